@@ -1,0 +1,2 @@
+//! octoserve.
+fn main() {}

@@ -1,0 +1,2 @@
+//! octoserve-registry.
+fn main() {}

@@ -1,0 +1,236 @@
+//! Where a registry's content lives, in the nouns of the OCI distribution specification.
+//!
+//! [`Store`] is the seam: asynchronous, streaming, and without a path in any signature, so that an
+//! object store can implement it as well as a folder. Every method that changes something is one
+//! atomic step: it has happened whole, and survives a crash, when it returns `Ok`; on `Err` nothing
+//! that a reader can see has changed.
+//!
+//! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
+//! manifest may be), and metrics, which [`Instrumented`] adds around any store.
+
+mod error;
+pub mod fs;
+mod instrumented;
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+pub use error::StoreError;
+pub use instrumented::Instrumented;
+
+use crate::oci::{Algorithm, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An upload session's identifier: opaque, unguessable, valid in one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(String);
+
+/// An upload session as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The session's identifier.
+    pub id: UploadId,
+    /// The bytes received so far, which is also where the next chunk begins.
+    pub offset: u64,
+}
+
+/// Part of a blob: `length` bytes from `start`. Always within the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: u64,
+    /// How many bytes.
+    pub length: u64,
+}
+
+/// A manifest as it was pushed, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The digest it is stored under.
+    pub digest: Digest,
+    /// The media type it was pushed with.
+    pub media_type: MediaType,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// A manifest to be stored; the caller has verified the digest and parsed the body.
+#[derive(Clone, Debug)]
+pub struct NewManifest {
+    /// The digest of `bytes`.
+    pub digest: Digest,
+    /// The media type to serve it with.
+    pub media_type: MediaType,
+    /// The bytes to keep, unchanged.
+    pub bytes: Bytes,
+    /// What sort of manifest it is, for the statistics.
+    pub kind: Kind,
+    /// The blobs that must exist in the repository.
+    pub blobs: Vec<Digest>,
+    /// The manifests that must exist in the repository.
+    pub children: Vec<Digest>,
+    /// The manifest it refers to (which need not exist), with the descriptor to list it by.
+    pub subject: Option<(Digest, Descriptor)>,
+}
+
+/// One page of an ordered listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// The items, in ascending byte order.
+    pub items: Vec<T>,
+    /// Whether items follow the last one.
+    pub more: bool,
+}
+
+/// Content-addressed storage of repositories, blobs, manifests, tags and upload sessions.
+///
+/// Blobs and manifests belong to repositories; equal content is kept once however many hold it.
+/// All methods may be called concurrently with all others.
+pub trait Store: Send + Sync + 'static {
+    /// A blob's bytes, in order. Dropping it stops the reading.
+    type Reader: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
+
+    /// A blob's size in bytes. Fails with `BlobUnknown`.
+    fn blob_stat(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// A blob's bytes, or a span of them (which must lie within it), as a stream in bounded memory.
+    fn blob_read(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        span: Option<Span>,
+    ) -> impl Future<Output = Result<Self::Reader>> + Send;
+
+    /// Removes a blob from a repository; other repositories that hold it keep it.
+    fn blob_delete(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Makes a blob of `from` (or of any repository, if `None`) part of `repository` without
+    /// moving its bytes. Fails with `BlobUnknown` where there is none to mount.
+    fn blob_mount(
+        &self,
+        repository: &Name,
+        from: Option<&Name>,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Opens an upload session whose digest will be computed with `algorithm`.
+    fn upload_create(
+        &self,
+        repository: &Name,
+        algorithm: Algorithm,
+    ) -> impl Future<Output = Result<Upload>> + Send;
+
+    /// An upload session as it stands. Fails with `UploadUnknown`.
+    fn upload_stat(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+    ) -> impl Future<Output = Result<Upload>> + Send;
+
+    /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`,
+    /// which tells the right one). Bytes that arrived before a failure of the stream stay, so that
+    /// the upload can be resumed from the offset that `upload_stat` then tells.
+    fn upload_append<B>(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+        offset: u64,
+        body: B,
+    ) -> impl Future<Output = Result<Upload>> + Send
+    where
+        B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
+
+    /// Turns a session's bytes into the blob `digest`, atomically, and ends the session. Fails with
+    /// `DigestMismatch`, after which the session is gone too (its bytes can't become right).
+    fn upload_commit(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Ends a session and drops its bytes.
+    fn upload_cancel(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// The manifest behind a tag or digest.
+    fn manifest_read(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+    ) -> impl Future<Output = Result<StoredManifest>> + Send;
+
+    /// Stores a manifest and points `tags` at it, in this order. Fails with `ReferenceUnknown`
+    /// where a blob or child is not in the repository, before anything is written.
+    fn manifest_write(
+        &self,
+        repository: &Name,
+        manifest: NewManifest,
+        tags: &[Tag],
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes a manifest, every tag that points at it, and its entry among its subject's
+    /// referrers.
+    fn manifest_delete(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// The digest that a tag points at. Fails with `ManifestUnknown`.
+    fn tag_read(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+    ) -> impl Future<Output = Result<Digest>> + Send;
+
+    /// Points a tag at a manifest of the repository.
+    fn tag_write(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes a tag; the manifest stays.
+    fn tag_delete(&self, repository: &Name, tag: &Tag) -> impl Future<Output = Result<()>> + Send;
+
+    /// The tags after `last`, at most `limit`, in ascending byte order. Fails with
+    /// `RepositoryUnknown`.
+    fn tag_list(
+        &self,
+        repository: &Name,
+        last: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listing<Tag>>> + Send;
+
+    /// The repositories after `last`, at most `limit`, in ascending byte order.
+    fn repository_list(
+        &self,
+        last: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listing<Name>>> + Send;
+
+    /// Descriptors of the manifests whose subject is `digest`, in ascending order of their digests;
+    /// none is no error.
+    fn referrers_list(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<Vec<Descriptor>>> + Send;
+}
