@@ -3,7 +3,8 @@
 //! [`Store`] is the seam: asynchronous, streaming, and without a path in any signature, so that an
 //! object store can implement it as well as a folder. Every method that changes something is one
 //! atomic step: it has happened whole, and survives a crash, when it returns `Ok`; on `Err` nothing
-//! that a reader can see has changed.
+//! that a reader can see has changed. A future that is dropped before its end has done all or
+//! nothing, too.
 //!
 //! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
 //! manifest may be), and metrics, which [`Instrumented`] adds around any store.
@@ -11,23 +12,23 @@
 mod error;
 pub mod fs;
 mod instrumented;
+mod upload_id;
 
 use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use error::StoreError;
+pub use error::{ErrorKind, StoreError};
 pub use instrumented::Instrumented;
+pub use upload_id::UploadId;
 
-use crate::oci::{Algorithm, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};
+use crate::oci::{
+    Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag,
+};
 
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
-
-/// An upload session's identifier: opaque, unguessable, valid in one repository.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UploadId(String);
 
 /// An upload session as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,29 @@ pub struct Span {
     pub start: u64,
     /// How many bytes.
     pub length: u64,
+}
+
+/// A blob that was opened for reading.
+#[derive(Debug)]
+pub struct BlobRead<R> {
+    /// The size of the whole blob in bytes.
+    pub size: u64,
+    /// The part that `reader` yields: all of the blob where no range was asked for.
+    pub span: Span,
+    /// The bytes of `span`, in order.
+    pub reader: R,
+}
+
+/// How many tags an operation created, moved to another manifest and removed. A tag that is written
+/// with the manifest it already points at is none of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagChanges {
+    /// Tags that were new.
+    pub created: u64,
+    /// Tags that pointed at another manifest before.
+    pub moved: u64,
+    /// Tags that are gone.
+    pub deleted: u64,
 }
 
 /// A manifest as it was pushed, byte for byte.
@@ -88,7 +112,8 @@ pub struct Listing<T> {
 
 /// Content-addressed storage of repositories, blobs, manifests, tags and upload sessions.
 ///
-/// Blobs and manifests belong to repositories; equal content is kept once however many hold it.
+/// Blobs and manifests belong to repositories; equal content is kept once however many hold it. A
+/// repository exists while it holds a blob or a manifest; nothing creates or removes it otherwise.
 /// All methods may be called concurrently with all others.
 pub trait Store: Send + Sync + 'static {
     /// A blob's bytes, in order. Dropping it stops the reading.
@@ -101,22 +126,24 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// A blob's bytes, or a span of them (which must lie within it), as a stream in bounded memory.
+    /// A blob's bytes, or a range of them, as a stream in bounded memory. The blob is looked up,
+    /// measured and opened in one step. Fails with `BlobUnknown` and `RangeUnsatisfiable`.
     fn blob_read(
         &self,
         repository: &Name,
         digest: &Digest,
-        span: Option<Span>,
-    ) -> impl Future<Output = Result<Self::Reader>> + Send;
+        range: Option<ByteRange>,
+    ) -> impl Future<Output = Result<BlobRead<Self::Reader>>> + Send;
 
-    /// Removes a blob from a repository; other repositories that hold it keep it.
+    /// Removes a blob from a repository; other repositories that hold it keep it. Fails with
+    /// `BlobUnknown`.
     fn blob_delete(
         &self,
         repository: &Name,
         digest: &Digest,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Makes a blob of `from` (or of any repository, if `None`) part of `repository` without
+    /// Makes a blob of `from` (or any blob of the store, if `None`) part of `repository` without
     /// moving its bytes. Fails with `BlobUnknown` where there is none to mount.
     fn blob_mount(
         &self,
@@ -141,7 +168,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`,
     /// which tells the right one). Bytes that arrived before a failure of the stream stay, so that
-    /// the upload can be resumed from the offset that `upload_stat` then tells.
+    /// the upload can be resumed from the offset that `upload_stat` then tells. Of several appends
+    /// and commits of one session at once, one wins; the others fail with `UploadBusy`.
     fn upload_append<B>(
         &self,
         repository: &Name,
@@ -161,7 +189,7 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Ends a session and drops its bytes.
+    /// Ends a session and drops its bytes, even while they are still arriving.
     fn upload_cancel(
         &self,
         repository: &Name,
@@ -176,21 +204,21 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<StoredManifest>> + Send;
 
     /// Stores a manifest and points `tags` at it, in this order. Fails with `ReferenceUnknown`
-    /// where a blob or child is not in the repository, before anything is written.
+    /// where a blob or child is not in the repository, before anything is visible.
     fn manifest_write(
         &self,
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = Result<TagChanges>> + Send;
 
     /// Removes a manifest, every tag that points at it, and its entry among its subject's
-    /// referrers.
+    /// referrers. Fails with `ManifestUnknown`.
     fn manifest_delete(
         &self,
         repository: &Name,
         digest: &Digest,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = Result<TagChanges>> + Send;
 
     /// The digest that a tag points at. Fails with `ManifestUnknown`.
     fn tag_read(
@@ -199,15 +227,15 @@ pub trait Store: Send + Sync + 'static {
         tag: &Tag,
     ) -> impl Future<Output = Result<Digest>> + Send;
 
-    /// Points a tag at a manifest of the repository.
+    /// Points a tag at a manifest of the repository. Fails with `ManifestUnknown`.
     fn tag_write(
         &self,
         repository: &Name,
         tag: &Tag,
         digest: &Digest,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = Result<TagChanges>> + Send;
 
-    /// Removes a tag; the manifest stays.
+    /// Removes a tag; the manifest stays. Fails with `ManifestUnknown`.
     fn tag_delete(&self, repository: &Name, tag: &Tag) -> impl Future<Output = Result<()>> + Send;
 
     /// The tags after `last`, at most `limit`, in ascending byte order. Fails with
