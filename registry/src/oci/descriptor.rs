@@ -1,0 +1,87 @@
+//! Descriptors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Digest, MediaType};
+
+/// Arbitrary metadata of a manifest or descriptor (image-spec, Annotations).
+pub type Annotations = BTreeMap<String, String>;
+
+/// What a manifest says of other content: where it is and what to expect (image-spec,
+/// Descriptors).
+///
+/// Fields that the registry has no use for, such as `platform`, are skipped: manifests themselves
+/// are kept as bytes, so nothing gets lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// The content's media type.
+    pub media_type: MediaType,
+    /// The content's digest.
+    pub digest: Digest,
+    /// The content's length in bytes.
+    pub size: u64,
+    /// What sort of artifact the content is, where it is a manifest.
+    #[serde(
+        default,
+        deserialize_with = "optional_type",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub artifact_type: Option<MediaType>,
+    /// Metadata.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Annotations::is_empty"
+    )]
+    pub annotations: Annotations,
+    /// Where else the content may be had.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub urls: Vec<String>,
+    /// The content itself, in base 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+}
+
+impl Descriptor {
+    /// A descriptor with nothing optional in it.
+    pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type,
+            digest,
+            size,
+            artifact_type: None,
+            annotations: Annotations::new(),
+            urls: Vec::new(),
+            data: None,
+        }
+    }
+}
+
+/// Reads `null`, which Go's encoder writes for a nil map or slice, as the default.
+pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a media type, where the empty text means none (distribution-spec, Listing Referrers).
+pub(super) fn optional_type<'de, D>(deserializer: D) -> Result<Option<MediaType>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    match Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => MediaType::parse(&text)
+            .map(Some)
+            .map_err(serde::de::Error::custom),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,151 @@
+//! The errors of the specification, as clients read them.
+
+use serde_json::Value;
+
+/// An error's code (distribution-spec, Error Codes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorCode {
+    /// code-1: no such blob in the repository.
+    BlobUnknown,
+    /// code-2: an upload that can't be carried on.
+    BlobUploadInvalid,
+    /// code-3: no such upload session.
+    BlobUploadUnknown,
+    /// code-4: a malformed digest, or one that is not the content's.
+    DigestInvalid,
+    /// code-5: a manifest names content that the repository lacks.
+    ManifestBlobUnknown,
+    /// code-6: a manifest that is none.
+    ManifestInvalid,
+    /// code-7: no such manifest in the repository.
+    ManifestUnknown,
+    /// code-8: a malformed repository name.
+    NameInvalid,
+    /// code-9: no such repository.
+    NameUnknown,
+    /// code-10: a length that is not the content's.
+    SizeInvalid,
+    /// code-11: credentials are needed.
+    Unauthorized,
+    /// code-12: the credentials do not suffice.
+    Denied,
+    /// code-13: not something this registry does.
+    Unsupported,
+    /// code-14: the client is to slow down.
+    TooManyRequests,
+    /// Not the specification's: the registry can't answer now (5xx).
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// Every code, in the specification's order, ours last.
+    pub const ALL: [Self; 15] = [
+        Self::BlobUnknown,
+        Self::BlobUploadInvalid,
+        Self::BlobUploadUnknown,
+        Self::DigestInvalid,
+        Self::ManifestBlobUnknown,
+        Self::ManifestInvalid,
+        Self::ManifestUnknown,
+        Self::NameInvalid,
+        Self::NameUnknown,
+        Self::SizeInvalid,
+        Self::Unauthorized,
+        Self::Denied,
+        Self::Unsupported,
+        Self::TooManyRequests,
+        Self::Unavailable,
+    ];
+
+    /// Reads a code as it stands in an error's body; `None` if the specification has no such.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
+    /// The code as it stands in an error's body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The body of an error response: `{"errors":[{"code":…,"message":…,"detail":…}]}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ErrorBody {
+    code: ErrorCode,
+    message: String,
+    detail: Option<Value>,
+}
+
+impl ErrorBody {
+    /// The `Content-Type` to send it with.
+    pub const CONTENT_TYPE: &'static str = "application/json";
+
+    /// One error with a message for people.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+        }
+    }
+
+    /// Adds what a program may want to know.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Value>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The error's code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The message for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The body's bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        self.to_string().into_bytes()
+    }
+}
+
+impl std::fmt::Display for ErrorBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A `Value` prints as JSON, its texts quoted and escaped; codes need neither.
+        write!(
+            f,
+            r#"{{"errors":[{{"code":"{}","message":{}"#,
+            self.code,
+            Value::from(self.message.as_str())
+        )?;
+        if let Some(detail) = &self.detail {
+            write!(f, r#","detail":{detail}"#)?;
+        }
+        f.write_str("}]}")
+    }
+}

@@ -1,0 +1,70 @@
+//! The vocabulary of the OCI distribution and image specifications.
+//!
+//! Each type is parsed once, at the edge, and cannot hold anything the specification forbids; past
+//! the edge no raw string travels. [`Route`] is the exception by design: it classifies any path of
+//! any registry, for labels, and leaves validation to the types it is then read into.
+//!
+//! What is deliberately not here: I/O, HTTP types, policy, and any other module of this crate.
+
+mod descriptor;
+mod digest;
+mod error;
+mod json;
+mod manifest;
+mod media_type;
+mod name;
+mod range;
+mod reference;
+mod route;
+mod tag;
+
+pub use descriptor::{Annotations, Descriptor};
+pub use digest::{Algorithm, Digest, DigestError, Hasher, UnknownAlgorithm};
+pub use error::{ErrorBody, ErrorCode};
+pub use manifest::{Kind, Manifest, ManifestError, References};
+pub use media_type::{MediaType, MediaTypeError};
+pub use name::{Name, NameError};
+pub use range::{ByteRange, RangeError, Unsatisfiable, UploadRange};
+pub use reference::{Reference, ReferenceError};
+pub use route::{Endpoint, Route};
+pub use tag::{Tag, TagError};
+
+/// What every type that is a checked string shares: `Display`, `AsRef`, `FromStr` and serde, all by
+/// way of its `parse` and `as_str`.
+macro_rules! text {
+    ($type:ident, $error:ident) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::parse(text)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+use text;

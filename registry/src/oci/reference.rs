@@ -1,0 +1,81 @@
+//! References: what names a manifest within a repository.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Digest, DigestError, Tag, TagError};
+
+/// A tag or a digest (distribution-spec's `<tag-or-digest>`, end-3, end-7, end-9).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reference {
+    /// By tag, which may move.
+    Tag(Tag),
+    /// By digest, which can't.
+    Digest(Digest),
+}
+
+/// Why a text is neither tag nor digest. A text with a colon was meant as a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// It was meant as a tag.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// It was meant as a digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+impl Reference {
+    /// Reads a reference.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if text.contains(':') {
+            Ok(Self::Digest(Digest::parse(text)?))
+        } else {
+            Ok(Self::Tag(Tag::parse(text)?))
+        }
+    }
+
+    /// Reads a reference from a raw path segment, where a digest's colon may be written `%3A`.
+    pub fn from_segment(segment: &str) -> Result<Self, ReferenceError> {
+        // Neither colon nor percent sign may stand in a tag.
+        if segment.contains([':', '%']) {
+            Ok(Self::Digest(Digest::from_segment(segment)?))
+        } else {
+            Ok(Self::Tag(Tag::parse(segment)?))
+        }
+    }
+
+    /// The reference as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Tag(tag) => tag.as_str(),
+            Self::Digest(digest) => digest.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        Self::parse(text)
+    }
+}
+
+impl From<Tag> for Reference {
+    fn from(tag: Tag) -> Self {
+        Self::Tag(tag)
+    }
+}
+
+impl From<Digest> for Reference {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest)
+    }
+}

@@ -1,0 +1,239 @@
+//! Which endpoint a request's path belongs to.
+//!
+//! Paths are read from the right, because a repository's name may hold any number of components,
+//! each of which may be called `blobs`, `manifests`, `tags`, `uploads`, `referrers` or `list`.
+//! Nothing is validated beyond what tells endpoints apart, and nothing is decoded.
+
+use super::digest::is_digest_segment;
+use super::tag::is_tag;
+
+/// An endpoint, as metrics and dispatch tell them apart. The method is not part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// `/v2/` (end-1).
+    Base,
+    /// `/v2/_catalog`.
+    Catalog,
+    /// `/v2/<name>/tags/list` (end-8).
+    Tags,
+    /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
+    Manifest,
+    /// `/v2/<name>/blobs/<digest>` (end-2, end-10).
+    Blob,
+    /// `/v2/<name>/blobs/uploads/` (end-4, end-11).
+    UploadStart,
+    /// `/v2/<name>/blobs/uploads/<session>` (end-5, end-6, end-13, end-14).
+    UploadSession,
+    /// `/v2/<name>/referrers/<digest>` (end-12).
+    Referrers,
+    /// Where registries commonly hand out tokens.
+    Token,
+    /// A component that starts with `_`: the specification's extensions.
+    Extension,
+    /// Anything else.
+    Other,
+}
+
+impl Endpoint {
+    /// Every endpoint.
+    pub const ALL: [Self; 11] = [
+        Self::Base,
+        Self::Catalog,
+        Self::Tags,
+        Self::Manifest,
+        Self::Blob,
+        Self::UploadStart,
+        Self::UploadSession,
+        Self::Referrers,
+        Self::Token,
+        Self::Extension,
+        Self::Other,
+    ];
+
+    /// Its name, as metrics and logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Catalog => "catalog",
+            Self::Tags => "tags",
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::UploadStart => "upload_start",
+            Self::UploadSession => "upload_session",
+            Self::Referrers => "referrers",
+            Self::Token => "token",
+            Self::Extension => "extension",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A path, classified. Both texts are parts of the path as it came, neither decoded nor validated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What stands where the repository's name belongs: never empty, otherwise anything. Only
+    /// tags, manifests, blobs, uploads, referrers and extensions have one.
+    pub repository: Option<&'a str>,
+    /// What the endpoint is asked for: a manifest's reference, a blob's or subject's digest, a
+    /// session, an extension's components. Empty for the other endpoints.
+    pub tail: &'a str,
+}
+
+impl<'a> Route<'a> {
+    /// Classifies a path without its query. Total, and free of allocations.
+    ///
+    /// In this order: a valid `manifests/<reference>`, `blobs/<digest>`, `referrers/<digest>` or
+    /// `tags/list` at the end; the rightmost `blobs/uploads/`, whose tail is opaque; one of those
+    /// three words before a last component that is malformed, so that the right error can be
+    /// told; an extension.
+    pub fn parse(path: &'a str) -> Self {
+        let Some(rest) = path.strip_prefix("/v2") else {
+            return Self::bare(unversioned(path), path);
+        };
+        let Some(rest) = rest.strip_prefix('/') else {
+            return Self::bare(
+                if rest.is_empty() {
+                    Endpoint::Base
+                } else {
+                    Endpoint::Other
+                },
+                path,
+            );
+        };
+        match rest {
+            "" => return Self::bare(Endpoint::Base, path),
+            "_catalog" => return Self::bare(Endpoint::Catalog, path),
+            "token" | "auth" => return Self::bare(Endpoint::Token, path),
+            _ => {}
+        }
+        let last = Last::of(rest);
+        if let Some(last) = &last
+            && last.is_valid()
+        {
+            return last.route(path);
+        }
+        if let Some(route) = upload(rest) {
+            return route;
+        }
+        if let Some(last) = &last
+            && last.endpoint != Endpoint::Tags
+        {
+            return last.route(path);
+        }
+        extension(rest).unwrap_or(Self::bare(Endpoint::Other, path))
+    }
+
+    /// A route with neither repository nor tail.
+    fn bare(endpoint: Endpoint, path: &'a str) -> Self {
+        Self {
+            endpoint,
+            repository: None,
+            tail: &path[path.len()..],
+        }
+    }
+}
+
+/// A path's last two components, where the former is an endpoint's word, and the name before them.
+struct Last<'a> {
+    endpoint: Endpoint,
+    name: &'a str,
+    tail: &'a str,
+}
+
+impl<'a> Last<'a> {
+    fn of(rest: &'a str) -> Option<Self> {
+        let (head, tail) = split_last(rest)?;
+        let (name, word) = split_last(head)?;
+        let endpoint = match word {
+            "manifests" => Endpoint::Manifest,
+            "blobs" => Endpoint::Blob,
+            "referrers" => Endpoint::Referrers,
+            "tags" => Endpoint::Tags,
+            _ => return None,
+        };
+        (!name.is_empty()).then_some(Self {
+            endpoint,
+            name,
+            tail,
+        })
+    }
+
+    fn is_valid(&self) -> bool {
+        match self.endpoint {
+            Endpoint::Tags => self.tail == "list",
+            Endpoint::Manifest => is_tag(self.tail.as_bytes()) || is_digest_segment(self.tail),
+            _ => is_digest_segment(self.tail),
+        }
+    }
+
+    fn route(&self, path: &'a str) -> Route<'a> {
+        let tail = if self.endpoint == Endpoint::Tags {
+            &path[path.len()..]
+        } else {
+            self.tail
+        };
+        Route {
+            endpoint: self.endpoint,
+            repository: Some(self.name),
+            tail,
+        }
+    }
+}
+
+/// An upload: the rightmost `blobs/uploads/` with a name before it, or `blobs/uploads` at the end.
+fn upload(rest: &str) -> Option<Route<'_>> {
+    const MARK: &[u8] = b"/blobs/uploads";
+    let bytes = rest.as_bytes();
+    // A name of one byte at least stands before the mark.
+    let at = (1..=bytes.len().checked_sub(MARK.len())?)
+        .rev()
+        .find(|&at| {
+            bytes[at] == b'/'
+                && bytes[at..].starts_with(MARK)
+                && matches!(bytes.get(at + MARK.len()), None | Some(b'/'))
+        })?;
+    let tail = &rest[at + MARK.len()..];
+    let tail = tail.strip_prefix('/').unwrap_or(tail);
+    let endpoint = if tail.is_empty() {
+        Endpoint::UploadStart
+    } else {
+        Endpoint::UploadSession
+    };
+    Some(Route {
+        endpoint,
+        repository: Some(&rest[..at]),
+        tail,
+    })
+}
+
+/// An extension: the leftmost component that starts with `_`, of a repository or of the registry.
+fn extension(rest: &str) -> Option<Route<'_>> {
+    let at = if rest.starts_with('_') {
+        0
+    } else {
+        rest.find("/_")? + 1
+    };
+    let name = rest[..at].strip_suffix('/').filter(|name| !name.is_empty());
+    Some(Route {
+        endpoint: Endpoint::Extension,
+        repository: name,
+        tail: &rest[at..],
+    })
+}
+
+/// The endpoint of a path outside of `/v2`.
+fn unversioned(path: &str) -> Endpoint {
+    match path {
+        "/token" | "/auth" | "/service/token" | "/jwt/auth" | "/oauth2/token" => Endpoint::Token,
+        _ => Endpoint::Other,
+    }
+}
+
+/// Splits at the last slash. Components are short: a plain loop beats a searcher that must be set
+/// up first.
+fn split_last(text: &str) -> Option<(&str, &str)> {
+    let at = text.as_bytes().iter().rposition(|&byte| byte == b'/')?;
+    Some((&text[..at], &text[at + 1..]))
+}
