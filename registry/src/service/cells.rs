@@ -1,0 +1,343 @@
+//! Metric cells: families of counters, gauges and histograms over closed label sets.
+//!
+//! A family is an array with one place for each combination of label values. A place is resolved
+//! to its handle on first use, once, and from then on recording is an index and an atomic
+//! instruction: no hash, no lock, no allocation. A place that was never touched prints nothing, so
+//! an idle page stays small.
+//!
+//! Families are declared on a [`Registry`](super::exposition::Registry). Deliberately not here:
+//! label values that are not known beforehand, for which the registry has `counter_vec`.
+
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use prometheus::core::{Metric, MetricVec, MetricVecBuilder};
+use prometheus::{Gauge as GaugeHandle, GaugeVec, Histogram as HistogramHandle, HistogramVec};
+use prometheus::{IntCounter, IntCounterVec};
+
+#[doc(inline)]
+pub use crate::labels;
+
+/// A label whose values are a closed set.
+pub trait Label: Copy + Send + Sync + 'static {
+    /// Every value, such that `ALL[x.index()]` is `x`.
+    const ALL: &'static [Self];
+
+    /// The value's place in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// The value as it is printed.
+    fn value(self) -> &'static str;
+}
+
+/// A combination of label values: a [`Label`], a tuple of sets, or a type of the caller's that
+/// admits only some combinations.
+pub trait LabelSet: Copy + Send + Sync + 'static {
+    /// How many combinations there are.
+    const COUNT: usize;
+    /// How many labels a combination has.
+    const WIDTH: usize;
+
+    /// This combination's place, less than `COUNT` and its own.
+    fn index(self) -> usize;
+
+    /// Appends this combination's `WIDTH` values, in the order of the label names.
+    fn values(self, values: &mut Vec<&'static str>);
+}
+
+impl<L: Label> LabelSet for L {
+    const COUNT: usize = L::ALL.len();
+    const WIDTH: usize = 1;
+
+    fn index(self) -> usize {
+        Label::index(self)
+    }
+
+    fn values(self, values: &mut Vec<&'static str>) {
+        values.push(self.value());
+    }
+}
+
+macro_rules! tuple_of_sets {
+    ($($set:ident $field:tt),*) => {
+        impl<$($set: LabelSet),*> LabelSet for ($($set,)*) {
+            const COUNT: usize = 1 $(* $set::COUNT)*;
+            const WIDTH: usize = 0 $(+ $set::WIDTH)*;
+
+            fn index(self) -> usize {
+                let index = 0;
+                $(let index = index * $set::COUNT + self.$field.index();)*
+                index
+            }
+
+            fn values(self, _values: &mut Vec<&'static str>) {
+                $(self.$field.values(_values);)*
+            }
+        }
+    };
+}
+
+tuple_of_sets!();
+tuple_of_sets!(A 0, B 1);
+tuple_of_sets!(A 0, B 1, C 2);
+tuple_of_sets!(A 0, B 1, C 2, D 3);
+
+/// Declares enums whose variants are the values of a metric label.
+///
+/// ```
+/// registry::labels! {
+///     /// The side that cut a transfer.
+///     pub enum Side { Client = "client", Upstream = "upstream" }
+/// }
+/// use registry::service::cells::Label;
+/// assert_eq!(Side::Upstream.value(), "upstream");
+/// assert_eq!(Side::ALL, [Side::Client, Side::Upstream]);
+/// ```
+#[macro_export]
+macro_rules! labels {
+    ($($(#[$meta:meta])* $vis:vis enum $name:ident {
+        $($(#[$variant_meta:meta])* $variant:ident = $value:literal),+ $(,)?
+    })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name {
+            $(
+                $(#[$variant_meta])*
+                #[doc = concat!("Printed as `", $value, "`.")]
+                $variant
+            ),+
+        }
+
+        impl $crate::service::cells::Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            #[inline]
+            fn value(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $value),+
+                }
+            }
+        }
+    )+};
+}
+
+/// A counter without labels.
+pub type Counter = Counters<()>;
+/// A gauge without labels.
+pub type Gauge = Gauges<()>;
+/// A histogram without labels.
+pub type Histogram = Histograms<()>;
+
+/// A family of counters. Clones share their cells.
+#[derive(Clone)]
+pub struct Counters<S>(Cells<S, IntCounter>);
+
+impl<S: LabelSet> Counters<S> {
+    pub(in crate::service) fn new(vec: &IntCounterVec) -> Self {
+        Self(Cells::new(vec))
+    }
+
+    /// Counts one.
+    #[inline]
+    pub fn inc(&self, set: S) {
+        self.0.get(set).inc();
+    }
+
+    /// Counts `n`.
+    #[inline]
+    pub fn add(&self, set: S, n: u64) {
+        self.0.get(set).inc_by(n);
+    }
+
+    /// Makes the cell print, 0 if nothing was counted.
+    pub fn touch(&self, set: S) {
+        self.0.get(set);
+    }
+
+    /// What was counted; 0 for a cell that was never touched.
+    pub fn value(&self, set: S) -> u64 {
+        self.0.peek(set).map_or(0, IntCounter::get)
+    }
+}
+
+/// A family of gauges. Clones share their cells.
+#[derive(Clone)]
+pub struct Gauges<S>(Cells<S, GaugeHandle>);
+
+impl<S: LabelSet> Gauges<S> {
+    pub(in crate::service) fn new(vec: &GaugeVec) -> Self {
+        Self(Cells::new(vec))
+    }
+
+    /// Sets the value.
+    #[inline]
+    pub fn set(&self, set: S, value: f64) {
+        self.0.get(set).set(value);
+    }
+
+    /// Adds to the value.
+    #[inline]
+    pub fn add(&self, set: S, delta: f64) {
+        self.0.get(set).add(delta);
+    }
+
+    /// Subtracts from the value.
+    #[inline]
+    pub fn sub(&self, set: S, delta: f64) {
+        self.0.get(set).sub(delta);
+    }
+
+    /// Makes the cell print, 0 if nothing was set.
+    pub fn touch(&self, set: S) {
+        self.0.get(set);
+    }
+
+    /// The value; 0 for a cell that was never touched.
+    pub fn value(&self, set: S) -> f64 {
+        self.0.peek(set).map_or(0.0, GaugeHandle::get)
+    }
+}
+
+/// A family of histograms. Clones share their cells.
+#[derive(Clone)]
+pub struct Histograms<S>(Cells<S, HistogramHandle>);
+
+impl<S: LabelSet> Histograms<S> {
+    pub(in crate::service) fn new(vec: &HistogramVec) -> Self {
+        Self(Cells::new(vec))
+    }
+
+    /// Records one observation. NaN would make the sum NaN for ever, so it is left out.
+    #[inline]
+    pub fn observe(&self, set: S, value: f64) {
+        if !value.is_nan() {
+            self.0.get(set).observe(value);
+        }
+    }
+
+    /// Makes the cell print, with no observation if there was none.
+    pub fn touch(&self, set: S) {
+        self.0.get(set);
+    }
+
+    /// How many observations there were.
+    pub fn count(&self, set: S) -> u64 {
+        self.0.peek(set).map_or(0, HistogramHandle::get_sample_count)
+    }
+}
+
+/// One place for each combination of `S`.
+struct Cells<S, M> {
+    shared: Arc<Shared<M>>,
+    set: PhantomData<fn(S)>,
+}
+
+struct Shared<M> {
+    resolve: Box<dyn Fn(&[&'static str]) -> M + Send + Sync>,
+    places: Box<[OnceLock<M>]>,
+}
+
+impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
+    fn new<B>(vec: &MetricVec<B>) -> Self
+    where
+        B: MetricVecBuilder<M = M>,
+        MetricVec<B>: 'static,
+    {
+        let vec = vec.clone();
+        let shared = Shared {
+            resolve: Box::new(move |values| vec.with_label_values(values)),
+            places: (0..S::COUNT).map(|_| OnceLock::new()).collect(),
+        };
+        Self { shared: Arc::new(shared), set: PhantomData }
+    }
+
+    #[inline]
+    fn get(&self, set: S) -> &M {
+        let place = &self.shared.places[set.index()];
+        match place.get() {
+            Some(metric) => metric,
+            None => place.get_or_init(|| self.resolve(set)),
+        }
+    }
+
+    #[cold]
+    fn resolve(&self, set: S) -> M {
+        let mut values = Vec::with_capacity(S::WIDTH);
+        set.values(&mut values);
+        (self.shared.resolve)(&values)
+    }
+
+    fn peek(&self, set: S) -> Option<&M> {
+        self.shared.places[set.index()].get()
+    }
+}
+
+impl<S, M> Clone for Cells<S, M> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), set: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::labels! {
+        /// Test label.
+        enum Colour { Red = "red", Green = "green", Blue = "blue" }
+        /// Test label.
+        enum Size { Small = "small", Large = "large" }
+    }
+
+    #[test]
+    fn a_tuple_numbers_its_combinations_without_gap_or_clash() {
+        let mut seen = Vec::new();
+        for &colour in Colour::ALL {
+            for &size in Size::ALL {
+                for &again in Colour::ALL {
+                    seen.push((colour, size, again).index());
+                }
+            }
+        }
+        assert_eq!(seen, (0..<(Colour, Size, Colour)>::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn values_come_in_the_order_of_the_tuple() {
+        let mut values = Vec::new();
+        ((Colour::Blue, Size::Small), Colour::Red).values(&mut values);
+        assert_eq!(values, ["blue", "small", "red"]);
+        assert_eq!(<((Colour, Size), Colour)>::WIDTH, 3);
+    }
+
+    #[test]
+    fn the_empty_set_has_one_cell() {
+        assert_eq!((<()>::COUNT, <()>::WIDTH, ().index()), (1, 0, 0));
+    }
+
+    #[test]
+    fn clones_share_their_cells() {
+        let vec = IntCounterVec::new(prometheus::Opts::new("c", "h"), &["colour"]).unwrap();
+        let first = Counters::<Colour>::new(&vec);
+        let second = first.clone();
+        first.inc(Colour::Red);
+        second.add(Colour::Red, 2);
+        assert_eq!(first.value(Colour::Red), 3);
+        assert_eq!(first.value(Colour::Green), 0);
+    }
+
+    #[test]
+    fn an_observation_that_is_no_number_is_left_out() {
+        let vec =
+            HistogramVec::new(prometheus::HistogramOpts::new("h", "h"), &["colour"]).unwrap();
+        let cells = Histograms::<Colour>::new(&vec);
+        cells.observe(Colour::Red, f64::NAN);
+        cells.observe(Colour::Red, 1.0);
+        assert_eq!(cells.count(Colour::Red), 1);
+    }
+}

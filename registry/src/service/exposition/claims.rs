@@ -1,0 +1,42 @@
+//! Which sample names the families of a page print.
+
+use std::collections::HashMap;
+
+use super::Kind;
+
+/// The families of a page by name. A histogram `x` also prints `x_count`, so that a family of that
+/// name cannot stand beside it.
+#[derive(Default)]
+pub(super) struct Claims<'a> {
+    families: HashMap<&'a str, (Kind, usize)>,
+}
+
+impl<'a> Claims<'a> {
+    /// Notes family number `index`.
+    pub(super) fn add(&mut self, name: &'a str, kind: Kind, index: usize) {
+        self.families.insert(name, (kind, index));
+    }
+
+    /// The family of that name.
+    pub(super) fn get(&self, name: &str) -> Option<(Kind, usize)> {
+        self.families.get(name).copied()
+    }
+
+    /// Whether a further family would print a name that another one does.
+    pub(super) fn clash(&self, name: &str, kind: Kind) -> bool {
+        if self.families.contains_key(name) {
+            return true;
+        }
+        let printed_by_it = kind
+            .suffixes()
+            .iter()
+            .any(|suffix| self.families.contains_key(format!("{name}{suffix}").as_str()));
+        // No suffix ends in another one, so two families with suffixes clash only so, too.
+        let printed_by_other = ["_bucket", "_sum", "_count"].iter().any(|suffix| {
+            name.strip_suffix(suffix)
+                .and_then(|base| self.get(base))
+                .is_some_and(|(other, _)| other.suffixes().contains(suffix))
+        });
+        printed_by_it || printed_by_other
+    }
+}

@@ -1,0 +1,255 @@
+//! One sample line of a page, cut into pieces without copying any.
+
+use super::escape::respell;
+use super::index::SeriesHash;
+use super::model::{HAS_SOURCE, PLAIN, SampleData, TIMESTAMP};
+use super::number::{is_value, seconds_to_ms};
+
+impl SampleData {
+    /// Reads the sample line at `text[start..end]`; none if it is not of the format.
+    pub(super) fn read(
+        text: &str,
+        (start, end): (usize, usize),
+        openmetrics: bool,
+    ) -> Option<SampleData> {
+        let line = text.get(start..end)?;
+        let mut at = Cursor { line, at: 0 };
+        at.skip_blanks();
+        let name_start = at.at;
+        let name = at.take_name(true)?;
+        let name_end = at.at;
+        let mut hash = SeriesHash::of_name(name);
+        at.skip_blanks();
+        let mut labels = name_end..name_end;
+        let mut flags = PLAIN;
+        if at.take(b'{') {
+            let labels_start = at.at;
+            flags = at.labels(&mut hash)?;
+            labels = labels_start..at.at - 1;
+            at.skip_blanks();
+        } else if at.at == name_end {
+            return None;
+        }
+        let value_start = at.at;
+        let value = at.take_token();
+        if !is_value(value) {
+            return None;
+        }
+        let value_len = value.len();
+        at.skip_blanks();
+        if !at.is_done() && !at.at_exemplar(openmetrics) {
+            let timestamp = at.take_token();
+            let valid = if openmetrics {
+                seconds_to_ms(timestamp).is_some()
+            } else {
+                timestamp.parse::<i64>().is_ok()
+            };
+            if !valid {
+                return None;
+            }
+            flags |= TIMESTAMP;
+            at.skip_blanks();
+        }
+        if !at.is_done() && !at.at_exemplar(openmetrics) {
+            return None;
+        }
+        Some(SampleData {
+            hash: hash.0,
+            family: 0,
+            start: u32::try_from(start + name_start).ok()?,
+            labels_len: u32::try_from(labels.len()).ok()?,
+            name_len: u16::try_from(name.len()).ok()?,
+            labels_gap: u16::try_from(labels.start - name_end).ok()?,
+            value_gap: u16::try_from(value_start - labels.end).ok()?,
+            value_len: u16::try_from(value_len).ok()?,
+            flags,
+        })
+    }
+}
+
+/// The labels inside a pair of braces, which a [`Lexer`] has accepted: name, and value with its
+/// escapes.
+#[derive(Clone, Debug)]
+pub(super) struct Labels<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Labels<'a> {
+    pub(super) fn new(labels: &'a str) -> Self {
+        Self { rest: labels }
+    }
+}
+
+impl<'a> Iterator for Labels<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut at = Cursor { line: self.rest, at: 0 };
+        at.skip_blanks();
+        let name = at.take_name(false)?;
+        at.skip_blanks();
+        at.take(b'=');
+        at.skip_blanks();
+        let (value, _) = at.take_quoted()?;
+        at.skip_blanks();
+        at.take(b',');
+        self.rest = self.rest.get(at.at..).unwrap_or_default();
+        Some((name, value))
+    }
+}
+
+/// A metric's name at the start of a metadata line's rest, and what follows it.
+pub(super) fn split_name(rest: &str) -> Option<(&str, &str)> {
+    let mut at = Cursor { line: rest, at: 0 };
+    let name = at.take_name(true)?;
+    let rest = &rest[at.at..];
+    (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some((name, rest))
+}
+
+struct Cursor<'a> {
+    line: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.line.as_bytes().get(self.at).copied()
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.line.len()
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let taken = self.peek() == Some(byte);
+        self.at += usize::from(taken);
+        taken
+    }
+
+    fn skip_blanks(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    /// `[a-zA-Z_][a-zA-Z0-9_]*`, and colons in the names of metrics.
+    fn take_name(&mut self, colons: bool) -> Option<&'a str> {
+        let start = self.at;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'_' => {}
+                b'0'..=b'9' if self.at > start => {}
+                b':' if colons => {}
+                _ => break,
+            }
+            self.at += 1;
+        }
+        (self.at > start).then(|| &self.line[start..self.at])
+    }
+
+    fn take_token(&mut self) -> &'a str {
+        let start = self.at;
+        while !matches!(self.peek(), None | Some(b' ' | b'\t')) {
+            self.at += 1;
+        }
+        &self.line[start..self.at]
+    }
+
+    /// A quoted value without its quotes, and whether its escapes are those we would write.
+    fn take_quoted(&mut self) -> Option<(&'a str, bool)> {
+        if !self.take(b'"') {
+            return None;
+        }
+        let start = self.at;
+        let mut plain = true;
+        loop {
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => {
+                    let escaped = *self.line.as_bytes().get(self.at + 1)?;
+                    plain &= matches!(escaped, b'\\' | b'"' | b'n');
+                    // The escaped character may be longer than this; its other bytes are none of
+                    // those looked for.
+                    self.at += 2;
+                }
+                _ => self.at += 1,
+            }
+        }
+        let value = self.line.get(start..self.at)?;
+        self.at += 1;
+        Some((value, plain))
+    }
+
+    /// Everything up to and with the closing brace; the flags of the sample. A name that comes
+    /// twice is malformed.
+    fn labels(&mut self, hash: &mut SeriesHash) -> Option<u8> {
+        let start = self.at;
+        let mut flags = PLAIN;
+        let mut count = 0;
+        let mut names = [""; FEW];
+        loop {
+            let before = self.at;
+            self.skip_blanks();
+            if self.take(b'}') {
+                // Blanks, or a comma before the brace.
+                if count > 0 || self.at - before > 1 {
+                    flags &= !PLAIN;
+                }
+                break;
+            }
+            let name = self.take_name(false)?;
+            let name_end = self.at;
+            self.skip_blanks();
+            if !self.take(b'=') {
+                return None;
+            }
+            let equals_end = self.at;
+            self.skip_blanks();
+            let blanks = self.at - equals_end + (equals_end - name_end - 1);
+            let (value, plain) = self.take_quoted()?;
+            let value_end = self.at;
+            if plain {
+                hash.add(name, value);
+            } else {
+                hash.add(name, &respell(value));
+            }
+            if name == "source" {
+                flags |= HAS_SOURCE;
+            }
+            if names[..count.min(FEW)].contains(&name) {
+                return None;
+            }
+            if let Some(place) = names.get_mut(count) {
+                *place = name;
+            }
+            count += 1;
+            self.skip_blanks();
+            if blanks > 0 || !plain || name_end - name.len() > before || self.at > value_end {
+                flags &= !PLAIN;
+            }
+            if self.take(b'}') {
+                break;
+            }
+            if !self.take(b',') {
+                return None;
+            }
+        }
+        let is_unique = count <= FEW || are_unique(&self.line[start..self.at - 1]);
+        is_unique.then_some(flags)
+    }
+
+    /// Whether an exemplar starts here, which is read over.
+    fn at_exemplar(&self, openmetrics: bool) -> bool {
+        openmetrics && self.line[self.at..].starts_with("# {")
+    }
+}
+
+/// Up to this many labels are compared each with each; more are sorted, so that no line costs
+/// more than its length.
+const FEW: usize = 16;
+
+fn are_unique(labels: &str) -> bool {
+    let mut names: Vec<_> = Labels::new(labels).map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.is_sorted_by(|left, right| left < right)
+}

@@ -1,0 +1,195 @@
+//! Joining pages into one that is valid whatever they hold.
+
+use std::sync::Arc;
+
+use super::claims::Claims;
+use super::escape::{escape_label, respell};
+use super::index::{SeriesHash, SeriesIndex};
+use super::lex::Labels;
+use super::model::{FamilyData, HAS_SOURCE, Page, Part, Sample, Text, exported_source};
+use super::{Dropped, Limits};
+
+impl Page {
+    /// Adds what another page holds, each sample with a label `source`. A label of that name which
+    /// a sample has already becomes `exported_source`.
+    ///
+    /// What is here stays as it is: of the other page, families of another type and families that
+    /// print names of another family are dropped, and so are series that are here already. Help
+    /// and type are those of the page that had the family first.
+    pub fn merge(&mut self, other: Self, source: &str) -> Dropped {
+        let mut dropped = Dropped::default();
+        let mut other = other.flattened();
+        for text in &mut other.texts {
+            text.add_source(source);
+        }
+        let offset = self.texts.len();
+        self.texts.append(&mut other.texts);
+        let source = source.into();
+        for joined in self.join(other.families, offset, &source, &mut dropped) {
+            dropped.duplicate += self.drop_duplicates(joined);
+        }
+        dropped
+    }
+
+    /// The same page with a single text and no added labels.
+    fn flattened(self) -> Self {
+        let mut parts = self.families.iter().flat_map(|family| &family.parts);
+        if self.texts.len() <= 1 && parts.all(|part| part.source.is_none()) {
+            return self;
+        }
+        let mut text = String::new();
+        self.write_text(&mut text);
+        Self::parse(text, &Limits { max_bytes: usize::MAX, max_samples: usize::MAX }).0
+    }
+
+    /// Takes over families; the numbers of those that were here before.
+    fn join(
+        &mut self,
+        families: Vec<FamilyData>,
+        offset: usize,
+        source: &Arc<str>,
+        dropped: &mut Dropped,
+    ) -> Vec<usize> {
+        let Self { texts, families: ours } = self;
+        let mut claims = Claims::default();
+        for (index, family) in ours.iter().enumerate() {
+            claims.add(family.name(texts), family.kind, index);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "one text for each page merged")]
+        let offset = offset as u32;
+        let mut joined = Vec::new();
+        for mut family in families {
+            family.name.0 += offset;
+            family.help = family.help.map(|(text, help)| (text + offset, help));
+            for part in &mut family.parts {
+                part.text += offset;
+                part.source = Some(Arc::clone(source));
+            }
+            let name = family.name(texts);
+            match claims.get(name) {
+                Some((kind, index)) if kind == family.kind => {
+                    let own = &mut ours[index];
+                    own.help = own.help.or(family.help);
+                    if !family.parts.is_empty() {
+                        joined.push(index);
+                    }
+                    own.parts.append(&mut family.parts);
+                }
+                None if !claims.clash(name, family.kind) => {
+                    claims.add(name, family.kind, ours.len());
+                    joined.push(ours.len());
+                    ours.push(family);
+                }
+                _ => dropped.type_conflict += family.parts.iter().map(Part::len).sum::<u64>(),
+            }
+        }
+        joined
+    }
+
+    /// Takes out of the last part of a family what the family holds already.
+    fn drop_duplicates(&mut self, family: usize) -> u64 {
+        let lost = self.duplicates(&self.families[family].parts);
+        let Some(part) = self.families[family].parts.last_mut() else {
+            return 0;
+        };
+        let samples = &mut self.texts[part.text as usize].samples[part.samples.clone()];
+        let mut lost_ones = lost.iter().copied().peekable();
+        let mut kept = 0;
+        for at in 0..samples.len() {
+            if lost_ones.next_if_eq(&at).is_none() {
+                samples[kept] = samples[at];
+                kept += 1;
+            }
+        }
+        part.samples.end = part.samples.start + kept;
+        lost.len() as u64
+    }
+
+    /// Which samples of the last part are in an earlier one, or in itself. Only a label `source`
+    /// can make them equal: what is added otherwise differs between parts.
+    fn duplicates(&self, parts: &[Part]) -> Vec<usize> {
+        let Some((last, earlier)) = parts.split_last() else {
+            return Vec::new();
+        };
+        let mut known = Known::default();
+        for part in earlier {
+            let all = part.source == last.source;
+            if all || part.source.is_none() {
+                let samples = self.samples(part);
+                samples.filter(|s| all || s.data.flags & HAS_SOURCE != 0).for_each(|sample| {
+                    known.insert(sample);
+                });
+            }
+        }
+        let renamed = self.samples(last).any(|sample| sample.data.flags & HAS_SOURCE != 0);
+        if known.samples.is_empty() && !renamed {
+            return Vec::new();
+        }
+        let samples = self.samples(last).enumerate();
+        samples.filter_map(|(at, sample)| (!known.insert(sample)).then_some(at)).collect()
+    }
+
+    fn samples<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = Sample<'a>> {
+        let text = &self.texts[part.text as usize];
+        text.samples[part.samples.clone()].iter().map(move |&data| Sample { text, part, data })
+    }
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        self.samples.len() as u64
+    }
+}
+
+impl Text {
+    /// Brings the hashes to what the series are once they have a label `source`.
+    fn add_source(&mut self, source: &str) {
+        let mut escaped = String::new();
+        escape_label(source, &mut escaped);
+        let mut added = SeriesHash(0);
+        added.add("source", &escaped);
+        for sample in &mut self.samples {
+            sample.hash = sample.hash.wrapping_add(added.0);
+            if sample.flags & HAS_SOURCE == 0 {
+                continue;
+            }
+            let labels = sample.labels(&self.text);
+            if let Some((name, value)) = Labels::new(labels).find(|(name, _)| *name == "source") {
+                let mut hash = SeriesHash(sample.hash);
+                hash.remove(name, &respell(value));
+                hash.add(&exported_source(labels), &respell(value));
+                sample.hash = hash.0;
+            }
+        }
+    }
+}
+
+/// Series that have been seen.
+#[derive(Default)]
+struct Known<'a> {
+    samples: Vec<Sample<'a>>,
+    index: SeriesIndex,
+}
+
+impl<'a> Known<'a> {
+    fn insert(&mut self, sample: Sample<'a>) -> bool {
+        let samples = &self.samples;
+        #[expect(clippy::cast_possible_truncation, reason = "fewer than a text's 4 GiB")]
+        let id = samples.len() as u32;
+        let is_new = self.index.insert(sample.data.hash, id, |other| {
+            let other = &samples[other as usize];
+            other.name() == sample.name() && sorted_labels(other) == sorted_labels(&sample)
+        });
+        if is_new {
+            self.samples.push(sample);
+        }
+        is_new
+    }
+}
+
+fn sorted_labels(sample: &Sample<'_>) -> Vec<(String, String)> {
+    let mut labels: Vec<_> =
+        sample.labels().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    labels.sort_unstable();
+    labels
+}

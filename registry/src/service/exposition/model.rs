@@ -1,0 +1,283 @@
+//! The page in memory: texts, and families whose samples point into them.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Kind;
+use super::escape::{Help, unescape};
+use super::lex::Labels;
+use super::number::seconds_to_ms;
+
+/// An exposition page: families of samples, ready to be merged and written.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub(super) texts: Vec<Text>,
+    pub(super) families: Vec<FamilyData>,
+}
+
+/// A text, and the samples in it.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    pub(super) text: String,
+    /// Whether timestamps are seconds, and HELP texts escape quotes.
+    pub(super) openmetrics: bool,
+    /// Those of one family lie together, in the order of the text.
+    pub(super) samples: Vec<SampleData>,
+}
+
+/// A piece of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) len: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct FamilyData {
+    /// The text that the name is a piece of, and which.
+    pub(super) name: (u32, Span),
+    /// The text that the help is a piece of, and which.
+    pub(super) help: Option<(u32, Span)>,
+    pub(super) kind: Kind,
+    /// Samples by the page they came from, in the order of merging.
+    pub(super) parts: Vec<Part>,
+}
+
+/// The samples of one family that came with one page.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) text: u32,
+    /// Which of the text's samples.
+    pub(super) samples: Range<usize>,
+    /// What to add as label `source`.
+    pub(super) source: Option<Arc<str>>,
+}
+
+/// One sample: 32 bytes, so that a large page costs little beside its text. In the text it is
+/// name, gap, labels (what is inside the braces), gap, value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SampleData {
+    /// The hash of name and label set, whatever the labels' order.
+    pub(super) hash: u64,
+    /// While a page is read: what the sample is sorted by.
+    pub(super) family: u32,
+    pub(super) start: u32,
+    pub(super) labels_len: u32,
+    pub(super) name_len: u16,
+    pub(super) labels_gap: u16,
+    pub(super) value_gap: u16,
+    pub(super) value_len: u16,
+    pub(super) flags: u8,
+}
+
+/// A timestamp follows the value.
+pub(super) const TIMESTAMP: u8 = 1;
+/// The labels are spelt as we would spell them, and can be copied.
+pub(super) const PLAIN: u8 = 2;
+/// There is a label `source`.
+pub(super) const HAS_SOURCE: u8 = 4;
+
+impl Span {
+    /// Where a piece of `text` is in it.
+    pub(super) fn locate(text: &str, piece: &str) -> Self {
+        let start = (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        // Texts are shorter than 4 GiB; a span that was not would be empty.
+        match (u32::try_from(start), u32::try_from(piece.len())) {
+            (Ok(start), Ok(len)) => Self { start, len },
+            _ => Self::default(),
+        }
+    }
+
+    pub(super) fn of(self, text: &str) -> &str {
+        slice(text, self.start as usize, self.len as usize)
+    }
+}
+
+impl FamilyData {
+    pub(super) fn name<'t>(&self, texts: &'t [Text]) -> &'t str {
+        let (text, name) = self.name;
+        name.of(&texts[text as usize].text)
+    }
+}
+
+impl SampleData {
+    pub(super) fn name(self, text: &str) -> &str {
+        slice(text, self.start as usize, usize::from(self.name_len))
+    }
+
+    /// The inside of the braces.
+    pub(super) fn labels(self, text: &str) -> &str {
+        slice(text, self.labels_start(), self.labels_len as usize)
+    }
+
+    pub(super) fn value(self, text: &str) -> &str {
+        slice(text, self.value_start(), usize::from(self.value_len))
+    }
+
+    fn labels_start(self) -> usize {
+        self.start as usize + usize::from(self.name_len) + usize::from(self.labels_gap)
+    }
+
+    fn value_start(self) -> usize {
+        self.labels_start() + self.labels_len as usize + usize::from(self.value_gap)
+    }
+
+    fn value_end(self) -> usize {
+        self.value_start() + usize::from(self.value_len)
+    }
+}
+
+/// Positions come from the lexer of the same text, so that nothing is ever out of it; were one,
+/// the piece would be empty.
+fn slice(text: &str, start: usize, len: usize) -> &str {
+    text.get(start..start + len).unwrap_or_default()
+}
+
+impl Page {
+    /// The families, in the order in which they are written.
+    pub fn families(&self) -> impl ExactSizeIterator<Item = Family<'_>> {
+        self.families.iter().map(|data| Family { page: self, data })
+    }
+
+    /// The family of that name.
+    pub fn family(&self, name: &str) -> Option<Family<'_>> {
+        self.families().find(|family| family.name() == name)
+    }
+
+    /// How many samples there are.
+    pub fn sample_count(&self) -> usize {
+        self.families.iter().flat_map(|family| &family.parts).map(|part| part.samples.len()).sum()
+    }
+
+    /// About how long the page is when it is written.
+    pub(super) fn size_hint(&self) -> usize {
+        let texts: usize = self.texts.iter().map(|text| text.text.len()).sum();
+        let parts = self.families.iter().flat_map(|family| &family.parts);
+        let added = parts.map(|part| {
+            part.samples.len() * part.source.as_ref().map_or(0, |source| source.len() + 12)
+        });
+        texts + added.sum::<usize>() + 64 * self.families.len()
+    }
+}
+
+/// A family of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Family<'a> {
+    page: &'a Page,
+    data: &'a FamilyData,
+}
+
+impl<'a> Family<'a> {
+    /// The name, in the text format's sense: that of a counter includes its `_total`.
+    pub fn name(&self) -> &'a str {
+        self.data.name(&self.page.texts)
+    }
+
+    /// What the family's samples mean.
+    pub fn kind(&self) -> Kind {
+        self.data.kind
+    }
+
+    /// The help text without escapes, if the family has one.
+    pub fn help(&self) -> Option<Cow<'a, str>> {
+        self.escaped_help().map(Help::unescape)
+    }
+
+    /// The samples, in the order in which they are written.
+    pub fn samples(&self) -> impl Iterator<Item = Sample<'a>> + use<'a> {
+        let page = self.page;
+        self.data.parts.iter().flat_map(move |part| {
+            let text = &page.texts[part.text as usize];
+            text.samples[part.samples.clone()].iter().map(move |&data| Sample { text, part, data })
+        })
+    }
+
+    pub(super) fn escaped_help(&self) -> Option<Help<'a>> {
+        let (text, help) = self.data.help?;
+        let text = &self.page.texts[text as usize];
+        Some(Help { raw: help.of(&text.text), openmetrics: text.openmetrics })
+    }
+}
+
+/// A sample of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    pub(super) text: &'a Text,
+    pub(super) part: &'a Part,
+    pub(super) data: SampleData,
+}
+
+impl<'a> Sample<'a> {
+    /// The name: the family's, or that with a suffix.
+    pub fn name(&self) -> &'a str {
+        self.data.name(&self.text.text)
+    }
+
+    /// The labels with their values unescaped, in the order in which they are written.
+    pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
+        let renamed = self.renamed_source();
+        let labels = Labels::new(self.raw_labels()).map(move |(name, value)| {
+            let name = match &renamed {
+                Some(renamed) if name == "source" => Cow::Owned(renamed.clone()),
+                _ => Cow::Borrowed(name),
+            };
+            (name, unescape(value))
+        });
+        let source = self.part.source.as_deref();
+        labels.chain(source.map(|source| (Cow::Borrowed("source"), Cow::Borrowed(source))))
+    }
+
+    /// The value of a label.
+    pub fn label(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.labels().find(|(label, _)| label == name).map(|(_, value)| value)
+    }
+
+    /// The value.
+    pub fn value(&self) -> f64 {
+        self.value_text().parse().unwrap_or(f64::NAN)
+    }
+
+    /// The value as it was spelt.
+    pub fn value_text(&self) -> &'a str {
+        self.data.value(&self.text.text)
+    }
+
+    /// The timestamp in milliseconds since 1970, if the sample has one.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        let raw = self.timestamp_text()?;
+        if self.text.openmetrics { seconds_to_ms(raw) } else { raw.parse().ok() }
+    }
+
+    /// The timestamp as it was spelt, in the unit of its text.
+    pub(super) fn timestamp_text(&self) -> Option<&'a str> {
+        if self.data.flags & TIMESTAMP == 0 {
+            return None;
+        }
+        let rest = self.text.text.get(self.data.value_end()..)?;
+        rest.trim_start_matches([' ', '\t']).split([' ', '\t', '\r', '\n']).next()
+    }
+
+    /// The labels as the text spells them, without what merging adds.
+    pub(super) fn raw_labels(&self) -> &'a str {
+        self.data.labels(&self.text.text)
+    }
+
+    /// What a label `source` of the text itself is called beside the `source` that is added.
+    pub(super) fn renamed_source(&self) -> Option<String> {
+        if self.data.flags & HAS_SOURCE == 0 || self.part.source.is_none() {
+            return None;
+        }
+        Some(exported_source(self.raw_labels()))
+    }
+}
+
+/// The first of `exported_source`, `exported_exported_source`, … that no label is called, as
+/// Prometheus itself names it.
+pub(super) fn exported_source(labels: &str) -> String {
+    let mut name = String::from("exported_source");
+    while Labels::new(labels).any(|(label, _)| label == name) {
+        name.insert_str(0, "exported_");
+    }
+    name
+}

@@ -1,0 +1,204 @@
+//! Reading a page: total, in one pass over its lines, whatever order they come in.
+//!
+//! Metadata may follow the samples it describes, families may be interleaved: samples are first
+//! read line by line, each noting the metadata block it stands in, and find their family when the
+//! whole page is known.
+
+use std::collections::HashMap;
+
+use super::index::{SeriesIndex, same_labels};
+use super::lex::split_name;
+use super::model::{Page, SampleData, Text};
+use super::resolve::{Declared, Names, Resolver};
+use super::{Dropped, Limits};
+
+impl Page {
+    /// Reads a page of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
+    /// the format, or over a limit, is left out and counted.
+    ///
+    /// A `Vec` or `String` is taken over without a copy.
+    pub fn parse(text: impl Into<Vec<u8>>, limits: &Limits) -> (Self, Dropped) {
+        let mut dropped = Dropped::default();
+        let mut bytes = text.into();
+        let max_bytes = limits.max_bytes.min(u32::MAX as usize);
+        dropped.limit += cut(&mut bytes, max_bytes);
+        let (text, invalid) = into_text(bytes);
+        dropped.malformed += invalid;
+
+        let openmetrics = text.trim_end().lines().next_back() == Some("# EOF");
+        let mut reader = Reader::new(&text, openmetrics, limits.max_samples);
+        let mut start = 0;
+        for line in text.split('\n') {
+            let end = start + line.len();
+            reader.line(line.trim_end_matches('\r'), start);
+            start = end + 1;
+        }
+        dropped += reader.dropped;
+        let Reader { names, groups, mut samples, .. } = reader;
+        let resolver = Resolver::new(&text, openmetrics, names);
+        let families = resolver.families(&groups.all, &mut samples, &mut dropped);
+        (Self { texts: vec![Text { text, openmetrics, samples }], families }, dropped)
+    }
+}
+
+/// Cuts a page behind the last whole line within the limit; how many samples that loses.
+fn cut(bytes: &mut Vec<u8>, max: usize) -> u64 {
+    if bytes.len() <= max {
+        return 0;
+    }
+    let end = bytes[..max].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let lost = bytes[end..].split(|&byte| byte == b'\n').filter(|line| {
+        line.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&byte| byte != b'#')
+    });
+    let lost = lost.count() as u64;
+    bytes.truncate(end);
+    lost
+}
+
+/// Blanks out the lines that are not UTF-8, and counts them.
+fn into_text(bytes: Vec<u8>) -> (String, u64) {
+    let mut invalid = 0;
+    let mut bytes = match String::from_utf8(bytes) {
+        Ok(text) => return (text, 0),
+        Err(error) => error.into_bytes(),
+    };
+    for line in bytes.split_mut(|&byte| byte == b'\n') {
+        if std::str::from_utf8(line).is_err() {
+            line.fill(b' ');
+            invalid += 1;
+        }
+    }
+    (String::from_utf8(bytes).unwrap_or_default(), invalid)
+}
+
+/// What the lines so far say.
+struct Reader<'t> {
+    text: &'t str,
+    openmetrics: bool,
+    max_samples: usize,
+    names: Names<'t>,
+    groups: Groups,
+    /// The name whose metadata came last.
+    block: Option<u32>,
+    samples: Vec<SampleData>,
+    series: SeriesIndex,
+    dropped: Dropped,
+}
+
+impl<'t> Reader<'t> {
+    fn new(text: &'t str, openmetrics: bool, max_samples: usize) -> Self {
+        // A sample line of under 64 bytes is rare; a wrong guess costs a reallocation.
+        let expected = (text.len() / 64).min(max_samples);
+        Self {
+            text,
+            openmetrics,
+            max_samples,
+            names: Names::default(),
+            groups: Groups::default(),
+            block: None,
+            samples: Vec::with_capacity(expected),
+            series: SeriesIndex::with_capacity(expected),
+            dropped: Dropped::default(),
+        }
+    }
+
+    fn line(&mut self, line: &'t str, start: usize) {
+        let blank = line.len() - line.trim_start_matches([' ', '\t']).len();
+        match line.as_bytes().get(blank) {
+            None => {}
+            Some(b'#') => {
+                if self.metadata(&line[blank + 1..]).is_none() {
+                    self.dropped.malformed += 1;
+                }
+            }
+            Some(_) => self.sample(start + blank, start + line.len()),
+        }
+    }
+
+    fn sample(&mut self, start: usize, end: usize) {
+        let Some(mut sample) = SampleData::read(self.text, (start, end), self.openmetrics) else {
+            self.dropped.malformed += 1;
+            return;
+        };
+        if self.samples.len() >= self.max_samples {
+            self.dropped.limit += 1;
+            return;
+        }
+        let (text, samples) = (self.text, &self.samples);
+        let (name, labels) = (sample.name(text), sample.labels(text));
+        #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+        let id = samples.len() as u32;
+        let is_equal = |other: u32| {
+            let other = samples[other as usize];
+            other.name(text) == name && same_labels(other.labels(text), labels)
+        };
+        if !self.series.insert(sample.hash, id, is_equal) {
+            self.dropped.duplicate += 1;
+            return;
+        }
+        let name = self.names.intern(name);
+        sample.family = self.groups.intern(name, self.block);
+        self.samples.push(sample);
+    }
+
+    /// A line that begins with `#`, what follows it. None if it is metadata and malformed.
+    fn metadata(&mut self, rest: &'t str) -> Option<()> {
+        let trimmed = rest.trim_start_matches([' ', '\t']);
+        let (is_help, after) = if let Some(after) = trimmed.strip_prefix("HELP") {
+            (true, after)
+        } else if let Some(after) = trimmed.strip_prefix("TYPE") {
+            (false, after)
+        } else {
+            return Some(());
+        };
+        if !after.starts_with([' ', '\t']) {
+            // A comment that happens to begin so, or a bare word that describes nothing.
+            return (!after.is_empty()).then_some(());
+        }
+        let (name, after) = split_name(after.trim_start_matches([' ', '\t']))?;
+        let value = after.trim_start_matches([' ', '\t']);
+        let declared = if is_help { None } else { Some(Declared::parse(value.trim_end())?) };
+        let id = self.names.intern(name);
+        self.block = Some(id);
+        let entry = &mut self.names.all[id as usize];
+        let Some(declared) = declared else {
+            return is_new(&mut entry.help, value, |old| *old == value);
+        };
+        is_new(&mut entry.declared, declared, |old| *old == declared)
+    }
+}
+
+/// Fills what was empty. The first stays, and another that says the same is no harm.
+fn is_new<T>(place: &mut Option<T>, value: T, is_same: impl Fn(&T) -> bool) -> Option<()> {
+    match place {
+        None => *place = Some(value),
+        Some(old) if is_same(old) => {}
+        Some(_) => return None,
+    }
+    Some(())
+}
+
+/// Pairs of a sample's name and the block it stands in, numbered likewise.
+#[derive(Default)]
+struct Groups {
+    ids: HashMap<(u32, Option<u32>), u32>,
+    all: Vec<(u32, Option<u32>)>,
+    last: u32,
+}
+
+impl Groups {
+    fn intern(&mut self, name: u32, block: Option<u32>) -> u32 {
+        let group = (name, block);
+        if self.all.get(self.last as usize) == Some(&group) {
+            return self.last;
+        }
+        let all = &mut self.all;
+        self.last = *self.ids.entry(group).or_insert_with(|| {
+            all.push(group);
+            #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+            let id = (all.len() - 1) as u32;
+            id
+        });
+        self.last
+    }
+}

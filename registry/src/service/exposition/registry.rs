@@ -1,0 +1,302 @@
+//! The families of a program, and the page they make.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
+
+use super::escape::{escape_help, escape_label};
+use super::number::{push_bound, push_value};
+use super::{Kind, Limits, Page};
+use crate::service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, LabelSet};
+
+/// Where families are declared and gathered. Clones are the same registry; there is no global one.
+///
+/// Names, label names and buckets are constants of the program. A wrong one panics when it is
+/// declared, so that no test gets past it; a name declared twice is noted in
+/// [`Registry::duplicates`].
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    prefix: String,
+    collector: prometheus::Registry,
+    declared: Mutex<BTreeMap<String, Described>>,
+    duplicates: Mutex<Vec<String>>,
+    hooks: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+/// A declared family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The name with the registry's prefix.
+    pub name: String,
+    /// What its samples mean.
+    pub kind: Kind,
+    /// Its help text.
+    pub help: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// The most series it can ever print, if its label values are a closed set.
+    pub max_series: Option<usize>,
+}
+
+impl Registry {
+    /// An empty registry that puts `prefix` before every name.
+    pub fn new(prefix: &str) -> Self {
+        Self(Arc::new(Inner {
+            prefix: prefix.to_owned(),
+            collector: prometheus::Registry::new(),
+            declared: Mutex::default(),
+            duplicates: Mutex::default(),
+            hooks: Mutex::default(),
+        }))
+    }
+
+    /// Declares counters; nothing prints until it is touched.
+    pub fn counters<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Counters<S> {
+        let opts = self.describe::<S>(name, Kind::Counter, help, labels, 1);
+        let vec = valid(IntCounterVec::new(opts, labels));
+        self.collect(&vec);
+        Counters::new(&vec)
+    }
+
+    /// Declares gauges; nothing prints until it is touched.
+    pub fn gauges<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Gauges<S> {
+        let opts = self.describe::<S>(name, Kind::Gauge, help, labels, 1);
+        let vec = valid(GaugeVec::new(opts, labels));
+        self.collect(&vec);
+        Gauges::new(&vec)
+    }
+
+    /// Declares histograms with the given upper bounds, in ascending order and without `+Inf`;
+    /// nothing prints until it is touched.
+    pub fn histograms<S: LabelSet>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Histograms<S> {
+        // The buckets, that for +Inf, sum and count.
+        let opts = self.describe::<S>(name, Kind::Histogram, help, labels, buckets.len() + 3);
+        let opts = HistogramOpts { common_opts: opts, buckets: buckets.to_vec() };
+        let vec = valid(HistogramVec::new(opts, labels));
+        self.collect(&vec);
+        Histograms::new(&vec)
+    }
+
+    /// Declares a counter without labels, which prints from the start.
+    pub fn counter(&self, name: &str, help: &str) -> Counter {
+        let counter = self.counters(name, help, &[]);
+        counter.touch(());
+        counter
+    }
+
+    /// Declares a gauge without labels, which prints once it is set: before that it knows nothing.
+    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.gauges(name, help, &[])
+    }
+
+    /// Declares a histogram without labels, which prints from the start.
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let histogram = self.histograms(name, help, &[], buckets);
+        histogram.touch(());
+        histogram
+    }
+
+    /// Declares counters whose label values are not known beforehand; the caller keeps them few.
+    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let vec = valid(IntCounterVec::new(self.open(name, Kind::Counter, help, labels), labels));
+        self.collect(&vec);
+        vec
+    }
+
+    /// Declares gauges whose label values are not known beforehand; the caller keeps them few.
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        let vec = valid(GaugeVec::new(self.open(name, Kind::Gauge, help, labels), labels));
+        self.collect(&vec);
+        vec
+    }
+
+    /// Declares `build_info`, always 1, whose labels say what is running.
+    pub fn build_info(&self, version: &str, revision: &str, rustc: &str) {
+        let help = "Always 1; the labels say what is running.";
+        let vec = self.gauge_vec("build_info", help, &["version", "revision", "rustc"]);
+        vec.with_label_values(&[version, revision, rustc]).set(1.0);
+    }
+
+    /// Declares the `process_*` families (without the prefix), read from the kernel at each
+    /// gathering.
+    pub fn process(&self) {
+        let collector = ProcessCollector::for_self();
+        for desc in collector.desc() {
+            let kind =
+                if desc.fq_name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+            self.note(Described {
+                name: desc.fq_name.clone(),
+                kind,
+                help: desc.help.clone(),
+                labels: Vec::new(),
+                max_series: Some(1),
+            });
+        }
+        self.register(Box::new(collector));
+    }
+
+    /// Has `refresh` called at the start of every gathering, to bring gauges up to date.
+    pub fn before_gather(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        self.0.hooks.lock().push(Arc::new(refresh));
+    }
+
+    /// The page as it is now: every declared family with help and type, by name.
+    pub fn gather(&self) -> Page {
+        // A hook may declare or gather itself, so none runs under the lock.
+        let hooks = self.0.hooks.lock().clone();
+        for hook in hooks {
+            hook();
+        }
+        let gathered = self.0.collector.gather();
+        let mut gathered = gathered.iter().peekable();
+        let mut text = String::with_capacity(64 << 10);
+        for family in self.0.declared.lock().values() {
+            let Described { name, kind, help, .. } = family;
+            let _ = write!(text, "# HELP {name} ");
+            escape_help(help, false, &mut text);
+            let _ = writeln!(text, "\n# TYPE {name} {}", kind.as_str());
+            while gathered.next_if(|next| next.name() < name.as_str()).is_some() {}
+            if let Some(family) = gathered.next_if(|next| next.name() == name) {
+                push_family(family, &mut text);
+            }
+        }
+        Page::parse(text, &Limits { max_bytes: usize::MAX, max_samples: usize::MAX }).0
+    }
+
+    /// The declared families, by name.
+    pub fn families(&self) -> Vec<Described> {
+        self.0.declared.lock().values().cloned().collect()
+    }
+
+    /// Names that were declared more than once: a mistake, of which only the first declaration
+    /// prints. A test of every program keeps this empty.
+    pub fn duplicates(&self) -> Vec<String> {
+        self.0.duplicates.lock().clone()
+    }
+}
+
+impl Registry {
+    fn describe<S: LabelSet>(
+        &self,
+        name: &str,
+        kind: Kind,
+        help: &str,
+        labels: &[&str],
+        series: usize,
+    ) -> Opts {
+        assert_eq!(labels.len(), S::WIDTH, "{name}: as many label names as the set has labels");
+        self.note_family(name, kind, help, labels, Some(S::COUNT * series))
+    }
+
+    fn open(&self, name: &str, kind: Kind, help: &str, labels: &[&str]) -> Opts {
+        self.note_family(name, kind, help, labels, None)
+    }
+
+    fn note_family(
+        &self,
+        name: &str,
+        kind: Kind,
+        help: &str,
+        labels: &[&str],
+        max_series: Option<usize>,
+    ) -> Opts {
+        let name = format!("{}{name}", self.0.prefix);
+        let opts = Opts::new(name.clone(), help.to_owned());
+        let labels = labels.iter().map(ToString::to_string).collect();
+        self.note(Described { name, kind, help: help.to_owned(), labels, max_series });
+        opts
+    }
+
+    fn note(&self, family: Described) {
+        let mut declared = self.0.declared.lock();
+        if declared.contains_key(&family.name) {
+            self.0.duplicates.lock().push(family.name);
+        } else {
+            declared.insert(family.name.clone(), family);
+        }
+    }
+
+    fn collect<C: Collector + Clone + 'static>(&self, collector: &C) {
+        self.register(Box::new(collector.clone()));
+    }
+
+    /// Fails for a name declared twice only, which `note` has seen.
+    fn register(&self, collector: Box<dyn Collector>) {
+        let _ = self.0.collector.register(collector);
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names, labels and buckets are constants: the first start finds a wrong one"
+)]
+fn valid<T>(declared: prometheus::Result<T>) -> T {
+    declared.expect("a valid name, valid labels, ascending buckets")
+}
+
+fn push_family(family: &MetricFamily, out: &mut String) {
+    let name = family.name();
+    for metric in family.get_metric() {
+        match family.get_field_type() {
+            MetricType::COUNTER => {
+                push_sample(name, metric, None, metric.get_counter().get_value(), out);
+            }
+            MetricType::GAUGE => push_sample(name, metric, None, metric.get_gauge().get_value(), out),
+            MetricType::HISTOGRAM => push_histogram(name, metric, out),
+            // Nothing of ours makes these.
+            MetricType::SUMMARY | MetricType::UNTYPED => {}
+        }
+    }
+}
+
+fn push_histogram(name: &str, metric: &Metric, out: &mut String) {
+    let histogram = metric.get_histogram();
+    let bucket = format!("{name}_bucket");
+    let count = histogram.get_sample_count() as f64;
+    for each in histogram.get_bucket() {
+        let cumulative = each.cumulative_count() as f64;
+        push_sample(&bucket, metric, Some(each.upper_bound()), cumulative, out);
+    }
+    push_sample(&bucket, metric, Some(f64::INFINITY), count, out);
+    push_sample(&format!("{name}_sum"), metric, None, histogram.get_sample_sum(), out);
+    push_sample(&format!("{name}_count"), metric, None, count, out);
+}
+
+fn push_sample(name: &str, metric: &Metric, bound: Option<f64>, value: f64, out: &mut String) {
+    out.push_str(name);
+    let mut separator = '{';
+    for label in metric.get_label() {
+        out.push(separator);
+        let _ = write!(out, "{}=\"", label.name());
+        escape_label(label.value(), out);
+        out.push('"');
+        separator = ',';
+    }
+    if let Some(bound) = bound {
+        out.push(separator);
+        out.push_str("le=\"");
+        push_bound(bound, out);
+        out.push('"');
+        separator = ',';
+    }
+    if separator == ',' {
+        out.push('}');
+    }
+    out.push(' ');
+    push_value(value, out);
+    out.push('\n');
+}

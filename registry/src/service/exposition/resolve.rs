@@ -1,0 +1,198 @@
+//! Which family a sample belongs to, once a whole page is known.
+
+use std::collections::HashMap;
+
+use super::claims::Claims;
+use super::model::{FamilyData, Part, SampleData, Span};
+use super::{Dropped, Kind};
+
+/// What a TYPE line declares: the text format's types, and OpenMetrics' own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Declared {
+    Kind(Kind),
+    /// A gauge whose samples end in `_info`.
+    Info,
+    /// Its halves have names of their own; as a whole it means nothing in the text format.
+    GaugeHistogram,
+}
+
+impl Declared {
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "counter" => Self::Kind(Kind::Counter),
+            "gauge" | "stateset" => Self::Kind(Kind::Gauge),
+            "histogram" => Self::Kind(Kind::Histogram),
+            "summary" => Self::Kind(Kind::Summary),
+            "untyped" | "unknown" => Self::Kind(Kind::Untyped),
+            "info" => Self::Info,
+            "gaugehistogram" => Self::GaugeHistogram,
+            _ => return None,
+        })
+    }
+}
+
+/// A name that the page mentions, with its metadata.
+pub(super) struct Name<'t> {
+    pub(super) name: &'t str,
+    pub(super) help: Option<&'t str>,
+    pub(super) declared: Option<Declared>,
+}
+
+/// Names of the page, numbered in the order in which they first appear.
+#[derive(Default)]
+pub(super) struct Names<'t> {
+    ids: HashMap<&'t str, u32>,
+    pub(super) all: Vec<Name<'t>>,
+    last: u32,
+}
+
+impl<'t> Names<'t> {
+    pub(super) fn intern(&mut self, name: &'t str) -> u32 {
+        if self.all.get(self.last as usize).is_some_and(|last| last.name == name) {
+            return self.last;
+        }
+        let all = &mut self.all;
+        self.last = *self.ids.entry(name).or_insert_with(|| {
+            all.push(Name { name, help: None, declared: None });
+            #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+            let id = (all.len() - 1) as u32;
+            id
+        });
+        self.last
+    }
+
+    /// The name without that ending, if the page mentions it with a type.
+    fn base(&self, name: &str, suffix: &str) -> Option<(u32, Declared)> {
+        let id = *self.ids.get(name.strip_suffix(suffix)?)?;
+        Some((id, self.all[id as usize].declared?))
+    }
+}
+
+pub(super) struct Resolver<'t> {
+    text: &'t str,
+    openmetrics: bool,
+    names: Names<'t>,
+}
+
+impl<'t> Resolver<'t> {
+    pub(super) fn new(text: &'t str, openmetrics: bool, names: Names<'t>) -> Self {
+        Self { text, openmetrics, names }
+    }
+
+    /// Puts samples, whose `family` is the number of their group (their name, and the block they
+    /// stand in), in the order of their families.
+    pub(super) fn families(
+        &self,
+        groups: &[(u32, Option<u32>)],
+        samples: &mut Vec<SampleData>,
+        dropped: &mut Dropped,
+    ) -> Vec<FamilyData> {
+        let owners: Vec<_> = groups.iter().map(|&(name, block)| self.owner(name, block)).collect();
+        let all = samples.len();
+        samples.retain_mut(|sample| {
+            let owner = owners[sample.family as usize];
+            sample.family = owner.unwrap_or_default();
+            owner.is_some()
+        });
+        dropped.malformed += (all - samples.len()) as u64;
+        // Nearly always in order already, which this sort notices.
+        samples.sort_unstable_by_key(|sample| (sample.family, sample.start));
+
+        let meanings: Vec<_> = self.names.all.iter().map(|name| self.meaning(name)).collect();
+        let mut lent = vec![false; meanings.len()];
+        for base in meanings.iter().filter_map(|meaning| meaning.base) {
+            lent[base as usize] = true;
+        }
+        let mut claims = Claims::default();
+        let mut families = Vec::new();
+        let mut start = 0;
+        for (id, (name, meaning)) in self.names.all.iter().zip(&meanings).enumerate() {
+            let count = samples[start..].iter().take_while(|s| s.family as usize == id).count();
+            let range = start..start + count;
+            start = range.end;
+            if count == 0 && (lent[id] || !self.prints_empty(name)) {
+                continue;
+            }
+            if claims.clash(name.name, meaning.kind) {
+                dropped.type_conflict += count as u64;
+                continue;
+            }
+            claims.add(name.name, meaning.kind, families.len());
+            let part = Part { text: 0, samples: range, source: None };
+            families.push(FamilyData {
+                name: (0, Span::locate(self.text, name.name)),
+                help: meaning.help.map(|help| (0, Span::locate(self.text, help))),
+                kind: meaning.kind,
+                parts: if count > 0 { vec![part] } else { Vec::new() },
+            });
+        }
+        families
+    }
+
+    /// The family that a sample belongs to; none if its name does not go with its family's type.
+    fn owner(&self, name: u32, block: Option<u32>) -> Option<u32> {
+        let own = &self.names.all[name as usize];
+        // Where two families could own the name, the one whose block it stands in does.
+        if let Some(block) = block
+            && let Name { name: base, declared: Some(Declared::Kind(kind)), .. } =
+                self.names.all[block as usize]
+            && own.name.strip_prefix(base).is_some_and(|rest| kind.suffixes().contains(&rest))
+        {
+            return Some(block);
+        }
+        if let Some(declared) = own.declared {
+            let bare = !matches!(declared, Declared::Kind(kind) if !kind.has_bare_samples());
+            return bare.then_some(name);
+        }
+        let halves = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| {
+            let (base, declared) = self.names.base(own.name, suffix)?;
+            matches!(declared, Declared::Kind(kind) if kind.suffixes().contains(&suffix))
+                .then_some(base)
+        });
+        Some(halves.unwrap_or(name))
+    }
+
+    /// What a family of that name would be: as declared, or as the name it is derived from says.
+    fn meaning(&self, name: &Name<'t>) -> Meaning<'t> {
+        if let Some(Declared::Kind(kind)) = name.declared {
+            return Meaning { kind, help: name.help, base: None };
+        }
+        // OpenMetrics declares a counter without its `_total`, an info without its `_info`.
+        let counter = self.names.base(name.name, "_total");
+        let info = self.names.base(name.name, "_info");
+        let derived = match (counter, info) {
+            (Some((base, Declared::Kind(Kind::Counter))), _) => Some((base, Kind::Counter)),
+            (_, Some((base, Declared::Info))) => Some((base, Kind::Gauge)),
+            _ => None,
+        };
+        if let Some((base, kind)) = derived {
+            let help = name.help.or(self.names.all[base as usize].help);
+            return Meaning { kind, help, base: Some(base) };
+        }
+        let created = self.names.base(name.name, "_created").is_some_and(|(_, declared)| {
+            matches!(
+                declared,
+                Declared::Kind(Kind::Counter | Kind::Histogram | Kind::Summary)
+            )
+        });
+        let kind = if created { Kind::Gauge } else { Kind::Untyped };
+        Meaning { kind, help: name.help, base: None }
+    }
+
+    /// Whether the family is worth printing without a sample. In OpenMetrics the name of a
+    /// counter's block is not the one its samples would have.
+    fn prints_empty(&self, name: &Name<'_>) -> bool {
+        match name.declared {
+            Some(Declared::Kind(Kind::Counter)) => !self.openmetrics,
+            Some(Declared::Kind(_)) => true,
+            Some(Declared::Info | Declared::GaugeHistogram) | None => false,
+        }
+    }
+}
+
+struct Meaning<'t> {
+    kind: Kind,
+    help: Option<&'t str>,
+    /// The name whose metadata this one takes over.
+    base: Option<u32>,
+}

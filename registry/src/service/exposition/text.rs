@@ -1,0 +1,79 @@
+//! Writing the text format 0.0.4.
+
+use std::fmt::Write as _;
+
+use super::escape::{escape_help, escape_label, respell};
+use super::lex::Labels;
+use super::model::{Family, PLAIN, Page, Sample};
+
+impl Page {
+    /// Appends the page in the text format.
+    pub fn write_text(&self, out: &mut String) {
+        out.reserve(self.size_hint());
+        for family in self.families() {
+            push_help(&family, family.name(), false, out);
+            push_type(family.name(), family.kind().as_str(), out);
+            for sample in family.samples() {
+                push_series(&sample, out);
+                out.push_str(sample.value_text());
+                if let Some(ms) = sample.timestamp_ms() {
+                    let _ = write!(out, " {ms}");
+                }
+                out.push('\n');
+            }
+        }
+    }
+}
+
+/// The family's HELP line, if it has a help text.
+pub(super) fn push_help(family: &Family<'_>, name: &str, openmetrics: bool, out: &mut String) {
+    if let Some(help) = family.help() {
+        push_all(out, &["# HELP ", name, " "]);
+        escape_help(&help, openmetrics, out);
+        out.push('\n');
+    }
+}
+
+/// The family's TYPE line.
+pub(super) fn push_type(name: &str, kind: &str, out: &mut String) {
+    push_all(out, &["# TYPE ", name, " ", kind, "\n"]);
+}
+
+/// A sample's name and labels, and a space.
+pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
+    push_all(out, &[sample.name()]);
+    let labels = sample.raw_labels();
+    let source = sample.part.source.as_deref();
+    if labels.is_empty() && source.is_none() {
+        out.push(' ');
+        return;
+    }
+    out.push('{');
+    let renamed = sample.renamed_source();
+    let mut first = true;
+    if sample.data.flags & PLAIN != 0 && renamed.is_none() {
+        push_all(out, &[labels]);
+        first = labels.is_empty();
+    } else {
+        for (name, value) in Labels::new(labels) {
+            let name = if name == "source" { renamed.as_deref().unwrap_or(name) } else { name };
+            push_all(out, &[separator(&mut first), name, "=\"", &respell(value), "\""]);
+        }
+    }
+    if let Some(source) = source {
+        push_all(out, &[separator(&mut first), "source=\""]);
+        escape_label(source, out);
+        out.push('"');
+    }
+    out.push_str("} ");
+}
+
+fn separator(first: &mut bool) -> &'static str {
+    if std::mem::replace(first, false) { "" } else { "," }
+}
+
+fn push_all(out: &mut String, pieces: &[&str]) {
+    for piece in pieces {
+        out.push_str(piece);
+    }
+}

@@ -1,0 +1,10 @@
+//! What any server of ours needs: metric cells and the exposition page, layered configuration,
+//! listeners, logs, shutdown.
+//!
+//! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
+//! on this, so it could become a crate of its own with one move.
+
+pub mod cells;
+pub mod exposition;
+pub mod listen;
+pub mod shutdown;
