@@ -1,3 +1,4 @@
 //! The registry.
 
 pub mod oci;
+pub mod service;
