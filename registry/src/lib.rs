@@ -1,4 +1,5 @@
 //! The registry.
 
+pub mod metrics;
 pub mod oci;
 pub mod service;

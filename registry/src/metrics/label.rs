@@ -1,0 +1,380 @@
+//! The labels and buckets that the registry and the proxy share. Every label is a closed set:
+//! whatever a client or an upstream sends is turned into one of these first, without an
+//! allocation.
+
+mod client;
+mod pair;
+
+pub use client::Client;
+pub use pair::Pair;
+
+use crate::oci::{self, Endpoint, Kind, Reference};
+use crate::service::cells::{Label, labels};
+
+/// Buckets for latencies and durations, in seconds.
+pub const LATENCY: &[f64] = &[
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 900.0,
+];
+
+/// Buckets for the latencies of storage, which start where a memory cache answers; in seconds.
+pub const STORAGE_LATENCY: &[f64] = &[
+    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0,
+    60.0, 300.0, 900.0,
+];
+
+/// Buckets for sizes of bodies: 1 KiB to 16 GiB, in bytes.
+pub const BYTES: &[f64] = &powers_of_four::<13>(1024.0);
+
+/// Buckets for speeds of transfers: 64 KiB/s to 4 GiB/s, in bytes a second.
+pub const SPEED: &[f64] = &powers_of_four::<9>(65536.0);
+
+const fn powers_of_four<const N: usize>(first: f64) -> [f64; N] {
+    let mut bounds = [first; N];
+    let mut n = 1;
+    while n < N {
+        bounds[n] = bounds[n - 1] * 4.0;
+        n += 1;
+    }
+    bounds
+}
+
+labels! {
+    /// A request's method.
+    pub enum Method {
+        Get = "GET",
+        Head = "HEAD",
+        Post = "POST",
+        Put = "PUT",
+        Patch = "PATCH",
+        Delete = "DELETE",
+        Options = "OPTIONS",
+        Other = "OTHER",
+    }
+
+    /// A response's status.
+    pub enum Status {
+        S200 = "200",
+        S201 = "201",
+        S202 = "202",
+        S204 = "204",
+        S206 = "206",
+        S301 = "301",
+        S302 = "302",
+        S303 = "303",
+        S304 = "304",
+        S307 = "307",
+        S308 = "308",
+        S400 = "400",
+        S401 = "401",
+        S403 = "403",
+        S404 = "404",
+        S405 = "405",
+        S406 = "406",
+        S413 = "413",
+        S416 = "416",
+        S429 = "429",
+        /// The client left before a response began.
+        S499 = "499",
+        S500 = "500",
+        S502 = "502",
+        S503 = "503",
+        S504 = "504",
+        S507 = "507",
+        Other = "other",
+    }
+
+    /// How an operation of the registry's API ended.
+    pub enum OpResult {
+        Ok = "ok",
+        NotFound = "not_found",
+        /// 401 or 403.
+        Denied = "denied",
+        ClientError = "client_error",
+        ServerError = "server_error",
+        /// A side left before the end.
+        Aborted = "aborted",
+    }
+
+    /// What a manifest was asked for by.
+    pub enum ReferenceKind {
+        Tag = "tag",
+        Digest = "digest",
+    }
+}
+
+impl Method {
+    /// The label of a method as it stands in a request, where case matters.
+    pub fn of(method: &str) -> Self {
+        match method {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "PATCH" => Self::Patch,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Status {
+    /// The label of a status.
+    pub fn of(status: u16) -> Self {
+        match status {
+            200 => Self::S200,
+            201 => Self::S201,
+            202 => Self::S202,
+            204 => Self::S204,
+            206 => Self::S206,
+            301 => Self::S301,
+            302 => Self::S302,
+            303 => Self::S303,
+            304 => Self::S304,
+            307 => Self::S307,
+            308 => Self::S308,
+            400 => Self::S400,
+            401 => Self::S401,
+            403 => Self::S403,
+            404 => Self::S404,
+            405 => Self::S405,
+            406 => Self::S406,
+            413 => Self::S413,
+            416 => Self::S416,
+            429 => Self::S429,
+            499 => Self::S499,
+            500 => Self::S500,
+            502 => Self::S502,
+            503 => Self::S503,
+            504 => Self::S504,
+            507 => Self::S507,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl OpResult {
+    /// The result that a whole response's status stands for.
+    pub fn of(status: u16) -> Self {
+        match status {
+            ..400 => Self::Ok,
+            401 | 403 => Self::Denied,
+            404 => Self::NotFound,
+            499 => Self::Aborted,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+}
+
+impl ReferenceKind {
+    /// The kind of a reference as it stands in a path: no tag has a colon, plain or escaped.
+    pub fn of(reference: &str) -> Self {
+        if reference.contains([':', '%']) {
+            Self::Digest
+        } else {
+            Self::Tag
+        }
+    }
+}
+
+impl From<&Reference> for ReferenceKind {
+    fn from(reference: &Reference) -> Self {
+        match reference {
+            Reference::Tag(_) => Self::Tag,
+            Reference::Digest(_) => Self::Digest,
+        }
+    }
+}
+
+/// An OCI error's code, or `other`: upstreams have codes of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorCode {
+    /// A code that we know.
+    Known(oci::ErrorCode),
+    /// Any other. Printed as `other`.
+    Other,
+}
+
+impl ErrorCode {
+    /// The label of a code as it stands in an error's body.
+    pub fn of(code: &str) -> Self {
+        oci::ErrorCode::parse(code).into()
+    }
+}
+
+impl From<oci::ErrorCode> for ErrorCode {
+    fn from(code: oci::ErrorCode) -> Self {
+        Self::Known(code)
+    }
+}
+
+impl From<Option<oci::ErrorCode>> for ErrorCode {
+    fn from(code: Option<oci::ErrorCode>) -> Self {
+        code.map_or(Self::Other, Self::Known)
+    }
+}
+
+impl Label for ErrorCode {
+    const ALL: &'static [Self] = &{
+        let mut all = [Self::Other; oci::ErrorCode::ALL.len() + 1];
+        let mut n = 0;
+        while n < oci::ErrorCode::ALL.len() {
+            all[n] = Self::Known(oci::ErrorCode::ALL[n]);
+            n += 1;
+        }
+        all
+    };
+
+    fn index(self) -> usize {
+        match self {
+            Self::Known(code) => code as usize,
+            Self::Other => oci::ErrorCode::ALL.len(),
+        }
+    }
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Known(code) => code.as_str(),
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Label for Endpoint {
+    const ALL: &'static [Self] = &Endpoint::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Kind {
+    const ALL: &'static [Self] = &Kind::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that `ALL` is in order of the indices and names nothing twice.
+    fn is_consistent<L: Label + PartialEq + std::fmt::Debug>() {
+        for (index, label) in L::ALL.iter().enumerate() {
+            assert_eq!(label.index(), index, "{label:?}");
+        }
+        let mut values: Vec<_> = L::ALL.iter().map(|label| label.value()).collect();
+        values.sort_unstable();
+        values.dedup();
+        assert_eq!(values.len(), L::ALL.len());
+    }
+
+    #[test]
+    fn every_label_knows_its_place_and_has_its_own_value() {
+        is_consistent::<Endpoint>();
+        is_consistent::<Method>();
+        is_consistent::<Status>();
+        is_consistent::<OpResult>();
+        is_consistent::<Kind>();
+        is_consistent::<ReferenceKind>();
+        is_consistent::<Client>();
+        is_consistent::<ErrorCode>();
+    }
+
+    #[test]
+    fn label_sets_have_the_sizes_that_the_series_bound_counts_on() {
+        let sizes = [
+            <Endpoint as Label>::ALL.len(),
+            Method::ALL.len(),
+            Status::ALL.len(),
+            <Kind as Label>::ALL.len(),
+            Client::ALL.len(),
+            ErrorCode::ALL.len(),
+        ];
+        assert_eq!(sizes, [11, 8, 27, 6, 16, 16]);
+    }
+
+    #[test]
+    fn a_status_is_labelled_with_its_own_number_or_other() {
+        for status in 0..=u16::MAX {
+            let label = Status::of(status);
+            if label != Status::Other {
+                assert_eq!(label.value(), status.to_string());
+            }
+        }
+        let known = (0..=u16::MAX)
+            .filter(|&status| Status::of(status) != Status::Other)
+            .count();
+        assert_eq!(known, Status::ALL.len() - 1);
+    }
+
+    #[test]
+    fn a_method_is_labelled_by_its_exact_spelling() {
+        for &method in Method::ALL {
+            assert_eq!(Method::of(method.value()), method);
+        }
+        for method in ["get", "", "GET ", "PROPFIND", "CONNECT", "\0"] {
+            assert_eq!(Method::of(method), Method::Other, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_follows_from_the_status() {
+        let results = [
+            (200, "ok"),
+            (206, "ok"),
+            (307, "ok"),
+            (304, "ok"),
+            (400, "client_error"),
+            (401, "denied"),
+            (403, "denied"),
+            (404, "not_found"),
+            (416, "client_error"),
+            (499, "aborted"),
+            (500, "server_error"),
+            (507, "server_error"),
+            (999, "server_error"),
+        ];
+        for (status, result) in results {
+            assert_eq!(OpResult::of(status).value(), result, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_error_code_is_other() {
+        assert_eq!(ErrorCode::of("TOOMANYREQUESTS").value(), "TOOMANYREQUESTS");
+        assert_eq!(ErrorCode::of("UNAVAILABLE").value(), "UNAVAILABLE");
+        assert_eq!(ErrorCode::of("QUOTA_EXCEEDED").value(), "other");
+        assert_eq!(ErrorCode::of("blob_unknown").value(), "other");
+    }
+
+    #[test]
+    fn a_reference_with_a_colon_of_any_spelling_is_a_digest() {
+        assert_eq!(ReferenceKind::of("latest"), ReferenceKind::Tag);
+        assert_eq!(ReferenceKind::of("sha256:00"), ReferenceKind::Digest);
+        assert_eq!(ReferenceKind::of("sha256%3A00"), ReferenceKind::Digest);
+    }
+
+    #[test]
+    fn buckets_ascend_to_the_documented_ends() {
+        for buckets in [LATENCY, STORAGE_LATENCY, BYTES, SPEED] {
+            assert!(buckets.is_sorted_by(|a, b| a < b));
+        }
+        let ends = |buckets: &[f64]| (buckets.len(), buckets[0], buckets[buckets.len() - 1]);
+        assert_eq!(ends(LATENCY), (16, 0.001, 900.0));
+        assert_eq!(ends(STORAGE_LATENCY), (18, 0.0001, 900.0));
+        assert_eq!(ends(BYTES), (13, 1024.0, 17_179_869_184.0));
+        assert_eq!(ends(SPEED), (9, 65536.0, 4_294_967_296.0));
+    }
+}

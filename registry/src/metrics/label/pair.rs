@@ -1,0 +1,170 @@
+//! The combinations of endpoint and method.
+
+use super::{Endpoint, Method};
+use crate::service::cells::{Label as _, LabelSet};
+
+/// An endpoint with a method that it has: 32 of the 88 combinations, so that no method a client
+/// makes up multiplies the series.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair(u8);
+
+impl Pair {
+    /// Every pair, by endpoint.
+    pub const ALL: [(Endpoint, Method); 32] = [
+        (Endpoint::Base, Method::Get),
+        (Endpoint::Base, Method::Head),
+        (Endpoint::Catalog, Method::Get),
+        (Endpoint::Catalog, Method::Head),
+        (Endpoint::Tags, Method::Get),
+        (Endpoint::Tags, Method::Head),
+        (Endpoint::Manifest, Method::Get),
+        (Endpoint::Manifest, Method::Head),
+        (Endpoint::Manifest, Method::Put),
+        (Endpoint::Manifest, Method::Delete),
+        (Endpoint::Blob, Method::Get),
+        (Endpoint::Blob, Method::Head),
+        (Endpoint::Blob, Method::Delete),
+        (Endpoint::UploadStart, Method::Post),
+        (Endpoint::UploadSession, Method::Get),
+        (Endpoint::UploadSession, Method::Put),
+        (Endpoint::UploadSession, Method::Patch),
+        (Endpoint::UploadSession, Method::Delete),
+        (Endpoint::Referrers, Method::Get),
+        (Endpoint::Referrers, Method::Head),
+        (Endpoint::Token, Method::Get),
+        (Endpoint::Token, Method::Post),
+        (Endpoint::Extension, Method::Get),
+        (Endpoint::Extension, Method::Other),
+        (Endpoint::Other, Method::Get),
+        (Endpoint::Other, Method::Head),
+        (Endpoint::Other, Method::Post),
+        (Endpoint::Other, Method::Put),
+        (Endpoint::Other, Method::Patch),
+        (Endpoint::Other, Method::Delete),
+        (Endpoint::Other, Method::Options),
+        (Endpoint::Other, Method::Other),
+    ];
+
+    /// The pair to count a request under. A method that the endpoint lacks counts as endpoint
+    /// `other` with that method; an extension, whose methods are its own, has but GET and OTHER.
+    #[inline]
+    pub fn of(endpoint: Endpoint, method: Method) -> Self {
+        Self(PLACES[endpoint as usize][method as usize])
+    }
+
+    /// The endpoint.
+    pub fn endpoint(self) -> Endpoint {
+        Self::ALL[usize::from(self.0)].0
+    }
+
+    /// The method.
+    pub fn method(self) -> Method {
+        Self::ALL[usize::from(self.0)].1
+    }
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Pair({}, {})",
+            self.endpoint().as_str(),
+            self.method().value()
+        )
+    }
+}
+
+impl LabelSet for Pair {
+    const COUNT: usize = Self::ALL.len();
+    const WIDTH: usize = 2;
+
+    #[inline]
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    fn values(self, values: &mut Vec<&'static str>) {
+        values.extend([self.endpoint().as_str(), self.method().value()]);
+    }
+}
+
+/// Each combination's place in [`Pair::ALL`].
+const PLACES: [[u8; 8]; 11] = {
+    let mut places = [[0; 8]; 11];
+    let mut endpoint = 0;
+    while endpoint < 11 {
+        let mut method = 0;
+        while method < 8 {
+            places[endpoint][method] = match find(endpoint, method) {
+                Some(place) => place,
+                None if endpoint == Endpoint::Extension as usize => {
+                    expect(find(endpoint, Method::Other as usize))
+                }
+                None => expect(find(Endpoint::Other as usize, method)),
+            };
+            method += 1;
+        }
+        endpoint += 1;
+    }
+    places
+};
+
+#[expect(clippy::cast_possible_truncation, reason = "there are 32 places")]
+const fn find(endpoint: usize, method: usize) -> Option<u8> {
+    let mut place = 0;
+    while place < Pair::ALL.len() {
+        let (e, m) = Pair::ALL[place];
+        if e as usize == endpoint && m as usize == method {
+            return Some(place as u8);
+        }
+        place += 1;
+    }
+    None
+}
+
+/// Runs at compile time only, where a missing pair is a compile error.
+const fn expect(place: Option<u8>) -> u8 {
+    match place {
+        Some(place) => place,
+        None => panic!("endpoint other has every method, and an extension has OTHER"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_pair_is_itself() {
+        for (index, &(endpoint, method)) in Pair::ALL.iter().enumerate() {
+            let pair = Pair::of(endpoint, method);
+            assert_eq!((pair.endpoint(), pair.method()), (endpoint, method));
+            assert_eq!(LabelSet::index(pair), index);
+        }
+    }
+
+    #[test]
+    fn any_other_combination_is_other_with_its_method() {
+        for endpoint in Endpoint::ALL {
+            for &method in Method::ALL {
+                let pair = Pair::of(endpoint, method);
+                let expected = if Pair::ALL.contains(&(endpoint, method)) {
+                    (endpoint, method)
+                } else if endpoint == Endpoint::Extension {
+                    (endpoint, Method::Other)
+                } else {
+                    (Endpoint::Other, method)
+                };
+                assert_eq!((pair.endpoint(), pair.method()), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_prints_two_labels() {
+        let mut values = Vec::new();
+        Pair::of(Endpoint::UploadSession, Method::Patch).values(&mut values);
+        assert_eq!(values, ["upload_session", "PATCH"]);
+        assert_eq!(values.len(), Pair::WIDTH);
+    }
+}

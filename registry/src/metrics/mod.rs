@@ -1,0 +1,3 @@
+//! The metrics and their labels.
+
+pub mod label;
