@@ -3,3 +3,4 @@
 pub mod metrics;
 pub mod oci;
 pub mod service;
+pub mod store;

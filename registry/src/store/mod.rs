@@ -7,11 +7,10 @@
 //! nothing, too.
 //!
 //! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
-//! manifest may be), and metrics, which [`Instrumented`] adds around any store.
+//! manifest may be), and metrics.
 
 mod error;
 pub mod fs;
-mod instrumented;
 mod upload_id;
 
 use std::future::Future;
@@ -20,12 +19,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 pub use error::{ErrorKind, StoreError};
-pub use instrumented::Instrumented;
 pub use upload_id::UploadId;
 
-use crate::oci::{
-    Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag,
-};
+use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};
 
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -221,11 +217,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<TagChanges>> + Send;
 
     /// The digest that a tag points at. Fails with `ManifestUnknown`.
-    fn tag_read(
-        &self,
-        repository: &Name,
-        tag: &Tag,
-    ) -> impl Future<Output = Result<Digest>> + Send;
+    fn tag_read(&self, repository: &Name, tag: &Tag)
+    -> impl Future<Output = Result<Digest>> + Send;
 
     /// Points a tag at a manifest of the repository. Fails with `ManifestUnknown`.
     fn tag_write(

@@ -1,0 +1,175 @@
+//! Tags and repositories in order, a page at a time.
+//!
+//! Folders are in no order and may hold millions of names, so a page is gathered while scanning:
+//! only the smallest names after the last page's end are kept, and memory is that of a page.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::Inner;
+use super::file::{each_entry, has_entries};
+use super::layout::RESERVED;
+use crate::oci::{Name, Tag};
+use crate::store::{Listing, Result, StoreError};
+
+/// How many names of one folder are held at once while repositories are listed: deep trees hold
+/// one such batch for each level.
+const BATCH: usize = 1024;
+
+pub(super) fn tags(
+    inner: &Inner,
+    name: &Name,
+    last: Option<&str>,
+    limit: usize,
+) -> Result<Listing<Tag>> {
+    let mut page = Page::new(last, limit);
+    each_entry(&inner.layout.tags(name), |file| {
+        if let Some(text) = file.file_name().to_str() {
+            page.offer(text, || Tag::parse(text).ok());
+        }
+        Ok(())
+    })?;
+    if page.items.is_empty() && !exists(inner, name)? {
+        return Err(StoreError::RepositoryUnknown);
+    }
+    Ok(page.finish())
+}
+
+pub(super) fn repositories(
+    inner: &Inner,
+    last: Option<&str>,
+    limit: usize,
+) -> Result<Listing<Name>> {
+    let mut walk = Walk {
+        inner,
+        last: last.unwrap_or_default(),
+        limit,
+        found: Vec::new(),
+    };
+    walk.folder("")?;
+    let more = walk.found.len() > limit;
+    walk.found.truncate(limit);
+    Ok(Listing {
+        items: walk.found,
+        more,
+    })
+}
+
+/// Whether there is a repository of this name: it holds a blob or a manifest.
+fn exists(inner: &Inner, name: &Name) -> Result<bool> {
+    Ok(has_entries(&inner.layout.manifest_entries(name))?
+        || has_entries(&inner.layout.blob_links(name))?)
+}
+
+/// The `limit` smallest of the items that were offered and come after `last`, and one more.
+struct Page<'a, T> {
+    last: Option<&'a str>,
+    limit: usize,
+    items: BTreeSet<T>,
+}
+
+impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
+    fn new(last: Option<&'a str>, limit: usize) -> Self {
+        Self {
+            last,
+            limit,
+            items: BTreeSet::new(),
+        }
+    }
+
+    fn offer(&mut self, text: &str, item: impl FnOnce() -> Option<T>) {
+        let full = self.items.len() > self.limit;
+        let too_late = full
+            && self
+                .items
+                .last()
+                .is_some_and(|largest| text >= largest.as_ref());
+        if too_late || self.last.is_some_and(|last| text <= last) {
+            return;
+        }
+        if let Some(item) = item() {
+            self.items.insert(item);
+        }
+        if self.items.len() > self.limit.saturating_add(1) {
+            self.items.pop_last();
+        }
+    }
+
+    fn finish(mut self) -> Listing<T> {
+        let more = self.items.len() > self.limit;
+        if more {
+            self.items.pop_last();
+        }
+        Listing {
+            items: self.items.into_iter().collect(),
+            more,
+        }
+    }
+}
+
+/// A walk through the tree of repositories in the order of their full names.
+///
+/// That is not the order of folders: `a-b` comes before `a/b`, since `-` is less than `/`. A folder
+/// therefore stands for two items, the repository `a` and everything below, `a/`, and the items of
+/// one folder in byte order are the walk.
+struct Walk<'a> {
+    inner: &'a Inner,
+    last: &'a str,
+    limit: usize,
+    found: Vec<Name>,
+}
+
+impl Walk<'_> {
+    /// Walks what is below `prefix`, which is empty or ends with a slash.
+    fn folder(&mut self, prefix: &str) -> Result<()> {
+        let path = self.path(prefix);
+        let mut after = None::<String>;
+        loop {
+            let mut page = Page::<String>::new(after.as_deref(), self.limit.min(BATCH));
+            each_entry(&path, |entry| {
+                let name = entry.file_name();
+                let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if let Some(name) = name.to_str()
+                    && folder
+                    && !name.starts_with(RESERVED)
+                {
+                    let mut key = format!("{prefix}{name}");
+                    for _ in 0..2 {
+                        if self.may_follow(&key) {
+                            page.offer(&key, || Some(key.clone()));
+                        }
+                        key.push('/');
+                    }
+                }
+                Ok(())
+            })?;
+            let Listing { items, more } = page.finish();
+            for key in &items {
+                if key.ends_with('/') {
+                    self.folder(key)?;
+                } else if let Ok(name) = Name::parse(key)
+                    && exists(self.inner, &name)?
+                {
+                    self.found.push(name);
+                }
+                // One more than asked for tells that there are more.
+                if self.found.len() > self.limit {
+                    return Ok(());
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+            after = items.last().cloned().or(after);
+        }
+    }
+
+    /// Whether an item, or something below it, comes after the last page.
+    fn may_follow(&self, key: &str) -> bool {
+        key > self.last || (key.ends_with('/') && self.last.starts_with(key))
+    }
+
+    fn path(&self, prefix: &str) -> PathBuf {
+        self.inner.layout.repositories().join(prefix)
+    }
+}

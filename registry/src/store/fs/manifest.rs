@@ -1,0 +1,281 @@
+//! Manifests: content kept once, and an entry in each repository that holds it.
+//!
+//! The entry is what makes a manifest exist. The content is there before it, and its place among
+//! its subject's referrers too; whoever finds one of these without the entry takes it for nothing.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::changes::{ContentCounts, RepositoryCounts};
+use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
+use super::layout::{Pool, Shard};
+use super::turn::settled;
+use super::{Inner, blob, tag};
+use crate::oci::{Digest, Kind, MediaType, Name, Reference, Tag};
+use crate::store::{NewManifest, Result, StoreError, StoredManifest, TagChanges};
+
+/// What a repository knows of a manifest that it holds.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    media_type: MediaType,
+    kind: String,
+    pub(super) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Digest>,
+}
+
+impl Entry {
+    fn of(new: &NewManifest) -> Self {
+        Self {
+            media_type: new.media_type.clone(),
+            kind: new.kind.as_str().to_owned(),
+            size: new.bytes.len() as u64,
+            subject: new.subject.as_ref().map(|(subject, _)| subject.clone()),
+        }
+    }
+
+    /// The entry of a manifest; `None` if the repository does not hold it.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(text) = if_there(path, fs::read(path))? else {
+            return Ok(None);
+        };
+        let damaged = |_| StoreError::Corrupt {
+            path: path.to_owned(),
+            reason: "no entry",
+        };
+        serde_json::from_slice(&text).map(Some).map_err(damaged)
+    }
+
+    /// What the repository gains by this entry.
+    pub(super) fn counts(&self, allocated: i64) -> RepositoryCounts {
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == self.kind);
+        let stored = blob::signed(self.size);
+        let mut counts = RepositoryCounts {
+            stored,
+            allocated,
+            ..Default::default()
+        };
+        counts.manifest(kind.unwrap_or(Kind::Other), 1);
+        counts
+    }
+}
+
+pub(super) fn read(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManifest> {
+    match reference {
+        Reference::Digest(digest) => {
+            read_digest(inner, name, digest)?.ok_or(StoreError::ManifestUnknown)
+        }
+        Reference::Tag(tag) => {
+            let mut digest = tag::read(inner, name, tag)?;
+            loop {
+                if let Some(manifest) = read_digest(inner, name, &digest)? {
+                    return Ok(manifest);
+                }
+                // The tag may have been moved, and what it pointed at been deleted, in between.
+                let now = tag::read(inner, name, tag)?;
+                if now == digest {
+                    return Err(StoreError::ManifestUnknown);
+                }
+                digest = now;
+            }
+        }
+    }
+}
+
+fn read_digest(inner: &Inner, name: &Name, digest: &Digest) -> Result<Option<StoredManifest>> {
+    let Some(entry) = Entry::read(&inner.layout.manifest_entry(name, digest))? else {
+        return Ok(None);
+    };
+    let content = inner.layout.content(Pool::Manifests, digest);
+    let bytes = if_there(&content, fs::read(&content))?;
+    Ok(bytes.map(|bytes| StoredManifest {
+        digest: digest.clone(),
+        media_type: entry.media_type,
+        bytes: bytes.into(),
+    }))
+}
+
+pub(super) fn write(
+    inner: &Inner,
+    name: &Name,
+    new: &NewManifest,
+    tags: &[Tag],
+) -> Result<TagChanges> {
+    let before = inner.turns.repository(name).removals;
+    check(inner, name, new)?;
+
+    // Everything is on disk, aside, before anything is visible.
+    let layout = &inner.layout;
+    let content = layout.content(Pool::Manifests, &new.digest);
+    let drafted = (!exists(&content)?)
+        .then(|| Draft::write(inner, &new.bytes))
+        .transpose()?;
+    let referrer = match &new.subject {
+        Some((subject, descriptor)) => {
+            let path = layout.referrer(name, subject, &new.digest);
+            Some((Draft::write(inner, &json(&path, descriptor)?)?, path))
+        }
+        None => None,
+    };
+    let path = layout.manifest_entry(name, &new.digest);
+    let entry = Entry::of(new);
+    let entry_draft = Draft::write(inner, &json(&path, &entry)?)?;
+    let tag_drafts = tags
+        .iter()
+        .map(|_| tag::draft(inner, &new.digest))
+        .collect::<Result<Vec<_>>>()?;
+    for draft in drafted
+        .iter()
+        .chain(referrer.iter().map(|(draft, _)| draft))
+    {
+        draft.sync(inner)?;
+    }
+    for draft in tag_drafts.iter().chain([&entry_draft]) {
+        draft.sync(inner)?;
+    }
+
+    let mut changed = TagChanges::default();
+    {
+        let mut turn = inner.turns.repository(name);
+        if turn.removals != before {
+            check(inner, name, new)?;
+        }
+        turn.changes += 1;
+        if let Some(draft) = drafted {
+            keep(inner, draft, &content, &new.digest)?;
+        }
+        let mut change = RepositoryCounts::default();
+        if let Some((draft, path)) = referrer {
+            change.allocated += draft.allocated() - allocated_at(&path);
+            draft.place(inner, &path)?;
+        }
+        // The old figures are taken away and the new ones added: the media type may have changed.
+        let old = Entry::read(&path)?;
+        if old.as_ref() != Some(&entry) {
+            if let Some(old) = old {
+                change -= old.counts(allocated_at(&path));
+            }
+            change += entry.counts(entry_draft.allocated());
+            entry_draft.place(inner, &path)?;
+        }
+        inner.changes.repository(name, &change);
+        for (tag, draft) in tags.iter().zip(tag_drafts) {
+            tag::place(inner, name, tag, &new.digest, draft, &mut changed)?;
+        }
+    }
+
+    inner.sync_folder(&layout.shard(Shard::of(Pool::Manifests, &new.digest)))?;
+    if let Some((subject, _)) = &new.subject {
+        inner.sync_folder(&layout.referrers(name, subject))?;
+    }
+    inner.sync_folder(&layout.manifest_entries(name))?;
+    if !tags.is_empty() {
+        inner.sync_folder(&layout.tags(name))?;
+    }
+    Ok(changed)
+}
+
+pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagChanges> {
+    let layout = &inner.layout;
+    let path = layout.manifest_entry(name, digest);
+    if !exists(&path)? {
+        return Err(StoreError::ManifestUnknown);
+    }
+    let changed = settled(
+        || inner.turns.repository(name),
+        || tag::pointing_at(inner, name, digest),
+        |turn, tags| {
+            let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
+            turn.changes += 1;
+            turn.removals += 1;
+            // The tags go first, so that none ever leads to nothing.
+            for tag in &tags {
+                tag::remove_one(inner, name, tag)?;
+            }
+            let mut change = RepositoryCounts::default();
+            change -= entry.counts(allocated_at(&path));
+            remove(&path)?;
+            if let Some(subject) = &entry.subject {
+                let referrer = layout.referrer(name, subject, digest);
+                change.allocated -= allocated_at(&referrer);
+                remove(&referrer)?;
+                inner.remove_empty(&layout.referrers(name, subject), &layout.repository(name));
+            }
+            inner.changes.repository(name, &change);
+            inner.remove_empty(&layout.tags(name), &layout.repository(name));
+            inner.remove_empty(&layout.manifest_entries(name), &layout.repositories());
+            Ok(TagChanges {
+                deleted: tags.len() as u64,
+                ..Default::default()
+            })
+        },
+    )?;
+    if changed.deleted > 0 {
+        inner.sync_folder(&layout.tags(name))?;
+    }
+    inner.sync_folder(&layout.manifest_entries(name))?;
+    Ok(changed)
+}
+
+/// Fails unless everything that the manifest refers to is in the repository.
+fn check(inner: &Inner, name: &Name, new: &NewManifest) -> Result<()> {
+    let mut digests = Vec::new();
+    for digest in &new.blobs {
+        if blob::size(inner, name, digest)?.is_none() {
+            digests.push(digest.clone());
+        }
+    }
+    for digest in &new.children {
+        if !exists(&inner.layout.manifest_entry(name, digest))? {
+            digests.push(digest.clone());
+        }
+    }
+    if digests.is_empty() {
+        Ok(())
+    } else {
+        Err(StoreError::ReferenceUnknown { digests })
+    }
+}
+
+/// Makes a draft the content of `digest`, which another repository may have given it meanwhile.
+fn keep(inner: &Inner, draft: Draft, content: &Path, digest: &Digest) -> Result<()> {
+    let shard = Shard::of(Pool::Manifests, digest);
+    let mut turn = inner.turns.shard(shard);
+    if exists(content)? {
+        return Ok(());
+    }
+    let change = ContentCounts {
+        items: 1,
+        allocated: draft.allocated(),
+    };
+    draft.place(inner, content)?;
+    turn.changes += 1;
+    inner.changes.content(shard, &change);
+    Ok(())
+}
+
+/// Calls `visit` with the digest and path of each manifest of a repository, in no order.
+pub(super) fn each(
+    inner: &Inner,
+    name: &Name,
+    mut visit: impl FnMut(Digest, &Path) -> Result<()>,
+) -> Result<()> {
+    each_entry(
+        &inner.layout.manifest_entries(name),
+        |file| match super::layout::digest_of(&file.file_name()) {
+            Some(digest) => visit(digest, &file.path()),
+            None => Ok(()),
+        },
+    )
+}
+
+fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value).map_err(|e| StoreError::io(path, e.into()))?;
+    text.push(b'\n');
+    Ok(text)
+}

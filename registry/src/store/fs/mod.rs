@@ -1,0 +1,283 @@
+//! A store in a folder: plain files that a person can read, and nothing else.
+//!
+//! [`layout`] draws the tree. Content is kept once and named by its digest; what a repository holds
+//! is names: empty files for blobs, small ones for manifests and tags. Every name appears in one
+//! step (a link or a rename), after what it stands for is on disk; a change of several names makes
+//! the one last that lets readers see it. So the program can be killed at any moment: what a reader
+//! finds is whole, and what was acknowledged is there.
+//!
+//! All work on files happens on tokio's blocking threads, as a rule in one visit for an operation.
+//!
+//! Deliberately not here: removing content that no repository holds any more, which is for a
+//! garbage collector, and counting, for which [`Changes`] tells what happened.
+
+mod append;
+mod blob;
+mod changes;
+mod file;
+mod layout;
+mod listing;
+mod manifest;
+mod reader;
+mod referrer;
+mod session;
+mod start;
+mod survey;
+mod tag;
+mod turn;
+mod upload;
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::task::{JoinError, spawn_blocking};
+
+pub use changes::{Changes, ContentCounts, RepositoryCounts};
+pub use layout::{Pool, Shard};
+pub use reader::BlobReader;
+pub use session::UploadTotals;
+pub use start::StartError;
+pub use survey::{Space, Walk};
+
+use self::layout::Layout;
+use self::session::{Session, Sessions};
+use self::turn::Turns;
+use super::{
+    BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
+    UploadId,
+};
+use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Bytes and names are on disk: they survive a crash of the machine.
+    #[default]
+    Full,
+    /// They are with the system, which writes them when it likes: they survive a crash of the
+    /// program.
+    Relaxed,
+}
+
+/// A store in a folder. Clones are the same store; the last one gone, the folder's lock is too.
+#[derive(Clone)]
+pub struct FsStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    durability: Durability,
+    turns: Turns,
+    sessions: Sessions,
+    changes: Arc<dyn Changes>,
+    /// Held while folders are made or removed, so that none goes while another is made in it.
+    folders: Mutex<()>,
+    /// Keeps others out of the folder while it is open.
+    _lock: File,
+}
+
+impl FsStore {
+    /// Opens a folder, which is made if it is not there, removes what an interrupted run left
+    /// behind, and restores its upload sessions. Blocks; `changes` is told what happens from here.
+    pub fn open(
+        root: &Path,
+        durability: Durability,
+        changes: Arc<dyn Changes>,
+    ) -> std::result::Result<Self, StartError> {
+        let layout = Layout::new(root.to_owned());
+        let lock = start::take(&layout)?;
+        start::remove_leftovers(&layout)?;
+        let sessions = Sessions::restore(&layout)?;
+        let inner = Inner {
+            layout,
+            durability,
+            turns: Turns::new(),
+            sessions,
+            changes,
+            folders: Mutex::new(()),
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Does work on a blocking thread. It goes on to its end even if nobody waits for it any more.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        unwind(spawn_blocking(move || work(&inner)).await).flatten()
+    }
+}
+
+impl Store for FsStore {
+    type Reader = BlobReader;
+
+    async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| blob::stat(inner, &name, &digest))
+            .await
+    }
+
+    async fn blob_read(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<BlobRead<BlobReader>> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| blob::read(inner, &name, &digest, range))
+            .await
+    }
+
+    async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| blob::delete(inner, &name, &digest))
+            .await
+    }
+
+    async fn blob_mount(
+        &self,
+        repository: &Name,
+        from: Option<&Name>,
+        digest: &Digest,
+    ) -> Result<()> {
+        let (name, from, digest) = (repository.clone(), from.cloned(), digest.clone());
+        self.run(move |inner| blob::mount(inner, &name, from.as_ref(), &digest))
+            .await
+    }
+
+    async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
+        let name = repository.clone();
+        self.run(move |inner| Session::create(inner, &name, algorithm))
+            .await
+    }
+
+    async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
+        self.inner
+            .sessions
+            .get(repository, id)
+            .map(|session| session.upload())
+    }
+
+    async fn upload_append<B>(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+        offset: u64,
+        body: B,
+    ) -> Result<Upload>
+    where
+        B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+    {
+        let session = self.inner.sessions.get(repository, id)?;
+        append::append(Arc::clone(&self.inner), session, offset, body).await
+    }
+
+    async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        let session = self.inner.sessions.get(repository, id)?;
+        let work = session.claim().await?;
+        self.run(move |inner| upload::commit(inner, &session, &work, &name, &digest))
+            .await
+    }
+
+    async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
+        let session = self.inner.sessions.get(repository, id)?;
+        self.run(move |inner| session.end(inner)).await
+    }
+
+    async fn manifest_read(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+    ) -> Result<StoredManifest> {
+        let (name, reference) = (repository.clone(), reference.clone());
+        self.run(move |inner| manifest::read(inner, &name, &reference))
+            .await
+    }
+
+    async fn manifest_write(
+        &self,
+        repository: &Name,
+        manifest: NewManifest,
+        tags: &[Tag],
+    ) -> Result<TagChanges> {
+        let (name, tags) = (repository.clone(), tags.to_vec());
+        self.run(move |inner| manifest::write(inner, &name, &manifest, &tags))
+            .await
+    }
+
+    async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| manifest::delete(inner, &name, &digest))
+            .await
+    }
+
+    async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
+        let (name, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| tag::read(inner, &name, &tag)).await
+    }
+
+    async fn tag_write(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
+        let (name, tag, digest) = (repository.clone(), tag.clone(), digest.clone());
+        self.run(move |inner| tag::write(inner, &name, &tag, &digest))
+            .await
+    }
+
+    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
+        let (name, tag) = (repository.clone(), tag.clone());
+        self.run(move |inner| tag::delete(inner, &name, &tag)).await
+    }
+
+    async fn tag_list(
+        &self,
+        repository: &Name,
+        last: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing<Tag>> {
+        let (name, last) = (repository.clone(), last.map(str::to_owned));
+        self.run(move |inner| listing::tags(inner, &name, last.as_deref(), limit))
+            .await
+    }
+
+    async fn repository_list(&self, last: Option<&str>, limit: usize) -> Result<Listing<Name>> {
+        let last = last.map(str::to_owned);
+        self.run(move |inner| listing::repositories(inner, last.as_deref(), limit))
+            .await
+    }
+
+    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
+        let (name, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| referrer::list(inner, &name, &digest))
+            .await
+    }
+}
+
+impl fmt::Debug for FsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FsStore")
+            .field(&self.inner.layout.root())
+            .finish()
+    }
+}
+
+/// What came of a blocking job. A panic in it goes on in the task that waited.
+fn unwind<T>(joined: std::result::Result<T, JoinError>) -> Result<T> {
+    match joined.map_err(JoinError::try_into_panic) {
+        Ok(value) => Ok(value),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime drops jobs that have not begun when it shuts down.
+        Err(Err(_)) => Err(StoreError::Interrupted),
+    }
+}

@@ -1,0 +1,98 @@
+//! Opening a folder as a store: alone, and without what an interrupted run left half done.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::file::each_entry;
+use super::layout::Layout;
+use crate::store::StoreError;
+
+/// What the lock file says, for people and for later layouts.
+const LAYOUT: &str = "octoserve 1\n";
+
+/// Why a folder cannot be used as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another registry, or a command, is using it.
+    #[error("{} is in use by another registry", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It holds the tree of another version of this program.
+    #[error("{} has a layout that this version does not know: {found:?}", path.display())]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What its lock file says.
+        found: String,
+    },
+    /// It cannot be made or written.
+    #[error("{} cannot be used", path.display())]
+    Io {
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// What it holds cannot be read.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+}
+
+/// Makes the folder and takes its lock, which lasts as long as the file that is returned.
+pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| StartError::Io { path, source }
+    };
+    for folder in [
+        layout.repositories(),
+        layout.uploads(),
+        layout.temporaries(),
+    ] {
+        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+    }
+    let path = layout.lock();
+    let mut options = OpenOptions::new();
+    let opened = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let mut file = opened.map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StartError::InUse {
+                path: layout.root().to_owned(),
+            });
+        }
+        Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
+    }
+    let mut found = String::new();
+    file.read_to_string(&mut found).map_err(failed(&path))?;
+    if !LAYOUT.starts_with(&found) {
+        return Err(StartError::Layout {
+            path: layout.root().to_owned(),
+            found,
+        });
+    }
+    if found != LAYOUT {
+        // New, or the first start was interrupted right here.
+        file.rewind()
+            .and_then(|()| file.write_all(LAYOUT.as_bytes()))
+            .map_err(failed(&path))?;
+    }
+    Ok(file)
+}
+
+/// Removes the small files that an interrupted run was still writing.
+pub(super) fn remove_leftovers(layout: &Layout) -> Result<(), StoreError> {
+    each_entry(&layout.temporaries(), |entry| {
+        let path = entry.path();
+        fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))
+    })
+}

@@ -1,0 +1,127 @@
+//! Tags: a small file each, which holds the digest of a manifest of the repository.
+
+use std::fs;
+
+use super::Inner;
+use super::changes::RepositoryCounts;
+use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
+use crate::oci::{Digest, Name, Tag};
+use crate::store::{Result, StoreError, TagChanges};
+
+pub(super) fn read(inner: &Inner, name: &Name, tag: &Tag) -> Result<Digest> {
+    find(inner, name, tag)?.ok_or(StoreError::ManifestUnknown)
+}
+
+pub(super) fn write(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
+    let draft = draft(inner, digest)?;
+    draft.sync(inner)?;
+    let mut changed = TagChanges::default();
+    {
+        let mut turn = inner.turns.repository(name);
+        if !exists(&inner.layout.manifest_entry(name, digest))? {
+            return Err(StoreError::ManifestUnknown);
+        }
+        turn.changes += 1;
+        place(inner, name, tag, digest, draft, &mut changed)?;
+    }
+    inner.sync_folder(&inner.layout.tags(name))?;
+    Ok(changed)
+}
+
+pub(super) fn delete(inner: &Inner, name: &Name, tag: &Tag) -> Result<()> {
+    let tags = inner.layout.tags(name);
+    {
+        let mut turn = inner.turns.repository(name);
+        if !remove_one(inner, name, tag)? {
+            return Err(StoreError::ManifestUnknown);
+        }
+        turn.changes += 1;
+        inner.remove_empty(&tags, &inner.layout.repository(name));
+    }
+    inner.sync_folder(&tags)
+}
+
+/// A tag's file, not yet in its place.
+pub(super) fn draft(inner: &Inner, digest: &Digest) -> Result<Draft> {
+    Draft::write(inner, format!("{digest}\n").as_bytes())
+}
+
+/// Points a tag at a manifest; for the holder of the repository's turn.
+pub(super) fn place(
+    inner: &Inner,
+    name: &Name,
+    tag: &Tag,
+    digest: &Digest,
+    draft: Draft,
+    changed: &mut TagChanges,
+) -> Result<()> {
+    let path = inner.layout.tag(name, tag);
+    // A damaged tag is mended by writing it: it counts as moved.
+    let old = match find(inner, name, tag) {
+        Err(StoreError::Corrupt { .. }) => Some(None),
+        found => found?.map(Some),
+    };
+    if old.as_ref().is_some_and(|old| old.as_ref() == Some(digest)) {
+        return Ok(());
+    }
+    let allocated = draft.allocated() - allocated_at(&path);
+    draft.place(inner, &path)?;
+    let tags = i64::from(old.is_none());
+    match old {
+        None => changed.created += 1,
+        Some(_) => changed.moved += 1,
+    }
+    let change = RepositoryCounts {
+        tags,
+        allocated,
+        ..Default::default()
+    };
+    inner.changes.repository(name, &change);
+    Ok(())
+}
+
+/// Removes a tag; whether it was there. For the holder of the repository's turn.
+pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> {
+    let path = inner.layout.tag(name, tag);
+    let allocated = -allocated_at(&path);
+    let removed = remove(&path)?;
+    if removed {
+        let change = RepositoryCounts {
+            tags: -1,
+            allocated,
+            ..Default::default()
+        };
+        inner.changes.repository(name, &change);
+    }
+    Ok(removed)
+}
+
+/// The tags that point at a manifest.
+pub(super) fn pointing_at(inner: &Inner, name: &Name, digest: &Digest) -> Result<Vec<Tag>> {
+    let mut found = Vec::new();
+    each_entry(&inner.layout.tags(name), |file| {
+        let tag = file
+            .file_name()
+            .to_str()
+            .and_then(|tag| Tag::parse(tag).ok());
+        if let Some(tag) = tag
+            && find(inner, name, &tag)?.as_ref() == Some(digest)
+        {
+            found.push(tag);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn find(inner: &Inner, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
+    let path = inner.layout.tag(name, tag);
+    let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
+        return Ok(None);
+    };
+    let damaged = |_| StoreError::Corrupt {
+        path,
+        reason: "no digest",
+    };
+    Digest::parse(text.trim_end()).map(Some).map_err(damaged)
+}
