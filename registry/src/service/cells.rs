@@ -227,7 +227,9 @@ impl<S: LabelSet> Histograms<S> {
 
     /// How many observations there were.
     pub fn count(&self, set: S) -> u64 {
-        self.0.peek(set).map_or(0, HistogramHandle::get_sample_count)
+        self.0
+            .peek(set)
+            .map_or(0, HistogramHandle::get_sample_count)
     }
 }
 
@@ -253,7 +255,10 @@ impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
             resolve: Box::new(move |values| vec.with_label_values(values)),
             places: (0..S::COUNT).map(|_| OnceLock::new()).collect(),
         };
-        Self { shared: Arc::new(shared), set: PhantomData }
+        Self {
+            shared: Arc::new(shared),
+            set: PhantomData,
+        }
     }
 
     #[inline]
@@ -279,7 +284,10 @@ impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
 
 impl<S, M> Clone for Cells<S, M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), set: PhantomData }
+        Self {
+            shared: Arc::clone(&self.shared),
+            set: PhantomData,
+        }
     }
 }
 
@@ -304,7 +312,10 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, (0..<(Colour, Size, Colour)>::COUNT).collect::<Vec<_>>());
+        assert_eq!(
+            seen,
+            (0..<(Colour, Size, Colour)>::COUNT).collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -333,8 +344,7 @@ mod tests {
 
     #[test]
     fn an_observation_that_is_no_number_is_left_out() {
-        let vec =
-            HistogramVec::new(prometheus::HistogramOpts::new("h", "h"), &["colour"]).unwrap();
+        let vec = HistogramVec::new(prometheus::HistogramOpts::new("h", "h"), &["colour"]).unwrap();
         let cells = Histograms::<Colour>::new(&vec);
         cells.observe(Colour::Red, f64::NAN);
         cells.observe(Colour::Red, 1.0);

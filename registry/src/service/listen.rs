@@ -60,13 +60,19 @@ impl Listener {
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let socket = match address {
             ListenAddr::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
-            ListenAddr::Unix(path) => {
-                unix::bind(path).await.map(|(listener, file)| Socket::Unix(listener, file))
-            }
+            ListenAddr::Unix(path) => unix::bind(path)
+                .await
+                .map(|(listener, file)| Socket::Unix(listener, file)),
         };
         match socket {
-            Ok(socket) => Ok(Self { socket, episode: Episode::default() }),
-            Err(source) => Err(BindError { address: address.clone(), source }),
+            Ok(socket) => Ok(Self {
+                socket,
+                episode: Episode::default(),
+            }),
+            Err(source) => Err(BindError {
+                address: address.clone(),
+                source,
+            }),
         }
     }
 
@@ -127,7 +133,11 @@ impl Socket {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()?
+    } else {
+        TcpSocket::new_v4()?
+    };
     // A restart need not wait for the connections of the last run to be forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

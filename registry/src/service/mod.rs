@@ -5,6 +5,8 @@
 //! on this, so it could become a crate of its own with one move.
 
 pub mod cells;
+pub mod config;
 pub mod exposition;
 pub mod listen;
+pub mod log;
 pub mod shutdown;

@@ -27,10 +27,10 @@ impl<'a> Claims<'a> {
         if self.families.contains_key(name) {
             return true;
         }
-        let printed_by_it = kind
-            .suffixes()
-            .iter()
-            .any(|suffix| self.families.contains_key(format!("{name}{suffix}").as_str()));
+        let printed_by_it = kind.suffixes().iter().any(|suffix| {
+            self.families
+                .contains_key(format!("{name}{suffix}").as_str())
+        });
         // No suffix ends in another one, so two families with suffixes clash only so, too.
         let printed_by_other = ["_bucket", "_sum", "_count"].iter().any(|suffix| {
             name.strip_suffix(suffix)

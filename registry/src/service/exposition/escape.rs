@@ -72,7 +72,11 @@ fn escape_with(value: &str, quotes: bool, out: &mut String) {
     while let Some(at) = rest.find(|c| c == '\n' || c == '\\' || quotes && c == '"') {
         out.push_str(&rest[..at]);
         out.push('\\');
-        out.push(if rest.as_bytes()[at] == b'\n' { 'n' } else { char::from(rest.as_bytes()[at]) });
+        out.push(if rest.as_bytes()[at] == b'\n' {
+            'n'
+        } else {
+            char::from(rest.as_bytes()[at])
+        });
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
@@ -90,7 +94,16 @@ mod tests {
 
     #[test]
     fn a_label_value_comes_back_from_its_escapes() {
-        for value in ["", "plain", "\\", "\"", "\n", "a\\nb", "C:\\new \"dir\"\n", "é\\"] {
+        for value in [
+            "",
+            "plain",
+            "\\",
+            "\"",
+            "\n",
+            "a\\nb",
+            "C:\\new \"dir\"\n",
+            "é\\",
+        ] {
             assert_eq!(unescape(&escaped(value)), value);
         }
     }
@@ -103,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_help_text_escapes_quotes_in_openmetrics_only() {
-        let help = |openmetrics| Help { raw: r#"say \"hi\""#, openmetrics };
+        let help = |openmetrics| Help {
+            raw: r#"say \"hi\""#,
+            openmetrics,
+        };
         assert_eq!(help(true).unescape(), r#"say "hi""#);
         assert_eq!(help(false).unescape(), r#"say \"hi\""#);
     }

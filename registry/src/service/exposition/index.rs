@@ -35,7 +35,10 @@ pub(super) struct SeriesIndex(HashMap<u64, u32, BuildHasherDefault<Identity>>);
 
 impl SeriesIndex {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self(HashMap::with_capacity_and_hasher(capacity, BuildHasherDefault::default()))
+        Self(HashMap::with_capacity_and_hasher(
+            capacity,
+            BuildHasherDefault::default(),
+        ))
     }
 
     /// Notes series number `id`, unless one that `is_equal` is there.
@@ -61,8 +64,9 @@ pub(super) fn same_labels(left: &str, right: &str) -> bool {
         return true;
     }
     let sorted = |labels| {
-        let mut labels: Vec<_> =
-            Labels::new(labels).map(|(name, value)| (name, unescape(value))).collect();
+        let mut labels: Vec<_> = Labels::new(labels)
+            .map(|(name, value)| (name, unescape(value)))
+            .collect();
         labels.sort_unstable();
         labels
     };
@@ -95,7 +99,10 @@ fn bytes(text: &str) -> u64 {
 /// Both halves of the product, folded.
 fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what is wanted"
+    )]
     let low = product as u64;
     low ^ (product >> 64) as u64
 }

@@ -84,7 +84,10 @@ impl<'a> Iterator for Labels<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut at = Cursor { line: self.rest, at: 0 };
+        let mut at = Cursor {
+            line: self.rest,
+            at: 0,
+        };
         at.skip_blanks();
         let name = at.take_name(false)?;
         at.skip_blanks();

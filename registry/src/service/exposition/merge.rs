@@ -39,7 +39,14 @@ impl Page {
         }
         let mut text = String::new();
         self.write_text(&mut text);
-        Self::parse(text, &Limits { max_bytes: usize::MAX, max_samples: usize::MAX }).0
+        Self::parse(
+            text,
+            &Limits {
+                max_bytes: usize::MAX,
+                max_samples: usize::MAX,
+            },
+        )
+        .0
     }
 
     /// Takes over families; the numbers of those that were here before.
@@ -50,12 +57,18 @@ impl Page {
         source: &Arc<str>,
         dropped: &mut Dropped,
     ) -> Vec<usize> {
-        let Self { texts, families: ours } = self;
+        let Self {
+            texts,
+            families: ours,
+        } = self;
         let mut claims = Claims::default();
         for (index, family) in ours.iter().enumerate() {
             claims.add(family.name(texts), family.kind, index);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "one text for each page merged")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "one text for each page merged"
+        )]
         let offset = offset as u32;
         let mut joined = Vec::new();
         for mut family in families {
@@ -116,22 +129,30 @@ impl Page {
             let all = part.source == last.source;
             if all || part.source.is_none() {
                 let samples = self.samples(part);
-                samples.filter(|s| all || s.data.flags & HAS_SOURCE != 0).for_each(|sample| {
-                    known.insert(sample);
-                });
+                samples
+                    .filter(|s| all || s.data.flags & HAS_SOURCE != 0)
+                    .for_each(|sample| {
+                        known.insert(sample);
+                    });
             }
         }
-        let renamed = self.samples(last).any(|sample| sample.data.flags & HAS_SOURCE != 0);
+        let renamed = self
+            .samples(last)
+            .any(|sample| sample.data.flags & HAS_SOURCE != 0);
         if known.samples.is_empty() && !renamed {
             return Vec::new();
         }
         let samples = self.samples(last).enumerate();
-        samples.filter_map(|(at, sample)| (!known.insert(sample)).then_some(at)).collect()
+        samples
+            .filter_map(|(at, sample)| (!known.insert(sample)).then_some(at))
+            .collect()
     }
 
     fn samples<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = Sample<'a>> {
         let text = &self.texts[part.text as usize];
-        text.samples[part.samples.clone()].iter().map(move |&data| Sample { text, part, data })
+        text.samples[part.samples.clone()]
+            .iter()
+            .map(move |&data| Sample { text, part, data })
     }
 }
 
@@ -188,8 +209,10 @@ impl<'a> Known<'a> {
 }
 
 fn sorted_labels(sample: &Sample<'_>) -> Vec<(String, String)> {
-    let mut labels: Vec<_> =
-        sample.labels().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let mut labels: Vec<_> = sample
+        .labels()
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
     labels.sort_unstable();
     labels
 }

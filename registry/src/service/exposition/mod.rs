@@ -86,7 +86,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_samples: 500_000 }
+        Self {
+            max_bytes: 64 << 20,
+            max_samples: 500_000,
+        }
     }
 }
 
@@ -119,4 +122,3 @@ impl AddAssign for Dropped {
         self.limit += other.limit;
     }
 }
-

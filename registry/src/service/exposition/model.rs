@@ -147,7 +147,11 @@ impl Page {
 
     /// How many samples there are.
     pub fn sample_count(&self) -> usize {
-        self.families.iter().flat_map(|family| &family.parts).map(|part| part.samples.len()).sum()
+        self.families
+            .iter()
+            .flat_map(|family| &family.parts)
+            .map(|part| part.samples.len())
+            .sum()
     }
 
     /// About how long the page is when it is written.
@@ -189,14 +193,19 @@ impl<'a> Family<'a> {
         let page = self.page;
         self.data.parts.iter().flat_map(move |part| {
             let text = &page.texts[part.text as usize];
-            text.samples[part.samples.clone()].iter().map(move |&data| Sample { text, part, data })
+            text.samples[part.samples.clone()]
+                .iter()
+                .map(move |&data| Sample { text, part, data })
         })
     }
 
     pub(super) fn escaped_help(&self) -> Option<Help<'a>> {
         let (text, help) = self.data.help?;
         let text = &self.page.texts[text as usize];
-        Some(Help { raw: help.of(&text.text), openmetrics: text.openmetrics })
+        Some(Help {
+            raw: help.of(&text.text),
+            openmetrics: text.openmetrics,
+        })
     }
 }
 
@@ -230,7 +239,9 @@ impl<'a> Sample<'a> {
 
     /// The value of a label.
     pub fn label(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.labels().find(|(label, _)| label == name).map(|(_, value)| value)
+        self.labels()
+            .find(|(label, _)| label == name)
+            .map(|(_, value)| value)
     }
 
     /// The value.
@@ -246,7 +257,11 @@ impl<'a> Sample<'a> {
     /// The timestamp in milliseconds since 1970, if the sample has one.
     pub fn timestamp_ms(&self) -> Option<i64> {
         let raw = self.timestamp_text()?;
-        if self.text.openmetrics { seconds_to_ms(raw) } else { raw.parse().ok() }
+        if self.text.openmetrics {
+            seconds_to_ms(raw)
+        } else {
+            raw.parse().ok()
+        }
     }
 
     /// The timestamp as it was spelt, in the unit of its text.
@@ -255,7 +270,9 @@ impl<'a> Sample<'a> {
             return None;
         }
         let rest = self.text.text.get(self.data.value_end()..)?;
-        rest.trim_start_matches([' ', '\t']).split([' ', '\t', '\r', '\n']).next()
+        rest.trim_start_matches([' ', '\t'])
+            .split([' ', '\t', '\r', '\n'])
+            .next()
     }
 
     /// The labels as the text spells them, without what merging adds.

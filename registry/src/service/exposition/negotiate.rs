@@ -65,7 +65,11 @@ pub fn negotiate(accept: Option<&str>) -> Format {
             _ => {}
         }
     }
-    if openmetrics.quality > text.quality { Format::OpenMetrics } else { Format::Text }
+    if openmetrics.quality > text.quality {
+        Format::OpenMetrics
+    } else {
+        Format::Text
+    }
 }
 
 /// The quality of the most specific range so far.
@@ -80,7 +84,10 @@ impl Quality {
         if (specificity, quality) > (self.specificity, self.quality)
             || self.specificity < specificity
         {
-            *self = Self { specificity, quality };
+            *self = Self {
+                specificity,
+                quality,
+            };
         }
     }
 }
@@ -91,7 +98,13 @@ mod tests {
 
     #[test]
     fn text_is_the_default() {
-        for accept in [None, Some(""), Some("*/*"), Some("text/html"), Some("image/*;q=0.5")] {
+        for accept in [
+            None,
+            Some(""),
+            Some("*/*"),
+            Some("text/html"),
+            Some("image/*;q=0.5"),
+        ] {
             assert_eq!(negotiate(accept), Format::Text, "{accept:?}");
         }
     }
@@ -115,8 +128,14 @@ mod tests {
 
     #[test]
     fn a_quality_of_zero_refuses() {
-        assert_eq!(negotiate(Some("application/openmetrics-text;q=0")), Format::Text);
-        assert_eq!(negotiate(Some("Application/OpenMetrics-Text")), Format::OpenMetrics);
+        assert_eq!(
+            negotiate(Some("application/openmetrics-text;q=0")),
+            Format::Text
+        );
+        assert_eq!(
+            negotiate(Some("Application/OpenMetrics-Text")),
+            Format::OpenMetrics
+        );
     }
 
     #[test]

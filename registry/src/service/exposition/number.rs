@@ -19,7 +19,10 @@ pub(super) fn seconds_to_ms(raw: &str) -> Option<i64> {
     let ms = (raw.parse::<f64>().ok()? * 1000.0).round();
     // Up to here every whole number has its own float, so nothing is cut off by the conversion.
     const MAX: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "whole, and within the range just checked")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "whole, and within the range just checked"
+    )]
     (ms.abs() <= MAX).then_some(ms as i64)
 }
 
@@ -74,12 +77,14 @@ mod tests {
     #[test]
     fn a_value_is_what_prometheus_reads_as_one() {
         for good in [
-            "0", "-1", "+1", "1.", ".5", "1e5", "1E-5", "1e+300", "Inf", "+Inf", "-inf", "Infinity",
-            "NaN", "nan", "00012", "1e-400",
+            "0", "-1", "+1", "1.", ".5", "1e5", "1E-5", "1e+300", "Inf", "+Inf", "-inf",
+            "Infinity", "NaN", "nan", "00012", "1e-400",
         ] {
             assert!(is_value(good), "{good}");
         }
-        for bad in ["", "-", ".", "e5", "1e", "0x1p-2", "1_000", "+NaN", "1e400", "1,5", "one"] {
+        for bad in [
+            "", "-", ".", "e5", "1e", "0x1p-2", "1_000", "+NaN", "1e400", "1,5", "one",
+        ] {
             assert!(!is_value(bad), "{bad}");
         }
     }
@@ -91,9 +96,27 @@ mod tests {
             push_bound(bound, &mut out);
             out
         };
-        let bounds = [0.0, 0.0001, 0.00001, 0.25, 1.0, 900.0, 65536.0, 1_048_576.0, 1e21];
+        let bounds = [
+            0.0,
+            0.0001,
+            0.00001,
+            0.25,
+            1.0,
+            900.0,
+            65536.0,
+            1_048_576.0,
+            1e21,
+        ];
         let spelt = [
-            "0.0", "0.0001", "1e-05", "0.25", "1.0", "900.0", "65536.0", "1.048576e+06", "1e+21",
+            "0.0",
+            "0.0001",
+            "1e-05",
+            "0.25",
+            "1.0",
+            "900.0",
+            "65536.0",
+            "1.048576e+06",
+            "1e+21",
         ];
         assert_eq!(bounds.map(spell), spelt);
         assert_eq!(spell(f64::INFINITY), "+Inf");
@@ -101,17 +124,35 @@ mod tests {
 
     #[test]
     fn values_of_ours_read_back_as_themselves() {
-        for value in [0.0, 1.0, -2.5, 809_123_456.0, 1e300, 1e-300, 0.1 + 0.2, f64::INFINITY] {
+        for value in [
+            0.0,
+            1.0,
+            -2.5,
+            809_123_456.0,
+            1e300,
+            1e-300,
+            0.1 + 0.2,
+            f64::INFINITY,
+        ] {
             let mut out = String::new();
             push_value(value, &mut out);
             assert!(is_value(&out), "{out}");
-            assert_eq!(out.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{out}");
+            assert_eq!(
+                out.parse::<f64>().unwrap().to_bits(),
+                value.to_bits(),
+                "{out}"
+            );
         }
     }
 
     #[test]
     fn timestamps_change_their_unit_exactly() {
-        for (ms, seconds) in [(0, "0"), (1_500, "1.500"), (-1, "-0.001"), (1_700_000_000_123, "1700000000.123")] {
+        for (ms, seconds) in [
+            (0, "0"),
+            (1_500, "1.500"),
+            (-1, "-0.001"),
+            (1_700_000_000_123, "1700000000.123"),
+        ] {
             let mut out = String::new();
             push_ms_as_seconds(ms, &mut out);
             assert_eq!(out, seconds);

@@ -18,7 +18,10 @@ impl Page {
         for (index, family) in self.families().enumerate() {
             claims.add(family.name(), family.kind(), index);
         }
-        for family in self.families().filter(|family| !is_created(family, &claims)) {
+        for family in self
+            .families()
+            .filter(|family| !is_created(family, &claims))
+        {
             let (name, kind) = name_and_type(&family, &claims);
             push_help(&family, name, true, out);
             push_type(name, kind, out);
@@ -47,7 +50,10 @@ fn name_and_type<'a>(family: &Family<'a>, claims: &Claims<'_>) -> (&'a str, &'st
 /// Whether the family holds the creation times of another one.
 fn is_created(family: &Family<'_>, claims: &Claims<'_>) -> bool {
     family.name().strip_suffix("_created").is_some_and(|base| {
-        let counter = matches!(claims.get(&format!("{base}_total")), Some((Kind::Counter, _)));
+        let counter = matches!(
+            claims.get(&format!("{base}_total")),
+            Some((Kind::Counter, _))
+        );
         let own = claims.get(base).map(|(kind, _)| kind);
         counter || matches!(own, Some(Kind::Counter | Kind::Histogram | Kind::Summary))
     })

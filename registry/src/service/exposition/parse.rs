@@ -34,10 +34,25 @@ impl Page {
             start = end + 1;
         }
         dropped += reader.dropped;
-        let Reader { names, groups, mut samples, .. } = reader;
+        let Reader {
+            names,
+            groups,
+            mut samples,
+            ..
+        } = reader;
         let resolver = Resolver::new(&text, openmetrics, names);
         let families = resolver.families(&groups.all, &mut samples, &mut dropped);
-        (Self { texts: vec![Text { text, openmetrics, samples }], families }, dropped)
+        (
+            Self {
+                texts: vec![Text {
+                    text,
+                    openmetrics,
+                    samples,
+                }],
+                families,
+            },
+            dropped,
+        )
     }
 }
 
@@ -46,9 +61,14 @@ fn cut(bytes: &mut Vec<u8>, max: usize) -> u64 {
     if bytes.len() <= max {
         return 0;
     }
-    let end = bytes[..max].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let end = bytes[..max]
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
     let lost = bytes[end..].split(|&byte| byte == b'\n').filter(|line| {
-        line.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&byte| byte != b'#')
+        line.iter()
+            .find(|byte| !byte.is_ascii_whitespace())
+            .is_some_and(|&byte| byte != b'#')
     });
     let lost = lost.count() as u64;
     bytes.truncate(end);
@@ -126,7 +146,10 @@ impl<'t> Reader<'t> {
         }
         let (text, samples) = (self.text, &self.samples);
         let (name, labels) = (sample.name(text), sample.labels(text));
-        #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "fewer than the text's 4 GiB"
+        )]
         let id = samples.len() as u32;
         let is_equal = |other: u32| {
             let other = samples[other as usize];
@@ -157,7 +180,11 @@ impl<'t> Reader<'t> {
         }
         let (name, after) = split_name(after.trim_start_matches([' ', '\t']))?;
         let value = after.trim_start_matches([' ', '\t']);
-        let declared = if is_help { None } else { Some(Declared::parse(value.trim_end())?) };
+        let declared = if is_help {
+            None
+        } else {
+            Some(Declared::parse(value.trim_end())?)
+        };
         let id = self.names.intern(name);
         self.block = Some(id);
         let entry = &mut self.names.all[id as usize];
@@ -195,7 +222,10 @@ impl Groups {
         let all = &mut self.all;
         self.last = *self.ids.entry(group).or_insert_with(|| {
             all.push(group);
-            #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "fewer than the text's 4 GiB"
+            )]
             let id = (all.len() - 1) as u32;
             id
         });

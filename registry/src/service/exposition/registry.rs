@@ -85,7 +85,10 @@ impl Registry {
     ) -> Histograms<S> {
         // The buckets, that for +Inf, sum and count.
         let opts = self.describe::<S>(name, Kind::Histogram, help, labels, buckets.len() + 3);
-        let opts = HistogramOpts { common_opts: opts, buckets: buckets.to_vec() };
+        let opts = HistogramOpts {
+            common_opts: opts,
+            buckets: buckets.to_vec(),
+        };
         let vec = valid(HistogramVec::new(opts, labels));
         self.collect(&vec);
         Histograms::new(&vec)
@@ -112,14 +115,20 @@ impl Registry {
 
     /// Declares counters whose label values are not known beforehand; the caller keeps them few.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let vec = valid(IntCounterVec::new(self.open(name, Kind::Counter, help, labels), labels));
+        let vec = valid(IntCounterVec::new(
+            self.open(name, Kind::Counter, help, labels),
+            labels,
+        ));
         self.collect(&vec);
         vec
     }
 
     /// Declares gauges whose label values are not known beforehand; the caller keeps them few.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        let vec = valid(GaugeVec::new(self.open(name, Kind::Gauge, help, labels), labels));
+        let vec = valid(GaugeVec::new(
+            self.open(name, Kind::Gauge, help, labels),
+            labels,
+        ));
         self.collect(&vec);
         vec
     }
@@ -136,8 +145,11 @@ impl Registry {
     pub fn process(&self) {
         let collector = ProcessCollector::for_self();
         for desc in collector.desc() {
-            let kind =
-                if desc.fq_name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+            let kind = if desc.fq_name.ends_with("_total") {
+                Kind::Counter
+            } else {
+                Kind::Gauge
+            };
             self.note(Described {
                 name: desc.fq_name.clone(),
                 kind,
@@ -165,16 +177,28 @@ impl Registry {
         let mut gathered = gathered.iter().peekable();
         let mut text = String::with_capacity(64 << 10);
         for family in self.0.declared.lock().values() {
-            let Described { name, kind, help, .. } = family;
+            let Described {
+                name, kind, help, ..
+            } = family;
             let _ = write!(text, "# HELP {name} ");
             escape_help(help, false, &mut text);
             let _ = writeln!(text, "\n# TYPE {name} {}", kind.as_str());
-            while gathered.next_if(|next| next.name() < name.as_str()).is_some() {}
+            while gathered
+                .next_if(|next| next.name() < name.as_str())
+                .is_some()
+            {}
             if let Some(family) = gathered.next_if(|next| next.name() == name) {
                 push_family(family, &mut text);
             }
         }
-        Page::parse(text, &Limits { max_bytes: usize::MAX, max_samples: usize::MAX }).0
+        Page::parse(
+            text,
+            &Limits {
+                max_bytes: usize::MAX,
+                max_samples: usize::MAX,
+            },
+        )
+        .0
     }
 
     /// The declared families, by name.
@@ -198,7 +222,11 @@ impl Registry {
         labels: &[&str],
         series: usize,
     ) -> Opts {
-        assert_eq!(labels.len(), S::WIDTH, "{name}: as many label names as the set has labels");
+        assert_eq!(
+            labels.len(),
+            S::WIDTH,
+            "{name}: as many label names as the set has labels"
+        );
         self.note_family(name, kind, help, labels, Some(S::COUNT * series))
     }
 
@@ -217,7 +245,13 @@ impl Registry {
         let name = format!("{}{name}", self.0.prefix);
         let opts = Opts::new(name.clone(), help.to_owned());
         let labels = labels.iter().map(ToString::to_string).collect();
-        self.note(Described { name, kind, help: help.to_owned(), labels, max_series });
+        self.note(Described {
+            name,
+            kind,
+            help: help.to_owned(),
+            labels,
+            max_series,
+        });
         opts
     }
 
@@ -255,7 +289,9 @@ fn push_family(family: &MetricFamily, out: &mut String) {
             MetricType::COUNTER => {
                 push_sample(name, metric, None, metric.get_counter().get_value(), out);
             }
-            MetricType::GAUGE => push_sample(name, metric, None, metric.get_gauge().get_value(), out),
+            MetricType::GAUGE => {
+                push_sample(name, metric, None, metric.get_gauge().get_value(), out)
+            }
             MetricType::HISTOGRAM => push_histogram(name, metric, out),
             // Nothing of ours makes these.
             MetricType::SUMMARY | MetricType::UNTYPED => {}
@@ -272,7 +308,13 @@ fn push_histogram(name: &str, metric: &Metric, out: &mut String) {
         push_sample(&bucket, metric, Some(each.upper_bound()), cumulative, out);
     }
     push_sample(&bucket, metric, Some(f64::INFINITY), count, out);
-    push_sample(&format!("{name}_sum"), metric, None, histogram.get_sample_sum(), out);
+    push_sample(
+        &format!("{name}_sum"),
+        metric,
+        None,
+        histogram.get_sample_sum(),
+        out,
+    );
     push_sample(&format!("{name}_count"), metric, None, count, out);
 }
 

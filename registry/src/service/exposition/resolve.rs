@@ -48,13 +48,24 @@ pub(super) struct Names<'t> {
 
 impl<'t> Names<'t> {
     pub(super) fn intern(&mut self, name: &'t str) -> u32 {
-        if self.all.get(self.last as usize).is_some_and(|last| last.name == name) {
+        if self
+            .all
+            .get(self.last as usize)
+            .is_some_and(|last| last.name == name)
+        {
             return self.last;
         }
         let all = &mut self.all;
         self.last = *self.ids.entry(name).or_insert_with(|| {
-            all.push(Name { name, help: None, declared: None });
-            #[expect(clippy::cast_possible_truncation, reason = "fewer than the text's 4 GiB")]
+            all.push(Name {
+                name,
+                help: None,
+                declared: None,
+            });
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "fewer than the text's 4 GiB"
+            )]
             let id = (all.len() - 1) as u32;
             id
         });
@@ -76,7 +87,11 @@ pub(super) struct Resolver<'t> {
 
 impl<'t> Resolver<'t> {
     pub(super) fn new(text: &'t str, openmetrics: bool, names: Names<'t>) -> Self {
-        Self { text, openmetrics, names }
+        Self {
+            text,
+            openmetrics,
+            names,
+        }
     }
 
     /// Puts samples, whose `family` is the number of their group (their name, and the block they
@@ -87,7 +102,10 @@ impl<'t> Resolver<'t> {
         samples: &mut Vec<SampleData>,
         dropped: &mut Dropped,
     ) -> Vec<FamilyData> {
-        let owners: Vec<_> = groups.iter().map(|&(name, block)| self.owner(name, block)).collect();
+        let owners: Vec<_> = groups
+            .iter()
+            .map(|&(name, block)| self.owner(name, block))
+            .collect();
         let all = samples.len();
         samples.retain_mut(|sample| {
             let owner = owners[sample.family as usize];
@@ -98,7 +116,12 @@ impl<'t> Resolver<'t> {
         // Nearly always in order already, which this sort notices.
         samples.sort_unstable_by_key(|sample| (sample.family, sample.start));
 
-        let meanings: Vec<_> = self.names.all.iter().map(|name| self.meaning(name)).collect();
+        let meanings: Vec<_> = self
+            .names
+            .all
+            .iter()
+            .map(|name| self.meaning(name))
+            .collect();
         let mut lent = vec![false; meanings.len()];
         for base in meanings.iter().filter_map(|meaning| meaning.base) {
             lent[base as usize] = true;
@@ -107,7 +130,10 @@ impl<'t> Resolver<'t> {
         let mut families = Vec::new();
         let mut start = 0;
         for (id, (name, meaning)) in self.names.all.iter().zip(&meanings).enumerate() {
-            let count = samples[start..].iter().take_while(|s| s.family as usize == id).count();
+            let count = samples[start..]
+                .iter()
+                .take_while(|s| s.family as usize == id)
+                .count();
             let range = start..start + count;
             start = range.end;
             if count == 0 && (lent[id] || !self.prints_empty(name)) {
@@ -118,7 +144,11 @@ impl<'t> Resolver<'t> {
                 continue;
             }
             claims.add(name.name, meaning.kind, families.len());
-            let part = Part { text: 0, samples: range, source: None };
+            let part = Part {
+                text: 0,
+                samples: range,
+                source: None,
+            };
             families.push(FamilyData {
                 name: (0, Span::locate(self.text, name.name)),
                 help: meaning.help.map(|help| (0, Span::locate(self.text, help))),
@@ -134,9 +164,15 @@ impl<'t> Resolver<'t> {
         let own = &self.names.all[name as usize];
         // Where two families could own the name, the one whose block it stands in does.
         if let Some(block) = block
-            && let Name { name: base, declared: Some(Declared::Kind(kind)), .. } =
-                self.names.all[block as usize]
-            && own.name.strip_prefix(base).is_some_and(|rest| kind.suffixes().contains(&rest))
+            && let Name {
+                name: base,
+                declared: Some(Declared::Kind(kind)),
+                ..
+            } = self.names.all[block as usize]
+            && own
+                .name
+                .strip_prefix(base)
+                .is_some_and(|rest| kind.suffixes().contains(&rest))
         {
             return Some(block);
         }
@@ -144,18 +180,24 @@ impl<'t> Resolver<'t> {
             let bare = !matches!(declared, Declared::Kind(kind) if !kind.has_bare_samples());
             return bare.then_some(name);
         }
-        let halves = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| {
-            let (base, declared) = self.names.base(own.name, suffix)?;
-            matches!(declared, Declared::Kind(kind) if kind.suffixes().contains(&suffix))
-                .then_some(base)
-        });
+        let halves = ["_bucket", "_sum", "_count"]
+            .into_iter()
+            .find_map(|suffix| {
+                let (base, declared) = self.names.base(own.name, suffix)?;
+                matches!(declared, Declared::Kind(kind) if kind.suffixes().contains(&suffix))
+                    .then_some(base)
+            });
         Some(halves.unwrap_or(name))
     }
 
     /// What a family of that name would be: as declared, or as the name it is derived from says.
     fn meaning(&self, name: &Name<'t>) -> Meaning<'t> {
         if let Some(Declared::Kind(kind)) = name.declared {
-            return Meaning { kind, help: name.help, base: None };
+            return Meaning {
+                kind,
+                help: name.help,
+                base: None,
+            };
         }
         // OpenMetrics declares a counter without its `_total`, an info without its `_info`.
         let counter = self.names.base(name.name, "_total");
@@ -167,16 +209,27 @@ impl<'t> Resolver<'t> {
         };
         if let Some((base, kind)) = derived {
             let help = name.help.or(self.names.all[base as usize].help);
-            return Meaning { kind, help, base: Some(base) };
+            return Meaning {
+                kind,
+                help,
+                base: Some(base),
+            };
         }
-        let created = self.names.base(name.name, "_created").is_some_and(|(_, declared)| {
-            matches!(
-                declared,
-                Declared::Kind(Kind::Counter | Kind::Histogram | Kind::Summary)
-            )
-        });
+        let created = self
+            .names
+            .base(name.name, "_created")
+            .is_some_and(|(_, declared)| {
+                matches!(
+                    declared,
+                    Declared::Kind(Kind::Counter | Kind::Histogram | Kind::Summary)
+                )
+            });
         let kind = if created { Kind::Gauge } else { Kind::Untyped };
-        Meaning { kind, help: name.help, base: None }
+        Meaning {
+            kind,
+            help: name.help,
+            base: None,
+        }
     }
 
     /// Whether the family is worth printing without a sample. In OpenMetrics the name of a

@@ -56,8 +56,15 @@ pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
         first = labels.is_empty();
     } else {
         for (name, value) in Labels::new(labels) {
-            let name = if name == "source" { renamed.as_deref().unwrap_or(name) } else { name };
-            push_all(out, &[separator(&mut first), name, "=\"", &respell(value), "\""]);
+            let name = if name == "source" {
+                renamed.as_deref().unwrap_or(name)
+            } else {
+                name
+            };
+            push_all(
+                out,
+                &[separator(&mut first), name, "=\"", &respell(value), "\""],
+            );
         }
     }
     if let Some(source) = source {
@@ -69,7 +76,11 @@ pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
 }
 
 fn separator(first: &mut bool) -> &'static str {
-    if std::mem::replace(first, false) { "" } else { "," }
+    if std::mem::replace(first, false) {
+        ""
+    } else {
+        ","
+    }
 }
 
 fn push_all(out: &mut String, pieces: &[&str]) {

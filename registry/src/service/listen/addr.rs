@@ -53,7 +53,9 @@ impl Serialize for ListenAddr {
 
 impl<'de> Deserialize<'de> for ListenAddr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -63,14 +65,28 @@ mod tests {
 
     #[test]
     fn an_address_is_printed_as_it_is_read() {
-        for text in ["127.0.0.1:5000", "[::1]:0", "0.0.0.0:65535", "unix:/run/x.sock", "unix:x"] {
+        for text in [
+            "127.0.0.1:5000",
+            "[::1]:0",
+            "0.0.0.0:65535",
+            "unix:/run/x.sock",
+            "unix:x",
+        ] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "5000", ":5000", "localhost:5000", "::1:80:", "unix:", "1.2.3.4:70000"] {
+        for text in [
+            "",
+            "5000",
+            ":5000",
+            "localhost:5000",
+            "::1:80:",
+            "unix:",
+            "1.2.3.4:70000",
+        ] {
             assert!(text.parse::<ListenAddr>().is_err(), "{text}");
         }
     }

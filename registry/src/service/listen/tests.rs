@@ -15,7 +15,9 @@ async fn bind(address: &str) -> Result<Listener, BindError> {
 async fn port_zero_is_answered_with_the_port_chosen() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let mut listener = bind(address).await.unwrap();
-        let ListenAddr::Tcp(bound) = listener.local_addr().unwrap() else { panic!("not TCP") };
+        let ListenAddr::Tcp(bound) = listener.local_addr().unwrap() else {
+            panic!("not TCP")
+        };
         assert_ne!(bound.port(), 0);
         let mut client = TcpStream::connect(bound).await.unwrap();
         let (mut stream, peer) = listener.accept().await;
@@ -40,7 +42,9 @@ async fn an_address_in_use_is_an_error_that_names_it() {
 async fn a_unix_socket_is_its_owners_alone_and_goes_with_its_listener() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.sock");
-    let mut listener = Listener::bind(&ListenAddr::Unix(path.clone())).await.unwrap();
+    let mut listener = Listener::bind(&ListenAddr::Unix(path.clone()))
+        .await
+        .unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let _client = UnixStream::connect(&path).await.unwrap();
     assert_eq!(listener.accept().await.1, Peer::Unix);
@@ -66,7 +70,9 @@ async fn a_file_that_is_no_socket_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("precious");
     std::fs::write(&path, "data").unwrap();
-    let error = Listener::bind(&ListenAddr::Unix(path.clone())).await.unwrap_err();
+    let error = Listener::bind(&ListenAddr::Unix(path.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
@@ -88,10 +94,14 @@ async fn a_listener_does_not_remove_the_socket_that_replaced_its_own() {
 async fn a_listener_can_be_handed_to_somebody_else() {
     let listener = bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let StdListener::Tcp(listener) = listener.into_std().unwrap() else { panic!("not TCP") };
+    let StdListener::Tcp(listener) = listener.into_std().unwrap() else {
+        panic!("not TCP")
+    };
     assert_eq!(ListenAddr::Tcp(listener.local_addr().unwrap()), address);
     let listener = TcpListener::from_std(listener).unwrap();
-    let ListenAddr::Tcp(address) = address else { panic!("not TCP") };
+    let ListenAddr::Tcp(address) = address else {
+        panic!("not TCP")
+    };
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     client.unwrap();
     accepted.unwrap();
@@ -112,6 +122,9 @@ fn a_lack_of_descriptors_is_waited_out_at_growing_intervals() {
 #[test]
 fn a_connection_that_died_in_the_queue_costs_no_pause() {
     let mut episode = Episode::default();
-    assert_eq!(episode.pause(&io::ErrorKind::ConnectionAborted.into()), None);
+    assert_eq!(
+        episode.pause(&io::ErrorKind::ConnectionAborted.into()),
+        None
+    );
     assert_eq!(episode.failures, 0);
 }

@@ -40,7 +40,10 @@ pub(super) async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> 
         socket = UnixSocket::new_stream()?;
         socket.bind(path)?;
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    let file = SocketFile {
+        path: path.to_owned(),
+        identity: identity(path)?,
+    };
     // Nobody can connect before it listens, so that nobody sees the file with another mode.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok((socket.listen(super::BACKLOG)?, file))
@@ -48,7 +51,10 @@ pub(super) async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> 
 
 async fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is no socket",
+        ));
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),

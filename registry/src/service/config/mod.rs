@@ -1,0 +1,191 @@
+//! Layered configuration: flags before `OCTOSERVE_…` variables before the YAML file before
+//! defaults.
+//!
+//! The fields are a serde struct of the caller's, with `#[serde(default, deny_unknown_fields)]`
+//! throughout. Its defaults, as a tree, tell which variables there are. Everything wrong is one
+//! line for a person: where it was said, which key, what is wrong with it.
+//!
+//! Deliberately not here: what the keys mean. A caller that checks more than serde can says so
+//! with [`Origins::error`], in the same words.
+
+mod env;
+mod error;
+mod origin;
+mod units;
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_yaml::{Mapping, Value};
+
+pub use env::environment;
+pub use error::ConfigError;
+pub use origin::Origins;
+pub use units::{ByteSize, Duration, Secret};
+
+use origin::{Key, Overlay};
+
+/// The exit code for a wrong command line or configuration (`EX_USAGE` of sysexits.h).
+pub const EX_USAGE: u8 = 64;
+
+/// Where a configuration comes from, beside the defaults.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The YAML file.
+    pub file: Option<PathBuf>,
+    /// The variables that begin with `OCTOSERVE_`; others may be among them. See [`environment`].
+    pub env: Vec<(String, String)>,
+    /// What flags set; of two that set one key, the later counts.
+    pub flags: Vec<Flag>,
+}
+
+/// What a command line flag sets.
+#[derive(Debug)]
+pub struct Flag {
+    name: String,
+    key: String,
+    value: Value,
+}
+
+impl Flag {
+    /// The flag as it is written (`--listen`), the path of the key that it sets
+    /// (`metrics.listen`), and the value, of which a text is read as the environment's are.
+    pub fn new(name: &str, key: &str, value: impl Serialize) -> Self {
+        // What cannot be YAML is refused as the null that it becomes.
+        let value = serde_yaml::to_value(value).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            value,
+        }
+    }
+}
+
+/// A configuration, and where each of its values was said.
+#[derive(Debug)]
+pub struct Loaded<F> {
+    /// The fields.
+    pub fields: F,
+    /// Where they come from.
+    pub origins: Origins,
+}
+
+/// Reads a configuration.
+pub fn load<F>(sources: Sources) -> Result<F, ConfigError>
+where
+    F: Serialize + DeserializeOwned + Default,
+{
+    load_with_origins(sources).map(|loaded| loaded.fields)
+}
+
+/// Reads a configuration, to be checked further.
+pub fn load_with_origins<F>(sources: Sources) -> Result<Loaded<F>, ConfigError>
+where
+    F: Serialize + DeserializeOwned + Default,
+{
+    let mut tree = serde_yaml::to_value(F::default()).unwrap_or_default();
+    let mut overlays = env::overlays(&sources.env, &tree)?;
+    for Flag { name, key, value } in sources.flags {
+        let value = if let Value::String(raw) = value {
+            env::value(&raw)
+        } else {
+            (value, None)
+        };
+        overlays.push(Overlay {
+            name,
+            path: Key::parse(&key),
+            value: value.0,
+            raw: value.1,
+        });
+    }
+    let mut origins = Origins::default();
+    if let Some(path) = sources.file {
+        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        merge(
+            &mut tree,
+            parse(&text).map_err(|error| error.in_file(&path))?,
+        );
+        origins.file = Some((path, text));
+    }
+    origins.overlays = overlays;
+    let mut retried = vec![false; origins.overlays.len()];
+    loop {
+        let mut merged = tree.clone();
+        for overlay in &origins.overlays {
+            set(&mut merged, &overlay.path, overlay.value.clone());
+        }
+        let error = match serde_path_to_error::deserialize(merged) {
+            Ok(fields) => return Ok(Loaded { fields, origins }),
+            Err(error) => error,
+        };
+        let key = Key::of_path(error.path());
+        // `123` may be meant as a text, where a text is wanted.
+        let mistaken = origins.overlay_at(&key).filter(|&at| !retried[at]);
+        if let Some(at) = mistaken
+            && let Some(raw) = origins.overlays[at].raw.take()
+        {
+            retried[at] = true;
+            origins.overlays[at].value = Value::String(raw);
+            continue;
+        }
+        return Err(origins.invalid(&key, &error.into_inner().to_string()));
+    }
+}
+
+/// The whole configuration as a file that can be loaded again, with secrets masked.
+pub fn print<F: Serialize>(fields: &F) -> String {
+    serde_yaml::to_string(fields).unwrap_or_else(|error| format!("# {error}\n"))
+}
+
+/// A file's tree; an empty one says nothing.
+fn parse(text: &str) -> Result<Value, error::Syntax> {
+    match serde_yaml::from_str(text)? {
+        Value::Null => Ok(Value::Mapping(Mapping::new())),
+        mapping @ Value::Mapping(_) => Ok(mapping),
+        _ => Err(error::Syntax::not_a_mapping()),
+    }
+}
+
+/// Mappings are merged key by key; of everything else the later counts. A section that is left
+/// empty says nothing.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Mapping(under), Value::Mapping(over)) => {
+            for (key, value) in over {
+                match under.get_mut(&key) {
+                    Some(under) => merge(under, value),
+                    None => {
+                        under.insert(key, value);
+                    }
+                }
+            }
+        }
+        (Value::Mapping(_), Value::Null) => {}
+        (under, over) => *under = over,
+    }
+}
+
+fn set(tree: &mut Value, path: &[Key], value: Value) {
+    let Some((Key::Name(first), rest)) = path.split_first() else {
+        merge(tree, value);
+        return;
+    };
+    if !tree.is_mapping() {
+        *tree = Value::Mapping(Mapping::new());
+    }
+    if let Value::Mapping(mapping) = tree {
+        set(
+            mapping.entry(first.as_str().into()).or_insert(Value::Null),
+            rest,
+            value,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Where a value was said.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_path_to_error::{Path, Segment};
+use serde_yaml::Value;
+
+use super::error::ConfigError;
+
+/// Where the values of a configuration were said.
+#[derive(Debug, Default)]
+pub struct Origins {
+    pub(super) file: Option<(PathBuf, String)>,
+    /// In ascending precedence.
+    pub(super) overlays: Vec<Overlay>,
+}
+
+/// A variable's or a flag's value.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    pub(super) name: String,
+    pub(super) path: Vec<Key>,
+    pub(super) value: Value,
+    /// The text, if the value is something else by now.
+    pub(super) raw: Option<String>,
+}
+
+/// One step of the path to a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Name(String),
+    Index(usize),
+}
+
+impl Origins {
+    /// An error about the value at a key (`metrics.basic_auth`, `listen[1].address`), telling
+    /// where it was said.
+    pub fn error(&self, key: &str, message: &str) -> ConfigError {
+        self.invalid(&Key::parse(key), message)
+    }
+
+    pub(super) fn invalid(&self, key: &[Key], message: &str) -> ConfigError {
+        let (origin, line) = self.find(key);
+        ConfigError::invalid(origin, line, Key::join(key), message)
+    }
+
+    /// The variable or flag that set the value at a key, by its number.
+    pub(super) fn overlay_at(&self, key: &[Key]) -> Option<usize> {
+        self.overlays
+            .iter()
+            .rposition(|overlay| key.starts_with(&overlay.path))
+    }
+
+    fn find(&self, key: &[Key]) -> (Option<String>, Option<usize>) {
+        if let Some(at) = self.overlay_at(key) {
+            return (Some(self.overlays[at].name.clone()), None);
+        }
+        let line = self.file.as_ref().and_then(|(_, text)| line_of(text, key));
+        let below = self
+            .overlays
+            .iter()
+            .rfind(|overlay| overlay.path.starts_with(key));
+        match (&self.file, below) {
+            (_, Some(below)) if line.is_none() => (Some(below.name.clone()), None),
+            (Some((path, _)), _) => (Some(path.display().to_string()), line),
+            (None, _) => (None, None),
+        }
+    }
+}
+
+impl Key {
+    /// `listen[1].address` as a path.
+    pub(super) fn parse(path: &str) -> Vec<Self> {
+        let steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+        let steps = steps.map(|step| match step.strip_suffix(']').map(str::parse) {
+            Some(Ok(index)) => Self::Index(index),
+            _ => Self::Name(step.to_owned()),
+        });
+        steps.collect()
+    }
+
+    pub(super) fn of_path(path: &Path) -> Vec<Self> {
+        let steps = path.iter().filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(Self::Index(*index)),
+            Segment::Map { key } => Some(Self::Name(key.clone())),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        });
+        steps.collect()
+    }
+
+    fn join(path: &[Self]) -> String {
+        let mut joined = String::new();
+        for key in path {
+            let _ = match key {
+                Self::Name(name) if joined.is_empty() => write!(joined, "{name}"),
+                Self::Name(name) => write!(joined, ".{name}"),
+                Self::Index(index) => write!(joined, "[{index}]"),
+            };
+        }
+        joined
+    }
+}
+
+/// The line of a file that holds a key, counted from 1.
+///
+/// serde_yaml keeps no positions, but it puts them on errors: so the file is read by somebody who
+/// fails on purpose when the key comes.
+fn line_of(text: &str, path: &[Key]) -> Option<usize> {
+    let error = Locate(path)
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .err()?;
+    error.location().map(|location| location.line())
+}
+
+struct Locate<'a>(&'a [Key]);
+
+const FOUND: &str = "found";
+
+impl<'de> DeserializeSeed<'de> for Locate<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.0 {
+            [] => Err(D::Error::custom(FOUND)),
+            [Key::Name(_), ..] => deserializer.deserialize_any(self),
+            [Key::Index(_), ..] => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Locate<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("what the key is in")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Key::Name(name), rest)) = self.0.split_first() else {
+            return Ok(());
+        };
+        while let Some(is_it) = map.next_key_seed(LocateKey {
+            name,
+            is_last: rest.is_empty(),
+        })? {
+            if is_it {
+                map.next_value_seed(Locate(rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((Key::Index(index), rest)) = self.0.split_first() else {
+            return Ok(());
+        };
+        for _ in 0..*index {
+            if seq.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        seq.next_element_seed(Locate(rest))?;
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Whether a key is the one; fails on the last one of the path.
+struct LocateKey<'a> {
+    name: &'a str,
+    is_last: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for LocateKey<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for LocateKey<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
+        let is_it = key == self.name;
+        if is_it && self.is_last {
+            Err(E::custom(FOUND))
+        } else {
+            Ok(is_it)
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Layers, and what a person reads when something is wrong.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use super::*;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Fields {
+    listen: Vec<Listen>,
+    data: String,
+    metrics: Metrics,
+    limits: Limits,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listen {
+    address: std::net::SocketAddr,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Metrics {
+    public: bool,
+    listen: Option<String>,
+    labels: BTreeMap<String, String>,
+    basic_auth: Option<BasicAuth>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BasicAuth {
+    username: String,
+    password: Secret,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Limits {
+    header_timeout: Duration,
+    max_bytes: ByteSize,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen {
+                address: ([127, 0, 0, 1], 5000).into(),
+            }],
+            data: "./data".to_owned(),
+            metrics: Metrics::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(15),
+            max_bytes: ByteSize::mib(64),
+        }
+    }
+}
+
+/// Loads with a file of that text, and gives errors with the file's path as `FILE`.
+fn load_from(yaml: &str, env: &[(&str, &str)], flags: Vec<Flag>) -> Result<Fields, String> {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(yaml.as_bytes()).unwrap();
+    let path = file.path().display().to_string();
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        env,
+        flags,
+    };
+    load(sources).map_err(|error| error.to_string().replace(&path, "FILE"))
+}
+
+fn error_of(yaml: &str) -> String {
+    load_from(yaml, &[], Vec::new()).unwrap_err()
+}
+
+fn error_of_env(name: &str, value: &str) -> String {
+    load_from("", &[(name, value)], Vec::new()).unwrap_err()
+}
+
+#[test]
+fn without_sources_the_defaults_hold() {
+    assert_eq!(
+        load::<Fields>(Sources::default()).unwrap(),
+        Fields::default()
+    );
+    assert_eq!(
+        load_from("# nothing\n", &[], Vec::new()).unwrap(),
+        Fields::default()
+    );
+    assert_eq!(
+        load_from("metrics:\n", &[], Vec::new()).unwrap(),
+        Fields::default()
+    );
+}
+
+#[test]
+fn flags_go_before_variables_before_the_file_before_defaults() {
+    let yaml = "data: file\nlimits: {header_timeout: 1s}\nmetrics: {public: true, listen: file}\n";
+    let env = [
+        ("OCTOSERVE_DATA", "env"),
+        ("OCTOSERVE_METRICS_LISTEN", "env"),
+        ("PATH", "/bin"),
+    ];
+    let fields = load_from(yaml, &env, vec![Flag::new("--data", "data", "flag")]).unwrap();
+    assert_eq!(fields.data, "flag");
+    assert_eq!(fields.metrics.listen.as_deref(), Some("env"));
+    assert!(fields.metrics.public);
+    assert_eq!(fields.limits.header_timeout, Duration::from_secs(1));
+    assert_eq!(fields.limits.max_bytes, ByteSize::mib(64));
+}
+
+#[test]
+fn variables_reach_keys_with_underscores_and_optional_sections() {
+    let env = [
+        ("OCTOSERVE_LIMITS_HEADER_TIMEOUT", "2s"),
+        ("OCTOSERVE_METRICS_BASIC_AUTH_USERNAME", "prometheus"),
+        ("OCTOSERVE_METRICS_BASIC_AUTH_PASSWORD", "12345 #x"),
+        ("OCTOSERVE_METRICS_LABELS_REGION", "eu-1"),
+        (
+            "OCTOSERVE_LISTEN",
+            "[{address: '[::1]:1'}, {address: '1.2.3.4:5'}]",
+        ),
+    ];
+    let fields = load_from("", &env, Vec::new()).unwrap();
+    assert_eq!(fields.limits.header_timeout, Duration::from_secs(2));
+    let auth = fields.metrics.basic_auth.unwrap();
+    assert_eq!(
+        (auth.username.as_str(), auth.password.expose()),
+        ("prometheus", "12345 #x")
+    );
+    assert_eq!(fields.metrics.labels["region"], "eu-1");
+    assert_eq!(fields.listen.len(), 2);
+}
+
+#[test]
+fn a_variable_is_a_text_where_a_text_is_wanted() {
+    for text in [
+        "123",
+        "true",
+        "[::1]:0",
+        "#hash",
+        "a: b",
+        "5 # no comment",
+        "null!",
+    ] {
+        let fields = load_from("", &[("OCTOSERVE_DATA", text)], Vec::new()).unwrap();
+        assert_eq!(fields.data, text);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_file_line_and_key() {
+    assert_eq!(
+        error_of("data: x\nmetrics:\n  pubic: true\n"),
+        "FILE:3: metrics.pubic: unknown key, expected one of public, listen, labels, basic_auth"
+    );
+    assert!(
+        error_of("\ndata: x\nsurprise:\n  a: b\n").starts_with("FILE:3: surprise: unknown key")
+    );
+    assert!(
+        error_of("listen:\n - address: '1.2.3.4:5'\n - adress: x\n")
+            .starts_with("FILE:3: listen[1].adress: unknown key")
+    );
+}
+
+#[test]
+fn a_wrong_type_is_refused_with_file_line_and_key() {
+    assert_eq!(
+        error_of("metrics:\n  public: perhaps\n"),
+        "FILE:2: metrics.public: expected a boolean, not string \"perhaps\""
+    );
+    assert_eq!(
+        error_of("limits:\n  # a comment\n  header_timeout: 5\n"),
+        "FILE:3: limits.header_timeout: expected a length of time with its unit, such as 5s, \
+         not integer `5`"
+    );
+    assert!(
+        error_of("limits:\n  max_bytes: lots\n").starts_with("FILE:2: limits.max_bytes: `lots`")
+    );
+    assert!(error_of("listen:\n  - address: nowhere\n").starts_with("FILE:2: listen[0].address: "));
+    assert!(error_of("metrics:\n  - 1\n").starts_with("FILE:1: metrics: "));
+    assert!(
+        error_of("metrics:\n  basic_auth:\n    username: x\n")
+            .starts_with("FILE:2: metrics.basic_auth: the key password is missing")
+    );
+}
+
+#[test]
+fn what_is_no_yaml_is_refused_with_its_line() {
+    assert!(error_of("data: x\n  metrics: [\n").starts_with("FILE:2: "));
+    assert_eq!(error_of("- a\n- b\n"), "FILE:1: expected keys and values");
+    assert!(error_of("data: x\ndata: y\n").contains("duplicate"));
+}
+
+#[test]
+fn a_wrong_variable_or_flag_is_named() {
+    assert_eq!(
+        error_of_env("OCTOSERVE_METRCS_PUBLIC", "true"),
+        "OCTOSERVE_METRCS_PUBLIC: unknown variable"
+    );
+    assert_eq!(
+        error_of_env("OCTOSERVE_", "true"),
+        "OCTOSERVE_: unknown variable"
+    );
+    assert_eq!(
+        error_of_env("OCTOSERVE_METRICS_PUBLIC", "perhaps"),
+        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected a boolean, not string \"perhaps\""
+    );
+    let error = load_from("", &[], vec![Flag::new("--data", "data", ["a", "b"])]).unwrap_err();
+    assert!(
+        error.starts_with("--data: data: expected a string"),
+        "{error}"
+    );
+    let half = error_of_env("OCTOSERVE_METRICS_BASIC_AUTH_USERNAME", "x");
+    assert_eq!(
+        half,
+        "OCTOSERVE_METRICS_BASIC_AUTH_USERNAME: metrics.basic_auth: the key password is missing"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let sources = Sources {
+        file: Some("/nowhere/x.yaml".into()),
+        ..Sources::default()
+    };
+    let error = load::<Fields>(sources).unwrap_err().to_string();
+    assert!(
+        error.starts_with("/nowhere/x.yaml: No such file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_printed_loads_again_and_shows_no_secret() {
+    let yaml = "metrics: {basic_auth: {username: me, password: hunter2}, labels: {a: 'yes'}}\n";
+    let fields = load_from(yaml, &[], Vec::new()).unwrap();
+    let printed = print(&fields);
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let again = load_from(&printed, &[], Vec::new()).unwrap();
+    assert_eq!(print(&again), printed);
+    let defaults = load_from(&print(&Fields::default()), &[], Vec::new()).unwrap();
+    assert_eq!(defaults, Fields::default());
+}
+
+#[test]
+fn a_callers_own_check_tells_where_the_value_was_said() {
+    let mut file = NamedTempFile::new().unwrap();
+    writeln!(file, "data: x\nlisten:\n  - address: 1.2.3.4:5").unwrap();
+    let env = vec![("OCTOSERVE_METRICS_PUBLIC".to_owned(), "true".to_owned())];
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        env,
+        flags: Vec::new(),
+    };
+    let loaded = load_with_origins::<Fields>(sources).unwrap();
+    let path = file.path().display();
+    let said = |key| loaded.origins.error(key, "no").to_string();
+    assert_eq!(
+        said("listen[0].address"),
+        format!("{path}:3: listen[0].address: no")
+    );
+    assert_eq!(
+        said("metrics.public"),
+        "OCTOSERVE_METRICS_PUBLIC: metrics.public: no"
+    );
+    assert_eq!(
+        said("limits.max_bytes"),
+        format!("{path}: limits.max_bytes: no")
+    );
+}

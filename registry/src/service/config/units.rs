@@ -1,0 +1,286 @@
+//! Values that are written with a unit, and values that are not written at all.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length of time, such as `5s`, `24h` or `1m 30s`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Duration(time::Duration);
+
+impl Duration {
+    /// That many seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(time::Duration::from_secs(seconds))
+    }
+
+    /// The standard library's type.
+    pub const fn get(self) -> time::Duration {
+        self.0
+    }
+}
+
+impl From<time::Duration> for Duration {
+    fn from(duration: time::Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<Duration> for time::Duration {
+    fn from(duration: Duration) -> Self {
+        duration.0
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is not a length of time such as 500ms, 5s or 24h"))
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Duration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a length of time with its unit, such as 5s")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+/// A number of bytes, such as `64MiB`, `1.5GB`, or `4096` alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(u64);
+
+const UNITS: [(u64, &str); 5] = [
+    (1 << 40, "TiB"),
+    (1 << 30, "GiB"),
+    (1 << 20, "MiB"),
+    (1 << 10, "KiB"),
+    (1, "B"),
+];
+
+impl ByteSize {
+    /// That many bytes.
+    pub const fn bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// That many times 2²⁰ bytes.
+    pub const fn mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+
+    /// That many times 2³⁰ bytes.
+    pub const fn gib(gib: u64) -> Self {
+        Self(gib << 30)
+    }
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ByteSize {
+    /// Exactly, in the largest unit that divides it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fitting = UNITS
+            .iter()
+            .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit));
+        let (unit, name) = fitting.unwrap_or(&(1, "B"));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<bytesize::ByteSize>()
+            .map(|size| Self(size.as_u64()))
+            .map_err(|_| format!("`{text}` is not a size such as 64MiB, 1.5GB or 4096"))
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+        impl Visitor<'_> for Size {
+            type Value = ByteSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as 64MiB")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: Error>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(bytes))
+            }
+        }
+        deserializer.deserialize_any(Size)
+    }
+}
+
+/// A text that is never shown: it prints, in every way, as a mask.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+const MASK: &str = "********";
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The text itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(MASK)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Text {
+            /// serde's own error would show the value.
+            fn refused<E: Error>() -> E {
+                E::custom("expected a text; put it in quotes")
+            }
+        }
+        impl Visitor<'_> for Text {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret(text.to_owned()))
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Secret, E> {
+                Err(Self::refused())
+            }
+
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
+                Err(Self::refused())
+            }
+
+            fn visit_u64<E: Error>(self, _: u64) -> Result<Secret, E> {
+                Err(Self::refused())
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Secret, E> {
+                Err(Self::refused())
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        for bytes in [0, 1, 1023, 1024, 1500, 64 << 20, 3 << 40, u64::MAX >> 11] {
+            let printed = ByteSize(bytes).to_string();
+            assert_eq!(printed.parse(), Ok(ByteSize(bytes)), "{printed}");
+        }
+        for millis in [0, 1, 1500, 90_000, 86_400_000] {
+            let duration = Duration(time::Duration::from_millis(millis));
+            assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn sizes_are_printed_as_people_write_them() {
+        let sizes = [
+            ByteSize::mib(64),
+            ByteSize::gib(1),
+            ByteSize(1536),
+            ByteSize(1000),
+        ];
+        assert_eq!(
+            sizes.map(|size| size.to_string()),
+            ["64MiB", "1GiB", "1536B", "1000B"]
+        );
+    }
+
+    #[test]
+    fn a_length_of_time_needs_its_unit() {
+        assert!("5".parse::<Duration>().is_err());
+        assert!("5 parsecs".parse::<Duration>().is_err());
+        assert_eq!("1m30s".parse(), Ok(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn a_secret_is_shown_by_nothing() {
+        let secret = Secret::new("hunter2");
+        let yaml = serde_yaml::to_string(&secret).unwrap();
+        for shown in [format!("{secret}"), format!("{secret:?}"), yaml] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let error = serde_yaml::from_str::<Secret>("81549300")
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("81549300"), "{error}");
+    }
+}

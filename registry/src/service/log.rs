@@ -1,0 +1,173 @@
+//! Logs to standard error: text for a person at a terminal, JSON for everything else.
+//!
+//! [`init`] is called once by `main`; nothing else here is global. What may be logged is for the
+//! caller to see to, with one help: an [`AccessEvent`] has no place for a header, a query string
+//! or an address, so that none can slip into the access log.
+
+mod access;
+
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use access::{ACCESS, AccessEvent};
+
+use access::Sampler;
+
+/// What is logged, and how: the section `logging` of a configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The least important level that is logged.
+    pub level: Level,
+    /// How events are written.
+    pub format: LogFormat,
+    /// Whether requests are logged.
+    pub access: bool,
+    /// Which part of the requests is logged, from 0 to 1.
+    pub sample: f64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: Level::Info,
+            format: LogFormat::Auto,
+            access: true,
+            sample: 1.0,
+        }
+    }
+}
+
+/// A level of importance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing at all.
+    Off,
+    /// What somebody must look at.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// What happens.
+    Info,
+    /// What is needed to find a mistake.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// One line of text for each event.
+    Text,
+    /// One JSON object a line for each event.
+    Json,
+}
+
+/// Logging was set up already.
+#[derive(Debug, Error)]
+#[error("logging was set up already")]
+pub struct LogError(#[from] tracing_subscriber::util::TryInitError);
+
+/// Sets up the process's log, and has every panic logged as one error event.
+pub fn init(config: &LogConfig) -> Result<(), LogError> {
+    let is_terminal = io::stderr().is_terminal();
+    subscriber(config, is_terminal, io::stderr).try_init()?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Has `count` called for every panic from now on, after it was logged. Panics end a task, never
+/// the process: this is how they are counted.
+pub fn on_panic(count: impl Fn() + Send + Sync + 'static) {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        before(info);
+        count();
+    }));
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let location = info.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    tracing::error!(
+        location = location.as_deref(),
+        thread = thread.name(),
+        reason = message,
+        "panicked"
+    );
+}
+
+fn subscriber<W>(
+    config: &LogConfig,
+    is_terminal: bool,
+    writer: W,
+) -> impl Subscriber + Send + Sync + 'static
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let level = config.level.filter();
+    // Other people's crates tell the insides of protocols, headers among them.
+    let others = level.min(LevelFilter::WARN);
+    let targets = Targets::new()
+        .with_default(level)
+        .with_targets(["h2", "hyper", "hyper_util", "mio", "rustls", "tokio"].map(|t| (t, others)))
+        .with_target(
+            ACCESS,
+            if config.access {
+                level
+            } else {
+                LevelFilter::OFF
+            },
+        );
+    let sampler = Sampler::new(config.sample);
+    let sampled = filter_fn(move |event| event.target() != ACCESS || sampler.take());
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let is_text = match config.format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let layer = if is_text {
+        layer.with_ansi(is_terminal).boxed()
+    } else {
+        layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed()
+    };
+    tracing_subscriber::registry().with(layer.with_filter(sampled).with_filter(targets))
+}
+
+impl Level {
+    fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What is written, and what is not.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::*;
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is written while `events` are logged.
+fn logged(config: &LogConfig, is_terminal: bool, events: impl FnOnce()) -> String {
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = subscriber(config, is_terminal, move || writer.clone());
+    tracing::subscriber::with_default(subscriber, events);
+    let bytes = buffer.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn event() -> AccessEvent<'static> {
+    AccessEvent {
+        endpoint: "manifest",
+        repository: Some("team/app"),
+        method: "GET",
+        status: 200,
+        bytes_out: 427,
+        duration_ms: 1.25,
+        client: "docker",
+        ..AccessEvent::default()
+    }
+}
+
+#[test]
+fn an_access_event_is_one_json_object_without_absent_fields() {
+    let line = logged(&LogConfig::default(), false, || event().emit());
+    let json: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(json["target"], "access");
+    assert_eq!(json["endpoint"], "manifest");
+    assert_eq!(json["repository"], "team/app");
+    assert_eq!(json["status"], 200);
+    assert_eq!(json["duration_ms"], 1.25);
+    assert_eq!(json.get("reference"), None);
+}
+
+#[test]
+fn a_terminal_gets_text_and_everything_else_json() {
+    let log = || tracing::info!(answer = 42, "told");
+    let auto = LogConfig::default();
+    assert!(logged(&auto, true, log).contains("told"));
+    assert!(logged(&auto, false, log).starts_with('{'));
+    let text = LogConfig {
+        format: LogFormat::Text,
+        ..LogConfig::default()
+    };
+    let line = logged(&text, false, log);
+    assert!(line.ends_with("told answer=42\n"), "{line}");
+    let json = LogConfig {
+        format: LogFormat::Json,
+        ..LogConfig::default()
+    };
+    assert!(logged(&json, true, log).starts_with('{'));
+}
+
+#[test]
+fn the_level_decides_and_other_peoples_details_are_left_out() {
+    let config = LogConfig {
+        level: Level::Debug,
+        ..LogConfig::default()
+    };
+    let written = logged(&config, false, || {
+        tracing::debug!("ours");
+        tracing::trace!("too much");
+        tracing::debug!(target: "h2::codec", "theirs");
+        tracing::warn!(target: "h2::codec", "their trouble");
+    });
+    assert!(written.contains("ours") && written.contains("their trouble"));
+    assert!(!written.contains("too much") && !written.contains("theirs"));
+}
+
+#[test]
+fn the_access_log_can_be_off_and_sampled() {
+    let off = LogConfig {
+        access: false,
+        ..LogConfig::default()
+    };
+    assert_eq!(logged(&off, false, || event().emit()), "");
+    let some = LogConfig {
+        sample: 0.1,
+        ..LogConfig::default()
+    };
+    let written = logged(&some, false, || (0..100).for_each(|_| event().emit()));
+    assert_eq!(written.lines().count(), 10);
+}
+
+#[test]
+fn a_name_from_outside_cannot_forge_a_line() {
+    let text = LogConfig {
+        format: LogFormat::Text,
+        ..LogConfig::default()
+    };
+    let forged = AccessEvent {
+        repository: Some("a\nERROR b\u{1b}[2J"),
+        ..event()
+    };
+    let written = logged(&text, false, || forged.emit());
+    assert_eq!(written.lines().count(), 1, "{written}");
+    assert!(!written.contains('\u{1b}'));
+}
+
+#[test]
+fn the_configuration_is_read_as_it_is_documented() {
+    let config = "{level: warn, format: json, access: false, sample: 0.5}";
+    let config: LogConfig = serde_yaml::from_str(config).unwrap();
+    assert_eq!(
+        (config.level, config.format),
+        (Level::Warn, LogFormat::Json)
+    );
+    assert!(serde_yaml::from_str::<LogConfig>("level: loud").is_err());
+}
