@@ -85,3 +85,59 @@ where
         _ => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    fn read(fields: &str) -> serde_json::Result<Descriptor> {
+        serde_json::from_str(&format!(
+            r#"{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{DIGEST}",{fields}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_plain_descriptor_prints_its_three_fields() {
+        let digest = Digest::parse(DIGEST).unwrap();
+        let descriptor = Descriptor::new(MediaType::OCI_EMPTY, digest, 2);
+        insta::assert_snapshot!(serde_json::to_string(&descriptor).unwrap(), @r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}"#);
+        assert_eq!(read(r#""size":2"#).unwrap(), descriptor);
+    }
+
+    #[test]
+    fn optional_fields_survive_and_unknown_ones_are_skipped() {
+        let descriptor = read(
+            r#""size":2,"artifactType":"a/b","annotations":{"k":"v"},"urls":["https://a"],
+               "data":"e30=","platform":{"os":"linux"},"unknown":[1,{}]"#,
+        )
+        .unwrap();
+        insta::assert_snapshot!(serde_json::to_string(&descriptor).unwrap(), @r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"artifactType":"a/b","annotations":{"k":"v"},"urls":["https://a"],"data":"e30="}"#);
+    }
+
+    #[test]
+    fn null_and_empty_mean_absent_where_a_field_is_optional() {
+        let absent = read(r#""size":2"#).unwrap();
+        let fields = r#""size":2,"artifactType":"","annotations":null,"urls":null,"data":null"#;
+        assert_eq!(read(fields).unwrap(), absent);
+        assert_eq!(read(r#""size":2,"artifactType":null"#).unwrap(), absent);
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused() {
+        for fields in [
+            r#""siz":2"#,
+            r#""size":-1"#,
+            r#""size":2.5"#,
+            r#""size":"2""#,
+            r#""size":null"#,
+            r#""size":2,"annotations":{"k":1}"#,
+            r#""size":2,"annotations":[]"#,
+            r#""size":2,"urls":"x""#,
+            r#""size":2,"artifactType":"nonsense""#,
+        ] {
+            assert!(read(fields).is_err(), "{fields}");
+        }
+    }
+}

@@ -230,3 +230,143 @@ fn is_encoded(bytes: &[u8]) -> bool {
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'_' | b'-'))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EMPTY_256: &str =
+        "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const EMPTY_512: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                             47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+
+    #[test]
+    fn a_digest_is_computed_and_spelt_as_others_do() {
+        assert_eq!(Digest::of(Algorithm::Sha256, b"").as_str(), EMPTY_256);
+        assert_eq!(Digest::of(Algorithm::Sha512, b"").as_str(), EMPTY_512);
+    }
+
+    #[test]
+    fn a_digest_knows_its_parts() {
+        for (text, algorithm) in [
+            (EMPTY_256, Algorithm::Sha256),
+            (EMPTY_512, Algorithm::Sha512),
+        ] {
+            let digest = Digest::parse(text).unwrap();
+            assert_eq!(digest.algorithm(), algorithm);
+            assert_eq!(digest.hex(), &text[7..]);
+            assert_eq!(digest.hex().len(), algorithm.hex_length());
+        }
+    }
+
+    #[test]
+    fn a_malformed_digest_is_refused_with_its_reason() {
+        let short = Err(DigestError::Hex {
+            algorithm: Algorithm::Sha256,
+        });
+        let unknown = Err(DigestError::Algorithm(UnknownAlgorithm));
+        assert_eq!(Digest::parse(""), Err(DigestError::Malformed));
+        assert_eq!(Digest::parse("latest"), Err(DigestError::Malformed));
+        assert_eq!(Digest::parse("sha256:"), short);
+        assert_eq!(Digest::parse("sha256:baddigeststring"), short);
+        assert_eq!(Digest::parse(&EMPTY_256[..70]), short);
+        assert_eq!(Digest::parse(&format!("{EMPTY_256}0")), short);
+        assert_eq!(Digest::parse(&EMPTY_256.replace('e', "E")), short);
+        assert_eq!(Digest::parse(&EMPTY_256.replace('e', "g")), short);
+        assert_eq!(
+            Digest::parse(&EMPTY_256.replace("sha256", "blake3")),
+            unknown
+        );
+        assert_eq!(
+            Digest::parse(&EMPTY_256.replace("sha256", "SHA256")),
+            unknown
+        );
+        assert_eq!(
+            Digest::parse(&EMPTY_256.replace("sha256", "sha256:sha256")),
+            short
+        );
+        assert_eq!(
+            Digest::parse(&EMPTY_256.replace("sha256", "../sha256")),
+            unknown
+        );
+    }
+
+    #[test]
+    fn a_segment_may_escape_the_colon_and_nothing_else() {
+        let digest = Digest::parse(EMPTY_256).unwrap();
+        for segment in [
+            EMPTY_256,
+            &EMPTY_256.replace(':', "%3A"),
+            &EMPTY_256.replace(':', "%3a"),
+        ] {
+            assert_eq!(Digest::from_segment(segment), Ok(digest.clone()));
+        }
+        for segment in [
+            "%3A",
+            "%",
+            "%3",
+            "sha256%3A",
+            "sha256%3A%3A",
+            "é%3a",
+            "sha256%é",
+            ":%3a",
+        ] {
+            assert!(Digest::from_segment(segment).is_err(), "{segment}");
+            assert!(!is_digest_segment(segment), "{segment}");
+        }
+    }
+
+    #[test]
+    fn a_cloned_hasher_goes_on_by_itself() {
+        for algorithm in Algorithm::ALL {
+            let mut first = Hasher::new(algorithm);
+            first.update(b"one ");
+            let mut second = first.clone();
+            first.update(b"two");
+            second.update(b"three");
+            assert_eq!(first.finish(), Digest::of(algorithm, b"one two"));
+            assert_eq!(second.finish(), Digest::of(algorithm, b"one three"));
+        }
+    }
+
+    #[test]
+    fn algorithms_are_read_by_their_exact_names() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(Algorithm::parse(algorithm.as_str()), Ok(algorithm));
+        }
+        for name in ["", "SHA256", "sha384", "md5", "sha256 "] {
+            assert_eq!(Algorithm::parse(name), Err(UnknownAlgorithm));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printing_a_digest_and_reading_it_gives_it_back(
+            text in "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+        ) {
+            prop_assert_eq!(Digest::parse(&text).unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn a_computed_digest_can_be_read(bytes: Vec<u8>, cut: prop::sample::Index) {
+            for algorithm in Algorithm::ALL {
+                let digest = Digest::of(algorithm, &bytes);
+                prop_assert_eq!(Digest::parse(digest.as_str()), Ok(digest.clone()));
+                let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
+                let mut hasher = Hasher::new(algorithm);
+                hasher.update(head);
+                hasher.update(tail);
+                prop_assert_eq!(hasher.finish(), digest);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text: String) {
+            let _ = Digest::parse(&text);
+            let _ = Digest::from_segment(&text);
+            let _ = is_digest_segment(&text);
+        }
+    }
+}

@@ -149,3 +149,61 @@ impl std::fmt::Display for ErrorBody {
         f.write_str("}]}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_the_specification_s() {
+        let body = ErrorBody::new(ErrorCode::ManifestUnknown, "manifest unknown to registry");
+        assert_snapshot!(body, @r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown to registry"}]}"#);
+    }
+
+    #[test]
+    fn a_body_may_have_detail_of_any_shape() {
+        let body = ErrorBody::new(ErrorCode::ManifestBlobUnknown, "blobs are missing")
+            .detail(json!({"digests": ["sha256:00", null], "count": 2}));
+        assert_snapshot!(body, @r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blobs are missing","detail":{"count":2,"digests":["sha256:00",null]}}]}"#);
+    }
+
+    #[test]
+    fn what_a_client_sent_cannot_break_out_of_the_message() {
+        let body =
+            ErrorBody::new(ErrorCode::NameInvalid, "\"}]}\r\n\0\u{2028}é\\").detail("\"\u{7}");
+        assert_snapshot!(body, @r#"{"errors":[{"code":"NAME_INVALID","message":"\"}]}\r\n\u0000 é\\","detail":"\"\u0007"}]}"#);
+        let parsed: Value = serde_json::from_slice(&body.to_json()).unwrap();
+        assert_eq!(parsed["errors"][0]["message"], body.message());
+    }
+
+    #[test]
+    fn every_code_is_spelt_once() {
+        let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert_snapshot!(codes.join("\n"), @r"
+        BLOB_UNKNOWN
+        BLOB_UPLOAD_INVALID
+        BLOB_UPLOAD_UNKNOWN
+        DIGEST_INVALID
+        MANIFEST_BLOB_UNKNOWN
+        MANIFEST_INVALID
+        MANIFEST_UNKNOWN
+        NAME_INVALID
+        NAME_UNKNOWN
+        SIZE_INVALID
+        UNAUTHORIZED
+        DENIED
+        UNSUPPORTED
+        TOOMANYREQUESTS
+        UNAVAILABLE
+        ");
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::parse(code.as_str()), Some(code));
+            assert_eq!(ErrorCode::ALL[code as usize], code);
+        }
+        assert_eq!(ErrorCode::parse("blob_unknown"), None);
+        assert_eq!(ErrorCode::parse(""), None);
+    }
+}

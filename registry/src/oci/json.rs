@@ -103,3 +103,78 @@ impl<'de> Visitor<'de> for ReadKey {
         Ok(Key(Cow::Owned(key.to_owned())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::check;
+
+    #[test]
+    fn a_document_without_duplicates_is_fine() {
+        for document in [
+            "{}",
+            "null",
+            "-1.5e3",
+            r#"{"a":{"a":[{"a":true},{"a":"x"}]},"b":null}"#,
+        ] {
+            check(document.as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_refused_wherever_it_is() {
+        for document in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"x":[{"y":{"a":1,"b":2,"a":3}}]}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"":1,"":2}"#,
+        ] {
+            assert!(
+                check(document.as_bytes())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("duplicate key")
+            );
+        }
+        assert!(check(br#"{"a":1,"A":2}"#).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_single_document_is_refused() {
+        for document in [
+            &b""[..],
+            b"{",
+            b"{} {}",
+            b"{}x",
+            b"\xef\xbb\xbf{}",
+            b"\"\xff\"",
+            b"{\"a\":}",
+            b"{'a':1}",
+            b"[1,]",
+        ] {
+            assert!(check(document).is_err(), "{document:?}");
+        }
+        assert!(check(b" {} \n").is_ok());
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(check(nested(100).as_bytes()).is_ok());
+        for depth in [129, 2_000_000] {
+            assert!(check(nested(depth).as_bytes()).is_err());
+            assert!(check(r#"{"a":"#.repeat(depth).as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn many_keys_are_compared_without_quadratic_work() {
+        let mut document = String::from("{");
+        for key in 0..400_000 {
+            write!(document, r#""{key}":0,"#).unwrap();
+        }
+        check(format!("{document}\"x\":0}}").as_bytes()).unwrap();
+        check(format!("{document}\"7\":0}}").as_bytes()).unwrap_err();
+    }
+}

@@ -263,3 +263,6 @@ fn distinct<'a>(descriptors: impl IntoIterator<Item = &'a Descriptor>) -> Vec<Di
         .cloned()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,74 @@ fn is_restricted_name(name: &[u8]) -> bool {
                 )
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parameters_and_spaces_are_dropped() {
+        for text in [
+            "application/vnd.oci.image.index.v1+json",
+            " application/vnd.oci.image.index.v1+json ",
+            "application/vnd.oci.image.index.v1+json; charset=utf-8",
+            "application/vnd.oci.image.index.v1+json;",
+        ] {
+            assert_eq!(MediaType::parse(text), Ok(MediaType::OCI_INDEX), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let long = format!("a/{}", "x".repeat(128));
+        for text in [
+            "", "/", "a", "a/", "/b", "a/b/c", "a b/c", "a/b c", ".a/b", "a/.b", "ä/b", "a/b,c/d",
+            &long,
+        ] {
+            assert_eq!(MediaType::parse(text), Err(MediaTypeError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn known_types_are_told_apart() {
+        for known in MediaType::KNOWN {
+            assert_eq!(MediaType::parse(known.as_str()), Ok(known));
+        }
+        let manifests = MediaType::KNOWN
+            .into_iter()
+            .filter(MediaType::is_manifest)
+            .count();
+        assert_eq!(manifests, 5);
+        for text in [
+            "application/vnd.oci.image.layer.nondistributable.v1.tar",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        ] {
+            assert!(
+                MediaType::parse(text).unwrap().is_non_distributable(),
+                "{text}"
+            );
+        }
+        assert!(!MediaType::OCI_LAYER_GZIP.is_non_distributable());
+    }
+
+    proptest! {
+        #[test]
+        fn printing_a_media_type_and_reading_it_gives_it_back(
+            text in "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+        ) {
+            prop_assert_eq!(MediaType::parse(&text).unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text: String) {
+            if let Ok(media_type) = MediaType::parse(&text) {
+                prop_assert!(text.contains(media_type.as_str()));
+            }
+        }
+    }
+}

@@ -87,3 +87,81 @@ fn is_component(component: &[u8]) -> bool {
 fn length(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     bytes.iter().take_while(|&&byte| wanted(byte)).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_of_the_grammar_are_accepted() {
+        for name in [
+            "a",
+            "0",
+            "library/alpine",
+            "a/b/c/d/e",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a---b",
+            "a.b_c__d-e--f/0",
+            "blobs/uploads/manifests/tags/list",
+            "v2",
+        ] {
+            assert_eq!(Name::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for name in [
+            "/", "a/", "/a", "a//b", "A", "aB", ".a", "a.", "a..b", "a___b", "a._b", "a-.b", "-a",
+            "a-", "_a", "a_", ".", "..", "../a", "a/../b", "a/./b", "a b", "a\0", "a\n", "ä",
+            "a%2fb", "a:b", "a\\b", "_catalog", "a/_b",
+        ] {
+            assert_eq!(Name::parse(name), Err(NameError::Component), "{name:?}");
+        }
+        assert_eq!(Name::parse(""), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn the_length_is_limited_as_a_whole() {
+        assert!(Name::parse(&"a".repeat(255)).is_ok());
+        assert_eq!(Name::parse(&"a".repeat(256)), Err(NameError::TooLong));
+        assert_eq!(Name::parse(&"a/".repeat(128)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn serde_checks_too() {
+        assert_eq!(
+            serde_json::from_str::<Name>(r#""a\/b""#).unwrap().as_str(),
+            "a/b"
+        );
+        assert!(serde_json::from_str::<Name>(r#""a//b""#).is_err());
+        assert_eq!(
+            serde_json::to_string(&Name::parse("a/b").unwrap()).unwrap(),
+            r#""a/b""#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn printing_a_name_and_reading_it_gives_it_back(
+            name in "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+){0,3}(/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+){0,3}){0,3}"
+        ) {
+            prop_assume!(name.len() <= Name::MAX_LENGTH);
+            let parsed = Name::parse(&name).unwrap();
+            prop_assert_eq!(&parsed.to_string(), &name);
+            prop_assert_eq!(parsed.components().collect::<Vec<_>>().join("/"), name);
+        }
+
+        #[test]
+        fn reading_any_text_gives_that_text_or_an_error(text in "[a-z0-9._/-]{0,20}|.{0,20}") {
+            if let Ok(name) = Name::parse(&text) {
+                prop_assert_eq!(name.as_str(), text);
+            }
+        }
+    }
+}

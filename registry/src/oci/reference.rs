@@ -79,3 +79,41 @@ impl From<Digest> for Reference {
         Self::Digest(digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_colon_makes_it_a_digest() {
+        assert!(matches!(Reference::parse("latest"), Ok(Reference::Tag(_))));
+        assert!(matches!(
+            Reference::parse("sha256:0"),
+            Err(ReferenceError::Digest(_))
+        ));
+        assert!(matches!(Reference::parse("-"), Err(ReferenceError::Tag(_))));
+        assert!(matches!(Reference::parse(""), Err(ReferenceError::Tag(_))));
+        assert!(matches!(
+            Reference::from_segment("sha256%3A0"),
+            Err(ReferenceError::Digest(_))
+        ));
+        let digest = format!("sha256%3a{}", "0".repeat(64));
+        assert!(matches!(
+            Reference::from_segment(&digest),
+            Ok(Reference::Digest(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn printing_a_reference_and_reading_it_gives_it_back(
+            text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+        ) {
+            let reference = Reference::parse(&text).unwrap();
+            prop_assert_eq!(&reference.to_string(), &text);
+            prop_assert_eq!(Reference::from_segment(&text), Ok(reference));
+        }
+    }
+}

@@ -237,3 +237,6 @@ fn split_last(text: &str) -> Option<(&str, &str)> {
     let at = text.as_bytes().iter().rposition(|&byte| byte == b'/')?;
     Some((&text[..at], &text[at + 1..]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,3 +52,51 @@ pub(super) fn is_tag(bytes: &[u8]) -> bool {
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tags_of_the_grammar_are_accepted() {
+        let longest = "x".repeat(128);
+        for tag in [
+            "latest",
+            "1",
+            "v1.0.0-rc.1",
+            "_",
+            "A_b-C.d",
+            "list",
+            longest.as_str(),
+        ] {
+            assert_eq!(Tag::parse(tag).unwrap().as_str(), tag);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let too_long = "x".repeat(129);
+        for tag in [
+            "", ".", "..", ".a", "-a", "a/b", "a:b", "a b", "a\0", "a\n", "ä", "a%20", "a+b",
+            &too_long,
+        ] {
+            assert_eq!(Tag::parse(tag), Err(TagError), "{tag:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printing_a_tag_and_reading_it_gives_it_back(tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+            prop_assert_eq!(Tag::parse(&tag).unwrap().to_string(), tag);
+        }
+
+        #[test]
+        fn reading_any_text_gives_that_text_or_an_error(text in any::<String>()) {
+            if let Ok(tag) = Tag::parse(&text) {
+                prop_assert_eq!(tag.as_str(), text);
+            }
+        }
+    }
+}
