@@ -29,19 +29,19 @@ pub struct References {
     pub children: Vec<Digest>,
 }
 
-/// Why bytes are no manifest.
+/// Why bytes are no manifest. What it quotes of them is cut short.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not JSON, nested too deep, or with a key that comes twice.
     #[error("the manifest is not valid JSON: {0}")]
-    Json(#[source] serde_json::Error),
+    Json(String),
     /// A field with a value that it can't have.
-    #[error("the manifest's {path} is invalid: {source}")]
+    #[error("the manifest's {path} is invalid: {reason}")]
     Field {
         /// Where, such as `layers[1].digest`.
         path: String,
         /// What is wrong.
-        source: serde_json::Error,
+        reason: String,
     },
     /// Neither the header nor the body says what it is, nor do its fields.
     #[error("the manifest has no media type")]
@@ -75,7 +75,7 @@ impl Manifest {
     /// depth, header and body must agree on the media type, and an image must not look like an
     /// index as well. Unknown fields and unknown types of content are fine, as image-spec demands.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
-        json::check(bytes).map_err(ManifestError::Json)?;
+        json::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
         let fields = Fields::parse(bytes)?;
         let media_type = fields.media_type(content_type)?;
         fields.check(&media_type)?;
@@ -193,8 +193,8 @@ impl Fields {
             let mut deserializer = serde_json::Deserializer::from_slice(bytes);
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
                 ManifestError::Field {
-                    path: error.path().to_string(),
-                    source: error.into_inner(),
+                    path: brief(error.path()),
+                    reason: brief(error.inner()),
                 }
             })
         })
@@ -252,6 +252,17 @@ where
     D: Deserializer<'de>,
 {
     or_default(deserializer).map(Some)
+}
+
+/// The start of a message, which may quote a key or a value as long as the whole body.
+fn brief(message: &impl std::fmt::Display) -> String {
+    const LIMIT: usize = 200;
+    let mut message = message.to_string();
+    if message.len() > LIMIT {
+        message.truncate(message.floor_char_boundary(LIMIT));
+        message.push('…');
+    }
+    message
 }
 
 /// The descriptors' digests, each once, in order of their first mention.

@@ -211,7 +211,7 @@ fn a_key_that_comes_twice_is_refused_at_any_depth() {
 fn an_invalid_field_is_named() {
     let mut manifest = plain_image();
     manifest["layers"][0]["digest"] = json!("sha256:00");
-    insta::assert_snapshot!(parse(&manifest).unwrap_err(), @"the manifest's layers[0].digest is invalid: a sha256 digest must have 64 lower-case hexadecimal digits at line 1 column 256");
+    insta::assert_snapshot!(parse(&manifest).unwrap_err(), @"the manifest's layers[0].digest is invalid: a sha256 digest must have 64 lower-case hexadecimal digits at line 1 column 190");
     let manifest = with(plain_image(), json!({"layers": {}}));
     assert!(
         parse(&manifest)
@@ -226,6 +226,30 @@ fn an_invalid_field_is_named() {
             .to_string()
             .contains("annotations.a is invalid")
     );
+}
+
+#[test]
+fn a_message_quotes_little_of_the_body() {
+    let long = "é".repeat(1 << 20);
+    let mut manifests = vec![
+        format!(r#"{{"{long}":1,"{long}":2}}"#),
+        with(plain_image(), json!({"annotations": {long.as_str(): 1}})).to_string(),
+    ];
+    for field in [
+        "schemaVersion",
+        "mediaType",
+        "artifactType",
+        "config",
+        "subject",
+    ] {
+        manifests.push(with(plain_image(), json!({field: long})).to_string());
+    }
+    for manifest in manifests {
+        let message = Manifest::parse(manifest.as_bytes(), None)
+            .unwrap_err()
+            .to_string();
+        assert!(message.len() < 500, "{} bytes", message.len());
+    }
 }
 
 #[test]
