@@ -1,3 +1,4 @@
 //! The metrics and their labels.
 
 pub mod label;
+pub mod storage;

@@ -7,10 +7,13 @@
 //! nothing, too.
 //!
 //! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
-//! manifest may be), and metrics.
+//! manifest may be), and metrics, which [`Instrumented`] adds around any store.
 
 mod error;
 pub mod fs;
+mod instrumented;
+#[cfg(test)]
+mod suite;
 mod upload_id;
 
 use std::future::Future;
@@ -19,6 +22,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 pub use error::{ErrorKind, StoreError};
+pub use instrumented::{Counted, Instrumented};
 pub use upload_id::UploadId;
 
 use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};

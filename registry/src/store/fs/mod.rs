@@ -24,6 +24,8 @@ mod session;
 mod start;
 mod survey;
 mod tag;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod upload;
 

@@ -1,0 +1,362 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, TryStreamExt};
+use tempfile::TempDir;
+
+use super::{Durability, FsStore, StartError};
+use crate::oci::{Algorithm, Digest, Name, Reference, Tag};
+use crate::store::suite::{manifest, push, put, suite};
+use crate::store::{Store, StoreError};
+
+fn open(folder: &Path) -> FsStore {
+    FsStore::open(folder, Durability::Full, Arc::new(())).unwrap()
+}
+
+fn new() -> (FsStore, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (open(folder.path()), folder)
+}
+
+fn relaxed() -> (FsStore, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path(), Durability::Relaxed, Arc::new(())).unwrap();
+    (store, folder)
+}
+
+suite!(durable, super::new());
+suite!(relaxed, super::relaxed());
+
+/// Every file below a folder, by its path from there.
+fn tree(root: &Path) -> BTreeSet<String> {
+    fn visit(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(root, &path, found);
+            } else {
+                found.insert(
+                    path.strip_prefix(root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    visit(root, root, &mut found);
+    found
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn bytes(text: &'static str) -> stream::Iter<std::vec::IntoIter<crate::store::Result<Bytes>>> {
+    stream::iter(vec![Ok(Bytes::from_static(text.as_bytes()))])
+}
+
+#[tokio::test]
+async fn the_tree_is_as_it_is_drawn_and_nothing_else_is_left() {
+    let (store, folder) = new();
+    let blob = push(&store, "team/app/web", b"x").await;
+    store.blob_mount(&name("other"), None, &blob).await.unwrap();
+    let subject = put(&store, "team/app/web", "{}", &["1"]).await;
+    let tag = fs::read_to_string(folder.path().join("repositories/team/app/web/_tags/1")).unwrap();
+    assert_eq!(tag, format!("{subject}\n"));
+    let entry = folder.path().join("repositories/team/app/web/_manifests");
+    let entry = fs::read_to_string(entry.join(subject.as_str().replace(':', "-"))).unwrap();
+    insta::assert_snapshot!(
+        entry,
+        @r#"{"mediaType":"application/vnd.oci.image.manifest.v1+json","kind":"image","size":2}"#
+    );
+    let (b, s) = (blob.hex(), subject.hex());
+    let expected = [
+        "lock".to_owned(),
+        format!("blobs/sha256/{}/{b}", &b[..2]),
+        format!("manifests/sha256/{}/{s}", &s[..2]),
+        format!("repositories/other/_blobs/sha256-{b}"),
+        format!("repositories/team/app/web/_blobs/sha256-{b}"),
+        format!("repositories/team/app/web/_manifests/sha256-{s}"),
+        "repositories/team/app/web/_tags/1".to_owned(),
+    ];
+    assert_eq!(tree(folder.path()), expected.into());
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_the_tree_as_it_was() {
+    let (store, folder) = new();
+    push(&store, "a", b"x").await;
+    let before = tree(folder.path());
+    let unknown = Digest::of(Algorithm::Sha256, b"unknown");
+    let mut new = manifest("{}");
+    new.blobs = vec![unknown.clone()];
+    let tag = Tag::parse("1").unwrap();
+    store
+        .manifest_write(&name("b"), new, std::slice::from_ref(&tag))
+        .await
+        .unwrap_err();
+    store
+        .blob_mount(&name("b"), None, &unknown)
+        .await
+        .unwrap_err();
+    store
+        .tag_write(&name("b"), &tag, &unknown)
+        .await
+        .unwrap_err();
+    let upload = store
+        .upload_create(&name("b"), Algorithm::Sha256)
+        .await
+        .unwrap();
+    store
+        .upload_append(&name("b"), &upload.id, 0, bytes("y"))
+        .await
+        .unwrap();
+    store
+        .upload_commit(&name("b"), &upload.id, &unknown)
+        .await
+        .unwrap_err();
+    assert_eq!(tree(folder.path()), before);
+    assert!(!folder.path().join("repositories/b").exists());
+}
+
+#[tokio::test]
+async fn folders_go_with_the_last_thing_in_them() {
+    let (store, folder) = new();
+    let blob = push(&store, "a/b/c", b"x").await;
+    let subject = put(&store, "a/b/c", "{}", &["1"]).await;
+    let mut referrer = manifest("{\"n\":1}");
+    let size = referrer.bytes.len() as u64;
+    let media_type = referrer.media_type.clone();
+    let descriptor = crate::oci::Descriptor::new(media_type, referrer.digest.clone(), size);
+    referrer.subject = Some((subject.clone(), descriptor));
+    let referring = referrer.digest.clone();
+    store
+        .manifest_write(&name("a/b/c"), referrer, &[])
+        .await
+        .unwrap();
+    store
+        .manifest_delete(&name("a/b/c"), &referring)
+        .await
+        .unwrap();
+    store
+        .manifest_delete(&name("a/b/c"), &subject)
+        .await
+        .unwrap();
+    store.blob_delete(&name("a/b/c"), &blob).await.unwrap();
+    assert_eq!(
+        fs::read_dir(folder.path().join("repositories"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = name("a");
+    for algorithm in Algorithm::ALL {
+        let store = open(folder.path());
+        let upload = store.upload_create(&name, algorithm).await.unwrap();
+        store
+            .upload_append(&name, &upload.id, 0, bytes("abc"))
+            .await
+            .unwrap();
+        drop(store);
+        let store = open(folder.path());
+        assert_eq!(
+            store.upload_stat(&name, &upload.id).await.unwrap().offset,
+            3
+        );
+        assert_eq!((store.uploads().sessions, store.uploads().bytes), (1, 3));
+        store
+            .upload_append(&name, &upload.id, 3, bytes("def"))
+            .await
+            .unwrap();
+        drop(store);
+        let store = open(folder.path());
+        let digest = Digest::of(algorithm, b"abcdef");
+        store
+            .upload_commit(&name, &upload.id, &digest)
+            .await
+            .unwrap();
+        assert_eq!(store.blob_stat(&name, &digest).await.unwrap(), 6);
+        assert_eq!(store.uploads().sessions, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_was_killed_half_way_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, digest) = (name("a"), Digest::of(Algorithm::Sha256, b"abc"));
+    let store = open(folder.path());
+    let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
+    store
+        .upload_append(&name, &upload.id, 0, bytes("abc"))
+        .await
+        .unwrap();
+    drop(store);
+    // The content has its name already, the repository's link and the session's end are missing.
+    let shard = folder.path().join("blobs/sha256").join(&digest.hex()[..2]);
+    fs::create_dir_all(&shard).unwrap();
+    let data = folder
+        .path()
+        .join("uploads")
+        .join(upload.id.as_str())
+        .join("data");
+    fs::hard_link(data, shard.join(digest.hex())).unwrap();
+    let store = open(folder.path());
+    assert!(matches!(
+        store.blob_stat(&name, &digest).await,
+        Err(StoreError::BlobUnknown)
+    ));
+    store
+        .upload_commit(&name, &upload.id, &digest)
+        .await
+        .unwrap();
+    assert_eq!(store.blob_stat(&name, &digest).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn two_stores_cannot_share_a_folder() {
+    let (store, folder) = new();
+    let second = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
+    assert!(
+        matches!(second, Err(StartError::InUse { .. })),
+        "{second:?}"
+    );
+    drop(store);
+    open(folder.path());
+}
+
+#[test]
+fn another_layout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("lock"), "octoserve 2\n").unwrap();
+    let opened = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
+    let error = opened.unwrap_err();
+    assert!(matches!(error, StartError::Layout { .. }), "{error:?}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_a_clear_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let opened = FsStore::open(&file.path().join("data"), Durability::Full, Arc::new(()));
+    let error = opened.unwrap_err();
+    assert!(matches!(error, StartError::Io { .. }), "{error:?}");
+    assert!(error.to_string().contains("data"), "{error}");
+}
+
+#[test]
+fn what_an_interrupted_run_left_is_removed_at_start() {
+    let (store, folder) = new();
+    drop(store);
+    let at = |path: &str| folder.path().join(path);
+    fs::write(at("tmp/0123"), "half").unwrap();
+    for (id, session) in [
+        ("0", ""),
+        ("1", "a\n"),
+        ("2", "A\nsha256\n"),
+        ("3", "a\nmd5\n"),
+    ] {
+        let upload = at("uploads").join(id.repeat(32));
+        fs::create_dir(&upload).unwrap();
+        fs::write(upload.join("session"), session).unwrap();
+        fs::write(upload.join("data"), "x").unwrap();
+    }
+    fs::create_dir(at("uploads").join("4".repeat(32))).unwrap();
+    let store = open(folder.path());
+    assert_eq!(store.uploads().sessions, 0);
+    assert_eq!(tree(folder.path()), ["lock".to_owned()].into());
+}
+
+#[tokio::test]
+async fn a_damaged_tag_is_an_error_until_it_is_written_again() {
+    let (store, folder) = new();
+    let digest = put(&store, "a", "{}", &["1"]).await;
+    fs::write(folder.path().join("repositories/a/_tags/1"), "sha256:").unwrap();
+    let tag = Tag::parse("1").unwrap();
+    let error = store.tag_read(&name("a"), &tag).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    let changes = store.tag_write(&name("a"), &tag, &digest).await.unwrap();
+    assert_eq!(changes.moved, 1);
+    assert!(
+        store
+            .manifest_read(&name("a"), &Reference::Tag(tag))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_blob_that_was_cut_on_disk_fails_instead_of_ending_early() {
+    let (store, folder) = new();
+    let long = vec![7; 600_000];
+    let digest = push(&store, "a", &long).await;
+    let read = store.blob_read(&name("a"), &digest, None).await.unwrap();
+    let content = folder
+        .path()
+        .join("blobs/sha256")
+        .join(&digest.hex()[..2])
+        .join(digest.hex());
+    fs::OpenOptions::new()
+        .write(true)
+        .open(content)
+        .unwrap()
+        .set_len(300_000)
+        .unwrap();
+    let error = read.reader.try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_is_readable_while_it_moves_and_what_it_left_is_deleted() {
+    let (store, _folder) = relaxed();
+    let tag = Tag::parse("latest").unwrap();
+    put(&store, "a", "{\"n\":0}", &["latest"]).await;
+    let mover = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let mut last = manifest("{\"n\":0}").digest;
+            for n in 1..200 {
+                let next = put(&store, "a", &format!("{{\"n\":{n}}}"), &["latest"]).await;
+                store.manifest_delete(&name("a"), &last).await.unwrap();
+                last = next;
+            }
+        }
+    });
+    while !mover.is_finished() {
+        let reference = Reference::Tag(tag.clone());
+        store.manifest_read(&name("a"), &reference).await.unwrap();
+    }
+    mover.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_come_and_go_side_by_side() {
+    let (store, folder) = relaxed();
+    let digest = push(&store, "keep", b"x").await;
+    let tasks: Vec<_> = (0..4)
+        .map(|n| {
+            let (store, digest) = (store.clone(), digest.clone());
+            tokio::spawn(async move {
+                // They share the folders above them, which vanish and come back.
+                let name = name(&format!("a/b/{n}"));
+                for _ in 0..100 {
+                    store.blob_mount(&name, None, &digest).await.unwrap();
+                    store.blob_delete(&name, &digest).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(!folder.path().join("repositories/a").exists());
+}
