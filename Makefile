@@ -1,0 +1,34 @@
+# Each target installs what a fresh Debian machine lacks: see tests/setup/install.sh.
+INSTALL := tests/setup/install.sh
+
+.PHONY: run test lint bench docs
+
+run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data
+	@$(INSTALL) build
+	cargo build --release --bin octoserve
+	@printf '%s\n' '' 'Try:' \
+	  '  docker pull busybox && docker tag busybox 127.0.0.1:5000/team/app/web:1' \
+	  '  docker push 127.0.0.1:5000/team/app/web:1' \
+	  '  curl -s 127.0.0.1:5000/metrics | grep manifest' ''
+	@exec target/release/octoserve --listen 127.0.0.1:5000 --data ./data
+
+test: ## Everything that must pass; `make test SUITES="docker wire"` for some of it
+	@$(INSTALL) build test
+	@tests/setup/run.sh $(SUITES)
+
+lint: ## Format, clippy, rustdoc, licences and sources of what we depend on
+	@$(INSTALL) build lint
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items
+	target/tools/bin/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources
+
+bench: ## Beside haproxy, nginx and docker-registry; writes docs/benchmarks.md
+	@$(INSTALL) build bench
+	cargo build --release --bins
+	cargo run --quiet --package octoserve-tests --bin bench -- $(BENCH)
+
+docs: ## The documentation of both crates, to be read in a browser
+	@$(INSTALL) build
+	cargo doc --workspace --no-deps --document-private-items
+	@echo target/doc/registry/index.html target/doc/proxy/index.html

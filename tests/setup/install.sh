@@ -1,0 +1,60 @@
+#!/bin/sh
+# Installs what a Debian machine with Rust, gcc and git still lacks, for the tasks named as arguments:
+#   build: cmake, which pingora's zlib-ng wants    lint: cargo-deny, into target/tools
+#   test: the clients and servers of the tests     bench: the peers that we are measured beside
+# Nothing is done, and nothing is asked of the network, when all of it is there.
+set -eu
+cd "$(dirname "$0")/../.."
+
+# cargo-deny is pinned, so that two machines never disagree about the same tree. Its release profile
+# takes five times as long to build as it ever runs.
+DENY=0.20.2
+
+missing=
+# need PROGRAM PACKAGE: Debian's servers are in sbin, which a user's PATH may not hold.
+need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing="$missing $2"; }
+
+for task in "$@"; do
+    case $task in
+    build) need cc gcc && need make make && need cmake cmake ;;
+    lint)
+        if ! target/tools/bin/cargo-deny --version 2>/dev/null | grep -q " $DENY$"; then
+            echo "== cargo-deny $DENY, once"
+            CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root target/tools \
+                --target-dir target/tools/build --version "$DENY" cargo-deny
+            rm -rf target/tools/build
+        fi
+        ;;
+    test)
+        need docker docker.io && need dockerd docker.io && need skopeo skopeo
+        need docker-registry docker-registry && need prometheus prometheus
+        need promtool prometheus && need busybox busybox-static && need curl curl
+        ;;
+    bench)
+        need wrk wrk && need haproxy haproxy && need nginx nginx-light && need curl curl
+        need docker-registry docker-registry
+        ;;
+    *) echo "$0: unknown task $task" >&2; exit 64 ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+
+if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    echo "These Debian packages are missing: $missing" >&2
+    echo "Install them, or run this as root on Debian: apt-get install --no-install-recommends $missing" >&2
+    exit 1
+fi
+echo "== apt-get install $missing"
+# Debian starts what it installs; the tests start their own, on ports of their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+    trap 'rm -f $policy' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get -qq update && apt-get -qq -y install --no-install-recommends $missing >/dev/null; }; then
+    echo "apt-get could not install: $missing(is the network there?)" >&2
+    exit 1
+fi

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Runs every test, suite after suite, and prints what each took. With arguments: these suites only.
+set -u
+cd "$(dirname "$0")/../.."
+# A snapshot that differs is a failure, not a file to review.
+export INSTA_UPDATE=no
+
+times=
+failed=
+# step NAME COMMAND…
+step() {
+    name=$1
+    shift
+    echo "== $name"
+    start=$(date +%s)
+    "$@" || failed="$failed $name"
+    times="$times$(printf '%6d s  %s' $(($(date +%s) - start)) "$name")
+"
+}
+suites() { cargo test --quiet --workspace --test suites -- "$@"; }
+
+# One build for everything: the suites run the programs, with the features the tests are built with.
+step build cargo build --quiet --workspace --bins --tests
+[ -z "$failed" ] || exit 1
+if [ $# -eq 0 ]; then
+    step unit cargo test --quiet --workspace --lib --bins
+    step doc cargo test --quiet --workspace --doc
+    # The suites are the modules of the test binary.
+    set -- $(suites --list | sed -n 's/^\([a-z_0-9]*\)::.*: test$/\1/p' | sort -u)
+fi
+for suite in "$@"; do
+    step "$suite" suites "$suite::"
+done
+
+printf '\n%s' "$times"
+if [ -n "$failed" ]; then
+    echo "FAILED:$failed" >&2
+    exit 1
+fi
