@@ -1,1 +1,33 @@
-//! Harness.
+//! Everything the suites need to run the real thing: our programs as child processes, the clients
+//! and servers that people really use with them, and a way to say what the metrics must show.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`octoserve`] | our two programs, started on free ports, killed, restarted |
+//! | [`foreign`] | Debian's docker-registry, an upstream that is not ours |
+//! | [`docker`], [`skopeo`] | the clients |
+//! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
+//! | [`scrape`] | one metrics page, parsed, and what must be in it |
+//! | [`client`] | a small distribution client whose every request is counted by the caller |
+//! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
+//! | [`content`] | reproducible bytes of any length, and their digest |
+//! | [`tree`] | a registry's folder, to see that nothing changed |
+//! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
+//!
+//! Everything stays on loopback and on ports the kernel picked, every wait has a deadline, and every
+//! child ends with the value that started it. What is deliberately not here: any expectation of how
+//! octoserve works inside. The suites see what a user sees.
+
+pub mod client;
+pub mod content;
+pub mod docker;
+pub mod foreign;
+pub mod octoserve;
+pub mod poll;
+pub mod process;
+pub mod prometheus;
+pub mod scrape;
+pub mod skopeo;
+pub mod tools;
+pub mod tree;
+pub mod wire;

@@ -1,0 +1,92 @@
+//! Reproducible bytes of any length: a seed stands for gigabytes that need no memory and no disk.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use sha2::{Digest, Sha256};
+
+/// How many bytes are produced at once.
+const PIECE: usize = 256 * 1024;
+
+/// The pieces of a body of `length` bytes that depend on `seed` alone, with its digest at the end.
+///
+/// The digest is computed here by other means than octoserve's own, so that the tests judge it.
+pub struct Content {
+    source: StdRng,
+    left: u64,
+    hash: Sha256,
+}
+
+impl Content {
+    /// A body of `length` bytes.
+    pub fn new(seed: u64, length: u64) -> Self {
+        Self {
+            source: StdRng::seed_from_u64(seed),
+            left: length,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// The digest of all pieces taken so far, as the specification spells it.
+    pub fn digest(self) -> String {
+        spell(&self.hash.finalize())
+    }
+}
+
+impl Iterator for Content {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let length = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
+        if length == 0 {
+            return None;
+        }
+        let mut piece = vec![0; length];
+        self.source.fill_bytes(&mut piece);
+        self.hash.update(&piece);
+        self.left -= length as u64;
+        Some(Bytes::from(piece))
+    }
+}
+
+/// A small body, whole.
+pub fn bytes(seed: u64, length: u64) -> Vec<u8> {
+    Content::new(seed, length).flatten().collect()
+}
+
+/// The sha256 digest of `bytes`, as the specification spells it.
+pub fn digest(bytes: &[u8]) -> String {
+    spell(&Sha256::digest(bytes))
+}
+
+fn spell(hash: &[u8]) -> String {
+    hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_and_whole_have_one_digest() {
+        let length = PIECE as u64 * 2 + 17;
+        let mut pieces = Content::new(7, length);
+        assert_eq!(
+            pieces.by_ref().map(|piece| piece.len() as u64).sum::<u64>(),
+            length
+        );
+        assert_eq!(pieces.digest(), digest(&bytes(7, length)));
+    }
+
+    #[test]
+    fn the_digest_of_nothing_is_the_known_one() {
+        let known = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest(b""), known);
+    }
+}

@@ -1,0 +1,200 @@
+//! Docker: a daemon of our own, apart from any that the machine may have, and its client.
+//!
+//! The daemon has its own socket, folders and containerd, no bridge and no packet filter rules: it
+//! never runs a container and changes nothing outside its folder. It takes images from `docker
+//! import`, so that no test needs a public registry.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::process::Process;
+use crate::{content, poll, tools};
+
+/// How long the daemon may take to answer, and to end.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A running docker daemon. Dropping it ends it and removes its folder.
+pub struct Docker {
+    // In this order: the daemon goes before its folder.
+    process: Process,
+    socket: PathBuf,
+    folder: TempDir,
+}
+
+impl Docker {
+    /// The daemon that all tests running now share; it ends with the last of them.
+    ///
+    /// # Errors
+    /// If docker is not installed, or the daemon does not start, for instance without root.
+    pub async fn shared() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<Docker>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(docker) = shared.upgrade() {
+            return Ok(docker);
+        }
+        let docker = Arc::new(Self::start().await?);
+        *shared = Arc::downgrade(&docker);
+        Ok(docker)
+    }
+
+    /// Runs the client with these arguments against the daemon.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let host = format!("unix://{}", self.socket.display());
+        // Without the configuration of whoever runs the tests: it may name proxies or credentials.
+        let config = self.folder.path().join("client").display().to_string();
+        let own = ["--config", &config, "--host", &host];
+        tools::run("docker", &[&own[..], arguments].concat()).await
+    }
+
+    /// Makes an image with as many layers as `seeds`, and names it `name`: busybox and a
+    /// configuration in the first, a file of 64 KiB of its own in each.
+    ///
+    /// Equal seeds at the start of two lists give shared layers.
+    ///
+    /// # Errors
+    /// If docker refuses a step.
+    pub async fn image(&self, name: &str, seeds: &[u64]) -> Result<()> {
+        let mut above = String::new();
+        for depth in 1..=seeds.len() {
+            let mut layer = "layers".to_owned();
+            for seed in &seeds[..depth] {
+                // Writing to a String cannot fail.
+                write!(layer, "-{seed}").ok();
+            }
+            if self.run(&["image", "inspect", &layer]).await.is_err() {
+                self.layer(&above, &layer, seeds[depth - 1]).await?;
+            }
+            above = layer;
+        }
+        self.run(&["tag", &above, name]).await?;
+        Ok(())
+    }
+
+    /// The digest by which the registry at `host` knows the image that was pushed as `name`.
+    ///
+    /// # Errors
+    /// If it has not been pushed or pulled.
+    pub async fn digest(&self, name: &str) -> Result<String> {
+        let format = "{{range .RepoDigests}}{{println .}}{{end}}";
+        let digests = self
+            .run(&["image", "inspect", "--format", format, name])
+            .await?;
+        let repository = name
+            .rsplit_once(':')
+            .map_or(name, |(repository, _)| repository);
+        digests
+            .lines()
+            .find_map(|line| line.strip_prefix(repository)?.strip_prefix('@'))
+            .map(ToOwned::to_owned)
+            .with_context(|| format!("no digest of {name} in {digests:?}"))
+    }
+
+    /// The identifier of an image, which is the digest of its configuration.
+    ///
+    /// # Errors
+    /// If there is no such image.
+    pub async fn id(&self, name: &str) -> Result<String> {
+        let id = self
+            .run(&["image", "inspect", "--format", "{{.Id}}", name])
+            .await?;
+        Ok(id.trim().to_owned())
+    }
+
+    /// Adds one layer to the image `below`, or begins one, by way of a container that never runs.
+    async fn layer(&self, below: &str, name: &str, seed: u64) -> Result<()> {
+        let folder = TempDir::new_in(self.folder.path())?;
+        std::fs::write(
+            folder.path().join(format!("file-{seed}")),
+            content::bytes(seed, 65536),
+        )?;
+        let tree = folder.path().display().to_string();
+        if below.is_empty() {
+            std::fs::create_dir(folder.path().join("bin"))?;
+            std::fs::copy(tools::find("busybox")?, folder.path().join("bin/sh"))?;
+            let archive = TempDir::new_in(self.folder.path())?;
+            let tar = archive.path().join("layer.tar").display().to_string();
+            tools::run("tar", &["-C", &tree, "-cf", &tar, "."]).await?;
+            self.run(&["import", "--change", "CMD [\"/bin/sh\"]", &tar, name])
+                .await?;
+            return Ok(());
+        }
+        let container = self.run(&["create", "--network", "none", below]).await?;
+        let container = container.trim();
+        self.run(&["cp", &format!("{tree}/."), &format!("{container}:/")])
+            .await?;
+        self.run(&["commit", container, name]).await?;
+        self.run(&["rm", container]).await?;
+        Ok(())
+    }
+
+    async fn start() -> Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the docker daemon needs root: run the tests as root, or leave the docker suite out"
+        );
+        // A short path: the kernel takes 107 bytes for a socket's, and containerd adds its own part.
+        let folder = TempDir::with_prefix("octo-docker-")?;
+        let path = |name: &str| folder.path().join(name);
+        let socket = path("docker.sock");
+        // Nothing of what configures the machine's own daemon.
+        std::fs::write(path("daemon.json"), "{}")?;
+        let mut command = Command::new(tools::find("dockerd")?);
+        command
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+            // The one driver that works on any file system, also within a container.
+            .arg("--storage-driver=vfs")
+            .arg(format!("--host=unix://{}", socket.display()))
+            .arg(format!("--data-root={}", path("data").display()))
+            .arg(format!("--exec-root={}", path("exec").display()))
+            .arg(format!("--pidfile={}", path("docker.pid").display()))
+            .arg(format!("--config-file={}", path("daemon.json").display()));
+        let process = Process::start("dockerd", command, folder.path())?.with_grace(DEADLINE);
+        let mut docker = Self {
+            process,
+            socket,
+            folder,
+        };
+        let answer = poll::until("docker answers", DEADLINE, async || {
+            ensure!(docker.process.is_running()?, "the daemon has ended");
+            Ok(docker.run(&["version"]).await.ok())
+        });
+        answer.await.with_context(|| docker.process.last_words())?;
+        Ok(docker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn images_that_begin_alike_share_their_layers() {
+        let docker = Docker::shared().await.unwrap();
+        let layers = async |name: &str| {
+            let format = "{{range .RootFS.Layers}}{{println .}}{{end}}";
+            let text = docker
+                .run(&["image", "inspect", "--format", format, name])
+                .await
+                .unwrap();
+            text.split_whitespace()
+                .map(ToOwned::to_owned)
+                .collect::<Vec<_>>()
+        };
+        docker.image("one:1", &[1, 2]).await.unwrap();
+        docker.image("two:1", &[1, 3]).await.unwrap();
+        let (one, two) = (layers("one:1").await, layers("two:1").await);
+        assert_eq!((one.len(), two.len()), (2, 2));
+        assert_eq!(one[0], two[0]);
+        assert_ne!(one[1], two[1]);
+    }
+}

@@ -1,0 +1,254 @@
+//! Our two programs, as whoever installs them runs them: built, started on free ports, killed,
+//! started again on the same folder.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::process::{Process, Signal, Stream};
+use crate::scrape::Scrape;
+use crate::wire;
+
+/// One of the two programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `octoserve`: the proxy, with the registry in it where no upstream is named.
+    Octoserve,
+    /// `octoserve-registry`: the registry alone.
+    Registry,
+}
+
+/// How a program is to be started.
+pub struct Launch {
+    program: Program,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+    data: Option<PathBuf>,
+    configuration: Option<String>,
+    metrics_listener: bool,
+    remote: bool,
+}
+
+/// A running program of ours. Dropping it kills it.
+pub struct Server {
+    // In this order: the process goes before the folder it writes into.
+    process: Process,
+    address: SocketAddr,
+    metrics: SocketAddr,
+    data: PathBuf,
+    _folder: TempDir,
+}
+
+impl Launch {
+    /// The proxy and the registry in one process.
+    pub fn all_in_one() -> Self {
+        Self::new(Program::Octoserve, false, false)
+    }
+
+    /// The proxy in front of the registry at `url`.
+    pub fn in_front_of(url: &str) -> Self {
+        Self::new(Program::Octoserve, false, true)
+            .argument("--upstream")
+            .argument(url)
+    }
+
+    /// The proxy with the upstreams that `configuration`, a YAML file's text, names.
+    pub fn configured(configuration: &str) -> Self {
+        let mut launch = Self::new(Program::Octoserve, false, true);
+        launch.configuration = Some(configuration.to_owned());
+        launch
+    }
+
+    /// The registry alone.
+    pub fn registry() -> Self {
+        Self::new(Program::Registry, true, false)
+    }
+
+    /// Adds one command line argument.
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds one environment variable.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Keeps the registry's content in `folder`, which outlives the server, instead of in one that
+    /// goes with it.
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self
+    }
+
+    /// Serves the metrics on a listener of their own.
+    pub fn metrics_listener(mut self) -> Self {
+        self.metrics_listener = true;
+        self
+    }
+
+    /// Starts it and waits until it has announced its addresses.
+    ///
+    /// # Errors
+    /// If it cannot be built or started, or says something else; with what it said.
+    pub async fn start(self) -> Result<Server> {
+        let folder = TempDir::with_prefix("octoserve-")?;
+        let data = self.data.unwrap_or_else(|| folder.path().join("data"));
+        let mut command = Command::new(self.program.path()?);
+        command.args(["--listen", "127.0.0.1:0"]);
+        if !self.remote {
+            command.arg("--data").arg(&data);
+        }
+        if self.metrics_listener {
+            command.args(["--metrics-listen", "127.0.0.1:0"]);
+        }
+        if let Some(text) = self.configuration {
+            let path = folder.path().join("octoserve.yaml");
+            std::fs::write(&path, text)?;
+            command.arg("--config").arg(path);
+        }
+        command
+            .args(self.arguments)
+            .envs(self.environment)
+            .current_dir(folder.path());
+        let mut process = Process::start(self.program.name(), command, folder.path())?;
+        let address = announced(&mut process, "listening on ").await?;
+        let metrics = if self.metrics_listener {
+            announced(&mut process, "metrics on ").await?
+        } else {
+            address
+        };
+        Ok(Server {
+            process,
+            address,
+            metrics,
+            data,
+            _folder: folder,
+        })
+    }
+
+    fn new(program: Program, metrics_listener: bool, remote: bool) -> Self {
+        Self {
+            program,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            data: None,
+            configuration: None,
+            metrics_listener,
+            remote,
+        }
+    }
+}
+
+impl Server {
+    /// The address that clients use.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as image references and Prometheus want it: `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// A URL on the main listener.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The address that serves `/metrics`.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// The registry's folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The child process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Reads `/metrics` as text 0.0.4.
+    ///
+    /// # Errors
+    /// If there is no such page, or it does not parse as a whole.
+    pub async fn scrape(&self) -> Result<Scrape> {
+        let request = wire::request("GET", "/metrics", &[], b"");
+        let answer = wire::exchange(self.metrics, "GET", &request).await?;
+        ensure!(
+            answer.head.status == 200,
+            "/metrics answers {}",
+            answer.head.status
+        );
+        Scrape::parse(String::from_utf8(answer.body)?)
+    }
+
+    /// Asks it to end, as a service manager does, and waits for it.
+    ///
+    /// # Errors
+    /// If it has not ended within `deadline`.
+    pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM)?;
+        self.process.exited(deadline).await
+    }
+}
+
+impl Program {
+    /// The program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Octoserve => "octoserve",
+            Self::Registry => "octoserve-registry",
+        }
+    }
+
+    /// Where the program is; built first if the sources are newer.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn path(self) -> Result<PathBuf> {
+        static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        match BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
+            Ok(folder) => Ok(folder.join(self.name())),
+            Err(error) => bail!("{error}"),
+        }
+    }
+}
+
+/// Lets cargo build the programs where it built this test, and returns that folder. It has nothing
+/// to do in `make test`, and saves whoever runs one suite by hand from testing yesterday's program.
+fn build() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // …/target/debug/deps/suites-0123456789abcdef
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .context("a test outside a target folder")?;
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--workspace", "--bins", "--tests"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .context("cargo build")?;
+    ensure!(
+        output.status.success(),
+        "cargo build\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(folder.to_owned())
+}
+
+async fn announced(process: &mut Process, words: &str) -> Result<SocketAddr> {
+    let parse = |line: &str| line.strip_prefix(words)?.trim().parse().ok();
+    process.announced(Stream::Stdout, words.trim(), parse).await
+}

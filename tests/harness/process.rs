@@ -1,0 +1,299 @@
+//! A child process: started with its output kept in files, watched, signalled, gone with its value.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+pub use rustix::process::Signal;
+
+use crate::poll;
+
+/// How long a program may take to announce that it is ready.
+const START: Duration = Duration::from_mins(1);
+
+/// A running program. Dropping it ends it, and prints its last words if the test is failing.
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    grace: Duration,
+}
+
+/// One of a program's two outputs.
+#[derive(Clone, Copy, Debug)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the kernel has charged a process for.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident bytes now.
+    pub resident: u64,
+    /// The most resident bytes there ever were.
+    pub peak: u64,
+}
+
+impl Process {
+    /// Starts `command` with its output in `logs`, which must outlive the process.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
+        let stdout = logs.join(format!("{name}.out"));
+        let stderr = logs.join(format!("{name}.err"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).context("creating a log")?)
+            .stderr(File::create(&stderr).context("creating a log")?)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            stdout,
+            stderr,
+            grace: Duration::ZERO,
+        })
+    }
+
+    /// Lets the process end by itself, for so long, when it is dropped: for programs with children
+    /// or mounts of their own to clean up.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Waits until `parse` finds what it looks for in a line of the output.
+    ///
+    /// # Errors
+    /// If the process ends first, or does not say it in time; with what it said instead.
+    pub async fn announced<T>(
+        &mut self,
+        stream: Stream,
+        what: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let what = format!("{} announces {what}", self.name);
+        let found = poll::until(&what, START, async || {
+            // The state is read before the output: what an ending process said is then all there.
+            let ended = self.child.try_wait()?;
+            let text = self.output(stream)?;
+            // A line counts once it is whole.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            if let Some(value) = whole.lines().find_map(&parse) {
+                return Ok(Some(value));
+            }
+            match ended {
+                Some(status) => bail!("it ended before, with {status}"),
+                None => Ok(None),
+            }
+        });
+        found.await.with_context(|| self.last_words())
+    }
+
+    /// What it has printed so far on `stream`.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn output(&self, stream: Stream) -> Result<String> {
+        let path = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The process's identifier.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        rustix::process::kill_process(self.pid()?, signal)
+            .with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+
+    /// Whether it has not ended yet.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// If it has not within `deadline`.
+    pub async fn exited(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        poll::until(&what, deadline, async || Ok(self.child.try_wait()?)).await
+    }
+
+    /// Ends it at once, as a power cut would.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Its memory, from `/proc/PID/status`.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn memory(&self) -> Result<Memory> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(&path).context(path)?;
+        let kilobytes = |field: &str| {
+            status
+                .lines()
+                .find_map(|line| {
+                    line.strip_prefix(field)?
+                        .trim()
+                        .strip_suffix(" kB")?
+                        .parse()
+                        .ok()
+                })
+                .map(|kilobytes: u64| kilobytes * 1024)
+                .with_context(|| format!("no {field} in the status of {}", self.name))
+        };
+        Ok(Memory {
+            resident: kilobytes("VmRSS:")?,
+            peak: kilobytes("VmHWM:")?,
+        })
+    }
+
+    /// The processor time it has used, with that of its ended children, from `/proc/PID/stat`.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.id());
+        let stat = std::fs::read_to_string(&path).context(path)?;
+        // The name, in brackets, may hold anything; the fields are counted from behind it.
+        let fields = stat
+            .rsplit_once(") ")
+            .context("a strange /proc/PID/stat")?
+            .1;
+        let ticks: u64 = fields
+            .split_ascii_whitespace()
+            .skip(11)
+            .take(4)
+            .map(|ticks| ticks.parse::<u64>().unwrap_or_default())
+            .sum();
+        Ok(Duration::from_millis(
+            ticks * 1000 / rustix::param::clock_ticks_per_second(),
+        ))
+    }
+
+    /// The end of both outputs, for an error message.
+    pub fn last_words(&self) -> String {
+        let tail = |stream| {
+            let text = self.output(stream).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        };
+        let (stdout, stderr) = (tail(Stream::Stdout), tail(Stream::Stderr));
+        format!(
+            "--- {0}, stdout\n{stdout}\n--- {0}, stderr\n{stderr}\n---",
+            self.name
+        )
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("no such process id")
+    }
+
+    /// Asks it to end and waits for that, without an asynchronous runtime.
+    fn end_gracefully(&self) -> Result<()> {
+        let pid = self.pid()?;
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        rustix::process::kill_process(pid, Signal::TERM)?;
+        let patience = Timespec::try_from(self.grace)?;
+        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience))?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Through the test's own channel, so that a passing test stays silent.
+            let words = self.last_words();
+            std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes()).ok();
+        }
+        if !self.grace.is_zero() && matches!(self.child.try_wait(), Ok(None)) {
+            self.end_gracefully().ok();
+        }
+        self.kill().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, logs: &Path) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::start("sh", command, logs).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_announcement_is_found_once_its_line_is_whole() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process = shell("echo one; echo port 42; exec sleep 60", logs.path());
+        let port = process.announced(Stream::Stdout, "a port", |line| {
+            line.strip_prefix("port ")?.parse::<u16>().ok()
+        });
+        assert_eq!(port.await.unwrap(), 42);
+        let memory = process.memory().unwrap();
+        assert!(memory.resident > 0 && memory.peak >= memory.resident);
+        assert!(process.processor_time().unwrap() < Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_instead_is_reported_with_its_words() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process = shell("echo sorry >&2; exit 3", logs.path());
+        let error = process
+            .announced(Stream::Stdout, "a port", |_| None::<()>)
+            .await
+            .unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("sorry") && text.contains('3'), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_process_ends_with_its_value() {
+        let logs = tempfile::tempdir().unwrap();
+        let process = shell(
+            "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+            logs.path(),
+        );
+        let id = process.id();
+        drop(process.with_grace(Duration::from_secs(10)));
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
+    }
+}

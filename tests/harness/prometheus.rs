@@ -1,0 +1,181 @@
+//! Prometheus: a server that really scrapes, its query language, and promtool.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::process::{Process, Stream};
+use crate::{poll, tools};
+
+/// How long a scrape or a query may take to show what is expected.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// How often Prometheus scrapes.
+const INTERVAL: &str = "250ms";
+
+/// A running Prometheus with one job, `octoserve`. Dropping it kills it.
+pub struct Prometheus {
+    process: Process,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+/// One series of an answer: its labels and its value.
+pub type Series = (BTreeMap<String, String>, f64);
+
+impl Prometheus {
+    /// Starts one that scrapes `/metrics` of these targets.
+    ///
+    /// # Errors
+    /// If prometheus is not installed or does not start.
+    pub async fn scraping(targets: &[SocketAddr]) -> Result<Self> {
+        let folder = TempDir::with_prefix("octoserve-prometheus-")?;
+        let configuration = folder.path().join("prometheus.yml");
+        let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let text = format!(
+            "global: {{scrape_interval: {INTERVAL}, scrape_timeout: {INTERVAL}}}\n\
+             scrape_configs:\n- job_name: octoserve\n  static_configs: [{{targets: [{}]}}]\n",
+            targets.join(", ")
+        );
+        std::fs::write(&configuration, text)?;
+        let mut command = Command::new(tools::find("prometheus")?);
+        command
+            .arg(format!("--config.file={}", configuration.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
+            .arg("--web.listen-address=127.0.0.1:0")
+            .current_dir(folder.path());
+        let mut process = Process::start("prometheus", command, folder.path())?;
+        let parse = |line: &str| {
+            line.split_once("msg=\"Listening on\" address=")?
+                .1
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        };
+        let address = process
+            .announced(Stream::Stderr, "its address", parse)
+            .await?;
+        let prometheus = Self {
+            process,
+            address,
+            _folder: folder,
+        };
+        poll::until("prometheus is ready", DEADLINE, async || {
+            let ready = reqwest::get(format!("http://{address}/-/ready")).await;
+            Ok(ready
+                .is_ok_and(|answer| answer.status() == 200)
+                .then_some(()))
+        })
+        .await?;
+        Ok(prometheus)
+    }
+
+    /// Evaluates an expression now.
+    ///
+    /// # Errors
+    /// If Prometheus refuses it.
+    pub async fn query(&self, expression: &str) -> Result<Vec<Series>> {
+        let url = format!("http://{}/api/v1/query", self.address);
+        let url = reqwest::Url::parse_with_params(&url, [("query", expression)])?;
+        let answer: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+        ensure!(answer["status"] == "success", "{expression}: {answer}");
+        let result = answer["data"]["result"].as_array().context("no vector")?;
+        result.iter().map(series).collect()
+    }
+
+    /// Waits until an expression has this one value: the target must be scraped first.
+    ///
+    /// # Errors
+    /// If it has another one at the deadline, which the error names.
+    pub async fn expect(&self, expression: &str, value: f64) -> Result<()> {
+        let mut last = Vec::new();
+        let holds = poll::until(expression, DEADLINE, async || {
+            last = self.query(expression).await?;
+            #[expect(clippy::float_cmp, reason = "counts are exact below 2^53")]
+            let holds = matches!(&last[..], [(_, found)] if *found == value);
+            Ok(holds.then_some(()))
+        });
+        holds
+            .await
+            .with_context(|| format!("{expression} is {last:?}, not {value}"))
+    }
+
+    /// The child process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// What `promtool check metrics` has against a page: nothing, if all is well.
+///
+/// # Errors
+/// If promtool is not installed or does not end.
+pub async fn promtool(page: &str) -> Result<String> {
+    let mut promtool = tokio::process::Command::new(tools::find("promtool")?)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut input = promtool.stdin.take().context("promtool has no input")?;
+    let feed = async {
+        // promtool ends at the first line that it cannot parse: what it then says is the answer.
+        input.write_all(page.as_bytes()).await.ok();
+        drop(input);
+    };
+    let both = async { tokio::join!(feed, promtool.wait_with_output()).1 };
+    let output = timeout(DEADLINE, both).await??;
+    let words = [output.stdout, output.stderr].concat();
+    let mut words = String::from_utf8_lossy(&words).into_owned();
+    if !output.status.success() && words.is_empty() {
+        words = format!("promtool: {}", output.status);
+    }
+    Ok(words)
+}
+
+fn series(value: &Value) -> Result<Series> {
+    let Some(labels) = value["metric"].as_object() else {
+        bail!("no labels in {value}")
+    };
+    let labels = labels
+        .iter()
+        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()));
+    let number = value["value"][1].as_str().context("no value")?.parse()?;
+    Ok((labels.collect(), number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn promtool_has_nothing_against_a_good_page_and_something_against_a_bad_one() {
+        let good = "# HELP a_total A.\n# TYPE a_total counter\na_total 1\n";
+        assert_eq!(promtool(good).await.unwrap(), "");
+        let bad = "# HELP a A.\n# TYPE a counter\na 1\n";
+        assert!(promtool(bad).await.unwrap().contains("_total"));
+    }
+
+    #[tokio::test]
+    async fn prometheus_knows_when_a_target_is_down() {
+        let prometheus = Prometheus::scraping(&["127.0.0.1:1".parse().unwrap()])
+            .await
+            .unwrap();
+        prometheus
+            .expect("up{job=\"octoserve\"}", 0.0)
+            .await
+            .unwrap();
+    }
+}

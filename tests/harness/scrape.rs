@@ -1,0 +1,217 @@
+//! One metrics page, parsed, and what a test expects to find in it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use registry::service::exposition::{Limits, Page, Sample};
+use tokio::time::timeout;
+
+use crate::octoserve::Server;
+use crate::poll;
+
+/// How long a count may take to show: octoserve counts a request when its last byte has left, which
+/// may be a moment after the client has it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A page as it was served.
+pub struct Scrape {
+    text: String,
+    page: Page,
+}
+
+/// Some series of one metric: those that have all these labels, whatever else they have.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    name: String,
+    labels: Vec<(String, String)>,
+}
+
+/// Some series, and what they must add up to.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    metric: Metric,
+    value: f64,
+}
+
+/// All series called `name`, in which [`Metric::label`] selects.
+pub fn metric(name: &str) -> Metric {
+    Metric {
+        name: name.to_owned(),
+        labels: Vec::new(),
+    }
+}
+
+impl Scrape {
+    /// Parses a page of text 0.0.4.
+    ///
+    /// # Errors
+    /// If anything in it is malformed or there twice.
+    pub fn parse(text: String) -> Result<Self> {
+        let (page, dropped) = Page::parse(text.as_str(), &Limits::default());
+        ensure!(
+            dropped.total() == 0,
+            "not everything on the page parses: {dropped:?}\n{text}"
+        );
+        Ok(Self { text, page })
+    }
+
+    /// The page byte for byte.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The page, parsed.
+    pub fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// The sum of all series that `metric` selects; none is no sum.
+    pub fn sum(&self, metric: &Metric) -> Option<f64> {
+        let values: Vec<_> = self
+            .samples()
+            .filter(|sample| metric.matches(sample))
+            .map(|s| s.value())
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Every value that a label has anywhere on the page.
+    pub fn label_values(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all = BTreeMap::<String, Vec<String>>::new();
+        for (name, value) in self.samples().flat_map(|sample| sample.labels()) {
+            let values = all.entry(name.into_owned()).or_default();
+            if !values.iter().any(|known| *known == value) {
+                values.push(value.into_owned());
+            }
+        }
+        all
+    }
+
+    /// The names and labels of every series, without values: what a scrape would add to a database.
+    pub fn series(&self) -> Vec<String> {
+        let mut series: Vec<_> = self.samples().map(|sample| spell(&sample)).collect();
+        series.sort();
+        series
+    }
+
+    fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
+        self.page.families().flat_map(|family| family.samples())
+    }
+}
+
+impl Metric {
+    /// Selects further: the label must have this value.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Says what the selected series must add up to. No series at all adds up to nothing, not to 0.
+    pub fn value(self, value: impl Into<f64>) -> Expected {
+        Expected {
+            metric: self,
+            value: value.into(),
+        }
+    }
+
+    fn matches(&self, sample: &Sample<'_>) -> bool {
+        sample.name() == self.name
+            && self
+                .labels
+                .iter()
+                .all(|(name, value)| sample.label(name).is_some_and(|v| v == *value))
+    }
+}
+
+impl Expected {
+    /// Checks it on one page.
+    ///
+    /// # Errors
+    /// If it does not hold; with every series of the metric.
+    pub fn assert(&self, scrape: &Scrape) -> Result<()> {
+        let sum = scrape.sum(&self.metric);
+        if sum == Some(self.value) {
+            return Ok(());
+        }
+        let mut there = String::new();
+        for sample in scrape
+            .samples()
+            .filter(|sample| sample.name() == self.metric.name)
+        {
+            // Writing to a String cannot fail.
+            writeln!(there, "  {} {}", spell(&sample), sample.value_text()).ok();
+        }
+        bail!("expected {self:?}, found {sum:?} in\n{there}")
+    }
+
+    /// Waits until it holds on the server's page.
+    ///
+    /// # Errors
+    /// If it does not in time; with every series of the metric.
+    pub async fn assert_in(&self, server: &Server) -> Result<()> {
+        let mut last = None;
+        let holds = poll::until("the metric shows", DEADLINE, async || {
+            last = Some(self.assert(&server.scrape().await?));
+            Ok(last.as_ref().is_some_and(Result::is_ok).then_some(()))
+        });
+        let holds = timeout(DEADLINE + DEADLINE, holds).await?;
+        match (holds, last) {
+            (Err(_), Some(Err(difference))) => Err(difference),
+            (result, _) => result.with_context(|| format!("{self:?}")),
+        }
+    }
+}
+
+fn spell(sample: &Sample<'_>) -> String {
+    let mut labels: Vec<_> = sample
+        .labels()
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    labels.sort();
+    format!("{}{{{}}}", sample.name(), labels.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "# HELP pulls_total Pulls.\n# TYPE pulls_total counter\n\
+        pulls_total{by=\"tag\",kind=\"image\"} 2\npulls_total{by=\"digest\",kind=\"image\"} 3\n";
+
+    #[test]
+    fn series_are_selected_by_any_of_their_labels() {
+        let scrape = Scrape::parse(PAGE.to_owned()).unwrap();
+        metric("pulls_total").value(5).assert(&scrape).unwrap();
+        metric("pulls_total")
+            .label("by", "tag")
+            .value(2)
+            .assert(&scrape)
+            .unwrap();
+        metric("pulls_total")
+            .label("by", "tag")
+            .label("kind", "image")
+            .value(2)
+            .assert(&scrape)
+            .unwrap();
+        assert!(
+            metric("pulls_total")
+                .label("by", "name")
+                .value(0)
+                .assert(&scrape)
+                .is_err()
+        );
+        let error = metric("pulls_total")
+            .label("by", "tag")
+            .value(7)
+            .assert(&scrape)
+            .unwrap_err();
+        assert!(error.to_string().contains("by=\"digest\""), "{error}");
+    }
+
+    #[test]
+    fn a_page_with_a_malformed_line_is_refused() {
+        assert!(Scrape::parse(format!("{PAGE}pulls_total{{by=}} 1\n")).is_err());
+    }
+}

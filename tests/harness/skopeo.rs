@@ -1,0 +1,140 @@
+//! skopeo: the client of podman's family, which speaks to registries without a daemon.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{content, tools};
+
+/// skopeo with a signature policy of its own that accepts anything.
+pub struct Skopeo {
+    folder: TempDir,
+}
+
+impl Skopeo {
+    /// Prepares it.
+    ///
+    /// # Errors
+    /// If its policy cannot be written.
+    pub fn new() -> Result<Self> {
+        let folder = TempDir::with_prefix("octoserve-skopeo-")?;
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        std::fs::write(folder.path().join("policy.json"), policy)?;
+        Ok(Self { folder })
+    }
+
+    /// Copies an image from one place to another, in skopeo's spelling of places.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn copy(&self, from: &str, to: &str, extra: &[&str]) -> Result<()> {
+        let verify = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+        self.run(&[&["copy"], &verify[..], extra, &[from, to]].concat())
+            .await?;
+        Ok(())
+    }
+
+    /// What skopeo says of an image.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn inspect(&self, image: &str) -> Result<Value> {
+        let text = self.run(&["inspect", "--tls-verify=false", image]).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The image's manifest, byte for byte.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn manifest(&self, image: &str) -> Result<String> {
+        self.run(&["inspect", "--raw", "--tls-verify=false", image])
+            .await
+    }
+
+    /// Deletes an image: skopeo asks for its digest, then deletes by that.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn delete(&self, image: &str) -> Result<()> {
+        self.run(&["delete", "--tls-verify=false", image]).await?;
+        Ok(())
+    }
+
+    /// Writes an OCI layout with one image, tagged `latest`, that has a layer for each seed, and
+    /// returns its place in skopeo's spelling.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn layout(&self, name: &str, seeds: &[u64]) -> Result<String> {
+        let root = self.folder.path().join(name);
+        std::fs::create_dir_all(root.join("blobs/sha256"))?;
+        let descriptor = |media_type: &str, bytes: &[u8]| -> Result<Value> {
+            let digest = content::digest(bytes);
+            std::fs::write(root.join("blobs").join(digest.replace(':', "/")), bytes)?;
+            Ok(serde_json::json!({
+                "mediaType": media_type, "digest": digest, "size": bytes.len(),
+            }))
+        };
+        let mut layers = Vec::new();
+        let mut digests = Vec::new();
+        for &seed in seeds {
+            let bytes = content::bytes(seed, 64 * 1024);
+            digests.push(content::digest(&bytes));
+            layers.push(descriptor(
+                "application/vnd.oci.image.layer.v1.tar",
+                &bytes,
+            )?);
+        }
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": digests},
+        });
+        let config = config.to_string();
+        let config = descriptor(
+            "application/vnd.oci.image.config.v1+json",
+            config.as_bytes(),
+        )?;
+        let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": layers,
+        });
+        let mut manifest = descriptor(manifest_type, manifest.to_string().as_bytes())?;
+        manifest["annotations"] =
+            serde_json::json!({"org.opencontainers.image.ref.name": "latest"});
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+        std::fs::write(root.join("index.json"), index.to_string())?;
+        std::fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        Ok(format!("oci:{}:latest", root.display()))
+    }
+
+    /// A folder that lives as long as this value, for layouts to copy into.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let policy = self.folder.path().join("policy.json").display().to_string();
+        // Without the machine's registries.d, mirrors and credentials.
+        let own = ["--policy", &policy, "--registries.d", "/nonexistent"];
+        tools::run("skopeo", &[&own[..], arguments].concat()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_layout_is_an_image_to_skopeo() {
+        let skopeo = Skopeo::new().unwrap();
+        let image = skopeo.layout("one", &[1, 2]).unwrap();
+        let seen = skopeo.inspect(&image).await.unwrap();
+        assert_eq!(
+            seen["Layers"][1],
+            content::digest(&content::bytes(2, 65536))
+        );
+    }
+}
