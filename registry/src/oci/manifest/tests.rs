@@ -47,10 +47,10 @@ fn index(entries: &[(&str, &str)]) -> Value {
 
 /// `manifest` with these fields set.
 fn with(mut manifest: Value, fields: Value) -> Value {
-    let object = manifest.as_object_mut().unwrap();
-    for (key, value) in fields.as_object().unwrap() {
-        object.insert(key.clone(), value.clone());
-    }
+    let Value::Object(fields) = fields else {
+        panic!("the fields must be an object");
+    };
+    manifest.as_object_mut().unwrap().extend(fields);
     manifest
 }
 
