@@ -32,7 +32,7 @@ fn route(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for (name, path) in &paths {
         group.bench_function(*name, |bencher| {
-            bencher.iter(|| Route::parse(black_box(path)))
+            bencher.iter(|| Route::parse(black_box(path)));
         });
     }
     group.finish();
