@@ -239,8 +239,11 @@ struct Cells<S, M> {
     set: PhantomData<fn(S)>,
 }
 
+/// Makes the handle for a combination's values.
+type Resolve<M> = dyn Fn(&[&'static str]) -> M + Send + Sync;
+
 struct Shared<M> {
-    resolve: Box<dyn Fn(&[&'static str]) -> M + Send + Sync>,
+    resolve: Box<Resolve<M>>,
     places: Box<[OnceLock<M>]>,
 }
 

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt, Targets, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -136,7 +136,7 @@ where
             },
         );
     let sampler = Sampler::new(config.sample);
-    let sampled = filter_fn(move |event| event.target() != ACCESS || sampler.take());
+    let chosen = dynamic_filter_fn(move |event, _| event.target() != ACCESS || sampler.take());
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let is_text = match config.format {
         LogFormat::Auto => is_terminal,
@@ -153,7 +153,7 @@ where
             .with_span_list(false)
             .boxed()
     };
-    tracing_subscriber::registry().with(layer.with_filter(sampled).with_filter(targets))
+    tracing_subscriber::registry().with(layer.with_filter(targets.and(chosen)))
 }
 
 impl Level {

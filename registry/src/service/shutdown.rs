@@ -20,10 +20,6 @@ pub struct Trigger(watch::Sender<bool>);
 
 impl Shutdown {
     /// A trigger and what it triggers.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "the two halves are made together, like a channel's"
-    )]
     pub fn new() -> (Trigger, Self) {
         let (sender, receiver) = watch::channel(false);
         (Trigger(sender), Self(receiver))

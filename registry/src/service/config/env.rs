@@ -1,6 +1,6 @@
 //! The environment's variables and the keys they set.
 
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 use super::error::ConfigError;
 use super::origin::{Key, Overlay};
@@ -69,7 +69,7 @@ fn find(tree: &Value, name: &str) -> Option<Vec<Key>> {
             return Some(path);
         }
         let rest = rest.strip_prefix('_').filter(|rest| !rest.is_empty())?;
-        let is_open = child.is_null() || child.as_mapping().is_some_and(|map| map.is_empty());
+        let is_open = child.is_null() || child.as_mapping().is_some_and(Mapping::is_empty);
         if is_open {
             // The defaults don't tell what is in an optional section: the rest is one key of it.
             path.push(Key::Name(rest.to_lowercase()));

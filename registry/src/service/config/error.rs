@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, in one line.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -56,12 +57,12 @@ impl ConfigError {
         if let Some(origin) = origin {
             place.push_str(&origin);
             if let Some(line) = line {
-                place.push_str(&format!(":{line}"));
+                let _ = write!(place, ":{line}");
             }
             place.push_str(": ");
         }
         if !key.is_empty() {
-            place.push_str(&format!("{key}: "));
+            let _ = write!(place, "{key}: ");
         }
         Self::Invalid {
             place,

@@ -1,5 +1,6 @@
 //! Where a value was said.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -105,27 +106,48 @@ impl Key {
 
 /// The line of a file that holds a key, counted from 1.
 ///
-/// serde_yaml keeps no positions, but it puts them on errors: so the file is read by somebody who
+/// `serde_yaml` keeps no positions, but it puts them on errors: so the file is read by somebody who
 /// fails on purpose when the key comes.
 fn line_of(text: &str, path: &[Key]) -> Option<usize> {
-    let error = Locate(path)
+    let found = Cell::new(false);
+    let locate = Locate {
+        path,
+        found: &found,
+    };
+    let error = locate
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .err()?;
+    if !found.get() {
+        return None;
+    }
     error.location().map(|location| location.line())
 }
 
-struct Locate<'a>(&'a [Key]);
+struct Locate<'a> {
+    path: &'a [Key],
+    /// Whether the failure was on purpose.
+    found: &'a Cell<bool>,
+}
 
-const FOUND: &str = "found";
+impl<'a> Locate<'a> {
+    fn fail<E: Error>(&self) -> E {
+        self.found.set(true);
+        E::custom("found")
+    }
+
+    fn into(self, path: &'a [Key]) -> Self {
+        Self { path, ..self }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Locate<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.0 {
-            [] => Err(D::Error::custom(FOUND)),
-            [Key::Name(_), ..] => deserializer.deserialize_any(self),
-            [Key::Index(_), ..] => deserializer.deserialize_any(self),
+        if self.path.is_empty() {
+            Err(self.fail())
+        } else {
+            deserializer.deserialize_any(self)
         }
     }
 }
@@ -138,15 +160,13 @@ impl<'de> Visitor<'de> for Locate<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Key::Name(name), rest)) = self.0.split_first() else {
+        let Some((Key::Name(name), rest)) = self.path.split_first() else {
             return Ok(());
         };
-        while let Some(is_it) = map.next_key_seed(LocateKey {
-            name,
-            is_last: rest.is_empty(),
-        })? {
+        let rest = self.into(rest);
+        while let Some(is_it) = map.next_key_seed(LocateKey { name, rest: &rest })? {
             if is_it {
-                map.next_value_seed(Locate(rest))?;
+                map.next_value_seed(Locate { ..rest })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -155,7 +175,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((Key::Index(index), rest)) = self.0.split_first() else {
+        let Some((Key::Index(index), rest)) = self.path.split_first() else {
             return Ok(());
         };
         for _ in 0..*index {
@@ -163,7 +183,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
                 return Ok(());
             }
         }
-        seq.next_element_seed(Locate(rest))?;
+        seq.next_element_seed(self.into(rest))?;
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -172,7 +192,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
 /// Whether a key is the one; fails on the last one of the path.
 struct LocateKey<'a> {
     name: &'a str,
-    is_last: bool,
+    rest: &'a Locate<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for LocateKey<'_> {
@@ -192,10 +212,9 @@ impl Visitor<'_> for LocateKey<'_> {
 
     fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
         let is_it = key == self.name;
-        if is_it && self.is_last {
-            Err(E::custom(FOUND))
-        } else {
-            Ok(is_it)
+        if is_it && self.rest.path.is_empty() {
+            return Err(self.rest.fail());
         }
+        Ok(is_it)
     }
 }

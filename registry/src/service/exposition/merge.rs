@@ -174,7 +174,7 @@ impl Text {
             if sample.flags & HAS_SOURCE == 0 {
                 continue;
             }
-            let labels = sample.labels(&self.text);
+            let labels = sample.labels(&self.content);
             if let Some((name, value)) = Labels::new(labels).find(|(name, _)| *name == "source") {
                 let mut hash = SeriesHash(sample.hash);
                 hash.remove(name, &respell(value));
@@ -216,3 +216,6 @@ fn sorted_labels(sample: &Sample<'_>) -> Vec<(String, String)> {
     labels.sort_unstable();
     labels
 }
+
+#[cfg(test)]
+mod tests;

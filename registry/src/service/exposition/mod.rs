@@ -122,3 +122,6 @@ impl AddAssign for Dropped {
         self.limit += other.limit;
     }
 }
+
+#[cfg(test)]
+mod properties;

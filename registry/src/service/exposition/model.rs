@@ -19,7 +19,7 @@ pub struct Page {
 /// A text, and the samples in it.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
-    pub(super) text: String,
+    pub(super) content: String,
     /// Whether timestamps are seconds, and HELP texts escape quotes.
     pub(super) openmetrics: bool,
     /// Those of one family lie together, in the order of the text.
@@ -97,7 +97,7 @@ impl Span {
 impl FamilyData {
     pub(super) fn name<'t>(&self, texts: &'t [Text]) -> &'t str {
         let (text, name) = self.name;
-        name.of(&texts[text as usize].text)
+        name.of(&texts[text as usize].content)
     }
 }
 
@@ -156,7 +156,7 @@ impl Page {
 
     /// About how long the page is when it is written.
     pub(super) fn size_hint(&self) -> usize {
-        let texts: usize = self.texts.iter().map(|text| text.text.len()).sum();
+        let texts: usize = self.texts.iter().map(|text| text.content.len()).sum();
         let parts = self.families.iter().flat_map(|family| &family.parts);
         let added = parts.map(|part| {
             part.samples.len() * part.source.as_ref().map_or(0, |source| source.len() + 12)
@@ -203,7 +203,7 @@ impl<'a> Family<'a> {
         let (text, help) = self.data.help?;
         let text = &self.page.texts[text as usize];
         Some(Help {
-            raw: help.of(&text.text),
+            raw: help.of(&text.content),
             openmetrics: text.openmetrics,
         })
     }
@@ -220,7 +220,7 @@ pub struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// The name: the family's, or that with a suffix.
     pub fn name(&self) -> &'a str {
-        self.data.name(&self.text.text)
+        self.data.name(&self.text.content)
     }
 
     /// The labels with their values unescaped, in the order in which they are written.
@@ -251,7 +251,7 @@ impl<'a> Sample<'a> {
 
     /// The value as it was spelt.
     pub fn value_text(&self) -> &'a str {
-        self.data.value(&self.text.text)
+        self.data.value(&self.text.content)
     }
 
     /// The timestamp in milliseconds since 1970, if the sample has one.
@@ -269,7 +269,7 @@ impl<'a> Sample<'a> {
         if self.data.flags & TIMESTAMP == 0 {
             return None;
         }
-        let rest = self.text.text.get(self.data.value_end()..)?;
+        let rest = self.text.content.get(self.data.value_end()..)?;
         rest.trim_start_matches([' ', '\t'])
             .split([' ', '\t', '\r', '\n'])
             .next()
@@ -277,7 +277,7 @@ impl<'a> Sample<'a> {
 
     /// The labels as the text spells them, without what merging adds.
     pub(super) fn raw_labels(&self) -> &'a str {
-        self.data.labels(&self.text.text)
+        self.data.labels(&self.text.content)
     }
 
     /// What a label `source` of the text itself is called beside the `source` that is added.

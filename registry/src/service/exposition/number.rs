@@ -13,17 +13,18 @@ pub(super) fn is_value(raw: &str) -> bool {
     }
 }
 
+/// Up to here every whole number is a float of its own.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// OpenMetrics' timestamp in the text format's unit; none if it is no finite number of a size
 /// that fits.
 pub(super) fn seconds_to_ms(raw: &str) -> Option<i64> {
     let ms = (raw.parse::<f64>().ok()? * 1000.0).round();
-    // Up to here every whole number has its own float, so nothing is cut off by the conversion.
-    const MAX: f64 = 9_007_199_254_740_992.0;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "whole, and within the range just checked"
     )]
-    (ms.abs() <= MAX).then_some(ms as i64)
+    (ms.abs() <= EXACT).then_some(ms as i64)
 }
 
 /// Appends the text format's timestamp as OpenMetrics' seconds, exactly.
@@ -31,7 +32,7 @@ pub(super) fn push_ms_as_seconds(ms: i64, out: &mut String) {
     let sign = if ms < 0 { "-" } else { "" };
     let ms = ms.unsigned_abs();
     let _ = write!(out, "{sign}{}", ms / 1000);
-    if ms % 1000 != 0 {
+    if !ms.is_multiple_of(1000) {
         let _ = write!(out, ".{:03}", ms % 1000);
     }
 }
@@ -62,12 +63,12 @@ pub(super) fn push_bound(bound: f64, out: &mut String) {
     let scientific = format!("{bound:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if !(-4..6).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        let _ = write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs());
+    let _ = if (-4..6).contains(&exponent) {
+        write!(out, "{bound:?}")
     } else {
-        let _ = write!(out, "{bound:?}");
-    }
+        let sign = if exponent < 0 { '-' } else { '+' };
+        write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs())
+    };
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
             1_048_576.0,
             1e21,
         ];
-        let spelt = [
+        let expected = [
             "0.0",
             "0.0001",
             "1e-05",
@@ -118,7 +119,7 @@ mod tests {
             "1.048576e+06",
             "1e+21",
         ];
-        assert_eq!(bounds.map(spell), spelt);
+        assert_eq!(bounds.map(spell), expected);
         assert_eq!(spell(f64::INFINITY), "+Inf");
     }
 

@@ -45,7 +45,7 @@ impl Page {
         (
             Self {
                 texts: vec![Text {
-                    text,
+                    content: text,
                     openmetrics,
                     samples,
                 }],
@@ -127,9 +127,8 @@ impl<'t> Reader<'t> {
         match line.as_bytes().get(blank) {
             None => {}
             Some(b'#') => {
-                if self.metadata(&line[blank + 1..]).is_none() {
-                    self.dropped.malformed += 1;
-                }
+                let is_fine = self.metadata(&line[blank + 1..]).is_some();
+                self.dropped.malformed += u64::from(!is_fine);
             }
             Some(_) => self.sample(start + blank, start + line.len()),
         }
@@ -232,3 +231,6 @@ impl Groups {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests;

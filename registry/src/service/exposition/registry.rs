@@ -290,7 +290,7 @@ fn push_family(family: &MetricFamily, out: &mut String) {
                 push_sample(name, metric, None, metric.get_counter().get_value(), out);
             }
             MetricType::GAUGE => {
-                push_sample(name, metric, None, metric.get_gauge().get_value(), out)
+                push_sample(name, metric, None, metric.get_gauge().get_value(), out);
             }
             MetricType::HISTOGRAM => push_histogram(name, metric, out),
             // Nothing of ours makes these.
@@ -342,3 +342,6 @@ fn push_sample(name: &str, metric: &Metric, bound: Option<f64>, value: f64, out:
     push_value(value, out);
     out.push('\n');
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ impl Declared {
 }
 
 /// A name that the page mentions, with its metadata.
-pub(super) struct Name<'t> {
+pub(super) struct Mention<'t> {
     pub(super) name: &'t str,
     pub(super) help: Option<&'t str>,
     pub(super) declared: Option<Declared>,
@@ -42,7 +42,7 @@ pub(super) struct Name<'t> {
 #[derive(Default)]
 pub(super) struct Names<'t> {
     ids: HashMap<&'t str, u32>,
-    pub(super) all: Vec<Name<'t>>,
+    pub(super) all: Vec<Mention<'t>>,
     last: u32,
 }
 
@@ -57,7 +57,7 @@ impl<'t> Names<'t> {
         }
         let all = &mut self.all;
         self.last = *self.ids.entry(name).or_insert_with(|| {
-            all.push(Name {
+            all.push(Mention {
                 name,
                 help: None,
                 declared: None,
@@ -164,7 +164,7 @@ impl<'t> Resolver<'t> {
         let own = &self.names.all[name as usize];
         // Where two families could own the name, the one whose block it stands in does.
         if let Some(block) = block
-            && let Name {
+            && let Mention {
                 name: base,
                 declared: Some(Declared::Kind(kind)),
                 ..
@@ -191,7 +191,7 @@ impl<'t> Resolver<'t> {
     }
 
     /// What a family of that name would be: as declared, or as the name it is derived from says.
-    fn meaning(&self, name: &Name<'t>) -> Meaning<'t> {
+    fn meaning(&self, name: &Mention<'t>) -> Meaning<'t> {
         if let Some(Declared::Kind(kind)) = name.declared {
             return Meaning {
                 kind,
@@ -234,7 +234,7 @@ impl<'t> Resolver<'t> {
 
     /// Whether the family is worth printing without a sample. In OpenMetrics the name of a
     /// counter's block is not the one its samples would have.
-    fn prints_empty(&self, name: &Name<'_>) -> bool {
+    fn prints_empty(&self, name: &Mention<'_>) -> bool {
         match name.declared {
             Some(Declared::Kind(Kind::Counter)) => !self.openmetrics,
             Some(Declared::Kind(_)) => true,

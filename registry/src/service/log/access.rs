@@ -66,6 +66,8 @@ pub(super) struct Sampler {
 }
 
 const WHOLE: f64 = 4_294_967_296.0;
+/// Where the sum starts, far from a whole number, so that rounding does not show.
+const HALF: u64 = 1 << 31;
 
 impl Sampler {
     pub(super) fn new(part: f64) -> Self {
@@ -77,7 +79,7 @@ impl Sampler {
         let part = (part.clamp(0.0, 1.0) * WHOLE).round() as u64;
         Self {
             part,
-            seen: AtomicU64::new(0),
+            seen: AtomicU64::new(HALF),
         }
     }
 

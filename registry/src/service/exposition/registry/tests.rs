@@ -1,0 +1,153 @@
+//! What a registry declares and gathers.
+
+use super::*;
+use crate::service::exposition::{Dropped, Format};
+
+crate::labels! {
+    /// Test label.
+    enum Colour { Red = "red", Blue = "blue" }
+    /// Test label.
+    enum Size { Small = "small", Large = "large" }
+}
+
+fn text(registry: &Registry) -> String {
+    let mut out = String::new();
+    registry.gather().write_text(&mut out);
+    out
+}
+
+#[test]
+fn families_print_help_and_type_before_anything_is_recorded() {
+    let registry = Registry::new("test_");
+    let _ = registry.counters::<Colour>("b_total", "Moves \\ when.", &["colour"]);
+    let _ = registry.gauge("a", "Now.");
+    let _ = registry.histograms::<()>("c_seconds", "Ends.", &[], &[1.0]);
+    assert_eq!(
+        text(&registry),
+        "# HELP test_a Now.\n# TYPE test_a gauge\n\
+         # HELP test_b_total Moves \\\\ when.\n# TYPE test_b_total counter\n\
+         # HELP test_c_seconds Ends.\n# TYPE test_c_seconds histogram\n"
+    );
+}
+
+#[test]
+fn only_touched_cells_print() {
+    let registry = Registry::new("");
+    let pairs = registry.counters::<(Colour, Size)>("x_total", "X.", &["colour", "size"]);
+    pairs.inc((Colour::Blue, Size::Large));
+    pairs.add((Colour::Blue, Size::Large), 2);
+    pairs.touch((Colour::Red, Size::Small));
+    let gauges = registry.gauges::<Colour>("y", "Y.", &["colour"]);
+    gauges.set(Colour::Red, 2.5);
+    gauges.add(Colour::Red, 1.0);
+    gauges.sub(Colour::Red, 3.0);
+    let _ = registry.counter("z_total", "Z.");
+    assert_eq!(
+        text(&registry),
+        "# HELP x_total X.\n# TYPE x_total counter\n\
+         x_total{colour=\"blue\",size=\"large\"} 3\nx_total{colour=\"red\",size=\"small\"} 0\n\
+         # HELP y Y.\n# TYPE y gauge\ny{colour=\"red\"} 0.5\n\
+         # HELP z_total Z.\n# TYPE z_total counter\nz_total 0\n"
+    );
+}
+
+#[test]
+fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
+    let registry = Registry::new("");
+    let sizes = registry.histograms::<Colour>("x", "X.", &["colour"], &[0.5, 1.0, 1_048_576.0]);
+    for value in [0.25, 0.5, 0.75, 2e6] {
+        sizes.observe(Colour::Red, value);
+    }
+    let samples = "x_bucket{colour=\"red\",le=\"0.5\"} 2\nx_bucket{colour=\"red\",le=\"1.0\"} 3\n\
+        x_bucket{colour=\"red\",le=\"1.048576e+06\"} 3\nx_bucket{colour=\"red\",le=\"+Inf\"} 4\n\
+        x_sum{colour=\"red\"} 2000001.5\nx_count{colour=\"red\"} 4\n";
+    for format in [Format::Text, Format::OpenMetrics] {
+        let mut out = String::new();
+        format.write(&registry.gather(), &mut out);
+        assert!(out.contains(samples), "{out}");
+    }
+}
+
+#[test]
+fn dynamic_label_values_are_escaped_and_can_be_removed() {
+    let registry = Registry::new("");
+    let vec = registry.counter_vec("x_total", "X.", &["repository"]);
+    vec.with_label_values(&["a\"b\\\n"]).inc();
+    let page = registry.gather();
+    let sample = page.family("x_total").unwrap().samples().next().unwrap();
+    assert_eq!(sample.label("repository").unwrap(), "a\"b\\\n");
+    vec.remove_label_values(&["a\"b\\\n"]).unwrap();
+    assert_eq!(registry.gather().sample_count(), 0);
+}
+
+#[test]
+fn the_process_and_the_build_are_told() {
+    let registry = Registry::new("test_");
+    registry.process();
+    registry.build_info("1.2.3", "abc", "1.95.0");
+    let page = registry.gather();
+    let cpu = page.family("process_cpu_seconds_total").unwrap();
+    assert_eq!((cpu.kind(), cpu.samples().count()), (Kind::Counter, 1));
+    let memory = page.family("process_resident_memory_bytes").unwrap();
+    assert!(memory.samples().next().unwrap().value() > 0.0);
+    let build = page
+        .family("test_build_info")
+        .unwrap()
+        .samples()
+        .next()
+        .unwrap();
+    assert_eq!(
+        (build.label("version").unwrap().as_ref(), build.value()),
+        ("1.2.3", 1.0)
+    );
+    for described in registry.families() {
+        let family = page.family(&described.name).unwrap();
+        assert_eq!(family.kind(), described.kind, "{}", described.name);
+    }
+}
+
+#[test]
+fn hooks_run_before_every_gathering() {
+    let registry = Registry::new("");
+    let gauge = registry.gauge("x", "X.");
+    registry.before_gather(move || gauge.add((), 1.0));
+    registry.gather();
+    assert!(text(&registry).ends_with("x 2\n"));
+}
+
+#[test]
+fn a_name_declared_twice_is_told_and_the_first_one_prints() {
+    let registry = Registry::new("");
+    let first = registry.counter("x_total", "X.");
+    let second = registry.gauge("x_total", "Other.");
+    first.inc(());
+    second.set((), 5.0);
+    assert_eq!(registry.duplicates(), ["x_total"]);
+    assert_eq!(
+        text(&registry),
+        "# HELP x_total X.\n# TYPE x_total counter\nx_total 1\n"
+    );
+}
+
+#[test]
+fn what_is_declared_tells_how_much_it_can_print() {
+    let registry = Registry::new("p_");
+    let _ = registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[1.0, 2.0]);
+    let _ = registry.gauge_vec("y", "Y.", &["repository"]);
+    let families = registry.families();
+    assert_eq!(families[0].labels, ["colour", "size"]);
+    assert_eq!(families[0].max_series, Some(4 * 5));
+    assert_eq!(families[1].max_series, None);
+}
+
+#[test]
+fn a_gathered_page_is_read_without_a_loss() {
+    let registry = Registry::new("");
+    registry.process();
+    let histogram = registry.histogram("x_seconds", "X.", &[0.001, 900.0]);
+    histogram.observe((), 1e-7);
+    histogram.observe((), 1e12);
+    let (page, dropped) = Page::parse(text(&registry), &Limits::default());
+    assert_eq!(dropped, Dropped::default());
+    assert_eq!(page.families().len(), registry.families().len());
+}

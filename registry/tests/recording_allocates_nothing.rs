@@ -1,0 +1,79 @@
+//! Recording allocates nothing once a cell was touched: counted by the allocator itself, in a
+//! process of its own.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+
+use registry::service::cells::{Label, LabelSet};
+use registry::service::exposition::Registry;
+use registry::service::shutdown::Drain;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "there is no other way to count allocations")]
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+registry::labels! {
+    /// A label.
+    enum Endpoint { Blob = "blob", Manifest = "manifest" }
+    /// Another one.
+    enum Method { Get = "GET", Put = "PUT" }
+}
+
+fn allocations(work: impl Fn()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn a_touched_cell_records_without_an_allocation() {
+    let registry = Registry::new("test_");
+    let labels = ["endpoint", "method"];
+    let counters = registry.counters::<(Endpoint, Method)>("a_total", "A.", &labels);
+    let gauges = registry.gauges::<Endpoint>("b", "B.", &labels[..1]);
+    let histograms =
+        registry.histograms::<(Endpoint, Method)>("c_seconds", "C.", &labels, &[0.1, 1.0, 10.0]);
+    let total = registry.counter("d_total", "D.");
+    let drain = Drain::default();
+    let record = || {
+        for &endpoint in Endpoint::ALL {
+            for &method in Method::ALL {
+                counters.inc((endpoint, method));
+                counters.add((endpoint, method), 1000);
+                histograms.observe((endpoint, method), 0.25);
+            }
+            gauges.add(endpoint, 1.0);
+            gauges.sub(endpoint, 1.0);
+        }
+        total.inc(());
+        drop(black_box(drain.guard()));
+    };
+    assert!(
+        allocations(record) > 0,
+        "the first touch resolves the cells"
+    );
+    assert_eq!(allocations(|| (0..1000).for_each(|_| record())), 0);
+    assert_eq!(<(Endpoint, Method)>::COUNT, 4);
+    assert_eq!(counters.value((Endpoint::Blob, Method::Put)), 1001 * 1001);
+}
