@@ -1,5 +1,8 @@
 //! Metrics around any store.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;

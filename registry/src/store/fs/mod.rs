@@ -45,7 +45,7 @@ pub use layout::{Pool, Shard};
 pub use reader::BlobReader;
 pub use session::UploadTotals;
 pub use start::StartError;
-pub use survey::{Space, Walk};
+pub use survey::{Space, Uploads, Walk};
 
 use self::layout::Layout;
 use self::session::{Session, Sessions};
@@ -78,7 +78,7 @@ struct Inner {
     layout: Layout,
     durability: Durability,
     turns: Turns,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     changes: Arc<dyn Changes>,
     /// Held while folders are made or removed, so that none goes while another is made in it.
     folders: Mutex<()>,
@@ -97,7 +97,7 @@ impl FsStore {
         let layout = Layout::new(root.to_owned());
         let lock = start::take(&layout)?;
         start::remove_leftovers(&layout)?;
-        let sessions = Sessions::restore(&layout)?;
+        let sessions = Arc::new(Sessions::restore(&layout)?);
         let inner = Inner {
             layout,
             durability,

@@ -3,14 +3,16 @@
 //! What is counted is told under the same lock as changes of it are
 //! ([`Changes`](super::Changes)), so that a count and the changes around it add up.
 
+use std::fmt;
 use std::fs::{self, ReadDir};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{allocated, allocated_at, each_entry, if_there};
 use super::layout::{Pool, RESERVED, Shard, digest_of};
-use super::session::UploadTotals;
+use super::session::{Sessions, UploadTotals};
 use super::turn::settled;
 use super::{FsStore, Inner, blob, manifest};
 use crate::oci::{Digest, Name};
@@ -25,6 +27,23 @@ pub struct Space {
     pub available: u64,
     /// How many files may still be made.
     pub files_free: u64,
+}
+
+/// The open upload sessions of a store, for whoever must not keep the store itself open.
+#[derive(Clone)]
+pub struct Uploads(Arc<Sessions>);
+
+impl Uploads {
+    /// All of them at this moment, summed up; from memory.
+    pub fn totals(&self) -> UploadTotals {
+        self.0.totals()
+    }
+}
+
+impl fmt::Debug for Uploads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Uploads").field(&self.totals()).finish()
+    }
 }
 
 impl FsStore {
@@ -68,8 +87,9 @@ impl FsStore {
         }
     }
 
-    /// What the folders take that are not below `repositories`, in bytes.
-    pub fn content_folders(&self) -> i64 {
+    /// What is there besides repositories, content and uploads takes: the folders of content, and
+    /// the lock; in bytes.
+    pub fn fixed_allocated(&self) -> i64 {
         let layout = &self.inner.layout;
         let shards = Shard::all().map(|shard| layout.shard(shard));
         let mut tops = Vec::new();
@@ -79,8 +99,8 @@ impl FsStore {
         }
         tops.extend([
             layout.root().to_owned(),
+            layout.lock(),
             layout.temporaries(),
-            layout.uploads(),
         ]);
         tops.sort_unstable();
         tops.dedup();
@@ -88,13 +108,13 @@ impl FsStore {
     }
 
     /// The open upload sessions, from the table in memory.
-    pub fn uploads(&self) -> UploadTotals {
-        self.inner.sessions.totals()
+    pub fn uploads(&self) -> Uploads {
+        Uploads(Arc::clone(&self.inner.sessions))
     }
 
     /// What the open upload sessions take on disk, in bytes.
     pub fn uploads_allocated(&self) -> Result<i64> {
-        let mut total = 0;
+        let mut total = allocated_at(&self.inner.layout.uploads());
         each_entry(&self.inner.layout.uploads(), |session| {
             let folder = session.path();
             total += allocated_at(&folder);

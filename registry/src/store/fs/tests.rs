@@ -174,7 +174,13 @@ async fn an_upload_goes_on_after_a_restart() {
             store.upload_stat(&name, &upload.id).await.unwrap().offset,
             3
         );
-        assert_eq!((store.uploads().sessions, store.uploads().bytes), (1, 3));
+        assert_eq!(
+            (
+                store.uploads().totals().sessions,
+                store.uploads().totals().bytes
+            ),
+            (1, 3)
+        );
         store
             .upload_append(&name, &upload.id, 3, bytes("def"))
             .await
@@ -187,7 +193,7 @@ async fn an_upload_goes_on_after_a_restart() {
             .await
             .unwrap();
         assert_eq!(store.blob_stat(&name, &digest).await.unwrap(), 6);
-        assert_eq!(store.uploads().sessions, 0);
+        assert_eq!(store.uploads().totals().sessions, 0);
     }
 }
 
@@ -272,7 +278,7 @@ fn what_an_interrupted_run_left_is_removed_at_start() {
     }
     fs::create_dir(at("uploads").join("4".repeat(32))).unwrap();
     let store = open(folder.path());
-    assert_eq!(store.uploads().sessions, 0);
+    assert_eq!(store.uploads().totals().sessions, 0);
     assert_eq!(tree(folder.path()), ["lock".to_owned()].into());
 }
 

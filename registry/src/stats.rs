@@ -1,0 +1,182 @@
+//! The statistics collector: what the store holds, kept up to date in the background.
+//!
+//! The store tells the [`Ledger`] every change as it happens. A [`Collector`] counts everything at
+//! the start, and again rarely, for what came about behind the store's back. A scrape only reads:
+//! sums, the largest repositories from an index, and the table of upload sessions.
+//!
+//! Deliberately not here: removing anything, and any walk in a request's or a scrape's path.
+
+mod ledger;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+pub use ledger::{Ledger, Totals};
+
+use crate::metrics::stats::Stats;
+use crate::oci::Kind;
+use crate::service::exposition::Registry;
+use crate::store::StoreError;
+use crate::store::fs::{FsStore, Space, Uploads};
+
+/// How often the figures of the file system are read.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// The repositories that are shown by name.
+const SHOWN: usize = 200;
+
+/// Keeps the statistics of one store.
+#[derive(Debug)]
+pub struct Collector {
+    store: FsStore,
+    ledger: Arc<Ledger>,
+    stats: Arc<Stats>,
+    uploads_allocated: Arc<AtomicI64>,
+    every: Duration,
+}
+
+impl Collector {
+    /// How often everything is counted again, unless the caller knows better.
+    pub const EVERY: Duration = Duration::from_hours(6);
+
+    /// A collector for a store that was opened with `ledger` as its listener; its families are
+    /// declared on `registry`.
+    pub fn new(store: FsStore, ledger: Arc<Ledger>, registry: &Registry, every: Duration) -> Self {
+        let stats = Arc::new(Stats::register(registry));
+        let uploads_allocated = Arc::new(AtomicI64::new(0));
+        // The page may live longer than the store: it must not keep the folder locked.
+        let page = Page {
+            ledger: Arc::clone(&ledger),
+            uploads: store.uploads(),
+            stats: Arc::clone(&stats),
+            uploads_allocated: Arc::clone(&uploads_allocated),
+        };
+        registry.before_gather(move || page.refresh());
+        Self {
+            store,
+            ledger,
+            stats,
+            uploads_allocated,
+            every,
+        }
+    }
+
+    /// Counts and keeps counting until the future is dropped.
+    pub async fn run(self) {
+        let refresh = async {
+            let mut ticks = interval(REFRESH);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.refresh().await;
+            }
+        };
+        let count = async {
+            let mut ticks = interval(self.every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.count().await;
+            }
+        };
+        tokio::join!(refresh, count);
+    }
+
+    /// Counts everything once.
+    pub async fn count(&self) {
+        let began = Instant::now();
+        let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&self.ledger)).await;
+        self.stats.duration.set((), began.elapsed().as_secs_f64());
+        if failures.is_empty() {
+            self.stats.last_success.set((), seconds_since_epoch());
+        }
+        for failure in failures {
+            self.failed(&failure);
+        }
+    }
+
+    /// Reads the figures of the file system once.
+    pub async fn refresh(&self) {
+        let store = self.store.clone();
+        let read = spawn_blocking(move || (store.space(), store.uploads_allocated()));
+        // It fails only when the program ends.
+        let Ok((space, allocated)) = read.await else {
+            return;
+        };
+        match space {
+            Ok(Space {
+                size,
+                available,
+                files_free,
+            }) => {
+                self.stats.filesystem_size.set((), size as f64);
+                self.stats.filesystem_available.set((), available as f64);
+                self.stats.filesystem_files_free.set((), files_free as f64);
+            }
+            Err(failure) => self.failed(&failure),
+        }
+        match allocated {
+            Ok(allocated) => self.uploads_allocated.store(allocated, Ordering::Relaxed),
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    fn failed(&self, failure: &StoreError) {
+        self.stats.errors.inc(());
+        let error = failure as &dyn std::error::Error;
+        tracing::warn!(error, "the statistics miss something");
+    }
+}
+
+/// Brings the gauges up to date for a scrape.
+struct Page {
+    ledger: Arc<Ledger>,
+    uploads: Uploads,
+    stats: Arc<Stats>,
+    uploads_allocated: Arc<AtomicI64>,
+}
+
+impl Page {
+    fn refresh(&self) {
+        let stats = &self.stats;
+        let uploads = self.uploads.totals();
+        let age = uploads
+            .oldest
+            .and_then(|oldest| oldest.elapsed().ok())
+            .unwrap_or_default();
+        stats.upload_sessions.set((), uploads.sessions as f64);
+        stats.upload_bytes.set((), uploads.bytes as f64);
+        stats.upload_oldest_age.set((), age.as_secs_f64());
+        let Some(totals) = self.ledger.totals() else {
+            return;
+        };
+        stats.repositories.set((), totals.repositories as f64);
+        stats.tags.set((), totals.tags as f64);
+        stats.blobs.set((), totals.blobs as f64);
+        for (kind, count) in Kind::ALL.into_iter().zip(totals.manifests) {
+            stats.manifests.set(kind, count as f64);
+        }
+        let uploads = self.uploads_allocated.load(Ordering::Relaxed);
+        stats
+            .disk_usage
+            .set((), (totals.allocated + uploads) as f64);
+        self.ledger.largest(SHOWN, |largest, other| {
+            let largest = largest.iter().map(|&(name, bytes)| (name, bytes as f64));
+            stats.show_stored(largest, other as f64);
+        });
+    }
+}
+
+fn seconds_since_epoch() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}

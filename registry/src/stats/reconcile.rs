@@ -1,0 +1,110 @@
+//! A full count of the store, in small pieces.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::Ledger;
+use crate::oci::Name;
+use crate::store::fs::{FsStore, Shard, Walk};
+use crate::store::{Result, StoreError};
+
+/// How long it works before it pauses for as long: half of one thread and one disk queue at most.
+const SLICE: Duration = Duration::from_millis(20);
+
+/// What went wrong in a full count; what could not be counted keeps its old figures.
+pub(super) type Failures = Vec<StoreError>;
+
+/// Counts everything and puts it into the ledger, step by step.
+struct Count {
+    store: FsStore,
+    ledger: Arc<Ledger>,
+    shards: Vec<Shard>,
+    walk: Walk,
+    stage: Stage,
+    failures: Failures,
+}
+
+enum Stage {
+    Content,
+    Repositories,
+    /// Those the ledger knows and the walk did not meet.
+    Missed(Vec<Name>),
+    Done,
+}
+
+/// Counts everything.
+pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
+    ledger.begin();
+    let mut count = Count {
+        shards: Shard::all().collect(),
+        walk: store.walk(),
+        stage: Stage::Content,
+        failures: Vec::new(),
+        store,
+        ledger,
+    };
+    loop {
+        let sliced = spawn_blocking(move || {
+            let began = Instant::now();
+            while began.elapsed() < SLICE && !matches!(count.stage, Stage::Done) {
+                count.step();
+            }
+            (count, began.elapsed())
+        });
+        // Neither a panic nor the end of the program leaves anything to count with.
+        let Ok((returned, worked)) = sliced.await else {
+            return vec![StoreError::Interrupted];
+        };
+        count = returned;
+        if matches!(count.stage, Stage::Done) {
+            return count.failures;
+        }
+        sleep(worked).await;
+    }
+}
+
+impl Count {
+    fn step(&mut self) {
+        match &mut self.stage {
+            Stage::Content => match self.shards.pop() {
+                Some(shard) => {
+                    let tell = |counts| self.ledger.counted_shard(shard, counts);
+                    let counted = self.store.survey_shard(shard, tell);
+                    self.note(counted);
+                }
+                None => self.stage = Stage::Repositories,
+            },
+            Stage::Repositories => match self.walk.next() {
+                Some(Ok(name)) => self.count(&name),
+                Some(Err(e)) => self.failures.push(e),
+                None => self.stage = Stage::Missed(self.ledger.not_counted()),
+            },
+            Stage::Missed(names) => {
+                if let Some(name) = names.pop() {
+                    self.count(&name);
+                } else {
+                    self.ledger
+                        .end(self.walk.folders() + self.store.fixed_allocated());
+                    self.stage = Stage::Done;
+                }
+            }
+            Stage::Done => {}
+        }
+    }
+
+    fn count(&mut self, name: &Name) {
+        let tell = |counts| self.ledger.counted_repository(name, counts);
+        let counted = self.store.survey_repository(name, tell);
+        if counted.is_err() {
+            self.ledger.met_repository(name);
+        }
+        self.note(counted);
+    }
+
+    fn note(&mut self, counted: Result<()>) {
+        self.failures.extend(counted.err());
+    }
+}

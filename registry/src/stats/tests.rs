@@ -1,0 +1,364 @@
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+
+use super::*;
+use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
+use crate::store::fs::Durability;
+use crate::store::{NewManifest, Store};
+
+struct Fixture {
+    folder: TempDir,
+    store: FsStore,
+    ledger: Arc<Ledger>,
+    collector: Collector,
+    registry: Registry,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let changes = Arc::clone(&ledger);
+    let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
+    let registry = Registry::new("octoserve_");
+    let counted = Arc::clone(&ledger);
+    let collector = Collector::new(store.clone(), counted, &registry, Collector::EVERY);
+    Fixture {
+        folder,
+        store,
+        ledger,
+        collector,
+        registry,
+    }
+}
+
+impl Fixture {
+    /// What a collector that has seen nothing of the past counts in the folder.
+    async fn recount(&self) -> Ledger {
+        let fresh = Arc::new(Ledger::default());
+        let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&fresh)).await;
+        assert!(failures.is_empty(), "{failures:?}");
+        Arc::into_inner(fresh).unwrap()
+    }
+
+    async fn assert_right(&self) {
+        let fresh = self.recount().await;
+        let told = self.ledger.totals().unwrap();
+        let counted = fresh.totals().unwrap();
+        // A folder that has grown is seen only by a full count.
+        assert_eq!(
+            Totals {
+                allocated: 0,
+                ..told
+            },
+            Totals {
+                allocated: 0,
+                ..counted
+            }
+        );
+        assert_eq!(largest(&self.ledger), largest(&fresh));
+    }
+
+    fn page(&self) -> String {
+        let mut page = String::new();
+        self.registry.gather().write_text(&mut page);
+        page
+    }
+}
+
+fn largest(ledger: &Ledger) -> (Vec<(String, i64)>, i64) {
+    let mut told = (Vec::new(), 0);
+    ledger.largest(200, |largest, other| {
+        told.0 = largest
+            .iter()
+            .map(|&(name, size)| (name.to_owned(), size))
+            .collect();
+        told.1 = other;
+    });
+    told
+}
+
+fn name(n: u32) -> Name {
+    Name::parse(["a", "a/b", "a-b", "team/app/web", "team"][n as usize % 5]).unwrap()
+}
+
+async fn push_blob(store: &FsStore, name: &Name, n: u32) -> Digest {
+    let bytes = Bytes::from(vec![u8::try_from(n % 7).unwrap(); 1000 * (n as usize % 7)]);
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let upload = store.upload_create(name, Algorithm::Sha256).await.unwrap();
+    let body = stream::iter([Ok(bytes)]);
+    store
+        .upload_append(name, &upload.id, 0, body)
+        .await
+        .unwrap();
+    store
+        .upload_commit(name, &upload.id, &digest)
+        .await
+        .unwrap();
+    digest
+}
+
+fn manifest(n: u32) -> NewManifest {
+    let text = format!("{{\"n\":{}}}", n % 10);
+    let digest = Digest::of(Algorithm::Sha256, text.as_bytes());
+    let media_type = match n % 3 {
+        0 => MediaType::OCI_MANIFEST,
+        _ => MediaType::OCI_INDEX,
+    };
+    let descriptor = Descriptor::new(media_type.clone(), digest.clone(), text.len() as u64);
+    let subject = n
+        .is_multiple_of(4)
+        .then(|| (Digest::of(Algorithm::Sha256, b"s"), descriptor));
+    NewManifest {
+        digest,
+        media_type,
+        bytes: text.into(),
+        kind: Kind::ALL[n as usize % Kind::ALL.len()],
+        blobs: vec![],
+        children: vec![],
+        subject,
+    }
+}
+
+/// One random operation, which may well be refused.
+async fn operate(store: &FsStore, (operation, a, b): (u32, u32, u32)) {
+    let (repository, other) = (name(a), name(b));
+    let tag = Tag::parse(["1", "2", "latest"][b as usize % 3]).unwrap();
+    let blob = Digest::of(
+        Algorithm::Sha256,
+        &vec![u8::try_from(b % 7).unwrap(); 1000 * (b as usize % 7)],
+    );
+    match operation {
+        0 | 1 => drop(push_blob(store, &repository, b).await),
+        2 => drop(store.blob_mount(&repository, Some(&other), &blob).await),
+        3 => drop(store.blob_mount(&repository, None, &blob).await),
+        4 => drop(store.blob_delete(&repository, &blob).await),
+        5 | 6 => drop(store.manifest_write(&repository, manifest(b), &[tag]).await),
+        7 => drop(
+            store
+                .manifest_delete(&repository, &manifest(b).digest)
+                .await,
+        ),
+        8 => drop(
+            store
+                .tag_write(&repository, &tag, &manifest(b).digest)
+                .await,
+        ),
+        _ => drop(store.tag_delete(&repository, &tag).await),
+    }
+}
+
+fn operations(seed: u64) -> impl Iterator<Item = (u32, u32, u32)> {
+    let mut random = StdRng::seed_from_u64(seed);
+    std::iter::repeat_with(move || {
+        (
+            random.random_range(0..10),
+            random.random_range(0..5),
+            random.random_range(0..100),
+        )
+    })
+}
+
+#[tokio::test]
+async fn the_figures_are_those_of_a_walk_after_random_operations() {
+    let fixture = fixture();
+    fixture.collector.count().await;
+    for seed in 0..10 {
+        for operation in operations(seed).take(60) {
+            operate(&fixture.store, operation).await;
+        }
+        fixture.assert_right().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_count_in_the_middle_of_changes_is_right() {
+    let fixture = fixture();
+    let workers: Vec<_> = (0..4)
+        .map(|seed| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move {
+                for operation in operations(seed).take(400) {
+                    operate(&store, operation).await;
+                }
+            })
+        })
+        .collect();
+    while !workers.iter().all(tokio::task::JoinHandle::is_finished) {
+        fixture.collector.count().await;
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    fixture.assert_right().await;
+}
+
+#[tokio::test]
+async fn what_was_there_before_the_start_is_counted() {
+    let fixture = fixture();
+    for operation in operations(1).take(200) {
+        operate(&fixture.store, operation).await;
+    }
+    assert!(
+        !fixture.page().contains("\noctoserve_repositories "),
+        "not counted yet"
+    );
+    fixture.collector.count().await;
+    fixture.assert_right().await;
+    assert!(fixture.page().contains("\noctoserve_repositories "));
+}
+
+#[tokio::test]
+async fn what_is_removed_by_hand_is_gone_after_a_full_count() {
+    let fixture = fixture();
+    fixture.collector.count().await;
+    let digest = push_blob(&fixture.store, &name(0), 3).await;
+    push_blob(&fixture.store, &name(3), 3).await;
+    fs::remove_dir_all(fixture.folder.path().join("repositories/team")).unwrap();
+    assert_eq!(fixture.ledger.totals().unwrap().repositories, 2);
+    fixture.collector.count().await;
+    assert_eq!(fixture.ledger.totals().unwrap().repositories, 1);
+    fixture.assert_right().await;
+    let shard = fixture
+        .folder
+        .path()
+        .join("blobs/sha256")
+        .join(&digest.hex()[..2]);
+    fs::remove_dir_all(shard).unwrap();
+    fixture.collector.count().await;
+    assert_eq!(fixture.ledger.totals().unwrap().blobs, 0);
+}
+
+#[tokio::test]
+async fn disk_usage_is_what_the_tree_takes_with_each_inode_once() {
+    fn visit(path: &Path, seen: &mut HashSet<u64>) -> u64 {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        if !seen.insert(metadata.ino()) {
+            return 0;
+        }
+        let inside = match fs::read_dir(path) {
+            Ok(entries) => entries
+                .map(|entry| visit(&entry.unwrap().path(), seen))
+                .sum(),
+            Err(_) => 0,
+        };
+        metadata.blocks() * 512 + inside
+    }
+    let fixture = fixture();
+    for operation in operations(2).take(200) {
+        operate(&fixture.store, operation).await;
+    }
+    let upload = fixture
+        .store
+        .upload_create(&name(0), Algorithm::Sha256)
+        .await
+        .unwrap();
+    let body = stream::iter([Ok(Bytes::from(vec![7; 100_000]))]);
+    fixture
+        .store
+        .upload_append(&name(0), &upload.id, 0, body)
+        .await
+        .unwrap();
+    fixture.collector.count().await;
+    fixture.collector.refresh().await;
+    let expected = visit(fixture.folder.path(), &mut HashSet::new());
+    let line = format!("\noctoserve_storage_disk_usage_bytes {expected}\n");
+    let page = fixture.page();
+    let told = page
+        .lines()
+        .find(|l| l.starts_with("octoserve_storage_disk_usage_bytes"));
+    assert!(page.contains(&line), "{told:?} is not {expected}");
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_an_error_and_the_old_figures_stay() {
+    let fixture = fixture();
+    fixture.collector.count().await;
+    let new = manifest(0);
+    fixture
+        .store
+        .manifest_write(&name(0), new.clone(), &[])
+        .await
+        .unwrap();
+    let entry = fixture.folder.path().join("repositories/a/_manifests");
+    let entry = entry.join(new.digest.as_str().replace(':', "-"));
+    fs::write(entry, "{").unwrap();
+    fixture.collector.count().await;
+    assert_eq!(fixture.ledger.totals().unwrap().repositories, 1);
+    assert!(
+        fixture
+            .page()
+            .contains("\noctoserve_stats_errors_total 1\n")
+    );
+}
+
+#[tokio::test]
+async fn upload_sessions_are_read_from_the_store() {
+    let fixture = fixture();
+    let first = fixture
+        .store
+        .upload_create(&name(0), Algorithm::Sha256)
+        .await
+        .unwrap();
+    let second = fixture
+        .store
+        .upload_create(&name(1), Algorithm::Sha256)
+        .await
+        .unwrap();
+    let body = stream::iter([Ok(Bytes::from_static(b"12345"))]);
+    fixture
+        .store
+        .upload_append(&name(0), &first.id, 0, body)
+        .await
+        .unwrap();
+    let page = fixture.page();
+    assert!(
+        page.contains("\noctoserve_registry_upload_sessions 2\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains("\noctoserve_registry_upload_bytes 5\n"),
+        "{page}"
+    );
+    fixture
+        .store
+        .upload_cancel(&name(0), &first.id)
+        .await
+        .unwrap();
+    let wrong = Digest::of(Algorithm::Sha256, b"other");
+    fixture
+        .store
+        .upload_commit(&name(1), &second.id, &wrong)
+        .await
+        .unwrap_err();
+    let page = fixture.page();
+    assert!(
+        page.contains("\noctoserve_registry_upload_sessions 0\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains("\noctoserve_registry_upload_oldest_age_seconds 0\n"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn a_repository_that_is_no_longer_among_the_largest_is_no_longer_shown() {
+    let fixture = fixture();
+    fixture.collector.count().await;
+    let digest = push_blob(&fixture.store, &name(3), 3).await;
+    let shown = "octoserve_repository_stored_bytes{repository=\"team/app/web\"} 3000\n";
+    assert!(fixture.page().contains(shown));
+    fixture.store.blob_delete(&name(3), &digest).await.unwrap();
+    let page = fixture.page();
+    assert!(!page.contains("team/app/web"), "{page}");
+    assert!(page.contains("octoserve_repository_stored_bytes{repository=\"_other\"} 0\n"));
+}
