@@ -22,7 +22,6 @@ pub use ledger::{Ledger, Totals};
 
 use crate::metrics::stats::Stats;
 use crate::oci::Kind;
-use crate::service::exposition::Registry;
 use crate::store::StoreError;
 use crate::store::fs::{FsStore, Space, Uploads};
 
@@ -46,19 +45,9 @@ impl Collector {
     /// How often everything is counted again, unless the caller knows better.
     pub const EVERY: Duration = Duration::from_hours(6);
 
-    /// A collector for a store that was opened with `ledger` as its listener; its families are
-    /// declared on `registry`.
-    pub fn new(store: FsStore, ledger: Arc<Ledger>, registry: &Registry, every: Duration) -> Self {
-        let stats = Arc::new(Stats::register(registry));
-        let uploads_allocated = Arc::new(AtomicI64::new(0));
-        // The page may live longer than the store: it must not keep the folder locked.
-        let page = Page {
-            ledger: Arc::clone(&ledger),
-            uploads: store.uploads(),
-            stats: Arc::clone(&stats),
-            uploads_allocated: Arc::clone(&uploads_allocated),
-        };
-        registry.before_gather(move || page.refresh());
+    /// A collector for a store that was opened with `ledger` as its listener.
+    pub fn new(store: FsStore, ledger: Arc<Ledger>, stats: Stats, every: Duration) -> Self {
+        let (stats, uploads_allocated) = (Arc::new(stats), Arc::default());
         Self {
             store,
             ledger,
@@ -66,6 +55,18 @@ impl Collector {
             uploads_allocated,
             every,
         }
+    }
+
+    /// Brings the gauges up to date; to be called before each scrape.
+    pub fn page(&self) -> impl Fn() + Send + Sync + 'static {
+        // The page may live longer than the store: it must not keep the folder locked.
+        let page = Page {
+            ledger: Arc::clone(&self.ledger),
+            uploads: self.store.uploads(),
+            stats: Arc::clone(&self.stats),
+            uploads_allocated: Arc::clone(&self.uploads_allocated),
+        };
+        move || page.refresh()
     }
 
     /// Counts and keeps counting until the future is dropped.

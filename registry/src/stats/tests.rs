@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
+use crate::service::exposition::Registry;
 use crate::store::fs::Durability;
 use crate::store::{NewManifest, Store};
 
@@ -30,7 +31,9 @@ fn fixture() -> Fixture {
     let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
     let registry = Registry::new("octoserve_");
     let counted = Arc::clone(&ledger);
-    let collector = Collector::new(store.clone(), counted, &registry, Collector::EVERY);
+    let stats = Stats::register(&registry);
+    let collector = Collector::new(store.clone(), counted, stats, Collector::EVERY);
+    registry.before_gather(collector.page());
     Fixture {
         folder,
         store,
