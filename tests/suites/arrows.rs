@@ -20,8 +20,8 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("stats", &["store", "metrics", "oci"]),
     ("gc", &["store", "metrics", "oci"]),
     ("scrub", &["store", "metrics", "oci"]),
-    ("config", &["service"]),
-    ("api", &["store", "oci", "metrics"]),
+    ("config", &["store", "service"]),
+    ("api", &["store", "oci", "metrics", "service"]),
     (
         "server",
         &[

@@ -1,5 +1,75 @@
-//! The metrics and their labels.
+//! The registry's metrics, all on one page, and the labels that both programs share.
 
+pub mod http;
 pub mod label;
 pub mod stats;
 pub mod storage;
+
+use std::sync::Arc;
+
+use self::http::Http;
+use self::stats::Stats;
+use self::storage::{Backend, Storage};
+use crate::service::exposition::Registry;
+
+/// What every name of ours begins with.
+pub const PREFIX: &str = "octoserve_";
+
+/// The registry's families.
+pub struct Metrics {
+    /// Where they are declared, to be gathered.
+    pub registry: Registry,
+    /// The requests.
+    pub http: Arc<Http>,
+    /// The store's operations.
+    pub storage: Storage,
+    /// What the store holds.
+    pub stats: Stats,
+}
+
+impl Metrics {
+    /// Declares all families; with those of the process (`build_info`, `process_*`) only where no
+    /// other page tells them.
+    pub fn register(backend: Backend, with_process: bool) -> Self {
+        let registry = Registry::new(PREFIX);
+        let http = Arc::new(Http::register(&registry));
+        let storage = Storage::register(&registry, backend);
+        let stats = Stats::register(&registry);
+        if with_process {
+            registry.build_info(
+                env!("CARGO_PKG_VERSION"),
+                option_env!("OCTOSERVE_REVISION").unwrap_or("unknown"),
+                option_env!("OCTOSERVE_RUSTC").unwrap_or("unknown"),
+            );
+            registry.process();
+        }
+        Self {
+            registry,
+            http,
+            storage,
+            stats,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_declared_once_and_says_what_it_is() {
+        let metrics = Metrics::register(Backend::Filesystem, true);
+        assert_eq!(metrics.registry.duplicates(), Vec::<String>::new());
+        for family in metrics.registry.families() {
+            assert!(!family.help.is_empty(), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn inside_another_program_the_page_leaves_the_process_to_it() {
+        let metrics = Metrics::register(Backend::Filesystem, false);
+        let families = metrics.registry.families();
+        let is_process = |name: &str| name.starts_with("process_") || name.ends_with("build_info");
+        assert!(!families.iter().any(|family| is_process(&family.name)));
+    }
+}

@@ -7,6 +7,7 @@
 pub mod cells;
 pub mod config;
 pub mod exposition;
+pub mod health;
 pub mod listen;
 pub mod log;
 pub mod shutdown;

@@ -1,0 +1,225 @@
+//! Responses: their bodies, the headers they share, and conditional requests.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use serde::Serialize;
+
+use super::observe::Observation;
+use crate::oci::{Digest, MediaType};
+use crate::store::StoreError;
+
+/// What a handler answers, with a body that is read from a store's reader `R` or already here.
+pub(super) type Answer<R> = Response<Content<R>>;
+
+pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
+pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// A response's body, before anybody watches it.
+#[derive(Debug)]
+pub(super) enum Content<R> {
+    /// All of it; empty for none.
+    Whole(Bytes),
+    /// A reader, and the bytes still to come from it.
+    Stream { reader: R, remaining: u64 },
+}
+
+/// A response's body as hyper sends it. Dropping it ends the request's observation.
+#[derive(Debug)]
+pub struct AnswerBody<R> {
+    content: Content<R>,
+    observation: Observation,
+}
+
+/// A reader that failed, or ended early, with a response half sent. The connection has to break, as
+/// nothing else tells the client.
+#[derive(Debug, thiserror::Error)]
+#[error("the response's body could not be read")]
+pub struct BodyError(#[source] Option<StoreError>);
+
+impl<R> AnswerBody<R> {
+    pub(super) fn new(content: Content<R>, observation: Observation) -> Self {
+        Self {
+            content,
+            observation,
+        }
+    }
+}
+
+impl<R> Body for AnswerBody<R>
+where
+    R: Stream<Item = Result<Bytes, StoreError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let bytes = match &mut this.content {
+            Content::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Content::Whole(bytes) => std::mem::take(bytes),
+            Content::Stream { remaining: 0, .. } => return Poll::Ready(None),
+            Content::Stream { reader, remaining } => {
+                match std::task::ready!(Pin::new(reader).poll_next(cx)) {
+                    Some(Ok(bytes)) if bytes.len() as u64 <= *remaining => {
+                        *remaining -= bytes.len() as u64;
+                        bytes
+                    }
+                    failed => {
+                        let error = failed.and_then(Result::err);
+                        tracing::error!(
+                            error = error.as_ref().map(tracing::field::debug),
+                            missing = *remaining,
+                            "a blob could not be read to its end"
+                        );
+                        *remaining = 0;
+                        return Poll::Ready(Some(Err(BodyError(error))));
+                    }
+                }
+            }
+        };
+        this.observation.sent(bytes.len());
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Stream { remaining, .. } => *remaining == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match &self.content {
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Stream { remaining, .. } => *remaining,
+        })
+    }
+}
+
+/// An answer without a body.
+pub(super) fn empty<R>(status: StatusCode) -> Answer<R> {
+    let mut answer = Response::new(Content::Whole(Bytes::new()));
+    *answer.status_mut() = status;
+    let version = HeaderValue::from_static("registry/2.0");
+    answer.headers_mut().insert(DOCKER_API_VERSION, version);
+    answer
+}
+
+/// An answer with a JSON body.
+pub(super) fn json<R>(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Answer<R> {
+    let mut answer = empty(status);
+    let media_type = HeaderValue::from_static(media_type);
+    answer.headers_mut().insert(CONTENT_TYPE, media_type);
+    *answer.body_mut() = Content::Whole(body.into());
+    answer
+}
+
+/// A body of ours as JSON.
+pub(super) fn encode(body: &impl Serialize) -> Vec<u8> {
+    // Our types hold texts, numbers and lists: nothing that JSON can't express.
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
+/// An answer that describes content: its digest, entity tag, media type and length. The length is
+/// said in so many words because a HEAD has no body to take it from.
+pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) -> Answer<R> {
+    let mut answer = empty(StatusCode::OK);
+    let headers = answer.headers_mut();
+    name_content(headers, digest);
+    set(headers, CONTENT_TYPE, media_type.as_str());
+    headers.insert(CONTENT_LENGTH, length.into());
+    answer
+}
+
+/// An answer to a condition that says: you have it.
+pub(super) fn not_modified<R>(digest: &Digest) -> Answer<R> {
+    let mut answer = empty(StatusCode::NOT_MODIFIED);
+    name_content(answer.headers_mut(), digest);
+    answer
+}
+
+/// An answer about content that now exists at `location`.
+pub(super) fn created<R>(location: &str, digest: &Digest) -> Answer<R> {
+    let mut answer = empty(StatusCode::CREATED);
+    let headers = answer.headers_mut();
+    set(headers, LOCATION, location);
+    set(headers, DOCKER_CONTENT_DIGEST, digest.as_str());
+    answer
+}
+
+/// Whether `If-None-Match` names the content (RFC 9110, section 13.1.2), so that it need not be
+/// sent again.
+pub(super) fn is_known_to_client(headers: &HeaderMap, digest: &Digest) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|tag| tag.trim() == "*" || names(tag.trim().trim_start_matches("W/"), digest))
+}
+
+/// Whether an entity tag is the content's.
+pub(super) fn names(tag: &str, digest: &Digest) -> bool {
+    tag.strip_prefix('"')
+        .and_then(|tag| tag.strip_suffix('"'))
+        .is_some_and(|tag| tag == digest.as_str())
+}
+
+/// Sets a header whose value our own types made; what could not stand in a header is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => {
+            headers.insert(name, value);
+        }
+        Err(error) => tracing::error!(%name, %error, "a header could not be set"),
+    }
+}
+
+fn name_content(headers: &mut HeaderMap, digest: &Digest) {
+    set(headers, DOCKER_CONTENT_DIGEST, digest.as_str());
+    set(headers, ETAG, &format!("\"{digest}\""));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn condition(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn an_entity_tag_is_known_strong_weak_in_a_list_or_by_a_star() {
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        for known in [
+            format!("\"{digest}\""),
+            format!("W/\"{digest}\""),
+            format!("\"other\" , \"{digest}\""),
+            "*".to_owned(),
+        ] {
+            assert!(is_known_to_client(&condition(&known), &digest), "{known}");
+        }
+        for unknown in [digest.to_string(), "\"other\"".to_owned(), String::new()] {
+            assert!(
+                !is_known_to_client(&condition(&unknown), &digest),
+                "{unknown}"
+            );
+        }
+        assert!(!is_known_to_client(&HeaderMap::new(), &digest));
+    }
+}

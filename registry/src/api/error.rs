@@ -1,0 +1,218 @@
+//! What a handler refuses, and the only place where a failure becomes a status and a code.
+
+use std::borrow::Cow;
+
+use http::header::{ALLOW, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::Value;
+
+use super::answer::{self, Answer, DOCKER_UPLOAD_UUID};
+use super::body::BodyFailure;
+use crate::metrics::http::CLIENT_LEFT;
+use crate::oci::{
+    Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
+    RangeError, ReferenceError, TagError, UnknownAlgorithm,
+};
+use crate::store::StoreError;
+
+/// Where an upload session stands, for the client that is to carry on with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) location: String,
+    pub(super) id: String,
+    /// The bytes the session holds.
+    pub(super) offset: u64,
+}
+
+/// Why a request is refused. Everything but a [`StoreError`] of the store's own troubles is the
+/// client's to know.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("no such endpoint")]
+    NoSuchEndpoint,
+    #[error("the endpoint does not support this method")]
+    Method { allow: &'static str },
+    #[error("this registry is read-only")]
+    ReadOnly { allow: &'static str },
+    #[error("this registry does not delete")]
+    DeleteDisabled { allow: &'static str },
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Digest(#[from] DigestError),
+    #[error("the digest parameter is missing")]
+    DigestMissing,
+    #[error("{0}")]
+    Algorithm(#[from] UnknownAlgorithm),
+    #[error("{0}")]
+    Tag(#[from] TagError),
+    #[error("no more than {limit} tags can be pushed at once")]
+    TooManyTags { limit: usize },
+    #[error("no upload session has such an identifier")]
+    UploadId,
+    #[error("{0}")]
+    MediaType(#[from] MediaTypeError),
+    #[error("{0}")]
+    Manifest(#[from] ManifestError),
+    #[error("a manifest may have at most {limit} bytes")]
+    ManifestTooLarge { limit: u64 },
+    #[error("the content has the digest {actual}, not {expected}")]
+    DigestMismatch { expected: Digest, actual: Digest },
+    #[error("n must be a number of entries")]
+    PageSize,
+    #[error("the range can't be satisfied")]
+    Range { size: u64 },
+    #[error("Content-Range: {0}")]
+    ContentRange(RangeError),
+    #[error("Content-Range spans {range} bytes, but Content-Length is {length}")]
+    RangeLength { range: u64, length: u64 },
+    #[error("the upload continues at byte {}", .0.offset)]
+    OutOfOrder(Progress),
+    #[error("{0}")]
+    Body(#[from] BodyFailure),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("the request could not be handled")]
+    Panicked,
+}
+
+impl ApiError {
+    /// A reference that can't name a manifest, where one was to be found: no tag is spelt so, and a
+    /// malformed digest is told as such (end-3, end-9).
+    pub(super) fn unknown_reference(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Tag(_) => Self::Store(StoreError::ManifestUnknown),
+            ReferenceError::Digest(error) => Self::Digest(error),
+        }
+    }
+
+    /// A reference that a manifest can't be pushed to (end-7).
+    pub(super) fn invalid_reference(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Tag(error) => Self::Tag(error),
+            ReferenceError::Digest(error) => Self::Digest(error),
+        }
+    }
+
+    /// Its status and code.
+    fn classify(&self) -> (StatusCode, ErrorCode) {
+        use ErrorCode as Code;
+        match self {
+            Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, Code::Unsupported),
+            Self::Method { .. } | Self::ReadOnly { .. } | Self::DeleteDisabled { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported)
+            }
+            Self::Name(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
+            Self::Digest(_)
+            | Self::DigestMissing
+            | Self::Algorithm(_)
+            | Self::DigestMismatch { .. } => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
+            Self::Tag(_) | Self::MediaType(_) | Self::Manifest(_) => {
+                (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+            }
+            Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
+            Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+            Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
+            Self::PageSize => (StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+            Self::ContentRange(_) => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
+            Self::OutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
+            Self::RangeLength { .. } | Self::Body(BodyFailure::Length) => {
+                (StatusCode::BAD_REQUEST, Code::SizeInvalid)
+            }
+            Self::Body(BodyFailure::Stalled) => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
+            Self::Body(BodyFailure::Gone) => (
+                // Nobody is left to read it; it is counted.
+                StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST),
+                Code::BlobUploadInvalid,
+            ),
+            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable),
+            Self::Store(error) => match error {
+                StoreError::RepositoryUnknown => (StatusCode::NOT_FOUND, Code::NameUnknown),
+                StoreError::BlobUnknown => (StatusCode::NOT_FOUND, Code::BlobUnknown),
+                StoreError::ManifestUnknown => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
+                StoreError::UploadUnknown => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+                StoreError::UploadBusy | StoreError::UploadOffset { .. } => {
+                    (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid)
+                }
+                StoreError::DigestMismatch { .. } => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
+                StoreError::ReferenceUnknown { .. } => {
+                    (StatusCode::NOT_FOUND, Code::ManifestBlobUnknown)
+                }
+                StoreError::RangeUnsatisfiable { .. } => {
+                    (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid)
+                }
+                StoreError::Body(_) => (StatusCode::BAD_REQUEST, Code::SizeInvalid),
+                StoreError::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
+                StoreError::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+                StoreError::Corrupt { .. } | StoreError::Io { .. } => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable)
+                }
+            },
+        }
+    }
+
+    /// The response that tells the client. A 5xx says nothing of our insides; the log says all.
+    pub(super) fn into_answer<R>(self) -> Answer<R> {
+        let (status, code) = self.classify();
+        let message: Cow<'static, str> = if status.is_server_error() {
+            tracing::error!(error = &self as &dyn std::error::Error, %status, "a request failed");
+            Cow::Borrowed(vague(status))
+        } else {
+            Cow::Owned(self.to_string())
+        };
+        let mut body = ErrorBody::new(code, message);
+        if let Some(detail) = self.detail() {
+            body = body.detail(detail);
+        }
+        let mut answer = answer::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
+        self.headers(answer.headers_mut());
+        answer
+    }
+
+    /// What a program may want to know beyond the code.
+    fn detail(&self) -> Option<Value> {
+        match self {
+            Self::Store(StoreError::ReferenceUnknown { digests }) => {
+                Some(digests.iter().map(Digest::as_str).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The headers that go with a status.
+    fn headers(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Method { allow } | Self::ReadOnly { allow } | Self::DeleteDisabled { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Range { size } | Self::Store(StoreError::RangeUnsatisfiable { size }) => {
+                answer::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
+            }
+            Self::OutOfOrder(progress) => progress.headers(headers),
+            Self::Store(StoreError::Interrupted) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Progress {
+    /// `Location`, `Docker-Upload-UUID` and `Range` of a session. A session without bytes says
+    /// `0-0`: the grammar has no way to name none.
+    pub(super) fn headers(&self, headers: &mut HeaderMap) {
+        answer::set(headers, LOCATION, &self.location);
+        answer::set(headers, DOCKER_UPLOAD_UUID, &self.id);
+        let last = self.offset.saturating_sub(1);
+        answer::set(headers, RANGE, &format!("0-{last}"));
+    }
+}
+
+fn vague(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::INSUFFICIENT_STORAGE => "the registry has no space left",
+        StatusCode::SERVICE_UNAVAILABLE => "the registry is stopping",
+        _ => "the registry failed to handle the request",
+    }
+}

@@ -1,0 +1,204 @@
+//! The registry's HTTP: one match from endpoint and method to handler.
+//!
+//! Paths are classified by [`Route`] and their parts parsed into types here; past a handler's first
+//! lines no raw text of a client travels. Bodies stream in both directions. What a failure is in
+//! HTTP's and the specification's terms is decided in `error`, and nowhere else.
+//!
+//! What is deliberately not here: sockets and time limits of connections (`server`), and any
+//! knowledge of how content is kept (`store`).
+
+mod answer;
+mod blob;
+mod body;
+mod error;
+mod manifest;
+mod observe;
+mod query;
+mod referrers;
+mod tags;
+mod upload;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use self::answer::{Answer, Content};
+pub use self::answer::{AnswerBody, BodyError};
+use self::body::RequestBody;
+use self::error::ApiError;
+use self::observe::Observation;
+use self::query::Query;
+use crate::metrics::http::Http;
+use crate::oci::{Endpoint, Name, Route};
+use crate::store::Store;
+
+/// What the registry lets its clients do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether all that would change anything is refused.
+    pub read_only: bool,
+    /// Whether manifests, tags and blobs may be deleted.
+    pub delete: bool,
+    /// The most bytes a manifest may have.
+    pub manifest_limit: u64,
+    /// How long a request's body may pause.
+    pub body_stall: Duration,
+}
+
+/// Where requests are recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Recorders {
+    /// The request metrics, if there are any.
+    pub metrics: Option<Arc<Http>>,
+    /// Whether each request is an event in the log.
+    pub access_log: bool,
+}
+
+/// The registry's API over a store.
+pub struct Api<S> {
+    store: S,
+    policy: Policy,
+    recorders: Recorders,
+}
+
+/// A request, taken apart.
+struct Call<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    query: Query<'a>,
+    route: Route<'a>,
+    body: RequestBody,
+}
+
+impl Call<'_> {
+    /// The repository that the path names.
+    fn name(&self) -> Result<Name, ApiError> {
+        Ok(Name::parse(self.route.repository.unwrap_or_default())?)
+    }
+}
+
+impl<S: Store> Api<S> {
+    /// The API over `store`.
+    pub fn new(store: S, policy: Policy, recorders: Recorders) -> Self {
+        Self {
+            store,
+            policy,
+            recorders,
+        }
+    }
+
+    /// Answers a request; whatever goes wrong is an answer, too. A handler that panics ends its own
+    /// request only.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody<S::Reader>> {
+        let (head, incoming) = request.into_parts();
+        let route = Route::parse(head.uri.path());
+        let mut observation = Observation::begin(&self.recorders, &head, &route);
+        let call = Call {
+            method: &head.method,
+            headers: &head.headers,
+            query: Query::new(head.uri.query()),
+            route,
+            body: RequestBody::new(incoming, self.policy.body_stall),
+        };
+        let answer = AssertUnwindSafe(self.dispatch(&call)).catch_unwind().await;
+        let mut answer = answer
+            .unwrap_or(Err(ApiError::Panicked))
+            .unwrap_or_else(ApiError::into_answer);
+        if head.version < Version::HTTP_2 && !settle(&call).await {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        if head.method == Method::HEAD {
+            leave_body_out(&mut answer);
+        }
+        observation.received(call.body.received());
+        observation.answered(answer.status());
+        answer.map(|content| AnswerBody::new(content, observation))
+    }
+
+    async fn dispatch(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
+        let writes = !self.policy.read_only;
+        let deletes = writes && self.policy.delete;
+        match (call.route.endpoint, call.method) {
+            (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(base()),
+            (Endpoint::Catalog, &Method::GET | &Method::HEAD) => self.catalog(call).await,
+            (Endpoint::Tags, &Method::GET | &Method::HEAD) => self.tags_list(call).await,
+            (Endpoint::Referrers, &Method::GET | &Method::HEAD) => self.referrers(call).await,
+            (Endpoint::Manifest, &Method::GET | &Method::HEAD) => self.manifest_get(call).await,
+            (Endpoint::Manifest, &Method::PUT) if writes => self.manifest_put(call).await,
+            (Endpoint::Manifest, &Method::DELETE) if deletes => self.manifest_delete(call).await,
+            (Endpoint::Blob, &Method::GET | &Method::HEAD) => self.blob_get(call).await,
+            (Endpoint::Blob, &Method::DELETE) if deletes => self.blob_delete(call).await,
+            (Endpoint::UploadStart, &Method::POST) if writes => self.upload_start(call).await,
+            (Endpoint::UploadSession, &Method::GET) => self.upload_get(call).await,
+            (Endpoint::UploadSession, &Method::PATCH) if writes => self.upload_patch(call).await,
+            (Endpoint::UploadSession, &Method::PUT) if writes => self.upload_put(call).await,
+            (Endpoint::UploadSession, &Method::DELETE) if writes => self.upload_delete(call).await,
+            (Endpoint::Token | Endpoint::Extension | Endpoint::Other, _) => {
+                Err(ApiError::NoSuchEndpoint)
+            }
+            (endpoint, method) => Err(self.policy.refusal(endpoint, method)),
+        }
+    }
+}
+
+impl Policy {
+    /// Why an endpoint does not take a method: it never does, or the configuration says so.
+    fn refusal(&self, endpoint: Endpoint, method: &Method) -> ApiError {
+        let allow = allowed(endpoint, !self.read_only, self.delete);
+        let ever = allowed(endpoint, true, true);
+        if !ever.split(", ").any(|allowed| allowed == method.as_str()) {
+            ApiError::Method { allow }
+        } else if self.read_only {
+            ApiError::ReadOnly { allow }
+        } else {
+            ApiError::DeleteDisabled { allow }
+        }
+    }
+}
+
+/// The methods of an endpoint, as `Allow` has them (RFC 9110, section 10.2.1).
+fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
+    match (endpoint, writes, deletes) {
+        (Endpoint::Base | Endpoint::Catalog | Endpoint::Tags | Endpoint::Referrers, ..)
+        | (Endpoint::Manifest | Endpoint::Blob, false, _)
+        | (Endpoint::Blob, true, false) => "GET, HEAD",
+        (Endpoint::Manifest, true, true) => "GET, HEAD, PUT, DELETE",
+        (Endpoint::Manifest, true, false) => "GET, HEAD, PUT",
+        (Endpoint::Blob, true, true) => "GET, HEAD, DELETE",
+        (Endpoint::UploadStart, true, _) => "POST",
+        (Endpoint::UploadSession, true, _) => "GET, PATCH, PUT, DELETE",
+        (Endpoint::UploadSession, false, _) => "GET",
+        (Endpoint::UploadStart, false, _)
+        | (Endpoint::Token | Endpoint::Extension | Endpoint::Other, ..) => "",
+    }
+}
+
+/// end-1: the API is here.
+fn base<R>() -> Answer<R> {
+    answer::json(StatusCode::OK, "application/json", b"{}".to_vec())
+}
+
+/// Makes the connection ready for the next request, by reading away what is left of a body that
+/// was refused. Returns whether it is. A client that waits to be asked for its body is not asked.
+async fn settle(call: &Call<'_>) -> bool {
+    if call.headers.contains_key(EXPECT) && call.body.received() == 0 {
+        return call.body.is_read();
+    }
+    call.body.drain().await
+}
+
+/// A HEAD is answered with the headers of a GET, its length included, and nothing more.
+fn leave_body_out<R>(answer: &mut Answer<R>) {
+    if let Content::Whole(bytes) = answer.body_mut() {
+        let length = std::mem::take(bytes).len();
+        if length > 0 {
+            answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Blob uploads: at once, in chunks, as a stream, by mounting (end-4 to end-6, end-11, end-13,
+//! end-14).
+
+use http::StatusCode;
+use http::header::CONTENT_RANGE;
+
+use super::answer::{self, Answer};
+use super::error::{ApiError, Progress};
+use super::{Api, Call};
+use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
+use crate::store::{Store, StoreError, Upload, UploadId};
+
+impl<S: Store> Api<S> {
+    /// end-4a, end-4b, end-4c and end-11: mounts a blob, takes one whole, or opens a session.
+    pub(super) async fn upload_start(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<Answer<S::Reader>, ApiError> {
+        let name = call.name()?;
+        let mut algorithm = match call.query.get("digest-algorithm") {
+            Some(algorithm) => Algorithm::parse(&algorithm)?,
+            None => Algorithm::default(),
+        };
+        if let Some(mount) = call.query.get("mount") {
+            let digest = Digest::parse(&mount)?;
+            let from = match call.query.get("from") {
+                Some(from) if !from.is_empty() => Some(Name::parse(&from)?),
+                _ => None,
+            };
+            match self.store.blob_mount(&name, from.as_ref(), &digest).await {
+                Ok(()) => return Ok(answer::created(&blob(&name, &digest), &digest)),
+                // Nothing to mount: the client is to upload it, with the digest it has told.
+                Err(StoreError::BlobUnknown | StoreError::RepositoryUnknown) => {
+                    algorithm = digest.algorithm();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        } else if let Some(digest) = call.query.get("digest") {
+            let digest = Digest::parse(&digest)?;
+            return self.upload_whole(call, &name, &digest).await;
+        }
+        let upload = self.store.upload_create(&name, algorithm).await?;
+        Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
+    }
+
+    /// end-13: where a session stands.
+    pub(super) async fn upload_get(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
+        let (name, id) = named_session(call)?;
+        let upload = self.store.upload_stat(&name, &id).await?;
+        Ok(session(StatusCode::NO_CONTENT, &progress(&name, &upload)))
+    }
+
+    /// end-5: appends a chunk, or a stream of unknown length.
+    pub(super) async fn upload_patch(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<Answer<S::Reader>, ApiError> {
+        let (name, id) = named_session(call)?;
+        let upload = self.append(call, &name, &id).await?;
+        Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
+    }
+
+    /// end-6: appends the last chunk, if there is one, and turns the session into a blob.
+    pub(super) async fn upload_put(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
+        let (name, id) = named_session(call)?;
+        let digest = call.query.get("digest").ok_or(ApiError::DigestMissing)?;
+        let digest = Digest::parse(&digest)?;
+        if !call.body.is_empty() || call.headers.contains_key(CONTENT_RANGE) {
+            self.append(call, &name, &id).await?;
+        }
+        match self.store.upload_commit(&name, &id, &digest).await {
+            Ok(()) => Ok(answer::created(&blob(&name, &digest), &digest)),
+            Err(StoreError::UploadBusy) => Err(self.out_of_order(&name, &id).await),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// end-14: gives a session up.
+    pub(super) async fn upload_delete(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<Answer<S::Reader>, ApiError> {
+        let (name, id) = named_session(call)?;
+        self.store.upload_cancel(&name, &id).await?;
+        Ok(answer::empty(StatusCode::NO_CONTENT))
+    }
+
+    /// end-4b: a blob in one request, through a session that nobody else learns of.
+    async fn upload_whole(
+        &self,
+        call: &Call<'_>,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Answer<S::Reader>, ApiError> {
+        let upload = self.store.upload_create(name, digest.algorithm()).await?;
+        let stored = async {
+            if !call.body.is_empty() {
+                let body = call.body.stream(None);
+                self.store.upload_append(name, &upload.id, 0, body).await?;
+            }
+            self.store.upload_commit(name, &upload.id, digest).await
+        };
+        let Err(error) = stored.await else {
+            return Ok(answer::created(&blob(name, digest), digest));
+        };
+        // No client can resume it. What can't be dropped now expires.
+        match self.store.upload_cancel(name, &upload.id).await {
+            Ok(()) | Err(StoreError::UploadUnknown) => {}
+            Err(error) => tracing::warn!(?error, "an upload session could not be dropped"),
+        }
+        Err(call.body_or_store(error))
+    }
+
+    /// Appends the request's body, whose `Content-Range` has to begin where the session ends.
+    async fn append(
+        &self,
+        call: &Call<'_>,
+        name: &Name,
+        id: &UploadId,
+    ) -> Result<Upload, ApiError> {
+        let range = chunk_range(call)?;
+        let upload = self.store.upload_stat(name, id).await?;
+        if range.is_some_and(|range| range.start() != upload.offset) {
+            return Err(ApiError::OutOfOrder(progress(name, &upload)));
+        }
+        let body = call.body.stream(range.map(UploadRange::length));
+        match self
+            .store
+            .upload_append(name, id, upload.offset, body)
+            .await
+        {
+            Ok(upload) => Ok(upload),
+            // Another request was quicker.
+            Err(StoreError::UploadOffset { .. } | StoreError::UploadBusy) => {
+                Err(self.out_of_order(name, id).await)
+            }
+            Err(error) => Err(call.body_or_store(error)),
+        }
+    }
+
+    async fn out_of_order(&self, name: &Name, id: &UploadId) -> ApiError {
+        match self.store.upload_stat(name, id).await {
+            Ok(upload) => ApiError::OutOfOrder(progress(name, &upload)),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// A body that failed has told why; the store only knows that it did.
+    fn body_or_store(&self, error: StoreError) -> ApiError {
+        match (error, self.body.failure()) {
+            (StoreError::Body(_), Some(failure)) => failure.into(),
+            (error, _) => error.into(),
+        }
+    }
+}
+
+/// The repository and the session that a push location names.
+fn named_session(call: &Call<'_>) -> Result<(Name, UploadId), ApiError> {
+    let name = call.name()?;
+    let id = UploadId::parse(call.route.tail).ok_or(ApiError::UploadId)?;
+    Ok((name, id))
+}
+
+/// A chunk's place, if it tells it. It has to be as long as the body says.
+fn chunk_range(call: &Call<'_>) -> Result<Option<UploadRange>, ApiError> {
+    let Some(range) = call.headers.get(CONTENT_RANGE) else {
+        return Ok(None);
+    };
+    let range = range
+        .to_str()
+        .map_err(|_| RangeError)
+        .and_then(UploadRange::parse)
+        .map_err(ApiError::ContentRange)?;
+    match call.body.declared() {
+        Some(length) if length != range.length() => Err(ApiError::RangeLength {
+            range: range.length(),
+            length,
+        }),
+        _ => Ok(Some(range)),
+    }
+}
+
+fn progress(name: &Name, upload: &Upload) -> Progress {
+    Progress {
+        location: format!("/v2/{name}/blobs/uploads/{}", upload.id),
+        id: upload.id.to_string(),
+        offset: upload.offset,
+    }
+}
+
+fn session<R>(status: StatusCode, progress: &Progress) -> Answer<R> {
+    let mut answer = answer::empty(status);
+    progress.headers(answer.headers_mut());
+    answer
+}
+
+fn blob(name: &Name, digest: &Digest) -> String {
+    format!("/v2/{name}/blobs/{digest}")
+}

@@ -1,0 +1,82 @@
+//! The registry's own side of its requests.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::label::{LATENCY, Pair, Status};
+use crate::service::cells::{Counters, Histograms};
+use crate::service::exposition::Registry;
+
+/// The families `registry_http_*`.
+pub struct Http {
+    requests: Counters<(Pair, Status)>,
+    duration: Histograms<Pair>,
+}
+
+/// One request, counted when it is dropped, for whatever cause.
+#[derive(Debug)]
+pub struct Recording {
+    http: Arc<Http>,
+    pair: Pair,
+    started: Instant,
+    status: Option<StatusCode>,
+}
+
+/// The status that is counted where no response began because the client had left.
+pub const CLIENT_LEFT: u16 = 499;
+
+impl Http {
+    /// Declares the families.
+    pub fn register(registry: &Registry) -> Self {
+        Self {
+            requests: registry.counters(
+                "registry_http_requests_total",
+                "Requests to the registry itself, counted when the last byte of the response was \
+                 handed over, or the request was given up.",
+                &["endpoint", "method", "status"],
+            ),
+            duration: registry.histograms(
+                "registry_http_request_duration_seconds",
+                "Time the registry itself took, from the request's headers to the last byte of \
+                 its response; recorded when a request ends.",
+                &["endpoint", "method"],
+                LATENCY,
+            ),
+        }
+    }
+
+    /// Starts to record a request.
+    pub fn begin(self: &Arc<Self>, pair: Pair) -> Recording {
+        Recording {
+            http: Arc::clone(self),
+            pair,
+            started: Instant::now(),
+            status: None,
+        }
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Recording {
+    /// A response begins.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        self.http.requests.inc((self.pair, Status::of(status)));
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.http.duration.observe(self.pair, seconds);
+    }
+}

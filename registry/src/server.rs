@@ -1,0 +1,219 @@
+//! The registry as a server: bind, then serve until told to stop, then drain.
+//!
+//! [`bind`] does everything that can fail at start: it opens the store and binds the sockets, so
+//! that whoever calls it can announce the addresses before the first request is served.
+
+mod connection;
+mod page;
+mod timed;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::{JoinError, spawn_blocking};
+
+use self::connection::Connections;
+use self::page::Pages;
+use self::timed::Patience;
+use crate::api::{Api, Policy, Recorders};
+use crate::config::{Config, Limits};
+use crate::metrics::Metrics;
+use crate::metrics::storage::Backend;
+use crate::service::exposition::Registry;
+use crate::service::listen::{BindError, ListenAddr, Listener};
+use crate::service::shutdown::Shutdown;
+use crate::stats::{Collector, Ledger};
+use crate::store::fs::{self, Changes, FsStore};
+use crate::store::{Instrumented, Store};
+
+/// Connections to the metrics listener at a time: scrapers and probes, nobody else.
+const PAGE_CONNECTIONS: usize = 64;
+
+/// How long a scrape under way may still take when all else has ended.
+const PAGE_DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the registry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder can't be used.
+    #[error("cannot open the data folder")]
+    Store(#[from] fs::StartError),
+    /// The store's opening was interrupted.
+    #[error("opening the data folder was interrupted")]
+    Interrupted(#[from] JoinError),
+    /// An address can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A bound socket doesn't tell its address.
+    #[error("a bound socket does not tell its address")]
+    Address(#[from] io::Error),
+}
+
+/// Why serving did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Requests were still under way when the time to drain was over.
+    #[error("requests under way were cut after {0:?}")]
+    Cut(Duration),
+}
+
+/// A registry that has its sockets, and serves nobody yet.
+pub struct Bound {
+    listeners: Vec<Listener>,
+    addresses: Vec<ListenAddr>,
+    api: AnyApi,
+    page: Option<Page>,
+    limits: Limits,
+}
+
+/// The API, recorded or not: what is not recorded costs nothing.
+enum AnyApi {
+    Plain(Api<FsStore>),
+    Recorded(Api<Instrumented<FsStore>>),
+}
+
+/// The metrics listener, and who keeps its page up to date.
+struct Page {
+    listener: Listener,
+    address: ListenAddr,
+    registry: Registry,
+    collector: Collector,
+}
+
+/// Opens the store and binds the addresses. Must be called within a tokio runtime.
+pub async fn bind(config: Config) -> Result<Bound, StartError> {
+    let storage = config.storage;
+    let policy = Policy {
+        read_only: storage.read_only,
+        delete: storage.delete,
+        manifest_limit: storage.manifest_limit.get(),
+        body_stall: config.limits.body_stall,
+    };
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    let mut addresses = Vec::with_capacity(config.listen.len());
+    for address in &config.listen {
+        let listener = Listener::bind(address).await?;
+        addresses.push(listener.local_addr()?);
+        listeners.push(listener);
+    }
+    let ledger = Arc::new(Ledger::default());
+    let changes: Arc<dyn Changes> = match &config.metrics {
+        Some(_) => Arc::clone(&ledger) as _,
+        None => Arc::new(()),
+    };
+    let (data, durability) = (storage.data, storage.durability);
+    let store = spawn_blocking(move || FsStore::open(&data, durability, changes)).await??;
+    let (api, page) = match &config.metrics {
+        None => {
+            let recorders = Recorders {
+                metrics: None,
+                access_log: config.access_log,
+            };
+            (AnyApi::Plain(Api::new(store, policy, recorders)), None)
+        }
+        Some(address) => {
+            let listener = Listener::bind(address).await?;
+            let address = listener.local_addr()?;
+            let metrics = Metrics::register(Backend::Filesystem, config.process_metrics);
+            let collector = Collector::new(store.clone(), ledger, metrics.stats, Collector::EVERY);
+            metrics.registry.before_gather(collector.page());
+            let page = Page {
+                listener,
+                address,
+                registry: metrics.registry,
+                collector,
+            };
+            let recorders = Recorders {
+                metrics: Some(metrics.http),
+                access_log: config.access_log,
+            };
+            let store = Instrumented::new(store, metrics.storage);
+            (
+                AnyApi::Recorded(Api::new(store, policy, recorders)),
+                Some(page),
+            )
+        }
+    };
+    Ok(Bound {
+        listeners,
+        addresses,
+        api,
+        page,
+        limits: config.limits,
+    })
+}
+
+impl Bound {
+    /// Where clients are served, in the order of the configuration.
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// Where the metrics page is.
+    pub fn metrics_address(&self) -> Option<&ListenAddr> {
+        self.page.as_ref().map(|page| &page.address)
+    }
+
+    /// Serves until `shutdown`, then lets the requests under way end, and cuts those that don't in
+    /// time. The metrics page is served to the very end.
+    pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
+        let patience = Patience {
+            header: self.limits.header_timeout,
+            idle: self.limits.idle_timeout,
+            stall: self.limits.body_stall,
+        };
+        let (end, page_shutdown) = Shutdown::new();
+        let pages = Connections::new(PAGE_CONNECTIONS, patience, page_shutdown);
+        let serve_page = async {
+            if let Some(page) = self.page {
+                page.serve(&pages, shutdown.clone()).await;
+            }
+        };
+        let connections = Connections::new(self.limits.connections, patience, shutdown.clone());
+        let serve_api = async {
+            match self.api {
+                AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,
+                AnyApi::Recorded(api) => accept(api, self.listeners, &connections).await,
+            }
+            let drained = connections.drain(self.limits.drain).await;
+            end.trigger();
+            drained
+        };
+        let (drained, ()) = tokio::join!(serve_api, serve_page);
+        pages.drain(PAGE_DRAIN).await;
+        if drained {
+            Ok(())
+        } else {
+            Err(ServeError::Cut(self.limits.drain))
+        }
+    }
+}
+
+/// Serves the API on all its listeners until shutdown.
+async fn accept<S: Store>(api: Api<S>, listeners: Vec<Listener>, connections: &Connections) {
+    let api = Arc::new(api);
+    let handler = move |request| {
+        let api = Arc::clone(&api);
+        async move { api.handle(request).await }
+    };
+    let accepting = listeners
+        .into_iter()
+        .map(|listener| connections.accept(listener, handler.clone()));
+    join_all(accepting).await;
+}
+
+impl Page {
+    async fn serve(self, connections: &Connections, stopping: Shutdown) {
+        let pages = Arc::new(Pages::new(self.registry, stopping));
+        let handler = move |request| {
+            let pages = Arc::clone(&pages);
+            async move { pages.handle(&request) }
+        };
+        tokio::select! {
+            () = connections.accept(self.listener, handler) => {}
+            () = self.collector.run() => {}
+        }
+    }
+}

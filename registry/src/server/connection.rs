@@ -1,0 +1,175 @@
+//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::sync::Semaphore;
+
+use super::timed::{Activity, Busy, Patience, Timed};
+use crate::service::listen::{Listener, Stream};
+use crate::service::shutdown::{Drain, Shutdown, Trigger};
+
+/// The most bytes of a request's headers.
+const MAX_HEADERS: u32 = 64 * 1024;
+
+/// HTTP/2's windows: how much a client may send ahead of the store, for a stream and in all. Wide
+/// enough to keep a fast network busy, narrow enough for many connections.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The connections of a server's listeners, which share one cap.
+pub(super) struct Connections {
+    permits: Arc<Semaphore>,
+    patience: Patience,
+    shutdown: Shutdown,
+    open: Drain,
+    abort: (Trigger, Shutdown),
+}
+
+/// A response's body that keeps its connection busy until it has been sent.
+struct Held<B> {
+    body: B,
+    busy: Busy,
+    http2: bool,
+}
+
+impl Connections {
+    pub(super) fn new(cap: usize, patience: Patience, shutdown: Shutdown) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS))),
+            patience,
+            shutdown,
+            open: Drain::default(),
+            abort: Shutdown::new(),
+        }
+    }
+
+    /// Accepts and serves connections until shutdown. Over the cap, clients wait in the listener's
+    /// queue.
+    pub(super) async fn accept<H, F, B>(&self, mut listener: Listener, handler: H)
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            let accepted = async {
+                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, (stream, _)) = tokio::select! {
+                () = shutdown.recv() => return,
+                accepted = accepted => accepted,
+            };
+            let open = self.open.guard();
+            let serve = serve(
+                stream,
+                handler.clone(),
+                self.patience,
+                self.shutdown.clone(),
+            );
+            let mut abort = self.abort.1.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = serve => {}
+                    () = abort.recv() => {}
+                }
+                drop((permit, open));
+            });
+        }
+    }
+
+    /// Waits for the open connections to end what they are at, and cuts those that don't within
+    /// the deadline. Returns whether none was cut.
+    pub(super) async fn drain(&self, deadline: Duration) -> bool {
+        let drained = self.open.wait(deadline).await;
+        self.abort.0.trigger();
+        drained
+    }
+}
+
+/// Serves one connection to its end; once shutdown begins, to the end of the requests at work.
+async fn serve<H, F, B>(stream: Stream, handler: H, patience: Patience, mut shutdown: Shutdown)
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let activity = Activity::new();
+    let io = TokioIo::new(Timed::new(stream, Arc::clone(&activity), patience));
+    let service = service_fn(|request: Request<Incoming>| {
+        let busy = activity.begin();
+        let http2 = request.version() == Version::HTTP_2;
+        let response = handler(request);
+        async move {
+            let response = response.await;
+            Ok::<_, Infallible>(response.map(|body| Held { body, busy, http2 }))
+        }
+    });
+    let builder = builder();
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = shutdown.recv() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        // Clients come and go as they like: nothing is wrong here.
+        tracing::debug!(error, "a connection broke");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Its time limit would cover idle connections, too, and arm a timer for each request.
+    builder.http1().header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEADERS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Held<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if this.http2 && frame.is_some() {
+            this.busy.produced();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
