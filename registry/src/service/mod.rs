@@ -4,6 +4,7 @@
 //! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
 //! on this, so it could become a crate of its own with one move.
 
+pub mod build;
 pub mod cells;
 pub mod config;
 pub mod exposition;
