@@ -1,2 +1,89 @@
-//! octoserve.
-fn main() {}
+//! `octoserve`: parse, bind, announce, serve, exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use proxy::cli::{Action, Cli};
+use proxy::server;
+use registry::service::config::EX_USAGE;
+use registry::service::{log, shutdown};
+use tokio::runtime::{Builder, Runtime};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let failed = error.use_stderr();
+            return ExitCode::from(if failed { EX_USAGE } else { 0 });
+        }
+    };
+    match cli.resolve() {
+        Ok(Action::Serve(config)) => serve(*config),
+        Ok(Action::Print(text)) => print(&text),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "octoserve: {error}");
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(config: proxy::config::Config) -> ExitCode {
+    if let Err(error) = log::init(&config.logging) {
+        return fail(&error);
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(async {
+        let signals = match shutdown::signals() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&error),
+        };
+        let bound = match server::bind(config).await {
+            Ok(bound) => bound,
+            Err(error) => return fail(&error),
+        };
+        let mut announcement = String::new();
+        for address in bound.addresses() {
+            announcement += &format!("listening on {address}\n");
+        }
+        if let Some(address) = bound.metrics_address() {
+            announcement += &format!("metrics on {address}\n");
+        }
+        // Whoever started us may have closed our stdout; that is no reason not to serve.
+        let _ = std::io::stdout().write_all(announcement.as_bytes());
+        match bound.serve(signals).await {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// One runtime for everything: docs/performance.md compares the layouts.
+fn runtime() -> std::io::Result<Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = if workers == 1 {
+        Builder::new_current_thread()
+    } else {
+        Builder::new_multi_thread()
+    };
+    builder.enable_all().build()
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!("cannot start: {error}");
+    ExitCode::FAILURE
+}

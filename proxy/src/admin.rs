@@ -1,0 +1,172 @@
+//! The proxy's own pages: metrics and probes, on every listener or on one of their own.
+//!
+//! No path here can be a registry's: those begin with `/v2`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use registry::oci::{ErrorBody, ErrorCode};
+use registry::service::exposition;
+use registry::service::listen::Listener;
+use registry::service::shutdown::Shutdown;
+
+use crate::aggregate::Aggregate;
+
+/// How long a scraper may take to say what it wants.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Whether the process should get traffic: false before everything listens and once it drains.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicBool);
+
+impl Readiness {
+    /// Says that requests can be served, or no longer.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The pages of one listener.
+pub struct Admin {
+    /// Where the metrics are, and the page: `None` where this listener doesn't serve them.
+    metrics: Option<Arc<Aggregate>>,
+    path: String,
+    readiness: Arc<Readiness>,
+}
+
+impl Admin {
+    /// The pages of a listener, with the metrics or without.
+    pub fn new(metrics: Option<Arc<Aggregate>>, path: String, readiness: Arc<Readiness>) -> Admin {
+        Admin {
+            metrics,
+            path,
+            readiness,
+        }
+    }
+
+    /// Whether a path is one of the proxy's own, which are neither forwarded nor counted.
+    pub fn owns(&self, path: &str) -> bool {
+        !path.starts_with("/v2") && (path == self.path || path == "/livez" || path == "/readyz")
+    }
+
+    /// Answers a request for a path that is [owned](Admin::owns).
+    pub async fn answer(&self, request: &Parts) -> Response<Bytes> {
+        let head = match request.method {
+            Method::GET => false,
+            Method::HEAD => true,
+            _ => {
+                return refuse(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "only GET and HEAD are allowed",
+                );
+            }
+        };
+        let mut answer = match request.uri.path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            path if path == self.path => match &self.metrics {
+                Some(metrics) => page(metrics, &request.headers).await,
+                None => refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
+            },
+            _ => refuse(StatusCode::NOT_FOUND, "there is no such page"),
+        };
+        if head {
+            std::mem::take(answer.body_mut());
+        }
+        answer
+    }
+}
+
+async fn page(metrics: &Arc<Aggregate>, headers: &HeaderMap) -> Response<Bytes> {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let format = exposition::negotiate(accept);
+    let scraper_waits = headers
+        .get("x-prometheus-scrape-timeout-seconds")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let body = metrics.page(format, scraper_waits).await;
+    respond(StatusCode::OK, format.content_type(), body)
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
+    respond(
+        status,
+        "text/plain; charset=utf-8",
+        Bytes::from_static(body.as_bytes()),
+    )
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response<Bytes> {
+    let body = ErrorBody::new(ErrorCode::Unsupported, message).to_json();
+    let mut answer = respond(status, "application/json", body.into());
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        answer
+            .headers_mut()
+            .insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+    }
+    answer
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+    let length = body.len();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
+    headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from(length));
+    answer
+}
+
+/// Serves the pages on a listener of their own until the shutdown.
+pub(crate) async fn serve(mut listener: Listener, admin: Arc<Admin>, mut shutdown: Shutdown) {
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.recv() => return,
+        };
+        let admin = Arc::clone(&admin);
+        let mut shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let admin = Arc::clone(&admin);
+                async move {
+                    let (head, _) = request.into_parts();
+                    Ok::<_, Infallible>(admin.answer(&head).await.map(Full::new))
+                }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            tokio::select! {
+                // Whatever a scraper does wrong is its own loss.
+                _ = connection.as_mut() => {}
+                () = shutdown.recv() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+        });
+    }
+}

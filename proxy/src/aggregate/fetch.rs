@@ -1,0 +1,212 @@
+//! Fetching one metrics page, over TCP or a Unix socket, in bounded memory.
+
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use registry::service::exposition::TEXT_CONTENT_TYPE;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Where a metrics page is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `http://HOST[:PORT]/PATH`
+    Http {
+        /// Host and port, as the Host header has them.
+        authority: String,
+        /// Host, without the brackets of an IPv6 address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Path and query.
+        target: String,
+    },
+    /// `unix:/PATH`: the page `/metrics` on that socket.
+    Unix(PathBuf),
+}
+
+/// A text that is not the location of a metrics page.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "`{0}` is not the address of a metrics page: expected http://HOST[:PORT]/PATH or unix:/PATH"
+)]
+pub struct LocationError(String);
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Location, LocationError> {
+        // A password must not reach the message.
+        let shown = if text.contains('@') {
+            "(a URL with a user)"
+        } else {
+            text
+        };
+        let wrong = || LocationError(shown.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Location::Unix(path.into())),
+                false => Err(wrong()),
+            };
+        }
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
+            return Err(wrong());
+        }
+        let target = uri
+            .path_and_query()
+            .map_or("/metrics", |target| target.as_str());
+        Ok(Location::Http {
+            authority: authority.as_str().to_owned(),
+            host: authority
+                .host()
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            target: if target == "/" {
+                "/metrics".to_owned()
+            } else {
+                target.to_owned()
+            },
+        })
+    }
+}
+
+/// Why a page could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody listens there.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// The connection broke, or what came is not HTTP.
+    #[error("the exchange failed: {0}")]
+    Http(#[source] hyper::Error),
+    /// It answered, but not with a page.
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    /// The page is larger than `metrics.aggregate.max_bytes`.
+    #[error("the page is larger than {0} bytes")]
+    TooLarge(usize),
+    /// It took longer than `metrics.aggregate.timeout` or than the scraper waits.
+    #[error("it did not answer in time")]
+    Timeout,
+    /// The page could not be parsed at all.
+    #[error("the page cannot be read")]
+    Unreadable,
+}
+
+/// Fetches a page of at most `limit` bytes. The caller sets the deadline.
+pub async fn get(location: &Location, limit: usize) -> Result<Bytes, FetchError> {
+    match location {
+        Location::Http {
+            authority,
+            host,
+            port,
+            target,
+        } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            exchange(
+                stream.map_err(FetchError::Connect)?,
+                authority,
+                target,
+                limit,
+            )
+            .await
+        }
+        Location::Unix(path) => {
+            let stream = UnixStream::connect(path)
+                .await
+                .map_err(FetchError::Connect)?;
+            exchange(stream, "localhost", "/metrics", limit).await
+        }
+    }
+}
+
+async fn exchange<T>(stream: T, host: &str, target: &str, limit: usize) -> Result<Bytes, FetchError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(FetchError::Http)?;
+    let driver = tokio::spawn(connection);
+    let fetched = receive(&mut sender, host, target, limit).await;
+    // One page a connection: a source is asked once in many seconds.
+    driver.abort();
+    fetched
+}
+
+async fn receive(
+    sender: &mut http1::SendRequest<Empty<Bytes>>,
+    host: &str,
+    target: &str,
+    limit: usize,
+) -> Result<Bytes, FetchError> {
+    let mut request = Request::new(Empty::new());
+    // Both were taken from a URI that parsed.
+    *request.uri_mut() = target.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    headers.insert(
+        header::HOST,
+        HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static("localhost")),
+    );
+    // Only this format, whatever our own scraper asked for: two formats can't share a page.
+    headers.insert(header::ACCEPT, HeaderValue::from_static(TEXT_CONTENT_TYPE));
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(FetchError::Http)?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Status(response.status()));
+    }
+    match Limited::new(response.into_body(), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(error) => Err(FetchError::Http(*error)),
+            Err(_) => Err(FetchError::TooLarge(limit)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_url_or_a_socket() {
+        let Ok(Location::Http {
+            authority,
+            host,
+            port,
+            target,
+        }) = "http://[::1]:5001".parse()
+        else {
+            panic!("a URL without a path names the usual page")
+        };
+        assert_eq!(
+            (authority.as_str(), host.as_str(), port, target.as_str()),
+            ("[::1]:5001", "::1", 5001, "/metrics")
+        );
+        assert_eq!(
+            "unix:/run/m.sock".parse(),
+            Ok(Location::Unix("/run/m.sock".into()))
+        );
+        for wrong in [
+            "",
+            "registry:5001",
+            "https://registry/metrics",
+            "unix:m",
+            "http://u:p@h/",
+        ] {
+            assert!(wrong.parse::<Location>().is_err(), "{wrong}");
+        }
+    }
+}

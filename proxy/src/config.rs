@@ -1,0 +1,353 @@
+//! From the configured fields to a [`Config`] that is valid as a whole.
+//!
+//! The fields' names are an API; `--print-config` prints them all. What the registry inside the
+//! process needs is the registry's own configuration.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use registry::service::config::{self, ByteSize, ConfigError, Origins};
+use registry::service::listen::ListenAddr;
+use registry::service::log::LogConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::fetch::{Location, LocationError};
+use crate::aggregate::{Bounds, Source};
+use crate::upstream::{Target, TargetError};
+
+/// The name under which the embedded registry is known, as an upstream and as a source.
+const EMBEDDED: &str = "registry";
+
+/// The configuration as a file has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fields {
+    /// Where clients are served.
+    pub listen: Vec<ListenFields>,
+    /// The registry in front of which the proxy stands; none: the embedded one.
+    pub upstreams: Vec<UpstreamFields>,
+    /// The embedded registry.
+    pub registry: registry::config::EmbeddedFields,
+    /// What is measured, and who may see it.
+    pub metrics: MetricsFields,
+    /// What one client may take.
+    pub limits: LimitFields,
+    /// What is logged.
+    pub logging: LogConfig,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenFields {
+    /// `HOST:PORT` or `unix:/PATH`.
+    pub address: ListenAddr,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamFields {
+    /// How metrics and logs name it.
+    #[serde(default = "main_upstream")]
+    pub name: String,
+    /// Where it is: `http://HOST[:PORT]` or `unix:/PATH`.
+    pub replicas: Vec<String>,
+    /// Its metrics pages.
+    #[serde(default)]
+    pub metrics: Vec<SourceFields>,
+}
+
+/// One metrics page of an upstream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFields {
+    /// The value of its samples' `source` label.
+    pub source: String,
+    /// `http://HOST[:PORT]/PATH` or `unix:/PATH`.
+    pub url: String,
+}
+
+/// What is measured, and who may see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsFields {
+    /// Whether anything is recorded at all.
+    pub enabled: bool,
+    /// The page's path.
+    pub path: String,
+    /// A listener for the metrics and probes alone.
+    pub listen: Option<ListenAddr>,
+    /// Whether a main listener that others can reach serves the metrics too: they name private
+    /// repositories.
+    pub public: bool,
+    /// What bounds the aggregation of other pages.
+    pub aggregate: AggregateFields,
+}
+
+/// What bounds the aggregation of other pages.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AggregateFields {
+    /// How long a source may take.
+    pub timeout: config::Duration,
+    /// How large its page may be.
+    pub max_bytes: ByteSize,
+    /// How many samples are taken from it.
+    pub max_samples: usize,
+}
+
+/// What one client, or all of them, may take.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitFields {
+    /// Connections served at a time; more are closed at once.
+    pub connections: usize,
+    /// How long an idle connection is kept, and a request's headers may take.
+    pub idle_timeout: config::Duration,
+    /// How long a body may stand still, in either direction.
+    pub body_stall: config::Duration,
+    /// How long a shutdown waits for transfers under way.
+    pub drain: config::Duration,
+}
+
+fn main_upstream() -> String {
+    "main".to_owned()
+}
+
+impl Default for Fields {
+    fn default() -> Fields {
+        Fields {
+            listen: vec![ListenFields {
+                address: ListenAddr::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 5000))),
+            }],
+            upstreams: Vec::new(),
+            registry: registry::config::EmbeddedFields::default(),
+            metrics: MetricsFields::default(),
+            limits: LimitFields::default(),
+            logging: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for MetricsFields {
+    fn default() -> MetricsFields {
+        MetricsFields {
+            enabled: true,
+            path: "/metrics".to_owned(),
+            listen: None,
+            public: false,
+            aggregate: AggregateFields::default(),
+        }
+    }
+}
+
+impl Default for AggregateFields {
+    fn default() -> AggregateFields {
+        AggregateFields {
+            timeout: config::Duration::from_secs(5),
+            max_bytes: ByteSize::mib(64),
+            max_samples: 500_000,
+        }
+    }
+}
+
+impl Default for LimitFields {
+    fn default() -> LimitFields {
+        LimitFields {
+            connections: 10_000,
+            idle_timeout: config::Duration::from_secs(75),
+            body_stall: config::Duration::from_secs(60),
+            drain: config::Duration::from_secs(30),
+        }
+    }
+}
+
+/// A configuration that is valid as a whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients are served; at least one address.
+    pub listen: Vec<ListenAddr>,
+    /// The registry behind the proxy.
+    pub upstream: UpstreamConfig,
+    /// `None` records nothing.
+    pub metrics: Option<MetricsConfig>,
+    /// What one client may take.
+    pub limits: Limits,
+    /// What is logged.
+    pub logging: LogConfig,
+}
+
+/// The registry behind the proxy.
+#[derive(Clone, Debug)]
+pub enum UpstreamConfig {
+    /// In this process, on Unix sockets.
+    Embedded(registry::config::EmbeddedFields),
+    /// Any registry, anywhere.
+    Remote {
+        /// How metrics and logs name it.
+        name: String,
+        /// Where it is.
+        target: Target,
+    },
+}
+
+/// Where the metrics are served, and what is on the page beside the proxy's own.
+#[derive(Clone, Debug)]
+pub struct MetricsConfig {
+    /// The page's path.
+    pub path: String,
+    /// A listener for the metrics and probes alone.
+    pub listen: Option<ListenAddr>,
+    /// Whether the main listeners serve the page too.
+    pub on_main: bool,
+    /// The pages of the remote upstream.
+    pub sources: Vec<Source>,
+    /// What bounds their aggregation.
+    pub bounds: Bounds,
+}
+
+/// What one client, or all of them, may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections served at a time.
+    pub connections: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How long a body may stand still, in either direction.
+    pub body_stall: Duration,
+    /// How long a shutdown waits for transfers under way.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Checks what no single field can tell.
+    pub fn resolve(fields: Fields, origins: &Origins) -> Result<Config, ConfigError> {
+        if fields.listen.is_empty() {
+            return Err(origins.error("listen", "at least one address is needed"));
+        }
+        let listen: Vec<_> = fields
+            .listen
+            .into_iter()
+            .map(|listen| listen.address)
+            .collect();
+        let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
+        let metrics = match fields.metrics.enabled {
+            true => Some(resolve_metrics(fields.metrics, &listen, sources, origins)?),
+            false => None,
+        };
+        if fields.limits.connections == 0 {
+            return Err(origins.error("limits.connections", "must not be 0"));
+        }
+        Ok(Config {
+            listen,
+            upstream,
+            metrics,
+            limits: Limits {
+                connections: fields.limits.connections,
+                idle_timeout: fields.limits.idle_timeout.get(),
+                body_stall: fields.limits.body_stall.get(),
+                drain: fields.limits.drain.get(),
+            },
+            logging: fields.logging,
+        })
+    }
+}
+
+fn resolve_upstream(
+    upstreams: Vec<UpstreamFields>,
+    registry: registry::config::EmbeddedFields,
+    origins: &Origins,
+) -> Result<(UpstreamConfig, Vec<Source>), ConfigError> {
+    let mut upstreams = upstreams.into_iter();
+    let Some(upstream) = upstreams.next() else {
+        return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
+    };
+    if upstreams.next().is_some() {
+        return Err(origins.error("upstreams", "more than one upstream is not supported"));
+    }
+    if upstream.name.is_empty() {
+        return Err(origins.error("upstreams[0].name", "must not be empty"));
+    }
+    let [replica] = upstream.replicas.as_slice() else {
+        let message = "exactly one replica is needed";
+        return Err(origins.error("upstreams[0].replicas", message));
+    };
+    let target: Target = replica.parse().map_err(|error: TargetError| {
+        origins.error("upstreams[0].replicas[0]", &error.to_string())
+    })?;
+    let mut names = HashSet::new();
+    let mut sources = Vec::with_capacity(upstream.metrics.len());
+    for (index, source) in upstream.metrics.into_iter().enumerate() {
+        let key = format!("upstreams[0].metrics[{index}]");
+        if source.source.is_empty() || !names.insert(source.source.clone()) {
+            let message = "must be a name of its own";
+            return Err(origins.error(&format!("{key}.source"), message));
+        }
+        let location: Location = source.url.parse().map_err(|error: LocationError| {
+            origins.error(&format!("{key}.url"), &error.to_string())
+        })?;
+        sources.push(Source {
+            name: source.source,
+            location,
+        });
+    }
+    Ok((
+        UpstreamConfig::Remote {
+            name: upstream.name,
+            target,
+        },
+        sources,
+    ))
+}
+
+fn resolve_metrics(
+    fields: MetricsFields,
+    listen: &[ListenAddr],
+    sources: Vec<Source>,
+    origins: &Origins,
+) -> Result<MetricsConfig, ConfigError> {
+    let path = fields.path;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    if !path.starts_with('/') || path == "/" || !path.bytes().all(plain) {
+        let message = "must begin with a slash and be a plain path, such as /metrics";
+        return Err(origins.error("metrics.path", message));
+    }
+    if path == "/v2" || path.starts_with("/v2/") || matches!(&*path, "/livez" | "/readyz") {
+        let message = "must not hide a path of the registry or a probe";
+        return Err(origins.error("metrics.path", message));
+    }
+    let private = listen.iter().all(|address| match address {
+        ListenAddr::Tcp(address) => is_loopback(address.ip()),
+        ListenAddr::Unix(_) => true,
+    });
+    Ok(MetricsConfig {
+        path,
+        listen: fields.listen,
+        on_main: private || fields.public,
+        sources,
+        bounds: Bounds {
+            timeout: fields.aggregate.timeout.get(),
+            max_bytes: usize::try_from(fields.aggregate.max_bytes.get()).unwrap_or(usize::MAX),
+            max_samples: fields.aggregate.max_samples,
+        },
+    })
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// The source of the embedded registry's page.
+pub(crate) fn embedded_source(socket: std::path::PathBuf) -> Source {
+    Source {
+        name: EMBEDDED.to_owned(),
+        location: Location::Unix(socket),
+    }
+}
+
+/// The name under which the embedded registry is known.
+pub(crate) fn embedded_name() -> String {
+    EMBEDDED.to_owned()
+}

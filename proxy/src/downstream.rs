@@ -1,0 +1,305 @@
+//! Clients' connections: accepting them, and what pingora reads and writes them through.
+//!
+//! pingora's own listeners are not used. Accepting here is what lets us cap and count connections,
+//! survive a shortage of file descriptors, know each bound address before anything is served, and
+//! give every worker its share of the connections. [`App`] stands before pingora's proxy for the
+//! one thing that the proxy has no phase for: requests refused before any phase ran.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown as ShutdownIo, SocketDigest,
+    Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+};
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use registry::service::listen::{Listener, Peer, Stream};
+use registry::service::shutdown::{Drain, DrainGuard};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+
+use crate::metrics::HttpMetrics;
+use crate::proxy::Proxy;
+
+/// Enough for the headers and the body of a small answer to leave in one write.
+const WRITE_BUFFER: usize = 4 << 10;
+
+/// The first bytes of an HTTP/2 connection, RFC 9113 §3.4.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+tokio::task_local! {
+    /// What happens on the HTTP/1.1 connection that this task serves.
+    static SIGNALS: Arc<Signals>;
+}
+
+/// What the parts that serve one connection tell one another.
+#[derive(Debug, Default)]
+struct Signals {
+    /// The current request got as far as the proxy's phases.
+    seen: AtomicBool,
+    /// Something was written in answer to the current request.
+    answered: AtomicBool,
+}
+
+/// Says that the request which this task serves has reached the proxy's phases.
+pub(crate) fn request_seen() {
+    let _ = SIGNALS.try_with(|signals| signals.seen.store(true, Ordering::Relaxed));
+}
+
+/// The proxy, and before it the count of the requests that it refuses to look at.
+pub(crate) struct App {
+    proxy: Arc<HttpProxy<Proxy>>,
+    metrics: Option<Arc<HttpMetrics>>,
+}
+
+impl App {
+    pub(crate) fn new(proxy: HttpProxy<Proxy>, metrics: Option<Arc<HttpMetrics>>) -> App {
+        App {
+            proxy: Arc::new(proxy),
+            metrics,
+        }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let Some(metrics) = &self.metrics else {
+            return self.proxy.process_new_http(session, shutdown).await;
+        };
+        if session.is_http2() {
+            // An HTTP/2 stream has a task of its own; whatever reaches it was parsed, and the proxy
+            // refuses nothing but CONNECT.
+            let signals = Arc::new(Signals::default());
+            let served = self.proxy.process_new_http(session, shutdown);
+            let reused = SIGNALS.scope(Arc::clone(&signals), served).await;
+            if !signals.seen.load(Ordering::Relaxed) {
+                metrics.rejected.inc(());
+            }
+            return reused;
+        }
+        let _ = SIGNALS.try_with(|signals| {
+            signals.seen.store(false, Ordering::Relaxed);
+            signals.answered.store(false, Ordering::Relaxed);
+        });
+        let reused = self.proxy.process_new_http(session, shutdown).await;
+        let _ = SIGNALS.try_with(|signals| {
+            let seen = signals.seen.load(Ordering::Relaxed);
+            if !seen && signals.answered.load(Ordering::Relaxed) {
+                metrics.rejected.inc(());
+            }
+        });
+        reused
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// Accepts connections until the shutdown, each in a task of its own, at most `limit` at a time:
+/// more are closed at once, so that those that are served keep what they need.
+///
+/// Returns when the listener is closed; `connections` tells when the last connection has ended.
+pub(crate) async fn accept(
+    mut listener: Listener,
+    app: Arc<App>,
+    connections: Drain,
+    limit: usize,
+    shutdown: ShutdownWatch,
+) {
+    let mut stop = shutdown.clone();
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stopping| *stopping) => break,
+        };
+        if connections.count() >= limit {
+            continue;
+        }
+        let guard = connections.guard();
+        let app = Arc::clone(&app);
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let signals = Arc::new(Signals::default());
+            let connection = Connection::new(stream, peer, Arc::clone(&signals), guard);
+            SIGNALS
+                .scope(signals, app.process_new(Box::new(connection), &shutdown))
+                .await;
+        });
+    }
+    drop(listener);
+    // Idle connections are told only once nobody can become a new one.
+    app.http_cleanup().await;
+}
+
+/// A client's connection as pingora sees it.
+#[derive(Debug)]
+struct Connection {
+    io: BufWriter<Stream>,
+    /// Bytes that were read ahead to tell HTTP/2 from HTTP/1.1, and how many of them are consumed.
+    ahead: Vec<u8>,
+    consumed: usize,
+    digest: Arc<SocketDigest>,
+    signals: Arc<Signals>,
+    _guard: DrainGuard,
+}
+
+impl Connection {
+    fn new(stream: Stream, peer: Peer, signals: Arc<Signals>, guard: DrainGuard) -> Connection {
+        let digest = SocketDigest::from_raw_fd(fd(&stream));
+        // Known already: else each request would ask the kernel.
+        let address = match peer {
+            Peer::Tcp(address) => Some(address.into()),
+            Peer::Unix => None,
+        };
+        // The cell was made a line ago: it is empty.
+        let _ = digest.peer_addr.set(address);
+        Connection {
+            io: BufWriter::with_capacity(WRITE_BUFFER, stream),
+            ahead: Vec::new(),
+            consumed: 0,
+            digest: Arc::new(digest),
+            signals,
+            _guard: guard,
+        }
+    }
+}
+
+fn fd(stream: &Stream) -> RawFd {
+    match stream {
+        Stream::Tcp(stream) => stream.as_raw_fd(),
+        Stream::Unix(stream) => stream.as_raw_fd(),
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.consumed < self.ahead.len() {
+            let ahead = &self.ahead[self.consumed..];
+            let taken = ahead.len().min(buffer.remaining());
+            buffer.put_slice(&ahead[..taken]);
+            self.consumed += taken;
+            if self.consumed == self.ahead.len() {
+                self.ahead = Vec::new();
+                self.consumed = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(self.io.get_mut()).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(context, bytes));
+        self.signals.answered.store(true, Ordering::Relaxed);
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(context, bytes));
+        self.signals.answered.store(true, Ordering::Relaxed);
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {
+    /// Reads ahead no further than the bytes can still be what the caller hopes for: a short
+    /// HTTP/1.1 request must not wait for bytes that will never come.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        use tokio::io::AsyncReadExt;
+        while self.ahead.len() < buffer.len() && H2_PREFACE.starts_with(&self.ahead) {
+            let mut chunk = [0; H2_PREFACE.len()];
+            let wanted = buffer.len() - self.ahead.len();
+            let wanted = wanted.min(chunk.len());
+            let read = self.io.get_mut().read(&mut chunk[..wanted]).await?;
+            if read == 0 {
+                break;
+            }
+            self.ahead.extend_from_slice(&chunk[..read]);
+        }
+        let known = self.ahead.len().min(buffer.len());
+        buffer[..known].copy_from_slice(&self.ahead[..known]);
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ShutdownIo for Connection {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already, which is what we want of it.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        fd(self.io.get_ref())
+    }
+}
+
+impl Ssl for Connection {}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}

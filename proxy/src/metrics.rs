@@ -1,0 +1,9 @@
+//! The proxy's families, one struct each, registered on an injected [`Registry`].
+//!
+//! Which moves when is said by the `HELP` of each; `docs/metrics.md` has them all.
+
+mod aggregate;
+mod http;
+
+pub use self::aggregate::{AggregateMetrics, SourceCells};
+pub use self::http::HttpMetrics;

@@ -1,0 +1,231 @@
+//! The phases of a proxied request, about a line each. What they mean for the metrics is
+//! [`Exchange`]'s to say, what an error means for the client [`Failure`]'s, and where a request
+//! goes [`Upstream`]'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use crate::admin::Admin;
+use crate::config::Limits;
+use crate::downstream::request_seen;
+use crate::error::Failure;
+use crate::exchange::Exchange;
+use crate::metrics::HttpMetrics;
+use crate::upstream::Upstream;
+
+mod forward;
+mod log;
+
+/// What every request needs, shared by all workers.
+pub(crate) struct Proxy {
+    pub(crate) upstream: Arc<Upstream>,
+    /// The pages that the proxy itself answers.
+    pub(crate) admin: Arc<Admin>,
+    /// `None` records nothing, at no cost.
+    pub(crate) metrics: Option<Arc<HttpMetrics>>,
+    pub(crate) limits: Limits,
+    pub(crate) access_log: bool,
+}
+
+/// What is known of one request while it is served.
+#[derive(Default)]
+pub(crate) struct Context {
+    exchange: Option<Exchange>,
+    request_id: Option<HeaderValue>,
+    /// The request body has arrived whole.
+    request_whole: bool,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        request_seen();
+        Context::default()
+    }
+
+    /// Nothing that would change what the upstream says, such as compression.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        self.bound(session);
+        let head = session.req_header();
+        let path = head.uri.path();
+        if self.admin.owns(path) {
+            return Ok(());
+        }
+        ctx.request_id = Some(forward::request_id(&head.headers));
+        if let Some(metrics) = &self.metrics {
+            ctx.exchange = Some(Exchange::begin(metrics, head.method.as_str(), path));
+        }
+        // RFC 9112 §3.2; pingora lets it pass.
+        if head.version == Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
+            return Error::e_explain(ErrorType::HTTPStatus(400), "no Host header");
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<bool> {
+        if !self.admin.owns(session.req_header().uri.path()) {
+            return Ok(false);
+        }
+        let answer = self.admin.answer(session.req_header()).await;
+        let (head, body) = answer.into_parts();
+        let head = ResponseHeader::from(head);
+        let empty = body.is_empty();
+        session.write_response_header(Box::new(head), empty).await?;
+        if !empty {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
+        self.upstream.peer()
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        _ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward::add_headers(session, request, ctx.request_id.as_ref())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        last: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if let Some(exchange) = &mut ctx.exchange {
+            exchange.request_body(body.as_ref().map_or(0, |bytes| bytes.len() as u64), last);
+        }
+        ctx.request_whole |= last;
+        // pingora ends a chunked upload twice where its last piece is empty, which poisons the
+        // upstream's connection: its issue 935.
+        if last && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if let Some(exchange) = &mut ctx.exchange
+            && !response.status.is_informational()
+        {
+            exchange.response_head(response.status.as_u16());
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _last: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Some(exchange) = &mut ctx.exchange {
+            // What has been written to the client, not what is about to be.
+            exchange.response_body(session.body_bytes_sent() as u64);
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let failure = Failure::of(error, ctx.request_whole);
+        let status = failure.status();
+        if let Some(body) = failure.body()
+            && session
+                .response_written()
+                .is_none_or(|head| head.status.is_informational())
+            && let Ok(head) = forward::error_head(status, body.len())
+        {
+            if let Some(exchange) = &mut ctx.exchange {
+                exchange.response_head(status);
+            }
+            let body = if session.req_header().method == Method::HEAD {
+                Bytes::new()
+            } else {
+                body
+            };
+            // A client that is gone by now needs no answer.
+            let _ = session
+                .as_downstream_mut()
+                .write_error_response(head, body)
+                .await;
+        }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let failure = error.map(|error| Failure::of(error, ctx.request_whole));
+        if let Some(exchange) = &mut ctx.exchange {
+            exchange.response_body(session.body_bytes_sent() as u64);
+            exchange.finish(failure.map(Failure::status));
+            if self.access_log {
+                log::access(session, exchange, ctx.request_id.as_ref());
+            }
+        }
+        if let (Some(failure), Some(error)) = (failure, error) {
+            log::failure(failure, error, &self.upstream, ctx.request_id.as_ref());
+        }
+    }
+
+    /// We say it ourselves, once, without the query string that pingora would print.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+}
+
+impl Proxy {
+    /// pingora's defaults let a client hold a connection, or a transfer, for ever.
+    fn bound(&self, session: &mut Session) {
+        let downstream = session.as_downstream_mut();
+        if downstream.get_keepalive().is_some() {
+            downstream.set_keepalive(Some(self.limits.idle_timeout.as_secs()));
+        }
+        downstream.set_read_timeout(Some(self.limits.body_stall));
+        downstream.set_write_timeout(Some(self.limits.body_stall));
+        downstream.set_total_drain_timeout(Some(Duration::from_secs(10)));
+        // An answer to an upload that comes before its end (401, 413) is read by the client only
+        // if the connection is drained rather than reset.
+        downstream.set_close_on_response_before_downstream_finish(false);
+    }
+}

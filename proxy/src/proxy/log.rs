@@ -1,0 +1,80 @@
+//! What is logged of a request: one access event, and one event where it failed.
+//!
+//! Neither has a header, a query string or an address of the upstream in it: tokens and signatures
+//! travel in those.
+
+use http::{HeaderValue, header};
+use pingora::Error;
+use pingora::proxy::Session;
+use registry::metrics::label::{Client, Method};
+use registry::oci::{Endpoint, Route};
+use registry::service::cells::Label as _;
+use registry::service::log::AccessEvent;
+
+use crate::error::Failure;
+use crate::exchange::Exchange;
+use crate::upstream::Upstream;
+
+/// Logs a request that has ended.
+pub(super) fn access(session: &Session, exchange: &Exchange, request_id: Option<&HeaderValue>) {
+    let head = session.req_header();
+    let route = Route::parse(head.uri.path());
+    let summary = exchange.summary();
+    // What follows in any other path is opaque: a push location can be as good as a password.
+    let reference = match route.endpoint {
+        Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(route.tail),
+        _ => None,
+    };
+    let agent = head
+        .headers
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok());
+    AccessEvent {
+        endpoint: summary.endpoint.value(),
+        repository: route.repository,
+        reference,
+        method: Method::of(head.method.as_str()).value(),
+        status: summary.status,
+        bytes_in: summary.received,
+        bytes_out: summary.sent,
+        duration_ms: summary.duration.as_secs_f64() * 1e3,
+        ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
+        client: Client::of(agent.unwrap_or("")).value(),
+        request_id: request_id.map(text),
+        trace_id: None,
+    }
+    .emit();
+}
+
+/// Logs a request that failed, once.
+pub(super) fn failure(
+    failure: Failure,
+    error: &Error,
+    upstream: &Upstream,
+    request_id: Option<&HeaderValue>,
+) {
+    let id = request_id.map(text);
+    let reason = error.etype().as_str();
+    match failure {
+        Failure::ClientGone | Failure::ClientNotReading | Failure::ClientStalled => {
+            tracing::debug!(?failure, reason, request_id = id, "the client broke off");
+        }
+        Failure::BadRequest => tracing::debug!(reason, request_id = id, "refused a request"),
+        Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
+            tracing::warn!(
+                upstream = upstream.name(),
+                ?failure,
+                reason,
+                request_id = id,
+                "the upstream failed"
+            );
+        }
+        Failure::Internal => {
+            tracing::error!(?failure, reason, request_id = id, "a request failed");
+        }
+    }
+}
+
+fn text(request_id: &HeaderValue) -> &str {
+    request_id.to_str().unwrap_or("")
+}

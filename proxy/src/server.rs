@@ -1,0 +1,231 @@
+//! Binds, announces, serves and drains: the lifecycle of the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::HttpServerOptions;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use registry::service::build;
+use registry::service::exposition::Registry;
+use registry::service::listen::{BindError, ListenAddr, Listener};
+use registry::service::shutdown::{Drain, Shutdown};
+use tokio::sync::watch;
+
+use crate::admin::{Admin, Readiness};
+use crate::aggregate::Aggregate;
+use crate::config::{self, Config, Limits, UpstreamConfig};
+use crate::downstream::{self, App};
+use crate::embedded::{Embedded, EmbeddedError};
+use crate::metrics::HttpMetrics;
+use crate::proxy::Proxy;
+use crate::upstream::Upstream;
+
+/// Idle connections to the upstream that are kept.
+const UPSTREAM_POOL: usize = 512;
+/// What one HTTP/2 client may have under way: with the protocol's default of 64 KiB a push over a
+/// distance of 40 ms would crawl at 1.6 MB/s.
+const H2_STREAM_WINDOW: u32 = 8 << 20;
+const H2_CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// Why the server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The registry in this process could not be started.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+}
+
+/// A server that has bound its addresses and serves nothing yet.
+pub struct Bound {
+    listeners: Vec<Listener>,
+    addresses: Vec<ListenAddr>,
+    admin_listener: Option<(Listener, ListenAddr)>,
+    embedded: Option<Embedded>,
+    upstream: Arc<Upstream>,
+    metrics: Option<Arc<HttpMetrics>>,
+    main_pages: Arc<Admin>,
+    admin_pages: Arc<Admin>,
+    readiness: Arc<Readiness>,
+    limits: Limits,
+    access_log: bool,
+}
+
+/// Binds every address and opens the embedded registry, so that whatever can fail at the start
+/// fails here.
+pub async fn bind(config: Config) -> Result<Bound, StartError> {
+    let (embedded, name, target) = match config.upstream {
+        UpstreamConfig::Embedded(fields) => {
+            let embedded = Embedded::bind(fields, config.metrics.is_some()).await?;
+            let target = embedded.target();
+            (Some(embedded), config::embedded_name(), target)
+        }
+        UpstreamConfig::Remote { name, target } => (None, name, target),
+    };
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    let mut addresses = Vec::with_capacity(config.listen.len());
+    for address in &config.listen {
+        let (listener, address) = listen(address).await?;
+        listeners.push(listener);
+        addresses.push(address);
+    }
+    let readiness = Arc::new(Readiness::default());
+    let mut admin_listener = None;
+    let (mut recording, mut on_main, mut on_admin) = (None, None, None);
+    let mut path = "/metrics".to_owned();
+    if let Some(metrics) = config.metrics {
+        let registry = Registry::new("octoserve_");
+        registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
+        registry.process();
+        recording = Some(Arc::new(HttpMetrics::new(&registry)));
+        let mut sources = metrics.sources;
+        sources.extend(embedded.as_ref().and_then(Embedded::source));
+        let page = Arc::new(Aggregate::new(registry, sources, metrics.bounds));
+        if let Some(address) = &metrics.listen {
+            admin_listener = Some(listen(address).await?);
+        }
+        on_main = metrics.on_main.then(|| Arc::clone(&page));
+        if on_main.is_none() && admin_listener.is_none() {
+            tracing::warn!(
+                "the metrics are served nowhere: the main listener can be reached by others and \
+                 the page names private repositories; set metrics.listen or metrics.public"
+            );
+        }
+        on_admin = Some(page);
+        path = metrics.path;
+    }
+    Ok(Bound {
+        main_pages: Arc::new(Admin::new(on_main, path.clone(), Arc::clone(&readiness))),
+        admin_pages: Arc::new(Admin::new(on_admin, path, Arc::clone(&readiness))),
+        listeners,
+        addresses,
+        admin_listener,
+        embedded,
+        upstream: Arc::new(Upstream::new(name, target)),
+        metrics: recording,
+        readiness,
+        limits: config.limits,
+        access_log: config.logging.access,
+    })
+}
+
+impl Bound {
+    /// The addresses that are listened on, with the ports that were chosen for port 0.
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// The address of the listener for metrics and probes alone.
+    pub fn metrics_address(&self) -> Option<&ListenAddr> {
+        self.admin_listener.as_ref().map(|(_, address)| address)
+    }
+
+    /// Serves until the shutdown, then lets what is under way end, as long as `limits.drain`
+    /// allows. Returns whether everything did end.
+    pub async fn serve(self, mut shutdown: Shutdown) -> bool {
+        let (stop, stopping) = watch::channel(false);
+        let (registry_stop, registry_shutdown) = Shutdown::new();
+        let (admin_stop, admin_shutdown) = Shutdown::new();
+        let connections = Drain::default();
+
+        let embedded = self.embedded.map(|embedded| {
+            tokio::spawn(async move {
+                if let Err(error) = embedded.serve(registry_shutdown).await {
+                    tracing::error!(%error, "the registry ended");
+                }
+            })
+        });
+        tokio::spawn(Arc::clone(&self.upstream).keep_resolved(shutdown.clone()));
+        if let Some((listener, _)) = self.admin_listener {
+            tokio::spawn(crate::admin::serve(
+                listener,
+                self.admin_pages,
+                admin_shutdown,
+            ));
+        }
+        let app = Arc::new(App::new(
+            build_proxy(Proxy {
+                upstream: self.upstream,
+                admin: self.main_pages,
+                metrics: self.metrics.clone(),
+                limits: self.limits,
+                access_log: self.access_log,
+            }),
+            self.metrics,
+        ));
+        let accepting: Vec<_> = self
+            .listeners
+            .into_iter()
+            .map(|listener| {
+                tokio::spawn(downstream::accept(
+                    listener,
+                    Arc::clone(&app),
+                    connections.clone(),
+                    self.limits.connections,
+                    stopping.clone(),
+                ))
+            })
+            .collect();
+        self.readiness.set(true);
+
+        shutdown.recv().await;
+        self.readiness.set(false);
+        tracing::info!("draining");
+        // Every connection holds a receiver: the send fails only if there is none at all.
+        let _ = stop.send(true);
+        for listener in accepting {
+            // Nothing in there panics; if it did, its listener is closed all the same.
+            let _ = listener.await;
+        }
+        let drained = connections.wait(self.limits.drain).await;
+        if !drained {
+            tracing::warn!(
+                left = connections.count(),
+                "transfers were cut off at the deadline"
+            );
+        }
+        // The registry and the metrics outlive the traffic, so that the last scrape sees it all.
+        registry_stop.trigger();
+        admin_stop.trigger();
+        if let Some(embedded) = embedded {
+            let _ = tokio::time::timeout(Duration::from_secs(10), embedded).await;
+        }
+        drained
+    }
+}
+
+async fn listen(address: &ListenAddr) -> Result<(Listener, ListenAddr), BindError> {
+    let listener = Listener::bind(address).await?;
+    match listener.local_addr() {
+        Ok(address) => Ok((listener, address)),
+        Err(source) => Err(BindError {
+            address: address.clone(),
+            source,
+        }),
+    }
+}
+
+fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
+    use pingora::protocols::http::v2::server::default_h2_options;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let conf = ServerConf {
+        threads: workers,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: 2,
+        ..ServerConf::default()
+    };
+    let idle = proxy.limits.idle_timeout;
+    let mut proxy = http_proxy(&Arc::new(conf), proxy);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(idle);
+    proxy.server_options = Some(options);
+    let mut h2 = default_h2_options();
+    h2.initial_window_size(H2_STREAM_WINDOW);
+    h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    proxy.h2_options = Some(h2);
+    proxy
+}

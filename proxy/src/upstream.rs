@@ -1,0 +1,295 @@
+//! The registry behind the proxy: where it is, and how to reach it.
+//!
+//! Names are resolved in the background and again as time goes by, because the resolver that
+//! pingora would call blocks a worker thread, and because a registry that moves must be found.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::{Error, ErrorType};
+use registry::service::shutdown::Shutdown;
+
+/// How often a name is looked up again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+/// Shorter than any registry keeps an idle connection: a POST on one that the registry has just
+/// closed can't be retried.
+const IDLE: Duration = Duration::from_secs(30);
+/// How soon it is tried again where it could not be resolved.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where an upstream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A host, by name or address, and a port.
+    Tcp {
+        /// The host, an IPv6 address without its brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket's path.
+    Unix(String),
+    /// The socket of the registry in this process, which closes no idle connection: a timer for
+    /// each would cost a twentieth of a small request.
+    Embedded(String),
+}
+
+/// Why a text names no upstream.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TargetError {
+    /// It is not a URL at all.
+    #[error("`{0}` is no URL: expected http://HOST[:PORT] or unix:/PATH")]
+    NotAUrl(String),
+    /// It is a URL of a kind that cannot be proxied to.
+    #[error("`{0}`: only http:// and unix: upstreams can be reached")]
+    Scheme(String),
+    /// It says more than where the registry is.
+    #[error("`{0}`: give scheme, host and port only; a registry's paths begin at /v2/")]
+    Path(String),
+    /// It carries a user or a password, which is not repeated here.
+    #[error("a URL with a user or password: the proxy sends what the client sends")]
+    Credentials,
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Target, TargetError> {
+        if text.contains('@') {
+            return Err(TargetError::Credentials);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Target::Unix(path.to_owned())),
+                false => Err(TargetError::NotAUrl(text.to_owned())),
+            };
+        }
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|_| TargetError::NotAUrl(text.to_owned()))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(TargetError::NotAUrl(text.to_owned()));
+        };
+        if scheme != "http" {
+            return Err(TargetError::Scheme(text.to_owned()));
+        }
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        if !bare {
+            return Err(TargetError::Path(text.to_owned()));
+        }
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        Ok(Target::Tcp {
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+        })
+    }
+}
+
+/// An upstream registry.
+#[derive(Debug)]
+pub struct Upstream {
+    name: String,
+    target: Target,
+    peers: RwLock<Arc<[HttpPeer]>>,
+    next: AtomicUsize,
+}
+
+impl Upstream {
+    /// An upstream that is known under `name`, never under its address. Its own addresses are
+    /// resolved by [`Upstream::keep_resolved`], which serves no request before it did.
+    pub fn new(name: String, target: Target) -> Upstream {
+        let known: Vec<HttpPeer> = match &target {
+            Target::Tcp { host, port } => match host.parse() {
+                Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port))],
+                Err(_) => Vec::new(),
+            },
+            Target::Unix(path) => unix_peer(path, Some(IDLE)).into_iter().collect(),
+            Target::Embedded(path) => unix_peer(path, None).into_iter().collect(),
+        };
+        Upstream {
+            name,
+            target,
+            peers: RwLock::new(known.into()),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A peer to send a request to: each of the known addresses in turn.
+    pub fn peer(&self) -> pingora::Result<Box<HttpPeer>> {
+        let peers = Arc::clone(&self.peers.read());
+        if peers.is_empty() {
+            return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no address");
+        }
+        let turn = if peers.len() == 1 {
+            0
+        } else {
+            self.next.fetch_add(1, Ordering::Relaxed)
+        };
+        Ok(Box::new(peers[turn % peers.len()].clone()))
+    }
+
+    /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
+    /// keeps the addresses that are known.
+    pub async fn keep_resolved(self: Arc<Self>, mut shutdown: Shutdown) {
+        let Target::Tcp { host, port } = &self.target else {
+            return;
+        };
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            return;
+        }
+        let mut failing = false;
+        loop {
+            let pause = match tokio::net::lookup_host((host.as_str(), *port)).await {
+                Ok(addresses) => {
+                    let mut addresses: Vec<SocketAddr> = addresses.collect();
+                    addresses.sort_unstable();
+                    addresses.dedup();
+                    self.replace(&addresses);
+                    failing = false;
+                    RESOLVE_EVERY
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(upstream = self.name, %error, "cannot resolve the upstream");
+                    }
+                    RESOLVE_AGAIN
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.recv() => return,
+            }
+        }
+    }
+
+    fn replace(&self, addresses: &[SocketAddr]) {
+        let known = Arc::clone(&self.peers.read());
+        let same = known.len() == addresses.len()
+            && known.iter().zip(addresses).all(|(peer, address)| {
+                matches!(&peer._address, PeerAddr::Inet(known) if known == address)
+            });
+        if !same && !addresses.is_empty() {
+            tracing::info!(
+                upstream = self.name,
+                addresses = addresses.len(),
+                "resolved"
+            );
+            *self.peers.write() = addresses.iter().map(|address| tcp_peer(*address)).collect();
+        }
+    }
+}
+
+fn tcp_peer(address: SocketAddr) -> HttpPeer {
+    with_options(HttpPeer::new(address, false, String::new()), Some(IDLE))
+}
+
+fn unix_peer(path: &str, idle_timeout: Option<Duration>) -> Option<HttpPeer> {
+    match HttpPeer::new_uds(path, false, String::new()) {
+        Ok(peer) => Some(with_options(peer, idle_timeout)),
+        Err(error) => {
+            tracing::error!(path, %error, "not a usable socket path");
+            None
+        }
+    }
+}
+
+fn with_options(mut peer: HttpPeer, idle_timeout: Option<Duration>) -> HttpPeer {
+    let options = &mut peer.options;
+    options.connection_timeout = Some(Duration::from_secs(3));
+    options.total_connection_timeout = Some(Duration::from_secs(10));
+    // A registry may hash gigabytes before it answers the PUT that ends an upload. Longer than the
+    // limit for a client's stalled body, which must be the one to strike.
+    options.read_timeout = Some(Duration::from_secs(600));
+    options.write_timeout = Some(Duration::from_secs(60));
+    options.idle_timeout = idle_timeout;
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_url_or_a_socket() {
+        let tcp = |host: &str, port| {
+            Ok(Target::Tcp {
+                host: host.to_owned(),
+                port,
+            })
+        };
+        assert_eq!("http://registry:5000".parse(), tcp("registry", 5000));
+        assert_eq!("http://registry/".parse(), tcp("registry", 80));
+        assert_eq!("http://[::1]:5000".parse(), tcp("::1", 5000));
+        assert_eq!(
+            "unix:/run/r.sock".parse(),
+            Ok(Target::Unix("/run/r.sock".to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_its_reason() {
+        let reason = |text: &str| text.parse::<Target>().unwrap_err();
+        assert!(matches!(reason("registry:5000"), TargetError::NotAUrl(_)));
+        assert!(matches!(reason(""), TargetError::NotAUrl(_)));
+        assert!(matches!(reason("unix:r.sock"), TargetError::NotAUrl(_)));
+        assert!(matches!(reason("https://registry"), TargetError::Scheme(_)));
+        assert!(matches!(
+            reason("http://registry/v2/"),
+            TargetError::Path(_)
+        ));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_repeated() {
+        let error = "http://user:secret@registry".parse::<Target>().unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn an_upstream_without_an_address_is_an_error_and_no_panic() {
+        let target = Target::Tcp {
+            host: "registry.invalid".to_owned(),
+            port: 1,
+        };
+        let upstream = Upstream::new("main".to_owned(), target);
+        assert!(upstream.peer().is_err());
+    }
+
+    #[test]
+    fn addresses_take_turns_and_are_replaced() {
+        let target = Target::Tcp {
+            host: "registry".to_owned(),
+            port: 5000,
+        };
+        let upstream = Upstream::new("main".to_owned(), target);
+        let addresses: Vec<SocketAddr> = ["127.0.0.1:5000", "127.0.0.2:5000"]
+            .map(|text| text.parse().unwrap())
+            .into();
+        upstream.replace(&addresses);
+        let asked: Vec<_> = (0..4)
+            .map(|_| upstream.peer().unwrap()._address.to_string())
+            .collect();
+        assert_eq!(asked[0], asked[2]);
+        assert_ne!(asked[0], asked[1]);
+        upstream.replace(&[]);
+        assert!(
+            upstream.peer().is_ok(),
+            "an empty answer keeps what is known"
+        );
+    }
+}
