@@ -38,7 +38,11 @@ pub(super) fn add_headers(
         Some(Ok(client)) => request.insert_header(X_FORWARDED_FOR, client)?,
         _ => drop(request.remove_header(&X_FORWARDED_FOR)),
     }
-    let host = downstream.headers.get(header::HOST).cloned().or_else(|| authority(session));
+    let host = downstream
+        .headers
+        .get(header::HOST)
+        .cloned()
+        .or_else(|| authority(session));
     if let Some(host) = host {
         request.insert_header(X_FORWARDED_HOST, host)?;
     }

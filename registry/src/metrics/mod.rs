@@ -10,6 +10,7 @@ use std::sync::Arc;
 use self::http::Http;
 use self::stats::Stats;
 use self::storage::{Backend, Storage};
+use crate::service::build;
 use crate::service::exposition::Registry;
 
 /// What every name of ours begins with.
@@ -36,11 +37,7 @@ impl Metrics {
         let storage = Storage::register(&registry, backend);
         let stats = Stats::register(&registry);
         if with_process {
-            registry.build_info(
-                env!("CARGO_PKG_VERSION"),
-                option_env!("OCTOSERVE_REVISION").unwrap_or("unknown"),
-                option_env!("OCTOSERVE_RUSTC").unwrap_or("unknown"),
-            );
+            registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
             registry.process();
         }
         Self {
