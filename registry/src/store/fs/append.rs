@@ -1,8 +1,8 @@
 //! The bytes of an upload on their way into its file.
 //!
-//! A body is gathered in batches on the caller's task, and each batch is hashed and written on a
-//! blocking thread while the next one is gathered: two batches at most are in memory, the reactor
-//! never waits, and a client that sends slowly occupies no thread.
+//! A body is gathered in batches on the caller's task, and each batch is hashed and written, at the
+//! same time, on two blocking threads while the next one is gathered: two batches at most are in
+//! memory, the reactor never waits, and a client that sends slowly occupies no thread.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
@@ -23,6 +23,9 @@ use crate::store::{Result, StoreError, Upload};
 
 /// The bytes that are gathered before they are handed over.
 const BATCH: usize = 512 * 1024;
+
+/// The size from which a batch is hashed on a thread of its own; below, waking one costs more.
+const APART: u64 = 128 * 1024;
 
 /// The bytes after which what was written is synced ahead, so that the commit has little to wait
 /// for, and the page cache never holds much that is dirty.
@@ -100,13 +103,13 @@ impl Gathering {
         if let State::Idle(writer) = std::mem::replace(&mut self.state, State::Failed) {
             let batch = std::mem::take(&mut self.batch);
             self.length = 0;
-            self.state = State::Writing(spawn_blocking(move || writer.write(&batch)));
+            self.state = State::Writing(tokio::spawn(writer.take(batch)));
         }
         Ok(())
     }
 
     async fn idle(&mut self) -> Result<()> {
-        // Awaited in place: were this future dropped now, `drop` must still find the job.
+        // Awaited in place: if this future is dropped now, `drop` must still find the job.
         if let State::Writing(job) = &mut self.state {
             let done = unwind(job.await);
             self.state = State::Failed;
@@ -142,7 +145,7 @@ impl Drop for Gathering {
                 };
                 if let Some(writer) = writer {
                     // Nobody is left to hear of a failure; the bytes are as if never received.
-                    drop(spawn_blocking(move || writer.write(&batch)));
+                    let _ = writer.take(batch).await;
                 }
             });
         }
@@ -174,6 +177,38 @@ impl Writer {
         }
     }
 
+    /// Hashes a batch and appends it.
+    async fn take(mut self, batch: Vec<Bytes>) -> Result<Self> {
+        let hasher = match self.work.hasher.take() {
+            Some(hasher) if length(&batch) >= APART => hasher,
+            hasher => {
+                self.work.hasher = hasher;
+                return unwind(spawn_blocking(move || self.write_and_hash(&batch)).await).flatten();
+            }
+        };
+        // If anything fails from here, the hasher's state is lost, and the file tells it again.
+        let batch = Arc::new(batch);
+        let hashing = spawn_blocking({
+            let batch = Arc::clone(&batch);
+            move || updated(hasher, &batch)
+        });
+        let writing = spawn_blocking(move || self.write(&batch));
+        let (state, written) = tokio::join!(hashing, writing);
+        let mut writer = unwind(written).flatten()?;
+        writer.work.hasher = Some(unwind(state)?);
+        Ok(writer)
+    }
+
+    fn write_and_hash(mut self, batch: &[Bytes]) -> Result<Self> {
+        let hasher = match self.work.hasher.take() {
+            Some(hasher) => hasher,
+            None => hash(&self.path, self.work.algorithm, self.session.offset())?,
+        };
+        let mut writer = self.write(batch)?;
+        writer.work.hasher = Some(updated(hasher, batch));
+        Ok(writer)
+    }
+
     /// Appends a batch, whole or not at all.
     fn write(mut self, batch: &[Bytes]) -> Result<Self> {
         let file = match &self.file {
@@ -186,12 +221,7 @@ impl Writer {
             let _ = file.set_len(offset);
             return Err(StoreError::io(&self.path, e));
         }
-        if let Some(hasher) = &mut self.work.hasher {
-            for bytes in batch {
-                hasher.update(bytes);
-            }
-        }
-        let length = batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let length = length(batch);
         self.session.advance(offset + length);
         self.unsynced += length;
         if self.unsynced >= SYNC_AHEAD && self.inner.durability == Durability::Full {
@@ -202,10 +232,6 @@ impl Writer {
 
     fn open(&mut self) -> Result<Arc<File>> {
         let offset = self.session.offset();
-        if self.work.hasher.is_none() {
-            let hasher = hash(&self.path, self.work.algorithm, offset)?;
-            self.work.hasher = Some(hasher);
-        }
         let mut options = OpenOptions::new();
         let opened = options
             .write(true)
@@ -263,6 +289,17 @@ pub(super) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Has
     } else {
         Err(failed(io::ErrorKind::UnexpectedEof.into()))
     }
+}
+
+fn updated(mut hasher: Hasher, batch: &[Bytes]) -> Hasher {
+    for bytes in batch {
+        hasher.update(bytes);
+    }
+    hasher
+}
+
+fn length(batch: &[Bytes]) -> u64 {
+    batch.iter().map(|bytes| bytes.len() as u64).sum()
 }
 
 fn write_all(mut file: &File, batch: &[Bytes]) -> io::Result<()> {
