@@ -74,10 +74,10 @@ impl Aggregate {
         let mut pages = Vec::with_capacity(fetches.len());
         for (index, fetch) in fetches.into_iter().enumerate() {
             // A source whose parsing panicked is a source that failed.
-            let fetched = fetch
+            let outcome = fetch
                 .await
                 .unwrap_or(Fetched::Failed(FetchError::Unreadable));
-            if let Fetched::Page(page, dropped) = fetched {
+            if let Fetched::Page(page, dropped) = outcome {
                 pages.push((index, page, dropped));
             }
         }

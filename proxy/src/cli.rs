@@ -36,10 +36,10 @@ struct Serve {
     /// The configuration file, YAML.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An address to listen on, such as 127.0.0.1:5000, [::1]:0 or unix:/run/octoserve.sock.
+    /// An address to listen on, such as `127.0.0.1:5000`, `[::1]:0` or `unix:/run/octoserve.sock`
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// The registry to stand in front of: http://HOST[:PORT] or unix:/PATH.
+    /// The registry to stand in front of: `http://HOST[:PORT]` or `unix:/PATH`
     #[arg(long, value_name = "URL")]
     upstream: Vec<String>,
     /// The folder of the embedded registry.

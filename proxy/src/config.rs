@@ -233,9 +233,10 @@ impl Config {
             .map(|listen| listen.address)
             .collect();
         let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
-        let metrics = match fields.metrics.enabled {
-            true => Some(resolve_metrics(fields.metrics, &listen, sources, origins)?),
-            false => None,
+        let metrics = if fields.metrics.enabled {
+            Some(resolve_metrics(fields.metrics, &listen, sources, origins)?)
+        } else {
+            None
         };
         if fields.limits.connections == 0 {
             return Err(origins.error("limits.connections", "must not be 0"));

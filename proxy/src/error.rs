@@ -38,7 +38,6 @@ impl Failure {
             WriteTimedout,
         };
         match (error.esource(), error.etype()) {
-            (_, HTTPStatus(400)) => Failure::BadRequest,
             (ErrorSource::Upstream, ReadTimedout) if !request_whole => Failure::ClientStalled,
             (
                 ErrorSource::Upstream,
@@ -55,7 +54,9 @@ impl Failure {
             }
             (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
             (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
-            (ErrorSource::Downstream, InvalidHTTPHeader) => Failure::BadRequest,
+            (_, HTTPStatus(400)) | (ErrorSource::Downstream, InvalidHTTPHeader) => {
+                Failure::BadRequest
+            }
             (ErrorSource::Downstream, _) => Failure::ClientGone,
             (ErrorSource::Internal | ErrorSource::Unset, _) => Failure::Internal,
         }

@@ -162,6 +162,11 @@ mod tests {
         Arc::new(HttpMetrics::new(&Registry::new("octoserve_")))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a small count")]
+    fn in_flight(metrics: &HttpMetrics, endpoint: Endpoint) -> i64 {
+        metrics.in_flight.value(endpoint) as i64
+    }
+
     fn blob() -> Pair {
         Pair::of(Endpoint::Blob, Method::Get)
     }
@@ -179,7 +184,7 @@ mod tests {
     fn a_request_is_in_flight_until_it_ends_and_counted_once() {
         let metrics = metrics();
         let mut exchange = blob_request(&metrics);
-        assert_eq!(metrics.in_flight.value(Endpoint::Blob), 1.0);
+        assert_eq!(in_flight(&metrics, Endpoint::Blob), 1);
         exchange.request_body(0, true);
         exchange.response_head(200);
         exchange.response_body(10);
@@ -187,7 +192,7 @@ mod tests {
         exchange.finish(None);
         exchange.finish(Some(500));
         drop(exchange);
-        assert_eq!(metrics.in_flight.value(Endpoint::Blob), 0.0);
+        assert_eq!(in_flight(&metrics, Endpoint::Blob), 0);
         assert_eq!(metrics.requests.value((blob(), Status::of(200))), 1);
         assert_eq!(metrics.requests.value((blob(), Status::of(500))), 0);
         assert_eq!(metrics.response_body_bytes.value(blob()), 30);
@@ -233,7 +238,7 @@ mod tests {
         let metrics = metrics();
         drop(blob_request(&metrics));
         assert_eq!(metrics.requests.value((blob(), Status::of(500))), 1);
-        assert_eq!(metrics.in_flight.value(Endpoint::Blob), 0.0);
+        assert_eq!(in_flight(&metrics, Endpoint::Blob), 0);
     }
 
     #[test]
@@ -253,6 +258,6 @@ mod tests {
         Exchange::begin(&metrics, "BREW", "/v2/a/manifests/latest").finish(None);
         let pair = Pair::of(Endpoint::Other, Method::of("BREW"));
         assert_eq!(metrics.requests.value((pair, Status::of(499))), 1);
-        assert_eq!(metrics.in_flight.value(Endpoint::Manifest), 0.0);
+        assert_eq!(in_flight(&metrics, Endpoint::Manifest), 0);
     }
 }

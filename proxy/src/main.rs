@@ -56,20 +56,24 @@ fn serve(config: proxy::config::Config) -> ExitCode {
             Ok(bound) => bound,
             Err(error) => return fail(&error),
         };
-        let mut announcement = String::new();
-        for address in bound.addresses() {
-            announcement += &format!("listening on {address}\n");
-        }
-        if let Some(address) = bound.metrics_address() {
-            announcement += &format!("metrics on {address}\n");
-        }
-        // Whoever started us may have closed our stdout; that is no reason not to serve.
-        let _ = std::io::stdout().write_all(announcement.as_bytes());
-        match bound.serve(signals).await {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
+        announce(&bound);
+        if bound.serve(signals).await {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
         }
     })
+}
+
+/// Whoever started us may have closed our stdout; that is no reason not to serve.
+fn announce(bound: &server::Bound) {
+    let mut stdout = std::io::stdout().lock();
+    for address in bound.addresses() {
+        let _ = writeln!(stdout, "listening on {address}");
+    }
+    if let Some(address) = bound.metrics_address() {
+        let _ = writeln!(stdout, "metrics on {address}");
+    }
 }
 
 /// One runtime for everything: docs/performance.md compares the layouts.

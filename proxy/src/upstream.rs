@@ -65,10 +65,10 @@ impl FromStr for Target {
             return Err(TargetError::Credentials);
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Target::Unix(path.to_owned())),
-                false => Err(TargetError::NotAUrl(text.to_owned())),
-            };
+            let absolute = path.starts_with('/');
+            return absolute
+                .then(|| Target::Unix(path.to_owned()))
+                .ok_or_else(|| TargetError::NotAUrl(text.to_owned()));
         }
         let uri: http::Uri = text
             .parse()
@@ -213,8 +213,8 @@ fn with_options(mut peer: HttpPeer, idle_timeout: Option<Duration>) -> HttpPeer 
     options.total_connection_timeout = Some(Duration::from_secs(10));
     // A registry may hash gigabytes before it answers the PUT that ends an upload. Longer than the
     // limit for a client's stalled body, which must be the one to strike.
-    options.read_timeout = Some(Duration::from_secs(600));
-    options.write_timeout = Some(Duration::from_secs(60));
+    options.read_timeout = Some(Duration::from_mins(10));
+    options.write_timeout = Some(Duration::from_mins(1));
     options.idle_timeout = idle_timeout;
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer

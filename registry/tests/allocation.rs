@@ -1,53 +1,12 @@
 //! What runs for every request must not allocate.
-//!
-//! The allocator counts, for the whole process; so this file has one test only.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use counting::allocations;
 use registry::metrics::label::{Client, ErrorCode, Method, OpResult, Pair, ReferenceKind, Status};
 use registry::oci::{Endpoint, Route};
-
-/// The system's allocator, with every request for memory counted.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-#[expect(unsafe_code, reason = "an allocator can't be written without")]
-// SAFETY: every call is passed on, unchanged, to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's conditions.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-/// The fewest allocations of several runs: the test harness has a thread of its own, which may
-/// allocate in between, but not each time.
-fn allocations(run: impl Fn()) -> usize {
-    let count = || {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        run();
-        ALLOCATIONS.load(Ordering::Relaxed) - before
-    };
-    (0..10).map(|_| count()).min().unwrap_or(usize::MAX)
-}
 
 #[test]
 fn classifying_a_request_allocates_nothing() {

@@ -1,49 +1,20 @@
 //! Recording allocates nothing once a cell was touched: counted by the allocator itself, in a
 //! process of its own.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::hint::black_box;
 
+use counting::allocations;
 use registry::service::cells::{Label, LabelSet};
 use registry::service::exposition::Registry;
 use registry::service::shutdown::Drain;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-#[expect(unsafe_code, reason = "there is no other way to count allocations")]
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 registry::labels! {
     /// A label.
     enum Endpoint { Blob = "blob", Manifest = "manifest" }
     /// Another one.
     enum Method { Get = "GET", Put = "PUT" }
-}
-
-fn allocations(work: impl Fn()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
 }
 
 #[test]

@@ -50,10 +50,10 @@ impl FromStr for Location {
         };
         let wrong = || LocationError(shown.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Location::Unix(path.into())),
-                false => Err(wrong()),
-            };
+            let absolute = path.starts_with('/');
+            return absolute
+                .then(|| Location::Unix(path.into()))
+                .ok_or_else(wrong);
         }
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;

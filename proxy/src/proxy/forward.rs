@@ -95,7 +95,7 @@ fn new_request_id() -> HeaderValue {
     let random: u64 = rand::random();
     let mut text = [0; 16];
     for (place, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(random >> (4 * place)) as usize & 0xf];
+        *digit = DIGITS[usize::from(random.to_le_bytes()[place / 2] >> (4 * (place % 2)) & 0xf)];
     }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
