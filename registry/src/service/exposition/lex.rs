@@ -1,30 +1,64 @@
 //! One sample line of a page, cut into pieces without copying any.
 
+use std::borrow::Cow;
+
 use super::escape::respell;
-use super::index::SeriesHash;
+use super::index::SeriesHasher;
 use super::model::{HAS_SOURCE, PLAIN, SampleData, TIMESTAMP};
 use super::number::{is_value, seconds_to_ms};
 
-impl SampleData {
+/// Reads sample lines.
+pub(super) struct Lexer<'t> {
+    openmetrics: bool,
+    hasher: SeriesHasher,
+    /// The name of the last sample and its hash: most often that of the next one, too.
+    last: (&'t str, u64),
+    /// The first labels of the last sample, likewise.
+    labels: Vec<Label<'t>>,
+}
+
+/// A label that was read.
+#[derive(Clone, Copy)]
+struct Label<'t> {
+    /// From the start of its name to its closing quote.
+    raw: &'t str,
+    name: &'t str,
+    /// What it adds to the hash of its series.
+    hash: u64,
+    flags: u8,
+}
+
+impl<'t> Lexer<'t> {
+    pub(super) fn new(openmetrics: bool) -> Self {
+        let hasher = SeriesHasher::get();
+        let last = ("", hasher.name(""));
+        Self {
+            openmetrics,
+            hasher,
+            last,
+            labels: Vec::with_capacity(FEW),
+        }
+    }
+
     /// Reads the sample line at `text[start..end]`; none if it is not of the format.
-    pub(super) fn read(
-        text: &str,
-        (start, end): (usize, usize),
-        openmetrics: bool,
-    ) -> Option<SampleData> {
+    pub(super) fn sample(&mut self, text: &'t str, start: usize, end: usize) -> Option<SampleData> {
         let line = text.get(start..end)?;
+        let openmetrics = self.openmetrics;
         let mut at = Cursor { line, at: 0 };
         at.skip_blanks();
         let name_start = at.at;
         let name = at.take_name(true)?;
+        if name != self.last.0 {
+            self.last = (name, self.hasher.name(name));
+        }
+        let mut hash = self.last.1;
         let name_end = at.at;
-        let mut hash = SeriesHash::of_name(name);
         at.skip_blanks();
         let mut labels = name_end..name_end;
         let mut flags = PLAIN;
         if at.take(b'{') {
             let labels_start = at.at;
-            flags = at.labels(&mut hash)?;
+            flags = at.labels(self.hasher, &mut self.labels, &mut hash)?;
             labels = labels_start..at.at - 1;
             at.skip_blanks();
         } else if at.at == name_end {
@@ -54,7 +88,7 @@ impl SampleData {
             return None;
         }
         Some(SampleData {
-            hash: hash.0,
+            hash,
             family: 0,
             start: u32::try_from(start + name_start).ok()?,
             labels_len: u32::try_from(labels.len()).ok()?,
@@ -109,6 +143,29 @@ pub(super) fn split_name(rest: &str) -> Option<(&str, &str)> {
     (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some((name, rest))
 }
 
+/// A letter, a digit or an underscore.
+const NAME: u8 = 1;
+const COLON: u8 = 2;
+/// What ends a quoted value, or escapes in it.
+const QUOTED: u8 = 4;
+
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => NAME,
+            b':' => COLON,
+            b'"' | b'\\' => QUOTED,
+            _ => 0,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+
 struct Cursor<'a> {
     line: &'a str,
     at: usize,
@@ -138,15 +195,15 @@ impl<'a> Cursor<'a> {
     /// `[a-zA-Z_][a-zA-Z0-9_]*`, and colons in the names of metrics.
     fn take_name(&mut self, colons: bool) -> Option<&'a str> {
         let start = self.at;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'_' => {}
-                b'0'..=b'9' if self.at > start => {}
-                b':' if colons => {}
-                _ => break,
-            }
-            self.at += 1;
+        let rest = &self.line.as_bytes()[start..];
+        if rest.first().is_some_and(u8::is_ascii_digit) {
+            return None;
         }
+        let allowed = if colons { NAME | COLON } else { NAME };
+        let len = rest
+            .iter()
+            .position(|&byte| CLASSES[usize::from(byte)] & allowed == 0);
+        self.at = start + len.unwrap_or(rest.len());
         (self.at > start).then(|| &self.line[start..self.at])
     }
 
@@ -166,17 +223,19 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let mut plain = true;
         loop {
-            match self.peek()? {
-                b'"' => break,
-                b'\\' => {
-                    let escaped = *self.line.as_bytes().get(self.at + 1)?;
-                    plain &= matches!(escaped, b'\\' | b'"' | b'n');
-                    // The escaped character may be longer than this; its other bytes are none of
-                    // those looked for.
-                    self.at += 2;
-                }
-                _ => self.at += 1,
+            let rest = self.line.as_bytes().get(self.at..)?;
+            let found = rest
+                .iter()
+                .position(|&byte| CLASSES[usize::from(byte)] & QUOTED != 0)?;
+            self.at += found;
+            if rest[found] == b'"' {
+                break;
             }
+            let escaped = *rest.get(found + 1)?;
+            plain &= matches!(escaped, b'\\' | b'"' | b'n');
+            // The escaped character may be longer than this; its other bytes are none of those
+            // looked for.
+            self.at += 2;
         }
         let value = self.line.get(start..self.at)?;
         self.at += 1;
@@ -185,11 +244,15 @@ impl<'a> Cursor<'a> {
 
     /// Everything up to and with the closing brace; the flags of the sample. A name that comes
     /// twice is malformed.
-    fn labels(&mut self, hash: &mut SeriesHash) -> Option<u8> {
+    fn labels(
+        &mut self,
+        hasher: SeriesHasher,
+        known: &mut Vec<Label<'a>>,
+        hash: &mut u64,
+    ) -> Option<u8> {
         let start = self.at;
         let mut flags = PLAIN;
         let mut count = 0;
-        let mut names = [""; FEW];
         loop {
             let before = self.at;
             self.skip_blanks();
@@ -200,34 +263,14 @@ impl<'a> Cursor<'a> {
                 }
                 break;
             }
-            let name = self.take_name(false)?;
-            let name_end = self.at;
-            self.skip_blanks();
-            if !self.take(b'=') {
-                return None;
-            }
-            let equals_end = self.at;
-            self.skip_blanks();
-            let blanks = self.at - equals_end + (equals_end - name_end - 1);
-            let (value, plain) = self.take_quoted()?;
-            let value_end = self.at;
-            if plain {
-                hash.add(name, value);
-            } else {
-                hash.add(name, &respell(value));
-            }
-            if name == "source" {
-                flags |= HAS_SOURCE;
-            }
-            if names[..count.min(FEW)].contains(&name) {
-                return None;
-            }
-            if let Some(place) = names.get_mut(count) {
-                *place = name;
-            }
+            let label_start = self.at;
+            let label = self.label(hasher, known, count)?;
+            let label_end = self.at;
+            *hash = hash.wrapping_add(label.hash);
             count += 1;
             self.skip_blanks();
-            if blanks > 0 || !plain || name_end - name.len() > before || self.at > value_end {
+            flags |= label.flags & HAS_SOURCE;
+            if label.flags & PLAIN == 0 || label_start > before || self.at > label_end {
                 flags &= !PLAIN;
             }
             if self.take(b'}') {
@@ -239,6 +282,52 @@ impl<'a> Cursor<'a> {
         }
         let is_unique = count <= FEW || are_unique(&self.line[start..self.at - 1]);
         is_unique.then_some(flags)
+    }
+
+    /// The label number `count`, given those of the sample before: most often they begin alike.
+    fn label(
+        &mut self,
+        hasher: SeriesHasher,
+        known: &mut Vec<Label<'a>>,
+        count: usize,
+    ) -> Option<Label<'a>> {
+        let rest = self.line.get(self.at..)?;
+        if let Some(label) = known.get(count)
+            && rest.starts_with(label.raw)
+        {
+            self.at += label.raw.len();
+            return Some(*label);
+        }
+        known.truncate(count);
+        let start = self.at;
+        let name = self.take_name(false)?;
+        self.skip_blanks();
+        if !self.take(b'=') {
+            return None;
+        }
+        self.skip_blanks();
+        let (value, plain) = self.take_quoted()?;
+        let raw = &self.line[start..self.at];
+        let is_plain = plain && raw.len() == name.len() + value.len() + "=\"\"".len();
+        let spelling = if plain {
+            Cow::Borrowed(value)
+        } else {
+            respell(value)
+        };
+        let source = if name == "source" { HAS_SOURCE } else { 0 };
+        let label = Label {
+            raw,
+            name,
+            hash: hasher.label(name, &spelling),
+            flags: source | if is_plain { PLAIN } else { 0 },
+        };
+        if known.iter().any(|other| other.name == name) {
+            return None;
+        }
+        if count < FEW {
+            known.push(label);
+        }
+        Some(label)
     }
 
     /// Whether an exemplar starts here, which is read over.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::claims::Claims;
 use super::escape::{escape_label, respell};
-use super::index::{SeriesHash, SeriesIndex};
+use super::index::{SeriesHasher, SeriesIndex};
 use super::lex::Labels;
 use super::model::{FamilyData, HAS_SOURCE, Page, Part, Sample, Text, exported_source};
 use super::{Dropped, Limits};
@@ -167,19 +167,19 @@ impl Text {
     fn add_source(&mut self, source: &str) {
         let mut escaped = String::new();
         escape_label(source, &mut escaped);
-        let mut added = SeriesHash(0);
-        added.add("source", &escaped);
+        let hasher = SeriesHasher::get();
+        let added = hasher.label("source", &escaped);
         for sample in &mut self.samples {
-            sample.hash = sample.hash.wrapping_add(added.0);
+            sample.hash = sample.hash.wrapping_add(added);
             if sample.flags & HAS_SOURCE == 0 {
                 continue;
             }
             let labels = sample.labels(&self.content);
             if let Some((name, value)) = Labels::new(labels).find(|(name, _)| *name == "source") {
-                let mut hash = SeriesHash(sample.hash);
-                hash.remove(name, &respell(value));
-                hash.add(&exported_source(labels), &respell(value));
-                sample.hash = hash.0;
+                let value = respell(value);
+                let renamed = hasher.label(&exported_source(labels), &value);
+                let hash = sample.hash.wrapping_sub(hasher.label(name, &value));
+                sample.hash = hash.wrapping_add(renamed);
             }
         }
     }
@@ -197,10 +197,12 @@ impl<'a> Known<'a> {
         let samples = &self.samples;
         #[expect(clippy::cast_possible_truncation, reason = "fewer than a text's 4 GiB")]
         let id = samples.len() as u32;
-        let is_new = self.index.insert(sample.data.hash, id, |other| {
+        let hash_of = |other: u32| samples[other as usize].data.hash;
+        let is_equal = |other: u32| {
             let other = &samples[other as usize];
             other.name() == sample.name() && sorted_labels(other) == sorted_labels(&sample)
-        });
+        };
+        let is_new = self.index.insert(sample.data.hash, id, hash_of, is_equal);
         if is_new {
             self.samples.push(sample);
         }

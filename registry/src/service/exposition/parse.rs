@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::index::{SeriesIndex, same_labels};
-use super::lex::split_name;
+use super::lex::{Lexer, split_name};
 use super::model::{Page, SampleData, Text};
 use super::resolve::{Declared, Names, Resolver};
 use super::{Dropped, Limits};
@@ -94,7 +94,7 @@ fn into_text(bytes: Vec<u8>) -> (String, u64) {
 /// What the lines so far say.
 struct Reader<'t> {
     text: &'t str,
-    openmetrics: bool,
+    lexer: Lexer<'t>,
     max_samples: usize,
     names: Names<'t>,
     groups: Groups,
@@ -111,13 +111,13 @@ impl<'t> Reader<'t> {
         let expected = (text.len() / 64).min(max_samples);
         Self {
             text,
-            openmetrics,
+            lexer: Lexer::new(openmetrics),
             max_samples,
             names: Names::default(),
             groups: Groups::default(),
             block: None,
             samples: Vec::with_capacity(expected),
-            series: SeriesIndex::with_capacity(expected),
+            series: SeriesIndex::default(),
             dropped: Dropped::default(),
         }
     }
@@ -135,7 +135,7 @@ impl<'t> Reader<'t> {
     }
 
     fn sample(&mut self, start: usize, end: usize) {
-        let Some(mut sample) = SampleData::read(self.text, (start, end), self.openmetrics) else {
+        let Some(mut sample) = self.lexer.sample(self.text, start, end) else {
             self.dropped.malformed += 1;
             return;
         };
@@ -154,7 +154,8 @@ impl<'t> Reader<'t> {
             let other = samples[other as usize];
             other.name(text) == name && same_labels(other.labels(text), labels)
         };
-        if !self.series.insert(sample.hash, id, is_equal) {
+        let hash_of = |other: u32| samples[other as usize].hash;
+        if !self.series.insert(sample.hash, id, hash_of, is_equal) {
             self.dropped.duplicate += 1;
             return;
         }

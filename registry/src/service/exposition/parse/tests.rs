@@ -221,6 +221,20 @@ fn malformed_lines_are_counted_and_the_rest_is_kept() {
 }
 
 #[test]
+fn what_a_line_shares_with_the_one_before_is_checked_as_if_it_did_not() {
+    assert_eq!(
+        malformed("x{a=\"1\",b=\"2\"} 1\nx{b=\"9\"} 1\nx{b=\"9\",b=\"2\"} 1\n"),
+        1
+    );
+    assert_eq!(malformed("x{a=\"1\",a=\"2\"} 1\nx{a=\"1\",a=\"2\"} 1\n"), 2);
+    let page =
+        "# TYPE x gauge\nx{a=\"1\",b=\"2\"} 1\nx{a=\"1\",b=\"23\"} 1\nx{a=\"1\"} 1\ny{a=\"1\"} 1\n";
+    assert_eq!(rewritten(page), page.replace("y{", "# TYPE y untyped\ny{"));
+    let (_, dropped) = parse("x{a=\"1\",b=\"2\"} 1\nx{a=\"1\",b=\"2\"} 1\n");
+    assert_eq!(dropped.duplicate, 1);
+}
+
+#[test]
 fn a_sample_that_does_not_go_with_its_type_is_malformed() {
     assert_eq!(malformed("# TYPE x histogram\nx 1\nx_count 1\n"), 1);
     assert_eq!(
