@@ -20,14 +20,13 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown as ShutdownIo, SocketDigest,
     Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
-use pingora::proxy::HttpProxy;
+use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
 use registry::service::listen::{Listener, Peer, Stream};
 use registry::service::shutdown::{Drain, DrainGuard};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use crate::metrics::HttpMetrics;
-use crate::proxy::Proxy;
 
 /// Enough for the headers and the body of a small answer to leave in one write.
 const WRITE_BUFFER: usize = 4 << 10;
@@ -55,13 +54,13 @@ pub(crate) fn request_seen() {
 }
 
 /// The proxy, and before it the count of the requests that it refuses to look at.
-pub(crate) struct App {
-    proxy: Arc<HttpProxy<Proxy>>,
+pub(crate) struct App<P> {
+    proxy: Arc<HttpProxy<P>>,
     metrics: Option<Arc<HttpMetrics>>,
 }
 
-impl App {
-    pub(crate) fn new(proxy: HttpProxy<Proxy>, metrics: Option<Arc<HttpMetrics>>) -> App {
+impl<P> App<P> {
+    pub(crate) fn new(proxy: HttpProxy<P>, metrics: Option<Arc<HttpMetrics>>) -> App<P> {
         App {
             proxy: Arc::new(proxy),
             metrics,
@@ -70,7 +69,7 @@ impl App {
 }
 
 #[async_trait]
-impl HttpServerApp for App {
+impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for App<P> {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
@@ -121,9 +120,9 @@ impl HttpServerApp for App {
 /// more are closed at once, so that those that are served keep what they need.
 ///
 /// Returns when the listener is closed; `connections` tells when the last connection has ended.
-pub(crate) async fn accept(
+pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static>(
     mut listener: Listener,
-    app: Arc<App>,
+    app: Arc<App<P>>,
     connections: Drain,
     limit: usize,
     shutdown: ShutdownWatch,
