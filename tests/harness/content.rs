@@ -61,7 +61,8 @@ pub fn digest(bytes: &[u8]) -> String {
     spell(&Sha256::digest(bytes))
 }
 
-fn spell(hash: &[u8]) -> String {
+/// A sha256 hash as the specification spells its digest.
+pub fn spell(hash: &[u8]) -> String {
     hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
         // Writing to a String cannot fail.
         write!(text, "{byte:02x}").ok();

@@ -4,7 +4,6 @@
 //! never runs a container and changes nothing outside its folder. It takes images from `docker
 //! import`, so that no test needs a public registry.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Weak};
@@ -56,27 +55,44 @@ impl Docker {
         tools::run("docker", &[&own[..], arguments].concat()).await
     }
 
-    /// Makes an image with as many layers as `seeds`, and names it `name`: busybox and a
-    /// configuration in the first, a file of 64 KiB of its own in each.
-    ///
-    /// Equal seeds at the start of two lists give shared layers.
+    /// Makes the image `name`: one layer, a file of 64 KiB that depends on `seed`, above the layers
+    /// of the image `below`, or above none.
     ///
     /// # Errors
     /// If docker refuses a step.
-    pub async fn image(&self, name: &str, seeds: &[u64]) -> Result<()> {
-        let mut above = String::new();
-        for depth in 1..=seeds.len() {
-            let mut layer = "layers".to_owned();
-            for seed in &seeds[..depth] {
-                // Writing to a String cannot fail.
-                write!(layer, "-{seed}").ok();
-            }
-            if self.run(&["image", "inspect", &layer]).await.is_err() {
-                self.layer(&above, &layer, seeds[depth - 1]).await?;
-            }
-            above = layer;
-        }
-        self.run(&["tag", &above, name]).await?;
+    pub async fn image(&self, name: &str, below: Option<&str>, seed: u64) -> Result<()> {
+        let work = TempDir::new_in(self.folder.path())?;
+        let tree = work.path().join("tree");
+        std::fs::create_dir_all(tree.join("bin"))?;
+        std::fs::write(
+            tree.join(format!("file-{seed}")),
+            content::bytes(seed, 65536),
+        )?;
+        let tree = tree.display().to_string();
+        let Some(below) = below else {
+            std::fs::copy(tools::find("busybox")?, format!("{tree}/bin/sh"))?;
+            let tar = work.path().join("layer.tar").display().to_string();
+            tools::run("tar", &["-C", &tree, "-cf", &tar, "."]).await?;
+            self.run(&["import", "--change", "CMD [\"/bin/sh\"]", &tar, name])
+                .await?;
+            return Ok(());
+        };
+        // A container that never runs takes the files up.
+        let container = self.run(&["create", "--network", "none", below]).await?;
+        let container = container.trim();
+        self.run(&["cp", &format!("{tree}/."), &format!("{container}:/")])
+            .await?;
+        self.run(&["commit", container, name]).await?;
+        self.run(&["rm", container]).await?;
+        Ok(())
+    }
+
+    /// Removes images, so that a pull has to fetch them again.
+    ///
+    /// # Errors
+    /// If one is not there.
+    pub async fn forget(&self, names: &[&str]) -> Result<()> {
+        self.run(&[&["rmi", "--force"], names].concat()).await?;
         Ok(())
     }
 
@@ -108,33 +124,6 @@ impl Docker {
             .run(&["image", "inspect", "--format", "{{.Id}}", name])
             .await?;
         Ok(id.trim().to_owned())
-    }
-
-    /// Adds one layer to the image `below`, or begins one, by way of a container that never runs.
-    async fn layer(&self, below: &str, name: &str, seed: u64) -> Result<()> {
-        let folder = TempDir::new_in(self.folder.path())?;
-        std::fs::write(
-            folder.path().join(format!("file-{seed}")),
-            content::bytes(seed, 65536),
-        )?;
-        let tree = folder.path().display().to_string();
-        if below.is_empty() {
-            std::fs::create_dir(folder.path().join("bin"))?;
-            std::fs::copy(tools::find("busybox")?, folder.path().join("bin/sh"))?;
-            let archive = TempDir::new_in(self.folder.path())?;
-            let tar = archive.path().join("layer.tar").display().to_string();
-            tools::run("tar", &["-C", &tree, "-cf", &tar, "."]).await?;
-            self.run(&["import", "--change", "CMD [\"/bin/sh\"]", &tar, name])
-                .await?;
-            return Ok(());
-        }
-        let container = self.run(&["create", "--network", "none", below]).await?;
-        let container = container.trim();
-        self.run(&["cp", &format!("{tree}/."), &format!("{container}:/")])
-            .await?;
-        self.run(&["commit", container, name]).await?;
-        self.run(&["rm", container]).await?;
-        Ok(())
     }
 
     async fn start() -> Result<Self> {
@@ -190,8 +179,9 @@ mod tests {
                 .map(ToOwned::to_owned)
                 .collect::<Vec<_>>()
         };
-        docker.image("one:1", &[1, 2]).await.unwrap();
-        docker.image("two:1", &[1, 3]).await.unwrap();
+        docker.image("base:1", None, 1).await.unwrap();
+        docker.image("one:1", Some("base:1"), 2).await.unwrap();
+        docker.image("two:1", Some("base:1"), 3).await.unwrap();
         let (one, two) = (layers("one:1").await, layers("two:1").await);
         assert_eq!((one.len(), two.len()), (2, 2));
         assert_eq!(one[0], two[0]);

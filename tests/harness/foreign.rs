@@ -1,6 +1,7 @@
 //! A registry that is not ours: Debian's docker-registry, with deletion enabled.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -11,9 +12,10 @@ use crate::tools;
 
 /// A running docker-registry. Dropping it kills it and removes its folder.
 pub struct ForeignRegistry {
+    // In this order: the process goes before its folder.
     process: Process,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl ForeignRegistry {
@@ -23,34 +25,21 @@ impl ForeignRegistry {
     /// If docker-registry is not installed or does not start.
     pub async fn start() -> Result<Self> {
         let folder = TempDir::with_prefix("octoserve-foreign-")?;
-        let configuration = folder.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\n\
-             log: {{level: info}}\n\
-             storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: '127.0.0.1:0', secret: of-the-tests}}\n",
-            folder.path().join("data").display()
-        );
-        std::fs::write(&configuration, text)?;
-        let mut command = Command::new(tools::find("docker-registry")?);
-        // Not more verbose for a variable of the machine's.
-        command
-            .env_remove("REGISTRY_LOG_LEVEL")
-            .arg("serve")
-            .arg(&configuration);
-        let mut process = Process::start("docker-registry", command, folder.path())?;
-        let parse = |line: &str| {
-            let rest = line.split_once("listening on ")?.1;
-            rest.split(['"', ' ']).next()?.parse().ok()
-        };
-        let address = process
-            .announced(Stream::Stderr, "its address", parse)
-            .await?;
+        let (process, address) = run(folder.path(), "127.0.0.1:0").await?;
         Ok(Self {
             process,
             address,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// Starts it again after it was killed: on the same port, with what was pushed before.
+    ///
+    /// # Errors
+    /// If it does not start, for instance because the port has been taken.
+    pub async fn restart(&mut self) -> Result<()> {
+        (self.process, self.address) = run(self.folder.path(), &self.address.to_string()).await?;
+        Ok(())
     }
 
     /// Where it listens.
@@ -67,6 +56,33 @@ impl ForeignRegistry {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+async fn run(folder: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
+    let configuration = folder.join("config.yml");
+    let text = format!(
+        "version: 0.1\n\
+         log: {{level: info}}\n\
+         storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+         http: {{addr: '{listen}', secret: of-the-tests}}\n",
+        folder.join("data").display()
+    );
+    std::fs::write(&configuration, text)?;
+    let mut command = Command::new(tools::find("docker-registry")?);
+    command.arg("serve").arg(&configuration);
+    let mut process = Process::start("docker-registry", command, folder)?;
+    let parse = |line: &str| {
+        line.split_once("listening on ")?
+            .1
+            .split(['"', ' '])
+            .next()?
+            .parse()
+            .ok()
+    };
+    let address = process
+        .announced(Stream::Stderr, "its address", parse)
+        .await?;
+    Ok((process, address))
 }
 
 #[cfg(test)]

@@ -31,3 +31,9 @@ pub mod skopeo;
 pub mod tools;
 pub mod tree;
 pub mod wire;
+
+/// Prints a line that is seen even where the test passes: a figure, not a verdict.
+pub fn report(line: &str) {
+    // Not by a macro: what those print is kept back until the test fails.
+    std::io::Write::write_all(&mut std::io::stderr(), format!("  {line}\n").as_bytes()).ok();
+}

@@ -4,6 +4,8 @@ set -u
 cd "$(dirname "$0")/../.."
 # A snapshot that differs is a failure, not a file to review.
 export INSTA_UPDATE=no
+# Errors are told by their causes; a backtrace through the runtime says no more.
+export RUST_LIB_BACKTRACE=0
 
 times=
 failed=
@@ -24,6 +26,8 @@ step build cargo build --quiet --workspace --bins --tests
 [ -z "$failed" ] || exit 1
 if [ $# -eq 0 ]; then
     step unit cargo test --quiet --workspace --lib --bins
+    others=$(ls registry/tests/*.rs proxy/tests/*.rs 2>/dev/null | sed 's|.*/||; s|\.rs$||; s|^|--test |')
+    [ -z "$others" ] || step crates cargo test --quiet --workspace $others
     step doc cargo test --quiet --workspace --doc
     # The suites are the modules of the test binary.
     set -- $(suites --list | sed -n 's/^\([a-z_0-9]*\)::.*: test$/\1/p' | sort -u)
