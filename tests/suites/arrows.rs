@@ -33,12 +33,21 @@ const REGISTRY: &[(&str, &[&str])] = &[
 
 /// What each module of the proxy may import of its own crate, and of the registry as `registry::…`.
 const PROXY: &[(&str, &[&str])] = &[
-    ("config", &["registry::config", "registry::service"]),
     (
         "metrics",
         &["registry::oci", "registry::metrics", "registry::service"],
     ),
-    ("error", &["registry::oci", "registry::service"]),
+    ("upstream", &["metrics", "registry::service"]),
+    ("aggregate", &["metrics", "registry::service"]),
+    (
+        "config",
+        &[
+            "upstream",
+            "aggregate",
+            "registry::config",
+            "registry::service",
+        ],
+    ),
     ("sessions", &["registry::service"]),
     (
         "exchange",
@@ -50,27 +59,54 @@ const PROXY: &[(&str, &[&str])] = &[
             "registry::service",
         ],
     ),
-    ("upstream", &["config", "metrics", "registry::service"]),
-    ("aggregate", &["metrics", "registry::service"]),
-    ("admin", &["metrics", "aggregate", "registry::service"]),
-    ("embedded", &["registry::server", "registry::service"]),
+    ("error", &["exchange", "registry::oci", "registry::service"]),
+    ("downstream", &["metrics", "registry::service"]),
+    (
+        "admin",
+        &["metrics", "aggregate", "registry::oci", "registry::service"],
+    ),
+    (
+        "embedded",
+        &[
+            "config",
+            "upstream",
+            "aggregate",
+            "registry::server",
+            "registry::config",
+            "registry::service",
+        ],
+    ),
     (
         "proxy",
-        &["exchange", "upstream", "error", "registry::service"],
+        &[
+            "downstream",
+            "admin",
+            "exchange",
+            "upstream",
+            "error",
+            "metrics",
+            "config",
+            "registry::metrics",
+            "registry::oci",
+            "registry::service",
+        ],
     ),
     (
         "server",
         &[
             "proxy",
+            "downstream",
             "embedded",
             "admin",
+            "aggregate",
             "config",
             "upstream",
             "metrics",
             "registry::service",
         ],
     ),
-    ("main", &["server", "config", "registry::service"]),
+    ("cli", &["config", "registry::service"]),
+    ("main", &["cli", "server", "config", "registry::service"]),
 ];
 
 #[test]

@@ -5,3 +5,61 @@
 
 /// architecture.md's arrows, read off the sources.
 mod arrows;
+/// Blobs of gigabytes, in a memory that does not grow.
+mod big_blob;
+/// A docker daemon pushes, pulls, mounts and deletes.
+mod docker;
+/// What the proxy says and counts when what is behind it fails.
+mod failures;
+/// One page for the proxy and its sources: formats, help, names, a golden scrape.
+mod page;
+/// A real Prometheus scrapes, and PromQL gives the counts that the traffic implies.
+mod prometheus;
+/// Malformed names, digests, bodies, sessions and whole requests.
+mod refusals;
+/// SIGTERM: no new work, all begun work finished.
+mod shutdown;
+/// skopeo pushes, pulls, copies and deletes.
+mod skopeo;
+
+use anyhow::Result;
+use harness::client::Client;
+use harness::foreign::ForeignRegistry;
+use harness::octoserve::{Launch, Server};
+
+/// octoserve with something behind it.
+struct Front {
+    server: Server,
+    client: Client,
+    _behind: Option<ForeignRegistry>,
+}
+
+impl Front {
+    /// With the registry that it brings along.
+    async fn embedded() -> Result<Self> {
+        Self::of(Launch::all_in_one().start().await?, None)
+    }
+
+    /// In front of Debian's docker-registry.
+    async fn foreign() -> Result<Self> {
+        let foreign = ForeignRegistry::start().await?;
+        Self::of(
+            Launch::in_front_of(&foreign.url()).start().await?,
+            Some(foreign),
+        )
+    }
+
+    fn of(server: Server, behind: Option<ForeignRegistry>) -> Result<Self> {
+        let client = Client::new(&server.url(""))?;
+        Ok(Self {
+            server,
+            client,
+            _behind: behind,
+        })
+    }
+
+    /// An image's name as clients spell it.
+    fn image(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.server.host())
+    }
+}

@@ -1,0 +1,112 @@
+//! docker, as everyone uses it: push, pull by tag and by digest, the mount that a second repository
+//! gets instead of an upload, and a pull of what was deleted. The metrics must say the same.
+
+use anyhow::{Result, ensure};
+use harness::docker::Docker;
+use harness::scrape::{Metric, metric};
+use reqwest::{Method, StatusCode};
+
+use crate::Front;
+
+#[tokio::test]
+async fn docker_works_with_the_embedded_registry() -> Result<()> {
+    day_of_an_image(&Front::embedded().await?, 100).await
+}
+
+#[tokio::test]
+async fn docker_works_with_a_foreign_registry() -> Result<()> {
+    day_of_an_image(&Front::foreign().await?, 200).await
+}
+
+/// `seed` keeps one test's layers from being known to the daemon by another's.
+async fn day_of_an_image(front: &Front, seed: u64) -> Result<()> {
+    let docker = Docker::shared().await?;
+    let (base, web) = (
+        front.image("team/app/base:1"),
+        front.image("team/app/web:1"),
+    );
+    docker.image(&base, None, seed).await?;
+    docker.image(&web, Some(&base), seed + 1).await?;
+    let id = docker.id(&web).await?;
+
+    docker.run(&["push", &web]).await?;
+    requests("manifest", "PUT", "201")
+        .value(1)
+        .assert_in(&front.server)
+        .await?;
+    // Two layers and the configuration.
+    requests("upload_session", "PUT", "201")
+        .value(3)
+        .assert_in(&front.server)
+        .await?;
+
+    let digest = docker.digest(&web).await?;
+    docker.forget(&[&web, &base]).await?;
+    docker.run(&["pull", &web]).await?;
+    assert_eq!(docker.id(&web).await?, id, "another image came back by tag");
+    requests("blob", "GET", "200")
+        .value(3)
+        .assert_in(&front.server)
+        .await?;
+
+    let by_digest = front.image(&format!("team/app/web@{digest}"));
+    docker.forget(&[&web]).await?;
+    docker.run(&["pull", &by_digest]).await?;
+    assert_eq!(
+        docker.id(&by_digest).await?,
+        id,
+        "another image came back by digest"
+    );
+    requests("blob", "GET", "200")
+        .value(6)
+        .assert_in(&front.server)
+        .await?;
+
+    // The daemon knows where it had the layers from and asks for a mount of each.
+    let copy = front.image("team/copy:1");
+    docker.run(&["tag", &by_digest, &copy]).await?;
+    docker.run(&["push", &copy]).await?;
+    requests("upload_start", "POST", "201")
+        .value(2)
+        .assert_in(&front.server)
+        .await?;
+
+    let manifest = format!("/v2/team/app/web/manifests/{digest}");
+    let deleted = front
+        .client
+        .send(Method::DELETE, &manifest, &[], "")
+        .await?;
+    ensure!(
+        deleted.status() == StatusCode::ACCEPTED,
+        "DELETE: {}",
+        deleted.status()
+    );
+    docker.forget(&[&by_digest, &copy]).await?;
+    let gone = docker.run(&["pull", &web]).await;
+    let error = gone
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(
+        error.contains("manifest unknown") || error.contains("not found"),
+        "{error}"
+    );
+    docker.run(&["pull", &copy]).await?;
+    assert_eq!(docker.id(&copy).await?, id, "the copy did not survive");
+    docker.forget(&[&copy]).await?;
+    requests("manifest", "DELETE", "202")
+        .value(1)
+        .assert_in(&front.server)
+        .await?;
+    metric("octoserve_http_requests_in_flight")
+        .value(0)
+        .assert_in(&front.server)
+        .await
+}
+
+fn requests(endpoint: &str, method: &str, status: &str) -> Metric {
+    metric("octoserve_http_requests_total")
+        .label("endpoint", endpoint)
+        .label("method", method)
+        .label("status", status)
+}

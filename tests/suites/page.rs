@@ -1,0 +1,267 @@
+//! One page for the proxy and what is behind it: promtool has nothing against it, each sample of a
+//! source says so, the README's tables and the page name the same families, and a known traffic
+//! gives a known page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::client::Client;
+use harness::octoserve::Launch;
+use harness::scrape::{Scrape, metric};
+use harness::{poll, prometheus};
+use reqwest::StatusCode;
+
+use crate::Front;
+
+#[tokio::test]
+async fn promtool_has_nothing_against_our_families() -> Result<()> {
+    let front = Front::embedded().await?;
+    some_of_everything(&front.client).await?;
+    assert_eq!(
+        prometheus::promtool(front.server.scrape().await?.text()).await?,
+        ""
+    );
+    let registry = Launch::registry().start().await?;
+    some_of_everything(&Client::new(&registry.url(""))?).await?;
+    assert_eq!(
+        prometheus::promtool(registry.scrape().await?.text()).await?,
+        ""
+    );
+    Ok(())
+}
+
+/// Every name, type, label and bucket of a page after a known traffic, and the value wherever it
+/// follows from that traffic alone.
+#[tokio::test]
+async fn a_known_traffic_gives_a_known_page() -> Result<()> {
+    let front = Front::embedded().await?;
+    some_of_everything(&front.client).await?;
+    // A request is counted when it has ended, and what is stored when the collector has seen it.
+    metric("octoserve_http_requests_total")
+        .value(REQUESTS)
+        .assert_in(&front.server)
+        .await?;
+    let registry = metric("octoserve_registry_http_requests_total").value(REQUESTS);
+    registry.assert_in(&front.server).await?;
+    metric("octoserve_tags")
+        .value(1)
+        .assert_in(&front.server)
+        .await?;
+    let counted = metric("octoserve_stats_last_success_timestamp_seconds");
+    poll::until(
+        "the collector has counted",
+        Duration::from_secs(20),
+        async || Ok(front.server.scrape().await?.sum(&counted).map(drop)),
+    )
+    .await?;
+    insta::assert_snapshot!("all_in_one", normalised(&front.server.scrape().await?));
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_sample_of_the_registry_says_its_source_and_none_of_the_proxys() -> Result<()> {
+    let front = Front::embedded().await?;
+    some_of_everything(&front.client).await?;
+    let scrape = front.server.scrape().await?;
+    let sourced = |prefix: &str| -> BTreeSet<Option<String>> {
+        let families = scrape
+            .page()
+            .families()
+            .filter(|family| family.name().starts_with(prefix));
+        families
+            .flat_map(|family| {
+                family
+                    .samples()
+                    .map(|sample| sample.label("source"))
+                    .collect::<Vec<_>>()
+            })
+            .map(|source| source.map(std::borrow::Cow::into_owned))
+            .collect()
+    };
+    assert_eq!(sourced("octoserve_http_"), BTreeSet::from([None]));
+    assert_eq!(sourced("process_"), BTreeSet::from([None]));
+    let storage = sourced("octoserve_storage_");
+    ensure!(
+        storage.len() == 1 && !storage.contains(&None),
+        "{storage:?}"
+    );
+    ensure!(
+        sourced("octoserve_registry_http_") == storage,
+        "the registry's own side"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_readmes_tables_name_the_families_of_the_page_and_no_others() -> Result<()> {
+    let front = Front::embedded().await?;
+    some_of_everything(&front.client).await?;
+    let scrape = front.server.scrape().await?;
+    let mut on_page = BTreeMap::new();
+    for family in scrape
+        .page()
+        .families()
+        .filter(|family| family.name().starts_with("octoserve_"))
+    {
+        let samples = family.samples();
+        let labels: BTreeSet<String> = samples
+            .flat_map(|s| {
+                s.labels()
+                    .map(|(name, _)| name.into_owned())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        on_page.insert(
+            family.name().to_owned(),
+            (family.kind().as_str().to_owned(), labels),
+        );
+        ensure!(family.help().is_some(), "{} has no help", family.name());
+    }
+    let documented = readme_tables()?;
+    let names = |table: &Table| table.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(
+        names(&documented),
+        names(&on_page),
+        "README.md and /metrics name other families"
+    );
+    for (name, (kind, labels)) in &on_page {
+        let (documented_kind, documented_labels) = &documented[name];
+        assert_eq!(documented_kind, kind, "the type of {name}");
+        let mut seen: BTreeSet<_> = labels
+            .iter()
+            .filter(|label| *label != "le")
+            .cloned()
+            .collect();
+        if !documented_labels.contains("source") {
+            // The registry's samples carry it on this page, and only here.
+            seen.remove("source");
+        }
+        // A family without a sample yet shows no labels.
+        ensure!(
+            seen.is_empty() || seen == *documented_labels,
+            "the labels of {name}: {seen:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_of_its_own_listener_is_the_same_and_the_api_listener_of_the_registry_has_none()
+-> Result<()> {
+    let admin = Launch::all_in_one().metrics_listener().start().await?;
+    admin.scrape().await?;
+    let registry = Launch::registry().start().await?;
+    registry.scrape().await?;
+    let answer = Client::new(&registry.url(""))?.get("/metrics").await?;
+    ensure!(
+        answer.status() == StatusCode::NOT_FOUND,
+        "{}",
+        answer.status()
+    );
+    Ok(())
+}
+
+type Table = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// The rows of README.md that name a metric: name, type, labels, as `| name | type | labels | … |`.
+fn readme_tables() -> Result<Table> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let text = std::fs::read_to_string(path).context(path)?;
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `octoserve_"));
+    let rows = rows.map(|row| {
+        let cells: Vec<_> = row
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect();
+        let [name, kind, labels, ..] = cells[..] else {
+            anyhow::bail!("a short row: {row}")
+        };
+        let labels = labels
+            .split(',')
+            .map(|label| label.trim().trim_matches('`').to_owned());
+        let labels = labels.filter(|label| !label.is_empty()).collect();
+        Ok((format!("octoserve_{name}"), (kind.to_owned(), labels)))
+    });
+    rows.collect()
+}
+
+/// How many requests [`some_of_everything`] makes.
+const REQUESTS: u32 = 21;
+
+/// A push, a pull by tag and by digest, a HEAD, a miss, a listing and a refused name.
+async fn some_of_everything(client: &Client) -> Result<()> {
+    let pushed = client.push_image("team/app", "1", &[1, 2]).await?;
+    client.pull_image("team/app", "1").await?;
+    client.pull_image("team/app", &pushed.digest).await?;
+    let tag = "/v2/team/app/manifests/1";
+    let head = client.send(reqwest::Method::HEAD, tag, &[], "").await?;
+    ensure!(head.status() == StatusCode::OK);
+    for (path, status) in [
+        ("/v2/", 200),
+        ("/v2/team/app/tags/list", 200),
+        ("/v2/team/app/manifests/nope", 404),
+        ("/v2/UPPER/tags/list", 400),
+        ("/no/such/path", 404),
+    ] {
+        let answer = client.get(path).await?;
+        ensure!(
+            answer.status().as_u16() == status,
+            "{path}: {}",
+            answer.status()
+        );
+    }
+    Ok(())
+}
+
+/// The page with every value that differs from run to run replaced by `#`, and the buckets of a
+/// histogram told once for all its series.
+fn normalised(scrape: &Scrape) -> String {
+    let mut page = String::new();
+    for family in scrape.page().families() {
+        // Writing to a String cannot fail.
+        let help = family.help().unwrap_or_default();
+        writeln!(page, "# HELP {} {help}", family.name()).ok();
+        writeln!(page, "# TYPE {} {}", family.name(), family.kind().as_str()).ok();
+        let mut bounds = Vec::new();
+        for sample in family.samples() {
+            if let Some(bound) = sample.label("le") {
+                let bound = bound.into_owned();
+                if !bounds.contains(&bound) {
+                    bounds.push(bound);
+                }
+                continue;
+            }
+            let labels: Vec<_> = sample
+                .labels()
+                .map(|(name, value)| match &*name {
+                    "version" | "revision" | "rustc" => format!("{name}=\"#\""),
+                    _ => format!("{name}={value:?}"),
+                })
+                .collect();
+            let value = if is_measured(sample.name()) {
+                "#"
+            } else {
+                sample.value_text()
+            };
+            writeln!(page, "{}{{{}}} {value}", sample.name(), labels.join(",")).ok();
+        }
+        if !bounds.is_empty() {
+            writeln!(page, "# buckets: {}", bounds.join(" ")).ok();
+        }
+    }
+    page
+}
+
+/// Whether a sample depends on more than the traffic: on time, or on the machine.
+fn is_measured(name: &str) -> bool {
+    let is_count = name.ends_with("_seconds_count") || name.ends_with("_bytes_count");
+    (name.contains("_seconds") && !is_count)
+        || name.starts_with("process_")
+        || name.starts_with("octoserve_storage_filesystem_")
+        || name.starts_with("octoserve_storage_disk_")
+        || name == "octoserve_aggregate_samples"
+}
