@@ -30,6 +30,7 @@ pub struct Launch {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
+    built: Option<PathBuf>,
     configuration: Option<String>,
     metrics_listener: bool,
     remote: bool,
@@ -89,6 +90,13 @@ impl Launch {
         self
     }
 
+    /// Starts the program that was built in `folder`, as it is there, instead of one that is built
+    /// first if need be.
+    pub fn built(mut self, folder: &Path) -> Self {
+        self.built = Some(folder.to_owned());
+        self
+    }
+
     /// Serves the metrics on a listener of their own.
     pub fn metrics_listener(mut self) -> Self {
         self.metrics_listener = true;
@@ -102,7 +110,11 @@ impl Launch {
     pub async fn start(self) -> Result<Server> {
         let folder = TempDir::with_prefix("octoserve-")?;
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
-        let mut command = Command::new(self.program.path()?);
+        let program = match self.built {
+            Some(folder) => folder.canonicalize()?.join(self.program.name()),
+            None => self.program.path()?,
+        };
+        let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0"]);
         if !self.remote {
             command.arg("--data").arg(&data);
@@ -147,6 +159,7 @@ impl Launch {
             arguments: Vec::new(),
             environment: Vec::new(),
             data: None,
+            built: None,
             configuration: None,
             metrics_listener,
             remote,
