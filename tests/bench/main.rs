@@ -1,0 +1,74 @@
+//! How fast our two programs are beside those that people use in their place, on this machine, now.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`peers`] | everything that is measured, started side by side on loopback |
+//! | [`load`] | one measurement: wrk or curl, and what the kernel charged the server for it |
+//! | [`sink`] | an upstream that takes any upload and forgets it |
+//! | [`rounds`] | the tables: who is in them, round by round |
+//! | [`micro`] | the micro-benchmarks of both crates, run and read |
+//! | [`report`] | medians, spreads, ratios, and the page they are written on |
+//!
+//! Nothing here fails for being slow: only for a program that is missing or an answer that is wrong.
+
+mod load;
+mod micro;
+mod peers;
+mod report;
+mod rounds;
+mod sink;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+/// Measures octoserve beside haproxy, nginx and docker-registry, and writes the tables
+#[derive(Debug, Parser)]
+struct Options {
+    /// How often everything is measured, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// How long each measurement of small answers takes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// The size of the blob, in MiB
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    blob: u64,
+    /// Where the release builds of both programs are
+    #[arg(long, value_name = "DIR", default_value = "target/release")]
+    bin_dir: PathBuf,
+    /// The page to write
+    #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md")]
+    output: PathBuf,
+    /// Leave out the micro-benchmarks, which have to be built
+    #[arg(long)]
+    no_micro: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let machine = report::Machine::describe(&options.bin_dir).await?;
+    let tables = rounds::measure(&options).await?;
+    let micro = if options.no_micro {
+        None
+    } else {
+        say("micro-benchmarks");
+        Some(micro::run().await?)
+    };
+    let page = report::page(&machine, &options, &tables, micro.as_deref());
+    std::fs::write(&options.output, page)
+        .with_context(|| format!("writing {}", options.output.display()))?;
+    say(&format!("written: {}", options.output.display()));
+    Ok(())
+}
+
+/// Tells the person who waits what is being done.
+#[expect(
+    clippy::print_stderr,
+    reason = "a program run by hand, which takes minutes, says what it does"
+)]
+fn say(words: &str) {
+    eprintln!("bench: {words}");
+}

@@ -1,0 +1,204 @@
+//! Everything that is measured, each a process of its own on a free port of loopback: ours, and the
+//! programs of Debian that people use in their place.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use harness::octoserve::{Launch, Server};
+use harness::process::Process;
+use harness::{poll, tools};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// How long a program may take until it accepts connections.
+const START: Duration = Duration::from_secs(20);
+
+/// One program that is measured. Dropping it ends it.
+pub(crate) struct Subject {
+    name: &'static str,
+    address: SocketAddr,
+    child: Child,
+}
+
+enum Child {
+    Ours(Box<Server>),
+    // In this order: the process goes before its folder.
+    Peer(
+        Process,
+        #[expect(dead_code, reason = "kept as long as the process")] TempDir,
+    ),
+}
+
+impl Subject {
+    /// One of ours, from the release builds in `folder`, without an access log.
+    pub(crate) async fn ours(name: &'static str, launch: Launch, folder: &Path) -> Result<Self> {
+        let server = launch
+            .built(folder)
+            .environment("OCTOSERVE_LOGGING_ACCESS", "false")
+            .start()
+            .await?;
+        Ok(Self {
+            name,
+            address: server.address(),
+            child: Child::Ours(Box::new(server)),
+        })
+    }
+
+    /// haproxy on two threads in front of `upstream`.
+    pub(crate) async fn haproxy(
+        name: &'static str,
+        upstream: SocketAddr,
+        splice: bool,
+    ) -> Result<Self> {
+        let splice = if splice {
+            "  option splice-request\n  option splice-response\n"
+        } else {
+            ""
+        };
+        let configuration = |address: SocketAddr, _: &Path| {
+            format!(
+                "global\n  nbthread 2\n  maxconn 2000\n\
+                 defaults\n  mode http\n  http-reuse always\n{splice}\
+                 \x20 timeout connect 5s\n  timeout client 75s\n  timeout server 75s\n\
+                 listen proxy\n  bind {address}\n  server upstream {upstream}\n"
+            )
+        };
+        Self::peer(name, "haproxy", &["-q", "-db", "-f"], configuration).await
+    }
+
+    /// nginx, one process, with the files below `root`.
+    pub(crate) async fn files(name: &'static str, root: &Path) -> Result<Self> {
+        let location = format!(
+            "sendfile on; tcp_nopush on;\n\
+             root {};\n\
+             default_type application/vnd.oci.image.manifest.v1+json;\n\
+             location / {{ }}\n",
+            root.display()
+        );
+        Self::nginx(name, "", &location).await
+    }
+
+    /// nginx, one process, as a proxy in front of `upstream`.
+    pub(crate) async fn nginx_proxy(name: &'static str, upstream: SocketAddr) -> Result<Self> {
+        let before = format!(
+            "upstream behind {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n"
+        );
+        let location = "location / {\n\
+             proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection '';\n\
+             proxy_request_buffering off; proxy_max_temp_file_size 0;\n}\n";
+        Self::nginx(name, &before, location).await
+    }
+
+    /// Debian's docker-registry, without an access log, with the cache of its packaged
+    /// configuration.
+    pub(crate) async fn docker_registry(name: &'static str) -> Result<Self> {
+        let configuration = |address: SocketAddr, folder: &Path| {
+            format!(
+                "version: 0.1\n\
+                 log: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage:\n  cache: {{blobdescriptor: inmemory}}\n\
+                 \x20 filesystem: {{rootdirectory: {}}}\n\
+                 http: {{addr: '{address}', secret: of-the-benchmark}}\n",
+                folder.join("data").display()
+            )
+        };
+        Self::peer(name, "docker-registry", &["serve"], configuration).await
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The processor time of all its threads so far.
+    pub(crate) fn processor_time(&mut self) -> Result<Duration> {
+        self.process().processor_time()
+    }
+
+    /// Its resident memory, in MB.
+    pub(crate) fn resident(&mut self) -> Result<f64> {
+        Ok(self.process().memory()?.resident as f64 / 1e6)
+    }
+
+    fn process(&mut self) -> &mut Process {
+        match &mut self.child {
+            Child::Ours(server) => server.process(),
+            Child::Peer(process, _) => process,
+        }
+    }
+
+    async fn nginx(name: &'static str, http: &str, server: &str) -> Result<Self> {
+        let configuration = |address: SocketAddr, folder: &Path| {
+            let folder = folder.display();
+            format!(
+                "daemon off; master_process off; pid {folder}/nginx.pid;\n\
+                 error_log {folder}/error.log;\n\
+                 events {{ worker_connections 1024; }}\n\
+                 http {{\n\
+                 access_log off; keepalive_requests 100000000; client_max_body_size 0;\n\
+                 client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n\
+                 fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;\n\
+                 scgi_temp_path {folder}/scgi;\n\
+                 {http}server {{ listen {address};\n{server}}}\n}}\n"
+            )
+        };
+        Self::peer(name, "nginx", &["-c"], configuration).await
+    }
+
+    /// Starts `program` with `arguments` and the path of its configuration, and waits until it
+    /// accepts connections.
+    async fn peer(
+        name: &'static str,
+        program: &str,
+        arguments: &[&str],
+        configuration: impl Fn(SocketAddr, &Path) -> String,
+    ) -> Result<Self> {
+        let folder = TempDir::with_prefix("octoserve-bench-")?;
+        let address = free_address()?;
+        let file = folder.path().join("configuration");
+        std::fs::write(&file, configuration(address, folder.path()))?;
+        let mut command = Command::new(find(program)?);
+        command
+            .args(arguments)
+            .arg(&file)
+            .current_dir(folder.path());
+        let mut process = Process::start(program, command, folder.path())?;
+        let what = format!("{program} accepts connections");
+        let accepts = poll::until(&what, START, async || {
+            anyhow::ensure!(process.is_running()?, "{}", process.last_words());
+            Ok(TcpStream::connect(address).await.ok())
+        });
+        accepts.await?;
+        Ok(Self {
+            name,
+            address,
+            child: Child::Peer(process, folder),
+        })
+    }
+}
+
+/// Where a program is.
+///
+/// # Errors
+/// If it is nowhere, with the command that installs it.
+pub(crate) fn find(program: &str) -> Result<std::path::PathBuf> {
+    tools::find(program)
+        .ok()
+        .with_context(|| format!("{program} is missing: `make bench` installs it"))
+}
+
+/// An address that nobody listens on: these programs can't be asked which one the kernel gave them.
+fn free_address() -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?)
+}

@@ -1,0 +1,245 @@
+//! The page: medians, spreads and ratios, with what they were measured on.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::Options;
+use crate::load::Sample;
+use crate::micro::Micro;
+use crate::rounds::Table;
+
+/// What the figures were measured on.
+pub(crate) struct Machine {
+    processor: String,
+    kernel: String,
+    memory: u64,
+    programs: Vec<String>,
+}
+
+impl Machine {
+    /// Asks the kernel, and the programs for their versions.
+    pub(crate) async fn describe(bin_dir: &Path) -> Result<Self> {
+        let cores = std::thread::available_parallelism()?;
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
+        let model = after(&cpuinfo, "model name").unwrap_or("unknown processor");
+        let version = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let kernel: Vec<_> = version.trim().split(['.', '-']).take(2).collect();
+        let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+        let memory: u64 = after(&meminfo, "MemTotal")
+            .and_then(|text| text.split(' ').next()?.parse().ok())
+            .context("a strange /proc/meminfo")?;
+        let mut programs = Vec::new();
+        let ours = bin_dir.join("octoserve").display().to_string();
+        for (program, argument) in [
+            (ours.as_str(), "--version"),
+            ("haproxy", "-v"),
+            ("nginx", "-v"),
+            ("docker-registry", "--version"),
+            ("wrk", "-v"),
+            ("curl", "--version"),
+        ] {
+            programs.push(version_of(program, argument).await?);
+        }
+        Ok(Self {
+            processor: format!("{cores} cores of {model}"),
+            kernel: kernel.join("."),
+            memory: memory / 1024 / 1024,
+            programs,
+        })
+    }
+}
+
+/// The whole page, Markdown.
+pub(crate) fn page(
+    machine: &Machine,
+    options: &Options,
+    tables: &[Table],
+    micro: Option<&[Micro]>,
+) -> String {
+    let mut page = format!(
+        "# Benchmarks\n\n\
+         Written by `make bench`, which starts everything on loopback beside everything else and \
+         measures it in turns: rounds: {rounds}. Each figure is the median of the rounds, with the \
+         lowest and the highest in brackets. A ratio is taken within a round, and the median is that \
+         of the ratios.\n\n\
+         Only the ratios mean something elsewhere. Client, server and upstream share the cores of \
+         one machine, so that a client's work slows the server that it measures; processor time is \
+         what the kernel charged to the server alone, in ticks of 10 ms. Nothing is taken out for \
+         whatever else ran meanwhile: the load average of the last minute is noted with each table, \
+         and the clients and servers measured make a load of about the number of cores by \
+         themselves. Where it is well above, or where the brackets are wide, the figures say \
+         little.\n\n\
+         Everything of ours is recorded as by default, without an access log. haproxy has two \
+         threads and reuses connections always; nginx is one process, and keeps connections to its \
+         upstream; docker-registry has the cache of its packaged configuration; none of them has an \
+         access log. docker-registry does not sync what is pushed to disk; ours does, before it \
+         answers.\n\n\
+         Machine: {processor}, {memory} GiB of memory, Linux {kernel}. Programs: {programs}.\n",
+        rounds = options.rounds,
+        processor = machine.processor,
+        memory = machine.memory,
+        kernel = machine.kernel,
+        programs = machine.programs.join("; "),
+    );
+    for each in tables {
+        table(&mut page, each);
+    }
+    if let Some(micro) = micro {
+        micros(&mut page, micro);
+    }
+    page.push_str(
+        "\n## Again\n\n\
+         `make bench` installs what is missing on Debian, builds the release and writes this page. \
+         `make bench BENCH='--rounds 5 --seconds 10 --no-micro'` measures longer, and leaves out the \
+         micro-benchmarks; `make bench BENCH=--help` has the rest.\n",
+    );
+    page
+}
+
+fn table(page: &mut String, table: &Table) {
+    let small = table
+        .rows
+        .iter()
+        .any(|(_, samples)| samples.iter().any(|sample| sample.p99.is_some()));
+    let (title, unit, per) = (table.title, table.unit, table.per);
+    add(
+        page,
+        &format!(
+            "\n## {title}\n\n{}. Load average before {}, after {}.\n\n\
+             | | {unit} | processor, {per} |{} RSS, MB |\n|---|---|---|{}---|\n",
+            table.load,
+            table.averages.0,
+            table.averages.1,
+            if small { " p99, ms |" } else { "" },
+            if small { "---|" } else { "" },
+        ),
+    );
+    for (name, samples) in &table.rows {
+        let of = |figure: fn(&Sample) -> f64| spread(samples.iter().map(figure).collect());
+        let p99 = if small {
+            let p99 = samples.iter().filter_map(|sample| sample.p99).collect();
+            format!(" {} |", spread(p99))
+        } else {
+            String::new()
+        };
+        let (value, processor) = (of(|sample| sample.value), of(|sample| sample.processor));
+        let resident = of(|sample| sample.resident);
+        add(
+            page,
+            &format!("| {name} | {value} | {processor} |{p99} {resident} |\n"),
+        );
+    }
+    add(
+        page,
+        &format!("\n| ratio of {unit} | | goal |\n|---|---|---|\n"),
+    );
+    for ratio in table.ratios {
+        let samples = |wanted: &str| {
+            let row = table.rows.iter().find(|(name, _)| *name == wanted);
+            row.map_or(&[][..], |(_, samples)| samples)
+        };
+        let quotients = samples(ratio.of)
+            .iter()
+            .zip(samples(ratio.to))
+            .map(|(of, to)| of.value / to.value);
+        let quotients = spread(quotients.collect());
+        add(
+            page,
+            &format!(
+                "| {} ÷ {} | {quotients} | {} |\n",
+                ratio.of, ratio.to, ratio.goal
+            ),
+        );
+    }
+}
+
+fn micros(page: &mut String, micro: &[Micro]) {
+    page.push_str(
+        "\n## Micro-benchmarks\n\n\
+         criterion, in the profile of a release: its estimate, with its confidence interval in \
+         brackets. `route` is the parse of one path (goal < 150 ns for each but the longest name \
+         that there can be, which is 255 bytes); `exchange` is the recording of one whole request, \
+         its route parse and clocks included (goal < 500 ns). That neither allocates is a test of \
+         `make test`.\n\n| | time |\n|---|---|\n",
+    );
+    for Micro { name, times } in micro {
+        let [low, middle, high] = times;
+        add(page, &format!("| {name} | {middle} ({low} – {high}) |\n"));
+    }
+}
+
+/// The median, and in brackets the lowest and the highest.
+fn spread(mut figures: Vec<f64>) -> String {
+    figures.sort_by(f64::total_cmp);
+    let (Some(low), Some(high)) = (figures.first(), figures.last()) else {
+        return "–".to_owned();
+    };
+    let half = figures.len() / 2;
+    let middle = if figures.len().is_multiple_of(2) {
+        f64::midpoint(figures[half - 1], figures[half])
+    } else {
+        figures[half]
+    };
+    format!("{} ({}–{})", number(middle), number(*low), number(*high))
+}
+
+/// Three significant digits or so: no measurement here has more.
+fn number(figure: f64) -> String {
+    let decimals = match figure.abs() {
+        large if large >= 100.0 => 0,
+        middle if middle >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{figure:.decimals$}")
+}
+
+fn add(page: &mut String, text: &str) {
+    // Writing to a String cannot fail.
+    page.write_str(text).ok();
+}
+
+fn after<'a>(text: &'a str, field: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+/// The program's own words, the first line, without an address to learn more at.
+async fn version_of(program: &str, argument: &str) -> Result<String> {
+    let output = if program.contains('/') {
+        tokio::process::Command::new(program)
+            .arg(argument)
+            .output()
+            .await
+    } else {
+        tokio::process::Command::new(crate::peers::find(program)?)
+            .arg(argument)
+            .output()
+            .await
+    };
+    let output = output.with_context(|| format!("{program} is missing: `make bench` builds it"))?;
+    // wrk and nginx tell it on their standard error.
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().next().unwrap_or_default();
+    let words: Vec<_> = line
+        .split_ascii_whitespace()
+        .take_while(|word| !word.contains("://") && *word != "-" && !word.starts_with(['(', '[']))
+        .take(3)
+        .map(|word| word.trim_end_matches(',').trim_start_matches("/usr/bin/"))
+        .collect();
+    Ok(words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_the_median_between_lowest_and_highest() {
+        assert_eq!(spread(vec![3.0, 1.0, 2.0]), "2.00 (1.00–3.00)");
+        assert_eq!(spread(vec![100.0, 200.0]), "150 (100–200)");
+        assert_eq!(spread(vec![]), "–");
+    }
+}
