@@ -217,3 +217,6 @@ impl Page {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

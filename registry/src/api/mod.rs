@@ -16,6 +16,8 @@ mod observe;
 mod query;
 mod referrers;
 mod tags;
+#[cfg(test)]
+pub(crate) mod tests;
 mod upload;
 
 use std::panic::AssertUnwindSafe;

@@ -1,0 +1,9 @@
+//! The API as clients meet it: raw requests over a real socket, against a store in a folder.
+
+mod broken;
+pub(crate) mod harness;
+mod listing;
+mod manifests;
+mod pull;
+mod refused;
+mod uploads;

@@ -1,0 +1,248 @@
+//! end-7 and end-9.
+
+use super::harness::{IMAGE, Running, image};
+use crate::oci::{Algorithm, Digest};
+
+const TYPE: [(&str, &str); 1] = [("content-type", IMAGE)];
+
+#[tokio::test]
+async fn a_push_by_digest_has_to_be_right() {
+    let registry = Running::start().await;
+    let manifest = registry.image("a", "").await;
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let digest = Digest::of(algorithm, &manifest);
+        let target = format!("/v2/a/manifests/{digest}");
+        let answer = registry
+            .ask("PUT", &target, &TYPE, &manifest)
+            .await
+            .expect(201);
+        assert_eq!(answer.header("location"), target);
+        assert_eq!(answer.header("docker-content-digest"), digest.as_str());
+        assert_eq!(registry.get(&target).await.expect(200).body, manifest);
+        let wrong = Digest::of(algorithm, b"other");
+        let target = format!("/v2/a/manifests/{wrong}");
+        let answer = registry.ask("PUT", &target, &TYPE, &manifest).await;
+        answer.refused(400, "DIGEST_INVALID");
+    }
+    let target = "/v2/a/manifests/sha256:baddigeststring";
+    registry
+        .ask("PUT", target, &TYPE, &manifest)
+        .await
+        .refused(400, "DIGEST_INVALID");
+    let target = "/v2/a/manifests/.bad";
+    registry
+        .ask("PUT", target, &TYPE, &manifest)
+        .await
+        .refused(400, "MANIFEST_INVALID");
+}
+
+#[tokio::test]
+async fn tags_are_pushed_with_a_digest() {
+    let registry = Running::start().await;
+    let manifest = registry.image("a", "").await;
+    let digest = Digest::of(Algorithm::Sha256, &manifest);
+    let target = format!("/v2/a/manifests/{digest}?tag=1.2.3&tag=1%2E2&tag=1&tag=latest");
+    let answer = registry
+        .ask("PUT", &target, &TYPE, &manifest)
+        .await
+        .expect(201);
+    assert_eq!(answer.header("oci-tag"), "1.2.3, 1.2, 1, latest");
+    let tags = registry.get("/v2/a/tags/list").await.expect(200);
+    assert_eq!(
+        tags.text(),
+        r#"{"name":"a","tags":["1","1.2","1.2.3","latest"]}"#
+    );
+    let target = format!("/v2/b/manifests/{digest}?tag=good&tag=-bad");
+    registry
+        .ask("PUT", &target, &TYPE, &manifest)
+        .await
+        .refused(400, "MANIFEST_INVALID");
+    let many = "&tag=t".repeat(300);
+    let target = format!("/v2/a/manifests/{digest}?{many}");
+    registry
+        .ask("PUT", &target, &TYPE, &manifest)
+        .await
+        .refused(414, "MANIFEST_INVALID");
+}
+
+#[tokio::test]
+async fn a_manifest_over_the_limit_is_too_large_however_it_comes() {
+    let registry = Running::configured(|config| {
+        config.storage.manifest_limit = crate::service::config::ByteSize::bytes(2000);
+    })
+    .await;
+    let small = registry.image("a", "").await;
+    registry
+        .ask("PUT", "/v2/a/manifests/1", &TYPE, &small)
+        .await
+        .expect(201);
+    let large = registry.image("a", &" ".repeat(2000)).await;
+    let answer = registry
+        .ask("PUT", "/v2/a/manifests/1", &TYPE, &large)
+        .await;
+    answer.refused(413, "MANIFEST_INVALID");
+    let chunked = [("transfer-encoding", "chunked")];
+    let body = format!(
+        "{:x}\r\n{}\r\n0\r\n\r\n",
+        large.len(),
+        String::from_utf8_lossy(&large)
+    );
+    let answer = registry
+        .ask("PUT", "/v2/a/manifests/1", &chunked, body.as_bytes())
+        .await;
+    answer.refused(413, "MANIFEST_INVALID");
+    assert_eq!(registry.get("/v2/a/manifests/1").await.body, small);
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_what_is_not_there_is_refused_with_what_that_is() {
+    let registry = Running::start().await;
+    let config = registry.push_blob("a", b"{}").await;
+    let unknown = Digest::of(Algorithm::Sha256, b"unknown");
+    let manifest = image(&config, &unknown, "");
+    let answer = registry
+        .ask("PUT", "/v2/a/manifests/1", &TYPE, &manifest)
+        .await;
+    let answer = answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(answer.json()["errors"][0]["detail"][0], unknown.as_str());
+    registry
+        .get("/v2/a/manifests/1")
+        .await
+        .refused(404, "MANIFEST_UNKNOWN");
+    // What another repository holds is not in this one.
+    registry.push_image("b", "1").await;
+    let manifest = registry.get("/v2/b/manifests/1").await.body;
+    let answer = registry
+        .ask("PUT", "/v2/c/manifests/1", &TYPE, &manifest)
+        .await;
+    answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_subject_need_not_exist_and_lists_its_referrer() {
+    let registry = Running::start().await;
+    let subject = Digest::of(Algorithm::Sha256, b"subject");
+    let descriptor = format!(
+        r#","subject":{{"mediaType":"{IMAGE}","digest":"{subject}","size":7}},
+        "artifactType":"application/x.sbom+json","annotations":{{"a":"b"}}"#
+    );
+    let manifest = registry.image("a", &descriptor).await;
+    let digest = Digest::of(Algorithm::Sha256, &manifest);
+    let target = format!("/v2/a/manifests/{digest}");
+    let answer = registry
+        .ask("PUT", &target, &TYPE, &manifest)
+        .await
+        .expect(201);
+    assert_eq!(answer.header("oci-subject"), subject.as_str());
+    let target = format!("/v2/a/referrers/{subject}");
+    let answer = registry.get(&target).await.expect(200);
+    let referrer = &answer.json()["manifests"][0];
+    assert_eq!(referrer["digest"], digest.as_str());
+    assert_eq!(referrer["artifactType"], "application/x.sbom+json");
+    assert_eq!(referrer["annotations"]["a"], "b");
+    assert_eq!(answer.header("oci-filters-applied"), "");
+    for (filter, found) in [
+        ("application/x.sbom%2Bjson", 1),
+        ("application/x.sbom+json", 1),
+        ("x/y", 0),
+    ] {
+        let answer = registry
+            .get(&format!("{target}?artifactType={filter}"))
+            .await
+            .expect(200);
+        assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), found);
+        assert_eq!(answer.header("oci-filters-applied"), "artifactType");
+    }
+    registry
+        .ask("DELETE", &format!("/v2/a/manifests/{digest}"), &[], b"")
+        .await
+        .expect(202);
+    let answer = registry.get(&target).await.expect(200);
+    assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn the_media_type_comes_from_the_header_or_the_body_and_they_agree() {
+    let registry = Running::start().await;
+    let manifest = registry.image("a", "").await;
+    let parameters = [("content-type", &*format!("{IMAGE}; charset=utf-8"))];
+    for headers in [&[][..], &parameters] {
+        registry
+            .ask("PUT", "/v2/a/manifests/1", headers, &manifest)
+            .await
+            .expect(201);
+        let answer = registry.get("/v2/a/manifests/1").await.expect(200);
+        assert_eq!(answer.header("content-type"), IMAGE);
+    }
+    for wrong in [
+        "application/vnd.oci.image.index.v1+json",
+        "nonsense",
+        "a/b/c",
+    ] {
+        let headers = [("content-type", wrong)];
+        let answer = registry
+            .ask("PUT", "/v2/a/manifests/2", &headers, &manifest)
+            .await;
+        answer.refused(400, "MANIFEST_INVALID");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_manifest_is_refused() {
+    let registry = Running::start().await;
+    let deep = format!(
+        r#"{{"schemaVersion":2,"x":{}{}}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    for body in [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "blablabla",
+        r#"{"schemaVersion":2"#,
+        r#"{"schemaVersion":"2","config":1,"layers":"x"}"#,
+        r#"{"schemaVersion":2,"schemaVersion":2,"manifests":[]}"#,
+        "\u{0}",
+        &deep,
+    ] {
+        let answer = registry
+            .ask("PUT", "/v2/a/manifests/1", &TYPE, body.as_bytes())
+            .await;
+        answer.refused(400, "MANIFEST_INVALID");
+    }
+    assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn deleting_a_tag_leaves_the_manifest_and_deleting_a_manifest_takes_its_tags() {
+    let registry = Running::start().await;
+    let (digest, manifest) = registry.push_image("a", "1").await;
+    registry
+        .ask("PUT", "/v2/a/manifests/2", &TYPE, &manifest)
+        .await
+        .expect(201);
+    registry
+        .ask("DELETE", "/v2/a/manifests/1", &[], b"")
+        .await
+        .expect(202);
+    registry.get("/v2/a/manifests/1").await.expect(404);
+    registry.get("/v2/a/manifests/2").await.expect(200);
+    let target = format!("/v2/a/manifests/{digest}");
+    registry.ask("DELETE", &target, &[], b"").await.expect(202);
+    for gone in ["/v2/a/manifests/2", &target] {
+        registry.get(gone).await.refused(404, "MANIFEST_UNKNOWN");
+        registry
+            .ask("DELETE", gone, &[], b"")
+            .await
+            .refused(404, "MANIFEST_UNKNOWN");
+    }
+    let layer = Digest::of(Algorithm::Sha256, b"layer");
+    let target = format!("/v2/a/blobs/{layer}");
+    registry.ask("DELETE", &target, &[], b"").await.expect(202);
+    registry
+        .ask("DELETE", &target, &[], b"")
+        .await
+        .refused(404, "BLOB_UNKNOWN");
+}

@@ -1,0 +1,299 @@
+//! What a client may not say: every class of bad input is told apart, and leaves nothing.
+
+use std::fmt::Write;
+
+use super::harness::{Answer, Client, Running};
+use crate::oci::{Algorithm, Digest};
+
+const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Status, the headers that matter, and the body.
+fn shown(request: &str, answer: &Answer) -> String {
+    let mut shown = format!("{request}\n  {}", answer.status);
+    for name in ["allow", "range", "content-range"] {
+        if answer.headers.contains_key(name) {
+            write!(shown, " {name}: {}", answer.header(name)).unwrap();
+        }
+    }
+    write!(shown, "\n  {}\n", answer.text()).unwrap();
+    shown
+}
+
+#[tokio::test]
+async fn the_error_bodies_are_the_specification_s() {
+    let registry = Running::start().await;
+    let mut all = String::new();
+    for (method, target) in [
+        ("GET", "/v2/UPPER/tags/list".to_owned()),
+        ("GET", "/v2/a/manifests/sha256:1".to_owned()),
+        ("GET", "/v2/a/manifests/1".to_owned()),
+        ("GET", format!("/v2/a/blobs/sha256:{HASH}")),
+        ("GET", "/v2/a/blobs/md5:1".to_owned()),
+        ("GET", "/v2/a/tags/list".to_owned()),
+        ("GET", "/v2/_catalog?n=x".to_owned()),
+        ("GET", "/v2/a/blobs/uploads/1".to_owned()),
+        ("GET", "/elsewhere".to_owned()),
+        ("PUT", "/v2/a/manifests/-".to_owned()),
+        ("PUT", "/v2/a/manifests/1".to_owned()),
+        ("PUT", "/v2/a/blobs/uploads/1".to_owned()),
+        ("POST", "/v2/a/blobs/uploads/?digest=sha256:1".to_owned()),
+        (
+            "POST",
+            "/v2/a/blobs/uploads/?digest-algorithm=md5".to_owned(),
+        ),
+        (
+            "POST",
+            format!("/v2/a/blobs/uploads/?digest=sha512:{HASH}{HASH}"),
+        ),
+        ("POST", "/v2/".to_owned()),
+        ("PATCH", "/v2/a/manifests/1".to_owned()),
+    ] {
+        let answer = registry.ask(method, &target, &[], b"").await;
+        assert_eq!(answer.header("content-type"), "application/json");
+        all += &shown(&format!("{method} {target}"), &answer);
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_name_leaves_its_place() {
+    let registry = Running::start().await;
+    let long = "a/".repeat(127) + "ab";
+    for name in [
+        "..",
+        "../..",
+        "a/../b",
+        "./a",
+        "a//b",
+        "/a",
+        "a/",
+        "%2e%2e",
+        "%2E%2E/%2E%2E",
+        "..%2f..",
+        "a%2Fb",
+        "a%5cb",
+        "a\\b",
+        "a%00",
+        "%00",
+        "a%",
+        "a%zz",
+        "a%25",
+        "A",
+        "a..b",
+        "-a",
+        "a_",
+        "a:b",
+        "a@b",
+        "%61",
+        "é",
+        "%c3%a9",
+        "~",
+        &long,
+    ] {
+        for (method, rest) in [
+            ("GET", "manifests/1"),
+            ("PUT", "manifests/1"),
+            ("DELETE", "manifests/1"),
+            ("GET", "tags/list"),
+            ("POST", "blobs/uploads/"),
+            ("GET", "blobs/uploads/00000000000000000000000000000000"),
+            ("GET", &*format!("blobs/sha256:{HASH}")),
+            ("GET", &*format!("referrers/sha256:{HASH}")),
+        ] {
+            let answer = registry
+                .ask(method, &format!("/v2/{name}/{rest}"), &[], b"")
+                .await;
+            let answer = answer.refused(400, "NAME_INVALID");
+            assert!(!answer.text().contains("data"), "{name}: {}", answer.text());
+        }
+    }
+    assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_reference_or_digest_leaves_its_place() {
+    let registry = Running::start().await;
+    let long = "t".repeat(129);
+    for tail in [
+        "..",
+        ".",
+        "%2e%2e",
+        "..%2f..%2fx",
+        "a%2fb",
+        "%00",
+        "-a",
+        "a%20b",
+        "a\u{e9}",
+        &*long,
+    ] {
+        let target = format!("/v2/a/manifests/{tail}");
+        let answer = registry.get(&target).await;
+        assert!([400, 404].contains(&answer.status), "{target}");
+        let answer = registry.ask("PUT", &target, &[], b"{}").await;
+        assert_eq!(answer.status, 400, "{target}");
+        let answer = registry.get(&format!("/v2/a/blobs/{tail}")).await;
+        answer.refused(400, "DIGEST_INVALID");
+    }
+    for digest in [
+        format!("sha256:{}", HASH.to_uppercase()),
+        format!("sha256:{}", &HASH[1..]),
+        format!("sha512:{HASH}"),
+        format!("sha256%2f{HASH}"),
+        format!("sha256:..%2f{}", &HASH[4..]),
+        format!("sha256%253A{HASH}"),
+    ] {
+        for word in ["blobs", "referrers", "manifests"] {
+            let answer = registry.get(&format!("/v2/a/{word}/{digest}")).await;
+            answer.refused(400, "DIGEST_INVALID");
+        }
+    }
+    assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_method_that_an_endpoint_lacks_is_told_with_those_it_has() {
+    let registry = Running::start().await;
+    let blob = format!("/v2/a/blobs/sha256:{HASH}");
+    let referrers = format!("/v2/a/referrers/sha256:{HASH}");
+    for (target, allow) in [
+        ("/v2/", "GET, HEAD"),
+        ("/v2/_catalog", "GET, HEAD"),
+        ("/v2/a/tags/list", "GET, HEAD"),
+        (&referrers, "GET, HEAD"),
+        ("/v2/a/manifests/1", "GET, HEAD, PUT, DELETE"),
+        (&blob, "GET, HEAD, DELETE"),
+        ("/v2/a/blobs/uploads/", "POST"),
+        ("/v2/a/blobs/uploads/1", "GET, PATCH, PUT, DELETE"),
+    ] {
+        let methods = [
+            "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW",
+        ];
+        for method in methods.into_iter().filter(|method| !allow.contains(method)) {
+            let answer = registry.ask(method, target, &[], b"").await;
+            assert_eq!(answer.refused(405, "UNSUPPORTED").header("allow"), allow);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
+    let registry = Running::configured(|config| config.storage.delete = false).await;
+    let (digest, _) = registry.push_image("a", "1").await;
+    for (target, allow) in [
+        ("/v2/a/manifests/1".to_owned(), "GET, HEAD, PUT"),
+        (format!("/v2/a/manifests/{digest}"), "GET, HEAD, PUT"),
+        (format!("/v2/a/blobs/sha256:{HASH}"), "GET, HEAD"),
+    ] {
+        let answer = registry
+            .ask("DELETE", &target, &[], b"")
+            .await
+            .refused(405, "UNSUPPORTED");
+        assert_eq!(answer.header("allow"), allow);
+        assert!(answer.text().contains("does not delete"));
+    }
+    let session = registry.open("a").await;
+    registry.ask("DELETE", &session, &[], b"").await.expect(204);
+    registry.get("/v2/a/manifests/1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_read_only_registry_changes_nothing() {
+    let registry = Running::configured(|config| config.storage.read_only = true).await;
+    for (method, target) in [
+        ("PUT", "/v2/a/manifests/1"),
+        ("DELETE", "/v2/a/manifests/1"),
+        ("POST", "/v2/a/blobs/uploads/"),
+        ("PATCH", "/v2/a/blobs/uploads/1"),
+        ("PUT", "/v2/a/blobs/uploads/1"),
+        ("DELETE", "/v2/a/blobs/uploads/1"),
+    ] {
+        let answer = registry
+            .ask(method, target, &[], b"{}")
+            .await
+            .refused(405, "UNSUPPORTED");
+        assert!(answer.text().contains("read-only"), "{}", answer.text());
+    }
+    registry.get("/v2/_catalog").await.expect(200);
+    assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn names_that_are_prefixes_of_each_other_are_different_repositories() {
+    let registry = Running::start().await;
+    let names = [
+        "a",
+        "a/b",
+        "a/blobs",
+        "a/manifests",
+        "a/tags/list",
+        "a/blobs/uploads",
+        "blobs",
+    ];
+    for name in names {
+        registry.push_image(name, "1").await;
+    }
+    for name in names {
+        let answer = registry
+            .get(&format!("/v2/{name}/tags/list"))
+            .await
+            .expect(200);
+        assert_eq!(
+            answer.text(),
+            format!(r#"{{"name":"{name}","tags":["1"]}}"#)
+        );
+    }
+    registry
+        .ask("DELETE", "/v2/a/manifests/1", &[], b"")
+        .await
+        .expect(202);
+    registry.get("/v2/a/b/manifests/1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_request_that_says_two_lengths_is_refused_and_ends_the_connection() {
+    let registry = Running::start().await;
+    for head in [
+        "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n",
+        "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\ncontent-length: +5\r\n",
+        "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, gzip\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost : x\r\n",
+        "GET /v2/\u{0} HTTP/1.1\r\nhost: x\r\n",
+    ] {
+        let mut client: Client = registry.client().await;
+        client
+            .send(format!(
+                "{head}\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
+            ))
+            .await;
+        client.answer().await.expect(400);
+        assert!(client.is_closed().await, "{head}");
+    }
+    // Where both framings are there, only the chunks count, and nothing may follow them.
+    let digest = Digest::of(Algorithm::Sha256, b"abc");
+    let mut client = registry.client().await;
+    client
+        .send(format!(
+            "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\
+             transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        ))
+        .await;
+    let answer = client.answer().await;
+    assert!([201, 400].contains(&answer.status), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn enormous_headers_are_refused_with_an_answer() {
+    let registry = Running::start().await;
+    let mut client = registry.client().await;
+    let headers = "x: y\r\n".repeat(500);
+    client
+        .send(format!("GET /v2/ HTTP/1.1\r\nhost: x\r\n{headers}\r\n"))
+        .await;
+    client.answer().await.expect(431);
+    let mut client = registry.client().await;
+    let long = "a".repeat(2 * 1024 * 1024);
+    client
+        .send(format!("GET /v2/ HTTP/1.1\r\nx: {long}\r\n\r\n"))
+        .await;
+    client.answer().await.expect(431);
+}

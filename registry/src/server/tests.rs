@@ -1,0 +1,401 @@
+//! The server as clients, probes and scrapers meet it: limits, drain, recording.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+use super::ServeError;
+use crate::api::tests::harness::{Client, Running};
+use crate::config::Config;
+use crate::server;
+use crate::service::config::{Flag, Sources};
+use crate::service::listen::ListenAddr;
+use crate::service::shutdown::Shutdown;
+
+const MOMENT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let registry = Running::start().await;
+    let mut client = registry.client().await;
+    for _ in 0..3 {
+        client.ask("GET", "/v2/", &[], b"").await.expect(200);
+        client
+            .ask("GET", "/v2/A/tags/list", &[], b"")
+            .await
+            .expect(400);
+    }
+    let one = "GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.send(one.repeat(5)).await;
+    for _ in 0..5 {
+        client.answer().await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_small_upload_that_is_refused_costs_no_connection() {
+    let registry = Running::start().await;
+    let mut client = registry.client().await;
+    let body = vec![b'x'; 100_000];
+    for _ in 0..3 {
+        let nowhere = "/v2/a/blobs/uploads/1";
+        let answer = client.ask("PATCH", nowhere, &[], &body).await.expect(404);
+        assert_eq!(answer.header("connection"), "");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_large_upload_that_is_refused_can_be_read() {
+    let registry = Running::start().await;
+    let mut client = registry.client().await;
+    let body = vec![b'x'; 8 * 1024 * 1024];
+    let answer = client
+        .ask("PATCH", "/v2/a/blobs/uploads/1", &[], &body)
+        .await
+        .expect(404);
+    assert_eq!(answer.header("connection"), "close");
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_is_told_at_once() {
+    let registry = Running::start().await;
+    let head = |location: &str| {
+        format!(
+            "PATCH {location} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut client = registry.client().await;
+    client.send(head("/v2/a/blobs/uploads/1")).await;
+    let answer = client.answer().await.expect(404);
+    assert_eq!(answer.header("connection"), "close");
+    let location = registry.open("a").await;
+    let mut client = registry.client().await;
+    client.send(head(&location)).await;
+    client.answer().await.expect(100);
+    client.send("01234").await;
+    client.answer().await.expect(202);
+}
+
+#[tokio::test]
+async fn headers_that_drip_in_end_the_connection_and_an_idle_one_is_kept_longer() {
+    let registry = Running::configured(|config| {
+        config.limits.header_timeout = MOMENT;
+        config.limits.idle_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut idle = registry.client().await;
+    idle.ask("GET", "/v2/", &[], b"").await.expect(200);
+    let mut slow = registry.client().await;
+    slow.ask("GET", "/v2/", &[], b"").await.expect(200);
+    slow.send("GET /v2/ HTTP/1.1\r\nho").await;
+    assert!(slow.is_closed().await);
+    idle.ask("GET", "/v2/", &[], b"").await.expect(200);
+    assert!(idle.is_closed().await);
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_is_told_so_and_its_bytes_stay() {
+    let registry = Running::configured(|config| config.limits.body_stall = MOMENT).await;
+    let location = registry.open("a").await;
+    let mut client = registry.client().await;
+    let head = format!("PATCH {location} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n");
+    client.send(head + "012").await;
+    client.answer().await.refused(408, "SIZE_INVALID");
+    assert!(client.is_closed().await);
+    let answer = registry.get(&location).await.expect(204);
+    assert_eq!(answer.header("range"), "0-2");
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_takes_is_cut_and_counted_as_it_began() {
+    let registry = Running::configured(|config| config.limits.body_stall = MOMENT).await;
+    let digest = registry.push_blob("a", &vec![0; 32 * 1024 * 1024]).await;
+    let mut client = registry.client().await;
+    client
+        .send(format!(
+            "GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n"
+        ))
+        .await;
+    let series =
+        r#"octoserve_registry_http_requests_total{endpoint="blob",method="GET",status="200"}"#;
+    registry.wait_for(series, 1.0).await;
+    let mut rest = Vec::new();
+    // Cut: the end comes early, with or without a reset.
+    let _ = client.stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < 32 * 1024 * 1024);
+}
+
+#[tokio::test]
+async fn over_the_cap_connections_wait_for_their_turn() {
+    let registry = Running::configured(|config| config.limits.connections = 1).await;
+    let mut first = registry.client().await;
+    first.ask("GET", "/v2/", &[], b"").await.expect(200);
+    let mut second = registry.client().await;
+    second.send("GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let early = tokio::time::timeout(MOMENT, second.answer()).await;
+    assert!(early.is_err());
+    drop(first);
+    second.answer().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_requests_end_and_turns_others_away() {
+    let registry = Running::start().await;
+    let location = registry.open("a").await;
+    let mut busy = registry.half_sent(&location).await;
+    let mut idle = registry.client().await;
+    idle.ask("GET", "/v2/", &[], b"").await.expect(200);
+    let mut probe = Client::connect(registry.metrics).await;
+    probe.ask("GET", "/readyz", &[], b"").await.expect(200);
+
+    registry.stop();
+    assert!(idle.is_closed().await);
+    probe.ask("GET", "/readyz", &[], b"").await.expect(503);
+    probe.ask("GET", "/livez", &[], b"").await.expect(200);
+    busy.send("56789").await;
+    busy.answer().await.expect(202);
+    assert!(busy.is_closed().await);
+    registry.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_ever() {
+    let registry = Running::configured(|config| config.limits.drain = MOMENT).await;
+    let location = registry.open("a").await;
+    let _client = registry.half_sent(&location).await;
+    registry.stop();
+    let ended = registry.stopped().await;
+    assert!(matches!(ended, Err(ServeError::Cut(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_before_its_answer_is_counted_as_such() {
+    let registry = Running::start().await;
+    let location = registry.open("a").await;
+    let client = registry.half_sent(&location).await;
+    // A reset: nobody is left to answer.
+    client.stream.set_zero_linger().unwrap();
+    drop(client);
+    let series = r#"octoserve_registry_http_requests_total{endpoint="upload_session",method="PATCH",status="499"}"#;
+    registry.wait_for(series, 1.0).await;
+}
+
+#[tokio::test]
+async fn the_duration_of_a_request_reaches_to_its_last_byte() {
+    let registry = Running::start().await;
+    let digest = registry.push_blob("a", &vec![0; 32 * 1024 * 1024]).await;
+    let mut client = registry.client().await;
+    client
+        .send(format!(
+            "GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n"
+        ))
+        .await;
+    // Meanwhile the client has other things to do.
+    let began = Instant::now();
+    while began.elapsed() < MOMENT {
+        registry.get("/v2/").await.expect(200);
+    }
+    assert_eq!(
+        client.answer().await.expect(200).body.len(),
+        32 * 1024 * 1024
+    );
+    let labels = r#"{endpoint="blob",method="GET"}"#;
+    let count = format!("octoserve_registry_http_request_duration_seconds_count{labels}");
+    registry.wait_for(&count, 1.0).await;
+    let sum = format!("octoserve_registry_http_request_duration_seconds_sum{labels}");
+    assert!(registry.sample(&sum).await.unwrap() >= MOMENT.as_secs_f64());
+}
+
+#[tokio::test]
+async fn the_metrics_listener_has_the_page_and_the_probes_and_no_more() {
+    let registry = Running::start().await;
+    let mut client = Client::connect(registry.metrics).await;
+    let page = client.ask("GET", "/metrics", &[], b"").await.expect(200);
+    assert_eq!(
+        page.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    assert!(
+        page.text()
+            .contains("# TYPE octoserve_registry_http_requests_total counter")
+    );
+    let head = client.ask("HEAD", "/metrics", &[], b"").await.expect(200);
+    assert_ne!(head.header("content-length"), "0");
+    let accept = [("accept", "application/openmetrics-text;version=1.0.0")];
+    let page = client
+        .ask("GET", "/metrics", &accept, b"")
+        .await
+        .expect(200);
+    assert!(
+        page.header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
+    assert!(page.text().ends_with("# EOF\n"));
+    client.ask("GET", "/readyz", &[], b"").await.expect(200);
+    let answer = client.ask("POST", "/metrics", &[], b"").await.expect(405);
+    assert_eq!(answer.header("allow"), "GET, HEAD");
+    client.ask("GET", "/v2/", &[], b"").await.expect(404);
+    registry.get("/metrics").await.expect(404);
+}
+
+#[tokio::test]
+async fn nothing_a_client_says_is_a_label() {
+    let registry = Running::start().await;
+    let scan = async |n: usize| {
+        let method = format!("M{n}");
+        let headers = [("user-agent", method.as_str())];
+        registry
+            .ask(&method, &format!("/v2/r{n}/x/y{n}"), &headers, b"")
+            .await;
+        registry
+            .get(&format!("/v2/r{n}/manifests/t{n}"))
+            .await
+            .expect(404);
+    };
+    scan(0).await;
+    let labels = r#"{endpoint="manifest",method="GET",status="404"}"#;
+    let counter = format!("octoserve_registry_http_requests_total{labels}");
+    registry.wait_for(&counter, 1.0).await;
+    let before = registry.series().await;
+    for n in 1..=200 {
+        scan(n).await;
+    }
+    registry.wait_for(&counter, 201.0).await;
+    assert_eq!(registry.series().await, before);
+}
+
+#[tokio::test]
+async fn http2_without_tls_is_spoken_on_the_same_port() {
+    let registry = Running::start().await;
+    let content = Bytes::from(vec![b'x'; 3 * 1024 * 1024]);
+    let digest = registry.push_blob("a", &content).await;
+    let stream = tokio::net::TcpStream::connect(registry.address)
+        .await
+        .unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let uri = |path: &str| format!("http://{}{path}", registry.address);
+    let target = uri(&format!("/v2/a/blobs/{digest}"));
+    for (method, length) in [(Method::GET, content.len()), (Method::HEAD, 0)] {
+        let request = Request::builder().method(method).uri(&target);
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(
+            answer.headers()["content-length"],
+            content.len().to_string()
+        );
+        assert_eq!(
+            answer.into_body().collect().await.unwrap().to_bytes().len(),
+            length
+        );
+    }
+    // Refused with a body unread: that stream ends, the connection does not.
+    for _ in 0..2 {
+        let request = Request::patch(uri("/v2/a/blobs/uploads/1")).body(Full::new(content.clone()));
+        let answer = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 404);
+    }
+    let target = uri(&format!("/v2/b/blobs/uploads/?digest={digest}"));
+    let request = Request::post(target).body(Full::new(content)).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn it_is_reached_by_a_unix_socket_as_well_when_embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    let fields = crate::config::EmbeddedFields {
+        data: folder.path().join("data"),
+        ..Default::default()
+    };
+    let socket = |name: &str| folder.path().join(name);
+    let config = Config::embedded(fields, socket("api"), socket("metrics"));
+    let bound = server::bind(config).await.unwrap();
+    assert_eq!(bound.addresses(), [ListenAddr::Unix(socket("api"))]);
+    let (stop, shutdown) = Shutdown::new();
+    let served = tokio::spawn(bound.serve(shutdown));
+    for (name, target, expected) in [
+        ("api", "/v2/", "\r\n\r\n{}"),
+        (
+            "metrics",
+            "/metrics",
+            "octoserve_registry_http_requests_total",
+        ),
+    ] {
+        let mut stream = UnixStream::connect(socket(name)).await.unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains(expected), "{answer}");
+        assert!(!answer.contains("process_"), "{answer}");
+    }
+    stop.trigger();
+    served.await.unwrap().unwrap();
+    assert!(!socket("api").exists());
+}
+
+#[tokio::test]
+async fn without_metrics_nothing_is_recorded_and_everything_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let flags = vec![
+        Flag::new("--listen", "listen", "127.0.0.1:0"),
+        Flag::new("--data", "data", &data),
+        Flag::new("--metrics", "metrics.enabled", false),
+    ];
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let (config, _) = Config::load(sources).unwrap();
+    let bound = server::bind(config).await.unwrap();
+    assert_eq!(bound.metrics_address(), None);
+    let ListenAddr::Tcp(address) = bound.addresses()[0].clone() else {
+        panic!("no TCP address");
+    };
+    let (_stop, shutdown) = Shutdown::new();
+    tokio::spawn(bound.serve(shutdown));
+    Client::connect(address)
+        .await
+        .ask("GET", "/v2/", &[], b"")
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn a_folder_in_use_and_an_address_in_use_are_errors_at_the_start() {
+    let registry = Running::start().await;
+    let clash = |key: &'static str, value: String| async move {
+        let other = tempfile::tempdir().unwrap();
+        let mut flags = vec![
+            Flag::new("-", "listen", "127.0.0.1:0"),
+            Flag::new("-", "metrics.listen", "127.0.0.1:0"),
+            Flag::new("-", "data", other.path()),
+        ];
+        flags.push(Flag::new("-", key, value));
+        let sources = Sources {
+            flags,
+            ..Sources::default()
+        };
+        server::bind(Config::load(sources).unwrap().0)
+            .await
+            .err()
+            .unwrap()
+    };
+    let error = clash("listen", registry.address.to_string()).await;
+    assert!(matches!(error, server::StartError::Bind(_)), "{error}");
+    let error = clash("data", registry.folder().display().to_string()).await;
+    assert!(matches!(error, server::StartError::Store(_)), "{error}");
+}
