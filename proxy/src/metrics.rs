@@ -1,6 +1,6 @@
 //! The proxy's families, one struct each, registered on an injected [`Registry`].
 //!
-//! Which moves when is said by the `HELP` of each; `docs/metrics.md` has them all.
+//! Which moves when is said by the `HELP` of each; the README has them all.
 
 mod aggregate;
 mod http;

@@ -3,10 +3,12 @@
 //! They start the real programs and look at them from outside, through the [`harness`]. What a crate
 //! can prove alone is proved in the crate.
 
-/// architecture.md's arrows, read off the sources.
+/// Which module may import which, read off the sources.
 mod arrows;
 /// Blobs of gigabytes, in a memory that does not grow.
 mod big_blob;
+/// What is wrong with a configuration is told, and the examples are right.
+mod configuration;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// What the proxy says and counts when what is behind it fails.
