@@ -1,5 +1,7 @@
 # Each target installs what a fresh Debian machine lacks: see tests/setup/install.sh.
 INSTALL := tests/setup/install.sh
+# The documentation is for whoever works on the code: private items are part of it.
+DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
 .PHONY: run test lint bench docs
 
@@ -10,7 +12,7 @@ run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data
 	  '  docker pull busybox && docker tag busybox 127.0.0.1:5000/team/app/web:1' \
 	  '  docker push 127.0.0.1:5000/team/app/web:1' \
 	  '  curl -s 127.0.0.1:5000/metrics | grep manifest' ''
-	@exec target/release/octoserve --listen 127.0.0.1:5000 --data ./data
+	@exec cargo run --quiet --release --bin octoserve -- --listen 127.0.0.1:5000 --data ./data
 
 test: ## Everything that must pass; `make test SUITES="docker wire"` for some of it
 	@$(INSTALL) build test
@@ -20,7 +22,7 @@ lint: ## Format, clippy, rustdoc, licences and sources of what we depend on
 	@$(INSTALL) build lint
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(DOC)
 	target/tools/bin/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources
 
 bench: ## Beside haproxy, nginx and docker-registry; writes docs/benchmarks.md
@@ -30,5 +32,5 @@ bench: ## Beside haproxy, nginx and docker-registry; writes docs/benchmarks.md
 
 docs: ## The documentation of both crates, to be read in a browser
 	@$(INSTALL) build
-	cargo doc --workspace --no-deps --document-private-items
+	$(DOC)
 	@echo target/doc/registry/index.html target/doc/proxy/index.html
