@@ -1,94 +1,64 @@
-//! octoserve-registry: parse, bind, announce, serve, exit.
+//! `octoserve-registry`: parse, bind, announce, serve, exit code.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
-use registry::config::cli::{Cli, Command, ServeArgs};
-use registry::config::{Config, Fields};
+use registry::config::Config;
+use registry::config::cli::Action;
 use registry::server;
-use registry::service::config::{ConfigError, EX_USAGE, print};
-use registry::service::{log, shutdown};
+use registry::service::config::{EX_USAGE, environment};
+use registry::service::log::{self, LogConfig};
+use registry::service::shutdown;
 
 // Quicker than the system's at what a server does: many small pieces, from several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let done = match Action::read(std::env::args_os(), environment()) {
+        Ok(Action::Serve(config, logging)) => serve(*config, &logging),
+        Ok(Action::Print(text)) => write!(io::stdout(), "{text}").map_err(Into::into),
+        Ok(Action::Ask(probe)) => runtime().and_then(|runtime| {
+            let asked = runtime.block_on(probe.check());
+            asked.with_context(|| probe.to_string())
+        }),
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                EX_USAGE.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            let _ = write!(io::stderr(), "{error}");
+            return EX_USAGE.into();
         }
     };
-    run(cli.into_command()).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "octoserve-registry: {error:#}");
-        if error.is::<ConfigError>() {
-            EX_USAGE.into()
-        } else {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "octoserve-registry: {error:#}");
             ExitCode::FAILURE
         }
-    })
+    }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Serve(args) => {
-            let (config, fields) = Config::load(args.sources())?;
-            start(&args, config, &fields)?;
-        }
-        Command::Health(args) => {
-            let probe = match &args.url {
-                Some(probe) => probe.clone(),
-                None => Config::load(args.sources())?.0.probe(),
-            };
-            runtime()?
-                .block_on(probe.check())
-                .with_context(|| probe.to_string())?;
-        }
-        Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "octoserve-registry",
-                &mut io::stdout(),
-            );
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn start(args: &ServeArgs, config: Config, fields: &Fields) -> anyhow::Result<()> {
-    if args.print_config {
-        write!(io::stdout(), "{}", print(fields))?;
-    }
-    if args.print_config || args.check {
-        return Ok(());
-    }
-    log::init(&fields.logging)?;
-    runtime()?.block_on(async {
+fn serve(config: Config, logging: &LogConfig) -> anyhow::Result<()> {
+    log::init(logging)?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
         let stop = shutdown::signals()?;
         let bound = server::bind(config).await?;
-        let mut stdout = io::stdout().lock();
-        for address in bound.addresses() {
-            writeln!(stdout, "listening on {address}")?;
-        }
-        if let Some(address) = bound.metrics_address() {
-            writeln!(stdout, "metrics on {address}")?;
-        }
-        drop(stdout);
+        let api = bound.addresses().iter();
+        let api = api.map(|at| format!("listening on {at}\n"));
+        let page = bound.metrics_address();
+        let page = page.map(|at| format!("metrics on {at}\n"));
+        // Whoever started us may have closed our stdout; that is no reason not to serve.
+        let _ = write!(io::stdout(), "{}", api.chain(page).collect::<String>());
         Ok(bound.serve(stop).await?)
-    })
+    });
+    // Counting a large store is not worth waiting for; every change of it can be interrupted.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
+        .build()?)
 }
