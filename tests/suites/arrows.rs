@@ -188,7 +188,8 @@ fn arrows(root: &Path, package: &str) -> Result<Arrows> {
             continue;
         };
         // A test may use whatever it needs to see what its module does.
-        if file.ends_with("tests.rs") {
+        let mut parts = file.strip_prefix(root)?.iter();
+        if file.ends_with("tests.rs") || parts.any(|part| part == "tests") {
             continue;
         }
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
