@@ -107,6 +107,10 @@ impl Aggregate {
                     max_samples: self.bounds.max_samples,
                 };
                 match tokio::task::spawn_blocking(move || Page::parse(body, &limits)).await {
+                    // Not one line of it was of the format: HTML, or bytes.
+                    Ok((page, dropped)) if page.sample_count() == 0 && dropped.malformed > 0 => {
+                        Fetched::Failed(FetchError::Unreadable)
+                    }
                     Ok((page, dropped)) => Fetched::Page(page, dropped),
                     Err(_) => Fetched::Failed(FetchError::Unreadable),
                 }

@@ -238,6 +238,16 @@ impl Config {
         } else {
             None
         };
+        // pingora counts whole seconds, of which none would mean for ever.
+        let short = Duration::from_secs(1);
+        for (key, limit) in [
+            ("limits.idle_timeout", fields.limits.idle_timeout),
+            ("limits.body_stall", fields.limits.body_stall),
+        ] {
+            if limit.get() < short {
+                return Err(origins.error(key, "must be at least 1s"));
+            }
+        }
         if fields.limits.connections == 0 {
             return Err(origins.error("limits.connections", "must not be 0"));
         }

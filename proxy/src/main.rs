@@ -88,6 +88,6 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    tracing::error!("cannot start: {error}");
+    tracing::error!("cannot start: {}", log::causes(error));
     ExitCode::FAILURE
 }

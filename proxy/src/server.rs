@@ -21,6 +21,8 @@ use crate::metrics::HttpMetrics;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 
+/// How long the embedded registry may take to end once no client is served any more.
+const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
 /// Idle connections to the upstream that are kept.
 const UPSTREAM_POOL: usize = 512;
 /// What one HTTP/2 client may have under way: with the protocol's default of 64 KiB a push over a
@@ -191,7 +193,7 @@ impl Bound {
         registry_stop.trigger();
         admin_stop.trigger();
         if let Some(embedded) = embedded {
-            let _ = tokio::time::timeout(Duration::from_secs(10), embedded).await;
+            let _ = tokio::time::timeout(REGISTRY_DRAIN, embedded).await;
         }
         drained
     }

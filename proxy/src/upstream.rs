@@ -87,9 +87,14 @@ impl FromStr for Target {
             .host()
             .trim_start_matches('[')
             .trim_end_matches(']');
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 80,
+            None => return Err(TargetError::NotAUrl(text.to_owned())),
+        };
         Ok(Target::Tcp {
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port,
         })
     }
 }
@@ -247,6 +252,7 @@ mod tests {
         assert!(matches!(reason("registry:5000"), TargetError::NotAUrl(_)));
         assert!(matches!(reason(""), TargetError::NotAUrl(_)));
         assert!(matches!(reason("unix:r.sock"), TargetError::NotAUrl(_)));
+        assert!(matches!(reason("http://a:99999"), TargetError::NotAUrl(_)));
         assert!(matches!(reason("https://registry"), TargetError::Scheme(_)));
         assert!(matches!(
             reason("http://registry/v2/"),

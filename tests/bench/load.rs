@@ -41,7 +41,7 @@ pub(crate) async fn small(subject: &mut Subject, path: &str, seconds: u64) -> Re
     Ok(Sample {
         value: word(&text, "Requests/sec:", Side::After)?.parse()?,
         processor: spent.as_secs_f64() * 1e6 / requests,
-        p99: Some(milliseconds(word(&text, "99%", Side::After)?)?),
+        p99: Some(milliseconds(word(&text, "99% ", Side::After)?)?),
         resident: subject.resident()?,
     })
 }
@@ -205,7 +205,7 @@ mod tests {
         let text = "    99%    1.98ms\n  402 requests in 3.00s, 1MB read\nRequests/sec:  134.00\n";
         assert_eq!(word(text, " requests in ", Side::Before).unwrap(), "402");
         assert_eq!(word(text, "Requests/sec:", Side::After).unwrap(), "134.00");
-        let p99 = milliseconds(word(text, "99%", Side::After).unwrap()).unwrap();
+        let p99 = milliseconds(word(text, "99% ", Side::After).unwrap()).unwrap();
         assert!((p99 - 1.98).abs() < 1e-9);
         assert!((milliseconds("812.00us").unwrap() - 0.812).abs() < 1e-9);
         assert!((milliseconds("1.02s").unwrap() - 1020.0).abs() < 1e-9);

@@ -61,6 +61,12 @@ async fn a_mistake_in_a_file_is_told_with_file_line_and_key() -> Result<()> {
         ),
         (
             Program::Octoserve,
+            "limits: {idle_timeout: 500ms}\n",
+            ":1: limits.idle_timeout",
+            "1s",
+        ),
+        (
+            Program::Octoserve,
             "metrics: {path: /v2/}\n",
             ":1: metrics.path",
             "registry",

@@ -60,6 +60,11 @@ impl FromStr for Location {
         if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
             return Err(wrong());
         }
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 80,
+            None => return Err(wrong()),
+        };
         let target = uri
             .path_and_query()
             .map_or("/metrics", |target| target.as_str());
@@ -70,7 +75,7 @@ impl FromStr for Location {
                 .trim_start_matches('[')
                 .trim_end_matches(']')
                 .to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port,
             target: if target == "/" {
                 "/metrics".to_owned()
             } else {
@@ -98,8 +103,8 @@ pub enum FetchError {
     /// It took longer than `metrics.aggregate.timeout` or than the scraper waits.
     #[error("it did not answer in time")]
     Timeout,
-    /// The page could not be parsed at all.
-    #[error("the page cannot be read")]
+    /// What came is not a metrics page.
+    #[error("it answered with what is not a metrics page")]
     Unreadable,
 }
 
@@ -164,6 +169,10 @@ async fn receive(
         .send_request(request)
         .await
         .map_err(FetchError::Http)?;
+    // We did not ask for one, so it is not a page that anybody could read.
+    if response.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(FetchError::Unreadable);
+    }
     if response.status() != StatusCode::OK {
         return Err(FetchError::Status(response.status()));
     }
@@ -205,6 +214,7 @@ mod tests {
             "https://registry/metrics",
             "unix:m",
             "http://u:p@h/",
+            "http://h:99999/",
         ] {
             assert!(wrong.parse::<Location>().is_err(), "{wrong}");
         }

@@ -54,7 +54,8 @@ impl AggregateMetrics {
         );
         let dropped = registry.counter_vec(
             "aggregate_dropped_samples_total",
-            "Samples of the source left out of the page; counted at each scrape, by reason.",
+            "Samples of the source left out of the page, by reason; counted when the page is \
+             made, so that the next one tells.",
             &["source", "reason"],
         );
         let sources = sources

@@ -13,6 +13,7 @@ use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
     RangeError, ReferenceError, TagError, UnknownAlgorithm,
 };
+use crate::service::log::causes;
 use crate::store::StoreError;
 
 /// Where an upload session stands, for the client that is to carry on with it.
@@ -156,7 +157,7 @@ impl ApiError {
     pub(super) fn into_answer<R>(self) -> Answer<R> {
         let (status, code) = self.classify();
         let message: Cow<'static, str> = if status.is_server_error() {
-            tracing::error!(error = &self as &dyn std::error::Error, %status, "a request failed");
+            tracing::error!(error = causes(&self), %status, "a request failed");
             Cow::Borrowed(vague(status))
         } else {
             Cow::Owned(self.to_string())
