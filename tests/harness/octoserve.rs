@@ -232,14 +232,14 @@ impl Program {
         }
     }
 
-    /// Where the program is: in the folder that `OCTOSERVE_PROGRAMS` names, or else built where the
+    /// Where the program is: in the folder that `HARNESS_PROGRAMS` names, or else built where the
     /// tests were built, if the sources are newer.
     ///
     /// # Errors
     /// If it does not build.
     pub fn path(self) -> Result<PathBuf> {
         static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| match std::env::var_os("OCTOSERVE_PROGRAMS") {
+        let folder = FOLDER.get_or_init(|| match std::env::var_os("HARNESS_PROGRAMS") {
             Some(folder) => Ok(folder.into()),
             None => build().map_err(|error| format!("{error:#}")),
         });
