@@ -263,8 +263,8 @@ fn build() -> Result<PathBuf> {
     // What cargo tells a test of its package would make some dependencies build again: ring asks for
     // CARGO_MANIFEST_DIR.
     for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_PKG_") {
+        let variable = name.to_string_lossy();
+        if variable.starts_with("CARGO_MANIFEST_") || variable.starts_with("CARGO_PKG_") {
             cargo.env_remove(&name);
         }
     }
