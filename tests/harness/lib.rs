@@ -9,6 +9,7 @@
 //! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
 //! | [`scrape`] | one metrics page, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
+//! | [`scripted`] | an upstream that answers, stalls and cuts as a test wants it |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`tree`] | a registry's folder, to see that nothing changed |
@@ -27,6 +28,7 @@ pub mod poll;
 pub mod process;
 pub mod prometheus;
 pub mod scrape;
+pub mod scripted;
 pub mod skopeo;
 pub mod tools;
 pub mod tree;

@@ -1,0 +1,243 @@
+//! An upstream that follows a script: what it answers, stalls at or cuts is the test's to say, and
+//! every byte that it hears is kept.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long a script waits for the proxy.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An upstream. It ends with its value.
+pub struct Scripted {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    accepting: JoinHandle<()>,
+}
+
+/// A connection of the proxy's.
+pub struct Caller {
+    stream: TcpStream,
+    unread: Vec<u8>,
+    number: usize,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Scripted {
+    /// Listens, and lets `script` serve each connection that brings a client's request. A script
+    /// that fails closes its connection. When the proxy itself asks whether the upstream is well,
+    /// it is told so, and nothing of that is kept.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn start<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&heard);
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (script, log) = (script.clone(), Arc::clone(&log));
+                tokio::spawn(async move {
+                    if let Some(caller) = Caller::welcome(stream, log).await? {
+                        script(caller).await?;
+                    }
+                    anyhow::Ok(())
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            heard,
+            accepting,
+        })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What has been heard so far, connection by connection.
+    pub fn heard(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard
+            .iter()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .collect()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Caller {
+    async fn welcome(stream: TcpStream, heard: Arc<Mutex<Vec<Vec<u8>>>>) -> Result<Option<Self>> {
+        stream.set_nodelay(true)?;
+        let mut caller = Self {
+            stream,
+            unread: Vec::new(),
+            number: usize::MAX,
+            heard,
+        };
+        // What is sent for a client says so.
+        let head = caller.peek_head().await?.to_ascii_lowercase();
+        if !head.contains("\r\nvia: ") {
+            caller
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await?;
+            return Ok(None);
+        }
+        let mut heard = caller.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        caller.number = heard.len();
+        heard.push(caller.unread.clone());
+        drop(heard);
+        Ok(Some(caller))
+    }
+
+    /// How many connections came before this one.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Reads the head of the next request, with the empty line that ends it.
+    ///
+    /// # Errors
+    /// If the connection ends first.
+    pub async fn head(&mut self) -> Result<String> {
+        let head = self.peek_head().await?;
+        self.unread.drain(..head.len());
+        Ok(head)
+    }
+
+    /// Reads until `end` has come, and returns everything up to there.
+    ///
+    /// # Errors
+    /// If the connection ends first.
+    pub async fn until(&mut self, end: &str) -> Result<String> {
+        loop {
+            let found = self
+                .unread
+                .windows(end.len())
+                .position(|window| window == end.as_bytes());
+            if let Some(start) = found {
+                let bytes = self.unread.drain(..start + end.len()).collect();
+                return Ok(String::from_utf8(bytes)?);
+            }
+            ensure!(self.fill().await? > 0, "the proxy closed before {end:?}");
+        }
+    }
+
+    /// Reads `length` bytes.
+    ///
+    /// # Errors
+    /// If the connection ends first.
+    pub async fn exactly(&mut self, length: usize) -> Result<Vec<u8>> {
+        while self.unread.len() < length {
+            ensure!(self.fill().await? > 0, "the proxy closed");
+        }
+        Ok(self.unread.drain(..length).collect())
+    }
+
+    /// Waits until the proxy closes, whatever it says before.
+    ///
+    /// # Errors
+    /// If it doesn't in time.
+    pub async fn closed(&mut self) -> Result<()> {
+        // A reset is an end as well.
+        while !matches!(
+            timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await?,
+            Ok(0) | Err(_)
+        ) {}
+        Ok(())
+    }
+
+    /// Sends exactly this.
+    ///
+    /// # Errors
+    /// If the proxy has closed, or does not read.
+    pub async fn send(&mut self, text: impl AsRef<[u8]>) -> Result<()> {
+        Ok(timeout(DEADLINE, self.stream.write_all(text.as_ref())).await??)
+    }
+
+    /// Cuts the connection with a reset instead of an end.
+    ///
+    /// # Errors
+    /// If the kernel does not let it.
+    pub fn reset(self) -> Result<()> {
+        Ok(self.stream.set_zero_linger()?)
+    }
+
+    async fn peek_head(&mut self) -> Result<String> {
+        loop {
+            let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
+            if let Some(end) = end {
+                return Ok(String::from_utf8(self.unread[..end + 4].to_vec())?);
+            }
+            ensure!(self.fill().await? > 0, "the proxy closed before a request");
+        }
+    }
+
+    async fn fill(&mut self) -> Result<usize> {
+        let before = self.unread.len();
+        let read = timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await;
+        let read = read.context("nothing from the proxy in time")??;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heard) = heard.get_mut(self.number) {
+            heard.extend_from_slice(&self.unread[before..]);
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{self, Wire};
+
+    #[tokio::test]
+    async fn a_script_answers_and_what_it_heard_is_kept() {
+        let upstream = Scripted::start(|mut caller: Caller| async move {
+            caller.head().await?;
+            caller.exactly(3).await?;
+            caller.send("HTTP/1.1 204 No Content\r\nX: y\r\n\r\n").await
+        });
+        let upstream = upstream.await.unwrap();
+        let request = wire::request("PUT", "/x", &[("Via", "a test")], b"abc");
+        let mut wire = Wire::connect(upstream.address()).await.unwrap();
+        wire.send(&request).await.unwrap();
+        let answer = wire.answer("PUT").await.unwrap();
+        assert_eq!(answer.head.status, 204);
+        let request = String::from_utf8(request).unwrap();
+        assert_eq!(upstream.heard(), [request]);
+    }
+
+    #[tokio::test]
+    async fn a_question_of_the_proxys_own_is_answered_and_not_kept() {
+        let script = |_: Caller| async { anyhow::bail!("there is nobody to serve") };
+        let upstream = Scripted::start(script).await.unwrap();
+        let request = wire::request("GET", "/v2/", &[], b"");
+        let answer = wire::exchange(upstream.address(), "GET", &request).await;
+        assert_eq!(answer.unwrap().head.status, 200);
+        assert!(upstream.heard().is_empty());
+    }
+}
