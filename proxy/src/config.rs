@@ -104,7 +104,10 @@ pub struct AggregateFields {
 pub struct LimitFields {
     /// Connections served at a time; more are closed at once.
     pub connections: usize,
-    /// How long an idle connection is kept, and a request's headers may take.
+    /// How long a request's headers may take: from its first byte, or from the start of a
+    /// connection.
+    pub header_timeout: config::Duration,
+    /// How long an idle connection is kept.
     pub idle_timeout: config::Duration,
     /// How long a body may stand still, in either direction.
     pub body_stall: config::Duration,
@@ -157,6 +160,7 @@ impl Default for LimitFields {
     fn default() -> LimitFields {
         LimitFields {
             connections: 10_000,
+            header_timeout: config::Duration::from_secs(15),
             idle_timeout: config::Duration::from_secs(75),
             body_stall: config::Duration::from_secs(60),
             drain: config::Duration::from_secs(30),
@@ -213,6 +217,8 @@ pub struct MetricsConfig {
 pub struct Limits {
     /// Connections served at a time.
     pub connections: usize,
+    /// How long a request's headers may take.
+    pub header_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// How long a body may stand still, in either direction.
@@ -241,6 +247,7 @@ impl Config {
         // pingora counts whole seconds, of which none would mean for ever.
         let short = Duration::from_secs(1);
         for (key, limit) in [
+            ("limits.header_timeout", fields.limits.header_timeout),
             ("limits.idle_timeout", fields.limits.idle_timeout),
             ("limits.body_stall", fields.limits.body_stall),
         ] {
@@ -257,6 +264,7 @@ impl Config {
             metrics,
             limits: Limits {
                 connections: fields.limits.connections,
+                header_timeout: fields.limits.header_timeout.get(),
                 idle_timeout: fields.limits.idle_timeout.get(),
                 body_stall: fields.limits.body_stall.get(),
                 drain: fields.limits.drain.get(),

@@ -5,11 +5,11 @@
 //! give every worker its share of the connections. [`App`] stands before pingora's proxy for the
 //! one thing that the proxy has no phase for: requests refused before any phase ran.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -28,6 +28,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use crate::metrics::HttpMetrics;
 
+mod wait;
+
+pub(crate) use self::wait::Patience;
+use self::wait::{Signals, Wait};
+
 /// Enough for the headers and the body of a small answer to leave in one write.
 const WRITE_BUFFER: usize = 4 << 10;
 
@@ -39,18 +44,9 @@ tokio::task_local! {
     static SIGNALS: Arc<Signals>;
 }
 
-/// What the parts that serve one connection tell one another.
-#[derive(Debug, Default)]
-struct Signals {
-    /// The current request got as far as the proxy's phases.
-    seen: AtomicBool,
-    /// Something was written in answer to the current request.
-    answered: AtomicBool,
-}
-
 /// Says that the request which this task serves has reached the proxy's phases.
 pub(crate) fn request_seen() {
-    let _ = SIGNALS.try_with(|signals| signals.seen.store(true, Ordering::Relaxed));
+    let _ = SIGNALS.try_with(|signals| signals.see());
 }
 
 /// The proxy, and before it the count of the requests that it refuses to look at.
@@ -66,6 +62,12 @@ impl<P> App<P> {
             metrics,
         }
     }
+
+    fn count_rejected(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.rejected.inc(());
+        }
+    }
 }
 
 #[async_trait]
@@ -75,29 +77,22 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let Some(metrics) = &self.metrics else {
-            return self.proxy.process_new_http(session, shutdown).await;
-        };
         if session.is_http2() {
             // An HTTP/2 stream has a task of its own; whatever reaches it was parsed, and the proxy
             // refuses nothing but CONNECT.
             let signals = Arc::new(Signals::default());
             let served = self.proxy.process_new_http(session, shutdown);
             let reused = SIGNALS.scope(Arc::clone(&signals), served).await;
-            if !signals.seen.load(Ordering::Relaxed) {
-                metrics.rejected.inc(());
+            if !signals.is_seen() {
+                self.count_rejected();
             }
             return reused;
         }
-        let _ = SIGNALS.try_with(|signals| {
-            signals.seen.store(false, Ordering::Relaxed);
-            signals.answered.store(false, Ordering::Relaxed);
-        });
+        let _ = SIGNALS.try_with(|signals| signals.ready());
         let reused = self.proxy.process_new_http(session, shutdown).await;
         let _ = SIGNALS.try_with(|signals| {
-            let seen = signals.seen.load(Ordering::Relaxed);
-            if !seen && signals.answered.load(Ordering::Relaxed) {
-                metrics.rejected.inc(());
+            if !signals.is_seen() && signals.is_answered() {
+                self.count_rejected();
             }
         });
         reused
@@ -125,6 +120,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
     app: Arc<App<P>>,
     connections: Drain,
     limit: usize,
+    patience: Patience,
     shutdown: ShutdownWatch,
 ) {
     let mut stop = shutdown.clone();
@@ -141,7 +137,8 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let signals = Arc::new(Signals::default());
-            let connection = Connection::new(stream, peer, Arc::clone(&signals), guard);
+            let wait = Wait::new(patience);
+            let connection = Connection::new(stream, peer, Arc::clone(&signals), wait, guard);
             SIGNALS
                 .scope(signals, app.process_new(Box::new(connection), &shutdown))
                 .await;
@@ -161,11 +158,18 @@ struct Connection {
     consumed: usize,
     digest: Arc<SocketDigest>,
     signals: Arc<Signals>,
+    wait: Wait,
     _guard: DrainGuard,
 }
 
 impl Connection {
-    fn new(stream: Stream, peer: Peer, signals: Arc<Signals>, guard: DrainGuard) -> Connection {
+    fn new(
+        stream: Stream,
+        peer: Peer,
+        signals: Arc<Signals>,
+        wait: Wait,
+        guard: DrainGuard,
+    ) -> Connection {
         let digest = SocketDigest::from_raw_fd(fd(&stream));
         // Known already: else each request would ask the kernel.
         let address = match peer {
@@ -180,8 +184,23 @@ impl Connection {
             consumed: 0,
             digest: Arc::new(digest),
             signals,
+            wait,
             _guard: guard,
         }
+    }
+
+    /// Reads from the client, who has no more to say once it has taken too long to say it.
+    fn poll_client(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(self.io.get_mut()).poll_read(context, buffer) {
+            self.wait.read(&self.signals);
+            return Poll::Ready(read);
+        }
+        ready!(self.wait.poll(&self.signals, context));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -209,7 +228,7 @@ impl AsyncRead for Connection {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(self.io.get_mut()).poll_read(context, buffer)
+        self.poll_client(context, buffer)
     }
 }
 
@@ -220,7 +239,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(context, bytes));
-        self.signals.answered.store(true, Ordering::Relaxed);
+        self.signals.answer();
         Poll::Ready(written)
     }
 
@@ -230,7 +249,7 @@ impl AsyncWrite for Connection {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(context, bytes));
-        self.signals.answered.store(true, Ordering::Relaxed);
+        self.signals.answer();
         Poll::Ready(written)
     }
 
@@ -252,16 +271,19 @@ impl Peek for Connection {
     /// Reads ahead no further than the bytes can still be what the caller hopes for: a short
     /// HTTP/1.1 request must not wait for bytes that will never come.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        use tokio::io::AsyncReadExt;
         while self.ahead.len() < buffer.len() && H2_PREFACE.starts_with(&self.ahead) {
             let mut chunk = [0; H2_PREFACE.len()];
             let wanted = buffer.len() - self.ahead.len();
             let wanted = wanted.min(chunk.len());
-            let read = self.io.get_mut().read(&mut chunk[..wanted]).await?;
-            if read == 0 {
+            let mut chunk = ReadBuf::new(&mut chunk[..wanted]);
+            poll_fn(|context| self.poll_client(context, &mut chunk)).await?;
+            if chunk.filled().is_empty() {
                 break;
             }
-            self.ahead.extend_from_slice(&chunk[..read]);
+            self.ahead.extend_from_slice(chunk.filled());
+        }
+        if self.ahead == H2_PREFACE {
+            self.wait.waive();
         }
         let known = self.ahead.len().min(buffer.len());
         buffer[..known].copy_from_slice(&self.ahead[..known]);

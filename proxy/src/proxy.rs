@@ -218,8 +218,9 @@ impl Proxy {
     /// pingora's defaults let a client hold a connection, or a transfer, for ever.
     fn bound(&self, session: &mut Session) {
         let downstream = session.as_downstream_mut();
+        // The connection itself bounds its idle times, without a timer for each request.
         if downstream.get_keepalive().is_some() {
-            downstream.set_keepalive(Some(self.limits.idle_timeout.as_secs()));
+            downstream.set_keepalive(Some(0));
         }
         downstream.set_read_timeout(Some(self.limits.body_stall));
         downstream.set_write_timeout(Some(self.limits.body_stall));

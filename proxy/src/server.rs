@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::admin::{Admin, Readiness};
 use crate::aggregate::Aggregate;
 use crate::config::{self, Config, Limits, UpstreamConfig};
-use crate::downstream::{self, App};
+use crate::downstream::{self, App, Patience};
 use crate::embedded::{Embedded, EmbeddedError};
 use crate::metrics::HttpMetrics;
 use crate::proxy::Proxy;
@@ -167,6 +167,10 @@ impl Bound {
                     Arc::clone(&app),
                     connections.clone(),
                     self.limits.connections,
+                    Patience {
+                        header: self.limits.header_timeout,
+                        idle: self.limits.idle_timeout,
+                    },
                     stopping.clone(),
                 ))
             })

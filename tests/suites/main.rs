@@ -23,6 +23,8 @@ mod refusals;
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.
 mod skopeo;
+/// Clients that are silent, drip or idle are let go.
+mod slow;
 
 use anyhow::Result;
 use harness::client::Client;

@@ -1,0 +1,234 @@
+//! How long a connection waits for a client to say what it wants.
+//!
+//! pingora bounds each read of a request's headers, so a byte now and then would hold a connection
+//! for ever; here the whole of them has one deadline. Reading a body, and writing, are pingora's to
+//! bound, and so is an HTTP/2 connection: its frames say nothing here of where requests begin.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// The waits that a connection may cost between requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// From accepting the connection, or from a later request's first byte, to the end of the
+    /// request's headers.
+    pub(crate) header: Duration,
+    /// From the end of a request to the first byte of the next.
+    pub(crate) idle: Duration,
+}
+
+/// What the parts that serve one connection tell one another.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The current request got as far as the proxy's phases.
+    seen: AtomicBool,
+    /// Something was written in answer to the current request.
+    answered: AtomicBool,
+    /// How many requests have ended.
+    ended: AtomicUsize,
+}
+
+impl Signals {
+    /// The connection is ready for a request: its first, or one after another.
+    pub(super) fn ready(&self) {
+        if self.seen.swap(false, Ordering::Relaxed) {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
+        self.answered.store(false, Ordering::Relaxed);
+    }
+
+    /// The request has reached the proxy's phases.
+    pub(super) fn see(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Something is written to the client.
+    pub(super) fn answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+/// The wait for the next request's headers.
+///
+/// The clock is read, and the timer armed, only when there is nothing to read: a request whose
+/// headers come at once costs neither.
+#[derive(Debug)]
+pub(super) struct Wait {
+    patience: Patience,
+    /// The request that is waited for, by the number of those before it.
+    number: usize,
+    /// Its first byte is there. A new connection is not idle: its client came to say something.
+    begun: bool,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    endless: bool,
+}
+
+impl Wait {
+    pub(super) fn new(patience: Patience) -> Wait {
+        Wait {
+            patience,
+            number: 0,
+            begun: true,
+            deadline: None,
+            timer: None,
+            endless: false,
+        }
+    }
+
+    /// The connection speaks HTTP/2, of which nothing is known here.
+    pub(super) fn waive(&mut self) {
+        self.endless = true;
+        self.timer = None;
+    }
+
+    /// Bytes came.
+    pub(super) fn read(&mut self, signals: &Signals) {
+        if self.is_on(signals) && !self.begun {
+            self.begun = true;
+            self.deadline = None;
+        }
+    }
+
+    /// Ready once the client has taken too long; must be asked when there is nothing to read.
+    pub(super) fn poll(&mut self, signals: &Signals, context: &mut Context<'_>) -> Poll<()> {
+        if !self.is_on(signals) {
+            // pingora reads anew for the next request, and so comes back here.
+            return Poll::Pending;
+        }
+        let limit = if self.begun {
+            self.patience.header
+        } else {
+            self.patience.idle
+        };
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // An early timer is kept: moving it for each request would cost more than to be woken by it
+        // now and then.
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// Whether headers are waited for; a request at work has no deadline here.
+    fn is_on(&mut self, signals: &Signals) -> bool {
+        if self.endless || signals.is_seen() {
+            return false;
+        }
+        let ended = signals.ended.load(Ordering::Relaxed);
+        if ended != self.number {
+            self.number = ended;
+            self.begun = false;
+            self.deadline = None;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_hours(1);
+    const AT_ONCE: Duration = Duration::from_millis(1);
+
+    fn wait(header: Duration, idle: Duration) -> (Wait, Signals) {
+        (Wait::new(Patience { header, idle }), Signals::default())
+    }
+
+    async fn is_pending(wait: &mut Wait, signals: &Signals) -> bool {
+        poll_fn(|context| Poll::Ready(wait.poll(signals, context).is_pending())).await
+    }
+
+    async fn end(wait: &mut Wait, signals: &Signals) {
+        poll_fn(|context| wait.poll(signals, context)).await;
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends() {
+        let (mut wait, signals) = wait(AT_ONCE, NEVER);
+        signals.ready();
+        end(&mut wait, &signals).await;
+    }
+
+    #[tokio::test]
+    async fn bytes_that_drip_move_no_deadline() {
+        let (mut wait, signals) = wait(NEVER, NEVER);
+        assert!(is_pending(&mut wait, &signals).await);
+        let deadline = wait.deadline;
+        wait.read(&signals);
+        assert!(is_pending(&mut wait, &signals).await);
+        assert_eq!(wait.deadline, deadline);
+    }
+
+    #[tokio::test]
+    async fn a_request_at_work_has_no_deadline() {
+        let (mut wait, signals) = wait(Duration::ZERO, Duration::ZERO);
+        signals.see();
+        assert!(is_pending(&mut wait, &signals).await);
+        assert_eq!(wait.deadline, None);
+    }
+
+    #[tokio::test]
+    async fn between_requests_the_idle_limit_holds_until_the_first_byte() {
+        let (mut wait, signals) = wait(AT_ONCE, NEVER);
+        wait.read(&signals);
+        signals.see();
+        signals.ready();
+        assert!(is_pending(&mut wait, &signals).await);
+        wait.read(&signals);
+        end(&mut wait, &signals).await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_even_where_headers_had_longer() {
+        let (mut wait, signals) = wait(NEVER, AT_ONCE);
+        assert!(is_pending(&mut wait, &signals).await);
+        signals.see();
+        signals.ready();
+        end(&mut wait, &signals).await;
+    }
+
+    #[tokio::test]
+    async fn one_timer_serves_every_request() {
+        let (mut wait, signals) = wait(NEVER, NEVER);
+        assert!(is_pending(&mut wait, &signals).await);
+        let armed = wait.timer.as_ref().unwrap().deadline();
+        for _ in 0..3 {
+            signals.see();
+            signals.ready();
+            assert!(is_pending(&mut wait, &signals).await);
+        }
+        assert_eq!(wait.timer.as_ref().unwrap().deadline(), armed);
+    }
+
+    #[tokio::test]
+    async fn http2_is_left_alone() {
+        let (mut wait, signals) = wait(Duration::ZERO, Duration::ZERO);
+        wait.waive();
+        assert!(is_pending(&mut wait, &signals).await);
+    }
+}

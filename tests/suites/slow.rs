@@ -1,0 +1,91 @@
+//! Clients that take their time: none holds a connection longer than the limits say, whatever it
+//! sends meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::octoserve::{Launch, Server};
+use harness::poll;
+use harness::wire::Wire;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// With the shortest limits there are.
+async fn impatient() -> Result<Server> {
+    Launch::all_in_one()
+        .environment("OCTOSERVE_LIMITS_HEADER_TIMEOUT", "1s")
+        .environment("OCTOSERVE_LIMITS_IDLE_TIMEOUT", "1s")
+        .start()
+        .await
+}
+
+/// Sends a byte every now and then, until the connection is closed.
+async fn drip(wire: &mut Wire, server: &Server) -> Result<()> {
+    poll::until("a dripping client is let go", DEADLINE, async || {
+        Ok(wire.send(b"a").await.is_err().then_some(()))
+    })
+    .await?;
+    still_well(server).await
+}
+
+async fn still_well(server: &Server) -> Result<()> {
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(wire.answer("GET").await?.head.status == 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    assert_eq!(wire.rest().await?, b"");
+    still_well(&server).await
+}
+
+#[tokio::test]
+async fn a_client_that_begins_like_http2_and_stops_is_let_go() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(b"PRI * HTTP").await?;
+    assert_eq!(wire.rest().await?, b"");
+    still_well(&server).await
+}
+
+#[tokio::test]
+async fn headers_that_drip_are_not_waited_for() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\nX: ").await?;
+    drip(&mut wire, &server).await
+}
+
+#[tokio::test]
+async fn headers_that_drip_after_a_good_request_are_not_waited_for() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(wire.answer("GET").await?.head.status == 200);
+    drip(&mut wire, &server).await
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_let_go() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(wire.answer("GET").await?.head.status == 200);
+    assert_eq!(wire.rest().await?, b"");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_http2_client_without_requests_is_let_go() -> Result<()> {
+    let server = impatient().await?;
+    let mut wire = Wire::connect(server.address()).await?;
+    // The preface and empty settings.
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await?;
+    ensure!(!wire.rest().await?.is_empty(), "no settings came");
+    still_well(&server).await
+}
