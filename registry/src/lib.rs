@@ -6,7 +6,8 @@
 //! - [`service`]: what any server of ours needs (configuration, listeners, logs, shutdown, the
 //!   exposition page). Knows no OCI; imports no sibling.
 //! - [`metrics`] → `oci`, `service`: the labels both programs share and the registry's families.
-//! - [`store`] → `oci`, `metrics`: where content lives, behind a trait; a folder implements it.
+//! - [`store`] → `oci`, `metrics`: where content lives, behind a trait; a folder implements it, and
+//!   memory, for tests.
 //! - [`stats`] → `store`, `metrics`: the background count of what there is.
 //! - [`api`] → `store`, `metrics`, `oci`, `service`: the specification's HTTP, endpoint by endpoint.
 //! - [`config`] → `store`, `service`: the keys and flags as people write them, and what they come
@@ -25,7 +26,7 @@
 //! - Every metric is declared on a registry that was handed in; nothing is global but the log.
 //!
 //! The proxy (the crate `octoserve-proxy`) embeds all this through [`server::bind`], and shares
-//! `oci`, `service` and [`metrics::label`] with it.
+//! `oci`, `service` and [`metrics::label`] with it. [`server::bind_store`] serves any other store.
 
 pub mod api;
 pub mod config;

@@ -7,6 +7,7 @@ mod connection;
 mod page;
 mod timed;
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use self::timed::Patience;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
+use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
 use crate::service::exposition::Registry;
 use crate::service::listen::{BindError, ListenAddr, Listener};
@@ -60,18 +62,18 @@ pub enum ServeError {
 }
 
 /// A registry that has its sockets, and serves nobody yet.
-pub struct Bound {
+pub struct Bound<S = FsStore> {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
-    api: AnyApi,
+    api: AnyApi<S>,
     page: Option<Page>,
     limits: Limits,
 }
 
 /// The API, recorded or not: what is not recorded costs nothing.
-enum AnyApi {
-    Plain(Api<FsStore>),
-    Recorded(Api<Instrumented<FsStore>>),
+enum AnyApi<S> {
+    Plain(Api<S>),
+    Recorded(Api<Instrumented<S>>),
 }
 
 /// The metrics listener, and who keeps its page up to date.
@@ -79,12 +81,46 @@ struct Page {
     listener: Listener,
     address: ListenAddr,
     registry: Registry,
-    collector: Collector,
+    /// Who counts what the store holds; only a store of files is counted.
+    collector: Option<Collector>,
 }
 
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
 pub async fn bind(config: Config) -> Result<Bound, StartError> {
-    let storage = config.storage;
+    let ledger = Arc::new(Ledger::default());
+    let changes: Arc<dyn Changes> = match &config.metrics {
+        Some(_) => Arc::clone(&ledger) as _,
+        None => Arc::new(()),
+    };
+    let data = config.storage.data.clone();
+    let durability = config.storage.durability;
+    let store = spawn_blocking(move || FsStore::open(&data, durability, changes)).await??;
+    let counted = store.clone();
+    let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
+    bind_with(config, store, Backend::Filesystem, |stats| {
+        Some(collector(stats))
+    })
+    .await
+}
+
+/// Binds the addresses of a registry over a store of the caller's, which the metrics call
+/// `backend`: what the configuration says of a folder does not concern it. Must be called within a
+/// tokio runtime.
+pub async fn bind_store<S: Store>(
+    config: Config,
+    store: S,
+    backend: Backend,
+) -> Result<Bound<S>, StartError> {
+    bind_with(config, store, backend, |_| None).await
+}
+
+async fn bind_with<S: Store>(
+    config: Config,
+    store: S,
+    backend: Backend,
+    collector: impl FnOnce(Stats) -> Option<Collector>,
+) -> Result<Bound<S>, StartError> {
+    let storage = &config.storage;
     let policy = Policy {
         read_only: storage.read_only,
         delete: storage.delete,
@@ -98,13 +134,6 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         addresses.push(listener.local_addr()?);
         listeners.push(listener);
     }
-    let ledger = Arc::new(Ledger::default());
-    let changes: Arc<dyn Changes> = match &config.metrics {
-        Some(_) => Arc::clone(&ledger) as _,
-        None => Arc::new(()),
-    };
-    let (data, durability) = (storage.data, storage.durability);
-    let store = spawn_blocking(move || FsStore::open(&data, durability, changes)).await??;
     let (api, page) = match &config.metrics {
         None => {
             let recorders = Recorders {
@@ -116,9 +145,11 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         Some(address) => {
             let listener = Listener::bind(address).await?;
             let address = listener.local_addr()?;
-            let metrics = Metrics::register(Backend::Filesystem, config.process_metrics);
-            let collector = Collector::new(store.clone(), ledger, metrics.stats, Collector::EVERY);
-            metrics.registry.before_gather(collector.page());
+            let metrics = Metrics::register(backend, config.process_metrics);
+            let collector = collector(metrics.stats);
+            if let Some(collector) = &collector {
+                metrics.registry.before_gather(collector.page());
+            }
             let page = Page {
                 listener,
                 address,
@@ -145,7 +176,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     })
 }
 
-impl Bound {
+impl<S: Store> Bound<S> {
     /// Where clients are served, in the order of the configuration.
     pub fn addresses(&self) -> &[ListenAddr] {
         &self.addresses
@@ -211,9 +242,15 @@ impl Page {
             let pages = Arc::clone(&pages);
             async move { pages.handle(&request) }
         };
+        let count = async {
+            match self.collector {
+                Some(collector) => collector.run().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = connections.accept(self.listener, handler) => {}
-            () = self.collector.run() => {}
+            () = count => {}
         }
     }
 }

@@ -12,10 +12,13 @@ use tokio::net::UnixStream;
 use super::ServeError;
 use crate::api::tests::harness::{Client, Running};
 use crate::config::Config;
+use crate::metrics::storage::Backend;
+use crate::oci::{Algorithm, Digest};
 use crate::server;
 use crate::service::config::{Flag, Sources};
 use crate::service::listen::ListenAddr;
 use crate::service::shutdown::Shutdown;
+use crate::store::MemoryStore;
 
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -372,6 +375,44 @@ async fn without_metrics_nothing_is_recorded_and_everything_works() {
         .ask("GET", "/v2/", &[], b"")
         .await
         .expect(200);
+}
+
+#[tokio::test]
+async fn a_store_in_memory_is_served_and_measured_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let flags = vec![
+        Flag::new("-", "listen", "127.0.0.1:0"),
+        Flag::new("-", "metrics.listen", "127.0.0.1:0"),
+        Flag::new("-", "data", &data),
+    ];
+    let sources = Sources {
+        flags,
+        ..Sources::default()
+    };
+    let (config, _) = Config::load(sources).unwrap();
+    let bound = server::bind_store(config, MemoryStore::default(), Backend::Memory).await;
+    let bound = bound.unwrap();
+    let addresses = [&bound.addresses()[0], bound.metrics_address().unwrap()];
+    let [api, page] = addresses.map(|address| match address {
+        ListenAddr::Tcp(address) => *address,
+        ListenAddr::Unix(_) => panic!("no TCP address"),
+    });
+    let (_stop, shutdown) = Shutdown::new();
+    tokio::spawn(bound.serve(shutdown));
+    let mut client = Client::connect(api).await;
+    let digest = Digest::of(Algorithm::Sha256, b"content");
+    let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let pushed = client.ask("POST", &target, &[], b"content").await;
+    pushed.expect(201);
+    let target = format!("/v2/a/blobs/{digest}");
+    let pulled = client.ask("GET", &target, &[], b"").await.expect(200);
+    assert_eq!(pulled.body, b"content");
+    let mut client = Client::connect(page).await;
+    let page = client.ask("GET", "/metrics", &[], b"").await.expect(200);
+    let written = r#"octoserve_storage_bytes_total{backend="memory",direction="write"} 7"#;
+    assert!(page.text().contains(written), "{}", page.text());
+    assert!(!data.exists());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 mod error;
 pub mod fs;
 mod instrumented;
+mod memory;
 #[cfg(test)]
 mod suite;
 mod upload_id;
@@ -23,6 +24,7 @@ use futures_util::Stream;
 
 pub use error::{ErrorKind, StoreError};
 pub use instrumented::{Counted, Instrumented};
+pub use memory::{MemoryReader, MemoryStore};
 pub use upload_id::UploadId;
 
 use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};

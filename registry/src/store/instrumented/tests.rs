@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::metrics::storage::Backend;
 use crate::service::exposition::Registry;
+use crate::store::MemoryStore;
 use crate::store::fs::{Durability, FsStore};
 use crate::store::suite::{push, put, suite};
 
@@ -17,7 +18,15 @@ fn new() -> (Instrumented<FsStore>, (TempDir, Registry)) {
     (Instrumented::new(store, metrics), (folder, registry))
 }
 
+fn in_memory() -> (Instrumented<MemoryStore>, Registry) {
+    let registry = Registry::new("octoserve_");
+    let metrics = Storage::register(&registry, Backend::Memory);
+    let store = Instrumented::new(MemoryStore::default(), metrics);
+    (store, registry)
+}
+
 suite!(instrumented, super::new());
+suite!(instrumented_memory, super::in_memory());
 
 /// The lines of the page that hold `part`, without those of buckets and sums.
 fn lines(registry: &Registry, part: &str) -> Vec<String> {

@@ -1,0 +1,434 @@
+//! A store in memory, for tests: the whole contract in one table under one lock.
+//!
+//! It keeps what it is given for as long as it lives and bounds nothing, so it is not for serving
+//! strangers. Blobs that several repositories hold share their bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use parking_lot::Mutex;
+
+use super::{
+    BlobRead, Listing, NewManifest, Result, Span, Store, StoreError, StoredManifest, TagChanges,
+    Upload, UploadId,
+};
+use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Hasher, Name, Reference, Tag};
+
+/// The most bytes that a reader yields at once.
+const CHUNK: usize = 256 * 1024;
+
+/// A store in memory. Clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that hold something, and no others.
+    repositories: BTreeMap<Name, Repository>,
+    sessions: HashMap<UploadId, Session>,
+}
+
+#[derive(Debug, Default)]
+struct Repository {
+    blobs: HashMap<Digest, Bytes>,
+    manifests: HashMap<Digest, Entry>,
+    tags: BTreeMap<Tag, Digest>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    manifest: StoredManifest,
+    subject: Option<(Digest, Descriptor)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    repository: Name,
+    bytes: Vec<u8>,
+    hasher: Hasher,
+    /// A body is arriving.
+    receiving: bool,
+}
+
+/// A blob's bytes, a chunk at a time.
+#[derive(Debug)]
+pub struct MemoryReader(Bytes);
+
+impl Stream for MemoryReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        let chunk = self.0.len().min(CHUNK);
+        Poll::Ready((chunk > 0).then(|| Ok(self.0.split_to(chunk))))
+    }
+}
+
+/// The right to append to a session, until it is dropped.
+struct Receiving<'a> {
+    store: &'a MemoryStore,
+    repository: &'a Name,
+    id: &'a UploadId,
+}
+
+impl Receiving<'_> {
+    fn push(&self, bytes: &[u8]) -> Result<()> {
+        let mut state = self.store.state.lock();
+        let session = state.session(self.repository, self.id)?;
+        session.hasher.update(bytes);
+        session.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        if let Ok(session) = self.store.state.lock().session(self.repository, self.id) {
+            session.receiving = false;
+        }
+    }
+}
+
+impl State {
+    fn blob(&self, repository: &Name, digest: &Digest) -> Result<&Bytes> {
+        let repository = self.repositories.get(repository);
+        repository
+            .and_then(|repository| repository.blobs.get(digest))
+            .ok_or(StoreError::BlobUnknown)
+    }
+
+    fn anywhere(&self, digest: &Digest) -> Option<&Bytes> {
+        let mut repositories = self.repositories.values();
+        repositories.find_map(|repository| repository.blobs.get(digest))
+    }
+
+    /// A repository that is there; what is looked for in any other is an unknown manifest or tag.
+    fn repository(&mut self, name: &Name) -> Result<&mut Repository> {
+        self.repositories
+            .get_mut(name)
+            .ok_or(StoreError::ManifestUnknown)
+    }
+
+    fn session(&mut self, repository: &Name, id: &UploadId) -> Result<&mut Session> {
+        self.sessions
+            .get_mut(id)
+            .filter(|session| session.repository == *repository)
+            .ok_or(StoreError::UploadUnknown)
+    }
+
+    fn keep(&mut self, repository: &Name, digest: &Digest, bytes: Bytes) {
+        let repository = self.repositories.entry(repository.clone()).or_default();
+        repository.blobs.entry(digest.clone()).or_insert(bytes);
+    }
+
+    /// A repository that holds nothing is none.
+    fn forget_empty(&mut self, name: &Name) {
+        let holds = |it: &Repository| !it.blobs.is_empty() || !it.manifests.is_empty();
+        if !self.repositories.get(name).is_some_and(holds) {
+            self.repositories.remove(name);
+        }
+    }
+}
+
+impl Repository {
+    fn manifest(&self, digest: &Digest) -> Result<&Entry> {
+        self.manifests
+            .get(digest)
+            .ok_or(StoreError::ManifestUnknown)
+    }
+
+    fn tag(&self, tag: &Tag) -> Result<&Digest> {
+        self.tags.get(tag).ok_or(StoreError::ManifestUnknown)
+    }
+
+    fn point(&mut self, tag: &Tag, digest: &Digest, changes: &mut TagChanges) {
+        match self.tags.insert(tag.clone(), digest.clone()) {
+            None => changes.created += 1,
+            Some(old) if old != *digest => changes.moved += 1,
+            Some(_) => {}
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    type Reader = MemoryReader;
+
+    async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
+        let state = self.state.lock();
+        state
+            .blob(repository, digest)
+            .map(|bytes| bytes.len() as u64)
+    }
+
+    async fn blob_read(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<BlobRead<MemoryReader>> {
+        let bytes = self.state.lock().blob(repository, digest)?.clone();
+        let size = bytes.len() as u64;
+        let (start, length) = match range.map(|range| range.resolve(size)) {
+            None => (0, size),
+            Some(Ok(part)) => part,
+            Some(Err(_)) => return Err(StoreError::RangeUnsatisfiable { size }),
+        };
+        // Both lie within the bytes, whose length is a usize.
+        let index = |position: u64| usize::try_from(position).unwrap_or(bytes.len());
+        let part = bytes.slice(index(start)..index(start + length));
+        Ok(BlobRead {
+            size,
+            span: Span { start, length },
+            reader: MemoryReader(part),
+        })
+    }
+
+    async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {
+        let mut state = self.state.lock();
+        let found = state.repositories.get_mut(repository);
+        let removed = found.and_then(|repository| repository.blobs.remove(digest));
+        state.forget_empty(repository);
+        removed.map(drop).ok_or(StoreError::BlobUnknown)
+    }
+
+    async fn blob_mount(
+        &self,
+        repository: &Name,
+        from: Option<&Name>,
+        digest: &Digest,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        let found = match from {
+            Some(from) => state.blob(from, digest).ok(),
+            None => state.anywhere(digest),
+        };
+        let bytes = found.ok_or(StoreError::BlobUnknown)?.clone();
+        state.keep(repository, digest, bytes);
+        Ok(())
+    }
+
+    async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
+        let id = UploadId::random();
+        let session = Session {
+            repository: repository.clone(),
+            bytes: Vec::new(),
+            hasher: Hasher::new(algorithm),
+            receiving: false,
+        };
+        self.state.lock().sessions.insert(id.clone(), session);
+        Ok(Upload { id, offset: 0 })
+    }
+
+    async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
+        let mut state = self.state.lock();
+        let offset = state.session(repository, id)?.bytes.len() as u64;
+        Ok(Upload {
+            id: id.clone(),
+            offset,
+        })
+    }
+
+    async fn upload_append<B>(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+        offset: u64,
+        mut body: B,
+    ) -> Result<Upload>
+    where
+        B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+    {
+        let receiving = {
+            let mut state = self.state.lock();
+            let session = state.session(repository, id)?;
+            let expected = session.bytes.len() as u64;
+            if session.receiving {
+                return Err(StoreError::UploadBusy);
+            }
+            if offset != expected {
+                return Err(StoreError::UploadOffset { expected });
+            }
+            session.receiving = true;
+            Receiving {
+                store: self,
+                repository,
+                id,
+            }
+        };
+        while let Some(bytes) = body.next().await {
+            receiving.push(&bytes?)?;
+        }
+        drop(receiving);
+        self.upload_stat(repository, id).await
+    }
+
+    async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.session(repository, id)?.receiving {
+            return Err(StoreError::UploadBusy);
+        }
+        let session = state.sessions.remove(id).ok_or(StoreError::UploadUnknown)?;
+        let actual = if session.hasher.algorithm() == digest.algorithm() {
+            session.hasher.finish()
+        } else {
+            Digest::of(digest.algorithm(), &session.bytes)
+        };
+        if actual != *digest {
+            return Err(StoreError::DigestMismatch {
+                expected: digest.clone(),
+                actual,
+            });
+        }
+        state.keep(repository, digest, session.bytes.into());
+        Ok(())
+    }
+
+    async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
+        let mut state = self.state.lock();
+        state.session(repository, id)?;
+        state.sessions.remove(id);
+        Ok(())
+    }
+
+    async fn manifest_read(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+    ) -> Result<StoredManifest> {
+        let mut state = self.state.lock();
+        let repository = state.repository(repository)?;
+        let digest = match reference {
+            Reference::Digest(digest) => digest,
+            Reference::Tag(tag) => repository.tag(tag)?,
+        };
+        Ok(repository.manifest(digest)?.manifest.clone())
+    }
+
+    async fn manifest_write(
+        &self,
+        repository: &Name,
+        manifest: NewManifest,
+        tags: &[Tag],
+    ) -> Result<TagChanges> {
+        let mut state = self.state.lock();
+        let found = state.repositories.get(repository);
+        let blobs = manifest.blobs.iter().filter(|&digest| {
+            !found.is_some_and(|repository| repository.blobs.contains_key(digest))
+        });
+        let children = manifest.children.iter().filter(|&digest| {
+            !found.is_some_and(|repository| repository.manifests.contains_key(digest))
+        });
+        let digests: Vec<Digest> = blobs.chain(children).cloned().collect();
+        if !digests.is_empty() {
+            return Err(StoreError::ReferenceUnknown { digests });
+        }
+        let mut changes = TagChanges::default();
+        let repository = state.repositories.entry(repository.clone()).or_default();
+        for tag in tags {
+            repository.point(tag, &manifest.digest, &mut changes);
+        }
+        let digest = manifest.digest.clone();
+        let entry = Entry {
+            subject: manifest.subject,
+            manifest: StoredManifest {
+                digest: manifest.digest,
+                media_type: manifest.media_type,
+                bytes: manifest.bytes,
+            },
+        };
+        repository.manifests.insert(digest, entry);
+        Ok(changes)
+    }
+
+    async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
+        let mut state = self.state.lock();
+        let found = state.repository(repository)?;
+        let removed = found.manifests.remove(digest);
+        removed.ok_or(StoreError::ManifestUnknown)?;
+        let before = found.tags.len();
+        found.tags.retain(|_, target| target != digest);
+        let deleted = (before - found.tags.len()) as u64;
+        state.forget_empty(repository);
+        Ok(TagChanges {
+            deleted,
+            ..TagChanges::default()
+        })
+    }
+
+    async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
+        let mut state = self.state.lock();
+        state.repository(repository)?.tag(tag).cloned()
+    }
+
+    async fn tag_write(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
+        let mut state = self.state.lock();
+        let repository = state.repository(repository)?;
+        repository.manifest(digest)?;
+        let mut changes = TagChanges::default();
+        repository.point(tag, digest, &mut changes);
+        Ok(changes)
+    }
+
+    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
+        let mut state = self.state.lock();
+        let removed = state.repository(repository)?.tags.remove(tag);
+        removed.map(drop).ok_or(StoreError::ManifestUnknown)
+    }
+
+    async fn tag_list(
+        &self,
+        repository: &Name,
+        last: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing<Tag>> {
+        let state = self.state.lock();
+        let found = state.repositories.get(repository);
+        let tags = &found.ok_or(StoreError::RepositoryUnknown)?.tags;
+        Ok(page(tags, last, limit))
+    }
+
+    async fn repository_list(&self, last: Option<&str>, limit: usize) -> Result<Listing<Name>> {
+        Ok(page(&self.state.lock().repositories, last, limit))
+    }
+
+    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
+        let state = self.state.lock();
+        let found = state.repositories.get(repository);
+        let manifests = found.into_iter().flat_map(|found| found.manifests.values());
+        let mut referrers: Vec<Descriptor> = manifests
+            .filter_map(|entry| entry.subject.as_ref())
+            .filter(|(subject, _)| subject == digest)
+            .map(|(_, descriptor)| descriptor.clone())
+            .collect();
+        referrers.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(referrers)
+    }
+}
+
+fn page<T: Clone + AsRef<str>, V>(
+    all: &BTreeMap<T, V>,
+    last: Option<&str>,
+    limit: usize,
+) -> Listing<T> {
+    let mut rest = all
+        .keys()
+        .skip_while(|item| last.is_some_and(|last| item.as_ref() <= last));
+    let items = rest.by_ref().take(limit).cloned().collect();
+    Listing {
+        items,
+        more: rest.next().is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryStore;
+    use crate::store::suite::suite;
+
+    suite!(memory, (super::MemoryStore::default(), ()));
+}
