@@ -10,6 +10,8 @@
 //! manifest may be), and metrics, which [`Instrumented`] adds around any store.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod fs;
 mod instrumented;
 mod memory;

@@ -1,0 +1,308 @@
+//! Faults around any store, for tests: which operation fails, when and how is planned beforehand,
+//! so that a test meets the same fault every time.
+//!
+//! With an empty [`Plan`] it is transparent, which the suite of every store proves.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use parking_lot::Mutex;
+
+use super::{
+    BlobRead, ErrorKind, Listing, NewManifest, Result, Store, StoreError, StoredManifest,
+    TagChanges, Upload, UploadId,
+};
+use crate::metrics::storage::Operation;
+use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
+
+/// What is to go wrong. Clones are the same plan, so that it can be changed while a store is in
+/// use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan(Arc<Mutex<HashMap<Operation, Planned>>>);
+
+#[derive(Debug)]
+struct Planned {
+    fault: Fault,
+    /// The calls that still go well.
+    spared: u32,
+}
+
+/// How an operation goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails with this kind of error, and does nothing.
+    Fail(ErrorKind),
+    /// It is done, and fails with this kind of error nevertheless: its acknowledgement is lost.
+    FailAfter(ErrorKind),
+    /// Its stream of bytes, in or out, fails after so many of them. An operation without a stream
+    /// is done as ever.
+    Break(u64, ErrorKind),
+    /// Its stream of bytes stands still for ever after so many of them.
+    Stall(u64),
+    /// It never returns.
+    Hang,
+}
+
+/// A store that goes wrong as planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Faulty<S> {
+    store: S,
+    plan: Plan,
+}
+
+impl Plan {
+    /// Every call of an operation goes wrong from now on, once `spared` of them went well.
+    pub(crate) fn set(&self, operation: Operation, spared: u32, fault: Fault) {
+        let planned = Planned { fault, spared };
+        self.0.lock().insert(operation, planned);
+    }
+
+    /// All goes well from now on.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    fn next(&self, operation: Operation) -> Option<Fault> {
+        let mut plan = self.0.lock();
+        let planned = plan.get_mut(&operation)?;
+        if planned.spared > 0 {
+            planned.spared -= 1;
+            return None;
+        }
+        Some(planned.fault)
+    }
+}
+
+impl<S> Faulty<S> {
+    /// Wraps a store.
+    pub(crate) fn new(store: S, plan: Plan) -> Self {
+        Self { store, plan }
+    }
+
+    /// An operation, as planned.
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        run(self.plan.next(operation), work).await
+    }
+}
+
+async fn run<T>(fault: Option<Fault>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match fault {
+        Some(Fault::Fail(kind)) => Err(error(kind)),
+        Some(Fault::Hang) => pending().await,
+        Some(Fault::FailAfter(kind)) => work.await.and(Err(error(kind))),
+        Some(Fault::Break(..) | Fault::Stall(_)) | None => work.await,
+    }
+}
+
+/// An error of a kind, with an inside that nobody else may see.
+pub(crate) fn error(kind: ErrorKind) -> StoreError {
+    let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
+    let io = |kind: io::ErrorKind| StoreError::io("/secret/place", kind.into());
+    match kind {
+        ErrorKind::NotFound => StoreError::BlobUnknown,
+        ErrorKind::DigestMismatch => StoreError::DigestMismatch {
+            expected: digest("expected"),
+            actual: digest("actual"),
+        },
+        ErrorKind::Invalid => StoreError::UploadBusy,
+        ErrorKind::NoSpace => io(io::ErrorKind::StorageFull),
+        ErrorKind::Permission => io(io::ErrorKind::PermissionDenied),
+        ErrorKind::Io => io(io::ErrorKind::InvalidData),
+        ErrorKind::Timeout => io(io::ErrorKind::TimedOut),
+        ErrorKind::Other => StoreError::Interrupted,
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Faulty<S> {
+    type Reader = FaultyStream<S::Reader>;
+
+    async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
+        let work = self.store.blob_stat(repository, digest);
+        self.run(Operation::BlobStat, work).await
+    }
+
+    async fn blob_read(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<BlobRead<Self::Reader>> {
+        let fault = self.plan.next(Operation::BlobRead);
+        let work = self.store.blob_read(repository, digest, range);
+        let BlobRead { size, span, reader } = run(fault, work).await?;
+        let reader = FaultyStream::new(reader, fault);
+        Ok(BlobRead { size, span, reader })
+    }
+
+    async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {
+        let work = self.store.blob_delete(repository, digest);
+        self.run(Operation::BlobDelete, work).await
+    }
+
+    async fn blob_mount(
+        &self,
+        repository: &Name,
+        from: Option<&Name>,
+        digest: &Digest,
+    ) -> Result<()> {
+        let work = self.store.blob_mount(repository, from, digest);
+        self.run(Operation::BlobMount, work).await
+    }
+
+    async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
+        let work = self.store.upload_create(repository, algorithm);
+        self.run(Operation::UploadCreate, work).await
+    }
+
+    async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
+        let work = self.store.upload_stat(repository, id);
+        self.run(Operation::UploadStat, work).await
+    }
+
+    async fn upload_append<B>(
+        &self,
+        repository: &Name,
+        id: &UploadId,
+        offset: u64,
+        body: B,
+    ) -> Result<Upload>
+    where
+        B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+    {
+        let fault = self.plan.next(Operation::UploadAppend);
+        let body = FaultyStream::new(body, fault);
+        let work = self.store.upload_append(repository, id, offset, body);
+        run(fault, work).await
+    }
+
+    async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
+        let work = self.store.upload_commit(repository, id, digest);
+        self.run(Operation::UploadCommit, work).await
+    }
+
+    async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
+        let work = self.store.upload_cancel(repository, id);
+        self.run(Operation::UploadCancel, work).await
+    }
+
+    async fn manifest_read(
+        &self,
+        repository: &Name,
+        reference: &Reference,
+    ) -> Result<StoredManifest> {
+        let work = self.store.manifest_read(repository, reference);
+        self.run(Operation::ManifestRead, work).await
+    }
+
+    async fn manifest_write(
+        &self,
+        repository: &Name,
+        manifest: NewManifest,
+        tags: &[Tag],
+    ) -> Result<TagChanges> {
+        let work = self.store.manifest_write(repository, manifest, tags);
+        self.run(Operation::ManifestWrite, work).await
+    }
+
+    async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
+        let work = self.store.manifest_delete(repository, digest);
+        self.run(Operation::ManifestDelete, work).await
+    }
+
+    async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
+        let work = self.store.tag_read(repository, tag);
+        self.run(Operation::TagRead, work).await
+    }
+
+    async fn tag_write(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
+        let work = self.store.tag_write(repository, tag, digest);
+        self.run(Operation::TagWrite, work).await
+    }
+
+    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
+        let work = self.store.tag_delete(repository, tag);
+        self.run(Operation::TagDelete, work).await
+    }
+
+    async fn tag_list(
+        &self,
+        repository: &Name,
+        last: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing<Tag>> {
+        let work = self.store.tag_list(repository, last, limit);
+        self.run(Operation::TagList, work).await
+    }
+
+    async fn repository_list(&self, last: Option<&str>, limit: usize) -> Result<Listing<Name>> {
+        let work = self.store.repository_list(last, limit);
+        self.run(Operation::RepositoryList, work).await
+    }
+
+    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
+        let work = self.store.referrers_list(repository, digest);
+        self.run(Operation::ReferrersList, work).await
+    }
+}
+
+/// A stream of bytes that goes wrong as planned.
+#[derive(Debug)]
+pub(crate) struct FaultyStream<B> {
+    stream: B,
+    fault: Option<Fault>,
+    /// What has passed so far.
+    passed: u64,
+}
+
+impl<B> FaultyStream<B> {
+    fn new(stream: B, fault: Option<Fault>) -> Self {
+        Self {
+            stream,
+            fault,
+            passed: 0,
+        }
+    }
+}
+
+impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for FaultyStream<B> {
+    type Item = Result<Bytes>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes>>> {
+        let limit = match self.fault {
+            Some(Fault::Break(limit, _) | Fault::Stall(limit)) => limit,
+            _ => u64::MAX,
+        };
+        if self.passed == limit {
+            return match self.fault {
+                Some(Fault::Break(_, kind)) => Poll::Ready(Some(Err(error(kind)))),
+                // Nobody will wake the task: it waits until it is given up.
+                _ => Poll::Pending,
+            };
+        }
+        let item = ready!(Pin::new(&mut self.stream).poll_next(context));
+        Poll::Ready(item.map(|item| {
+            let mut bytes = item?;
+            let rest = usize::try_from(limit - self.passed).unwrap_or(usize::MAX);
+            bytes.truncate(rest);
+            self.passed += bytes.len() as u64;
+            Ok(bytes)
+        }))
+    }
+}
