@@ -131,7 +131,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<u64>> + Send;
 
     /// A blob's bytes, or a range of them, as a stream in bounded memory. The blob is looked up,
-    /// measured and opened in one step. Fails with `BlobUnknown` and `RangeUnsatisfiable`.
+    /// measured and opened in one step, and read to its end even if it is deleted meanwhile. Fails
+    /// with `BlobUnknown` and `RangeUnsatisfiable`.
     fn blob_read(
         &self,
         repository: &Name,
@@ -173,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
     /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`,
     /// which tells the right one). Bytes that arrived before a failure of the stream stay, so that
     /// the upload can be resumed from the offset that `upload_stat` then tells. Of several appends
-    /// and commits of one session at once, one wins; the others fail with `UploadBusy`.
+    /// and commits of one session at once, one wins; the others fail with `UploadBusy`, or as they
+    /// would after it.
     fn upload_append<B>(
         &self,
         repository: &Name,

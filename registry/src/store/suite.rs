@@ -9,7 +9,8 @@ mod repositories;
 mod tags;
 mod uploads;
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -37,6 +38,7 @@ macro_rules! suite {
                 a_blob_is_mounted_from_a_repository_that_holds_it
                 a_blob_is_mounted_from_anywhere_when_no_source_is_named
                 a_deleted_blob_is_gone_here_and_stays_elsewhere
+                a_blob_that_is_deleted_while_it_is_read_is_read_to_its_end
                 chunks_continue_where_the_last_one_ended
                 a_chunk_at_the_wrong_offset_is_refused_and_changes_nothing
                 a_body_that_breaks_leaves_what_arrived
@@ -49,22 +51,27 @@ macro_rules! suite {
                 a_committed_session_is_unknown
                 content_that_is_there_already_is_committed_again
                 of_concurrent_appends_exactly_one_wins
+                of_concurrent_commits_exactly_one_wins
                 a_session_that_is_receiving_cannot_be_committed
                 a_session_that_is_receiving_can_be_cancelled
+                a_commit_that_is_given_up_has_happened_whole_or_not_at_all
                 a_manifest_is_read_by_tag_and_digest_byte_for_byte
                 a_manifest_pushed_again_takes_the_new_media_type
                 a_manifest_with_unknown_references_is_refused_and_leaves_nothing
                 an_index_needs_its_children_in_the_repository
+                a_push_that_is_given_up_has_happened_whole_or_not_at_all
                 tags_are_created_moved_and_left_alone
                 a_deleted_manifest_takes_its_tags_with_it
                 a_tag_is_deleted_alone
                 a_tag_needs_a_manifest
+                an_unknown_tag_is_an_unknown_manifest
                 what_is_unknown_cannot_be_deleted
                 tags_are_listed_in_order_and_by_pages
                 tags_of_no_repository_are_unknown
                 repositories_are_listed_in_the_order_of_their_full_names
                 repositories_are_listed_by_pages_of_any_size
                 a_repository_exists_while_it_holds_a_blob_or_a_manifest
+                what_is_refused_makes_no_repository
                 names_may_hold_the_words_of_the_tree
                 referrers_are_listed_in_order_with_or_without_their_subject
                 a_deleted_referrer_is_no_longer_listed
@@ -81,6 +88,18 @@ macro_rules! suite {
     )+};
 }
 pub(crate) use suite;
+
+/// Polls a future until it has done what it can for now, `polls` times at most, and drops it.
+async fn give_up(future: impl Future, polls: usize) {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready()));
+        if polled.await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
 
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()

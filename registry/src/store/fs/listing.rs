@@ -125,7 +125,8 @@ impl Walk<'_> {
         let path = self.path(prefix);
         let mut after = None::<String>;
         loop {
-            let mut page = Page::<String>::new(after.as_deref(), self.limit.min(BATCH));
+            // A batch of none would never come to an end.
+            let mut page = Page::<String>::new(after.as_deref(), self.limit.clamp(1, BATCH));
             each_entry(&path, |entry| {
                 let name = entry.file_name();
                 let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());

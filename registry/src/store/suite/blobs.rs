@@ -1,7 +1,7 @@
 //! Blobs: what is read, and where a blob is.
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{digest, name, pull, push};
 use crate::oci::{Algorithm, ByteRange};
@@ -145,4 +145,16 @@ pub(crate) async fn a_deleted_blob_is_gone_here_and_stays_elsewhere(store: &impl
     assert_eq!(pull(store, "b", &digest, None).await.unwrap(), b"x");
     push(store, "a", b"x").await;
     assert_eq!(pull(store, "a", &digest, None).await.unwrap(), b"x");
+}
+
+pub(crate) async fn a_blob_that_is_deleted_while_it_is_read_is_read_to_its_end(store: &impl Store) {
+    let bytes = vec![7; 3_000_000];
+    let digest = push(store, "a", &bytes).await;
+    let mut read = store.blob_read(&name("a"), &digest, None).await.unwrap();
+    let first = read.reader.next().await.unwrap().unwrap();
+    assert!(first.len() < bytes.len(), "it comes in pieces");
+    store.blob_delete(&name("a"), &digest).await.unwrap();
+    let rest: Vec<Bytes> = read.reader.try_collect().await.unwrap();
+    assert!([&first[..], &rest.concat()].concat() == bytes);
+    assert!(store.blob_stat(&name("a"), &digest).await.is_err());
 }

@@ -1,6 +1,6 @@
 //! Manifests, and what they refer to.
 
-use super::{all_tags, digest, manifest, name, push, put, tag};
+use super::{all_tags, digest, give_up, manifest, name, push, put, tag};
 use crate::oci::{MediaType, Reference};
 use crate::store::{NewManifest, Store, StoreError, TagChanges};
 
@@ -153,5 +153,23 @@ pub(crate) async fn a_push_and_a_delete_at_once_leave_no_broken_manifest(store: 
             }
             Err(error) => panic!("{error:?}"),
         }
+    }
+}
+
+pub(crate) async fn a_push_that_is_given_up_has_happened_whole_or_not_at_all(store: &impl Store) {
+    let name = name("a");
+    for round in 0..20 {
+        let text = format!("{{\"round\":{round}}}");
+        let (new, tag) = (manifest(&text), tag(&format!("of-round-{round}")));
+        let reference = Reference::Tag(tag.clone());
+        let tags = [tag];
+        give_up(store.manifest_write(&name, new.clone(), &tags), round % 4).await;
+        match store.manifest_read(&name, &reference).await {
+            Ok(read) => assert_eq!(read.bytes, text.as_bytes()),
+            Err(error) => assert!(matches!(error, StoreError::ManifestUnknown), "{error:?}"),
+        }
+        store.manifest_write(&name, new, &tags).await.unwrap();
+        let read = store.manifest_read(&name, &reference).await.unwrap();
+        assert_eq!(read.bytes, text.as_bytes());
     }
 }

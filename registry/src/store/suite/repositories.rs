@@ -1,6 +1,6 @@
 //! The listing of repositories.
 
-use super::{all_repositories, all_tags, body, digest, name, push, put};
+use super::{all_repositories, all_tags, body, digest, manifest, name, push, put, tag};
 use crate::oci::Algorithm;
 use crate::store::Store;
 
@@ -42,6 +42,8 @@ pub(crate) async fn repositories_are_listed_by_pages_of_any_size(store: &impl St
     }
     let page = store.repository_list(Some("a/a/zz"), 1).await.unwrap();
     assert_eq!((page.items, page.more), (vec![name("a/b")], true));
+    let page = store.repository_list(None, 0).await.unwrap();
+    assert_eq!((page.items, page.more), (vec![], true));
 }
 
 pub(crate) async fn a_repository_exists_while_it_holds_a_blob_or_a_manifest(store: &impl Store) {
@@ -71,6 +73,30 @@ pub(crate) async fn a_repository_exists_while_it_holds_a_blob_or_a_manifest(stor
         .unwrap();
     assert_eq!(all_repositories(store).await, [""; 0]);
     assert!(store.tag_list(&name("a/b"), None, 10).await.is_err());
+}
+
+pub(crate) async fn what_is_refused_makes_no_repository(store: &impl Store) {
+    let (name, unknown) = (name("a/b"), digest(b"unknown"));
+    let mut new = manifest("{}");
+    new.blobs = vec![unknown.clone()];
+    let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
+    let refused = [
+        store
+            .manifest_write(&name, new, &[tag("1")])
+            .await
+            .map(drop),
+        store.tag_write(&name, &tag("1"), &unknown).await.map(drop),
+        store.blob_mount(&name, None, &unknown).await,
+        store.upload_commit(&name, &upload.id, &unknown).await,
+        store.blob_delete(&name, &unknown).await,
+        store.manifest_delete(&name, &unknown).await.map(drop),
+        store.tag_delete(&name, &tag("1")).await,
+    ];
+    for result in refused {
+        result.unwrap_err();
+    }
+    assert_eq!(all_repositories(store).await, [""; 0]);
+    assert!(store.tag_list(&name, None, 10).await.is_err());
 }
 
 pub(crate) async fn names_may_hold_the_words_of_the_tree(store: &impl Store) {

@@ -71,6 +71,17 @@ pub(crate) async fn a_tag_needs_a_manifest(store: &impl Store) {
     assert_eq!(all_tags(store, "a").await, [""; 0]);
 }
 
+pub(crate) async fn an_unknown_tag_is_an_unknown_manifest(store: &impl Store) {
+    put(store, "a", "{}", &["1"]).await;
+    for (repository, unknown) in [("a", "2"), ("b", "1")] {
+        let (name, tag) = (name(repository), tag(unknown));
+        let read = store.tag_read(&name, &tag).await;
+        assert!(matches!(read, Err(StoreError::ManifestUnknown)), "{read:?}");
+        let read = store.manifest_read(&name, &Reference::Tag(tag)).await;
+        assert!(matches!(read, Err(StoreError::ManifestUnknown)), "{read:?}");
+    }
+}
+
 pub(crate) async fn tags_are_listed_in_order_and_by_pages(store: &impl Store) {
     let expected = ["1", "10", "2", "A", "Z", "_", "a", "a-b", "a.b", "aa"];
     let expected = {

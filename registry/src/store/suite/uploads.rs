@@ -7,7 +7,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::{body, digest, name, pull, push, stalled};
+use super::{body, digest, give_up, name, pull, push, stalled};
 use crate::oci::{Algorithm, Digest};
 use crate::store::{ErrorKind, Store, StoreError, Upload};
 
@@ -91,7 +91,9 @@ pub(crate) async fn a_body_that_breaks_leaves_what_arrived(store: &impl Store) {
 pub(crate) async fn an_append_that_is_given_up_leaves_a_whole_prefix(store: &impl Store) {
     let name = name("a");
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
-    give_up(store.upload_append(&name, &upload.id, 0, stalled(b"abc"))).await;
+    let mut append = Box::pin(store.upload_append(&name, &upload.id, 0, stalled(b"abc")));
+    still_pending(&mut append).await;
+    drop(append);
     // The session is free again once what had arrived is written.
     let after = store
         .upload_append(&name, &upload.id, 3, body(b"def"))
@@ -102,11 +104,6 @@ pub(crate) async fn an_append_that_is_given_up_leaves_a_whole_prefix(store: &imp
         .upload_commit(&name, &upload.id, &digest(b"abcdef"))
         .await
         .unwrap();
-}
-
-/// Polls a future until it has done what it can for now, and drops it.
-async fn give_up(future: impl Future) {
-    still_pending(&mut Box::pin(future)).await;
 }
 
 async fn still_pending<F: Future>(future: &mut Pin<Box<F>>) {
@@ -270,6 +267,25 @@ pub(crate) async fn of_concurrent_appends_exactly_one_wins(store: &impl Store) {
         .unwrap();
 }
 
+pub(crate) async fn of_concurrent_commits_exactly_one_wins(store: &impl Store) {
+    let name = name("a");
+    let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
+    store
+        .upload_append(&name, &upload.id, 0, body(b"abc"))
+        .await
+        .unwrap();
+    let digest = digest(b"abc");
+    let commits = (0..4).map(|_| store.upload_commit(&name, &upload.id, &digest));
+    let results = futures_util::future::join_all(commits).await;
+    let won = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(won, 1, "{results:?}");
+    for error in results.iter().filter_map(|result| result.as_ref().err()) {
+        let told = matches!(error, StoreError::UploadBusy | StoreError::UploadUnknown);
+        assert!(told, "{error:?}");
+    }
+    assert_eq!(pull(store, "a", &digest, None).await.unwrap(), b"abc");
+}
+
 pub(crate) async fn a_session_that_is_receiving_cannot_be_committed(store: &impl Store) {
     let name = name("a");
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
@@ -301,4 +317,25 @@ pub(crate) async fn a_session_that_is_receiving_can_be_cancelled(store: &impl St
         matches!(appended, Err(StoreError::UploadUnknown)),
         "{appended:?}"
     );
+}
+
+pub(crate) async fn a_commit_that_is_given_up_has_happened_whole_or_not_at_all(store: &impl Store) {
+    let name = name("a");
+    for round in 0..20 {
+        let content = format!("round {round}");
+        let digest = digest(content.as_bytes());
+        let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
+        let whole = body(content.as_bytes());
+        let appended = store.upload_append(&name, &upload.id, 0, whole).await;
+        appended.unwrap();
+        let commit = store.upload_commit(&name, &upload.id, &digest);
+        give_up(commit, round % 4).await;
+        // What was begun goes on to its end: then the blob is there, or the session still is.
+        match store.upload_commit(&name, &upload.id, &digest).await {
+            Ok(()) | Err(StoreError::UploadUnknown) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+        let read = pull(store, "a", &digest, None).await.unwrap();
+        assert_eq!(read, content.as_bytes());
+    }
 }
