@@ -217,3 +217,102 @@ fn vague(status: StatusCode) -> &'static str {
         _ => "the registry failed to handle the request",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::io;
+
+    use super::*;
+    use crate::oci::Algorithm;
+
+    /// One of each sort of failure that a store has.
+    fn all() -> Vec<StoreError> {
+        let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
+        let place = || "/secret/place".into();
+        let all = vec![
+            StoreError::RepositoryUnknown,
+            StoreError::BlobUnknown,
+            StoreError::ManifestUnknown,
+            StoreError::UploadUnknown,
+            StoreError::UploadBusy,
+            StoreError::UploadOffset { expected: 3 },
+            StoreError::DigestMismatch {
+                expected: digest("a"),
+                actual: digest("b"),
+            },
+            StoreError::ReferenceUnknown {
+                digests: vec![digest("a")],
+            },
+            StoreError::RangeUnsatisfiable { size: 3 },
+            StoreError::NoSpace {
+                path: place(),
+                source: io::Error::other("secret"),
+            },
+            StoreError::Body("the client left".into()),
+            StoreError::Corrupt {
+                path: place(),
+                reason: "secret",
+            },
+            StoreError::Interrupted,
+            StoreError::Io {
+                path: place(),
+                source: io::Error::other("secret"),
+            },
+        ];
+        // Whoever adds a sort adds it above, too.
+        for error in &all {
+            match error {
+                StoreError::RepositoryUnknown
+                | StoreError::BlobUnknown
+                | StoreError::ManifestUnknown
+                | StoreError::UploadUnknown
+                | StoreError::UploadBusy
+                | StoreError::UploadOffset { .. }
+                | StoreError::DigestMismatch { .. }
+                | StoreError::ReferenceUnknown { .. }
+                | StoreError::RangeUnsatisfiable { .. }
+                | StoreError::NoSpace { .. }
+                | StoreError::Body(_)
+                | StoreError::Corrupt { .. }
+                | StoreError::Interrupted
+                | StoreError::Io { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_failure_of_the_store_has_its_status_and_code_and_keeps_its_secrets() {
+        let mut told = String::new();
+        for error in all() {
+            let name = format!("{error:?}");
+            let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
+            let answer: Answer<()> = ApiError::from(error).into_answer();
+            let status = answer.status().as_u16();
+            let answer::Content::Whole(body) = answer.body() else {
+                panic!("the body of an error is here");
+            };
+            let body = String::from_utf8_lossy(body).into_owned();
+            assert!(!body.contains("secret"), "{body}");
+            let code = body.split('"').nth(5).unwrap_or_default();
+            writeln!(told, "{name} {status} {code}").unwrap();
+        }
+        insta::assert_snapshot!(told, @r"
+        RepositoryUnknown 404 NAME_UNKNOWN
+        BlobUnknown 404 BLOB_UNKNOWN
+        ManifestUnknown 404 MANIFEST_UNKNOWN
+        UploadUnknown 404 BLOB_UPLOAD_UNKNOWN
+        UploadBusy 416 BLOB_UPLOAD_INVALID
+        UploadOffset 416 BLOB_UPLOAD_INVALID
+        DigestMismatch 400 DIGEST_INVALID
+        ReferenceUnknown 404 MANIFEST_BLOB_UNKNOWN
+        RangeUnsatisfiable 416 SIZE_INVALID
+        NoSpace 507 UNAVAILABLE
+        Body 400 SIZE_INVALID
+        Corrupt 500 UNAVAILABLE
+        Interrupted 503 UNAVAILABLE
+        Io 500 UNAVAILABLE
+        ");
+    }
+}

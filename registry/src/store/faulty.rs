@@ -50,6 +50,8 @@ pub(crate) enum Fault {
     Stall(u64),
     /// It never returns.
     Hang,
+    /// It panics.
+    Panic,
 }
 
 /// A store that goes wrong as planned.
@@ -102,6 +104,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = Result<T>>) -> 
     match fault {
         Some(Fault::Fail(kind)) => Err(error(kind)),
         Some(Fault::Hang) => pending().await,
+        Some(Fault::Panic) => panic!("on purpose"),
         Some(Fault::FailAfter(kind)) => work.await.and(Err(error(kind))),
         Some(Fault::Break(..) | Fault::Stall(_)) | None => work.await,
     }

@@ -1,171 +1,98 @@
-//! A store in trouble: what clients are told then, and what not.
+//! A store in trouble: what clients are told then, what not, and what is counted.
 
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use super::harness::{IMAGE, Running, image};
+use crate::metrics::storage::Operation;
+use crate::oci::{Algorithm, Digest};
+use crate::service::cells::Label;
+use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::{ErrorKind, MemoryStore};
 
-use bytes::Bytes;
-use futures_util::stream::{self, Iter};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-
-use super::harness::{Answer, Client};
-use crate::api::{Api, Policy, Recorders};
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
-use crate::store::{
-    BlobRead, Listing, NewManifest, Result, Span, Store, StoreError, StoredManifest, TagChanges,
-    Upload, UploadId,
-};
-
-/// Fails at everything, but for the first bytes of a blob of ten.
-struct Broken(fn() -> StoreError);
-
-impl Broken {
-    fn fail<T>(&self) -> Result<T> {
-        Err((self.0)())
-    }
+/// A registry whose store goes wrong as planned.
+async fn troubled() -> (Running, Plan) {
+    let plan = Plan::default();
+    let store = Faulty::new(MemoryStore::default(), plan.clone());
+    (Running::over(store).await, plan)
 }
 
-impl Store for Broken {
-    type Reader = Iter<std::vec::IntoIter<Result<Bytes>>>;
-
-    async fn blob_stat(&self, _: &Name, _: &Digest) -> Result<u64> {
-        self.fail()
-    }
-    async fn blob_read(
-        &self,
-        _: &Name,
-        _: &Digest,
-        _: Option<ByteRange>,
-    ) -> Result<BlobRead<Self::Reader>> {
-        let begun = vec![Ok(Bytes::from_static(b"012")), self.fail()];
-        Ok(BlobRead {
-            size: 10,
-            span: Span {
-                start: 0,
-                length: 10,
-            },
-            reader: stream::iter(begun),
-        })
-    }
-    async fn blob_delete(&self, _: &Name, _: &Digest) -> Result<()> {
-        self.fail()
-    }
-    async fn blob_mount(&self, _: &Name, _: Option<&Name>, _: &Digest) -> Result<()> {
-        self.fail()
-    }
-    async fn upload_create(&self, _: &Name, _: Algorithm) -> Result<Upload> {
-        self.fail()
-    }
-    async fn upload_stat(&self, _: &Name, _: &UploadId) -> Result<Upload> {
-        self.fail()
-    }
-    async fn upload_append<B>(&self, _: &Name, _: &UploadId, _: u64, _: B) -> Result<Upload> {
-        self.fail()
-    }
-    async fn upload_commit(&self, _: &Name, _: &UploadId, _: &Digest) -> Result<()> {
-        self.fail()
-    }
-    async fn upload_cancel(&self, _: &Name, _: &UploadId) -> Result<()> {
-        self.fail()
-    }
-    async fn manifest_read(&self, _: &Name, _: &Reference) -> Result<StoredManifest> {
-        self.fail()
-    }
-    async fn manifest_write(&self, _: &Name, _: NewManifest, _: &[Tag]) -> Result<TagChanges> {
-        self.fail()
-    }
-    async fn manifest_delete(&self, _: &Name, _: &Digest) -> Result<TagChanges> {
-        self.fail()
-    }
-    async fn tag_read(&self, _: &Name, _: &Tag) -> Result<Digest> {
-        self.fail()
-    }
-    async fn tag_write(&self, _: &Name, _: &Tag, _: &Digest) -> Result<TagChanges> {
-        self.fail()
-    }
-    async fn tag_delete(&self, _: &Name, _: &Tag) -> Result<()> {
-        self.fail()
-    }
-    async fn tag_list(&self, _: &Name, _: Option<&str>, _: usize) -> Result<Listing<Tag>> {
-        self.fail()
-    }
-    async fn repository_list(&self, _: Option<&str>, _: usize) -> Result<Listing<Name>> {
-        self.fail()
-    }
-    async fn referrers_list(&self, _: &Name, _: &Digest) -> Result<Vec<Descriptor>> {
-        self.fail()
-    }
+fn digest(content: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, content)
 }
 
-/// A connection to an API over a store that fails so.
-async fn client(failure: fn() -> StoreError) -> Client {
-    let policy = Policy {
-        read_only: false,
-        delete: true,
-        manifest_limit: 1 << 20,
-        body_stall: Duration::from_mins(1),
-    };
-    let api = Arc::new(Api::new(Broken(failure), policy, Recorders::default()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let service = service_fn(move |request| {
-            let api = Arc::clone(&api);
-            async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
-        });
-        let server = hyper::server::conn::http1::Builder::new();
-        let _ = server.serve_connection(TokioIo::new(stream), service).await;
-    });
-    Client::connect(address).await
-}
-
-fn io_error() -> StoreError {
-    StoreError::io("/secret/place", io::ErrorKind::PermissionDenied.into())
+/// The failures of an operation, as the metrics page has them.
+fn failures(operation: Operation, kind: &str) -> String {
+    let operation = operation.value();
+    format!(
+        r#"octoserve_storage_errors_total{{backend="memory",error_type="{kind}",operation="{operation}"}}"#
+    )
 }
 
 #[tokio::test]
-async fn a_store_in_trouble_is_unavailable_and_says_nothing_of_its_insides() {
-    let cases: [(fn() -> StoreError, u16); 4] = [
-        (io_error, 500),
+async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_insides() {
+    let (registry, plan) = troubled().await;
+    registry.push_image("a", "1").await;
+    let session = registry.open("a").await;
+    let (layer, manifest) = (
+        digest(b"layer"),
+        image(&digest(b"{}"), &digest(b"layer"), ""),
+    );
+    let blob = format!("/v2/a/blobs/{layer}");
+    let by_digest = format!("/v2/a/manifests/{}", digest(&manifest));
+    let referrers = format!("/v2/a/referrers/{layer}");
+    let mount = format!("/v2/b/blobs/uploads/?mount={layer}&from=a");
+    let close = format!("{session}?digest={layer}");
+    let requests: [(&str, &str, &[u8], Operation); 16] = [
+        ("GET", "/v2/a/manifests/1", b"", Operation::ManifestRead),
         (
-            || StoreError::io("/secret/place", io::ErrorKind::StorageFull.into()),
-            507,
+            "PUT",
+            "/v2/a/manifests/2",
+            &manifest,
+            Operation::ManifestWrite,
         ),
-        (
-            || StoreError::Corrupt {
-                path: "/secret/place".into(),
-                reason: "secret",
-            },
-            500,
-        ),
-        (|| StoreError::Interrupted, 503),
+        ("DELETE", &by_digest, b"", Operation::ManifestDelete),
+        ("DELETE", "/v2/a/manifests/1", b"", Operation::TagDelete),
+        ("GET", "/v2/a/tags/list", b"", Operation::TagList),
+        ("GET", "/v2/_catalog", b"", Operation::RepositoryList),
+        ("GET", &referrers, b"", Operation::ReferrersList),
+        ("HEAD", &blob, b"", Operation::BlobStat),
+        ("GET", &blob, b"", Operation::BlobRead),
+        ("DELETE", &blob, b"", Operation::BlobDelete),
+        ("POST", &mount, b"", Operation::BlobMount),
+        ("POST", "/v2/a/blobs/uploads/", b"", Operation::UploadCreate),
+        ("GET", &session, b"", Operation::UploadStat),
+        ("PATCH", &session, b"0123", Operation::UploadAppend),
+        ("PUT", &close, b"", Operation::UploadCommit),
+        ("DELETE", &session, b"", Operation::UploadCancel),
     ];
-    for (failure, status) in cases {
-        let mut client = client(failure).await;
-        for (method, target) in [
-            ("GET", "/v2/a/manifests/1"),
-            ("GET", "/v2/a/tags/list"),
-            ("GET", "/v2/_catalog"),
-            ("POST", "/v2/a/blobs/uploads/"),
-            ("DELETE", "/v2/a/manifests/1"),
-            (
-                "PATCH",
-                "/v2/a/blobs/uploads/00000000000000000000000000000000",
-            ),
-        ] {
-            let answer: Answer = client.ask(method, target, &[], b"").await;
-            let answer = answer.refused(status, "UNAVAILABLE");
-            assert!(!answer.text().contains("secret"), "{}", answer.text());
+    let troubles = [
+        (ErrorKind::NoSpace, "no_space", 507),
+        (ErrorKind::Permission, "permission", 500),
+        (ErrorKind::Io, "io", 500),
+        (ErrorKind::Timeout, "timeout", 500),
+        (ErrorKind::Other, "other", 503),
+    ];
+    for (method, target, body, operation) in requests {
+        for (kind, label, status) in troubles {
+            plan.set(operation, 0, Fault::Fail(kind));
+            let headers = [("content-type", IMAGE)];
+            let answer = registry.ask(method, target, &headers, body).await;
+            let answer = answer.expect(status);
+            if method != "HEAD" {
+                let answer = answer.refused(status, "UNAVAILABLE");
+                assert!(!answer.text().contains("secret"), "{}", answer.text());
+            }
+            let counted = failures(operation, label);
+            assert_eq!(registry.sample(&counted).await, Some(1.0), "{counted}");
         }
+        plan.clear();
     }
+    registry.get("/v2/a/manifests/1").await.expect(200);
 }
 
 #[tokio::test]
 async fn a_panic_ends_one_request_and_not_its_connection() {
-    let mut client = client(|| panic!("on purpose")).await;
+    let (registry, plan) = troubled().await;
+    plan.set(Operation::ManifestRead, 0, Fault::Panic);
+    let mut client = registry.client().await;
     for _ in 0..2 {
         let answer = client.ask("GET", "/v2/a/manifests/1", &[], b"").await;
         let answer = answer.refused(500, "UNAVAILABLE");
@@ -175,9 +102,28 @@ async fn a_panic_ends_one_request_and_not_its_connection() {
 }
 
 #[tokio::test]
+async fn a_store_that_hangs_holds_nobody_but_who_asked() {
+    let (registry, plan) = troubled().await;
+    let digest = registry.push_blob("a", b"x").await;
+    plan.set(Operation::BlobRead, 0, Fault::Hang);
+    let mut waiting = registry.client().await;
+    let target = format!("/v2/a/blobs/{digest}");
+    waiting
+        .send(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .await;
+    registry.ask("HEAD", &target, &[], b"").await.expect(200);
+    drop(waiting);
+    let series =
+        r#"octoserve_registry_http_requests_total{endpoint="blob",method="GET",status="499"}"#;
+    registry.wait_for(series, 1.0).await;
+}
+
+#[tokio::test]
 async fn a_blob_that_cannot_be_read_to_its_end_breaks_the_connection() {
-    let mut client = client(io_error).await;
-    let digest = Digest::of(Algorithm::Sha256, b"");
+    let (registry, plan) = troubled().await;
+    let digest = registry.push_blob("a", b"0123456789").await;
+    plan.set(Operation::BlobRead, 0, Fault::Break(3, ErrorKind::Io));
+    let mut client = registry.client().await;
     client
         .send(format!(
             "GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -188,4 +134,62 @@ async fn a_blob_that_cannot_be_read_to_its_end_breaks_the_connection() {
     let all = String::from_utf8(all).unwrap();
     let body = all.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     assert!("012".starts_with(body), "{all}");
+    registry
+        .wait_for(&failures(Operation::BlobRead, "io"), 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_within_a_chunk_is_told_and_the_upload_goes_on_when_there_is_room() {
+    let (registry, plan) = troubled().await;
+    let location = registry.open("a").await;
+    plan.set(
+        Operation::UploadAppend,
+        0,
+        Fault::Break(4, ErrorKind::NoSpace),
+    );
+    let answer = registry.ask("PATCH", &location, &[], b"0123456789").await;
+    answer.refused(507, "UNAVAILABLE");
+    let answer = registry.get(&location).await.expect(204);
+    assert_eq!(answer.header("range"), "0-3");
+    plan.clear();
+    let rest = [("content-range", "4-9")];
+    let answer = registry.ask("PATCH", &location, &rest, b"456789").await;
+    answer.expect(202);
+    let target = format!("{location}?digest={}", digest(b"0123456789"));
+    registry.ask("PUT", &target, &[], b"").await.expect(201);
+}
+
+#[tokio::test]
+async fn a_push_in_one_request_that_fails_gives_its_session_up() {
+    let (registry, plan) = troubled().await;
+    let target = format!("/v2/a/blobs/uploads/?digest={}", digest(b"x"));
+    for cancel in [None, Some(Fault::Fail(ErrorKind::Io))] {
+        plan.set(Operation::UploadCommit, 0, Fault::Fail(ErrorKind::NoSpace));
+        if let Some(fault) = cancel {
+            plan.set(Operation::UploadCancel, 0, fault);
+        }
+        let answer = registry.ask("POST", &target, &[], b"x").await;
+        answer.refused(507, "UNAVAILABLE");
+    }
+    let labels = r#"{backend="memory",operation="upload_cancel","#;
+    let count = format!("octoserve_storage_operation_duration_seconds_count{labels}");
+    for status in ["success", "error"] {
+        let series = format!("{count}status=\"{status}\"}}");
+        assert_eq!(registry.sample(&series).await, Some(1.0), "{series}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_whose_acknowledgement_was_lost_is_there() {
+    let (registry, plan) = troubled().await;
+    let location = registry.open("a").await;
+    plan.set(Operation::UploadCommit, 0, Fault::FailAfter(ErrorKind::Io));
+    let target = format!("{location}?digest={}", digest(b"x"));
+    let answer = registry.ask("PUT", &target, &[], b"x").await;
+    answer.refused(500, "UNAVAILABLE");
+    let answer = registry.ask("PUT", &target, &[], b"x").await;
+    answer.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    let blob = format!("/v2/a/blobs/{}", digest(b"x"));
+    assert_eq!(registry.get(&blob).await.expect(200).body, b"x");
 }

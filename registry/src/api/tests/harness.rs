@@ -12,11 +12,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
-use crate::server::{self, ServeError};
+use crate::server::{self, Bound, ServeError};
 use crate::service::config::{Flag, Sources};
 use crate::service::listen::ListenAddr;
 use crate::service::shutdown::{Shutdown, Trigger};
+use crate::store::Store;
 use crate::store::fs::Durability;
 
 /// Nothing in a test may take longer.
@@ -55,17 +57,19 @@ impl Running {
 
     /// With a configuration that a test has changed.
     pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let flags = ["listen", "metrics.listen"].map(|key| Flag::new(key, key, "127.0.0.1:0"));
-        let sources = Sources {
-            flags: flags.into(),
-            ..Sources::default()
-        };
-        let (mut config, _) = Config::load(sources).unwrap();
-        config.storage.data = data.path().join("data");
-        config.storage.durability = Durability::Relaxed;
+        let (mut config, data) = configuration();
         change(&mut config);
-        let bound = server::bind(config).await.unwrap();
+        Self::serve(server::bind(config).await.unwrap(), data)
+    }
+
+    /// Over a store of the test's own, which the metrics take for one in memory.
+    pub(crate) async fn over(store: impl Store) -> Self {
+        let (config, data) = configuration();
+        let bound = server::bind_store(config, store, Backend::Memory).await;
+        Self::serve(bound.unwrap(), data)
+    }
+
+    fn serve<S: Store>(bound: Bound<S>, data: TempDir) -> Self {
         let (stop, shutdown) = Shutdown::new();
         Self {
             address: tcp(&bound.addresses()[0]),
@@ -333,6 +337,20 @@ impl Answer {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
+}
+
+/// A configuration with ports of the kernel's choice, and the folder that holds its data.
+fn configuration() -> (Config, TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    let flags = ["listen", "metrics.listen"].map(|key| Flag::new(key, key, "127.0.0.1:0"));
+    let sources = Sources {
+        flags: flags.into(),
+        ..Sources::default()
+    };
+    let (mut config, _) = Config::load(sources).unwrap();
+    config.storage.data = data.path().join("data");
+    config.storage.durability = Durability::Relaxed;
+    (config, data)
 }
 
 /// An image manifest, with more fields (each beginning with a comma).
