@@ -66,6 +66,16 @@ impl Entry {
 }
 
 pub(super) fn read(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManifest> {
+    let before = inner.turns.repository(name).changes;
+    let manifest = find(inner, name, reference)?;
+    let turn = inner.turns.repository(name);
+    if turn.changes == before {
+        inner.cache.remember(name, reference, &manifest);
+    }
+    Ok(manifest)
+}
+
+fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManifest> {
     match reference {
         Reference::Digest(digest) => {
             read_digest(inner, name, digest)?.ok_or(StoreError::ManifestUnknown)
@@ -146,6 +156,7 @@ pub(super) fn write(
             check(inner, name, new)?;
         }
         turn.changes += 1;
+        inner.cache.forget_manifest(name, &new.digest);
         if let Some(draft) = drafted {
             keep(inner, draft, &content, &new.digest)?;
         }
@@ -193,6 +204,7 @@ pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagC
             let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
             turn.changes += 1;
             turn.removals += 1;
+            inner.cache.forget_manifest(name, digest);
             // The tags go first, so that none ever leads to nothing.
             for tag in &tags {
                 tag::remove_one(inner, name, tag)?;

@@ -13,6 +13,8 @@
 
 mod append;
 mod blob;
+mod buffers;
+mod cache;
 mod changes;
 mod file;
 mod layout;
@@ -47,6 +49,8 @@ pub use session::UploadTotals;
 pub use start::StartError;
 pub use survey::{Space, Uploads, Walk};
 
+use self::buffers::Buffers;
+use self::cache::Cache;
 use self::layout::Layout;
 use self::session::{Session, Sessions};
 use self::turn::Turns;
@@ -80,6 +84,8 @@ struct Inner {
     turns: Turns,
     sessions: Arc<Sessions>,
     changes: Arc<dyn Changes>,
+    cache: Cache,
+    buffers: Arc<Buffers>,
     /// Held while folders are made or removed, so that none goes while another is made in it.
     folders: Mutex<()>,
     /// Keeps others out of the folder while it is open.
@@ -104,6 +110,8 @@ impl FsStore {
             turns: Turns::new(),
             sessions,
             changes,
+            cache: Cache::new(),
+            buffers: Arc::default(),
             folders: Mutex::new(()),
             _lock: lock,
         };
@@ -204,6 +212,9 @@ impl Store for FsStore {
         repository: &Name,
         reference: &Reference,
     ) -> Result<StoredManifest> {
+        if let Some(manifest) = self.inner.cache.manifest(repository, reference) {
+            return Ok(manifest);
+        }
         let (name, reference) = (repository.clone(), reference.clone());
         self.run(move |inner| manifest::read(inner, &name, &reference))
             .await
@@ -227,6 +238,9 @@ impl Store for FsStore {
     }
 
     async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
+        if let Some(digest) = self.inner.cache.tag(repository, tag) {
+            return Ok(digest);
+        }
         let (name, tag) = (repository.clone(), tag.clone());
         self.run(move |inner| tag::read(inner, &name, &tag)).await
     }

@@ -65,6 +65,7 @@ pub(super) fn place(
         return Ok(());
     }
     let allocated = draft.allocated() - allocated_at(&path);
+    inner.cache.forget_tag(name, tag);
     draft.place(inner, &path)?;
     let tags = i64::from(old.is_none());
     match old {
@@ -84,6 +85,7 @@ pub(super) fn place(
 pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> {
     let path = inner.layout.tag(name, tag);
     let allocated = -allocated_at(&path);
+    inner.cache.forget_tag(name, tag);
     let removed = remove(&path)?;
     if removed {
         let change = RepositoryCounts {

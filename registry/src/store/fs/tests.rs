@@ -366,3 +366,53 @@ async fn repositories_come_and_go_side_by_side() {
     }
     assert!(!folder.path().join("repositories/a").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_remembered_is_never_older_than_what_was_acknowledged() {
+    let (store, _folder) = relaxed();
+    let (repository, tag) = (name("a"), Tag::parse("1").unwrap());
+    let reference = Reference::from(tag.clone());
+    let digests = [
+        put(&store, "a", "{}", &["1"]).await,
+        put(&store, "a", "[]", &[]).await,
+    ];
+    // They see to it that whatever can be remembered is, at any moment.
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, repository) = (store.clone(), repository.clone());
+            let reference = reference.clone();
+            tokio::spawn(async move {
+                loop {
+                    let _ = store.manifest_read(&repository, &reference).await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 0..300 {
+        let digest = &digests[(round + 1) % 2];
+        store.tag_write(&repository, &tag, digest).await.unwrap();
+        let found = store.manifest_read(&repository, &reference).await.unwrap();
+        assert_eq!((&found.digest, round), (digest, round));
+        assert_eq!(store.tag_read(&repository, &tag).await.unwrap(), *digest);
+    }
+    let mut again = manifest("[]");
+    again.media_type = crate::oci::MediaType::parse("application/other").unwrap();
+    store
+        .manifest_write(&repository, again, std::slice::from_ref(&tag))
+        .await
+        .unwrap();
+    let found = store.manifest_read(&repository, &reference).await.unwrap();
+    assert_eq!(found.media_type.as_str(), "application/other");
+    store
+        .manifest_delete(&repository, &digests[1])
+        .await
+        .unwrap();
+    for gone in [reference, digests[1].clone().into()] {
+        let error = store.manifest_read(&repository, &gone).await.unwrap_err();
+        assert!(matches!(error, StoreError::ManifestUnknown), "{gone}");
+    }
+    for reader in readers {
+        reader.abort();
+    }
+}
