@@ -51,7 +51,7 @@ pub(super) fn read(
     Ok(BlobRead {
         size,
         span,
-        reader: BlobReader::open(file, path, span)?,
+        reader: BlobReader::open(file, path, span, &inner.buffers)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,16 +11,25 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 use rustix::buffer::spare_capacity;
-use tokio::task::JoinHandle;
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::buffers::{self, Buffers};
 use super::unwind;
 use crate::store::{Result, Span, StoreError};
 
-/// How much is read at once. Larger chunks spare hops between threads, smaller ones memory: two of
+/// How much is read at once. Larger chunks spare system calls, smaller ones memory: up to three of
 /// them are in flight for each stream.
-const CHUNK: u64 = 256 * 1024;
+const CHUNK: u64 = buffers::SIZE as u64;
 
-/// A blob's bytes, read from its file one chunk ahead, so that disk and network work at once.
+/// Below this a chunk is read into memory of its own size.
+const SMALL: u64 = CHUNK / 4;
+
+/// A blob's bytes, read from its file.
+///
+/// What the system has in its page cache is copied from there at once, where a visit to a blocking
+/// thread would take longer than the copy. What has to come from the disk is read on a blocking
+/// thread, one chunk ahead, so that disk and network work at the same time.
 ///
 /// The first chunk is there from the start: a small blob costs one visit to a blocking thread.
 #[derive(Debug)]
@@ -36,22 +45,37 @@ pub struct BlobReader {
 struct Source {
     file: File,
     path: PathBuf,
+    buffers: Arc<Buffers>,
 }
 
+/// The chunk to yield next.
 #[derive(Debug)]
 enum Chunk {
+    /// To be read when it is wanted.
+    Later,
     Ready(Bytes),
     Reading(JoinHandle<Result<Bytes>>),
-    None,
+    /// There is none.
+    End,
 }
 
 impl BlobReader {
     /// Reads the first chunk; the span lies within the file.
-    pub(super) fn open(file: File, path: PathBuf, span: Span) -> Result<Self> {
-        let source = Arc::new(Source { file, path });
+    pub(super) fn open(
+        file: File,
+        path: PathBuf,
+        span: Span,
+        buffers: &Arc<Buffers>,
+    ) -> Result<Self> {
+        let buffers = Arc::clone(buffers);
+        let source = Arc::new(Source {
+            file,
+            path,
+            buffers,
+        });
         let length = span.length.min(CHUNK);
         let chunk = match length {
-            0 => Chunk::None,
+            0 => Chunk::End,
             _ => Chunk::Ready(source.read(span.start, length)?),
         };
         let end = span.start + span.length;
@@ -63,16 +87,42 @@ impl BlobReader {
         })
     }
 
-    fn read_ahead(&mut self) -> Chunk {
+    /// Reads the next chunk, or begins to.
+    fn read_on(&mut self) -> Result<Chunk> {
         let length = CHUNK.min(self.end - self.next);
         if length == 0 {
-            return Chunk::None;
+            return Ok(Chunk::End);
         }
-        let (source, start) = (Arc::clone(&self.source), self.next);
+        let start = self.next;
+        if let Some(bytes) = self.source.read_cached(start, length)? {
+            self.next += bytes.len() as u64;
+            return Ok(Chunk::Ready(bytes));
+        }
         self.next += length;
-        Chunk::Reading(tokio::task::spawn_blocking(move || {
-            source.read(start, length)
-        }))
+        let source = Arc::clone(&self.source);
+        let job = spawn_blocking(move || source.read(start, length));
+        Ok(Chunk::Reading(job))
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        if matches!(self.chunk, Chunk::Later) {
+            self.chunk = self.read_on()?;
+        }
+        let bytes = match &mut self.chunk {
+            Chunk::End | Chunk::Later => return Poll::Ready(Ok(None)),
+            Chunk::Ready(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.chunk = Chunk::Later;
+                bytes
+            }
+            Chunk::Reading(job) => {
+                let bytes = unwind(ready!(Pin::new(job).poll(context))).flatten()?;
+                // From a disk, the next one is wanted before it is asked for.
+                self.chunk = self.read_on()?;
+                bytes
+            }
+        };
+        Poll::Ready(Ok(Some(bytes)))
     }
 }
 
@@ -83,37 +133,59 @@ impl Stream for BlobReader {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes>>> {
-        let bytes = match &mut self.chunk {
-            Chunk::None => return Poll::Ready(None),
-            Chunk::Ready(bytes) => Ok(std::mem::take(bytes)),
-            Chunk::Reading(job) => unwind(ready!(Pin::new(job).poll(context))).flatten(),
-        };
-        self.chunk = match &bytes {
-            Ok(_) => self.read_ahead(),
-            Err(_) => Chunk::None,
-        };
-        Poll::Ready(Some(bytes))
+        let chunk = ready!(self.poll_chunk(context));
+        if chunk.is_err() {
+            self.chunk = Chunk::End;
+        }
+        Poll::Ready(chunk.transpose())
     }
 }
 
 impl Source {
+    /// Reads `length` bytes, however long that takes.
     fn read(&self, start: u64, length: u64) -> Result<Bytes> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-        let mut bytes = Vec::with_capacity(wanted);
-        while bytes.len() < wanted {
-            let at = start + bytes.len() as u64;
-            let read = rustix::io::pread(&self.file, spare_capacity(&mut bytes), at);
-            match read {
-                Ok(0) => {
-                    let end = io::ErrorKind::UnexpectedEof;
-                    return Err(StoreError::io(&self.path, end.into()));
-                }
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(StoreError::io(&self.path, e.into())),
+        if length < SMALL {
+            let mut bytes = Vec::with_capacity(wanted);
+            while bytes.len() < wanted {
+                let at = start + bytes.len() as u64;
+                self.progress(pread(&self.file, spare_capacity(&mut bytes), at))?;
             }
+            // The allocator may have given more than was asked for, and the file may go on.
+            bytes.truncate(wanted);
+            return Ok(bytes.into());
         }
-        // The allocator may have given more than was asked for, and the file may go on.
-        bytes.truncate(wanted);
-        Ok(bytes.into())
+        let mut buffer = self.buffers.take();
+        let mut filled = 0;
+        while filled < wanted {
+            let space = &mut buffer.space()[filled..wanted];
+            filled += self.progress(pread(&self.file, space, start + filled as u64))?;
+        }
+        Ok(buffer.freeze(filled))
+    }
+
+    /// Reads up to `length` bytes, but only those that are in memory already; `None` if the first
+    /// of them is not.
+    fn read_cached(&self, start: u64, length: u64) -> Result<Option<Bytes>> {
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        let mut buffer = self.buffers.take();
+        let space = &mut [IoSliceMut::new(&mut buffer.space()[..wanted])];
+        match preadv2(&self.file, space, start, ReadWriteFlags::NOWAIT) {
+            // Not in memory, or a file system that can't tell.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+            read => Ok(Some(buffer.freeze(self.progress(read)?))),
+        }
+    }
+
+    /// How far a read got: at least a byte further, unless it was interrupted.
+    fn progress(&self, read: rustix::io::Result<usize>) -> Result<usize> {
+        let failed = |e| Err(StoreError::io(&self.path, e));
+        match read {
+            // A blob's file never shrinks, except by a person's hand.
+            Ok(0) => failed(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => Ok(read),
+            Err(Errno::INTR) => Ok(0),
+            Err(e) => failed(e.into()),
+        }
     }
 }

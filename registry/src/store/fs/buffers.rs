@@ -1,0 +1,105 @@
+//! Buffers for large reads, used again and again: to get and to clear a fresh one for each chunk
+//! would cost about as much as reading it does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// The size of one.
+pub(super) const SIZE: usize = 256 * 1024;
+
+/// How many are kept while nobody uses them; more go back to the allocator.
+const KEPT: usize = 32;
+
+/// The buffers of one store.
+#[derive(Default)]
+pub(super) struct Buffers {
+    free: Mutex<Vec<Box<[u8]>>>,
+}
+
+/// A buffer in use. Dropped, it is free again.
+pub(super) struct Buffer {
+    // Never empty before the drop.
+    bytes: Box<[u8]>,
+    filled: usize,
+    home: Arc<Buffers>,
+}
+
+impl Buffers {
+    pub(super) fn take(self: &Arc<Self>) -> Buffer {
+        let kept = self.free.lock().pop();
+        Buffer {
+            bytes: kept.unwrap_or_else(|| vec![0; SIZE].into()),
+            filled: 0,
+            home: Arc::clone(self),
+        }
+    }
+}
+
+impl Buffer {
+    /// All of it, to be written to.
+    pub(super) fn space(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Its first `filled` bytes, which go home when the last of their clones is gone.
+    pub(super) fn freeze(mut self, filled: usize) -> Bytes {
+        self.filled = filled.min(self.bytes.len());
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut free = self.home.free.lock();
+        if free.len() < KEPT {
+            free.push(bytes);
+        }
+    }
+}
+
+impl fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffers").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(buffers: &Buffers) -> usize {
+        buffers.free.lock().len()
+    }
+
+    #[test]
+    fn a_buffer_comes_home_when_the_last_of_its_bytes_is_dropped() {
+        let buffers = Arc::new(Buffers::default());
+        let mut buffer = buffers.take();
+        buffer.space()[..3].copy_from_slice(b"abc");
+        let bytes = buffer.freeze(3);
+        let tail = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!((free(&buffers), &tail[..]), (0, &b"bc"[..]));
+        drop(tail);
+        assert_eq!(free(&buffers), 1);
+        assert_eq!(buffers.take().space().len(), SIZE);
+        assert_eq!(free(&buffers), 1);
+    }
+
+    #[test]
+    fn only_so_many_are_kept() {
+        let buffers = Arc::new(Buffers::default());
+        drop((0..KEPT + 3).map(|_| buffers.take()).collect::<Vec<_>>());
+        assert_eq!(free(&buffers), KEPT);
+    }
+}
