@@ -10,7 +10,7 @@ use harness::tools;
 use crate::peers::Subject;
 
 /// Connections that wrk keeps busy.
-const CONNECTIONS: u32 = 32;
+pub(crate) const CONNECTIONS: u32 = 32;
 
 /// What one measurement gave.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Sample {
     pub(crate) processor: f64,
     /// The 99th percentile of the latency, in ms, of small answers.
     pub(crate) p99: Option<f64>,
-    /// Resident memory of the server after it, in MB.
+    /// Resident memory of the server after it, or at its highest where the table says so, in MB.
     pub(crate) resident: f64,
 }
 
@@ -125,7 +125,12 @@ pub(crate) async fn push(subject: &mut Subject, file: &Path, digest: &str) -> Re
     })
 }
 
-fn transfer(subject: &mut Subject, bytes: u64, seconds: f64, spent: Duration) -> Result<Sample> {
+pub(crate) fn transfer(
+    subject: &mut Subject,
+    bytes: u64,
+    seconds: f64,
+    spent: Duration,
+) -> Result<Sample> {
     ensure!(seconds > 0.0, "curl measured no time");
     let bytes = bytes as f64;
     Ok(Sample {

@@ -5,18 +5,26 @@
 //! | [`peers`] | everything that is measured, started side by side on loopback |
 //! | [`load`] | one measurement: wrk or curl, and what the kernel charged the server for it |
 //! | [`sink`] | an upstream that takes any upload and forgets it |
-//! | [`rounds`] | the tables: who is in them, round by round |
+//! | [`many`] | loads of many requests at a time, by a client of our own |
+//! | [`pulled`] | what is pulled from everybody |
+//! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
+//! | [`table`] | one table, filled round by round |
 //! | [`micro`] | the micro-benchmarks of both crates, run and read |
 //! | [`report`] | medians, spreads, ratios, and the page they are written on |
 //!
 //! Nothing here fails for being slow: only for a program that is missing or an answer that is wrong.
 
 mod load;
+mod many;
 mod micro;
 mod peers;
+mod proxies;
+mod pulled;
+mod registries;
 mod report;
 mod rounds;
 mod sink;
+mod table;
 
 use std::path::PathBuf;
 
@@ -35,6 +43,18 @@ struct Options {
     /// The size of the blob, in MiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
     blob: u64,
+    /// How many small images are pushed in one measurement
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(16..=100_000))]
+    images: u64,
+    /// How much is pushed over many connections, in GiB
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pushed: u64,
+    /// How many tags the repository has whose tags are listed
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    tags: u64,
+    /// Measure only the tables whose titles contain this
+    #[arg(long, value_name = "TITLE", default_value = "")]
+    only: String,
     /// Where the release builds of both programs are
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     bin_dir: PathBuf,
@@ -44,6 +64,13 @@ struct Options {
     /// Leave out the micro-benchmarks, which have to be built
     #[arg(long)]
     no_micro: bool,
+}
+
+impl Options {
+    /// Whether the table of this title is wanted.
+    fn measures(&self, title: &str) -> bool {
+        title.contains(&self.only)
+    }
 }
 
 #[tokio::main]

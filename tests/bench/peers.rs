@@ -130,6 +130,11 @@ impl Subject {
         Ok(self.process().memory()?.resident as f64 / 1e6)
     }
 
+    /// The most memory that it ever had resident, in MB.
+    pub(crate) fn peak(&mut self) -> Result<f64> {
+        Ok(self.process().memory()?.peak as f64 / 1e6)
+    }
+
     fn process(&mut self) -> &mut Process {
         match &mut self.child {
             Child::Ours(server) => server.process(),

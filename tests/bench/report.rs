@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::Options;
 use crate::load::Sample;
 use crate::micro::Micro;
-use crate::rounds::Table;
+use crate::table::Table;
 
 /// What the figures were measured on.
 pub(crate) struct Machine {
@@ -83,7 +83,7 @@ pub(crate) fn page(
         kernel = machine.kernel,
         programs = machine.programs.join("; "),
     );
-    for each in tables {
+    for each in tables.iter().filter(|table| !table.rows.is_empty()) {
         table(&mut page, each);
     }
     if let Some(micro) = micro {
@@ -130,6 +130,9 @@ fn table(page: &mut String, table: &Table) {
             page,
             &format!("| {name} | {value} | {processor} |{p99} {resident} |\n"),
         );
+    }
+    if table.ratios.is_empty() {
+        return;
     }
     add(
         page,

@@ -1,0 +1,215 @@
+//! Loads of many requests at a time, or of many things, made by a client of our own: no tool of the
+//! field pushes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use harness::client::{Client, MANIFEST};
+use harness::content;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::load::{Sample, transfer};
+use crate::peers::Subject;
+
+/// Connections that push at the same time.
+pub(crate) const CONNECTIONS: u64 = 16;
+/// The size of a blob of which many are pushed at a time.
+pub(crate) const BLOB: u64 = 64 << 20;
+/// The names of one page of a listing.
+const PAGE: u64 = 1000;
+/// The tags that one push of a manifest sets.
+const TAGS: u64 = 250;
+
+/// A blob that is pushed, and its digest.
+pub(crate) type Blob = (Bytes, String);
+
+/// Pushes `count` images that are like no other: images per second.
+pub(crate) async fn images(subject: &mut Subject, round: usize, count: u64) -> Result<Sample> {
+    let before = subject.processor_time()?;
+    let begun = Instant::now();
+    let first = u64::try_from(round)? * count;
+    each(subject, move |client, worker| async move {
+        for image in (worker..count).step_by(usize::try_from(CONNECTIONS)?) {
+            let seed = 3 * (first + image);
+            let repository = format!("team/small-{}", image % 100);
+            let tag = format!("{round}-{image}");
+            client
+                .push_image(&repository, &tag, &[seed, seed + 1, seed + 2])
+                .await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let took = begun.elapsed();
+    let spent = subject.processor_time()?.saturating_sub(before);
+    let resident = subject.resident()?;
+    per_second(count, took, spent, resident)
+}
+
+/// One blob for each connection.
+pub(crate) fn blobs() -> Arc<[Blob]> {
+    let blob = |seed| {
+        let bytes = content::bytes(seed, BLOB);
+        let digest = content::digest(&bytes);
+        (Bytes::from(bytes), digest)
+    };
+    let seeds = 2000..2000 + CONNECTIONS;
+    seeds.map(blob).collect()
+}
+
+/// Pushes `total` bytes, each connection its own blob again and again: MB/s.
+pub(crate) async fn pushes(
+    subject: &mut Subject,
+    blobs: &Arc<[Blob]>,
+    total: u64,
+) -> Result<Sample> {
+    let times = total.div_ceil(BLOB * CONNECTIONS);
+    let before = subject.processor_time()?;
+    let begun = Instant::now();
+    let blobs = Arc::clone(blobs);
+    each(subject, move |client, worker| {
+        let blobs = Arc::clone(&blobs);
+        async move {
+            let (bytes, digest) = &blobs[usize::try_from(worker)?];
+            for time in 0..times {
+                let location = client.open_upload("team/large").await?;
+                let path = format!("{location}?digest={digest}");
+                let octets = [("Content-Type", "application/octet-stream")];
+                let answer = client
+                    .send(Method::PUT, &path, &octets, bytes.clone())
+                    .await?;
+                let status = answer.status();
+                ensure!(
+                    status == StatusCode::CREATED,
+                    "{time}: PUT {path}: {status}"
+                );
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    let took = begun.elapsed();
+    let spent = subject.processor_time()?.saturating_sub(before);
+    let sample = transfer(
+        subject,
+        times * BLOB * CONNECTIONS,
+        took.as_secs_f64(),
+        spent,
+    )?;
+    Ok(Sample {
+        resident: subject.peak()?,
+        ..sample
+    })
+}
+
+/// Gives one manifest `count` tags.
+pub(crate) async fn tag(subject: &Subject, count: u64) -> Result<()> {
+    let client = Client::new(&subject.url(""))?;
+    let pushed = client.push_image("team/tags", "first", &[1]).await?;
+    let pushed = Arc::new(pushed);
+    each(subject, move |client, worker| {
+        let pushed = Arc::clone(&pushed);
+        async move {
+            let batches = (0..count).step_by(usize::try_from(TAGS)?);
+            for first in batches
+                .skip(usize::try_from(worker)?)
+                .step_by(usize::try_from(CONNECTIONS)?)
+            {
+                let tags: Vec<_> = (first..(first + TAGS).min(count))
+                    .map(|tag| format!("tag=build-{tag:07}"))
+                    .collect();
+                let path = format!(
+                    "/v2/team/tags/manifests/{}?{}",
+                    pushed.digest,
+                    tags.join("&")
+                );
+                let answer = client
+                    .send(
+                        Method::PUT,
+                        &path,
+                        &[("Content-Type", MANIFEST)],
+                        pushed.manifest.clone(),
+                    )
+                    .await?;
+                ensure!(
+                    answer.status() == StatusCode::CREATED,
+                    "tags from {first}: {}",
+                    answer.status()
+                );
+            }
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// Lists them all: pages per second.
+pub(crate) async fn pages(subject: &mut Subject, count: u64) -> Result<Sample> {
+    let client = Client::new(&subject.url(""))?;
+    let before = subject.processor_time()?;
+    let begun = Instant::now();
+    let (mut pages, mut found) = (0, 0);
+    let mut next = Some(format!("/v2/team/tags/tags/list?n={PAGE}"));
+    while let Some(path) = next {
+        ensure!(pages <= count / PAGE + 1, "the listing does not end");
+        let answer = client.get(&path).await?;
+        ensure!(
+            answer.status() == StatusCode::OK,
+            "GET {path}: {}",
+            answer.status()
+        );
+        next = answer.headers().get("link").map(target).transpose()?;
+        let page: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        found += page["tags"]
+            .as_array()
+            .context("a page without tags")?
+            .len() as u64;
+        pages += 1;
+    }
+    let took = begun.elapsed();
+    // And the first one.
+    ensure!(found == count + 1, "{found} tags were listed");
+    let spent = subject.processor_time()?.saturating_sub(before);
+    let peak = subject.peak()?;
+    per_second(pages, took, spent, peak)
+}
+
+/// Does `work` on every connection, with a client and a number of its own.
+async fn each<F>(subject: &Subject, work: impl Fn(Client, u64) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut workers = JoinSet::new();
+    for worker in 0..CONNECTIONS {
+        let client = Client::new(&subject.url(""))?;
+        workers.spawn(work(client, worker));
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker??;
+    }
+    Ok(())
+}
+
+fn per_second(count: u64, took: Duration, spent: Duration, resident: f64) -> Result<Sample> {
+    let count = count as f64;
+    ensure!(count > 0.0, "nothing was done");
+    Ok(Sample {
+        value: count / took.as_secs_f64(),
+        processor: spent.as_secs_f64() * 1e6 / count,
+        p99: None,
+        resident,
+    })
+}
+
+/// The target of a `Link` header with one link (RFC 8288).
+fn target(link: &reqwest::header::HeaderValue) -> Result<String> {
+    let text = link.to_str()?;
+    let target = text
+        .strip_prefix('<')
+        .and_then(|rest| rest.split('>').next());
+    Ok(target.context("a strange Link header")?.to_owned())
+}

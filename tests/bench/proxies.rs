@@ -1,0 +1,101 @@
+//! The tables of the proxies: each in front of the same upstream.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Result;
+use harness::octoserve::Launch;
+
+use crate::peers::Subject;
+use crate::pulled::{Pulled, REPOSITORY};
+use crate::rounds::{DIRECT, HAPROXY, NGINX, OURS, SPLICE, small_load};
+use crate::table::{Table, ratio};
+use crate::{Options, load, sink};
+
+/// Downloads of the blob in one measurement.
+pub(crate) const DOWNLOADS: u32 = 4;
+/// Uploads of the blob in one measurement.
+const UPLOADS: u32 = 2;
+
+/// Small answers, and the blob down and up.
+pub(crate) async fn measure(
+    options: &Options,
+    content: &Pulled,
+    tables: &mut Vec<Table>,
+) -> Result<()> {
+    let direct = Subject::files(DIRECT, content.folder.path()).await?;
+    let mut subjects = in_front_of(direct.address(), &options.bin_dir).await?;
+    subjects.insert(0, direct);
+
+    let load = small_load(options, content);
+    let mut table = Table::new("Proxies, small answers", load, "req/s", "µs/request");
+    table.ratios = const {
+        &[
+            ratio(OURS, HAPROXY, "≥ 1.0 (first step ≥ 0.7)"),
+            ratio(OURS, NGINX, ""),
+        ]
+    };
+    let path = Pulled::manifest_path();
+    table
+        .fill(options, &mut subjects, async |subject, _| {
+            load::small(subject, &path, options.seconds).await
+        })
+        .await?;
+    tables.push(table);
+
+    let load = format!(
+        "curl, one connection: {DOWNLOADS} downloads of {} MiB",
+        options.blob
+    );
+    let mut table = Table::new("Proxies, a blob down", load, "MB/s", "s/GiB");
+    table.ratios = BLOBS;
+    let path = content.blob_path();
+    table
+        .fill(options, &mut subjects, async |subject, _| {
+            load::download(subject, &path, content.length, DOWNLOADS).await
+        })
+        .await?;
+    tables.push(table);
+    tables.push(uploads(options, content).await?);
+    Ok(())
+}
+
+const BLOBS: &[crate::table::Ratio] = &[
+    ratio(OURS, SPLICE, "≥ 1.0 (first step ≥ 0.85)"),
+    ratio(OURS, HAPROXY, "≥ 1.0"),
+    ratio(OURS, NGINX, ""),
+];
+
+/// Uploads through the proxies, in front of an upstream that forgets them.
+async fn uploads(options: &Options, content: &Pulled) -> Result<Table> {
+    let (address, sink) = sink::start().await?;
+    let mut subjects = in_front_of(address, &options.bin_dir).await?;
+    let load = format!(
+        "curl, one connection: {UPLOADS} PUT of {} MiB, to an upstream that discards them",
+        options.blob
+    );
+    let mut table = Table::new("Proxies, a blob up", load, "MB/s", "s/GiB");
+    table.ratios = BLOBS;
+    let path = format!(
+        "/v2/{REPOSITORY}/blobs/uploads/session?digest={}",
+        content.blob
+    );
+    let file = content.file();
+    table
+        .fill(options, &mut subjects, async |subject, _| {
+            load::upload(subject, &path, &file, UPLOADS).await
+        })
+        .await?;
+    sink.abort();
+    Ok(table)
+}
+
+async fn in_front_of(upstream: SocketAddr, folder: &Path) -> Result<Vec<Subject>> {
+    let launch = Launch::in_front_of(&format!("http://{upstream}"));
+    Ok(vec![
+        Subject::haproxy(HAPROXY, upstream, false).await?,
+        Subject::haproxy(SPLICE, upstream, true).await?,
+        Subject::nginx_proxy(NGINX, upstream).await?,
+        Subject::ours(OURS, launch, folder).await?,
+    ])
+}

@@ -1,0 +1,82 @@
+//! What is pulled from everybody: one manifest and one blob, in every registry and as files.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use harness::client::Client;
+use harness::content::Content;
+use tempfile::TempDir;
+
+use crate::peers::Subject;
+
+/// The repository of everything that is pulled.
+pub(crate) const REPOSITORY: &str = "team/app/web";
+
+/// What is pulled, on disk and in every registry.
+pub(crate) struct Pulled {
+    /// The manifest, byte for byte.
+    pub(crate) manifest: String,
+    /// The blob's digest.
+    pub(crate) blob: String,
+    /// The blob's length, in bytes.
+    pub(crate) length: u64,
+    /// Where nginx finds both.
+    pub(crate) folder: TempDir,
+}
+
+impl Pulled {
+    /// Pushes the same image and the same blob to all registries, and lays them out as files.
+    pub(crate) async fn push_to(registries: &[Subject], length: u64) -> Result<Self> {
+        let folder = TempDir::with_prefix("octoserve-bench-")?;
+        let mut manifest = None;
+        for registry in registries {
+            let client = Client::new(&registry.url(""))?;
+            let pushed = client.push_image(REPOSITORY, "latest", &[1]).await?;
+            manifest = Some(pushed.manifest);
+        }
+        let manifest = manifest.context("no registries")?;
+        let path = folder.path().join(&Self::manifest_path()[1..]);
+        std::fs::create_dir_all(path.parent().context("a file in no folder")?)?;
+        std::fs::write(&path, &manifest)?;
+        let blobs = folder.path().join(format!("v2/{REPOSITORY}/blobs"));
+        std::fs::create_dir_all(&blobs)?;
+        let unnamed = blobs.join("unnamed");
+        let blob = write(&unnamed, 1, length)?;
+        let bytes = std::fs::read(&unnamed)?;
+        for registry in registries {
+            Client::new(&registry.url(""))?
+                .push_blob(REPOSITORY, &bytes)
+                .await?;
+        }
+        std::fs::rename(unnamed, blobs.join(&blob))?;
+        Ok(Self {
+            manifest,
+            blob,
+            length,
+            folder,
+        })
+    }
+
+    pub(crate) fn manifest_path() -> String {
+        format!("/v2/{REPOSITORY}/manifests/latest")
+    }
+
+    pub(crate) fn blob_path(&self) -> String {
+        format!("/v2/{REPOSITORY}/blobs/{}", self.blob)
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join(&self.blob_path()[1..])
+    }
+}
+
+/// Writes reproducible bytes and returns their digest.
+pub(crate) fn write(path: &Path, seed: u64, length: u64) -> Result<String> {
+    let mut content = Content::new(seed, length);
+    let mut file = std::fs::File::create(path)?;
+    for piece in content.by_ref() {
+        file.write_all(&piece)?;
+    }
+    Ok(content.digest())
+}

@@ -1,0 +1,101 @@
+//! Tables, and the rounds in which everybody in one is measured in turn.
+
+use anyhow::{Context, Result};
+
+use crate::load::Sample;
+use crate::peers::Subject;
+use crate::{Options, say};
+
+/// One table: the same load on several programs.
+pub(crate) struct Table {
+    /// Its heading.
+    pub(crate) title: &'static str,
+    /// What was done, in a sentence.
+    pub(crate) load: String,
+    /// What the main figure is.
+    pub(crate) unit: &'static str,
+    /// What the processor time is charged per.
+    pub(crate) per: &'static str,
+    /// Who was measured, and what each round gave.
+    pub(crate) rows: Vec<(&'static str, Vec<Sample>)>,
+    /// The ratios that there are goals for.
+    pub(crate) ratios: &'static [Ratio],
+    /// How many rounds it has, if not as many as the others.
+    pub(crate) rounds: Option<u32>,
+    /// The load averages of the machine before its first round and after its last.
+    pub(crate) averages: (String, String),
+}
+
+/// A ratio of two rows of one table.
+pub(crate) struct Ratio {
+    /// The numerator's row.
+    pub(crate) of: &'static str,
+    /// The denominator's row.
+    pub(crate) to: &'static str,
+    /// The goal, in words; empty if there is none.
+    pub(crate) goal: &'static str,
+}
+
+pub(crate) const fn ratio(of: &'static str, to: &'static str, goal: &'static str) -> Ratio {
+    Ratio { of, to, goal }
+}
+
+impl Table {
+    pub(crate) fn new(
+        title: &'static str,
+        load: String,
+        unit: &'static str,
+        per: &'static str,
+    ) -> Self {
+        Self {
+            title,
+            load,
+            unit,
+            per,
+            rows: Vec::new(),
+            ratios: &[],
+            rounds: None,
+            averages: Default::default(),
+        }
+    }
+
+    /// Measures every subject once a round. Each round begins with another one, so that none is
+    /// always the first after a pause.
+    pub(crate) async fn fill(
+        &mut self,
+        options: &Options,
+        subjects: &mut [Subject],
+        mut once: impl AsyncFnMut(&mut Subject, usize) -> Result<Sample>,
+    ) -> Result<()> {
+        if !options.measures(self.title) {
+            return Ok(());
+        }
+        let rounds = self.rounds.unwrap_or(options.rounds);
+        self.averages.0 = load_average()?;
+        self.rows = subjects
+            .iter()
+            .map(|subject| (subject.name(), Vec::new()))
+            .collect();
+        let count = subjects.len();
+        for round in 0..usize::try_from(rounds)? {
+            say(&format!("{}: round {} of {rounds}", self.title, round + 1));
+            for turn in 0..count {
+                let index = (round + turn) % count;
+                let subject = &mut subjects[index];
+                let sample = once(subject, round)
+                    .await
+                    .with_context(|| format!("{}: {}", self.title, subject.name()))?;
+                self.rows[index].1.push(sample);
+            }
+        }
+        self.averages.1 = load_average()?;
+        Ok(())
+    }
+}
+
+/// The load average of the last minute.
+fn load_average() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    let first = text.split(' ').next();
+    Ok(first.context("a strange /proc/loadavg")?.to_owned())
+}
