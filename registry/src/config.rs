@@ -33,6 +33,8 @@ pub struct Fields {
     pub delete: bool,
     /// The most bytes of a manifest.
     pub manifest_limit: ByteSize,
+    /// Whether a manifest is taken whose blobs or children the repository does not hold.
+    pub sparse_manifests: bool,
     /// The metrics page.
     pub metrics: MetricsFields,
     /// What one client may take.
@@ -55,6 +57,8 @@ pub struct EmbeddedFields {
     pub delete: bool,
     /// The most bytes of a manifest.
     pub manifest_limit: ByteSize,
+    /// Whether a manifest is taken whose blobs or children the repository does not hold.
+    pub sparse_manifests: bool,
 }
 
 /// The keys of the metrics page.
@@ -137,6 +141,7 @@ impl Default for Fields {
             read_only: storage.read_only,
             delete: storage.delete,
             manifest_limit: storage.manifest_limit,
+            sparse_manifests: storage.sparse_manifests,
             metrics: MetricsFields::default(),
             limits: LimitFields::default(),
             logging: LogConfig::default(),
@@ -152,6 +157,7 @@ impl Default for EmbeddedFields {
             read_only: false,
             delete: true,
             manifest_limit: ByteSize::mib(4),
+            sparse_manifests: false,
         }
     }
 }
@@ -223,6 +229,7 @@ impl Config {
                 read_only: fields.read_only,
                 delete: fields.delete,
                 manifest_limit: fields.manifest_limit,
+                sparse_manifests: fields.sparse_manifests,
             },
             metrics: fields.metrics.enabled.then_some(fields.metrics.listen),
             process_metrics: true,

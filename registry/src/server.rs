@@ -125,6 +125,7 @@ async fn bind_with<S: Store>(
         read_only: storage.read_only,
         delete: storage.delete,
         manifest_limit: storage.manifest_limit.get(),
+        sparse_manifests: storage.sparse_manifests,
         body_stall: config.limits.body_stall,
     };
     let mut listeners = Vec::with_capacity(config.listen.len());

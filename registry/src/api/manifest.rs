@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use super::answer::{self, Answer, Content, OCI_SUBJECT, OCI_TAG};
 use super::error::ApiError;
 use super::{Api, Call};
-use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, References, Tag};
 use crate::store::{NewManifest, Store};
 
 /// The most tags that one push may name; the specification asks for at least 10.
@@ -56,7 +56,11 @@ impl<S: Store> Api<S> {
         let manifest = Manifest::parse(&bytes, content_type.as_ref())?;
         let digest = digest_of(&reference, &bytes)?;
 
-        let references = manifest.references();
+        let references = if self.policy.sparse_manifests {
+            References::default()
+        } else {
+            manifest.references()
+        };
         let subject = manifest.referrer(digest.clone(), bytes.len() as u64);
         let subject_digest = subject.as_ref().map(|(subject, _)| subject.clone());
         let new = NewManifest {

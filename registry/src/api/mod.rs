@@ -48,6 +48,8 @@ pub struct Policy {
     pub delete: bool,
     /// The most bytes a manifest may have.
     pub manifest_limit: u64,
+    /// Whether a manifest may name blobs and manifests that its repository does not hold (yet).
+    pub sparse_manifests: bool,
     /// How long a request's body may pause.
     pub body_stall: Duration,
 }

@@ -97,9 +97,10 @@ pub struct NewManifest {
     pub bytes: Bytes,
     /// What sort of manifest it is, for the statistics.
     pub kind: Kind,
-    /// The blobs that must exist in the repository.
+    /// The blobs that must exist in the repository; not all that it names, if the caller does not
+    /// want them to.
     pub blobs: Vec<Digest>,
-    /// The manifests that must exist in the repository.
+    /// The manifests that must exist in the repository; likewise.
     pub children: Vec<Digest>,
     /// The manifest it refers to (which need not exist), with the descriptor to list it by.
     pub subject: Option<(Digest, Descriptor)>,

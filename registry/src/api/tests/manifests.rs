@@ -4,6 +4,7 @@ use super::harness::{IMAGE, Running, image};
 use crate::oci::{Algorithm, Digest};
 
 const TYPE: [(&str, &str); 1] = [("content-type", IMAGE)];
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 #[tokio::test]
 async fn a_push_by_digest_has_to_be_right() {
@@ -116,6 +117,36 @@ async fn a_manifest_that_names_what_is_not_there_is_refused_with_what_that_is() 
         .ask("PUT", "/v2/c/manifests/1", &TYPE, &manifest)
         .await;
     answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_sparse_manifest_is_taken_where_the_configuration_says_so() {
+    let registry = Running::configured(|config| config.storage.sparse_manifests = true).await;
+    let absent = ["config", "layer", "child"];
+    let [config, layer, child] =
+        absent.map(|content| Digest::of(Algorithm::Sha256, content.as_bytes()));
+    let manifest = image(&config, &layer, "");
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}",
+        "manifests":[{{"mediaType":"{IMAGE}","digest":"{child}","size":7}}]}}"#
+    );
+    for (tag, media_type, body) in [("1", IMAGE, &*manifest), ("2", INDEX, index.as_bytes())] {
+        let target = format!("/v2/a/manifests/{tag}");
+        let headers = [("content-type", media_type)];
+        let answer = registry.ask("PUT", &target, &headers, body).await;
+        answer.expect(201);
+        assert_eq!(registry.get(&target).await.expect(200).body, body);
+    }
+    // What is absent is so, and may still come.
+    let target = format!("/v2/a/manifests/{child}");
+    registry.get(&target).await.refused(404, "MANIFEST_UNKNOWN");
+    let target = format!("/v2/a/blobs/{layer}");
+    registry.get(&target).await.refused(404, "BLOB_UNKNOWN");
+    registry.push_blob("a", b"layer").await;
+    registry.get(&target).await.expect(200);
+    // A manifest still has to be one.
+    let answer = registry.ask("PUT", "/v2/a/manifests/3", &TYPE, b"{}").await;
+    answer.refused(400, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
