@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 /// How many bytes are produced at once.
 const PIECE: usize = 256 * 1024;
@@ -61,9 +61,18 @@ pub fn digest(bytes: &[u8]) -> String {
     spell(&Sha256::digest(bytes))
 }
 
+/// The sha512 digest of `bytes`, as the specification spells it.
+pub fn sha512(bytes: &[u8]) -> String {
+    hexadecimal("sha512:", &Sha512::digest(bytes))
+}
+
 /// A sha256 hash as the specification spells its digest.
 pub fn spell(hash: &[u8]) -> String {
-    hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
+    hexadecimal("sha256:", hash)
+}
+
+fn hexadecimal(prefix: &str, hash: &[u8]) -> String {
+    hash.iter().fold(prefix.to_owned(), |mut text, byte| {
         // Writing to a String cannot fail.
         write!(text, "{byte:02x}").ok();
         text

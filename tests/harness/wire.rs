@@ -72,6 +72,14 @@ impl Wire {
         }
     }
 
+    /// Reads the head of the next answer, which may be an interim one (1xx).
+    ///
+    /// # Errors
+    /// If the connection ends first, or what comes is not HTTP.
+    pub async fn interim(&mut self) -> Result<Head> {
+        self.any_head().await
+    }
+
     /// Reads the whole next answer. `method` is the request's: the answer to a HEAD has no body.
     ///
     /// # Errors
@@ -181,6 +189,13 @@ impl Head {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Every header, in order, the name in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let mut lines = text.split("\r\n");
         let status = lines.next().unwrap_or_default();
@@ -230,15 +245,34 @@ pub async fn exchange(address: SocketAddr, method: &str, request: &[u8]) -> Resu
 /// A request with the path spelt as given, a body of known length, and nothing that was not asked
 /// for but `Host`, `Content-Length` and `Connection: close`.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{method} {path} HTTP/1.1\r\nHost: registry\r\n").into_bytes();
-    for (name, value) in headers {
-        bytes.extend(format!("{name}: {value}\r\n").into_bytes());
-    }
+    let mut bytes = start(method, path, headers);
     if !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH") {
         bytes.extend(format!("Content-Length: {}\r\n", body.len()).into_bytes());
     }
     bytes.extend(b"Connection: close\r\n\r\n");
     bytes.extend(body);
+    bytes
+}
+
+/// A request as [`request`] makes it, with a body that tells its length only as it goes.
+pub fn chunked(method: &str, path: &str, headers: &[(&str, &str)], chunks: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = start(method, path, headers);
+    bytes.extend(b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    for chunk in chunks {
+        bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        bytes.extend(*chunk);
+        bytes.extend(b"\r\n");
+    }
+    bytes.extend(b"0\r\n\r\n");
+    bytes
+}
+
+/// A request's first line and headers, but for those that say how its body ends.
+fn start(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = format!("{method} {path} HTTP/1.1\r\nHost: registry\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend(format!("{name}: {value}\r\n").into_bytes());
+    }
     bytes
 }
 
