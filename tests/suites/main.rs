@@ -9,6 +9,9 @@ mod arrows;
 mod big_blob;
 /// What is wrong with a configuration is told, and the examples are right.
 mod configuration;
+/// The specification, clause by clause, at every place where clients meet a registry of ours.
+#[path = "../conformance/mod.rs"]
+mod conformance;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// What the proxy says and counts when what is behind it fails.

@@ -1,0 +1,253 @@
+//! Ranges (Pulling blobs, RFC 9110 section 14) and conditional requests (section 13).
+
+use anyhow::{Context, Result, ensure};
+use harness::content;
+use harness::wire::{self, Wire};
+
+use super::check::{Check, NOTHING, Reply};
+
+clauses![
+    a_blob_says_that_it_can_be_had_in_ranges,
+    a_range_is_206_with_its_place,
+    a_range_without_an_end_goes_to_the_last_byte,
+    a_range_past_the_end_is_cut_to_it,
+    a_suffix_is_counted_from_the_end,
+    a_range_behind_the_end_is_416_with_the_length,
+    a_range_of_another_unit_is_ignored,
+    several_ranges_are_answered_with_everything,
+    a_range_of_a_head_is_ignored,
+    a_range_of_an_unknown_blob_is_not_found,
+    a_range_of_the_same_content_is_given,
+    a_range_of_other_content_is_all_of_it,
+    a_pull_that_broke_is_carried_on;
+    ours:
+    a_malformed_range_is_416,
+    a_client_that_has_the_blob_gets_304,
+    a_client_that_has_the_manifest_gets_304,
+    a_condition_on_what_is_not_there_is_404,
+];
+
+/// What the ranges are taken of: each byte is its position.
+async fn digits(at: &Check) -> Result<(Vec<u8>, String)> {
+    let bytes: Vec<u8> = (0..100).collect();
+    let digest = at.push(&bytes).await?;
+    Ok((bytes, at.path(&format!("blobs/{digest}"))))
+}
+
+async fn range(at: &Check, path: &str, range: &str) -> Result<Reply> {
+    at.send("GET", path, &[("Range", range)], b"").await
+}
+
+/// RFC 9110, section 14.3: `Accept-Ranges` tells that ranges are supported.
+async fn a_blob_says_that_it_can_be_had_in_ranges(at: &Check) -> Result<()> {
+    let (_, path) = digits(at).await?;
+    at.get(&path).await?.says("accept-ranges", "bytes")?;
+    at.head(&path).await?.says("accept-ranges", "bytes")?;
+    Ok(())
+}
+
+/// RFC 9110, sections 14.1.2 and 15.3.7: 206, exactly these bytes, and where they belong.
+async fn a_range_is_206_with_its_place(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    for (first, last) in [(0, 0), (2, 5), (0, 99), (99, 99)] {
+        let part = range(at, &path, &format!("bytes={first}-{last}")).await?;
+        part.is(206)?.holds(&bytes[first..=last])?;
+        part.says("content-range", &format!("bytes {first}-{last}/100"))?;
+        part.says("content-length", &(last - first + 1).to_string())?;
+    }
+    Ok(())
+}
+
+/// RFC 9110, section 14.1.2: without a last position, everything from the first one.
+async fn a_range_without_an_end_goes_to_the_last_byte(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let part = range(at, &path, "bytes=90-").await?;
+    part.is(206)?.holds(&bytes[90..])?;
+    part.says("content-range", "bytes 90-99/100")?;
+    Ok(())
+}
+
+/// RFC 9110, section 14.1.2: a last position beyond the end stands for the end.
+async fn a_range_past_the_end_is_cut_to_it(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let part = range(at, &path, "bytes=95-1000").await?;
+    part.is(206)?.holds(&bytes[95..])?;
+    part.says("content-range", "bytes 95-99/100")?;
+    Ok(())
+}
+
+/// RFC 9110, section 14.1.2: a suffix is so many bytes at the end, and all of them if there are not
+/// as many.
+async fn a_suffix_is_counted_from_the_end(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let part = range(at, &path, "bytes=-3").await?;
+    part.is(206)?.holds(&bytes[97..])?;
+    part.says("content-range", "bytes 97-99/100")?;
+    let all = range(at, &path, "bytes=-1000").await?;
+    all.is(206)?.holds(&bytes)?;
+    all.says("content-range", "bytes 0-99/100")?;
+    Ok(())
+}
+
+/// RFC 9110, section 15.5.17: 416 if none of the bytes exists, and `Content-Range` tells how many
+/// there are.
+async fn a_range_behind_the_end_is_416_with_the_length(at: &Check) -> Result<()> {
+    let (_, path) = digits(at).await?;
+    for beyond in ["bytes=100-", "bytes=100-200"] {
+        let refused = range(at, &path, beyond).await?;
+        refused.is(416)?.says("content-range", "bytes */100")?;
+    }
+    Ok(())
+}
+
+/// RFC 9110, section 14.2: a server may reject a range that does not follow the grammar; ours does,
+/// so that nobody takes the whole for a part.
+async fn a_malformed_range_is_416(at: &Check) -> Result<()> {
+    let (_, path) = digits(at).await?;
+    for malformed in [
+        "bytes=5-2",
+        "bytes=a-b",
+        "bytes=",
+        "bytes",
+        "bytes=-",
+        "bytes=-0",
+        "bytes=--5",
+        "bytes=1-2-3",
+    ] {
+        let refused = range(at, &path, malformed).await?;
+        refused.refuses(416, "SIZE_INVALID")?;
+        refused.says("content-range", "bytes */100")?;
+    }
+    Ok(())
+}
+
+/// RFC 9110, section 14.2: a range in a unit that the server does not know must be ignored.
+async fn a_range_of_another_unit_is_ignored(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    range(at, &path, "lines=1-2")
+        .await?
+        .is(200)?
+        .holds(&bytes)?;
+    Ok(())
+}
+
+/// RFC 9110, section 14.2: a server may ignore `Range`; of several ranges ours makes the whole.
+async fn several_ranges_are_answered_with_everything(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let all = range(at, &path, "bytes=0-1,5-6").await?;
+    all.is(200)?.holds(&bytes)?.lacks("content-range")?;
+    Ok(())
+}
+
+/// RFC 9110, section 14.2: ranges are defined for GET alone.
+async fn a_range_of_a_head_is_ignored(at: &Check) -> Result<()> {
+    let (_, path) = digits(at).await?;
+    let head = at.send("HEAD", &path, &[("Range", "bytes=0-1")], b"").await;
+    head?.is(200)?.says("content-length", "100")?;
+    Ok(())
+}
+
+/// end-2, Pulling blobs: 404 comes before any range.
+async fn a_range_of_an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
+    digits(at).await?;
+    let path = at.path(&format!("blobs/{NOTHING}"));
+    range(at, &path, "bytes=0-1")
+        .await?
+        .refuses(404, "BLOB_UNKNOWN")?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.5: `If-Range` with the content's own tag leaves the range as it is.
+async fn a_range_of_the_same_content_is_given(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let tag = at.head(&path).await?.header("etag")?.to_owned();
+    let headers = [("Range", "bytes=1-2"), ("If-Range", tag.as_str())];
+    let part = at.send("GET", &path, &headers, b"").await?;
+    part.is(206)?.holds(&bytes[1..=2])?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.5: `If-Range` with another tag, or a weak one, makes the whole of it.
+async fn a_range_of_other_content_is_all_of_it(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let weak = format!("W/{}", at.head(&path).await?.header("etag")?);
+    for tag in ["\"other\"", &weak] {
+        let headers = [("Range", "bytes=1-2"), ("If-Range", tag)];
+        let all = at.send("GET", &path, &headers, b"").await?;
+        all.is(200)?.holds(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Use case "Resumable Pull": what arrived is kept, and a range brings the rest.
+async fn a_pull_that_broke_is_carried_on(at: &Check) -> Result<()> {
+    let bytes = at.bytes(1, 1 << 20);
+    let digest = at.push(&bytes).await?;
+    let path = at.path(&format!("blobs/{digest}"));
+    let mut wire = Wire::connect(at.address()).await?;
+    wire.send(&wire::request("GET", &path, &[], b"")).await?;
+    ensure!(wire.head().await?.status == 200, "no blob");
+    let mut kept = wire.exactly(300_000).await?;
+    drop(wire);
+    let rest = range(at, &path, "bytes=300000-").await?;
+    kept.extend(&rest.is(206)?.answer.body);
+    ensure!(content::digest(&kept) == digest, "the parts are no whole");
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.2: `If-None-Match` with the tag that was told, alone, weak or in a list,
+/// is answered 304 without a body, and any other tag with the content.
+async fn a_client_that_has_the_blob_gets_304(at: &Check) -> Result<()> {
+    let (_, path) = digits(at).await?;
+    conditional(at, &path).await
+}
+
+/// RFC 9110, section 13.1.2, of manifests: of the tag's as of the digest's.
+async fn a_client_that_has_the_manifest_gets_304(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let digest = content::digest(manifest.as_bytes());
+    conditional(at, &at.path("manifests/1")).await?;
+    conditional(at, &at.path(&format!("manifests/{digest}"))).await
+}
+
+/// RFC 9110, section 13.2.1: a condition is of no account where the answer would be an error
+/// without it.
+async fn a_condition_on_what_is_not_there_is_404(at: &Check) -> Result<()> {
+    digits(at).await?;
+    for tag in [format!("\"{NOTHING}\""), "*".to_owned()] {
+        let headers = [("If-None-Match", tag.as_str())];
+        for rest in ["blobs", "manifests"] {
+            let path = at.path(&format!("{rest}/{NOTHING}"));
+            at.send("GET", &path, &headers, b"").await?.is(404)?;
+        }
+    }
+    Ok(())
+}
+
+async fn conditional(at: &Check, path: &str) -> Result<()> {
+    let whole = at.get(path).await?;
+    let tag = whole.header("etag")?.to_owned();
+    let digest = whole.header("docker-content-digest")?;
+    for known in [
+        tag.clone(),
+        format!("W/{tag}"),
+        format!("\"other\", {tag}"),
+        "*".to_owned(),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let headers = [("If-None-Match", known.as_str())];
+            let same = at.send(method, path, &headers, b"").await?;
+            same.is(304)?.holds(b"")?;
+            same.says("etag", &tag)?
+                .says("docker-content-digest", digest)?;
+        }
+    }
+    let bare = tag.trim_matches('"');
+    for other in ["\"other\"", bare] {
+        let headers = [("If-None-Match", other)];
+        let changed = at.send("GET", path, &headers, b"").await;
+        let changed = changed.with_context(|| other.to_owned())?;
+        changed.is(200)?.holds(&whole.answer.body)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! Base, blobs and manifests, read (end-1, end-2, end-3; sections Determining Support and Pull).
+
+use anyhow::{Result, ensure};
+use harness::client::MANIFEST;
+use harness::content;
+
+use super::check::{Check, NOTHING, OCTETS, with};
+
+clauses![
+    the_base_says_that_the_api_is_here,
+    every_answer_names_dockers_api_version,
+    a_blob_is_pulled_whole_with_its_digest,
+    an_empty_blob_is_pulled,
+    a_blob_by_sha512_is_pulled,
+    a_head_of_a_blob_says_what_a_get_says,
+    an_unknown_blob_is_not_found,
+    a_blob_is_unknown_where_it_was_not_pushed,
+    a_manifest_is_pulled_by_tag_byte_for_byte,
+    a_manifest_is_pulled_by_digest,
+    a_manifest_by_sha512_is_pulled,
+    a_head_of_a_manifest_says_what_a_get_says,
+    a_manifest_has_the_type_it_was_pushed_with,
+    a_manifest_is_given_whatever_the_client_accepts,
+    an_unknown_manifest_is_not_found,
+    an_unknown_repository_is_not_found,
+    a_name_may_hold_the_words_of_the_api,
+    a_namespace_parameter_changes_nothing,
+];
+
+/// end-1, Determining Support: a registry that implements the specification answers 200.
+async fn the_base_says_that_the_api_is_here(at: &Check) -> Result<()> {
+    at.get("/v2/").await?.is(200)?;
+    at.head("/v2/").await?.is(200)?.holds(b"")?;
+    Ok(())
+}
+
+/// Legacy Docker support HTTP headers: optional, and promised on answers of every kind.
+async fn every_answer_names_dockers_api_version(at: &Check) -> Result<()> {
+    at.tagged("1", 1).await?;
+    for path in [
+        "/v2/",
+        &at.path("manifests/1"),
+        &at.path("manifests/2"),
+        &at.path("tags/list"),
+    ] {
+        let answer = at.get(path).await?;
+        answer.says("docker-distribution-api-version", "registry/2.0")?;
+    }
+    let session = at.post(&at.path("blobs/uploads/")).await?;
+    session.says("docker-distribution-api-version", "registry/2.0")?;
+    Ok(())
+}
+
+/// end-2, Pulling blobs: 200, the bytes, and their digest in `Docker-Content-Digest`.
+async fn a_blob_is_pulled_whole_with_its_digest(at: &Check) -> Result<()> {
+    let bytes = at.bytes(1, 70_000);
+    let digest = at.push(&bytes).await?;
+    let blob = at.get(&at.path(&format!("blobs/{digest}"))).await?;
+    blob.is(200)?.holds(&bytes)?;
+    blob.says("docker-content-digest", &digest)?
+        .says("content-length", "70000")?
+        .says("content-type", OCTETS)?;
+    Ok(())
+}
+
+/// end-2, Pulling blobs: a blob may have no byte at all.
+async fn an_empty_blob_is_pulled(at: &Check) -> Result<()> {
+    let digest = at.push(b"").await?;
+    let path = at.path(&format!("blobs/{digest}"));
+    at.get(&path).await?.is(200)?.holds(b"")?;
+    at.head(&path).await?.is(200)?.says("content-length", "0")?;
+    Ok(())
+}
+
+/// end-2, Pulling blobs: the digest may be of any algorithm that the registry knows.
+async fn a_blob_by_sha512_is_pulled(at: &Check) -> Result<()> {
+    let bytes = at.bytes(1, 100);
+    let digest = content::sha512(&bytes);
+    let commit = with(&at.session().await?, &format!("digest={digest}"));
+    let octets = [("Content-Type", OCTETS)];
+    at.send("PUT", &commit, &octets, &bytes).await?.is(201)?;
+    let path = at.path(&format!("blobs/{digest}"));
+    let blob = at.get(&path).await?;
+    blob.is(200)?
+        .holds(&bytes)?
+        .says("docker-content-digest", &digest)?;
+    at.head(&path)
+        .await?
+        .is(200)?
+        .says("docker-content-digest", &digest)?;
+    Ok(())
+}
+
+/// end-2, Checking if content exists: 200 with the digest and the length, as RFC 9110 (section
+/// 9.3.2) has it: the headers of a GET, without its body.
+async fn a_head_of_a_blob_says_what_a_get_says(at: &Check) -> Result<()> {
+    let digest = at.push(&at.bytes(1, 1234)).await?;
+    let path = at.path(&format!("blobs/{digest}"));
+    let head = at.head(&path).await?;
+    head.is(200)?
+        .says("docker-content-digest", &digest)?
+        .says("content-length", "1234")?;
+    same_headers(at, &path).await
+}
+
+/// end-2, Pulling blobs and Checking if content exists: 404 for what is not there.
+async fn an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
+    at.push(&at.bytes(1, 10)).await?;
+    let path = at.path(&format!("blobs/{NOTHING}"));
+    at.get(&path).await?.refuses(404, "BLOB_UNKNOWN")?;
+    at.head(&path).await?.is(404)?.holds(b"")?;
+    Ok(())
+}
+
+/// end-2, Pulling blobs: content is found in its own repository only.
+async fn a_blob_is_unknown_where_it_was_not_pushed(at: &Check) -> Result<()> {
+    let digest = at.push(&at.bytes(1, 10)).await?;
+    at.push_to(&at.other("beside"), &at.bytes(2, 10)).await?;
+    let path = format!("/v2/{}/blobs/{digest}", at.other("beside"));
+    at.get(&path).await?.refuses(404, "BLOB_UNKNOWN")?;
+    Ok(())
+}
+
+/// end-3, Pulling manifests and Pushing Manifests: 200 and exactly the bytes that were pushed, with
+/// their type and digest.
+async fn a_manifest_is_pulled_by_tag_byte_for_byte(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?;
+    // As no encoder would write it.
+    let text = format!(" \n{}\t\n", serde_json::to_string_pretty(&manifest)?);
+    at.put("1", MANIFEST, &text).await?.is(201)?;
+    let pulled = at.get(&at.path("manifests/1")).await?;
+    pulled.is(200)?.holds(text.as_bytes())?;
+    let digest = content::digest(text.as_bytes());
+    pulled
+        .says("content-type", MANIFEST)?
+        .says("docker-content-digest", &digest)?;
+    Ok(())
+}
+
+/// end-3, Pulling manifests: the digest leads to the same manifest as the tag.
+async fn a_manifest_is_pulled_by_digest(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let digest = content::digest(manifest.as_bytes());
+    let pulled = at.get(&at.path(&format!("manifests/{digest}"))).await?;
+    pulled.is(200)?.holds(manifest.as_bytes())?;
+    pulled.says("docker-content-digest", &digest)?;
+    Ok(())
+}
+
+/// end-3, Pulling manifests: a manifest is found by the digest it was pushed by, of any algorithm.
+async fn a_manifest_by_sha512_is_pulled(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let digest = content::sha512(manifest.as_bytes());
+    at.put(&digest, MANIFEST, &manifest).await?.is(201)?;
+    let path = at.path(&format!("manifests/{digest}"));
+    let pulled = at.get(&path).await?;
+    pulled.is(200)?.holds(manifest.as_bytes())?;
+    pulled.says("docker-content-digest", &digest)?;
+    at.head(&path)
+        .await?
+        .is(200)?
+        .says("docker-content-digest", &digest)?;
+    Ok(())
+}
+
+/// end-3, Checking if content exists: 200 with the digest and the length, and whatever else a GET
+/// says.
+async fn a_head_of_a_manifest_says_what_a_get_says(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let digest = content::digest(manifest.as_bytes());
+    let head = at.head(&at.path("manifests/1")).await?;
+    head.is(200)?
+        .says("docker-content-digest", &digest)?
+        .says("content-length", &manifest.len().to_string())?
+        .says("content-type", MANIFEST)?;
+    same_headers(at, &at.path("manifests/1")).await?;
+    same_headers(at, &at.path(&format!("manifests/{digest}"))).await
+}
+
+/// end-3, Pulling manifests: the `Content-Type` of the push, without parameters, which a registry is
+/// to ignore (Pushing Manifests).
+async fn a_manifest_has_the_type_it_was_pushed_with(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let kind = format!("{MANIFEST}; charset=utf-8");
+    at.put("1", &kind, &manifest).await?.is(201)?;
+    let pulled = at.get(&at.path("manifests/1")).await?;
+    pulled.is(200)?.says("content-type", MANIFEST)?;
+    Ok(())
+}
+
+/// end-3, Pulling manifests: a client should say what it accepts and may not; there is one
+/// representation, and its type is told.
+async fn a_manifest_is_given_whatever_the_client_accepts(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    for accept in [MANIFEST, "*/*", "application/json", "text/html;q=0.1"] {
+        let headers = [("Accept", accept)];
+        let pulled = at
+            .send("GET", &at.path("manifests/1"), &headers, b"")
+            .await?;
+        pulled.is(200)?.holds(manifest.as_bytes())?;
+        pulled.says("content-type", MANIFEST)?;
+    }
+    Ok(())
+}
+
+/// end-3, Pulling manifests and Checking if content exists: 404 for what is not there.
+async fn an_unknown_manifest_is_not_found(at: &Check) -> Result<()> {
+    at.tagged("1", 1).await?;
+    for reference in ["2", NOTHING] {
+        let path = at.path(&format!("manifests/{reference}"));
+        at.get(&path).await?.refuses(404, "MANIFEST_UNKNOWN")?;
+        at.head(&path).await?.is(404)?.holds(b"")?;
+    }
+    Ok(())
+}
+
+/// Pushing Manifests: an attempt to pull from a repository that does not exist is answered 404.
+async fn an_unknown_repository_is_not_found(at: &Check) -> Result<()> {
+    for rest in [
+        "manifests/1".to_owned(),
+        format!("manifests/{NOTHING}"),
+        format!("blobs/{NOTHING}"),
+        "tags/list".to_owned(),
+    ] {
+        at.get(&at.path(&rest)).await?.is(404)?;
+        at.head(&at.path(&rest)).await?.is(404)?;
+    }
+    Ok(())
+}
+
+/// Pulling manifests: a name has components of letters, digits and separators, and any of the API's
+/// own words may be one.
+async fn a_name_may_hold_the_words_of_the_api(at: &Check) -> Result<()> {
+    for name in [
+        "blobs/uploads",
+        "manifests",
+        "tags/list",
+        "referrers",
+        "v2",
+        "a__b.c-d--e",
+        "0",
+    ] {
+        let repository = at.other(name);
+        let bytes = at.bytes(1, 10);
+        let digest = at.push_to(&repository, &bytes).await?;
+        let blob = at.get(&format!("/v2/{repository}/blobs/{digest}")).await?;
+        blob.is(200)?.holds(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Registry Proxying: a registry may ignore the `ns` parameter of a pull.
+async fn a_namespace_parameter_changes_nothing(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let path = at.path("manifests/1?ns=registry.example.org");
+    let pulled = at.get(&path).await?;
+    pulled.is(200)?.holds(manifest.as_bytes())?;
+    at.head(&path).await?.is(200)?;
+    Ok(())
+}
+
+/// HEAD has every header of GET, with the same value; the date may be a second later.
+async fn same_headers(at: &Check, path: &str) -> Result<()> {
+    let (head, get) = (at.head(path).await?, at.get(path).await?);
+    let headers = |reply: &super::check::Reply| {
+        let all = reply.answer.head.headers();
+        let mut all: Vec<_> = all
+            .filter(|(name, _)| *name != "date")
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        all.sort();
+        all
+    };
+    let (head, get) = (headers(&head), headers(&get));
+    ensure!(head == get, "HEAD {path} says {head:?}, GET {get:?}");
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Tags of a repository and repositories of the registry, in pages (end-8a, end-8b; section Listing
+//! Tags).
+
+use anyhow::{Result, ensure};
+use harness::client::MANIFEST;
+use harness::content;
+use serde_json::{Value, json};
+
+use super::check::{Check, Reply};
+
+clauses![
+    tags_are_listed_in_order,
+    a_page_has_as_many_tags_as_asked_for,
+    a_page_begins_after_the_last_tag,
+    last_alone_is_enough,
+    last_need_not_be_a_tag_of_the_repository,
+    a_page_larger_than_the_list_is_all_of_it,
+    the_tags_of_an_unknown_repository_are_404,
+    a_head_of_the_tags_has_no_body,
+    the_catalog_lists_repositories_in_order;
+    ours:
+    links_lead_through_all_tags,
+    a_page_of_none_is_empty,
+    a_page_of_no_number_is_refused,
+    a_repository_without_tags_has_an_empty_list,
+    a_hundred_tags_are_listed,
+    links_lead_through_the_catalog,
+];
+
+/// In the order of their bytes.
+const TAGS: [&str; 6] = ["1", "10", "2", "A", "_x", "a.b-c"];
+
+async fn some_tags(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    for tag in TAGS.iter().rev() {
+        at.put(tag, MANIFEST, &manifest).await?.is(201)?;
+    }
+    Ok(())
+}
+
+/// Asks for a page of tags, and checks its form.
+async fn page(at: &Check, query: &str) -> Result<(Vec<String>, Reply)> {
+    let reply = at.get(&at.path(&format!("tags/list{query}"))).await?;
+    let body = reply.is(200)?.json()?;
+    ensure!(body["name"] == at.repository(), "{body}");
+    Ok((texts(&body["tags"])?, reply))
+}
+
+fn texts(list: &Value) -> Result<Vec<String>> {
+    Ok(serde_json::from_value(list.clone())?)
+}
+
+/// Where the next page is (RFC 8288).
+fn next(reply: &Reply) -> Option<String> {
+    let link = reply.answer.head.header("link")?;
+    let target = link.strip_prefix('<')?.split_once('>')?;
+    target.1.contains("rel=\"next\"").then(|| {
+        let path = target.0.strip_prefix("http://registry");
+        path.unwrap_or(target.0).to_owned()
+    })
+}
+
+/// end-8a: 200, the name and all tags, in the order of their bytes.
+async fn tags_are_listed_in_order(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    let (tags, reply) = page(at, "").await?;
+    ensure!(tags == TAGS, "{tags:?}");
+    let kind = reply.header("content-type")?;
+    ensure!(kind.starts_with("application/json"), "{kind}");
+    reply.lacks("link")?;
+    Ok(())
+}
+
+/// end-8b: with `n`, so many tags, from the beginning.
+async fn a_page_has_as_many_tags_as_asked_for(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for n in 1..=TAGS.len() {
+        let (tags, _) = page(at, &format!("?n={n}")).await?;
+        ensure!(tags == TAGS[..n], "n={n}: {tags:?}");
+    }
+    Ok(())
+}
+
+/// end-8b: with `last`, the tags after it and without it.
+async fn a_page_begins_after_the_last_tag(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for (place, last) in TAGS.iter().enumerate() {
+        let (tags, _) = page(at, &format!("?n=2&last={last}")).await?;
+        let rest = &TAGS[place + 1..];
+        ensure!(tags == rest[..rest.len().min(2)], "after {last}: {tags:?}");
+    }
+    Ok(())
+}
+
+/// end-8b: `n` is optional where `last` is given.
+async fn last_alone_is_enough(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    let (tags, reply) = page(at, "?last=2").await?;
+    ensure!(tags == TAGS[3..], "{tags:?}");
+    reply.lacks("link")?;
+    Ok(())
+}
+
+/// end-8b: `last` is a tag's value, not a position: it may have been deleted meanwhile.
+async fn last_need_not_be_a_tag_of_the_repository(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    let (tags, _) = page(at, "?n=2&last=11").await?;
+    ensure!(tags == ["2", "A"], "{tags:?}");
+    let (tags, _) = page(at, "?n=2&last=zzz").await?;
+    ensure!(tags.is_empty(), "{tags:?}");
+    Ok(())
+}
+
+/// end-8b: fewer than asked for only if there are no more, and then without a `Link`.
+async fn a_page_larger_than_the_list_is_all_of_it(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for n in [6, 7, 1000] {
+        let (tags, reply) = page(at, &format!("?n={n}")).await?;
+        ensure!(tags == TAGS, "n={n}: {tags:?}");
+        reply.lacks("link")?;
+    }
+    Ok(())
+}
+
+/// end-8b: `Link` with `rel="next"` leads to the following page, and is missing on the last one.
+async fn links_lead_through_all_tags(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for n in 1..=4 {
+        let (mut all, mut reply) = page(at, &format!("?n={n}")).await?;
+        while let Some(link) = next(&reply) {
+            ensure!(link.starts_with(&at.path("tags/list?")), "{link}");
+            reply = at.get(&link).await?;
+            let tags = texts(&reply.is(200)?.json()?["tags"])?;
+            ensure!(!tags.is_empty() && tags.len() <= n, "{tags:?}");
+            all.extend(tags);
+        }
+        ensure!(all == TAGS, "n={n}: {all:?}");
+    }
+    Ok(())
+}
+
+/// end-8b: with `n` zero the list is empty and there must not be a `Link`.
+async fn a_page_of_none_is_empty(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for query in ["?n=0", "?n=0&last=1"] {
+        let (tags, reply) = page(at, query).await?;
+        ensure!(tags.is_empty(), "{query}: {tags:?}");
+        reply.lacks("link")?;
+    }
+    Ok(())
+}
+
+/// end-8b: `n` is an integer.
+async fn a_page_of_no_number_is_refused(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    for n in ["-1", "x", "", "1.5", "0x10", "%31%00"] {
+        for path in [
+            at.path(&format!("tags/list?n={n}")),
+            format!("/v2/_catalog?n={n}"),
+        ] {
+            at.get(&path).await?.refuses(400, "UNSUPPORTED")?;
+        }
+    }
+    let (tags, _) = page(at, "?n=99999999999999999999999").await?;
+    ensure!(tags == TAGS, "{tags:?}");
+    Ok(())
+}
+
+/// end-8a: the list may be empty; the repository is there all the same.
+async fn a_repository_without_tags_has_an_empty_list(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let digest = content::digest(manifest.as_bytes());
+    at.put(&digest, MANIFEST, &manifest).await?.is(201)?;
+    let (tags, _) = page(at, "").await?;
+    ensure!(tags.is_empty(), "{tags:?}");
+    Ok(())
+}
+
+/// end-8a: 404 where there is no repository.
+async fn the_tags_of_an_unknown_repository_are_404(at: &Check) -> Result<()> {
+    let refused = at.get(&at.path("tags/list")).await?;
+    refused.refuses(404, "NAME_UNKNOWN")?;
+    at.head(&at.path("tags/list")).await?.is(404)?;
+    Ok(())
+}
+
+/// RFC 9110, section 9.3.2: HEAD is supported wherever GET is.
+async fn a_head_of_the_tags_has_no_body(at: &Check) -> Result<()> {
+    some_tags(at).await?;
+    let get = at.get(&at.path("tags/list")).await?;
+    let head = at.head(&at.path("tags/list")).await?;
+    head.is(200)?.holds(b"")?;
+    head.says("content-length", get.header("content-length")?)?;
+    Ok(())
+}
+
+/// end-8: more tags than any client shows on a screen.
+async fn a_hundred_tags_are_listed(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let digest = content::digest(manifest.as_bytes());
+    let mut expected: Vec<_> = (0..150).map(|number| format!("v{number}")).collect();
+    let reference = format!("{digest}?tag={}", expected.join("&tag="));
+    at.put(&reference, MANIFEST, &manifest).await?.is(201)?;
+    expected.sort();
+    let (tags, _) = page(at, "").await?;
+    ensure!(tags == expected, "{tags:?}");
+    Ok(())
+}
+
+/// Promised, as docker's registry has it: repositories in the order of their bytes, from `last` on.
+async fn the_catalog_lists_repositories_in_order(at: &Check) -> Result<()> {
+    let mine: Vec<_> = ["a", "b", "b/c", "d"].map(|name| at.other(name)).into();
+    for repository in mine.iter().rev() {
+        let bytes = at.bytes(1, 10);
+        at.push_to(repository, &bytes).await?;
+        // docker-registry counts a repository once it has a manifest.
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+            "config": harness::client::descriptor(super::check::CONFIG, &bytes),
+        });
+        let path = format!("/v2/{repository}/manifests/1");
+        let headers = [("Content-Type", MANIFEST)];
+        let body = manifest.to_string();
+        at.send("PUT", &path, &headers, body.as_bytes())
+            .await?
+            .is(201)?;
+    }
+    let path = format!("/v2/_catalog?n=4&last={}", at.repository());
+    let found = at.get(&path).await?;
+    let found = texts(&found.is(200)?.json()?["repositories"])?;
+    ensure!(found == mine, "{found:?}");
+    let path = format!("/v2/_catalog?n=2&last={}", mine[1]);
+    let found = at.get(&path).await?;
+    let found = texts(&found.is(200)?.json()?["repositories"])?;
+    ensure!(found == mine[2..], "{found:?}");
+    Ok(())
+}
+
+/// Promised: a `Link` leads to the following page of the catalog, too.
+async fn links_lead_through_the_catalog(at: &Check) -> Result<()> {
+    let mine: Vec<_> = ["a", "b", "c"].map(|name| at.other(name)).into();
+    for repository in &mine {
+        at.push_to(repository, &at.bytes(1, 10)).await?;
+    }
+    let mut path = format!("/v2/_catalog?n=1&last={}", at.repository());
+    for repository in &mine {
+        let reply = at.get(&path).await?;
+        let found = texts(&reply.is(200)?.json()?["repositories"])?;
+        ensure!(found == [repository.as_str()], "{found:?}");
+        // Others push too: whether one follows our last is theirs.
+        path = next(&reply).unwrap_or_default();
+    }
+    let none = at.get("/v2/_catalog?n=0").await?;
+    none.is(200)?.lacks("link")?;
+    ensure!(
+        none.json()? == json!({"repositories": []}),
+        "{}",
+        none.json()?
+    );
+    Ok(())
+}
