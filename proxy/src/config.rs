@@ -281,6 +281,7 @@ fn resolve_upstream(
 ) -> Result<(UpstreamConfig, Vec<Source>), ConfigError> {
     let mut upstreams = upstreams.into_iter();
     let Some(upstream) = upstreams.next() else {
+        registry.check(|key, message| origins.error(&format!("registry.{key}"), message))?;
         return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
     };
     if upstreams.next().is_some() {

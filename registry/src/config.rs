@@ -14,7 +14,7 @@ use crate::service::config::{self, ByteSize, ConfigError, Loaded, Origins, Sourc
 use crate::service::health::{Probe, READY};
 use crate::service::listen::ListenAddr;
 use crate::service::log::LogConfig;
-use crate::store::fs::Durability;
+use crate::store::fs::{Bounds, Durability, Options};
 
 /// The keys of the registry as a program of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,10 @@ pub struct Fields {
     pub manifest_limit: ByteSize,
     /// Whether a manifest is taken whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
+    /// What of the disk uploads leave free.
+    pub reserve: ByteSize,
+    /// What uploads may take.
+    pub uploads: UploadFields,
     /// The metrics page.
     pub metrics: MetricsFields,
     /// What one client may take.
@@ -59,6 +63,22 @@ pub struct EmbeddedFields {
     pub manifest_limit: ByteSize,
     /// Whether a manifest is taken whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
+    /// What of the disk uploads leave free.
+    pub reserve: ByteSize,
+    /// What uploads may take.
+    pub uploads: UploadFields,
+}
+
+/// The keys of what uploads may take, all together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadFields {
+    /// How long a session that receives nothing is kept.
+    pub expire: config::Duration,
+    /// The most sessions open at a time.
+    pub max_sessions: u64,
+    /// The most bytes that open sessions hold; none: as many as fit.
+    pub max_bytes: Option<ByteSize>,
 }
 
 /// The keys of the metrics page.
@@ -142,6 +162,8 @@ impl Default for Fields {
             delete: storage.delete,
             manifest_limit: storage.manifest_limit,
             sparse_manifests: storage.sparse_manifests,
+            reserve: storage.reserve,
+            uploads: storage.uploads,
             metrics: MetricsFields::default(),
             limits: LimitFields::default(),
             logging: LogConfig::default(),
@@ -158,6 +180,54 @@ impl Default for EmbeddedFields {
             delete: true,
             manifest_limit: ByteSize::mib(4),
             sparse_manifests: false,
+            reserve: ByteSize::gib(1),
+            uploads: UploadFields::default(),
+        }
+    }
+}
+
+impl Default for UploadFields {
+    fn default() -> Self {
+        Self {
+            expire: config::Duration::from_secs(24 * 60 * 60),
+            max_sessions: 10_000,
+            max_bytes: None,
+        }
+    }
+}
+
+impl EmbeddedFields {
+    /// What serde can't check; `error` is given a key and what is wrong with it.
+    pub fn check<E>(&self, error: impl Fn(&str, &str) -> E) -> Result<(), E> {
+        if self.data.as_os_str().is_empty() {
+            return Err(error("data", "a folder is needed"));
+        }
+        if self.manifest_limit.get() == 0 {
+            return Err(error("manifest_limit", "must be at least one byte"));
+        }
+        if self.uploads.expire.get().is_zero() {
+            return Err(error("uploads.expire", "must be longer than nothing"));
+        }
+        if self.uploads.max_sessions == 0 {
+            return Err(error("uploads.max_sessions", "must be at least 1"));
+        }
+        if self.uploads.max_bytes.is_some_and(|bytes| bytes.get() == 0) {
+            let message = "must be at least one byte, or null for as many as fit";
+            return Err(error("uploads.max_bytes", message));
+        }
+        Ok(())
+    }
+
+    /// How the store is to use its folder.
+    pub(crate) fn options(&self) -> Options {
+        let max_bytes = self.uploads.max_bytes.map(ByteSize::get);
+        Options {
+            durability: self.durability,
+            bounds: Bounds {
+                max_sessions: self.uploads.max_sessions,
+                max_bytes: max_bytes.unwrap_or(u64::MAX),
+                reserve: self.reserve.get(),
+            },
         }
     }
 }
@@ -219,18 +289,23 @@ impl Config {
     }
 
     fn from_fields(fields: Fields, origins: &Origins) -> Result<Self, ConfigError> {
-        check(&fields, |key, message| origins.error(key, message))?;
+        let error = |key: &str, message: &str| origins.error(key, message);
+        check(&fields, error)?;
+        let storage = EmbeddedFields {
+            data: fields.data,
+            durability: fields.durability,
+            read_only: fields.read_only,
+            delete: fields.delete,
+            manifest_limit: fields.manifest_limit,
+            sparse_manifests: fields.sparse_manifests,
+            reserve: fields.reserve,
+            uploads: fields.uploads,
+        };
+        storage.check(error)?;
         let limits = fields.limits;
         Ok(Self {
             listen: fields.listen,
-            storage: EmbeddedFields {
-                data: fields.data,
-                durability: fields.durability,
-                read_only: fields.read_only,
-                delete: fields.delete,
-                manifest_limit: fields.manifest_limit,
-                sparse_manifests: fields.sparse_manifests,
-            },
+            storage,
             metrics: fields.metrics.enabled.then_some(fields.metrics.listen),
             process_metrics: true,
             limits: Limits {
@@ -245,16 +320,10 @@ impl Config {
     }
 }
 
-/// What serde can't check.
+/// What serde can't check of all that is not the storage.
 fn check<E>(fields: &Fields, error: impl Fn(&str, &str) -> E) -> Result<(), E> {
     if fields.listen.is_empty() {
         return Err(error("listen", "at least one address is needed"));
-    }
-    if fields.data.as_os_str().is_empty() {
-        return Err(error("data", "a folder is needed"));
-    }
-    if fields.manifest_limit.get() == 0 {
-        return Err(error("manifest_limit", "must be at least one byte"));
     }
     if fields.metrics.enabled
         && fields.listen.contains(&fields.metrics.listen)
@@ -363,6 +432,11 @@ mod tests {
             ("listen", "[]"),
             ("data", "''"),
             ("manifest_limit", "0"),
+            ("uploads.expire", "0s"),
+            ("uploads.max_sessions", "0"),
+            ("uploads.max_bytes", "0"),
+            ("uploads.max_session", "5"),
+            ("reserve", "much"),
             ("metrics.listen", "127.0.0.1:5000"),
             ("limits.connections", "0"),
             ("limits.idle_timeout", "0s"),

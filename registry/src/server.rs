@@ -4,6 +4,7 @@
 //! that whoever calls it can announce the addresses before the first request is served.
 
 mod connection;
+mod expiry;
 mod page;
 mod timed;
 
@@ -16,6 +17,7 @@ use futures_util::future::join_all;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::connection::Connections;
+use self::expiry::Expiry;
 use self::page::Pages;
 use self::timed::Patience;
 use crate::api::{Api, Policy, Recorders};
@@ -67,6 +69,8 @@ pub struct Bound<S = FsStore> {
     addresses: Vec<ListenAddr>,
     api: AnyApi<S>,
     page: Option<Page>,
+    /// Who ends abandoned uploads; only a store of files can be told to.
+    expiry: Option<Expiry>,
     limits: Limits,
 }
 
@@ -93,14 +97,20 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         None => Arc::new(()),
     };
     let data = config.storage.data.clone();
-    let durability = config.storage.durability;
-    let store = spawn_blocking(move || FsStore::open(&data, durability, changes)).await??;
+    let options = config.storage.options();
+    let store = spawn_blocking(move || FsStore::open(&data, options, changes)).await??;
+    // What is read-only stays as it is.
+    let expiry = (!config.storage.read_only)
+        .then(|| Expiry::new(store.clone(), config.storage.uploads.expire.get()));
     let counted = store.clone();
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
-    bind_with(config, store, Backend::Filesystem, |stats| {
+    let bound = bind_with(config, store, Backend::Filesystem, |stats| {
         Some(collector(stats))
+    });
+    Ok(Bound {
+        expiry,
+        ..bound.await?
     })
-    .await
 }
 
 /// Binds the addresses of a registry over a store of the caller's, which the metrics call
@@ -173,6 +183,7 @@ async fn bind_with<S: Store>(
         addresses,
         api,
         page,
+        expiry: None,
         limits: config.limits,
     })
 }
@@ -213,7 +224,17 @@ impl<S: Store> Bound<S> {
             end.trigger();
             drained
         };
-        let (drained, ()) = tokio::join!(serve_api, serve_page);
+        let expire = async {
+            match self.expiry {
+                Some(expiry) => expiry.run().await,
+                None => pending().await,
+            }
+        };
+        let serve = async { tokio::join!(serve_api, serve_page) };
+        let (drained, ()) = tokio::select! {
+            served = serve => served,
+            never = expire => match never {},
+        };
         pages.drain(PAGE_DRAIN).await;
         if drained {
             Ok(())

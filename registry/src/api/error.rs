@@ -144,7 +144,14 @@ impl ApiError {
                     (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid)
                 }
                 StoreError::Body(_) => (StatusCode::BAD_REQUEST, Code::SizeInvalid),
-                StoreError::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
+                StoreError::TooManySessions { .. } => {
+                    (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
+                }
+                StoreError::TooManyBytes { .. }
+                | StoreError::Reserved { .. }
+                | StoreError::NoSpace { .. } => {
+                    (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable)
+                }
                 StoreError::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
                 StoreError::Corrupt { .. } | StoreError::Io { .. } => {
                     (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable)
@@ -159,6 +166,10 @@ impl ApiError {
         let message: Cow<'static, str> = if status.is_server_error() {
             tracing::error!(error = causes(&self), %status, "a request failed");
             Cow::Borrowed(vague(status))
+        } else if status == StatusCode::TOO_MANY_REQUESTS {
+            // Whoever runs the registry can do something about it, and should know.
+            tracing::warn!(error = ?self, %status, "a request was turned away");
+            Cow::Owned(self.to_string())
         } else {
             Cow::Owned(self.to_string())
         };
@@ -194,6 +205,9 @@ impl ApiError {
             Self::Store(StoreError::Interrupted) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
+            Self::Store(StoreError::TooManySessions { .. }) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
+            }
             _ => {}
         }
     }
@@ -212,7 +226,10 @@ impl Progress {
 
 fn vague(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::INSUFFICIENT_STORAGE => "the registry has no space left",
+        StatusCode::INSUFFICIENT_STORAGE => {
+            "the registry has no space left for this: try again later, or ask whoever runs it to \
+             make room; pulls and deletes go on"
+        }
         StatusCode::SERVICE_UNAVAILABLE => "the registry is stopping",
         _ => "the registry failed to handle the request",
     }
@@ -245,6 +262,12 @@ mod tests {
                 digests: vec![digest("a")],
             },
             StoreError::RangeUnsatisfiable { size: 3 },
+            StoreError::TooManySessions { limit: 3 },
+            StoreError::TooManyBytes { limit: 3 },
+            StoreError::Reserved {
+                available: 3,
+                reserve: 4,
+            },
             StoreError::NoSpace {
                 path: place(),
                 source: io::Error::other("secret"),
@@ -272,6 +295,9 @@ mod tests {
                 | StoreError::DigestMismatch { .. }
                 | StoreError::ReferenceUnknown { .. }
                 | StoreError::RangeUnsatisfiable { .. }
+                | StoreError::TooManySessions { .. }
+                | StoreError::TooManyBytes { .. }
+                | StoreError::Reserved { .. }
                 | StoreError::NoSpace { .. }
                 | StoreError::Body(_)
                 | StoreError::Corrupt { .. }
@@ -308,6 +334,9 @@ mod tests {
         DigestMismatch 400 DIGEST_INVALID
         ReferenceUnknown 404 MANIFEST_BLOB_UNKNOWN
         RangeUnsatisfiable 416 SIZE_INVALID
+        TooManySessions 429 TOOMANYREQUESTS
+        TooManyBytes 507 UNAVAILABLE
+        Reserved 507 UNAVAILABLE
         NoSpace 507 UNAVAILABLE
         Body 400 SIZE_INVALID
         Corrupt 500 UNAVAILABLE

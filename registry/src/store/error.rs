@@ -8,9 +8,9 @@ use crate::oci::Digest;
 
 /// Why a store operation failed.
 ///
-/// The variants that name something unknown, mismatched or busy are answers to a caller; `NoSpace`,
-/// `Corrupt`, `Interrupted` and `Io` are troubles of the store itself, whose text (it holds paths)
-/// belongs in the log and never in a response.
+/// The variants that name something unknown, mismatched, busy or too many are answers to a caller;
+/// `TooManyBytes`, `Reserved`, `NoSpace`, `Corrupt`, `Interrupted` and `Io` are troubles of the store
+/// itself, whose text (it holds figures and paths) belongs in the log and never in a response.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No repository has this name: it holds no blob and no manifest.
@@ -54,6 +54,28 @@ pub enum StoreError {
         /// The blob's size in bytes.
         size: u64,
     },
+    /// There are as many upload sessions as there may be.
+    #[error("too many uploads are open: finish or cancel some, or come back later")]
+    TooManySessions {
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The open upload sessions hold as many bytes as they may.
+    #[error(
+        "the open uploads hold all of the {limit} bytes that they may: let some end, or expire"
+    )]
+    TooManyBytes {
+        /// How many bytes they may hold.
+        limit: u64,
+    },
+    /// Uploads would take what is left of the disk below its reserve.
+    #[error("{available} bytes of the disk are free, and uploads leave a reserve of {reserve}")]
+    Reserved {
+        /// The bytes that are free.
+        available: u64,
+        /// The bytes that are to stay free.
+        reserve: u64,
+    },
     /// The disk is full, or a quota is.
     #[error("no space left for {}", path.display())]
     NoSpace {
@@ -95,7 +117,7 @@ pub enum ErrorKind {
     DigestMismatch,
     /// A request that does not fit the state of what it concerns.
     Invalid,
-    /// A full disk or quota.
+    /// A full disk or quota, or a bound that keeps the disk from filling up.
     NoSpace,
     /// The system denies access.
     Permission,
@@ -129,9 +151,12 @@ impl StoreError {
             Self::UploadBusy
             | Self::UploadOffset { .. }
             | Self::ReferenceUnknown { .. }
-            | Self::RangeUnsatisfiable { .. } => ErrorKind::Invalid,
+            | Self::RangeUnsatisfiable { .. }
+            | Self::TooManySessions { .. } => ErrorKind::Invalid,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
-            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::NoSpace { .. } | Self::TooManyBytes { .. } | Self::Reserved { .. } => {
+                ErrorKind::NoSpace
+            }
             Self::Corrupt { .. } => ErrorKind::Io,
             Self::Interrupted => ErrorKind::Other,
             Self::Io { source, .. } => kind_of_io(source),

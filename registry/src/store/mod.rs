@@ -158,7 +158,10 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Opens an upload session whose digest will be computed with `algorithm`.
+    /// Opens an upload session whose digest will be computed with `algorithm`. A store may bound
+    /// its sessions, and what they hold together: then this fails with `TooManySessions`, and this
+    /// and appends with `TooManyBytes` and `Reserved`. It may also end a session that has received
+    /// nothing for long, which is unknown from then on.
     fn upload_create(
         &self,
         repository: &Name,

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
 use crate::server::{self, Bound, ServeError};
-use crate::service::config::{Flag, Sources};
+use crate::service::config::{ByteSize, Flag, Sources};
 use crate::service::listen::ListenAddr;
 use crate::service::shutdown::{Shutdown, Trigger};
 use crate::store::Store;
@@ -350,6 +350,8 @@ fn configuration() -> (Config, TempDir) {
     let (mut config, _) = Config::load(sources).unwrap();
     config.storage.data = data.path().join("data");
     config.storage.durability = Durability::Relaxed;
+    // However full the machine's disk is.
+    config.storage.reserve = ByteSize::bytes(0);
     (config, data)
 }
 

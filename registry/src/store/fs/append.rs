@@ -216,12 +216,14 @@ impl Writer {
             None => self.open()?,
         };
         let offset = self.session.offset();
+        let length = length(batch);
+        self.inner.take_room(length)?;
         if let Err(e) = write_all(&file, batch) {
+            self.inner.sessions.held.give_back(length);
             // A part of the batch may be there, and on a full disk it only takes up room.
             let _ = file.set_len(offset);
             return Err(StoreError::io(&self.path, e));
         }
-        let length = length(batch);
         self.session.advance(offset + length);
         self.unsynced += length;
         if self.unsynced >= SYNC_AHEAD && self.inner.durability == Durability::Full {

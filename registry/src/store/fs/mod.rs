@@ -13,6 +13,7 @@
 
 mod append;
 mod blob;
+mod bounds;
 mod buffers;
 mod cache;
 mod changes;
@@ -35,6 +36,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -42,10 +44,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinError, spawn_blocking};
 
+pub use bounds::{Bounds, Options};
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
 pub use layout::{Pool, Shard};
 pub use reader::BlobReader;
-pub use session::UploadTotals;
+pub use session::{Expired, UploadTotals};
 pub use start::StartError;
 pub use survey::{Space, Uploads, Walk};
 
@@ -97,13 +100,14 @@ impl FsStore {
     /// behind, and restores its upload sessions. Blocks; `changes` is told what happens from here.
     pub fn open(
         root: &Path,
-        durability: Durability,
+        options: impl Into<Options>,
         changes: Arc<dyn Changes>,
     ) -> std::result::Result<Self, StartError> {
+        let Options { durability, bounds } = options.into();
         let layout = Layout::new(root.to_owned());
         let lock = start::take(&layout)?;
         start::remove_leftovers(&layout)?;
-        let sessions = Arc::new(Sessions::restore(&layout)?);
+        let sessions = Arc::new(Sessions::restore(&layout, bounds)?);
         let inner = Inner {
             layout,
             durability,
@@ -118,6 +122,13 @@ impl FsStore {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Ends the upload sessions that have received nothing for as long as `idle`. One that a body
+    /// is arriving for, or that is being committed, is not idle however long that takes.
+    pub async fn expire_uploads(&self, idle: Duration) -> Result<Expired> {
+        self.run(move |inner| Ok(session::expire(inner, idle)))
+            .await
     }
 
     /// Does work on a blocking thread. It goes on to its end even if nobody waits for it any more.

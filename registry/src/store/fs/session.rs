@@ -6,31 +6,39 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Inner;
+use super::bounds::{Bounds, Held};
 use super::file::{each_entry, if_there, remove};
 use super::layout::Layout;
 use crate::oci::{Algorithm, Hasher, Name};
 use crate::store::{Result, StoreError, Upload, UploadId};
 
 /// All open sessions.
-#[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<UploadId, Arc<Session>>>);
+pub(super) struct Sessions {
+    table: Mutex<HashMap<UploadId, Arc<Session>>>,
+    pub(super) held: Held,
+    pub(super) bounds: Bounds,
+}
 
 /// One open session.
 pub(super) struct Session {
     pub(super) id: UploadId,
     repository: Name,
     created: SystemTime,
+    /// When it was begun, or last received something.
+    active: Mutex<SystemTime>,
     /// The bytes written, which are a whole prefix of the upload at every moment.
     offset: AtomicU64,
     /// A body is arriving: nobody can tell for how long, so that others are turned away.
     receiving: AtomicBool,
     ended: AtomicBool,
+    /// What all sessions hold; its own bytes are given back with its last reference.
+    held: Held,
     /// Held by whoever appends or commits.
     work: Arc<tokio::sync::Mutex<Work>>,
 }
@@ -55,12 +63,23 @@ pub struct UploadTotals {
     pub oldest: Option<SystemTime>,
 }
 
+/// Sessions that were ended because nobody carried on with them.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// How many.
+    pub sessions: u64,
+    /// The bytes they had received.
+    pub bytes: u64,
+    /// Why some of their files could not be removed; they are, at the next start.
+    pub failures: Vec<StoreError>,
+}
+
 /// Tells others that a body is arriving, for as long as it lives.
-pub(super) struct Receiving<'a>(&'a AtomicBool);
+pub(super) struct Receiving<'a>(&'a Session);
 
 impl Sessions {
     pub(super) fn get(&self, name: &Name, id: &UploadId) -> Result<Arc<Session>> {
-        let found = self.0.lock().get(id).map(Arc::clone);
+        let found = self.table.lock().get(id).map(Arc::clone);
         found
             .filter(|session| session.repository == *name)
             .ok_or(StoreError::UploadUnknown)
@@ -68,7 +87,7 @@ impl Sessions {
 
     pub(super) fn totals(&self) -> UploadTotals {
         let mut totals = UploadTotals::default();
-        for session in self.0.lock().values() {
+        for session in self.table.lock().values() {
             totals.sessions += 1;
             totals.bytes += session.offset();
             let oldest = totals.oldest.get_or_insert(session.created);
@@ -78,12 +97,12 @@ impl Sessions {
     }
 
     /// Restores the sessions that a former run left, and removes what is none.
-    pub(super) fn restore(layout: &Layout) -> Result<Self> {
-        let mut sessions = HashMap::new();
+    pub(super) fn restore(layout: &Layout, bounds: Bounds) -> Result<Self> {
+        let (mut sessions, held) = (HashMap::new(), Held::default());
         each_entry(&layout.uploads(), |entry| {
             let name = entry.file_name();
             let session = match name.to_str().and_then(UploadId::parse) {
-                Some(id) => Session::restore(layout, id)?,
+                Some(id) => Session::restore(layout, id, &held)?,
                 None => None,
             };
             if let Some(session) = session {
@@ -93,7 +112,28 @@ impl Sessions {
             let path = entry.path();
             fs::remove_dir_all(&path).map_err(|e| StoreError::io(&path, e))
         })?;
-        Ok(Self(Mutex::new(sessions)))
+        Ok(Self {
+            table: Mutex::new(sessions),
+            held,
+            bounds,
+        })
+    }
+
+    /// Enters a new session, as long as there may be one more.
+    fn enter(&self, session: &Arc<Session>) -> Result<()> {
+        let limit = self.bounds.max_sessions;
+        let mut table = self.table.lock();
+        if table.len() as u64 >= limit {
+            return Err(StoreError::TooManySessions { limit });
+        }
+        table.insert(session.id.clone(), Arc::clone(session));
+        Ok(())
+    }
+
+    fn idle_for(&self, idle: Duration) -> Vec<Arc<Session>> {
+        let table = self.table.lock();
+        let old = table.values().filter(|session| session.idle() >= idle);
+        old.map(Arc::clone).collect()
     }
 }
 
@@ -101,32 +141,44 @@ impl Session {
     /// Begins a session. It is not synced: an upload survives a restart of the program, and needs
     /// to survive no more before it is committed.
     pub(super) fn create(inner: &Inner, name: &Name, algorithm: Algorithm) -> Result<Upload> {
+        inner.room_to_begin()?;
+        let sessions = &inner.sessions;
         let id = UploadId::random();
+        let session = Arc::new(Self {
+            id: id.clone(),
+            repository: name.clone(),
+            created: SystemTime::now(),
+            active: Mutex::new(SystemTime::now()),
+            offset: AtomicU64::new(0),
+            receiving: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            held: sessions.held.clone(),
+            work: Work::new(algorithm, Some(Hasher::new(algorithm))),
+        });
+        // Entered first, so that there are never more than may be; nobody knows it yet.
+        sessions.enter(&session)?;
         let folder = inner.layout.upload(&id);
-        fs::create_dir(&folder).map_err(|e| StoreError::io(&folder, e))?;
         let path = inner.layout.upload_session(&id);
-        let written = fs::File::create_new(&path)
-            .and_then(|mut file| file.write_all(format!("{name}\n{algorithm}\n").as_bytes()));
+        let made = fs::create_dir(&folder).and_then(|()| fs::File::create_new(&path));
+        let written =
+            made.and_then(|mut file| file.write_all(format!("{name}\n{algorithm}\n").as_bytes()));
         if let Err(e) = written {
+            sessions.table.lock().remove(&id);
             // A folder without a valid session is none; what stays here goes at the next start.
             let _ = fs::remove_dir_all(&folder);
             return Err(StoreError::io(&path, e));
         }
-        let hasher = Some(Hasher::new(algorithm));
-        let session = Self::new(
-            id.clone(),
-            name.clone(),
-            algorithm,
-            SystemTime::now(),
-            0,
-            hasher,
-        );
-        inner
-            .sessions
-            .0
-            .lock()
-            .insert(id.clone(), Arc::new(session));
         Ok(Upload { id, offset: 0 })
+    }
+
+    /// For how long nothing was received.
+    fn idle(&self) -> Duration {
+        // A clock that was set back makes it begin anew.
+        self.active.lock().elapsed().unwrap_or_default()
+    }
+
+    fn touch(&self) {
+        *self.active.lock() = SystemTime::now();
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -135,6 +187,7 @@ impl Session {
 
     pub(super) fn advance(&self, offset: u64) {
         self.offset.store(offset, Ordering::Release);
+        self.touch();
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -166,13 +219,13 @@ impl Session {
     /// Marks the session as receiving; for the holder of its work.
     pub(super) fn receiving(&self) -> Receiving<'_> {
         self.receiving.store(true, Ordering::Release);
-        Receiving(&self.receiving)
+        Receiving(self)
     }
 
     /// Ends the session. Its file `session` goes first: without it there is none, whatever stays.
     pub(super) fn end(&self, inner: &Inner) -> Result<()> {
         self.ended.store(true, Ordering::Release);
-        inner.sessions.0.lock().remove(&self.id);
+        inner.sessions.table.lock().remove(&self.id);
         remove(&inner.layout.upload_session(&self.id))?;
         remove(&inner.layout.upload_data(&self.id))?;
         let folder = inner.layout.upload(&self.id);
@@ -185,7 +238,7 @@ impl Session {
         }
     }
 
-    fn restore(layout: &Layout, id: UploadId) -> Result<Option<Self>> {
+    fn restore(layout: &Layout, id: UploadId, held: &Held) -> Result<Option<Self>> {
         let path = layout.upload_session(&id);
         let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
             return Ok(None);
@@ -196,44 +249,65 @@ impl Session {
         let (Some(repository), Some(algorithm)) = (repository, algorithm) else {
             return Ok(None);
         };
+        let modified = |metadata: &fs::Metadata| metadata.modified().ok();
         let metadata = if_there(&path, fs::metadata(&path))?;
-        let created = metadata
-            .and_then(|m| m.modified().ok())
-            .unwrap_or_else(SystemTime::now);
+        let created = metadata.as_ref().and_then(modified);
+        let created = created.unwrap_or_else(SystemTime::now);
         let data = layout.upload_data(&id);
-        let offset = if_there(&data, fs::metadata(&data))?.map_or(0, |metadata| metadata.size());
-        Ok(Some(Self::new(
-            id, repository, algorithm, created, offset, None,
-        )))
-    }
-
-    fn new(
-        id: UploadId,
-        repository: Name,
-        algorithm: Algorithm,
-        created: SystemTime,
-        offset: u64,
-        hasher: Option<Hasher>,
-    ) -> Self {
-        let work = Work {
-            algorithm,
-            hasher,
-            sync_failed: Arc::default(),
-        };
-        Self {
+        let data = if_there(&data, fs::metadata(&data))?;
+        let offset = data.as_ref().map_or(0, MetadataExt::size);
+        // What was received before the restart counts, whatever the bound is now.
+        held.take(offset, u64::MAX)?;
+        let active = data.as_ref().and_then(modified).unwrap_or(created);
+        Ok(Some(Self {
             id,
             repository,
             created,
+            active: Mutex::new(active.max(created)),
             offset: AtomicU64::new(offset),
             receiving: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            work: Arc::new(tokio::sync::Mutex::new(work)),
+            held: held.clone(),
+            work: Work::new(algorithm, None),
+        }))
+    }
+}
+
+/// Ends the sessions that have received nothing for as long as `idle`.
+pub(super) fn expire(inner: &Inner, idle: Duration) -> Expired {
+    let mut expired = Expired::default();
+    for session in inner.sessions.idle_for(idle) {
+        // Whoever is at work on it has not left, and may have ended it a moment ago.
+        let work = Arc::clone(&session.work).try_lock_owned();
+        if work.is_err() || session.has_ended() || session.idle() < idle {
+            continue;
         }
+        expired.sessions += 1;
+        expired.bytes += session.offset();
+        expired.failures.extend(session.end(inner).err());
+    }
+    expired
+}
+
+impl Work {
+    fn new(algorithm: Algorithm, hasher: Option<Hasher>) -> Arc<tokio::sync::Mutex<Self>> {
+        Arc::new(tokio::sync::Mutex::new(Self {
+            algorithm,
+            hasher,
+            sync_failed: Arc::default(),
+        }))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.held.give_back(self.offset());
     }
 }
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.touch();
+        self.0.receiving.store(false, Ordering::Release);
     }
 }

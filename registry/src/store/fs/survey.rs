@@ -133,7 +133,13 @@ impl FsStore {
 
     /// Asks the system about the space that is left.
     pub fn space(&self) -> Result<Space> {
-        let root = self.inner.layout.root();
+        self.inner.space()
+    }
+}
+
+impl Inner {
+    pub(super) fn space(&self) -> Result<Space> {
+        let root = self.layout.root();
         let told = rustix::fs::statvfs(root).map_err(|e| StoreError::io(root, e.into()))?;
         Ok(Space {
             size: told.f_blocks.saturating_mul(told.f_frsize),

@@ -1,0 +1,58 @@
+//! The end of upload sessions that nobody carries on with.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::service::log::causes;
+use crate::store::fs::{Expired, FsStore};
+
+/// The longest and shortest pause between two looks.
+const LONGEST: Duration = Duration::from_mins(10);
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Ends the sessions of a store that have received nothing for a while: at the start, for those
+/// that a former run left, and from then on.
+pub(super) struct Expiry {
+    store: FsStore,
+    idle: Duration,
+}
+
+impl Expiry {
+    pub(super) fn new(store: FsStore, idle: Duration) -> Self {
+        Self { store, idle }
+    }
+
+    /// Looks again and again until the future is dropped.
+    pub(super) async fn run(self) -> Infallible {
+        // A session may live a tenth longer than it should, which matters to nobody.
+        let pause = (self.idle / 10).clamp(SHORTEST, LONGEST);
+        let mut ticks = interval(pause);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // Only the end of the program interrupts it.
+            if let Ok(expired) = self.store.expire_uploads(self.idle).await {
+                tell(&expired);
+            }
+        }
+    }
+}
+
+fn tell(expired: &Expired) {
+    let &Expired {
+        sessions, bytes, ..
+    } = expired;
+    if sessions > 0 {
+        tracing::info!(
+            sessions,
+            bytes,
+            "removed uploads that nobody carried on with"
+        );
+    }
+    for failure in &expired.failures {
+        let error = causes(failure);
+        tracing::warn!(error, "an expired upload could not be removed");
+    }
+}

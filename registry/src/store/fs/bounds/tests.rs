@@ -1,0 +1,237 @@
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt, stream};
+use tempfile::TempDir;
+
+use super::*;
+use crate::oci::{Algorithm, Digest, Name};
+use crate::store::fs::FsStore;
+use crate::store::suite::{push, put};
+use crate::store::{Store, UploadId};
+
+const DAY: Duration = Duration::from_hours(24);
+
+fn open(folder: &Path, bounds: Bounds) -> FsStore {
+    let durability = Durability::Relaxed;
+    let options = Options { durability, bounds };
+    FsStore::open(folder, options, Arc::new(())).unwrap()
+}
+
+fn new(bounds: Bounds) -> (FsStore, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (open(folder.path(), bounds), folder)
+}
+
+fn name() -> Name {
+    Name::parse("a").unwrap()
+}
+
+async fn begin(store: &FsStore) -> Result<UploadId> {
+    let upload = store.upload_create(&name(), Algorithm::Sha256).await;
+    upload.map(|upload| upload.id)
+}
+
+async fn append(store: &FsStore, id: &UploadId, length: usize) -> Result<u64> {
+    let offset = store.upload_stat(&name(), id).await?.offset;
+    let body = stream::iter([Ok(Bytes::from(vec![7; length]))]);
+    let upload = store.upload_append(&name(), id, offset, body).await;
+    upload.map(|upload| upload.offset)
+}
+
+fn held(store: &FsStore) -> u64 {
+    store.inner.sessions.held.bytes()
+}
+
+/// Makes a file look as if it had been left alone since then.
+fn age(file: &Path, age: Duration) {
+    let file = File::options().write(true).open(file).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+#[tokio::test]
+async fn no_more_sessions_than_may_be_are_open_and_an_ended_one_makes_room() {
+    let max_sessions = 3;
+    let (store, _folder) = new(Bounds {
+        max_sessions,
+        ..Bounds::NONE
+    });
+    let begun = join_all((0..8).map(|_| begin(&store))).await;
+    let (open, refused): (Vec<_>, Vec<_>) = begun.into_iter().partition(Result::is_ok);
+    assert_eq!(open.len(), 3);
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, StoreError::TooManySessions { limit: 3 }),
+            "{error:?}"
+        );
+    }
+    let open: Vec<_> = open.into_iter().map(Result::unwrap).collect();
+    store.upload_cancel(&name(), &open[0]).await.unwrap();
+    begin(&store).await.unwrap();
+    let empty = Digest::of(Algorithm::Sha256, b"");
+    let committed = store.upload_commit(&name(), &open[1], &empty).await;
+    committed.unwrap();
+    begin(&store).await.unwrap();
+    begin(&store).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn open_uploads_hold_no_more_bytes_than_they_may() {
+    let (store, folder) = new(Bounds {
+        max_bytes: 1_000_000,
+        ..Bounds::NONE
+    });
+    let (first, second) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
+    assert_eq!(append(&store, &first, 600_000).await.unwrap(), 600_000);
+    let error = append(&store, &second, 600_000).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::TooManyBytes { limit: 1_000_000 }),
+        "{error:?}"
+    );
+    assert_eq!(append(&store, &second, 400_000).await.unwrap(), 400_000);
+    // There is no use in beginning what could not receive a byte.
+    let error = begin(&store).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::TooManyBytes { .. }),
+        "{error:?}"
+    );
+    let digest = Digest::of(Algorithm::Sha256, &vec![7; 600_000]);
+    let committed = store.upload_commit(&name(), &first, &digest).await;
+    committed.unwrap();
+    assert_eq!(append(&store, &second, 600_000).await.unwrap(), 1_000_000);
+    drop(store);
+    // What was received before a restart counts, though the bound be less now.
+    let store = open(
+        folder.path(),
+        Bounds {
+            max_bytes: 10,
+            ..Bounds::NONE
+        },
+    );
+    assert_eq!(held(&store), 1_000_000);
+    append(&store, &second, 1).await.unwrap_err();
+    store.upload_cancel(&name(), &second).await.unwrap();
+    begin(&store).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_upload_held_is_given_back_however_it_ends() {
+    let (store, _folder) = new(Bounds::NONE);
+    let digest = Digest::of(Algorithm::Sha256, &[7; 1000]);
+    let wrong = Digest::of(Algorithm::Sha256, b"wrong");
+    for ending in 0..4 {
+        let id = begin(&store).await.unwrap();
+        append(&store, &id, 1000).await.unwrap();
+        assert_eq!(held(&store), 1000);
+        match ending {
+            0 => store.upload_commit(&name(), &id, &digest).await.unwrap(),
+            1 => drop(store.upload_commit(&name(), &id, &wrong).await.unwrap_err()),
+            2 => store.upload_cancel(&name(), &id).await.unwrap(),
+            _ => drop(store.expire_uploads(Duration::ZERO).await.unwrap()),
+        }
+        assert_eq!(held(&store), 0, "{ending}");
+        assert!(store.upload_stat(&name(), &id).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
+    let (store, folder) = new(Bounds::NONE);
+    let (begun, whole) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
+    append(&store, &whole, 10).await.unwrap();
+    let blob = push(&store, "a", b"x").await;
+    let available = store.space().unwrap().available;
+    drop(store);
+    let reserve = u64::MAX / 2;
+    let store = open(
+        folder.path(),
+        Bounds {
+            reserve,
+            ..Bounds::NONE
+        },
+    );
+    assert!(available < reserve);
+    for refused in [
+        begin(&store).await.map(drop),
+        append(&store, &begun, 1).await.map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, StoreError::Reserved { .. }), "{error:?}");
+    }
+    assert_eq!(store.upload_stat(&name(), &begun).await.unwrap().offset, 0);
+    // What is there already needs no more room.
+    let digest = Digest::of(Algorithm::Sha256, &[7; 10]);
+    let committed = store.upload_commit(&name(), &whole, &digest).await;
+    committed.unwrap();
+    store.blob_read(&name(), &blob, None).await.unwrap();
+    let other = Name::parse("b").unwrap();
+    store.blob_mount(&other, None, &blob).await.unwrap();
+    let manifest = put(&store, "a", "{}", &["1"]).await;
+    store.manifest_delete(&name(), &manifest).await.unwrap();
+    store.blob_delete(&name(), &blob).await.unwrap();
+    store.upload_cancel(&name(), &begun).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_expires_unless_a_body_is_arriving() {
+    let (store, folder) = new(Bounds::NONE);
+    let (idle, busy) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
+    append(&store, &idle, 1000).await.unwrap();
+    let young = store.expire_uploads(DAY).await.unwrap();
+    assert_eq!(young.sessions, 0);
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    let rest = stream::once(Box::pin(async move {
+        receiver.await.unwrap();
+        Ok(Bytes::from_static(b"def"))
+    }));
+    let body = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(rest);
+    let name = name();
+    let mut arriving = Box::pin(store.upload_append(&name, &busy, 0, body));
+    assert!(arriving.as_mut().now_or_never().is_none());
+    let expired = store.expire_uploads(Duration::ZERO).await.unwrap();
+    assert_eq!((expired.sessions, expired.bytes), (1, 1000));
+    assert!(expired.failures.is_empty(), "{:?}", expired.failures);
+    let gone = append(&store, &idle, 1).await;
+    assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
+    assert!(!folder.path().join("uploads").join(idle.as_str()).exists());
+    sender.send(()).unwrap();
+    assert_eq!(arriving.await.unwrap().offset, 6);
+    let young = store.expire_uploads(DAY).await.unwrap();
+    assert_eq!(young.sessions, 0, "the end of a body is activity");
+    let expired = store.expire_uploads(Duration::ZERO).await.unwrap();
+    assert_eq!((expired.sessions, expired.bytes), (1, 6));
+}
+
+#[tokio::test]
+async fn a_restart_makes_no_session_younger() {
+    let (store, folder) = new(Bounds::NONE);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(begin(&store).await.unwrap());
+    }
+    for id in &ids[..2] {
+        append(&store, id, 10).await.unwrap();
+    }
+    drop(store);
+    let at = |id: &UploadId, file: &str| {
+        let uploads = folder.path().join("uploads");
+        uploads.join(id.as_str()).join(file)
+    };
+    // Begun long ago, all but the last; the second has received something since.
+    for id in &ids[..3] {
+        age(&at(id, "session"), DAY * 2);
+    }
+    age(&at(&ids[0], "data"), DAY * 2);
+    let store = open(folder.path(), Bounds::NONE);
+    let expired = store.expire_uploads(DAY).await.unwrap();
+    assert_eq!((expired.sessions, expired.bytes), (2, 10));
+    let left = fs::read_dir(folder.path().join("uploads")).unwrap().count();
+    assert_eq!(left, 2);
+    for id in [&ids[1], &ids[3]] {
+        append(&store, id, 1).await.unwrap();
+    }
+}
