@@ -1,4 +1,9 @@
 //! Responses: their bodies, the headers they share, and conditional requests.
+//!
+//! `If-None-Match` and `If-Range` spare a client what it has. Other preconditions are deliberately
+//! not here, and passed over: content never changes under its digest, a tag is moved by whoever
+//! pushes last, and no client of registries asks for anything else. There is no `Last-Modified`
+//! either, hence nothing for `If-Modified-Since` to mean.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

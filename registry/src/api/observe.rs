@@ -3,16 +3,18 @@
 use std::fmt;
 use std::time::Instant;
 
-use http::StatusCode;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use http::{HeaderName, StatusCode};
 
 use super::Recorders;
 use crate::metrics::http::{CLIENT_LEFT, Recording};
 use crate::metrics::label::{Client, Method, Pair};
 use crate::oci::{Endpoint, Name, Reference, Route};
 use crate::service::cells::Label;
-use crate::service::log::AccessEvent;
+use crate::service::log::{AccessEvent, request_id};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is recorded of one request, when it is dropped.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ struct Access {
     client: &'static str,
     repository: Option<Name>,
     reference: Option<Reference>,
+    request_id: Option<Box<str>>,
     received: u64,
     sent: u64,
 }
@@ -45,6 +48,8 @@ impl Observation {
             access: recorders.access_log.then(|| {
                 let agent = head.headers.get(USER_AGENT);
                 let agent = agent.and_then(|agent| agent.to_str().ok());
+                let id = head.headers.get(X_REQUEST_ID);
+                let id = id.and_then(|id| request_id(id.as_bytes()));
                 Box::new(Access {
                     started: Instant::now(),
                     answered: None,
@@ -53,6 +58,7 @@ impl Observation {
                     client: Client::of(agent.unwrap_or_default()).value(),
                     repository: route.repository.and_then(|name| Name::parse(name).ok()),
                     reference: reference(route),
+                    request_id: id.map(Box::from),
                     received: 0,
                     sent: 0,
                 })
@@ -95,8 +101,9 @@ fn reference(route: &Route<'_>) -> Option<Reference> {
     }
 }
 
-impl Drop for Access {
-    fn drop(&mut self) {
+impl Access {
+    /// What is known by now.
+    fn event(&self) -> AccessEvent<'_> {
         let millis = |at: Instant| at.duration_since(self.started).as_secs_f64() * 1e3;
         let status = self.answered.map(|(status, _)| status.as_u16());
         AccessEvent {
@@ -110,15 +117,51 @@ impl Drop for Access {
             duration_ms: millis(Instant::now()),
             ttfb_ms: self.answered.map(|(_, at)| millis(at)),
             client: self.client,
-            request_id: None,
+            request_id: self.request_id.as_deref(),
             trace_id: None,
         }
-        .emit();
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.event().emit();
     }
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn the_access_log_tells_what_was_asked_for_and_by_which_identifier() {
+        let recorders = Recorders {
+            metrics: None,
+            access_log: true,
+        };
+        for (sent, told) in [
+            ("4bf9-2.a_b", Some("4bf9-2.a_b")),
+            ("4bf9 status=200", None),
+        ] {
+            let request = Request::get("/v2/team/app/manifests/1?token=secret");
+            let request = request.header("x-request-id", sent);
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            let route = Route::parse(head.uri.path());
+            let mut observation = Observation::begin(&recorders, &head, &route);
+            observation.answered(StatusCode::OK);
+            let event = observation.access.as_ref().unwrap().event();
+            assert_eq!(event.request_id, told);
+            assert_eq!(event.repository, Some("team/app"));
+            assert_eq!(event.reference, Some("1"));
+            assert_eq!(event.status, 200);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Logs to standard error: text for a person at a terminal, JSON for everything else.
 //!
 //! [`init`] is called once by `main`; nothing else here is global. What may be logged is for the
-//! caller to see to, with one help: an [`AccessEvent`] has no place for a header, a query string
-//! or an address, so that none can slip into the access log.
+//! caller to see to, with one help: an [`AccessEvent`] has no place for a header (but a checked
+//! [`request_id`]), a query string or an address, so that none can slip into the access log.
 
 mod access;
 
@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use access::{ACCESS, AccessEvent};
+pub use access::{ACCESS, AccessEvent, request_id};
 
 use access::Sampler;
 

@@ -128,6 +128,15 @@ async fn what_the_client_has_is_not_sent_again() {
                 .expect(200);
         }
     }
+    // Preconditions of other sorts are passed over, those of changes too.
+    let target = format!("/v2/a/manifests/{manifest}");
+    for header in ["if-match", "if-unmodified-since", "if-modified-since"] {
+        let headers = [(header, "\"other\"")];
+        registry
+            .ask("GET", &target, &headers, b"")
+            .await
+            .expect(200);
+    }
     let gone = Digest::of(Algorithm::Sha256, b"gone");
     let headers = [("if-none-match", &*format!("\"{gone}\""))];
     let target = format!("/v2/a/blobs/{gone}");

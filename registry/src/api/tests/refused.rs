@@ -176,6 +176,21 @@ async fn a_method_that_an_endpoint_lacks_is_told_with_those_it_has() {
 }
 
 #[tokio::test]
+async fn a_session_has_no_head() {
+    let registry = Running::start().await;
+    let session = registry.open("a").await;
+    for (target, allow) in [
+        (&*session, "GET, PATCH, PUT, DELETE"),
+        ("/v2/a/blobs/uploads/", "POST"),
+    ] {
+        let answer = registry.ask("HEAD", target, &[], b"").await.expect(405);
+        assert_eq!(answer.header("allow"), allow);
+        assert_eq!(answer.body, b"");
+    }
+    registry.get(&session).await.expect(204);
+}
+
+#[tokio::test]
 async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
     let registry = Running::configured(|config| config.storage.delete = false).await;
     let (digest, _) = registry.push_image("a", "1").await;

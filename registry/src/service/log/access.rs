@@ -7,8 +7,11 @@ use tracing::info;
 /// The target of access events.
 pub const ACCESS: &str = "access";
 
+/// The longest identifier of a request that is taken from its headers.
+const MAX_REQUEST_ID: usize = 128;
+
 /// What the access log tells of a request. Every text must be one that anybody may read: no header
-/// value, no query string, no address.
+/// value but a [`request_id`], no query string, no address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccessEvent<'a> {
     /// What kind of path it was.
@@ -58,6 +61,14 @@ impl AccessEvent<'_> {
     }
 }
 
+/// The identifier that an `X-Request-Id` header gives a request, if it is one that can be logged and
+/// searched for without surprises: up to 128 letters, digits, hyphens, underscores and periods.
+pub fn request_id(header: &[u8]) -> Option<&str> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let id = str::from_utf8(header).ok()?;
+    ((1..=MAX_REQUEST_ID).contains(&id.len()) && header.iter().all(plain)).then_some(id)
+}
+
 /// Takes an even part of what comes along.
 pub(super) struct Sampler {
     /// The part, in 2⁻³².
@@ -93,6 +104,19 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identifier_that_could_forge_a_line_is_none() {
+        let longest = "x".repeat(MAX_REQUEST_ID);
+        for id in ["a", "0f-9_Z.z", &longest] {
+            assert_eq!(request_id(id.as_bytes()), Some(id));
+        }
+        let longer = "x".repeat(MAX_REQUEST_ID + 1);
+        for wrong in ["", "a b", "a\nb", "\"", "a=b", "\u{1b}[31m", "ä", &longer] {
+            assert_eq!(request_id(wrong.as_bytes()), None, "{wrong}");
+        }
+        assert_eq!(request_id(b"\xff"), None);
+    }
 
     #[test]
     fn the_sampler_takes_its_part_evenly() {
