@@ -16,7 +16,7 @@ pub mod fs;
 mod instrumented;
 mod memory;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod upload_id;
 
 use std::future::Future;

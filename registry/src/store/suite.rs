@@ -125,7 +125,7 @@ fn stalled(bytes: &[u8]) -> impl Stream {
     body(bytes).chain(stream::once(Box::pin(pending())))
 }
 
-pub(super) async fn push(store: &impl Store, repository: &str, bytes: &[u8]) -> Digest {
+pub(crate) async fn push(store: &impl Store, repository: &str, bytes: &[u8]) -> Digest {
     let (name, digest) = (name(repository), digest(bytes));
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
     store

@@ -1,10 +1,13 @@
 //! What uploads may take, and what clients are told when it is taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::harness::{IMAGE, Running};
+use super::harness::{IMAGE, Running, image};
 use crate::oci::{Algorithm, Digest};
 use crate::service::config::ByteSize;
+use crate::store::fs::{Durability, FsStore};
+use crate::store::suite::push;
 
 fn whole(content: &[u8]) -> String {
     let digest = Digest::of(Algorithm::Sha256, content);
@@ -70,10 +73,12 @@ async fn over_the_bytes_of_all_sessions_uploads_are_refused_until_some_have_ende
 async fn below_the_reserve_nothing_is_uploaded_and_all_else_goes_on() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("data");
-    let registry = Running::configured(|config| config.storage.data = folder.clone()).await;
-    let (digest, manifest) = registry.push_image("a", "1").await;
-    registry.stop();
-    registry.stopped().await.unwrap();
+    let store = FsStore::open(&folder, Durability::Relaxed, Arc::new(())).unwrap();
+    let (config, layer) = (
+        push(&store, "a", b"{}").await,
+        push(&store, "a", b"layer").await,
+    );
+    drop(store);
     let registry = Running::configured(|config| {
         config.storage.data = folder;
         config.storage.reserve = ByteSize::bytes(u64::MAX / 2);
@@ -86,15 +91,15 @@ async fn below_the_reserve_nothing_is_uploaded_and_all_else_goes_on() {
         let answer = registry.ask("POST", target, &[], body).await;
         answer.refused(507, "UNAVAILABLE");
     }
-    let layer = Digest::of(Algorithm::Sha256, b"layer");
+    let manifest = image(&config, &layer, "");
     let layer = format!("/v2/a/blobs/{layer}");
     assert_eq!(registry.get(&layer).await.expect(200).body, b"layer");
     let headers = [("content-type", IMAGE)];
-    let target = "/v2/a/manifests/2";
+    let target = "/v2/a/manifests/1";
     let answer = registry.ask("PUT", target, &headers, &manifest).await;
     answer.expect(201);
-    for target in [format!("/v2/a/manifests/{digest}"), layer] {
-        registry.ask("DELETE", &target, &[], b"").await.expect(202);
+    for target in [target, &layer] {
+        registry.ask("DELETE", target, &[], b"").await.expect(202);
     }
 }
 
