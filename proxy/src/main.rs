@@ -7,8 +7,7 @@ use clap::Parser as _;
 use proxy::cli::{Action, Cli};
 use proxy::server;
 use registry::service::config::EX_USAGE;
-use registry::service::{log, shutdown};
-use tokio::runtime::{Builder, Runtime};
+use registry::service::{log, runtime, shutdown};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,7 +42,7 @@ fn serve(config: proxy::config::Config) -> ExitCode {
     if let Err(error) = log::init(&config.logging) {
         return fail(&error);
     }
-    let runtime = match runtime() {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -74,17 +73,6 @@ fn announce(bound: &server::Bound) {
     if let Some(address) = bound.metrics_address() {
         let _ = writeln!(stdout, "metrics on {address}");
     }
-}
-
-/// One runtime for everything: docs/performance.md compares the layouts.
-fn runtime() -> std::io::Result<Runtime> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut builder = if workers == 1 {
-        Builder::new_current_thread()
-    } else {
-        Builder::new_multi_thread()
-    };
-    builder.enable_all().build()
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {

@@ -10,7 +10,7 @@ use registry::config::cli::Action;
 use registry::server;
 use registry::service::config::{EX_USAGE, environment};
 use registry::service::log::{self, LogConfig};
-use registry::service::shutdown;
+use registry::service::{runtime, shutdown};
 
 // Quicker than the system's at what a server does: many small pieces, from several threads.
 #[global_allocator]
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let done = match Action::read(std::env::args_os(), environment()) {
         Ok(Action::Serve(config, logging)) => serve(*config, &logging),
         Ok(Action::Print(text)) => write!(io::stdout(), "{text}").map_err(Into::into),
-        Ok(Action::Ask(probe)) => runtime().and_then(|runtime| {
+        Ok(Action::Ask(probe)) => runtime::build().map_err(Into::into).and_then(|runtime| {
             let asked = runtime.block_on(probe.check());
             asked.with_context(|| probe.to_string())
         }),
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn serve(config: Config, logging: &LogConfig) -> anyhow::Result<()> {
     log::init(logging)?;
-    let runtime = runtime()?;
+    let runtime = runtime::build()?;
     let served = runtime.block_on(async {
         let stop = shutdown::signals()?;
         let bound = server::bind(config).await?;
@@ -55,10 +55,4 @@ fn serve(config: Config, logging: &LogConfig) -> anyhow::Result<()> {
     // Counting a large store is not worth waiting for; every change of it can be interrupted.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?)
 }

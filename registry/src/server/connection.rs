@@ -24,6 +24,10 @@ use crate::service::shutdown::{Drain, Shutdown, Trigger};
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
 
+/// What is received at once over HTTP/1.1, of a body too. hyper would go up to 400 KiB for each
+/// connection, of which the network rarely fills a part.
+const READ_BUFFER: usize = 64 * 1024;
+
 /// HTTP/2's windows: how much a client may send ahead of the store, for a stream and in all. Wide
 /// enough to keep a fast network busy, narrow enough for many connections.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -139,7 +143,10 @@ where
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its time limit would cover idle connections, too, and arm a timer for each request.
-    builder.http1().header_read_timeout(None);
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_buf_size(READ_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())

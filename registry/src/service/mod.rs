@@ -1,5 +1,5 @@
 //! What any server of ours needs: metric cells and the exposition page, layered configuration,
-//! listeners, logs, shutdown.
+//! listeners, logs, the runtime, shutdown.
 //!
 //! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
 //! on this, so it could become a crate of its own with one move.
@@ -11,4 +11,5 @@ pub mod exposition;
 pub mod health;
 pub mod listen;
 pub mod log;
+pub mod runtime;
 pub mod shutdown;

@@ -3,33 +3,59 @@
 //! A body is gathered in batches on the caller's task, and each batch is hashed and written, at the
 //! same time, on two blocking threads while the next one is gathered: two batches at most are in
 //! memory, the reactor never waits, and a client that sends slowly occupies no thread.
+//!
+//! Gathering copies. The pieces of a body are views of whatever buffer they were received into, and
+//! to keep a few small ones would be to keep all of their buffers.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::buffers::Buffer;
 use super::session::{Session, Work};
 use super::{Durability, Inner, unwind};
 use crate::oci::{Algorithm, Hasher};
 use crate::store::{Result, StoreError, Upload};
 
-/// The bytes that are gathered before they are handed over.
-const BATCH: usize = 512 * 1024;
+/// The bytes that are gathered in memory of their own size: most uploads are not larger, and need
+/// no large buffer.
+const SMALL: usize = 32 * 1024;
 
 /// The size from which a batch is hashed on a thread of its own; below, waking one costs more.
-const APART: u64 = 128 * 1024;
+const APART: usize = 128 * 1024;
+
+/// The syncs ahead that run at the same time: more would only keep each other and their threads
+/// waiting for the same disk.
+const SYNCS: usize = 2;
 
 /// The bytes after which what was written is synced ahead, so that the commit has little to wait
 /// for, and the page cache never holds much that is dirty.
 const SYNC_AHEAD: u64 = 16 * 1024 * 1024;
+
+/// What keeps many uploads at a time from taking a thread or two each: the processor is shared by
+/// all of them anyway.
+pub(super) struct Limits {
+    batches: Semaphore,
+    syncs: Arc<Semaphore>,
+}
+
+impl Limits {
+    pub(super) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            batches: Semaphore::new(2 * processors),
+            syncs: Arc::new(Semaphore::new(SYNCS)),
+        }
+    }
+}
 
 pub(super) async fn append<B>(
     inner: Arc<Inner>,
@@ -46,11 +72,12 @@ where
     if offset != expected {
         return Err(StoreError::UploadOffset { expected });
     }
-    let writer = Writer::new(inner, Arc::clone(&session), work);
+    let writer = Writer::new(Arc::clone(&inner), Arc::clone(&session), work);
     let mut gathering = Gathering {
+        inner,
         state: State::Idle(writer),
-        batch: Vec::new(),
-        length: 0,
+        small: BytesMut::new(),
+        large: None,
     };
     let received = loop {
         match body.next().await {
@@ -75,9 +102,10 @@ where
 
 /// Bytes that were received, and the writer that takes them.
 struct Gathering {
+    inner: Arc<Inner>,
     state: State,
-    batch: Vec<Bytes>,
-    length: usize,
+    small: BytesMut,
+    large: Option<Buffer>,
 }
 
 enum State {
@@ -87,25 +115,48 @@ enum State {
 }
 
 impl Gathering {
-    async fn push(&mut self, bytes: Bytes) -> Result<()> {
-        self.length += bytes.len();
-        self.batch.push(bytes);
-        if self.length < BATCH {
-            Ok(())
-        } else {
-            self.hand_over().await
+    async fn push(&mut self, mut bytes: Bytes) -> Result<()> {
+        if self.large.is_none() && self.small.len() + bytes.len() <= SMALL {
+            self.small.extend_from_slice(&bytes);
+            return Ok(());
         }
+        while !bytes.is_empty() {
+            let large = self.large.get_or_insert_with(|| {
+                let mut buffer = self.inner.buffers.take();
+                buffer.append(&std::mem::take(&mut self.small));
+                buffer
+            });
+            let taken = large.append(&bytes);
+            if taken == 0 {
+                self.hand_over().await?;
+            }
+            let _ = bytes.split_to(taken);
+        }
+        Ok(())
     }
 
     /// Gives what was gathered to the writer, as soon as it is done with what it has.
     async fn hand_over(&mut self) -> Result<()> {
         self.idle().await?;
         if let State::Idle(writer) = std::mem::replace(&mut self.state, State::Failed) {
-            let batch = std::mem::take(&mut self.batch);
-            self.length = 0;
+            let batch = self.gathered();
             self.state = State::Writing(tokio::spawn(writer.take(batch)));
         }
         Ok(())
+    }
+
+    fn gathered(&mut self) -> Bytes {
+        match self.large.take() {
+            Some(large) => {
+                let length = large.len();
+                large.freeze(length)
+            }
+            None => std::mem::take(&mut self.small).freeze(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.large.is_none() && self.small.is_empty()
     }
 
     async fn idle(&mut self) -> Result<()> {
@@ -119,7 +170,7 @@ impl Gathering {
     }
 
     async fn finish(mut self) -> Result<()> {
-        if !self.batch.is_empty() && !matches!(self.state, State::Failed) {
+        if !self.is_empty() && !matches!(self.state, State::Failed) {
             self.hand_over().await?;
         }
         self.idle().await
@@ -130,7 +181,7 @@ impl Drop for Gathering {
     /// Whoever gives up in the middle of a body loses none of it: the rest is written behind their
     /// back, and only then is the session free for the next.
     fn drop(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+        let batch = self.gathered();
         let state = std::mem::replace(&mut self.state, State::Failed);
         if batch.is_empty() || matches!(state, State::Failed) {
             return;
@@ -178,18 +229,20 @@ impl Writer {
     }
 
     /// Hashes a batch and appends it.
-    async fn take(mut self, batch: Vec<Bytes>) -> Result<Self> {
+    async fn take(mut self, batch: Bytes) -> Result<Self> {
         let hasher = match self.work.hasher.take() {
-            Some(hasher) if length(&batch) >= APART => hasher,
+            Some(hasher) if batch.len() >= APART => hasher,
             hasher => {
                 self.work.hasher = hasher;
                 return unwind(spawn_blocking(move || self.write_and_hash(&batch)).await).flatten();
             }
         };
+        let inner = Arc::clone(&self.inner);
+        // Never closed, so that there is always a permit to be had.
+        let _permit = inner.limits.batches.acquire().await;
         // If anything fails from here, the hasher's state is lost, and the file tells it again.
-        let batch = Arc::new(batch);
         let hashing = spawn_blocking({
-            let batch = Arc::clone(&batch);
+            let batch = batch.clone();
             move || updated(hasher, &batch)
         });
         let writing = spawn_blocking(move || self.write(&batch));
@@ -199,7 +252,7 @@ impl Writer {
         Ok(writer)
     }
 
-    fn write_and_hash(mut self, batch: &[Bytes]) -> Result<Self> {
+    fn write_and_hash(mut self, batch: &[u8]) -> Result<Self> {
         let hasher = match self.work.hasher.take() {
             Some(hasher) => hasher,
             None => hash(&self.path, self.work.algorithm, self.session.offset())?,
@@ -210,15 +263,15 @@ impl Writer {
     }
 
     /// Appends a batch, whole or not at all.
-    fn write(mut self, batch: &[Bytes]) -> Result<Self> {
+    fn write(mut self, batch: &[u8]) -> Result<Self> {
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => self.open()?,
         };
         let offset = self.session.offset();
-        let length = length(batch);
+        let length = batch.len() as u64;
         self.inner.take_room(length)?;
-        if let Err(e) = write_all(&file, batch) {
+        if let Err(e) = (&*file).write_all(batch) {
             self.inner.sessions.held.give_back(length);
             // A part of the batch may be there, and on a full disk it only takes up room.
             let _ = file.set_len(offset);
@@ -254,6 +307,8 @@ impl Writer {
     }
 
     fn sync_ahead(&mut self, file: &Arc<File>) {
+        let permit = Arc::clone(&self.inner.limits.syncs).try_acquire_owned();
+        let Ok(permit) = permit else { return };
         if self.syncing.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -265,6 +320,7 @@ impl Writer {
                 failed.store(true, Ordering::Release);
             }
             syncing.store(false, Ordering::Release);
+            drop(permit);
         }));
     }
 }
@@ -293,31 +349,7 @@ pub(super) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Has
     }
 }
 
-fn updated(mut hasher: Hasher, batch: &[Bytes]) -> Hasher {
-    for bytes in batch {
-        hasher.update(bytes);
-    }
+fn updated(mut hasher: Hasher, batch: &[u8]) -> Hasher {
+    hasher.update(batch);
     hasher
-}
-
-fn length(batch: &[Bytes]) -> u64 {
-    batch.iter().map(|bytes| bytes.len() as u64).sum()
-}
-
-fn write_all(mut file: &File, batch: &[Bytes]) -> io::Result<()> {
-    // As many as the system takes in one call.
-    for part in batch.chunks(1024) {
-        let mut slices: Vec<_> = part.iter().map(|bytes| IoSlice::new(bytes)).collect();
-        let mut rest = &mut slices[..];
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            match file.write_vectored(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut rest, written),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Buffers for large reads, used again and again: to get and to clear a fresh one for each chunk
-//! would cost about as much as reading it does.
+//! Buffers for the bytes of blobs, used again and again: to get and to clear a fresh one for each
+//! chunk would cost about as much as moving the chunk does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +39,15 @@ impl Buffers {
 }
 
 impl Buffer {
+    /// Copies as much as there is room for from the front of `bytes`, and returns how much that is.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> usize {
+        let room = &mut self.bytes[self.filled..];
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        taken
+    }
+
     /// All of it, to be written to.
     pub(super) fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
@@ -48,6 +57,11 @@ impl Buffer {
     pub(super) fn freeze(mut self, filled: usize) -> Bytes {
         self.filled = filled.min(self.bytes.len());
         Bytes::from_owner(self)
+    }
+
+    /// How many bytes were appended.
+    pub(super) fn len(&self) -> usize {
+        self.filled
     }
 }
 

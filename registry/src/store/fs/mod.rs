@@ -52,6 +52,7 @@ pub use session::{Expired, UploadTotals};
 pub use start::StartError;
 pub use survey::{Space, Uploads, Walk};
 
+use self::append::Limits;
 use self::buffers::Buffers;
 use self::cache::Cache;
 use self::layout::Layout;
@@ -89,6 +90,7 @@ struct Inner {
     changes: Arc<dyn Changes>,
     cache: Cache,
     buffers: Arc<Buffers>,
+    limits: Limits,
     /// Held while folders are made or removed, so that none goes while another is made in it.
     folders: Mutex<()>,
     /// Keeps others out of the folder while it is open.
@@ -116,6 +118,7 @@ impl FsStore {
             changes,
             cache: Cache::new(),
             buffers: Arc::default(),
+            limits: Limits::new(),
             folders: Mutex::new(()),
             _lock: lock,
         };
