@@ -15,8 +15,8 @@ pub(crate) enum Failure {
     ClientStalled,
     /// The client stopped reading the response.
     ClientNotReading,
-    /// The request breaks a rule of HTTP.
-    BadRequest,
+    /// The request is refused for what it is.
+    Refused(Refusal),
     /// No connection to the upstream could be made.
     UpstreamUnreachable,
     /// The upstream broke off, or answered what is not HTTP.
@@ -27,16 +27,86 @@ pub(crate) enum Failure {
     Internal,
 }
 
+/// What is wrong with a request that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It does not say which host it is for.
+    NoHost,
+    /// Its target is no path.
+    Target,
+    /// It has more headers, or longer ones, than are passed on.
+    HeadersTooLarge,
+    /// One of its headers breaks a rule.
+    Header,
+    /// Its body is not framed as it says.
+    Body,
+    /// Another rule of HTTP is broken.
+    Rule,
+}
+
+impl Refusal {
+    /// The refusal as the phases tell it to pingora, who tells it back in the end.
+    pub(crate) fn error<T>(self) -> pingora::Result<T> {
+        Error::e_explain(ErrorType::Custom(self.name()), self.message())
+    }
+
+    fn of(error: &ErrorType) -> Option<Refusal> {
+        match error {
+            // pingora's own words for a chunked body that is none.
+            ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),
+            ErrorType::Custom(name) => [
+                Refusal::NoHost,
+                Refusal::Target,
+                Refusal::HeadersTooLarge,
+                Refusal::Header,
+                Refusal::Body,
+                Refusal::Rule,
+            ]
+            .into_iter()
+            .find(|refusal| refusal.name() == *name),
+            ErrorType::InvalidHTTPHeader => Some(Refusal::Header),
+            ErrorType::HTTPStatus(400) => Some(Refusal::Rule),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Refusal::NoHost => "NoHost",
+            Refusal::Target => "BadTarget",
+            Refusal::HeadersTooLarge => "HeadersTooLarge",
+            Refusal::Header => "BadHeader",
+            Refusal::Body => "BadBody",
+            Refusal::Rule => "BadRequest",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Refusal::NoHost => "the request has no Host header",
+            Refusal::Target => "the request's target is not a path",
+            Refusal::HeadersTooLarge => "the request's headers are too many or too long",
+            Refusal::Header => "a header of the request is not allowed",
+            Refusal::Body => "the request's body is not well-formed",
+            Refusal::Rule => "the request breaks a rule of HTTP",
+        }
+    }
+}
+
 impl Failure {
     /// Who failed, and how. `request_whole` says whether the client had sent all of its body:
     /// an upstream that waits in vain for the rest of a body is not to blame.
     pub(crate) fn of(error: &Error, request_whole: bool) -> Failure {
         use ErrorType::{
             BindError, ConnectError, ConnectNoRoute, ConnectProxyFailure, ConnectRefused,
-            ConnectTimedout, ConnectionClosed, H2Error, HTTPStatus, InvalidHTTPHeader, ReadError,
-            ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError,
-            WriteTimedout,
+            ConnectTimedout, ConnectionClosed, H2Error, ReadError, ReadTimedout, SocketError,
+            TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
         };
+        if *error.esource() != ErrorSource::Upstream
+            && let Some(refusal) = Refusal::of(error.etype())
+        {
+            return Failure::Refused(refusal);
+        }
         match (error.esource(), error.etype()) {
             (ErrorSource::Upstream, ReadTimedout) if !request_whole => Failure::ClientStalled,
             (
@@ -54,9 +124,6 @@ impl Failure {
             }
             (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
             (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
-            (_, HTTPStatus(400)) | (ErrorSource::Downstream, InvalidHTTPHeader) => {
-                Failure::BadRequest
-            }
             (ErrorSource::Downstream, _) => Failure::ClientGone,
             (ErrorSource::Internal | ErrorSource::Unset, _) => Failure::Internal,
         }
@@ -67,7 +134,7 @@ impl Failure {
         match self {
             Failure::ClientGone | Failure::ClientNotReading => CLIENT_CLOSED_REQUEST,
             Failure::ClientStalled => 408,
-            Failure::BadRequest => 400,
+            Failure::Refused(_) => 400,
             Failure::UpstreamUnreachable | Failure::UpstreamBroken => 502,
             Failure::UpstreamTimeout => 504,
             Failure::Internal => 500,
@@ -79,7 +146,7 @@ impl Failure {
         let (code, message) = match self {
             Failure::ClientGone | Failure::ClientNotReading => return None,
             Failure::ClientStalled => (ErrorCode::Unsupported, "the request body stopped arriving"),
-            Failure::BadRequest => (ErrorCode::Unsupported, "the request has no Host header"),
+            Failure::Refused(refusal) => (ErrorCode::Unsupported, refusal.message()),
             Failure::UpstreamUnreachable => {
                 (ErrorCode::Unavailable, "the registry cannot be reached")
             }
@@ -94,5 +161,59 @@ impl Failure {
             Failure::Internal => (ErrorCode::Unavailable, "the request could not be served"),
         };
         Some(ErrorBody::new(code, message).to_json().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn downstream(error: ErrorType) -> Failure {
+        Failure::of(&Error::explain(error, "").into_down(), false)
+    }
+
+    #[test]
+    fn every_refusal_is_known_again_with_a_message_of_its_own() {
+        let all = [
+            Refusal::NoHost,
+            Refusal::Target,
+            Refusal::HeadersTooLarge,
+            Refusal::Header,
+            Refusal::Body,
+            Refusal::Rule,
+        ];
+        let mut messages = std::collections::HashSet::new();
+        for refusal in all {
+            let error = refusal.error::<()>().unwrap_err();
+            let failure = Failure::of(&error, true);
+            assert_eq!(failure, Failure::Refused(refusal));
+            assert_eq!(failure.status(), 400);
+            assert!(messages.insert(failure.body().unwrap()), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_body_is_the_clients_fault_and_not_its_departure() {
+        let malformed = downstream(ErrorType::Custom("InvalidChunk"));
+        assert_eq!(malformed, Failure::Refused(Refusal::Body));
+        assert_eq!(downstream(ErrorType::ConnectionClosed), Failure::ClientGone);
+    }
+
+    #[test]
+    fn a_malformed_answer_is_the_upstreams_fault() {
+        for error in [
+            ErrorType::Custom("InvalidChunk"),
+            ErrorType::InvalidHTTPHeader,
+        ] {
+            let error = Error::explain(error, "").into_up();
+            assert_eq!(Failure::of(&error, true), Failure::UpstreamBroken);
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_waits_for_the_rest_of_a_body_is_not_to_blame() {
+        let error = Error::explain(ErrorType::ReadTimedout, "").into_up();
+        assert_eq!(Failure::of(&error, false), Failure::ClientStalled);
+        assert_eq!(Failure::of(&error, true), Failure::UpstreamTimeout);
     }
 }

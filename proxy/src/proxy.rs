@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, Result};
 
 use crate::admin::Admin;
 use crate::config::Limits;
@@ -24,6 +24,7 @@ use crate::upstream::Upstream;
 
 mod forward;
 mod log;
+mod request;
 
 /// What every request needs, shared by all workers.
 pub(crate) struct Proxy {
@@ -68,11 +69,8 @@ impl ProxyHttp for Proxy {
         if let Some(metrics) = &self.metrics {
             ctx.exchange = Some(Exchange::begin(metrics, head.method.as_str(), path));
         }
-        // RFC 9112 §3.2; pingora lets it pass.
-        if head.version == Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
-            return Error::e_explain(ErrorType::HTTPStatus(400), "no Host header");
-        }
-        Ok(())
+        request::check(head)?;
+        request::to_origin_form(session)
     }
 
     async fn request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<bool> {
