@@ -132,10 +132,11 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        forward::localize(session, response, &self.upstream)?;
         if let Some(exchange) = &mut ctx.exchange
             && !response.status.is_informational()
         {

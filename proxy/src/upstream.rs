@@ -3,7 +3,7 @@
 //! Names are resolved in the background and again as time goes by, because the resolver that
 //! pingora would call blocks a worker thread, and because a registry that moves must be found.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +55,38 @@ pub enum TargetError {
     /// It carries a user or a password, which is not repeated here.
     #[error("a URL with a user or password: the proxy sends what the client sends")]
     Credentials,
+}
+
+impl Target {
+    /// What follows the address in an absolute URL of this target, or of one of its `addresses`;
+    /// `None` for every other text.
+    fn within<'a>(&self, url: &'a str, addresses: &[SocketAddr]) -> Option<&'a str> {
+        let Target::Tcp { host, port } = self else {
+            return None;
+        };
+        let (scheme, rest) = url.split_at_checked("http://".len())?;
+        if !scheme.eq_ignore_ascii_case("http://") {
+            return None;
+        }
+        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        let (named, port_text) = match authority.strip_prefix('[') {
+            Some(bracketed) => bracketed.split_once(']')?,
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let named_port = match port_text {
+            "" | ":" => 80,
+            _ => port_text.strip_prefix(':')?.parse().ok()?,
+        };
+        let is_own = match named.parse::<IpAddr>() {
+            Ok(ip) => {
+                (*port == named_port && host.parse() == Ok(ip))
+                    || addresses.contains(&SocketAddr::new(ip, named_port))
+            }
+            Err(_) => *port == named_port && host.eq_ignore_ascii_case(named),
+        };
+        is_own.then_some(rest)
+    }
 }
 
 impl FromStr for Target {
@@ -145,6 +177,24 @@ impl Upstream {
             self.next.fetch_add(1, Ordering::Relaxed)
         };
         Ok(Box::new(peers[turn % peers.len()].clone()))
+    }
+
+    /// What follows the address in an absolute URL, if it is the upstream's own.
+    pub fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
+        // Most are relative, and want no lock.
+        if url.starts_with('/') {
+            return None;
+        }
+        let known: Vec<SocketAddr> = self
+            .peers
+            .read()
+            .iter()
+            .filter_map(|peer| match &peer._address {
+                PeerAddr::Inet(address) => Some(*address),
+                PeerAddr::Unix(_) => None,
+            })
+            .collect();
+        self.target.within(url, &known)
     }
 
     /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
@@ -244,6 +294,64 @@ mod tests {
             "unix:/run/r.sock".parse(),
             Ok(Target::Unix("/run/r.sock".to_owned()))
         );
+    }
+
+    #[test]
+    fn only_a_url_of_the_targets_own_address_is_within_it() {
+        let within = |target: &str, url: &str| {
+            let target: Target = target.parse().unwrap();
+            target.within(url, &[]).map(str::to_owned)
+        };
+        for (target, url, rest) in [
+            (
+                "http://registry:5000",
+                "http://registry:5000/v2/?a=b",
+                "/v2/?a=b",
+            ),
+            ("http://registry:5000", "HTTP://Registry:5000/v2/", "/v2/"),
+            ("http://registry", "http://registry/v2/", "/v2/"),
+            ("http://registry", "http://registry:80/v2/", "/v2/"),
+            ("http://registry", "http://registry:/v2/", "/v2/"),
+            ("http://registry:80", "http://registry?x", "?x"),
+            ("http://registry:5000", "http://registry:5000", ""),
+            ("http://[::1]:5000", "http://[0:0::1]:5000/x", "/x"),
+            ("http://[::1]", "http://[::1]/x", "/x"),
+            (
+                "http://127.0.0.1:1",
+                "http://127.0.0.1:1/%2F../x",
+                "/%2F../x",
+            ),
+        ] {
+            assert_eq!(within(target, url).as_deref(), Some(rest), "{url}");
+        }
+        for (target, url) in [
+            ("http://registry:5000", "/v2/"),
+            ("http://registry:5000", ""),
+            ("http://registry:5000", "//registry:5000/v2/"),
+            ("http://registry:5000", "https://registry:5000/v2/"),
+            ("http://registry:5000", "http://registry/v2/"),
+            ("http://registry:5000", "http://registry:5001/v2/"),
+            ("http://registry:5000", "http://registry:50000/v2/"),
+            ("http://registry:5000", "http://registry.example:5000/v2/"),
+            ("http://registry:5000", "http://registry:5000@evil/v2/"),
+            ("http://registry:5000", "http://user@registry:5000/v2/"),
+            ("http://registry:5000", "http://registry:5000x/v2/"),
+            ("http://[::1]:5000", "http://[::1]5000/v2/"),
+            ("http://[::1]:5000", "http://::1:5000/v2/"),
+            ("unix:/run/r.sock", "http://localhost/v2/"),
+            ("unix:/run/r.sock", "http:///run/r.sock/v2/"),
+        ] {
+            assert_eq!(within(target, url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_by_the_address_of_a_named_target_is_within_it() {
+        let upstream = Upstream::new("main".to_owned(), "http://registry:5000".parse().unwrap());
+        let url = "http://127.0.0.2:5000/v2/";
+        assert_eq!(upstream.within(url), None);
+        upstream.replace(&["127.0.0.2:5000".parse().unwrap()]);
+        assert_eq!(upstream.within(url), Some("/v2/"));
     }
 
     #[test]

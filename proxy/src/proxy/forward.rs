@@ -9,10 +9,15 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use registry::service::log;
 
+use crate::upstream::Upstream;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How clients reach the proxy.
+const SCHEME: &str = "http";
 
 /// The client's id for the request, if it is one that can be logged and searched for without
 /// surprises; else a new one.
@@ -36,15 +41,10 @@ pub(super) fn add_headers(
         Some(Ok(client)) => request.insert_header(X_FORWARDED_FOR, client)?,
         _ => drop(request.remove_header(&X_FORWARDED_FOR)),
     }
-    let host = downstream
-        .headers
-        .get(header::HOST)
-        .cloned()
-        .or_else(|| authority(session));
-    if let Some(host) = host {
+    if let Some(host) = host(session) {
         request.insert_header(X_FORWARDED_HOST, host)?;
     }
-    request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+    request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(SCHEME))?;
     let via = match downstream.version {
         http::Version::HTTP_2 => HeaderValue::from_static("2 octoserve"),
         http::Version::HTTP_10 => HeaderValue::from_static("1.0 octoserve"),
@@ -55,6 +55,30 @@ pub(super) fn add_headers(
         request.insert_header(X_REQUEST_ID, id.clone())?;
     }
     Ok(())
+}
+
+/// Lets a `Location` that names the upstream by its own address name the proxy instead, as the
+/// client does: the client may not know that address, and would pass the proxy by. Any other stays
+/// byte for byte.
+pub(super) fn localize(
+    session: &Session,
+    response: &mut ResponseHeader,
+    upstream: &Upstream,
+) -> Result<()> {
+    let Some(location) = response.headers.get(header::LOCATION) else {
+        return Ok(());
+    };
+    let Some(path) = location.to_str().ok().and_then(|url| upstream.within(url)) else {
+        return Ok(());
+    };
+    let host = host(session);
+    let own = match host.as_ref().and_then(|host| host.to_str().ok()) {
+        Some(host) => format!("{SCHEME}://{host}{path}"),
+        // HTTP/1.0 need not name a host; a path alone is relative to whatever was asked.
+        None if path.starts_with('/') => path.to_owned(),
+        None => format!("/{path}"),
+    };
+    response.insert_header(header::LOCATION, own)
 }
 
 /// The head of an answer of the proxy's own.
@@ -74,6 +98,12 @@ fn client(session: &Session) -> Option<IpAddr> {
         SocketAddr::Inet(address) => Some(address.ip().to_canonical()),
         SocketAddr::Unix(_) => None,
     }
+}
+
+/// The host as the client names it.
+fn host(session: &Session) -> Option<HeaderValue> {
+    let named = session.req_header().headers.get(header::HOST);
+    named.cloned().or_else(|| authority(session))
 }
 
 /// HTTP/2 names the host in the request's target rather than in a header.
