@@ -91,17 +91,17 @@ impl Drop for Scripted {
 }
 
 impl Caller {
-    async fn welcome(stream: TcpStream, heard: Arc<Mutex<Vec<Vec<u8>>>>) -> Result<Option<Self>> {
+    async fn welcome(stream: TcpStream, log: Arc<Mutex<Vec<Vec<u8>>>>) -> Result<Option<Self>> {
         stream.set_nodelay(true)?;
         let mut caller = Self {
             stream,
             unread: Vec::new(),
             number: usize::MAX,
-            heard,
+            heard: log,
         };
         // What is sent for a client says so.
-        let head = caller.peek_head().await?.to_ascii_lowercase();
-        if !head.contains("\r\nvia: ") {
+        let request = caller.peek_head().await?.to_ascii_lowercase();
+        if !request.contains("\r\nvia: ") {
             caller
                 .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 .await?;
