@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
@@ -23,8 +24,9 @@ use pingora::protocols::{
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
 use registry::service::listen::{Listener, Peer, Stream};
-use registry::service::shutdown::{Drain, DrainGuard};
+use registry::service::shutdown::{Drain, DrainGuard, Shutdown, Trigger};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::task::JoinSet;
 
 use crate::metrics::HttpMetrics;
 
@@ -35,6 +37,9 @@ use self::wait::{Signals, Wait};
 
 /// Enough for the headers and the body of a small answer to leave in one write.
 const WRITE_BUFFER: usize = 4 << 10;
+
+/// How long what is cut off may take to be gone: no longer than it takes to be told.
+const CUT: Duration = Duration::from_secs(1);
 
 /// The first bytes of an HTTP/2 connection, RFC 9113 §3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,6 +58,9 @@ pub(crate) fn request_seen() {
 pub(crate) struct App<P> {
     proxy: Arc<HttpProxy<P>>,
     metrics: Option<Arc<HttpMetrics>>,
+    /// HTTP/2 streams, whose tasks are pingora's, and when to cut them.
+    streams: Drain,
+    cut: (Trigger, Shutdown),
 }
 
 impl<P> App<P> {
@@ -60,7 +68,15 @@ impl<P> App<P> {
         App {
             proxy: Arc::new(proxy),
             metrics,
+            streams: Drain::default(),
+            cut: Shutdown::new(),
         }
+    }
+
+    /// Ends every HTTP/2 stream that is left, and returns once they have, as soon as may be.
+    pub(crate) async fn cut_streams(&self) {
+        self.cut.0.trigger();
+        self.streams.wait(CUT).await;
     }
 
     fn count_rejected(&self) {
@@ -81,12 +97,18 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
             // An HTTP/2 stream has a task of its own; whatever reaches it was parsed, and the proxy
             // refuses nothing but CONNECT.
             let signals = Arc::new(Signals::default());
+            let _guard = self.streams.guard();
+            let mut cut = self.cut.1.clone();
             let served = self.proxy.process_new_http(session, shutdown);
-            let reused = SIGNALS.scope(Arc::clone(&signals), served).await;
+            let served = SIGNALS.scope(Arc::clone(&signals), served);
+            tokio::select! {
+                _ = served => {}
+                () = cut.recv() => {}
+            }
             if !signals.is_seen() {
                 self.count_rejected();
             }
-            return reused;
+            return None;
         }
         let _ = SIGNALS.try_with(|signals| signals.ready());
         let reused = self.proxy.process_new_http(session, shutdown).await;
@@ -114,7 +136,8 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
 /// Accepts connections until the shutdown, each in a task of its own, at most `limit` at a time:
 /// more are closed at once, so that those that are served keep what they need.
 ///
-/// Returns when the listener is closed; `connections` tells when the last connection has ended.
+/// Returns when the listener is closed, with the connections that are left: whoever drops them cuts
+/// them off. `connections` tells when the last of them has ended.
 pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static>(
     mut listener: Listener,
     app: Arc<App<P>>,
@@ -122,11 +145,14 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
     limit: usize,
     patience: Patience,
     shutdown: ShutdownWatch,
-) {
+) -> JoinSet<()> {
     let mut stop = shutdown.clone();
+    let mut serving = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => accepted,
+            // One that has ended is forgotten; one that panicked has said so.
+            Some(_) = serving.join_next() => continue,
             _ = stop.wait_for(|stopping| *stopping) => break,
         };
         if connections.count() >= limit {
@@ -135,7 +161,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
         let guard = connections.guard();
         let app = Arc::clone(&app);
         let shutdown = shutdown.clone();
-        tokio::spawn(async move {
+        serving.spawn(async move {
             let signals = Arc::new(Signals::default());
             let wait = Wait::new(patience);
             let connection = Connection::new(stream, peer, Arc::clone(&signals), wait, guard);
@@ -147,6 +173,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
     drop(listener);
     // Idle connections are told only once nobody can become a new one.
     app.http_cleanup().await;
+    serving
 }
 
 /// A client's connection as pingora sees it.

@@ -114,6 +114,11 @@ impl Exchange {
         self.request_whole
     }
 
+    /// Whether it was recorded as ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// What the access log says of this exchange, once it has ended.
     pub fn summary(&self) -> Summary {
         Summary {

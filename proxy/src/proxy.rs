@@ -41,9 +41,29 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 pub(crate) struct Context {
     exchange: Option<Exchange>,
+    /// What the access log needs, until it has it.
+    asked: Option<log::Asked>,
     request_id: Option<HeaderValue>,
     /// The request body has arrived whole.
     request_whole: bool,
+}
+
+/// A request that pingora does not see to its end: the shutdown's deadline cut it, or a panic.
+impl Drop for Context {
+    fn drop(&mut self) {
+        let Some(exchange) = &mut self.exchange else {
+            return;
+        };
+        if exchange.has_ended() {
+            return;
+        }
+        let panicked = std::thread::panicking();
+        exchange.finish(Some(if panicked { 500 } else { 503 }));
+        if let Some(asked) = self.asked.take() {
+            asked.log(exchange, self.request_id.as_ref());
+        }
+        log::cut(self.request_id.as_ref());
+    }
 }
 
 #[async_trait]
@@ -68,6 +88,7 @@ impl ProxyHttp for Proxy {
         ctx.request_id = Some(forward::request_id(&head.headers));
         if let Some(metrics) = &self.metrics {
             ctx.exchange = Some(Exchange::begin(metrics, head.method.as_str(), path));
+            ctx.asked = self.access_log.then(|| log::Asked::of(head));
         }
         request::check(head)?;
         request::to_origin_form(session)
@@ -198,8 +219,8 @@ impl ProxyHttp for Proxy {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.response_body(session.body_bytes_sent() as u64);
             exchange.finish(failure.map(Failure::status));
-            if self.access_log {
-                log::access(session, exchange, ctx.request_id.as_ref());
+            if let Some(asked) = ctx.asked.take() {
+                asked.log(exchange, ctx.request_id.as_ref());
             }
         }
         if let (Some(failure), Some(error)) = (failure, error) {

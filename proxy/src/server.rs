@@ -182,9 +182,10 @@ impl Bound {
         tracing::info!("draining");
         // Every connection holds a receiver: the send fails only if there is none at all.
         let _ = stop.send(true);
+        let mut serving = Vec::with_capacity(accepting.len());
         for listener in accepting {
-            // Nothing in there panics; if it did, its listener is closed all the same.
-            let _ = listener.await;
+            // Nothing in there panics; if it did, its connections are cut all the same.
+            serving.extend(listener.await);
         }
         let drained = connections.wait(self.limits.drain).await;
         if !drained {
@@ -192,6 +193,11 @@ impl Bound {
                 left = connections.count(),
                 "transfers were cut off at the deadline"
             );
+            // Each is recorded as it goes.
+            for mut connections in serving {
+                connections.shutdown().await;
+            }
+            app.cut_streams().await;
         }
         // The registry and the metrics outlive the traffic, so that the last scrape sees it all.
         registry_stop.trigger();

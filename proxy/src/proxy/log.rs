@@ -3,9 +3,9 @@
 //! Neither has a header, a query string or an address of the upstream in it: tokens and signatures
 //! travel in those.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, Uri, header};
 use pingora::Error;
-use pingora::proxy::Session;
+use pingora::http::RequestHeader;
 use registry::metrics::label::{Client, Method};
 use registry::oci::{Endpoint, Route};
 use registry::service::cells::Label as _;
@@ -15,35 +15,57 @@ use crate::error::Failure;
 use crate::exchange::Exchange;
 use crate::upstream::Upstream;
 
-/// Logs a request that has ended.
-pub(super) fn access(session: &Session, exchange: &Exchange, request_id: Option<&HeaderValue>) {
-    let head = session.req_header();
-    let route = Route::parse(head.uri.path());
-    let summary = exchange.summary();
-    // What follows in any other path is opaque: a push location can be as good as a password.
-    let reference = match route.endpoint {
-        Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(route.tail),
-        _ => None,
-    };
-    let agent = head
-        .headers
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok());
-    AccessEvent {
-        endpoint: summary.endpoint.value(),
-        repository: route.repository,
-        reference,
-        method: Method::of(head.method.as_str()).value(),
-        status: summary.status,
-        bytes_in: summary.received,
-        bytes_out: summary.sent,
-        duration_ms: summary.duration.as_secs_f64() * 1e3,
-        ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
-        client: Client::of(agent.unwrap_or("")).value(),
-        request_id: request_id.map(text),
-        trace_id: None,
+/// What is logged of a request's head, kept for a request that is cut off where nobody has the head
+/// any more. Taking it copies no text.
+pub(super) struct Asked {
+    uri: Uri,
+    method: Method,
+    client: Client,
+}
+
+impl Asked {
+    pub(super) fn of(head: &RequestHeader) -> Asked {
+        let agent = head
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        Asked {
+            uri: head.uri.clone(),
+            method: Method::of(head.method.as_str()),
+            client: Client::of(agent.unwrap_or("")),
+        }
     }
-    .emit();
+
+    /// Logs the request, which has ended.
+    pub(super) fn log(&self, exchange: &Exchange, request_id: Option<&HeaderValue>) {
+        let route = Route::parse(self.uri.path());
+        let summary = exchange.summary();
+        // What follows in any other path is opaque: a push location can be as good as a password.
+        let reference = match route.endpoint {
+            Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(route.tail),
+            _ => None,
+        };
+        AccessEvent {
+            endpoint: summary.endpoint.value(),
+            repository: route.repository,
+            reference,
+            method: self.method.value(),
+            status: summary.status,
+            bytes_in: summary.received,
+            bytes_out: summary.sent,
+            duration_ms: summary.duration.as_secs_f64() * 1e3,
+            ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
+            client: self.client.value(),
+            request_id: request_id.map(text),
+            trace_id: None,
+        }
+        .emit();
+    }
+}
+
+/// Logs that a request was cut off by us, in the middle.
+pub(super) fn cut(request_id: Option<&HeaderValue>) {
+    tracing::warn!(request_id = request_id.map(text), "a request was cut off");
 }
 
 /// Logs a request that failed, once.
