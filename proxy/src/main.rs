@@ -39,9 +39,10 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn serve(config: proxy::config::Config) -> ExitCode {
-    if let Err(error) = log::init(&config.logging) {
-        return fail(&error);
-    }
+    let _log = match log::init(&config.logging) {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -75,7 +76,9 @@ fn announce(bound: &server::Bound) {
     }
 }
 
+/// Whatever the log's level is, and whoever reads it.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    tracing::error!("cannot start: {}", log::causes(error));
+    let causes = log::causes(error);
+    let _ = writeln!(std::io::stderr(), "octoserve: cannot start: {causes}");
     ExitCode::FAILURE
 }

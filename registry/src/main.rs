@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config, logging: &LogConfig) -> anyhow::Result<()> {
-    log::init(logging)?;
+    let _log = log::init(logging)?;
     let runtime = runtime::build()?;
     let served = runtime.block_on(async {
         let stop = shutdown::signals()?;

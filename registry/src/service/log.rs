@@ -1,10 +1,12 @@
-//! Logs to standard error: text for a person at a terminal, JSON for everything else.
+//! Logs to standard error: text for a person at a terminal, JSON for everything else. Nobody waits
+//! for it to be read.
 //!
 //! [`init`] is called once by `main`; nothing else here is global. What may be logged is for the
 //! caller to see to, with one help: an [`AccessEvent`] has no place for a header (but a checked
 //! [`request_id`]), a query string or an address, so that none can slip into the access log.
 
 mod access;
+mod queue;
 
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
@@ -22,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use access::{ACCESS, AccessEvent, request_id};
 
 use access::Sampler;
+use queue::Queue;
 
 /// What is logged, and how: the section `logging` of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,17 +81,50 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logging was set up already.
+/// Logging could not be set up.
 #[derive(Debug, Error)]
-#[error("logging was set up already")]
-pub struct LogError(#[from] tracing_subscriber::util::TryInitError);
+pub enum LogError {
+    /// It was already.
+    #[error("logging was set up already")]
+    Again(#[from] tracing_subscriber::util::TryInitError),
+    /// There is no thread to write with.
+    #[error("no thread for the log")]
+    Thread(#[from] io::Error),
+}
+
+/// The process's log. Dropping it, as the last thing of all, waits a moment for what is not
+/// written yet.
+#[derive(Debug)]
+#[must_use = "what is logged last is lost unless this is kept to the end"]
+pub struct Log(Queue);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
 
 /// Sets up the process's log, and has every panic logged as one error event.
-pub fn init(config: &LogConfig) -> Result<(), LogError> {
+pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let is_terminal = io::stderr().is_terminal();
-    subscriber(config, is_terminal, io::stderr).try_init()?;
+    let queue = Queue::start(io::stderr(), |lost| {
+        tracing::warn!(lost, "events were lost: the log was not read in time");
+    })?;
+    let log = Log(queue.clone());
+    subscriber(config, is_terminal, Lent(queue)).try_init()?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(log)
+}
+
+/// The queue, as events are written to it.
+struct Lent(Queue);
+
+impl<'w> MakeWriter<'w> for Lent {
+    type Writer = &'w Queue;
+
+    fn make_writer(&'w self) -> &'w Queue {
+        &self.0
+    }
 }
 
 /// Has `count` called for every panic from now on, after it was logged. Panics end a task, never

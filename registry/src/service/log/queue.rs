@@ -1,0 +1,176 @@
+//! Writing somewhere without waiting for whoever reads there.
+//!
+//! A terminal that is held, a pipe whose reader is stuck: a write to it blocks, and with it every
+//! request that logs something. So events go into a buffer, which a thread of its own writes out;
+//! what does not fit is counted and lost.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// The bytes that wait to be written: some ten thousand events.
+const CAPACITY: usize = 4 << 20;
+
+/// How long the end of the process waits for a reader.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where events are written to. Never blocks and never fails; clones are one queue.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// There is nothing to write any more.
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Events that did not fit since the last time that was told.
+    lost: u64,
+    writing: bool,
+}
+
+impl Queue {
+    /// A queue that is written to `out`; `tell` is called with the number of events that were
+    /// lost, once others are written again. Fails if there is no thread to be had.
+    pub(super) fn start(
+        mut out: impl Write + Send + 'static,
+        tell: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let queue = Self::default();
+        let shared = Arc::clone(&queue.0);
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || {
+                let mut batch = Vec::new();
+                loop {
+                    let lost = shared.take(&mut batch);
+                    // Nobody is left to be told that the log can't be written.
+                    let _ = out.write_all(&batch).and_then(|()| out.flush());
+                    batch.clear();
+                    if lost > 0 {
+                        tell(lost);
+                    }
+                }
+            })?;
+        Ok(queue)
+    }
+
+    /// Waits until everything is written, but no longer than a moment.
+    pub(super) fn flush(&self) {
+        let mut state = self.0.state.lock();
+        let is_busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        self.0.emptied.wait_while_for(&mut state, is_busy, PATIENCE);
+    }
+}
+
+impl Shared {
+    /// Takes what waits, once there is something, and how many events were lost before it.
+    fn take(&self, batch: &mut Vec<u8>) -> u64 {
+        let mut state = self.state.lock();
+        state.writing = false;
+        if state.waiting.is_empty() {
+            self.emptied.notify_all();
+        }
+        self.filled
+            .wait_while(&mut state, |state| state.waiting.is_empty());
+        state.writing = true;
+        std::mem::swap(&mut state.waiting, batch);
+        std::mem::take(&mut state.lost)
+    }
+}
+
+impl Write for &Queue {
+    /// Takes one event, whole or not at all.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.state.lock();
+        if state.waiting.len() + event.len() > CAPACITY {
+            state.lost += 1;
+            return Ok(event.len());
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(event);
+        drop(state);
+        if was_empty {
+            self.0.filled.notify_one();
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Takes one write for each permit, and nothing without.
+    struct Reader {
+        permits: Receiver<()>,
+        read: Sender<Vec<u8>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+            self.permits.recv().map_err(closed)?;
+            self.read.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_written_arrives_in_order_and_is_there_after_a_flush() {
+        let (permit, permits) = channel();
+        let (read, reads) = channel();
+        let queue = Queue::start(Reader { permits, read }, |_| ()).unwrap();
+        let events: Vec<String> = (0..100).map(|number| format!("event {number}\n")).collect();
+        for event in &events {
+            permit.send(()).unwrap();
+            (&queue).write_all(event.as_bytes()).unwrap();
+        }
+        queue.flush();
+        let written: Vec<u8> = reads.try_iter().flatten().collect();
+        assert_eq!(String::from_utf8(written).unwrap(), events.concat());
+    }
+
+    #[test]
+    fn a_reader_that_stops_blocks_nobody_and_is_told_what_it_missed() {
+        let (permit, permits) = channel();
+        let (read, reads) = channel();
+        let (tell, told) = channel();
+        let tell = move |lost| tell.send(lost).unwrap();
+        let queue = Queue::start(Reader { permits, read }, tell).unwrap();
+        let event = vec![b'x'; CAPACITY];
+        // One may be at the reader, one waits, the others are lost.
+        for _ in 0..4 {
+            (&queue).write_all(&event).unwrap();
+        }
+        let lost = queue.0.state.lock().lost;
+        assert!((2..=3).contains(&lost), "{lost}");
+        queue.flush();
+        for _ in 0..3 {
+            permit.send(()).unwrap();
+        }
+        assert_eq!(told.recv().unwrap(), lost);
+        (&queue).write_all(b"on it goes\n").unwrap();
+        let is_last = |read: &Vec<u8>| read == b"on it goes\n";
+        assert!(reads.iter().any(|read| is_last(&read)));
+    }
+}
