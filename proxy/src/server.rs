@@ -21,6 +21,8 @@ use crate::metrics::HttpMetrics;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 
+mod descriptors;
+
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
 /// Idle connections to the upstream that are kept.
@@ -59,6 +61,7 @@ pub struct Bound {
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start
 /// fails here.
 pub async fn bind(config: Config) -> Result<Bound, StartError> {
+    descriptors::make_room(config.limits.connections);
     let (embedded, name, target) = match config.upstream {
         UpstreamConfig::Embedded(fields) => {
             let embedded = Embedded::bind(fields, config.metrics.is_some()).await?;
