@@ -3,14 +3,18 @@
 
 use std::path::PathBuf;
 
-use registry::config::{Config, EmbeddedFields};
+use registry::config::{Config, EMBEDDED_IDLE, EmbeddedFields};
 use registry::server::{self, Bound};
 use registry::service::shutdown::Shutdown;
 use tempfile::TempDir;
 
 use crate::aggregate::Source;
 use crate::config;
-use crate::upstream::Target;
+use crate::upstream::{RENEW_EVERY, Target};
+
+/// The registry must not close a connection that the proxy may be about to use: a POST on it could
+/// not be sent again.
+const _: () = assert!(EMBEDDED_IDLE.as_secs() > 2 * RENEW_EVERY.as_secs());
 
 /// An embedded registry that has bound its sockets.
 pub struct Embedded {

@@ -143,7 +143,7 @@ impl Bound {
                 }
             })
         });
-        tokio::spawn(Arc::clone(&self.upstream).keep_resolved(shutdown.clone()));
+        tokio::spawn(Arc::clone(&self.upstream).tend(shutdown.clone()));
         if let Some((listener, _)) = self.admin_listener {
             tokio::spawn(crate::admin::serve(
                 listener,

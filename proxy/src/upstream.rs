@@ -20,6 +20,9 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// Shorter than any registry keeps an idle connection: a POST on one that the registry has just
 /// closed can't be retried.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long connections to the registry in this process are used again. It closes those that are
+/// idle for much longer, and so never one that is about to be used.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// How soon it is tried again where it could not be resolved.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -35,8 +38,8 @@ pub enum Target {
     },
     /// A Unix socket's path.
     Unix(String),
-    /// The socket of the registry in this process, which closes no idle connection: a timer for
-    /// each would cost a twentieth of a small request.
+    /// The socket of the registry in this process. Its idle connections have no timer here, which
+    /// would cost a twentieth of a small request: see [`RENEW_EVERY`].
     Embedded(String),
 }
 
@@ -142,7 +145,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream that is known under `name`, never under its address. Its own addresses are
-    /// resolved by [`Upstream::keep_resolved`], which serves no request before it did.
+    /// resolved by [`Upstream::tend`], which serves no request before it did.
     pub fn new(name: String, target: Target) -> Upstream {
         let known: Vec<HttpPeer> = match &target {
             Target::Tcp { host, port } => match host.parse() {
@@ -198,17 +201,41 @@ impl Upstream {
     }
 
     /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
-    /// keeps the addresses that are known.
-    pub async fn keep_resolved(self: Arc<Self>, mut shutdown: Shutdown) {
-        let Target::Tcp { host, port } = &self.target else {
-            return;
-        };
-        if host.parse::<std::net::IpAddr>().is_ok() {
-            return;
+    /// keeps the addresses that are known. Lets go of old connections to the registry in this
+    /// process.
+    pub async fn tend(self: Arc<Self>, mut shutdown: Shutdown) {
+        match &self.target {
+            Target::Tcp { host, port } if host.parse::<IpAddr>().is_err() => {
+                self.keep_resolved(host, *port, &mut shutdown).await;
+            }
+            Target::Embedded(_) => loop {
+                tokio::select! {
+                    () = tokio::time::sleep(RENEW_EVERY) => self.renew(),
+                    () = shutdown.recv() => return,
+                }
+            },
+            Target::Tcp { .. } | Target::Unix(_) => {}
         }
+    }
+
+    /// Has new connections made from now on, as those of another group. The pool keeps the old ones
+    /// until their other end closes them.
+    fn renew(&self) {
+        let mut peers = self.peers.write();
+        *peers = peers
+            .iter()
+            .cloned()
+            .map(|mut peer| {
+                peer.group_key = peer.group_key.wrapping_add(1);
+                peer
+            })
+            .collect();
+    }
+
+    async fn keep_resolved(&self, host: &str, port: u16, shutdown: &mut Shutdown) {
         let mut failing = false;
         loop {
-            let pause = match tokio::net::lookup_host((host.as_str(), *port)).await {
+            let pause = match tokio::net::lookup_host((host, port)).await {
                 Ok(addresses) => {
                     let mut addresses: Vec<SocketAddr> = addresses.collect();
                     addresses.sort_unstable();
@@ -382,6 +409,18 @@ mod tests {
         };
         let upstream = Upstream::new("main".to_owned(), target);
         assert!(upstream.peer().is_err());
+    }
+
+    #[test]
+    fn renewed_peers_share_no_connection_with_those_before() {
+        use pingora::upstreams::peer::Peer as _;
+        let target = Target::Embedded("/run/r.sock".to_owned());
+        let upstream = Upstream::new("registry".to_owned(), target);
+        let pool = |upstream: &Upstream| upstream.peer().unwrap().reuse_hash();
+        let before = pool(&upstream);
+        assert_eq!(pool(&upstream), before);
+        upstream.renew();
+        assert_ne!(pool(&upstream), before);
     }
 
     #[test]

@@ -139,13 +139,16 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+/// How long the registry inside another program keeps an idle connection. Who reaches it must use
+/// none again that has been idle nearly as long.
+pub const EMBEDDED_IDLE: Duration = Duration::from_mins(2);
+
 impl Limits {
-    /// Behind a proxy of our own: its limits protect it, and none of ours may come first. Least of
-    /// all may an idle connection close just as it is used again.
+    /// Behind a proxy of our own: its limits protect it, and none of ours may come first.
     const EMBEDDED: Self = Self {
         connections: usize::MAX,
         header_timeout: Duration::from_mins(1),
-        idle_timeout: Duration::from_hours(24),
+        idle_timeout: EMBEDDED_IDLE,
         body_stall: Duration::from_hours(1),
         drain: Duration::from_secs(30),
     };
