@@ -113,7 +113,8 @@ where
         origins.file = Some((path, text));
     }
     origins.overlays = overlays;
-    let mut retried = vec![false; origins.overlays.len()];
+    // What was wrong with a value before it was taken for a text.
+    let mut retried: Vec<Option<ConfigError>> = origins.overlays.iter().map(|_| None).collect();
     loop {
         let mut merged = tree.clone();
         for overlay in &origins.overlays {
@@ -124,16 +125,17 @@ where
             Err(error) => error,
         };
         let key = Key::of_path(error.path());
+        let found = origins.invalid(&key, &error.into_inner().to_string());
+        let Some(at) = origins.overlay_at(&key) else {
+            return Err(found);
+        };
         // `123` may be meant as a text, where a text is wanted.
-        let mistaken = origins.overlay_at(&key).filter(|&at| !retried[at]);
-        if let Some(at) = mistaken
-            && let Some(raw) = origins.overlays[at].raw.take()
-        {
-            retried[at] = true;
+        if let Some(raw) = origins.overlays[at].raw.take() {
+            retried[at] = Some(found);
             origins.overlays[at].value = Value::String(raw);
             continue;
         }
-        return Err(origins.invalid(&key, &error.into_inner().to_string()));
+        return Err(retried[at].take().unwrap_or(found));
     }
 }
 

@@ -42,6 +42,18 @@ impl Origins {
         self.invalid(&Key::parse(key), message)
     }
 
+    /// Whether anybody said anything at a key or below it; else it is as the defaults have it.
+    pub fn said(&self, key: &str) -> bool {
+        let key = Key::parse(key);
+        let in_file = |(_, text): &(PathBuf, String)| line_of(text, &key).is_some();
+        self.overlay_at(&key).is_some()
+            || self
+                .overlays
+                .iter()
+                .any(|overlay| overlay.path.starts_with(&key))
+            || self.file.as_ref().is_some_and(in_file)
+    }
+
     pub(super) fn invalid(&self, key: &[Key], message: &str) -> ConfigError {
         let (origin, line) = self.find(key);
         ConfigError::invalid(origin, line, Key::join(key), message)

@@ -235,6 +235,45 @@ fn a_wrong_variable_or_flag_is_named() {
 }
 
 #[test]
+fn a_mistake_within_a_variables_value_is_told_and_not_that_it_is_no_text() {
+    assert_eq!(
+        error_of_env("OCTOSERVE_LISTEN", "[{address: '1.2.3.4:5'}, {adress: x}]"),
+        "OCTOSERVE_LISTEN: listen[1].adress: unknown key, expected address"
+    );
+    assert_eq!(
+        error_of_env("OCTOSERVE_METRICS_PUBLIC", "5"),
+        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected a boolean, not integer `5`"
+    );
+}
+
+#[test]
+fn what_was_said_is_told_from_what_the_defaults_have() {
+    let said = |yaml: &str, env: &[(&str, &str)], key: &str| {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(yaml.as_bytes()).unwrap();
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            env: env.collect(),
+            flags: Vec::new(),
+        };
+        load_with_origins::<Fields>(sources)
+            .unwrap()
+            .origins
+            .said(key)
+    };
+    let public = [("OCTOSERVE_METRICS_PUBLIC", "true")];
+    assert!(said("metrics: {public: true}", &[], "metrics"));
+    assert!(said("metrics: {public: true}", &[], "metrics.public"));
+    assert!(said("", &public, "metrics"));
+    assert!(said("", &public, "metrics.public"));
+    assert!(!said("data: metrics", &[], "metrics"));
+    assert!(!said("", &public, "limits"));
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let sources = Sources {
         file: Some("/nowhere/x.yaml".into()),
