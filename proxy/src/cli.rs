@@ -88,7 +88,7 @@ impl Serve {
             file: self.config,
             env: environment,
         })?;
-        let text = config::print(&loaded.fields);
+        let text = loaded.fields.print();
         let resolved = Config::resolve(loaded.fields, &loaded.origins)?;
         Ok(match (self.print_config, self.check) {
             (true, _) => Action::Print(text),

@@ -4,7 +4,7 @@
 //! process needs is the registry's own configuration.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use registry::service::config::{self, ByteSize, ConfigError, Origins};
@@ -16,33 +16,34 @@ use crate::aggregate::fetch::{Location, LocationError};
 use crate::aggregate::{Bounds, Source};
 use crate::upstream::{Target, TargetError};
 
+mod listen;
+
+pub use self::listen::ListenFields;
+
 /// The name under which the embedded registry is known, as an upstream and as a source.
 const EMBEDDED: &str = "registry";
+
+/// Where clients are served unless something else is said.
+const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
 
 /// The configuration as a file has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fields {
-    /// Where clients are served.
+    /// Where clients are served: an address, or a list of them.
+    #[serde(deserialize_with = "listen::one_or_many")]
     pub listen: Vec<ListenFields>,
     /// The registry in front of which the proxy stands; none: the embedded one.
     pub upstreams: Vec<UpstreamFields>,
-    /// The embedded registry.
-    pub registry: registry::config::EmbeddedFields,
+    /// The embedded registry; there is none where there are upstreams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<registry::config::EmbeddedFields>,
     /// What is measured, and who may see it.
     pub metrics: MetricsFields,
     /// What one client may take.
     pub limits: LimitFields,
     /// What is logged.
     pub logging: LogConfig,
-}
-
-/// One address to listen on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenFields {
-    /// `HOST:PORT` or `unix:/PATH`.
-    pub address: ListenAddr,
 }
 
 /// One upstream.
@@ -123,10 +124,10 @@ impl Default for Fields {
     fn default() -> Fields {
         Fields {
             listen: vec![ListenFields {
-                address: ListenAddr::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 5000))),
+                address: ListenAddr::Tcp(DEFAULT),
             }],
             upstreams: Vec::new(),
-            registry: registry::config::EmbeddedFields::default(),
+            registry: Some(registry::config::EmbeddedFields::default()),
             metrics: MetricsFields::default(),
             limits: LimitFields::default(),
             logging: LogConfig::default(),
@@ -227,6 +228,17 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Fields {
+    /// The configuration as it takes effect, as a file that can be loaded again.
+    pub fn print(&self) -> String {
+        let mut fields = self.clone();
+        if !fields.upstreams.is_empty() {
+            fields.registry = None;
+        }
+        config::print(&fields)
+    }
+}
+
 impl Config {
     /// Checks what no single field can tell.
     pub fn resolve(fields: Fields, origins: &Origins) -> Result<Config, ConfigError> {
@@ -276,14 +288,19 @@ impl Config {
 
 fn resolve_upstream(
     upstreams: Vec<UpstreamFields>,
-    registry: registry::config::EmbeddedFields,
+    registry: Option<registry::config::EmbeddedFields>,
     origins: &Origins,
 ) -> Result<(UpstreamConfig, Vec<Source>), ConfigError> {
     let mut upstreams = upstreams.into_iter();
     let Some(upstream) = upstreams.next() else {
+        let registry = registry.unwrap_or_default();
         registry.check(|key, message| origins.error(&format!("registry.{key}"), message))?;
         return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
     };
+    if origins.said("registry") {
+        let message = "there are upstreams: the registry in this process is not started";
+        return Err(origins.error("registry", message));
+    }
     if upstreams.next().is_some() {
         return Err(origins.error("upstreams", "more than one upstream is not supported"));
     }
@@ -370,4 +387,67 @@ pub(crate) fn embedded_source(socket: std::path::PathBuf) -> Source {
 /// The name under which the embedded registry is known.
 pub(crate) fn embedded_name() -> String {
     EMBEDDED.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use registry::service::config::{Flag, Sources, load_with_origins};
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    const UPSTREAM: &str = "upstreams: [{replicas: ['http://registry:5000']}]\n";
+
+    fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(Config, String), String> {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(yaml.as_bytes()).unwrap();
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            flags,
+            ..Sources::default()
+        };
+        let path = file.path().display().to_string();
+        let told = |error: ConfigError| error.to_string().replace(&path, "FILE");
+        let loaded = load_with_origins::<Fields>(sources).map_err(told)?;
+        let printed = loaded.fields.print();
+        let config = Config::resolve(loaded.fields, &loaded.origins).map_err(told)?;
+        Ok((config, printed))
+    }
+
+    #[test]
+    fn a_registry_beside_an_upstream_is_refused_where_it_was_said() {
+        let yaml = format!("{UPSTREAM}registry:\n  data: ./data\n");
+        let error = resolve(&yaml, Vec::new()).unwrap_err();
+        assert!(
+            error.starts_with("FILE:2: registry: there are upstreams"),
+            "{error}"
+        );
+        let flags = vec![Flag::new("--data", "registry.data", "./data")];
+        let error = resolve(UPSTREAM, flags).unwrap_err();
+        assert!(error.starts_with("--data: registry: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_of_a_proxy_with_an_upstream_loads_again() {
+        let (_, printed) = resolve(UPSTREAM, Vec::new()).unwrap();
+        let (again, printed_again) = resolve(&printed, Vec::new()).unwrap();
+        assert_eq!(printed_again, printed);
+        assert!(matches!(again.upstream, UpstreamConfig::Remote { .. }));
+        let (_, printed) = resolve("", Vec::new()).unwrap();
+        let (again, _) = resolve(&printed, Vec::new()).unwrap();
+        assert!(matches!(again.upstream, UpstreamConfig::Embedded(_)));
+    }
+
+    #[test]
+    fn a_limit_too_short_to_be_counted_is_refused() {
+        for key in ["header_timeout", "idle_timeout", "body_stall"] {
+            let error = resolve(&format!("limits: {{{key}: 999ms}}"), Vec::new()).unwrap_err();
+            assert!(
+                error.starts_with(&format!("FILE:1: limits.{key}: ")),
+                "{error}"
+            );
+        }
+    }
 }
