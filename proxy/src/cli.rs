@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use registry::service::config::{self, ConfigError, Flag, Sources};
+use registry::service::health::Probe;
 
 use crate::config::{Config, Fields};
 
@@ -24,6 +25,8 @@ pub struct Cli {
 enum Command {
     /// Serve (the default).
     Serve(Serve),
+    /// Tell by the exit code whether a running octoserve is ready.
+    Health(Health),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -56,11 +59,23 @@ struct Serve {
     print_config: bool,
 }
 
+#[derive(Debug, Args)]
+struct Health {
+    /// What to ask; by default `/readyz` of the configured listener, that for metrics first
+    #[arg(long)]
+    url: Option<Probe>,
+    /// The running program's configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Serve.
     Serve(Box<Config>),
+    /// Ask a running octoserve whether it is ready.
+    Ask(Probe),
     /// Print this, and be done.
     Print(String),
 }
@@ -71,6 +86,7 @@ impl Cli {
         let serve = match self.command {
             None => self.serve,
             Some(Command::Serve(serve)) => serve,
+            Some(Command::Health(health)) => return health.resolve(config::environment()),
             Some(Command::Completions { shell }) => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "octoserve", &mut text);
@@ -78,6 +94,21 @@ impl Cli {
             }
         };
         serve.resolve(config::environment())
+    }
+}
+
+impl Health {
+    fn resolve(self, environment: Vec<(String, String)>) -> Result<Action, ConfigError> {
+        if let Some(probe) = self.url {
+            return Ok(Action::Ask(probe));
+        }
+        let loaded = config::load_with_origins::<Fields>(Sources {
+            flags: Vec::new(),
+            file: self.config,
+            env: environment,
+        })?;
+        let config = Config::resolve(loaded.fields, &loaded.origins)?;
+        Ok(Action::Ask(config.probe()))
     }
 }
 
@@ -122,5 +153,53 @@ impl Serve {
             flags.push(Flag::new("--metrics-listen", "metrics.listen", address));
         }
         flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(words: &str, variables: &[(&str, &str)]) -> String {
+        let words = ["octoserve"].into_iter().chain(words.split_whitespace());
+        let cli = Cli::try_parse_from(words).unwrap();
+        let Some(Command::Health(health)) = cli.command else {
+            panic!("no health command");
+        };
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        match health.resolve(variables.collect()).unwrap() {
+            Action::Ask(probe) => probe.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn health_asks_where_the_configuration_listens() {
+        let metrics = ("OCTOSERVE_METRICS_LISTEN", "127.0.0.1:6");
+        let off = ("OCTOSERVE_METRICS_ENABLED", "false");
+        let everywhere = ("OCTOSERVE_LISTEN", "0.0.0.0:5");
+        for (words, variables, url) in [
+            ("health", &[][..], "http://127.0.0.1:5000/readyz"),
+            ("health", &[everywhere], "http://127.0.0.1:5/readyz"),
+            (
+                "health",
+                &[everywhere, metrics],
+                "http://127.0.0.1:6/readyz",
+            ),
+            (
+                "health",
+                &[everywhere, metrics, off],
+                "http://127.0.0.1:5/readyz",
+            ),
+            (
+                "health --url http://a:1/livez",
+                &[metrics],
+                "http://a:1/livez",
+            ),
+        ] {
+            assert_eq!(asked(words, variables), url, "{words} {variables:?}");
+        }
     }
 }

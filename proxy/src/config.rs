@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use registry::service::config::{self, ByteSize, ConfigError, Origins};
+use registry::service::health::{Probe, READY};
 use registry::service::listen::ListenAddr;
 use registry::service::log::LogConfig;
 use serde::{Deserialize, Serialize};
@@ -283,6 +284,15 @@ impl Config {
             },
             logging: fields.logging,
         })
+    }
+}
+
+impl Config {
+    /// What to ask to know whether a process with this configuration is ready.
+    pub fn probe(&self) -> Probe {
+        let own = self.metrics.as_ref().and_then(|page| page.listen.as_ref());
+        let any = ListenAddr::Tcp(DEFAULT);
+        Probe::new(own.or(self.listen.first()).unwrap_or(&any), READY)
     }
 }
 

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use proxy::cli::{Action, Cli};
 use proxy::server;
 use registry::service::config::EX_USAGE;
+use registry::service::health::Probe;
 use registry::service::{log, runtime, shutdown};
 
 #[global_allocator]
@@ -23,10 +24,26 @@ fn main() -> ExitCode {
     };
     match cli.resolve() {
         Ok(Action::Serve(config)) => serve(*config),
+        Ok(Action::Ask(probe)) => ask(&probe),
         Ok(Action::Print(text)) => print(&text),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "octoserve: {error}");
             ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn ask(probe: &Probe) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(probe.check()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes = log::causes(&error);
+            let _ = writeln!(std::io::stderr(), "octoserve: {probe}: {causes}");
+            ExitCode::FAILURE
         }
     }
 }
