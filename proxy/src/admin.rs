@@ -25,18 +25,27 @@ use crate::aggregate::Aggregate;
 /// How long a scraper may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Whether the process should get traffic: false before everything listens and once it drains.
+/// Whether the process should get traffic: false before everything listens and once it drains, and
+/// while what is behind it is not known to be well.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicBool);
+pub struct Readiness {
+    serving: AtomicBool,
+    behind: AtomicBool,
+}
 
 impl Readiness {
     /// Says that requests can be served, or no longer.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.serving.store(ready, Ordering::Release);
+    }
+
+    /// Says whether what is behind the proxy is well.
+    pub fn set_behind(&self, is_well: bool) {
+        self.behind.store(is_well, Ordering::Release);
     }
 
     fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.serving.load(Ordering::Acquire) && self.behind.load(Ordering::Acquire)
     }
 }
 

@@ -21,7 +21,10 @@ use crate::metrics::HttpMetrics;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 
+mod behind;
 mod descriptors;
+
+use self::behind::Behind;
 
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
@@ -136,6 +139,11 @@ impl Bound {
         let (admin_stop, admin_shutdown) = Shutdown::new();
         let connections = Drain::default();
 
+        let behind = match &self.embedded {
+            Some(embedded) => Behind::Embedded(embedded.data()),
+            None => Behind::Remote(Arc::clone(&self.upstream)),
+        };
+        tokio::spawn(behind.watch(Arc::clone(&self.readiness), shutdown.clone()));
         let embedded = self.embedded.map(|embedded| {
             tokio::spawn(async move {
                 if let Err(error) = embedded.serve(registry_shutdown).await {

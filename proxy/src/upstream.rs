@@ -9,12 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use parking_lot::RwLock;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
+use registry::service::health::{HealthError, Probe};
+use registry::service::listen::ListenAddr;
 use registry::service::shutdown::Shutdown;
 
+/// What every registry answers: the specification's end-1.
+const BASE: &str = "/v2/";
 /// How often a name is looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// Shorter than any registry keeps an idle connection: a POST on one that the registry has just
@@ -180,6 +185,21 @@ impl Upstream {
             self.next.fetch_add(1, Ordering::Relaxed)
         };
         Ok(Box::new(peers[turn % peers.len()].clone()))
+    }
+
+    /// Asks the upstream whether it speaks the protocol: it does if it answers 200, or 401 to
+    /// whoever has no credentials.
+    pub async fn look(&self) -> Result<(), HealthError> {
+        let probe = match &self.target {
+            Target::Tcp { host, port } => Probe::of_host(host, *port, BASE),
+            Target::Unix(path) | Target::Embedded(path) => {
+                Probe::new(&ListenAddr::Unix(path.into()), BASE)
+            }
+        };
+        match probe.check().await {
+            Err(HealthError::Unready(StatusCode::UNAUTHORIZED)) => Ok(()),
+            looked => looked,
+        }
     }
 
     /// What follows the address in an absolute URL, if it is the upstream's own.

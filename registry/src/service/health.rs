@@ -80,6 +80,18 @@ impl Probe {
         }
     }
 
+    /// A path on a server by its host's name or address, an IPv6 address without its brackets.
+    pub fn of_host(host: &str, port: u16, path: &str) -> Self {
+        let host = match host.parse() {
+            Ok(ip) => Host(ip).to_string(),
+            Err(_) => host.to_owned(),
+        };
+        Self {
+            place: Place::Tcp { host, port },
+            path: path.to_owned(),
+        }
+    }
+
     /// Asks; `Ok` if the answer is a success.
     pub async fn check(&self) -> Result<(), HealthError> {
         let asked = async {
@@ -199,6 +211,17 @@ mod tests {
         }
         for text in ["", "127.0.0.1:5001", "https://127.0.0.1/", "/readyz"] {
             assert!(text.parse::<Probe>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_asked_by_its_name_or_address() {
+        for (host, url) in [
+            ("registry", "http://registry:5000/v2/"),
+            ("192.0.2.7", "http://192.0.2.7:5000/v2/"),
+            ("::1", "http://[::1]:5000/v2/"),
+        ] {
+            assert_eq!(Probe::of_host(host, 5000, "/v2/").to_string(), url);
         }
     }
 
