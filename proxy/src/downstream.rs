@@ -28,6 +28,7 @@ use registry::service::shutdown::{Drain, DrainGuard, Shutdown, Trigger};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::task::JoinSet;
 
+use crate::error::Failure;
 use crate::metrics::HttpMetrics;
 
 mod wait;
@@ -231,6 +232,21 @@ impl Connection {
     }
 }
 
+/// A request that panics takes its connection with it, but not in silence if nothing was said yet.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || !self.signals.is_seen() || self.signals.is_answered() {
+            return;
+        }
+        // Nothing may wait here. So little fits into the buffer of a socket that is not written to.
+        let answer = Failure::Internal.whole_answer();
+        let _ = match self.io.get_ref() {
+            Stream::Tcp(stream) => stream.try_write(&answer),
+            Stream::Unix(stream) => stream.try_write(&answer),
+        };
+    }
+}
+
 fn fd(stream: &Stream) -> RawFd {
     match stream {
         Stream::Tcp(stream) => stream.as_raw_fd(),
@@ -351,3 +367,6 @@ impl GetSocketDigest for Connection {
         Some(Arc::clone(&self.digest))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,18 @@ impl Failure {
         };
         Some(ErrorBody::new(code, message).to_json().into())
     }
+
+    /// The answer as it goes over an HTTP/1.1 connection of which nobody is in charge any more.
+    pub(crate) fn whole_answer(self) -> Vec<u8> {
+        let body = self.body().unwrap_or_default();
+        let status = http::StatusCode::from_u16(self.status()).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
+    }
 }
 
 #[cfg(test)]

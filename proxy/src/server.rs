@@ -7,8 +7,10 @@ use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use registry::service::build;
+use registry::service::cells::Counter;
 use registry::service::exposition::Registry;
 use registry::service::listen::{BindError, ListenAddr, Listener};
+use registry::service::log;
 use registry::service::shutdown::{Drain, Shutdown};
 use tokio::sync::watch;
 
@@ -54,6 +56,7 @@ pub struct Bound {
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
     metrics: Option<Arc<HttpMetrics>>,
+    panics: Option<Counter>,
     main_pages: Arc<Admin>,
     admin_pages: Arc<Admin>,
     readiness: Arc<Readiness>,
@@ -83,11 +86,17 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let readiness = Arc::new(Readiness::default());
     let mut admin_listener = None;
     let (mut recording, mut on_main, mut on_admin) = (None, None, None);
+    let mut panics = None;
     let mut path = "/metrics".to_owned();
     if let Some(metrics) = config.metrics {
         let registry = Registry::new("octoserve_");
         registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
         registry.process();
+        panics = Some(registry.counter(
+            "panics_total",
+            "Panics that were contained: each ended one request or task, never the process; \
+             counted when it happens.",
+        ));
         recording = Some(Arc::new(HttpMetrics::new(&registry)));
         let mut sources = metrics.sources;
         sources.extend(embedded.as_ref().and_then(Embedded::source));
@@ -114,6 +123,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         embedded,
         upstream: Arc::new(Upstream::new(name, target)),
         metrics: recording,
+        panics,
         readiness,
         limits: config.limits,
         access_log: config.logging.access,
@@ -139,6 +149,9 @@ impl Bound {
         let (admin_stop, admin_shutdown) = Shutdown::new();
         let connections = Drain::default();
 
+        if let Some(panics) = self.panics {
+            log::on_panic(move || panics.inc(()));
+        }
         let behind = match &self.embedded {
             Some(embedded) => Behind::Embedded(embedded.data()),
             None => Behind::Remote(Arc::clone(&self.upstream)),

@@ -60,7 +60,7 @@ const PROXY: &[(&str, &[&str])] = &[
         ],
     ),
     ("error", &["exchange", "registry::oci", "registry::service"]),
-    ("downstream", &["metrics", "registry::service"]),
+    ("downstream", &["error", "metrics", "registry::service"]),
     (
         "admin",
         &["metrics", "aggregate", "registry::oci", "registry::service"],
