@@ -118,8 +118,11 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         _peer: &HttpPeer,
         _ctx: &mut Context,
-        error: Box<Error>,
+        mut error: Box<Error>,
     ) -> Box<Error> {
+        // Nothing was sent: another try, at the next address if there is one, can do no harm. How
+        // many there are is the server's to bound.
+        error.set_retry(true);
         error
     }
 
@@ -250,3 +253,6 @@ impl Proxy {
         downstream.set_close_on_response_before_downstream_finish(false);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -278,7 +278,7 @@ impl Upstream {
         }
     }
 
-    fn replace(&self, addresses: &[SocketAddr]) {
+    pub(crate) fn replace(&self, addresses: &[SocketAddr]) {
         let known = Arc::clone(&self.peers.read());
         let same = known.len() == addresses.len()
             && known.iter().zip(addresses).all(|(peer, address)| {
