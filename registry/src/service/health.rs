@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -121,12 +122,13 @@ impl Probe {
         let request = Request::get(&self.path)
             .header(HOST, self.host())
             .body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request);
+        let mut answer = pin!(sender.send_request(request));
         tokio::select! {
-            answer = answer => Ok(answer?.status()),
-            broken = connection => {
-                broken?;
-                Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
+            answer = &mut answer => Ok(answer?.status()),
+            ended = connection => {
+                ended?;
+                // A server may answer and close at once.
+                Ok(answer.await?.status())
             }
         }
     }
