@@ -41,8 +41,8 @@ const METHODS: &[&str] = &[
 /// The statuses of requests, and the outcomes of storage operations, whose label is called alike.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401",
-    "403", "404", "405", "406", "413", "416", "429", "499", "500", "502", "503", "504", "507",
-    "other", "success", "error",
+    "403", "404", "405", "406", "408", "413", "416", "429", "499", "500", "502", "503", "504",
+    "507", "other", "success", "error",
 ];
 
 /// What a request must get: a status and a code of the specification, or a bare status for a HEAD.

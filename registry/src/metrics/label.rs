@@ -70,6 +70,8 @@ labels! {
         S404 = "404",
         S405 = "405",
         S406 = "406",
+        /// The client stopped in the middle of its request.
+        S408 = "408",
         S413 = "413",
         S416 = "416",
         S429 = "429",
@@ -139,6 +141,7 @@ impl Status {
             404 => Self::S404,
             405 => Self::S405,
             406 => Self::S406,
+            408 => Self::S408,
             413 => Self::S413,
             416 => Self::S416,
             429 => Self::S429,
@@ -302,7 +305,7 @@ mod tests {
             Client::ALL.len(),
             ErrorCode::ALL.len(),
         ];
-        assert_eq!(sizes, [11, 8, 27, 6, 16, 16]);
+        assert_eq!(sizes, [11, 8, 28, 6, 16, 16]);
     }
 
     #[test]
