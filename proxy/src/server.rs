@@ -217,11 +217,12 @@ impl Bound {
                 left = connections.count(),
                 "transfers were cut off at the deadline"
             );
-            // Each is recorded as it goes.
+            // Each is recorded as it goes, streams first: without their connection it would look as
+            // if their clients had left.
+            app.cut_streams().await;
             for mut connections in serving {
                 connections.shutdown().await;
             }
-            app.cut_streams().await;
         }
         // The registry and the metrics outlive the traffic, so that the last scrape sees it all.
         registry_stop.trigger();
