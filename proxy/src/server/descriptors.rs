@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A client's connection, and both ends of the one behind it where the registry is in this process.
-const PER_CONNECTION: u64 = 3;
-/// Listeners, the runtime, files that are being read or written, scrapes.
-const OTHERS: u64 = 256;
+/// What is open beside clients' connections: those to the upstream, of which there are as many as
+/// requests and not as clients, both their ends where the registry is in this process; files that are
+/// read or written; listeners, scrapes and the runtime.
+const OTHERS: u64 = 2048;
 
 /// Raises this process's limit as far as it may be, and warns if `connections` can't fit. Accepting
 /// survives a lack of descriptors; requests under way, and their files, would not.
@@ -29,16 +29,14 @@ pub(super) fn make_room(connections: usize) {
             limit,
             needed,
             connections,
-            "limits.connections may not fit into the limit of open files"
+            "limits.connections does not fit into the limit of open files"
         );
     }
 }
 
 fn needed(connections: usize) -> u64 {
     let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-    connections
-        .saturating_mul(PER_CONNECTION)
-        .saturating_add(OTHERS)
+    connections.saturating_add(OTHERS)
 }
 
 #[cfg(test)]
@@ -54,7 +52,7 @@ mod tests {
 
     #[test]
     fn any_number_of_connections_can_be_asked_for() {
-        assert_eq!(needed(10_000), 30_256);
+        assert_eq!(needed(10_000), 12_048);
         assert_eq!(needed(usize::MAX), u64::MAX);
     }
 }
