@@ -26,6 +26,8 @@ pub struct Scripted {
 pub struct Caller {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// How many of the unread bytes are in `heard` already.
+    kept: usize,
     number: usize,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
 }
@@ -96,6 +98,7 @@ impl Caller {
         let mut caller = Self {
             stream,
             unread: Vec::new(),
+            kept: 0,
             number: usize::MAX,
             heard: log,
         };
@@ -111,6 +114,7 @@ impl Caller {
         caller.number = heard.len();
         heard.push(caller.unread.clone());
         drop(heard);
+        caller.kept = caller.unread.len();
         Ok(Some(caller))
     }
 
@@ -125,7 +129,7 @@ impl Caller {
     /// If the connection ends first.
     pub async fn head(&mut self) -> Result<String> {
         let head = self.peek_head().await?;
-        self.unread.drain(..head.len());
+        self.take(head.len());
         Ok(head)
     }
 
@@ -140,8 +144,7 @@ impl Caller {
                 .windows(end.len())
                 .position(|window| window == end.as_bytes());
             if let Some(start) = found {
-                let bytes = self.unread.drain(..start + end.len()).collect();
-                return Ok(String::from_utf8(bytes)?);
+                return Ok(String::from_utf8(self.take(start + end.len()))?);
             }
             ensure!(self.fill().await? > 0, "the proxy closed before {end:?}");
         }
@@ -155,7 +158,7 @@ impl Caller {
         while self.unread.len() < length {
             ensure!(self.fill().await? > 0, "the proxy closed");
         }
-        Ok(self.unread.drain(..length).collect())
+        Ok(self.take(length))
     }
 
     /// Waits until the proxy closes, whatever it says before.
@@ -163,12 +166,14 @@ impl Caller {
     /// # Errors
     /// If it doesn't in time.
     pub async fn closed(&mut self) -> Result<()> {
-        // A reset is an end as well.
-        while !matches!(
-            timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await?,
-            Ok(0) | Err(_)
-        ) {}
-        Ok(())
+        loop {
+            // A reset is an end as well.
+            let read = timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await?;
+            if !matches!(read, Ok(1..)) {
+                return Ok(());
+            }
+            self.keep();
+        }
     }
 
     /// Sends exactly this.
@@ -198,14 +203,24 @@ impl Caller {
     }
 
     async fn fill(&mut self) -> Result<usize> {
-        let before = self.unread.len();
         let read = timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await;
         let read = read.context("nothing from the proxy in time")??;
+        self.keep();
+        Ok(read)
+    }
+
+    /// Keeps what was read and is not kept yet.
+    fn keep(&mut self) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(heard) = heard.get_mut(self.number) {
-            heard.extend_from_slice(&self.unread[before..]);
+            heard.extend_from_slice(&self.unread[self.kept..]);
+            self.kept = self.unread.len();
         }
-        Ok(read)
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        self.kept -= length;
+        self.unread.drain(..length).collect()
     }
 }
 

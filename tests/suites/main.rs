@@ -7,6 +7,8 @@
 mod arrows;
 /// Blobs of gigabytes, in a memory that does not grow.
 mod big_blob;
+/// Who broke off, stalled or spoke badly, on either side, and what is counted.
+mod blame;
 /// What is wrong with a configuration is told, and the examples are right.
 mod configuration;
 /// The specification, clause by clause, at every place where clients meet a registry of ours.
@@ -20,6 +22,8 @@ mod failures;
 mod page;
 /// A real Prometheus scrapes, and PromQL gives the counts that the traffic implies.
 mod prometheus;
+/// `/readyz` and the health check tell of what is behind the proxy.
+mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
 /// SIGTERM: no new work, all begun work finished.
@@ -28,6 +32,8 @@ mod shutdown;
 mod skopeo;
 /// Clients that are silent, drip or idle are let go.
 mod slow;
+/// What the upstream hears and the client gets, byte for byte.
+mod transparency;
 
 use anyhow::Result;
 use harness::client::Client;

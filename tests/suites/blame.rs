@@ -1,0 +1,410 @@
+//! Who broke off, stalled or spoke badly: what is answered, what is counted, and that nothing is held
+//! when it is over.
+//!
+//! The upstream follows a script, so that each fault comes exactly where it is meant to.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::octoserve::{Launch, Server};
+use harness::poll;
+use harness::process::{Signal, Stream};
+use harness::scrape::metric;
+use harness::scripted::{Caller, Scripted};
+use harness::wire::{self, Wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// More than all socket buffers between the two ends can hold.
+const LENGTH: usize = 64 << 20;
+
+const BLOB: &str =
+    "/v2/team/app/blobs/sha256:0000000000000000000000000000000000000000000000000000000000000000";
+const SESSION: &str = "/v2/team/app/blobs/uploads/1";
+
+/// The proxy before an upstream, with short limits.
+struct Front {
+    server: Server,
+    upstream: Scripted,
+}
+
+impl Front {
+    async fn of<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        let upstream = Scripted::start(script).await?;
+        let server = Launch::in_front_of(&upstream.url())
+            .environment("OCTOSERVE_LIMITS_BODY_STALL", "1s")
+            .environment("OCTOSERVE_LIMITS_DRAIN", "1s")
+            .start()
+            .await?;
+        Ok(Self { server, upstream })
+    }
+
+    async fn client(&self) -> Result<Wire> {
+        Wire::connect(self.server.address()).await
+    }
+
+    /// One that can do what no `Wire` does.
+    async fn raw(&self, request: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.server.address()).await?;
+        stream.write_all(request.as_bytes()).await?;
+        Ok(stream)
+    }
+
+    /// Waits until the upstream has heard so much.
+    async fn heard(&self, text: &str) -> Result<()> {
+        poll::until("the upstream hears it", DEADLINE, async || {
+            let heard = self.upstream.heard();
+            Ok(heard.iter().any(|heard| heard.contains(text)).then_some(()))
+        })
+        .await
+    }
+
+    /// One request has ended, with this status, and none is left.
+    async fn counted(&self, endpoint: &str, status: &str) -> Result<()> {
+        let requests = metric("octoserve_http_requests_total").label("endpoint", endpoint);
+        let requests = requests.label("status", status);
+        requests.value(1).assert_in(&self.server).await?;
+        self.nothing_in_flight().await?;
+        let all = metric("octoserve_http_requests_total");
+        all.value(1).assert(&self.server.scrape().await?)
+    }
+
+    async fn nothing_in_flight(&self) -> Result<()> {
+        let in_flight = metric("octoserve_http_requests_in_flight");
+        in_flight.value(0).assert_in(&self.server).await
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+fn upload(length: usize, body: &str) -> String {
+    format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+fn answer(status: &str, length: usize, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Sends an endless download, until the proxy has had enough of it.
+async fn pour(mut caller: Caller) -> Result<()> {
+    caller.head().await?;
+    caller.send(answer("200 OK", LENGTH, "")).await?;
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..LENGTH / piece.len() {
+        caller.send(&piece).await?;
+    }
+    caller.closed().await
+}
+
+/// Takes a request and never answers it.
+async fn sulk(mut caller: Caller) -> Result<()> {
+    caller.head().await?;
+    caller.closed().await
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_download_keeps_its_status() -> Result<()> {
+    let front = Front::of(pour).await?;
+    let mut client = front.client().await?;
+    client.send(get(BLOB).as_bytes()).await?;
+    ensure!(client.head().await?.status == 200);
+    client.exactly(1000).await?;
+    drop(client);
+    front.counted("blob", "200").await?;
+    let sizes = metric("octoserve_http_response_size_bytes_count");
+    let whole = front.server.scrape().await?.sum(&sizes);
+    ensure!(whole.is_none_or(|count| count == 0.0), "{whole:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_an_upload_is_499() -> Result<()> {
+    for reset in [false, true] {
+        let front = Front::of(sulk).await?;
+        let client = front.raw(&upload(1000, "some")).await?;
+        front.heard("some").await?;
+        if reset {
+            client.set_zero_linger()?;
+        }
+        drop(client);
+        front.counted("upload_session", "499").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_is_499() -> Result<()> {
+    let front = Front::of(sulk).await?;
+    let client = front.raw(&get(BLOB)).await?;
+    front.heard("\r\n\r\n").await?;
+    drop(client);
+    front.counted("blob", "499").await
+}
+
+#[tokio::test]
+async fn an_http2_client_that_leaves_while_it_waits_is_499() -> Result<()> {
+    let mut front = Front::of(sulk).await?;
+    let url = front.server.url(BLOB);
+    let mut curl = std::process::Command::new("curl")
+        .args([
+            "--silent",
+            "--http2-prior-knowledge",
+            "--output",
+            "/dev/null",
+        ])
+        .arg(url)
+        .spawn()?;
+    front.heard("\r\n\r\n").await?;
+    curl.kill()?;
+    curl.wait()?;
+    front.counted("blob", "499").await?;
+    let log = front.server.process().output(Stream::Stderr)?;
+    ensure!(log.contains("\"status\":499"), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_408() -> Result<()> {
+    let front = Front::of(sulk).await?;
+    let mut client = front.client().await?;
+    client.send(upload(1000, "some").as_bytes()).await?;
+    let answer = client.answer("PATCH").await?;
+    assert_eq!(answer.head.status, 408);
+    assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
+    front.counted("upload_session", "408").await
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_let_go() -> Result<()> {
+    let front = Front::of(pour).await?;
+    let client = front.raw(&get(BLOB)).await?;
+    front.counted("blob", "200").await?;
+    drop(client);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_before_it_answers_is_502() -> Result<()> {
+    for reset in [false, true] {
+        let front = Front::of(move |mut caller: Caller| async move {
+            caller.until("some").await?;
+            if reset {
+                caller.reset()?;
+            }
+            Ok(())
+        });
+        let front = front.await?;
+        let mut client = front.client().await?;
+        // A PATCH, which is not sent again.
+        client.send(upload(4, "some").as_bytes()).await?;
+        let answer = client.answer("PATCH").await?;
+        assert_eq!(answer.head.status, 502);
+        assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+        front.counted("upload_session", "502").await?;
+        assert_eq!(front.upstream.heard().len(), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_within_its_answer_cuts_the_clients() -> Result<()> {
+    for reset in [false, true] {
+        let front = Front::of(move |mut caller: Caller| async move {
+            caller.head().await?;
+            caller.send(answer("200 OK", 1000, "some")).await?;
+            if reset {
+                caller.reset()?;
+            }
+            Ok(())
+        });
+        let front = front.await?;
+        let mut client = front.client().await?;
+        client.send(get(BLOB).as_bytes()).await?;
+        // The reset may come before what was sent.
+        if let Ok(head) = client.head().await
+            && head.status == 200
+        {
+            ensure!(client.exactly(1000).await.is_err(), "a cut body is whole");
+        }
+        front.nothing_in_flight().await?;
+        let requests = metric("octoserve_http_requests_total").label("endpoint", "blob");
+        requests.value(1).assert_in(&front.server).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_speaks_no_http_is_502() -> Result<()> {
+    let front = Front::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller
+            .send("220 welcome to this mail server\r\n\r\n")
+            .await?;
+        caller.closed().await
+    });
+    let front = front.await?;
+    let request = wire::request("POST", "/v2/team/app/blobs/uploads/", &[], b"");
+    let answer = wire::exchange(front.server.address(), "POST", &request).await?;
+    assert_eq!(answer.head.status, 502);
+    assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+    front.counted("upload_start", "502").await
+}
+
+#[tokio::test]
+async fn an_early_refusal_reaches_a_client_that_then_stops() -> Result<()> {
+    for status in ["401 Unauthorized", "413 Content Too Large"] {
+        let front = Front::of(move |mut caller: Caller| async move {
+            caller.head().await?;
+            caller.send(answer(status, 2, "no")).await?;
+            caller.closed().await
+        });
+        let front = front.await?;
+        let mut client = front.client().await?;
+        client.send(upload(LENGTH, "some").as_bytes()).await?;
+        let answer = client.answer("PATCH").await?;
+        assert_eq!(answer.body, b"no");
+        assert_eq!(answer.head.status.to_string(), status[..3]);
+        drop(client);
+        front.counted("upload_session", &status[..3]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_is_none_is_400_with_its_reason() -> Result<()> {
+    for body in [
+        "zz\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabcde\r\n0\r\n\r\n",
+        "-1\r\n",
+    ] {
+        let front = Front::of(sulk).await?;
+        let mut client = front.client().await?;
+        let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n");
+        client.send(format!("{head}\r\n{body}").as_bytes()).await?;
+        let answer = client.answer("PATCH").await?;
+        assert_eq!(answer.head.status, 400, "{body:?}");
+        let text = String::from_utf8(answer.body)?;
+        ensure!(
+            text.contains("UNSUPPORTED") && text.contains("body"),
+            "{text}"
+        );
+        front.counted("upload_session", "400").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_that_are_too_much_are_400_with_a_body() -> Result<()> {
+    let server = Launch::all_in_one().start().await?;
+    let many: Vec<String> = (0..99).map(|number| format!("x-{number}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "y")).collect();
+    let long = "x".repeat(500_000);
+    let query = format!("/v2/?{}", "x".repeat(62_000));
+    for (path, headers) in [
+        ("/v2/", &many[..]),
+        ("/v2/", &[("x", long.as_str())]),
+        (query.as_str(), &[]),
+    ] {
+        let request = wire::request("GET", path, headers, b"");
+        let answer = wire::exchange(server.address(), "GET", &request).await?;
+        assert_eq!(answer.head.status, 400);
+        assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
+    }
+    let refused = metric("octoserve_http_requests_total").label("status", "400");
+    refused.value(3).assert_in(&server).await
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_own_words() -> Result<()> {
+    let server = Launch::all_in_one().start().await?;
+    for (request, words) in [
+        ("GET /v2/ HTTP/1.1\r\n\r\n", "Host"),
+        ("GET v2/ HTTP/1.1\r\nHost: a\r\n\r\n", "target"),
+        (
+            "GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: Host\r\n\r\n",
+            "a header",
+        ),
+    ] {
+        let answer = wire::exchange(server.address(), "GET", request.as_bytes()).await?;
+        assert_eq!(answer.head.status, 400, "{request}");
+        assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
+        let text = String::from_utf8(answer.body)?;
+        ensure!(text.contains(words), "{request}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transfer_that_the_shutdown_cuts_is_logged_and_ends_the_process() -> Result<()> {
+    for arguments in [&["--http1.1"][..], &["--http2-prior-knowledge"]] {
+        let front = Front::of(|mut caller: Caller| async move {
+            caller.head().await?;
+            caller.send(answer("200 OK", 1000, "some")).await?;
+            caller.closed().await
+        });
+        let mut front = front.await?;
+        let mut curl = std::process::Command::new("curl")
+            .args(arguments)
+            .args(["--silent", "--output", "/dev/null"])
+            .arg(front.server.url(BLOB))
+            .spawn()?;
+        let sent = metric("octoserve_http_response_ttfb_seconds_count");
+        sent.value(1).assert_in(&front.server).await?;
+        front.server.process().signal(Signal::TERM)?;
+        let status = front.server.process().exited(DEADLINE).await?;
+        curl.wait()?;
+        ensure!(!status.success(), "{status}");
+        let log = front.server.process().output(Stream::Stderr)?;
+        let event = log
+            .lines()
+            .find(|line| line.contains("\"endpoint\":\"blob\""));
+        ensure!(
+            event.is_some_and(|event| event.contains("\"status\":200")),
+            "{log}"
+        );
+        ensure!(log.contains("a request was cut off"), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut child = tokio::process::Command::new(harness::octoserve::Program::Octoserve.path()?)
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path().join("data"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut announced = Vec::new();
+    let stdout = child
+        .stdout
+        .as_mut()
+        .ok_or_else(|| anyhow::anyhow!("no stdout"))?;
+    while !announced.contains(&b'\n') {
+        ensure!(stdout.read_buf(&mut announced).await? > 0, "it ended");
+    }
+    let announced = String::from_utf8(announced)?;
+    let address = announced
+        .trim()
+        .trim_start_matches("listening on ")
+        .parse()?;
+    let mut client = Wire::connect(address).await?;
+    // Each is an event of some two hundred bytes; a pipe holds 64 KiB.
+    for _ in 0..2000 {
+        client.send(get("/v2/").as_bytes()).await?;
+        ensure!(client.answer("GET").await?.head.status == 200);
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `/readyz`, and `octoserve health`, which asks for it: whether what is behind the proxy is well.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::octoserve::{Launch, Program, Server};
+use harness::poll;
+use harness::scripted::{Caller, Scripted};
+use harness::tools;
+use harness::wire;
+
+/// Longer than the proxy takes to look again.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const NOBODY: &str = "http://127.0.0.1:9";
+
+async fn becomes(server: &Server, status: u16) -> Result<()> {
+    let what = format!("/readyz becomes {status}");
+    poll::until(&what, DEADLINE, async || {
+        let request = wire::request("GET", "/readyz", &[], b"");
+        let answer = wire::exchange(server.address(), "GET", &request).await?;
+        Ok((answer.head.status == status).then_some(()))
+    })
+    .await
+}
+
+async fn health(url: &str) -> Result<Option<i32>> {
+    let program = Program::Octoserve.path()?;
+    let asked = tools::attempt(&program.to_string_lossy(), &["health", "--url", url]).await?;
+    Ok(asked.status.code())
+}
+
+#[tokio::test]
+async fn an_upstream_must_answer() -> Result<()> {
+    let server = Launch::in_front_of(NOBODY).start().await?;
+    becomes(&server, 503).await?;
+    assert_eq!(health(&server.url("/readyz")).await?, Some(1));
+    assert_eq!(health(&server.url("/livez")).await?, Some(0));
+    let upstream = Scripted::start(|_: Caller| async { Ok(()) }).await?;
+    let server = Launch::in_front_of(&upstream.url()).start().await?;
+    becomes(&server, 200).await?;
+    assert_eq!(health(&server.url("/readyz")).await?, Some(0));
+    drop(upstream);
+    becomes(&server, 503).await?;
+    ensure!(health(NOBODY).await? == Some(1), "nobody is well");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_registry_in_the_process_must_have_its_folder() -> Result<()> {
+    let parent = tempfile::tempdir()?;
+    let (data, aside) = (parent.path().join("data"), parent.path().join("aside"));
+    let server = Launch::all_in_one().data(&data).start().await?;
+    becomes(&server, 200).await?;
+    std::fs::rename(&data, &aside)?;
+    becomes(&server, 503).await?;
+    std::fs::rename(&aside, &data)?;
+    becomes(&server, 200).await
+}

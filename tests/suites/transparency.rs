@@ -1,0 +1,384 @@
+//! What passes through the proxy, byte for byte: what the upstream hears, and what the client gets.
+
+use anyhow::{Context, Result, ensure};
+use harness::octoserve::{Launch, Server};
+use harness::scrape::metric;
+use harness::scripted::{Caller, Scripted};
+use harness::tools;
+use harness::wire::{self, Wire};
+
+struct Front {
+    server: Server,
+    upstream: Scripted,
+}
+
+impl Front {
+    /// Before an upstream that gives the same answer to every request without a body.
+    async fn answering(answer: &str) -> Result<Self> {
+        let answer = answer.to_owned();
+        let upstream = Scripted::start(move |mut caller: Caller| {
+            let answer = answer.clone();
+            async move {
+                loop {
+                    caller.head().await?;
+                    caller.send(&answer).await?;
+                }
+            }
+        });
+        Self::before(upstream.await?).await
+    }
+
+    async fn before(upstream: Scripted) -> Result<Self> {
+        let server = Launch::in_front_of(&upstream.url()).start().await?;
+        Ok(Self { server, upstream })
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<wire::Answer> {
+        let request = wire::request(method, path, headers, b"");
+        wire::exchange(self.server.address(), method, &request).await
+    }
+
+    /// What the upstream heard last, on whatever connection.
+    fn heard(&self) -> Result<String> {
+        let heard = self.upstream.heard();
+        heard.last().cloned().context("the upstream heard nothing")
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_target_arrives_as_it_was_spelt() -> Result<()> {
+    for target in [
+        "/v2/a%2Fb/tags/list",
+        "/v2/a%2fb/%7euser/~user",
+        "/v2/../x/./y/../../z",
+        "//v2//a///b//",
+        "/v2/?ns=docker.io&n=%20+%26&&=",
+        "/v2/?",
+        "/v2/a;b=c/'()*!$",
+        "/",
+    ] {
+        let front = Front::answering(OK).await?;
+        ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
+        let heard = front.heard()?;
+        ensure!(
+            heard.starts_with(&format!("GET {target} HTTP/1.1\r\n")),
+            "{target}: {heard}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_with_its_host_arrives_as_a_path() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    for (target, path) in [
+        ("http://registry/v2/a?b=c", "/v2/a?b=c"),
+        ("HTTP://registry/v2/%2F..", "/v2/%2F.."),
+        ("http://registry", "/"),
+    ] {
+        ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
+        let heard = front.heard()?;
+        let expected = format!("GET {path} HTTP/1.1\r\nHost: registry\r\n");
+        let last = heard.rsplit("GET ").next().unwrap_or_default();
+        ensure!(expected.ends_with(&last[..expected.len() - 4]), "{heard}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_of_one_hop_stay_there_and_others_pass() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let sent = [
+        ("Authorization", "Bearer abc"),
+        ("X-Meta-Thing", "  a,  b "),
+        ("Connection", "X-Secret-Hop"),
+        ("X-Secret-Hop", "1"),
+        ("Keep-Alive", "timeout=1"),
+        ("TE", "trailers"),
+        ("Proxy-Authorization", "Basic abc"),
+        ("Upgrade", "websocket"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Request-Id", "mine-1"),
+    ];
+    ensure!(front.ask("GET", "/v2/", &sent).await?.head.status == 200);
+    let heard = front.heard()?.to_ascii_lowercase();
+    for line in [
+        "host: registry",
+        "authorization: bearer abc",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-host: registry",
+        "x-forwarded-proto: http",
+        "via: 1.1 octoserve",
+        "x-request-id: mine-1",
+    ] {
+        assert_eq!(
+            heard.matches(&format!("\r\n{line}\r\n")).count(),
+            1,
+            "{heard}"
+        );
+    }
+    ensure!(heard.contains("x-meta-thing: a,  b"), "{heard}");
+    for name in [
+        "secret-hop",
+        "keep-alive",
+        "te:",
+        "proxy-",
+        "upgrade",
+        "192.0.2.1",
+    ] {
+        ensure!(!heard.contains(&format!("\r\n{name}")), "{name}: {heard}");
+        ensure!(!heard.contains(&format!("\r\nx-{name}")), "{name}: {heard}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_hosts_are_refused_and_go_nowhere() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let answer = front.ask("GET", "/v2/", &[("Host", "other")]).await?;
+    assert_eq!(answer.head.status, 400);
+    ensure!(front.upstream.heard().is_empty());
+    let rejected = metric("octoserve_http_rejected_total");
+    rejected.value(1).assert_in(&front.server).await
+}
+
+#[tokio::test]
+async fn two_framings_of_a_body_become_one() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.until("0\r\n\r\n").await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    });
+    let front = Front::before(upstream.await?).await?;
+    let request = "POST /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n";
+    let answer = wire::exchange(front.server.address(), "POST", request.as_bytes()).await?;
+    assert_eq!(answer.head.status, 200);
+    let heard = front.heard()?.to_ascii_lowercase();
+    ensure!(!heard.contains("content-length"), "{heard}");
+    ensure!(heard.contains("transfer-encoding: chunked"), "{heard}");
+    ensure!(heard.ends_with("\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"), "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_without_a_body_keep_their_headers() -> Result<()> {
+    let length = "Content-Length: 1234\r\n";
+    for (method, status, headers) in [
+        ("HEAD", "200 OK", length),
+        ("GET", "304 Not Modified", "ETag: \"a\"\r\n"),
+        ("DELETE", "204 No Content", ""),
+        ("HEAD", "404 Not Found", length),
+    ] {
+        let front =
+            Front::answering(&format!("HTTP/1.1 {status}\r\n{headers}X: y\r\n\r\n")).await?;
+        let mut wire = Wire::connect(front.server.address()).await?;
+        let request = format!("{method} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        // Twice: nothing is left on the connection, on either side.
+        for _ in 0..2 {
+            wire.send(request.as_bytes()).await?;
+            let answer = wire.answer(method).await?;
+            assert_eq!(answer.head.status.to_string(), status[..3]);
+            assert_eq!(answer.head.header("x"), Some("y"));
+            if headers == length {
+                assert_eq!(answer.head.header("content-length"), Some("1234"));
+            }
+        }
+        assert_eq!(front.upstream.heard().len(), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interim_answer_reaches_the_client_before_the_final_one() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
+        caller.until("some").await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    });
+    let front = Front::before(upstream.await?).await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    wire.send(b"PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await?;
+    let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(wire.exactly(interim.len()).await?, interim);
+    wire.send(b"some").await?;
+    assert_eq!(wire.answer("PUT").await?.body, b"ok");
+    let requests = metric("octoserve_http_requests_total").label("status", "200");
+    requests.value(1).assert_in(&front.server).await
+}
+
+#[tokio::test]
+async fn trailers_are_dropped_and_do_no_harm() -> Result<()> {
+    let front = Front::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n\
+         3\r\nabc\r\n0\r\nX: y\r\n\r\n",
+    );
+    let front = front.await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    for _ in 0..2 {
+        wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+        let answer = wire.answer("GET").await?;
+        assert_eq!(
+            (answer.head.status, answer.body.as_slice()),
+            (200, &b"abc"[..])
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_whole() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send("HTTP/1.0 200 OK\r\n\r\nto the end").await
+    });
+    let front = Front::before(upstream.await?).await?;
+    let answer = front.ask("GET", "/v2/", &[]).await?;
+    assert_eq!(answer.body, b"to the end");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_location_of_the_upstreams_own_address_becomes_the_clients() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        loop {
+            let head = caller.head().await?;
+            let location = head.split(' ').nth(1).unwrap_or_default();
+            let location = location.trim_start_matches("/v2/?").replace("%20", " ");
+            caller
+                .send(format!(
+                    "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+                ))
+                .await?;
+        }
+    });
+    let front = Front::before(upstream.await?).await?;
+    let own = front.upstream.address();
+    let port = own.port();
+    let rewritten = [
+        (
+            format!("http://{own}/v2/u/1?_state=%2F"),
+            "/v2/u/1?_state=%2F",
+        ),
+        (format!("HTTP://{own}"), ""),
+    ];
+    let other_port = if port == 1 { 2 } else { port - 1 };
+    let kept = [
+        "/v2/team/app/blobs/uploads/1?_state=a%3D".to_owned(),
+        "relative/1".to_owned(),
+        format!("https://{own}/v2/"),
+        format!("http://127.0.0.1:{other_port}/v2/"),
+        format!("http://cdn.example/{own}/v2/?http://{own}/"),
+        "http://registry/v2/".to_owned(),
+    ];
+    for (location, rest) in rewritten {
+        let answer = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
+        let expected = format!("http://registry{rest}");
+        assert_eq!(answer.head.header("location"), Some(expected.as_str()));
+        // Over HTTP/2, the host is in the target.
+        let url = front.server.url(&format!("/v2/?{location}"));
+        let format = "%header{location}";
+        let arguments = [
+            "--silent",
+            "--http2-prior-knowledge",
+            "--write-out",
+            format,
+            &url,
+        ];
+        let said = tools::run("curl", &arguments).await?;
+        let expected = front.server.url(rest);
+        assert_eq!(said.trim(), expected);
+    }
+    for location in kept {
+        let answer = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
+        assert_eq!(answer.head.header("location"), Some(location.as_str()));
+    }
+    Ok(())
+}
+
+/// An upstream that closes its first connection when a second request comes on it.
+async fn forgetful() -> Result<Front> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send(OK).await?;
+        caller.head().await?;
+        if caller.number() == 0 {
+            return Ok(());
+        }
+        caller.send(OK).await?;
+        caller.closed().await
+    });
+    Front::before(upstream.await?).await
+}
+
+#[tokio::test]
+async fn a_get_on_a_connection_that_the_upstream_closes_is_sent_again() -> Result<()> {
+    let front = forgetful().await?;
+    for _ in 0..2 {
+        ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
+    }
+    assert_eq!(front.upstream.heard().len(), 2);
+    let requests = metric("octoserve_http_requests_total").label("status", "200");
+    requests.value(2).assert_in(&front.server).await
+}
+
+#[tokio::test]
+async fn a_post_on_a_connection_that_the_upstream_closes_is_not_sent_again() -> Result<()> {
+    let front = forgetful().await?;
+    ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
+    let answer = front.ask("POST", "/v2/a/blobs/uploads/", &[]).await?;
+    assert_eq!(answer.head.status, 502);
+    assert_eq!(front.upstream.heard().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        loop {
+            caller.until("0\r\n\r\n").await?;
+            caller.send(OK).await?;
+        }
+    });
+    let front = Front::before(upstream.await?).await?;
+    let url = front.server.url("/v2/a/blobs/uploads/1");
+    let script = format!(
+        "for i in 1 2; do printf some | \
+         curl --silent --fail --http2-prior-knowledge --upload-file - {url}; done"
+    );
+    assert_eq!(tools::run("sh", &["-c", &script]).await?, "okok");
+    let heard = front.upstream.heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_eq!(heard[0].matches("0\r\n\r\n").count(), 2, "{heard:?}");
+    assert_eq!(heard[0].matches("4\r\nsome\r\n").count(), 2, "{heard:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_http2_client_may_send_far_ahead() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await?;
+    let head = wire.exactly(9).await?;
+    assert_eq!(head[3], 4, "no SETTINGS first");
+    let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+    let settings = wire.exactly(length).await?;
+    let window = settings.chunks_exact(6).find_map(|setting| {
+        let value = setting[2..].try_into().ok().map(u32::from_be_bytes)?;
+        // SETTINGS_INITIAL_WINDOW_SIZE
+        (setting[..2] == [0, 4]).then_some(value)
+    });
+    assert_eq!(window, Some(8 << 20));
+    Ok(())
+}
