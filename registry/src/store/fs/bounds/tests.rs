@@ -82,27 +82,27 @@ async fn no_more_sessions_than_may_be_are_open_and_an_ended_one_makes_room() {
 #[tokio::test]
 async fn open_uploads_hold_no_more_bytes_than_they_may() {
     let (store, folder) = new(Bounds {
-        max_bytes: 1_000_000,
+        max_bytes: 300_000,
         ..Bounds::NONE
     });
     let (first, second) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
-    assert_eq!(append(&store, &first, 600_000).await.unwrap(), 600_000);
-    let error = append(&store, &second, 600_000).await.unwrap_err();
+    assert_eq!(append(&store, &first, 180_000).await.unwrap(), 180_000);
+    let error = append(&store, &second, 180_000).await.unwrap_err();
     assert!(
-        matches!(error, StoreError::TooManyBytes { limit: 1_000_000 }),
+        matches!(error, StoreError::TooManyBytes { limit: 300_000 }),
         "{error:?}"
     );
-    assert_eq!(append(&store, &second, 400_000).await.unwrap(), 400_000);
+    assert_eq!(append(&store, &second, 120_000).await.unwrap(), 120_000);
     // There is no use in beginning what could not receive a byte.
     let error = begin(&store).await.unwrap_err();
     assert!(
         matches!(error, StoreError::TooManyBytes { .. }),
         "{error:?}"
     );
-    let digest = Digest::of(Algorithm::Sha256, &vec![7; 600_000]);
+    let digest = Digest::of(Algorithm::Sha256, &vec![7; 180_000]);
     let committed = store.upload_commit(&name(), &first, &digest).await;
     committed.unwrap();
-    assert_eq!(append(&store, &second, 600_000).await.unwrap(), 1_000_000);
+    assert_eq!(append(&store, &second, 180_000).await.unwrap(), 300_000);
     drop(store);
     // What was received before a restart counts, though the bound be less now.
     let store = open(
@@ -112,7 +112,7 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
             ..Bounds::NONE
         },
     );
-    assert_eq!(held(&store), 1_000_000);
+    assert_eq!(held(&store), 300_000);
     append(&store, &second, 1).await.unwrap_err();
     store.upload_cancel(&name(), &second).await.unwrap();
     begin(&store).await.unwrap();
