@@ -1,14 +1,15 @@
 //! Tags and repositories in order, a page at a time.
 //!
 //! Folders are in no order and may hold millions of names, so a page is gathered while scanning:
-//! only the smallest names after the last page's end are kept, and memory is that of a page.
+//! only the smallest names after the last page's end are kept, and memory is that of a page, or of
+//! the stretch of pages that [`windows`] keeps for those that follow.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::Inner;
 use super::file::{each_entry, has_entries};
 use super::layout::RESERVED;
+use super::{Inner, windows};
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Result, StoreError};
 
@@ -22,7 +23,8 @@ pub(super) fn tags(
     last: Option<&str>,
     limit: usize,
 ) -> Result<Listing<Tag>> {
-    let mut page = Page::new(last, limit);
+    let before = inner.turns.repository(name).changes;
+    let mut page = Page::new(last, limit.max(windows::LENGTH));
     each_entry(&inner.layout.tags(name), |file| {
         if let Some(text) = file.file_name().to_str() {
             page.offer(text, || Tag::parse(text).ok());
@@ -32,7 +34,16 @@ pub(super) fn tags(
     if page.items.is_empty() && !exists(inner, name)? {
         return Err(StoreError::RepositoryUnknown);
     }
-    Ok(page.finish())
+    let mut listing = page.finish();
+    if listing.items.len() > limit {
+        let turn = inner.turns.repository(name);
+        if turn.changes == before {
+            inner.windows.keep(name, last, &listing);
+        }
+        listing.items.truncate(limit);
+        listing.more = true;
+    }
+    Ok(listing)
 }
 
 pub(super) fn repositories(

@@ -31,6 +31,7 @@ mod tag;
 mod tests;
 mod turn;
 mod upload;
+mod windows;
 
 use std::fmt;
 use std::fs::File;
@@ -58,6 +59,7 @@ use self::cache::Cache;
 use self::layout::Layout;
 use self::session::{Session, Sessions};
 use self::turn::Turns;
+use self::windows::Windows;
 use super::{
     BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
     UploadId,
@@ -89,6 +91,7 @@ struct Inner {
     sessions: Arc<Sessions>,
     changes: Arc<dyn Changes>,
     cache: Cache,
+    windows: Windows,
     buffers: Arc<Buffers>,
     limits: Limits,
     /// Held while folders are made or removed, so that none goes while another is made in it.
@@ -117,6 +120,7 @@ impl FsStore {
             sessions,
             changes,
             cache: Cache::new(),
+            windows: Windows::default(),
             buffers: Arc::default(),
             limits: Limits::new(),
             folders: Mutex::new(()),
@@ -276,6 +280,9 @@ impl Store for FsStore {
         last: Option<&str>,
         limit: usize,
     ) -> Result<Listing<Tag>> {
+        if let Some(page) = self.inner.windows.page(repository, last, limit) {
+            return Ok(page);
+        }
         let (name, last) = (repository.clone(), last.map(str::to_owned));
         self.run(move |inner| listing::tags(inner, &name, last.as_deref(), limit))
             .await

@@ -69,7 +69,10 @@ pub(super) fn place(
     draft.place(inner, &path)?;
     let tags = i64::from(old.is_none());
     match old {
-        None => changed.created += 1,
+        None => {
+            inner.windows.forget(name);
+            changed.created += 1;
+        }
         Some(_) => changed.moved += 1,
     }
     let change = RepositoryCounts {
@@ -88,6 +91,7 @@ pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> 
     inner.cache.forget_tag(name, tag);
     let removed = remove(&path)?;
     if removed {
+        inner.windows.forget(name);
         let change = RepositoryCounts {
             tags: -1,
             allocated,
