@@ -416,3 +416,23 @@ async fn what_is_remembered_is_never_older_than_what_was_acknowledged() {
         reader.abort();
     }
 }
+
+#[tokio::test]
+async fn a_listing_under_way_shows_what_comes_and_goes() {
+    let (store, folder) = relaxed();
+    let digest = put(&store, "a", "{}", &["a", "b", "c", "d", "e"]).await;
+    let page = async |last: &str| {
+        let listing = store.tag_list(&name("a"), Some(last), 2).await.unwrap();
+        let tags: Vec<_> = listing.items.iter().map(ToString::to_string).collect();
+        (tags.join(" "), listing.more)
+    };
+    assert_eq!(page("0").await, ("a b".to_owned(), true));
+    // From memory now: a file that the store knows nothing of is not there yet.
+    fs::write(folder.path().join("repositories/a/_tags/bb"), "").unwrap();
+    assert_eq!(page("b").await, ("c d".to_owned(), true));
+    let (new, gone) = (Tag::parse("ba").unwrap(), Tag::parse("d").unwrap());
+    store.tag_write(&name("a"), &new, &digest).await.unwrap();
+    assert_eq!(page("b").await, ("ba bb".to_owned(), true));
+    store.tag_delete(&name("a"), &gone).await.unwrap();
+    assert_eq!(page("bb").await, ("c e".to_owned(), false));
+}
