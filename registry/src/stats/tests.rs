@@ -1,4 +1,6 @@
-use std::collections::HashSet;
+mod walk;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,7 +16,7 @@ use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
 use crate::service::exposition::Registry;
 use crate::store::fs::Durability;
-use crate::store::{NewManifest, Store};
+use crate::store::{NewManifest, Store, UploadId};
 
 struct Fixture {
     folder: TempDir,
@@ -25,7 +27,10 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
+    in_folder(tempfile::tempdir().unwrap())
+}
+
+fn in_folder(folder: TempDir) -> Fixture {
     let ledger = Arc::new(Ledger::default());
     let changes = Arc::clone(&ledger);
     let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
@@ -68,6 +73,29 @@ impl Fixture {
             }
         );
         assert_eq!(largest(&self.ledger), largest(&fresh));
+        let walked = walk::walk(self.folder.path());
+        assert_eq!(
+            Totals {
+                allocated: 0,
+                ..told
+            },
+            walked.totals
+        );
+        let stored = largest(&self.ledger).0.into_iter();
+        assert_eq!(stored.collect::<BTreeMap<_, _>>(), walked.stored);
+        let uploads = self.store.uploads().totals();
+        assert_eq!(
+            (uploads.sessions, uploads.bytes),
+            (walked.sessions, walked.received)
+        );
+    }
+
+    /// The same folder, opened again by those who have seen nothing of its past.
+    fn restarted(self) -> Self {
+        let folder = self.folder;
+        // All that keeps the folder locked.
+        drop((self.store, self.collector, self.registry));
+        in_folder(folder)
     }
 
     fn page(&self) -> String {
@@ -88,6 +116,9 @@ fn largest(ledger: &Ledger) -> (Vec<(String, i64)>, i64) {
     });
     told
 }
+
+/// What to do, and twice what with.
+type Random = (u32, u32, u32);
 
 fn name(n: u32) -> Name {
     Name::parse(["a", "a/b", "a-b", "team/app/web", "team"][n as usize % 5]).unwrap()
@@ -131,8 +162,33 @@ fn manifest(n: u32) -> NewManifest {
     }
 }
 
+/// One random operation on upload sessions, of which `open` are.
+async fn upload(store: &FsStore, open: &mut Vec<(Name, UploadId)>, (operation, a, b): Random) {
+    if operation < 3 || open.is_empty() {
+        let upload = store.upload_create(&name(a), Algorithm::Sha256).await;
+        open.push((name(a), upload.unwrap().id));
+        return;
+    }
+    let chosen = b as usize % open.len();
+    let (name, id) = open[chosen].clone();
+    let empty = Digest::of(Algorithm::Sha256, b"");
+    match operation {
+        3..7 => {
+            let offset = store.upload_stat(&name, &id).await.unwrap().offset;
+            let body = stream::iter([Ok(Bytes::from(vec![1; 100 * b as usize]))]);
+            let appended = store.upload_append(&name, &id, offset, body).await;
+            appended.unwrap();
+            return;
+        }
+        // The wrong digest, as a rule, which ends the session as well.
+        7 => drop(store.upload_commit(&name, &id, &empty).await),
+        _ => store.upload_cancel(&name, &id).await.unwrap(),
+    }
+    open.swap_remove(chosen);
+}
+
 /// One random operation, which may well be refused.
-async fn operate(store: &FsStore, (operation, a, b): (u32, u32, u32)) {
+async fn operate(store: &FsStore, (operation, a, b): Random) {
     let (repository, other) = (name(a), name(b));
     let tag = Tag::parse(["1", "2", "latest"][b as usize % 3]).unwrap();
     let blob = Digest::of(
@@ -159,7 +215,7 @@ async fn operate(store: &FsStore, (operation, a, b): (u32, u32, u32)) {
     }
 }
 
-fn operations(seed: u64) -> impl Iterator<Item = (u32, u32, u32)> {
+fn operations(seed: u64) -> impl Iterator<Item = Random> {
     let mut random = StdRng::seed_from_u64(seed);
     std::iter::repeat_with(move || {
         (
@@ -174,10 +230,36 @@ fn operations(seed: u64) -> impl Iterator<Item = (u32, u32, u32)> {
 async fn the_figures_are_those_of_a_walk_after_random_operations() {
     let fixture = fixture();
     fixture.collector.count().await;
+    let mut open = Vec::new();
     for seed in 0..10 {
         for operation in operations(seed).take(60) {
             operate(&fixture.store, operation).await;
         }
+        for operation in operations(seed + 100).take(20) {
+            upload(&fixture.store, &mut open, operation).await;
+        }
+        fixture.assert_right().await;
+    }
+}
+
+#[tokio::test]
+async fn the_figures_are_those_of_a_walk_after_a_restart_and_what_follows_it() {
+    let mut fixture = fixture();
+    let mut open = Vec::new();
+    for seed in 0..4 {
+        for operation in operations(seed).take(60) {
+            operate(&fixture.store, operation).await;
+        }
+        for operation in operations(seed + 100).take(20) {
+            upload(&fixture.store, &mut open, operation).await;
+        }
+        fixture = fixture.restarted();
+        assert_eq!(fixture.ledger.totals(), None, "nothing is counted yet");
+        // What happens before the first count must not be counted twice.
+        for operation in operations(seed + 50).take(30) {
+            operate(&fixture.store, operation).await;
+        }
+        fixture.collector.count().await;
         fixture.assert_right().await;
     }
 }
@@ -238,6 +320,43 @@ async fn what_is_removed_by_hand_is_gone_after_a_full_count() {
     fs::remove_dir_all(shard).unwrap();
     fixture.collector.count().await;
     assert_eq!(fixture.ledger.totals().unwrap().blobs, 0);
+}
+
+#[tokio::test]
+async fn single_files_that_are_removed_by_hand_are_gone_after_a_full_count() {
+    let fixture = fixture();
+    fixture.collector.count().await;
+    for seed in 0..3 {
+        for operation in operations(seed).take(100) {
+            operate(&fixture.store, operation).await;
+        }
+        let repositories = fixture.folder.path().join("repositories");
+        for kind in ["_tags", "_blobs", "_manifests", "_referrers"] {
+            remove_one_below(&repositories, kind);
+        }
+        fixture.collector.count().await;
+        fixture.assert_right().await;
+    }
+}
+
+/// Removes a file of one of the reserved folders, of whichever repository comes first.
+fn remove_one_below(folder: &Path, kind: &str) -> bool {
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    for entry in entries {
+        if entry.is_file() {
+            if entry.components().any(|part| part.as_os_str() == kind) {
+                fs::remove_file(entry).unwrap();
+                return true;
+            }
+        } else if remove_one_below(&entry, kind) {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test]
@@ -351,6 +470,34 @@ async fn upload_sessions_are_read_from_the_store() {
         page.contains("\noctoserve_registry_upload_oldest_age_seconds 0\n"),
         "{page}"
     );
+}
+
+#[tokio::test]
+async fn the_age_of_an_upload_survives_a_restart() {
+    let fixture = fixture();
+    for repository in [name(0), name(1)] {
+        let created = fixture.store.upload_create(&repository, Algorithm::Sha256);
+        created.await.unwrap();
+    }
+    let sessions = fs::read_dir(fixture.folder.path().join("uploads")).unwrap();
+    let session = sessions.map(|entry| entry.unwrap().path()).next().unwrap();
+    let session = fs::File::options()
+        .write(true)
+        .open(session.join("session"))
+        .unwrap();
+    session
+        .set_modified(SystemTime::now() - Duration::from_hours(30))
+        .unwrap();
+    let fixture = fixture.restarted();
+    let page = fixture.page();
+    let age = page
+        .lines()
+        .find_map(|line| line.strip_prefix("octoserve_registry_upload_oldest_age_seconds "))
+        .unwrap();
+    let age: f64 = age.parse().unwrap();
+    let hours = age / 3600.0;
+    assert!((30.0..31.0).contains(&hours), "{hours}");
+    assert!(page.contains("\noctoserve_registry_upload_sessions 2\n"));
 }
 
 #[tokio::test]
