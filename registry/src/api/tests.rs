@@ -1,5 +1,6 @@
 //! The API as clients meet it: raw requests over a real socket, against a store in a folder.
 
+mod bodies;
 mod bounds;
 mod broken;
 pub(crate) mod harness;
