@@ -55,6 +55,13 @@ pub(crate) fn request_seen() {
     let _ = SIGNALS.try_with(|signals| signals.see());
 }
 
+/// Whether the request line came without control characters, which pingora shows to nobody.
+pub(crate) fn is_clean() -> bool {
+    SIGNALS
+        .try_with(|signals| signals.is_clean())
+        .unwrap_or(true)
+}
+
 /// The proxy, and before it the count of the requests that it refuses to look at.
 pub(crate) struct App<P> {
     proxy: Arc<HttpProxy<P>>,
@@ -223,8 +230,9 @@ impl Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(self.io.get_mut()).poll_read(context, buffer) {
-            self.wait.read(&self.signals);
+            self.wait.read(&self.signals, &buffer.filled()[before..]);
             return Poll::Ready(read);
         }
         ready!(self.wait.poll(&self.signals, context));

@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     NoHost,
     /// Its target is no path.
     Target,
+    /// Its target has characters that no target may have.
+    ControlCharacters,
     /// It has more headers, or longer ones, than are passed on.
     HeadersTooLarge,
     /// One of its headers breaks a rule.
@@ -57,6 +59,8 @@ impl Refusal {
             ErrorType::Custom(name) => [
                 Refusal::NoHost,
                 Refusal::Target,
+                Refusal::ControlCharacters,
+                Refusal::ControlCharacters,
                 Refusal::HeadersTooLarge,
                 Refusal::Header,
                 Refusal::Body,
@@ -74,6 +78,7 @@ impl Refusal {
         match self {
             Refusal::NoHost => "NoHost",
             Refusal::Target => "BadTarget",
+            Refusal::ControlCharacters => "ControlCharacters",
             Refusal::HeadersTooLarge => "HeadersTooLarge",
             Refusal::Header => "BadHeader",
             Refusal::Body => "BadBody",
@@ -85,6 +90,7 @@ impl Refusal {
         match self {
             Refusal::NoHost => "the request has no Host header",
             Refusal::Target => "the request's target is not a path",
+            Refusal::ControlCharacters => "the request's target has control characters",
             Refusal::HeadersTooLarge => "the request's headers are too many or too long",
             Refusal::Header => "a header of the request is not allowed",
             Refusal::Body => "the request's body is not well-formed",
@@ -189,6 +195,7 @@ mod tests {
         let all = [
             Refusal::NoHost,
             Refusal::Target,
+            Refusal::ControlCharacters,
             Refusal::HeadersTooLarge,
             Refusal::Header,
             Refusal::Body,

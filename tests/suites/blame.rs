@@ -329,6 +329,8 @@ async fn each_refusal_has_its_own_words() -> Result<()> {
     for (request, words) in [
         ("GET /v2/ HTTP/1.1\r\n\r\n", "Host"),
         ("GET v2/ HTTP/1.1\r\nHost: a\r\n\r\n", "target"),
+        ("GET /v2/?n=\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", "control"),
+        ("GET /v2/?n=\0 HTTP/1.1\r\nHost: a\r\n\r\n", "control"),
         (
             "GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: Host\r\n\r\n",
             "a header",

@@ -30,6 +30,9 @@ pub(super) struct Signals {
     answered: AtomicBool,
     /// How many requests have ended.
     ended: AtomicUsize,
+    /// The request line has control characters, which pingora would escape and pass on. Its
+    /// connection does not outlive it.
+    unclean: AtomicBool,
 }
 
 impl Signals {
@@ -48,6 +51,10 @@ impl Signals {
 
     pub(super) fn is_seen(&self) -> bool {
         self.seen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        !self.unclean.load(Ordering::Relaxed)
     }
 
     /// Something is written to the client.
@@ -71,9 +78,19 @@ pub(super) struct Wait {
     number: usize,
     /// Its first byte is there. A new connection is not idle: its client came to say something.
     begun: bool,
+    /// How much of its first line is there.
+    line: Line,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     endless: bool,
+}
+
+/// A request line, of which empty ones before it are no part (RFC 9112 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Empty,
+    Begun,
+    Whole,
 }
 
 impl Wait {
@@ -82,6 +99,7 @@ impl Wait {
             patience,
             number: 0,
             begun: true,
+            line: Line::Empty,
             deadline: None,
             timer: None,
             endless: false,
@@ -95,10 +113,38 @@ impl Wait {
     }
 
     /// Bytes came.
-    pub(super) fn read(&mut self, signals: &Signals) {
-        if self.is_on(signals) && !self.begun {
+    pub(super) fn read(&mut self, signals: &Signals, bytes: &[u8]) {
+        if !self.is_on(signals) {
+            return;
+        }
+        if !self.begun {
             self.begun = true;
             self.deadline = None;
+        }
+        if self.line != Line::Whole {
+            self.read_line(signals, bytes);
+        }
+    }
+
+    /// Looks through what is there of the request line, and of empty lines before it.
+    fn read_line(&mut self, signals: &Signals, bytes: &[u8]) {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, is_whole) = match line.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            // The end of a line, or the half of it.
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            if text.iter().any(u8::is_ascii_control) {
+                signals.unclean.store(true, Ordering::Relaxed);
+            }
+            if !text.is_empty() {
+                self.line = Line::Begun;
+            }
+            if is_whole && self.line == Line::Begun {
+                self.line = Line::Whole;
+                return;
+            }
         }
     }
 
@@ -140,6 +186,7 @@ impl Wait {
         if ended != self.number {
             self.number = ended;
             self.begun = false;
+            self.line = Line::Empty;
             self.deadline = None;
         }
         true
@@ -179,7 +226,7 @@ mod tests {
         let (mut wait, signals) = wait(NEVER, NEVER);
         assert!(is_pending(&mut wait, &signals).await);
         let deadline = wait.deadline;
-        wait.read(&signals);
+        wait.read(&signals, b"G");
         assert!(is_pending(&mut wait, &signals).await);
         assert_eq!(wait.deadline, deadline);
     }
@@ -195,11 +242,11 @@ mod tests {
     #[tokio::test]
     async fn between_requests_the_idle_limit_holds_until_the_first_byte() {
         let (mut wait, signals) = wait(AT_ONCE, NEVER);
-        wait.read(&signals);
+        wait.read(&signals, b"GET / HTTP/1.1\r\n\r\n");
         signals.see();
         signals.ready();
         assert!(is_pending(&mut wait, &signals).await);
-        wait.read(&signals);
+        wait.read(&signals, b"G");
         end(&mut wait, &signals).await;
     }
 
@@ -223,6 +270,33 @@ mod tests {
             assert!(is_pending(&mut wait, &signals).await);
         }
         assert_eq!(wait.timer.as_ref().unwrap().deadline(), armed);
+    }
+
+    #[test]
+    fn control_characters_are_seen_in_the_request_line_and_nowhere_else() {
+        let is_clean = |pieces: &[&[u8]]| {
+            let (mut wait, signals) = wait(NEVER, NEVER);
+            for piece in pieces {
+                wait.read(&signals, piece);
+            }
+            signals.is_clean()
+        };
+        for clean in [
+            &[&b"GET /v2/ HTTP/1.1\r\nX: \t\x01\r\n\r\n"[..]][..],
+            &[b"GET /v2/ HTTP/1.1\r", b"\nHost: \x01"],
+            &[b"\r\n", b"GET ", b"/v2/\xc3\xa9 HTTP/1.1\n", b"\x01"],
+        ] {
+            assert!(is_clean(clean), "{clean:?}");
+        }
+        for unclean in [
+            &[&b"GET /v2/?a=\x01 HTTP/1.1\r\n"[..]][..],
+            &[b"GET /v2/?a=", b"\x00 HTTP/1.1\r\n"],
+            &[b"GET /v2/?a=\tb HTTP/1.1\r\n"],
+            &[b"GET /v2/?a=\rb HTTP/1.1\r\n"],
+            &[b"\r\nGET /v2/\x7f HTTP/1.1\r\n"],
+        ] {
+            assert!(!is_clean(unclean), "{unclean:?}");
+        }
     }
 
     #[tokio::test]

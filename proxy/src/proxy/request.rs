@@ -5,6 +5,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use crate::downstream::is_clean;
 use crate::error::Refusal;
 
 /// The most headers that are passed on: hyper, and so our own registry, takes a hundred, and the
@@ -20,6 +21,10 @@ pub(super) fn check(head: &RequestHeader) -> Result<()> {
     // RFC 9112 §3.2; pingora lets it pass.
     if head.version == Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
         return Refusal::NoHost.error();
+    }
+    // pingora escapes them; nobody who means well sends them.
+    if !is_clean() {
+        return Refusal::ControlCharacters.error();
     }
     if head.headers.len() > MAX_HEADERS || size(head) > MAX_BYTES {
         return Refusal::HeadersTooLarge.error();
