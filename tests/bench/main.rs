@@ -10,6 +10,7 @@
 //! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
 //! | [`table`] | one table, filled round by round |
 //! | [`micro`] | the micro-benchmarks of both crates, run and read |
+//! | [`plot`] | a picture of each table |
 //! | [`report`] | medians, spreads, ratios, and the page they are written on |
 //!
 //! Nothing here fails for being slow: only for a program that is missing or an answer that is wrong.
@@ -18,6 +19,7 @@ mod load;
 mod many;
 mod micro;
 mod peers;
+mod plot;
 mod proxies;
 mod pulled;
 mod registries;
@@ -87,6 +89,7 @@ async fn main() -> Result<()> {
     let page = report::page(&machine, &options, &tables, micro.as_deref());
     std::fs::write(&options.output, page)
         .with_context(|| format!("writing {}", options.output.display()))?;
+    plot::all(&options.output, &tables)?;
     say(&format!("written: {}", options.output.display()));
     Ok(())
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use harness::client::{Client, MANIFEST};
 use harness::content;
+use harness::wire::Wire;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -26,6 +27,51 @@ const TAGS: u64 = 250;
 
 /// A blob that is pushed, and its digest.
 pub(crate) type Blob = (Bytes, String);
+
+/// Requests of each second of [`paced`], over [`CONNECTIONS`].
+pub(crate) const PACE: u32 = 1000;
+
+/// GETs `path` at a pace that leaves everybody idle most of the time: ms until the answer is whole.
+pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Result<Sample> {
+    let connections = u32::try_from(CONNECTIONS)?;
+    let period = Duration::from_secs(1) * connections / PACE;
+    let requests = seconds * u64::from(PACE) / CONNECTIONS;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: registry\r\nAccept: {MANIFEST}\r\n\r\n");
+    let before = subject.processor_time()?;
+    let mut workers = JoinSet::new();
+    for connection in 0..connections {
+        let (address, request) = (subject.address(), request.clone());
+        workers.spawn(async move {
+            let mut wire = Wire::connect(address).await?;
+            // Not all of them at the same moment.
+            let first = tokio::time::Instant::now() + period * connection / connections;
+            let mut turns = tokio::time::interval_at(first, period);
+            let mut latencies = Vec::new();
+            for _ in 0..requests {
+                turns.tick().await;
+                let sent = Instant::now();
+                wire.send(request.as_bytes()).await?;
+                let answer = wire.answer("GET").await?;
+                latencies.push(sent.elapsed().as_secs_f64() * 1e3);
+                ensure!(answer.head.status == 200, "{}", answer.head.status);
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    let mut latencies = Vec::new();
+    while let Some(worker) = workers.join_next().await {
+        latencies.extend(worker??);
+    }
+    let spent = subject.processor_time()?.saturating_sub(before);
+    latencies.sort_by(f64::total_cmp);
+    let at = |share: usize| latencies.get(latencies.len() * share / 100).copied();
+    Ok(Sample {
+        value: at(50).context("nothing was asked")?,
+        processor: spent.as_secs_f64() * 1e6 / latencies.len() as f64,
+        p99: at(99),
+        resident: subject.resident()?,
+    })
+}
 
 /// Pushes `count` images that are like no other: images per second.
 pub(crate) async fn images(subject: &mut Subject, round: usize, count: u64) -> Result<Sample> {

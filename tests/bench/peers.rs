@@ -13,6 +13,29 @@ use harness::{poll, tools};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+/// What nginx does with a request when it is a proxy.
+const LOCATION: &str = "location / {\n\
+    proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection '';\n\
+    proxy_request_buffering off; proxy_max_temp_file_size 0;\n}\n";
+
+/// What mtail makes of nginx's log: the requests and bytes of each kind of route.
+const MTAIL: &str = r"counter requests by endpoint, method, status
+counter bytes by endpoint, method
+/^(?P<method>[A-Z]+) (?P<path>\S+) (?P<status>\d+) (?P<bytes>\d+) / {
+  $path =~ /\/manifests\/[^\/]+$/ {
+    requests['manifest'][$method][$status]++
+    bytes['manifest'][$method] += $bytes
+  }
+  $path =~ /\/blobs\/[^\/]+$/ {
+    requests['blob'][$method][$status]++
+    bytes['blob'][$method] += $bytes
+  }
+  $path =~ /\/blobs\/uploads\// {
+    requests['upload'][$method][$status]++
+  }
+}
+";
+
 /// How long a program may take until it accepts connections.
 const START: Duration = Duration::from_secs(20);
 
@@ -20,7 +43,11 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) struct Subject {
     name: &'static str,
     address: SocketAddr,
+    /// What works beside it, and is charged to it.
+    beside: Option<Process>,
     child: Child,
+    /// What the process beside it reads.
+    folder: Option<TempDir>,
 }
 
 enum Child {
@@ -43,7 +70,9 @@ impl Subject {
         Ok(Self {
             name,
             address: server.address(),
+            beside: None,
             child: Child::Ours(Box::new(server)),
+            folder: None,
         })
     }
 
@@ -83,13 +112,51 @@ impl Subject {
 
     /// nginx, one process, as a proxy in front of `upstream`.
     pub(crate) async fn nginx_proxy(name: &'static str, upstream: SocketAddr) -> Result<Self> {
+        Self::nginx(name, &behind(upstream), LOCATION).await
+    }
+
+    /// The same with an access log, from which mtail makes metrics: how one learns of routes
+    /// without a proxy that knows them.
+    pub(crate) async fn nginx_with_mtail(name: &'static str, upstream: SocketAddr) -> Result<Self> {
+        let logs = TempDir::with_prefix("octoserve-bench-")?;
+        let log = logs.path().join("access.log");
+        std::fs::write(&log, "")?;
+        let programs = logs.path().join("programs");
+        std::fs::create_dir(&programs)?;
+        std::fs::write(programs.join("registry.mtail"), MTAIL)?;
+        let mut command = Command::new(find("mtail")?);
+        command
+            .args(["--address", "127.0.0.1", "--port"])
+            .arg(free_address()?.port().to_string())
+            .arg("--progs")
+            .arg(programs)
+            .arg("--logs")
+            .arg(&log)
+            .arg("--log_dir")
+            .arg(logs.path());
+        let mtail = Process::start("mtail", command, logs.path())?;
         let before = format!(
-            "upstream behind {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n"
+            "{}log_format short '$request_method $uri $status $body_bytes_sent $request_time';\n",
+            behind(upstream)
         );
-        let location = "location / {\n\
-             proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection '';\n\
-             proxy_request_buffering off; proxy_max_temp_file_size 0;\n}\n";
-        Self::nginx(name, &before, location).await
+        let location = format!("access_log {} short;\n{LOCATION}", log.display());
+        let mut subject = Self::nginx(name, &before, &location).await?;
+        subject.beside = Some(mtail);
+        subject.folder = Some(logs);
+        Ok(subject)
+    }
+
+    /// caddy as a proxy in front of `upstream`.
+    pub(crate) async fn caddy(name: &'static str, upstream: SocketAddr) -> Result<Self> {
+        let configuration = |address: SocketAddr, folder: &Path| {
+            format!(
+                "{{\n  admin off\n  auto_https off\n  storage file_system {}\n}}\n\
+                 http://{address} {{\n  reverse_proxy {upstream}\n}}\n",
+                folder.display()
+            )
+        };
+        let arguments = ["run", "--adapter", "caddyfile", "--config"];
+        Self::peer(name, "caddy", &arguments, configuration).await
     }
 
     /// Debian's docker-registry, without an access log, with the cache of its packaged
@@ -122,12 +189,20 @@ impl Subject {
 
     /// The processor time of all its threads so far.
     pub(crate) fn processor_time(&mut self) -> Result<Duration> {
-        self.process().processor_time()
+        let beside = match &self.beside {
+            Some(process) => process.processor_time()?,
+            None => Duration::ZERO,
+        };
+        Ok(self.process().processor_time()? + beside)
     }
 
     /// Its resident memory, in MB.
     pub(crate) fn resident(&mut self) -> Result<f64> {
-        Ok(self.process().memory()?.resident as f64 / 1e6)
+        let beside = match &self.beside {
+            Some(process) => process.memory()?.resident,
+            None => 0,
+        };
+        Ok((self.process().memory()?.resident + beside) as f64 / 1e6)
     }
 
     /// The most memory that it ever had resident, in MB.
@@ -187,9 +262,18 @@ impl Subject {
         Ok(Self {
             name,
             address,
+            beside: None,
             child: Child::Peer(process, folder),
+            folder: None,
         })
     }
+}
+
+/// nginx's words for an upstream whose connections are kept.
+fn behind(upstream: SocketAddr) -> String {
+    format!(
+        "upstream behind {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n"
+    )
 }
 
 /// Where a program is.

@@ -8,9 +8,9 @@ use harness::octoserve::Launch;
 
 use crate::peers::Subject;
 use crate::pulled::{Pulled, REPOSITORY};
-use crate::rounds::{DIRECT, HAPROXY, NGINX, OURS, SPLICE, small_load};
-use crate::table::{Table, ratio};
-use crate::{Options, load, sink};
+use crate::rounds::{CADDY, DIRECT, HAPROXY, MTAIL, NGINX, OURS, SPLICE, UNMEASURED, small_load};
+use crate::table::{Compare, Table, compare, ratio};
+use crate::{Options, load, many, sink};
 
 /// Downloads of the blob in one measurement.
 pub(crate) const DOWNLOADS: u32 = 4;
@@ -33,12 +33,37 @@ pub(crate) async fn measure(
         &[
             ratio(OURS, HAPROXY, "≥ 1.0 (first step ≥ 0.7)"),
             ratio(OURS, NGINX, ""),
+            ratio(OURS, MTAIL, "≥ 1.2 (first step ≥ 0.8)"),
+            ratio(OURS, UNMEASURED, ""),
         ]
     };
     let path = Pulled::manifest_path();
     table
         .fill(options, &mut subjects, async |subject, _| {
             load::small(subject, &path, options.seconds).await
+        })
+        .await?;
+    tables.push(table);
+
+    let load = format!(
+        "{} requests a second over {} connections for {} s: GET of a manifest of {} bytes",
+        many::PACE,
+        many::CONNECTIONS,
+        options.seconds,
+        content.manifest.len()
+    );
+    let mut table = Table::new("Proxies, latency", load, "ms (median)", "µs/request");
+    table.ratios = const {
+        &[
+            compare(OURS, DIRECT, Compare::Difference, "< 0.15"),
+            compare(OURS, DIRECT, Compare::DifferenceAt99, "< 1"),
+            compare(HAPROXY, DIRECT, Compare::Difference, ""),
+            compare(HAPROXY, DIRECT, Compare::DifferenceAt99, ""),
+        ]
+    };
+    table
+        .fill(options, &mut subjects, async |subject, _| {
+            many::paced(subject, &path, options.seconds).await
         })
         .await?;
     tables.push(table);
@@ -91,11 +116,15 @@ async fn uploads(options: &Options, content: &Pulled) -> Result<Table> {
 }
 
 async fn in_front_of(upstream: SocketAddr, folder: &Path) -> Result<Vec<Subject>> {
-    let launch = Launch::in_front_of(&format!("http://{upstream}"));
+    let launch = || Launch::in_front_of(&format!("http://{upstream}"));
+    let unmeasured = launch().environment("OCTOSERVE_METRICS_ENABLED", "false");
     Ok(vec![
         Subject::haproxy(HAPROXY, upstream, false).await?,
         Subject::haproxy(SPLICE, upstream, true).await?,
         Subject::nginx_proxy(NGINX, upstream).await?,
-        Subject::ours(OURS, launch, folder).await?,
+        Subject::nginx_with_mtail(MTAIL, upstream).await?,
+        Subject::caddy(CADDY, upstream).await?,
+        Subject::ours(OURS, launch(), folder).await?,
+        Subject::ours(UNMEASURED, unmeasured, folder).await?,
     ])
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::Options;
 use crate::load::Sample;
 use crate::micro::Micro;
-use crate::table::Table;
+use crate::table::{Compare, Table};
+use crate::{Options, plot};
 
 /// What the figures were measured on.
 pub(crate) struct Machine {
@@ -36,6 +36,8 @@ impl Machine {
             (ours.as_str(), "--version"),
             ("haproxy", "-v"),
             ("nginx", "-v"),
+            ("caddy", "version"),
+            ("mtail", "--version"),
             ("docker-registry", "--version"),
             ("wrk", "-v"),
             ("curl", "--version"),
@@ -72,9 +74,11 @@ pub(crate) fn page(
          themselves. Where it is well above, or where the brackets are wide, the figures say \
          little.\n\n\
          Everything of ours is recorded as by default, without an access log. haproxy has two \
-         threads and reuses connections always; nginx is one process, and keeps connections to its \
-         upstream; docker-registry has the cache of its packaged configuration; none of them has an \
-         access log. docker-registry does not sync what is pushed to disk; ours does, before it \
+         threads and reuses connections always; caddy logs nothing; mtail counts the requests and \
+         bytes of each kind of route from nginx's access log, and its processor time and memory are \
+         charged with nginx's; nginx is one process, and keeps connections to its \
+         upstream; docker-registry has the cache of its packaged configuration; none of the others has \
+         an access log. docker-registry does not sync what is pushed to disk; ours does, before it \
          answers.\n\n\
          Machine: {processor}, {memory} GiB of memory, Linux {kernel}. Programs: {programs}.\n",
         rounds = options.rounds,
@@ -131,12 +135,16 @@ fn table(page: &mut String, table: &Table) {
             &format!("| {name} | {value} | {processor} |{p99} {resident} |\n"),
         );
     }
+    add(
+        page,
+        &format!("\n![{title}]({}/{})\n", plot::FOLDER, plot::file(title)),
+    );
     if table.ratios.is_empty() {
         return;
     }
     add(
         page,
-        &format!("\n| ratio of {unit} | | goal |\n|---|---|---|\n"),
+        &format!("\n| compared by {unit} | | goal |\n|---|---|---|\n"),
     );
     for ratio in table.ratios {
         let samples = |wanted: &str| {
@@ -146,13 +154,20 @@ fn table(page: &mut String, table: &Table) {
         let quotients = samples(ratio.of)
             .iter()
             .zip(samples(ratio.to))
-            .map(|(of, to)| of.value / to.value);
+            .map(|(of, to)| ratio.how.of(of, to));
         let quotients = spread(quotients.collect());
         add(
             page,
             &format!(
-                "| {} ÷ {} | {quotients} | {} |\n",
-                ratio.of, ratio.to, ratio.goal
+                "| {} {} {} | {quotients} | {} |\n",
+                ratio.of,
+                match ratio.how {
+                    Compare::Quotient => "÷",
+                    Compare::Difference => "−",
+                    Compare::DifferenceAt99 => "(p99) −",
+                },
+                ratio.to,
+                ratio.goal
             ),
         );
     }
@@ -174,22 +189,30 @@ fn micros(page: &mut String, micro: &[Micro]) {
 }
 
 /// The median, and in brackets the lowest and the highest.
-fn spread(mut figures: Vec<f64>) -> String {
+fn spread(figures: Vec<f64>) -> String {
+    match range(figures) {
+        Some([low, middle, high]) => {
+            format!("{} ({}–{})", number(middle), number(low), number(high))
+        }
+        None => "–".to_owned(),
+    }
+}
+
+/// The lowest, the median and the highest.
+pub(crate) fn range(mut figures: Vec<f64>) -> Option<[f64; 3]> {
     figures.sort_by(f64::total_cmp);
-    let (Some(low), Some(high)) = (figures.first(), figures.last()) else {
-        return "–".to_owned();
-    };
+    let (&low, &high) = (figures.first()?, figures.last()?);
     let half = figures.len() / 2;
     let middle = if figures.len().is_multiple_of(2) {
         f64::midpoint(figures[half - 1], figures[half])
     } else {
         figures[half]
     };
-    format!("{} ({}–{})", number(middle), number(*low), number(*high))
+    Some([low, middle, high])
 }
 
 /// Three significant digits or so: no measurement here has more.
-fn number(figure: f64) -> String {
+pub(crate) fn number(figure: f64) -> String {
     let decimals = match figure.abs() {
         large if large >= 100.0 => 0,
         middle if middle >= 10.0 => 1,

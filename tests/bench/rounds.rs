@@ -13,14 +13,25 @@ pub(crate) const DIRECT: &str = "nginx, the files directly";
 pub(crate) const HAPROXY: &str = "haproxy";
 pub(crate) const SPLICE: &str = "haproxy with splice";
 pub(crate) const NGINX: &str = "nginx as a proxy";
+pub(crate) const MTAIL: &str = "nginx, its log and mtail";
+pub(crate) const CADDY: &str = "caddy";
 pub(crate) const OURS: &str = "octoserve in front of nginx";
+pub(crate) const UNMEASURED: &str = "octoserve without metrics";
 pub(crate) const REGISTRY: &str = "octoserve-registry";
 pub(crate) const ALL_IN_ONE: &str = "octoserve, all-in-one";
 pub(crate) const DOCKER: &str = "docker-registry";
 
 /// Starts everything and measures all tables.
 pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
-    for program in ["wrk", "curl", "haproxy", "nginx", "docker-registry"] {
+    for program in [
+        "wrk",
+        "curl",
+        "haproxy",
+        "nginx",
+        "caddy",
+        "mtail",
+        "docker-registry",
+    ] {
         peers::find(program)?;
     }
     for program in ["octoserve", "octoserve-registry"] {

@@ -26,18 +26,51 @@ pub(crate) struct Table {
     pub(crate) averages: (String, String),
 }
 
-/// A ratio of two rows of one table.
+/// How two rows of one table compare.
 pub(crate) struct Ratio {
-    /// The numerator's row.
+    /// The row it is about.
     pub(crate) of: &'static str,
-    /// The denominator's row.
+    /// The row it is compared with.
     pub(crate) to: &'static str,
+    /// In what.
+    pub(crate) how: Compare,
     /// The goal, in words; empty if there is none.
     pub(crate) goal: &'static str,
 }
 
+/// In what two rows are compared.
+#[derive(Clone, Copy)]
+pub(crate) enum Compare {
+    /// The main figure of one, divided by that of the other.
+    Quotient,
+    /// The main figure of one, less that of the other.
+    Difference,
+    /// The 99th percentile of one, less that of the other.
+    DifferenceAt99,
+}
+
+impl Compare {
+    /// The comparison of one round.
+    pub(crate) fn of(self, of: &Sample, to: &Sample) -> f64 {
+        match self {
+            Self::Quotient => of.value / to.value,
+            Self::Difference => of.value - to.value,
+            Self::DifferenceAt99 => of.p99.unwrap_or_default() - to.p99.unwrap_or_default(),
+        }
+    }
+}
+
 pub(crate) const fn ratio(of: &'static str, to: &'static str, goal: &'static str) -> Ratio {
-    Ratio { of, to, goal }
+    compare(of, to, Compare::Quotient, goal)
+}
+
+pub(crate) const fn compare(
+    of: &'static str,
+    to: &'static str,
+    how: Compare,
+    goal: &'static str,
+) -> Ratio {
+    Ratio { of, to, how, goal }
 }
 
 impl Table {

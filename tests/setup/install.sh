@@ -32,7 +32,7 @@ for task in "$@"; do
         ;;
     bench)
         need wrk wrk && need haproxy haproxy && need nginx nginx-light && need curl curl
-        need docker-registry docker-registry
+        need caddy caddy && need mtail mtail && need docker-registry docker-registry
         ;;
     *) echo "$0: unknown task $task" >&2; exit 64 ;;
     esac
