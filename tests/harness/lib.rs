@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`octoserve`] | our two programs, started on free ports, killed, restarted |
 //! | [`foreign`] | Debian's docker-registry, an upstream that is not ours |
-//! | [`docker`], [`skopeo`] | the clients |
+//! | [`docker`], [`skopeo`], [`podman`], [`containerd`], [`oras`] | the clients |
 //! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
 //! | [`scrape`] | one metrics page, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
@@ -20,10 +20,13 @@
 //! octoserve works inside. The suites see what a user sees.
 
 pub mod client;
+pub mod containerd;
 pub mod content;
 pub mod docker;
 pub mod foreign;
 pub mod octoserve;
+pub mod oras;
+pub mod podman;
 pub mod poll;
 pub mod process;
 pub mod prometheus;

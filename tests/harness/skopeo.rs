@@ -63,6 +63,18 @@ impl Skopeo {
         Ok(())
     }
 
+    /// The tags of a repository, such as `docker://host/name`.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        let text = self
+            .run(&["list-tags", "--tls-verify=false", repository])
+            .await?;
+        let mut answer: Value = serde_json::from_str(&text)?;
+        Ok(serde_json::from_value(answer["Tags"].take())?)
+    }
+
     /// Writes an OCI layout with one image, tagged `latest`, that has a layer for each seed, and
     /// returns its place in skopeo's spelling.
     ///

@@ -29,6 +29,8 @@ for task in "$@"; do
         need docker docker.io && need dockerd docker.io && need skopeo skopeo
         need docker-registry docker-registry && need prometheus prometheus
         need promtool prometheus && need busybox busybox-static && need curl curl
+        need podman podman && need containerd containerd && need ctr containerd
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     bench)
         need wrk wrk && need haproxy haproxy && need nginx nginx-light && need curl curl
@@ -37,24 +39,39 @@ for task in "$@"; do
     *) echo "$0: unknown task $task" >&2; exit 64 ;;
     esac
 done
-[ -n "$missing" ] || exit 0
-missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
 
-if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    echo "These Debian packages are missing: $missing" >&2
-    echo "Install them, or run this as root on Debian: apt-get install --no-install-recommends $missing" >&2
-    exit 1
+# Into a folder of its own, pinned; nothing where it is there already.
+oras() {
+    tools=target/tools/oras
+    if ! cmp -s tests/setup/oras.txt $tools/installed; then
+        echo "== oras-py, once"
+        rm -rf $tools
+        python3 -m venv $tools
+        $tools/bin/pip --quiet install --no-deps --requirement tests/setup/oras.txt
+        cp tests/setup/oras.txt $tools/installed
+    fi
+}
+
+if [ -n "$missing" ]; then
+    missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+        echo "These Debian packages are missing: $missing" >&2
+        echo "Install them, or run this as root on Debian: apt-get install --no-install-recommends $missing" >&2
+        exit 1
+    fi
+    echo "== apt-get install $missing"
+    # Debian starts what it installs; the tests start their own, on ports of their own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        trap 'rm -f $policy' EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { apt-get -qq update && apt-get -qq -y install --no-install-recommends $missing >/dev/null; }; then
+        echo "apt-get could not install: $missing(is the network there?)" >&2
+        exit 1
+    fi
 fi
-echo "== apt-get install $missing"
-# Debian starts what it installs; the tests start their own, on ports of their own.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' >$policy
-    chmod +x $policy
-    trap 'rm -f $policy' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get -qq update && apt-get -qq -y install --no-install-recommends $missing >/dev/null; }; then
-    echo "apt-get could not install: $missing(is the network there?)" >&2
-    exit 1
-fi
+case " $* " in *" test "*) oras ;; esac

@@ -14,12 +14,18 @@ mod configuration;
 /// The specification, clause by clause, at every place where clients meet a registry of ours.
 #[path = "../conformance/mod.rs"]
 mod conformance;
+/// containerd pulls, unpacks and pushes, one platform and all of them.
+mod containerd;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// What the proxy says and counts when what is behind it fails.
 mod failures;
+/// oras-py pushes artifacts and what refers to them.
+mod oras;
 /// One page for the proxy and its sources: formats, help, names, a golden scrape.
 mod page;
+/// podman pushes, pulls and makes indexes.
+mod podman;
 /// A real Prometheus scrapes, and PromQL gives the counts that the traffic implies.
 mod prometheus;
 /// `/readyz` and the health check tell of what is behind the proxy.
@@ -51,6 +57,11 @@ impl Front {
     /// With the registry that it brings along.
     async fn embedded() -> Result<Self> {
         Self::of(Launch::all_in_one().start().await?, None)
+    }
+
+    /// No proxy at all: the registry alone.
+    async fn registry() -> Result<Self> {
+        Self::of(Launch::registry().start().await?, None)
     }
 
     /// In front of Debian's docker-registry.

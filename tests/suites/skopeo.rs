@@ -1,10 +1,12 @@
 //! skopeo, which speaks to a registry without a daemon: push, inspect, pull by tag and by digest,
 //! copy from repository to repository, delete.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use harness::client::{MANIFEST, descriptor};
 use harness::content;
 use harness::scrape::metric;
 use harness::skopeo::Skopeo;
+use serde_json::json;
 
 use crate::Front;
 
@@ -16,6 +18,63 @@ async fn skopeo_works_with_the_embedded_registry() -> Result<()> {
 #[tokio::test]
 async fn skopeo_works_with_a_foreign_registry() -> Result<()> {
     day_of_an_image(&Front::foreign().await?).await
+}
+
+/// An index goes with all its platforms from repository to repository.
+#[tokio::test]
+async fn skopeo_copies_every_platform() -> Result<()> {
+    let front = Front::embedded().await?;
+    let skopeo = Skopeo::new()?;
+    let mut manifests = Vec::new();
+    for (seed, architecture) in [(13, "amd64"), (14, "arm64")] {
+        let image = front
+            .client
+            .push_image("team/multi", architecture, &[seed])
+            .await?;
+        let mut entry = descriptor(MANIFEST, image.manifest.as_bytes());
+        entry["platform"] = json!({"architecture": architecture, "os": "linux"});
+        manifests.push(entry);
+    }
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": manifests});
+    let index = index.to_string();
+    front
+        .client
+        .push_manifest("team/multi", "1", kind, &index)
+        .await?;
+    let place = |rest: &str| format!("docker://{}", front.image(rest));
+    let (from, to) = (place("team/multi:1"), place("team/copy:1"));
+    let whole = ["--all", "--preserve-digests"];
+    skopeo.copy(&from, &to, &whole).await?;
+    assert_eq!(skopeo.manifest(&to).await?, index);
+    for entry in &manifests {
+        let digest = entry["digest"].as_str().context("no digest")?;
+        front.client.pull_image("team/copy", digest).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn skopeo_lists_hundreds_of_tags() -> Result<()> {
+    for front in [Front::embedded().await?, Front::foreign().await?] {
+        let image = front.client.push_image("team/many", "t0", &[15]).await?;
+        let mut tags = vec!["t0".to_owned()];
+        for number in 1..300 {
+            let tag = format!("t{number}");
+            let push = front
+                .client
+                .push_manifest("team/many", &tag, MANIFEST, &image.manifest);
+            push.await?;
+            tags.push(tag);
+        }
+        tags.sort();
+        let place = format!("docker://{}", front.image("team/many"));
+        let mut found = Skopeo::new()?.tags(&place).await?;
+        // docker-registry has them in no order.
+        found.sort();
+        assert_eq!(found, tags);
+    }
+    Ok(())
 }
 
 async fn day_of_an_image(front: &Front) -> Result<()> {
@@ -32,7 +91,7 @@ async fn day_of_an_image(front: &Front) -> Result<()> {
     assert_eq!(skopeo.manifest(&tagged).await?, manifest);
     let seen = skopeo.inspect(&tagged).await?;
     assert_eq!(seen["Digest"], digest.as_str());
-    assert_eq!(seen["RepoTags"], serde_json::json!(["1"]));
+    assert_eq!(seen["RepoTags"], json!(["1"]));
 
     for (name, reference) in [
         ("by-tag", ":1".to_owned()),

@@ -1,0 +1,122 @@
+//! containerd: a daemon of our own, apart from any that the machine may have, and its client `ctr`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{poll, tools};
+
+/// How long the daemon may take to answer, and to end.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A running containerd. Dropping it ends it and removes its folder.
+pub struct Containerd {
+    // In this order: the daemon goes before its folder.
+    process: Process,
+    socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl Containerd {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If containerd is not installed, or does not start, for instance without root.
+    pub async fn start() -> Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "containerd needs root: run the tests as root, or leave its suite out"
+        );
+        // A short path: the kernel takes 107 bytes for a socket's.
+        let folder = TempDir::with_prefix("octo-ctr-")?;
+        let path = |name: &str| folder.path().join(name);
+        let socket = path("ctr.sock");
+        // What serves Kubernetes is not asked for, and wants a network.
+        let configuration = format!(
+            "version = 2\nroot = '{}'\nstate = '{}'\n\
+             disabled_plugins = ['io.containerd.grpc.v1.cri']\n\
+             [grpc]\naddress = '{}'\n[ttrpc]\naddress = '{}'\n",
+            path("root").display(),
+            path("state").display(),
+            socket.display(),
+            path("ttrpc.sock").display()
+        );
+        std::fs::write(path("config.toml"), configuration)?;
+        let mut command = Command::new(tools::find("containerd")?);
+        command.arg("--config").arg(path("config.toml"));
+        let process = Process::start("containerd", command, folder.path())?.with_grace(DEADLINE);
+        let mut containerd = Self {
+            process,
+            socket,
+            _folder: folder,
+        };
+        let answer = poll::until("containerd answers", DEADLINE, async || {
+            ensure!(containerd.process.is_running()?, "the daemon has ended");
+            Ok(containerd.run(&["version"]).await.ok())
+        });
+        answer
+            .await
+            .with_context(|| containerd.process.last_words())?;
+        Ok(containerd)
+    }
+
+    /// Pulls an image and unpacks it, which checks every digest.
+    ///
+    /// # Errors
+    /// If it fails, with what ctr said.
+    pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<()> {
+        // The snapshots that work on any file system, also within a container.
+        let own = ["images", "pull", "--plain-http", "--snapshotter", "native"];
+        self.run(&[&own[..], extra, &[name]].concat()).await?;
+        Ok(())
+    }
+
+    /// Pushes an image, with all its platforms that are here, to where its name says.
+    ///
+    /// # Errors
+    /// If it fails, with what ctr said.
+    pub async fn push(&self, name: &str) -> Result<()> {
+        self.run(&["images", "push", "--plain-http", name]).await?;
+        Ok(())
+    }
+
+    /// Gives an image a second name.
+    ///
+    /// # Errors
+    /// If there is no such image.
+    pub async fn tag(&self, name: &str, other: &str) -> Result<()> {
+        self.run(&["images", "tag", name, other]).await?;
+        Ok(())
+    }
+
+    /// Removes an image and what only it held, so that a pull has to fetch it again.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub async fn forget(&self, name: &str) -> Result<()> {
+        self.run(&["images", "rm", "--sync", name]).await?;
+        Ok(())
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.socket.display().to_string();
+        let own = ["--address", &socket, "--namespace", "octoserve"];
+        tools::run("ctr", &[&own[..], arguments].concat()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_of_its_own_has_no_images() {
+        let containerd = Containerd::start().await.unwrap();
+        let images = containerd.run(&["images", "ls", "--quiet"]).await.unwrap();
+        assert_eq!(images, "");
+    }
+}

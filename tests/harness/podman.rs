@@ -1,0 +1,121 @@
+//! podman: the client without a daemon, with a storage of its own.
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::{content, tools};
+
+/// podman with its folders apart from any that the machine has. It never runs a container.
+pub struct Podman {
+    folder: TempDir,
+}
+
+impl Podman {
+    /// Prepares it.
+    ///
+    /// # Errors
+    /// If its policy cannot be written.
+    pub fn new() -> Result<Self> {
+        let folder = TempDir::with_prefix("octo-podman-")?;
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        std::fs::write(folder.path().join("policy.json"), policy)?;
+        Ok(Self { folder })
+    }
+
+    /// Makes the image `name`: one layer, a file of 64 KiB that depends on `seed`.
+    ///
+    /// # Errors
+    /// If podman refuses.
+    pub async fn image(&self, name: &str, architecture: &str, seed: u64) -> Result<()> {
+        let work = TempDir::new_in(self.folder.path())?;
+        let file = format!("file-{seed}");
+        std::fs::write(work.path().join(&file), content::bytes(seed, 65536))?;
+        let tar = self.path("layer.tar");
+        let folder = work.path().display().to_string();
+        tools::run("tar", &["-C", &folder, "-cf", &tar, &file]).await?;
+        let architecture = format!("--arch={architecture}");
+        self.run(&["import", "--quiet", &architecture, &tar, name])
+            .await?;
+        Ok(())
+    }
+
+    /// Pushes an image to where its name says.
+    ///
+    /// # Errors
+    /// If it fails, with what podman said.
+    pub async fn push(&self, name: &str) -> Result<()> {
+        let policy = self.path("policy.json");
+        let own = ["push", "--tls-verify=false", "--signature-policy", &policy];
+        self.run(&[&own[..], &[name]].concat()).await?;
+        Ok(())
+    }
+
+    /// Pulls an image that podman does not have, and returns its identifier: the digest of its
+    /// configuration.
+    ///
+    /// # Errors
+    /// If it fails, with what podman said.
+    pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<String> {
+        let policy = self.path("policy.json");
+        let own = ["pull", "--quiet", "--tls-verify=false"];
+        let policy = ["--signature-policy", &policy];
+        let id = self
+            .run(&[&own[..], &policy, extra, &[name]].concat())
+            .await?;
+        Ok(id.trim().to_owned())
+    }
+
+    /// Makes an index of images that have been pushed, and pushes it with them.
+    ///
+    /// # Errors
+    /// If it fails, with what podman said.
+    pub async fn index(&self, name: &str, images: &[&str]) -> Result<()> {
+        self.run(&["manifest", "create", name]).await?;
+        for image in images {
+            let image = format!("docker://{image}");
+            let add = ["manifest", "add", "--tls-verify=false", name, &image];
+            self.run(&add).await?;
+        }
+        let to = format!("docker://{name}");
+        let push = ["manifest", "push", "--all", "--tls-verify=false", name, &to];
+        self.run(&push).await?;
+        self.run(&["manifest", "rm", name]).await?;
+        Ok(())
+    }
+
+    /// Removes images, so that a pull has to fetch them again.
+    ///
+    /// # Errors
+    /// If one is not there.
+    pub async fn forget(&self, names: &[&str]) -> Result<()> {
+        self.run(&[&["rmi", "--force"], names].concat()).await?;
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let (root, run) = (self.path("root"), self.path("run"));
+        // The drivers that work on any file system and without systemd, also within a container.
+        let own = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs"];
+        let places = ["--root", &root, "--runroot", &run, "--events-backend=none"];
+        tools::run("podman", &[&own[..], &places, arguments].concat()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_image_that_was_made_is_there_until_it_is_forgotten() {
+        let podman = Podman::new().unwrap();
+        podman.image("localhost/one:1", "amd64", 1).await.unwrap();
+        let seen = podman.run(&["images", "--quiet"]).await.unwrap();
+        assert_eq!(seen.lines().count(), 1, "{seen}");
+        podman.forget(&["localhost/one:1"]).await.unwrap();
+        assert_eq!(podman.run(&["images", "--quiet"]).await.unwrap(), "");
+    }
+}

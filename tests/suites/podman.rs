@@ -1,0 +1,63 @@
+//! podman, which speaks to registries by itself: push, pull by tag and by digest, an index of two
+//! platforms and the one of them that is asked for.
+
+use anyhow::{Result, ensure};
+use harness::content;
+use harness::podman::Podman;
+use harness::scrape::metric;
+
+use crate::Front;
+
+#[tokio::test]
+async fn podman_works_with_the_embedded_registry() -> Result<()> {
+    let front = Front::embedded().await?;
+    days_of_two_platforms(&front).await?;
+    let manifests = metric("octoserve_http_requests_total").label("endpoint", "manifest");
+    // Two images and their index, which podman pushes with the images once more.
+    let pushed = manifests.label("method", "PUT").label("status", "201");
+    let scrape = front.server.scrape().await?;
+    ensure!(scrape.sum(&pushed) >= Some(3.0), "{}", scrape.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn podman_works_with_the_registry_alone() -> Result<()> {
+    days_of_two_platforms(&Front::registry().await?).await
+}
+
+async fn days_of_two_platforms(front: &Front) -> Result<()> {
+    let podman = Podman::new()?;
+    let (amd64, arm64) = (
+        front.image("team/tool:amd64"),
+        front.image("team/tool:arm64"),
+    );
+    podman.image(&amd64, "amd64", 31).await?;
+    podman.image(&arm64, "arm64", 32).await?;
+    podman.push(&amd64).await?;
+    podman.push(&arm64).await?;
+    podman.forget(&[&amd64, &arm64]).await?;
+
+    let id = podman.pull(&amd64, &[]).await?;
+    let manifest = front.client.read("/v2/team/tool/manifests/amd64").await?;
+    let by_digest = format!(
+        "{}@{}",
+        front.image("team/tool"),
+        content::digest(&manifest)
+    );
+    podman.forget(&[&amd64]).await?;
+    ensure!(podman.pull(&by_digest, &[]).await? == id, "another image");
+    podman.forget(&[&by_digest]).await?;
+
+    let index = front.image("team/multi:1");
+    podman.index(&index, &[&amd64, &arm64]).await?;
+    let text = front.client.read("/v2/team/multi/manifests/1").await?;
+    let text: serde_json::Value = serde_json::from_slice(&text)?;
+    let platforms = text["manifests"].as_array().map(Vec::len);
+    ensure!(platforms == Some(2), "{text}");
+    let mine = podman.pull(&index, &["--arch=amd64"]).await?;
+    ensure!(mine == id, "another image by the index");
+    podman.forget(&[&index]).await?;
+    let other = podman.pull(&index, &["--arch=arm64"]).await?;
+    ensure!(other != id, "the same image for another platform");
+    Ok(())
+}
