@@ -32,6 +32,7 @@ pub struct Launch {
     data: Option<PathBuf>,
     built: Option<PathBuf>,
     configuration: Option<String>,
+    listen: SocketAddr,
     metrics_listener: bool,
     remote: bool,
 }
@@ -97,6 +98,12 @@ impl Launch {
         self
     }
 
+    /// Serves clients at an address that it had before, instead of on a free port.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
     /// Serves the metrics on a listener of their own.
     pub fn metrics_listener(mut self) -> Self {
         self.metrics_listener = true;
@@ -115,7 +122,7 @@ impl Launch {
             None => self.program.path()?,
         };
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", &self.listen.to_string()]);
         if !self.remote {
             command.arg("--data").arg(&data);
         }
@@ -161,6 +168,7 @@ impl Launch {
             data: None,
             built: None,
             configuration: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics_listener,
             remote,
         }

@@ -9,6 +9,8 @@ mod arrows;
 mod big_blob;
 /// Who broke off, stalled or spoke badly, on either side, and what is counted.
 mod blame;
+/// Sixteen clients at once, and what must be true afterwards.
+mod concurrency;
 /// What is wrong with a configuration is told, and the examples are right.
 mod configuration;
 /// The specification, clause by clause, at every place where clients meet a registry of ours.
@@ -32,6 +34,8 @@ mod prometheus;
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
+/// A registry that is killed and started again has everything it acknowledged.
+mod restart;
 /// SIGTERM: no new work, all begun work finished.
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.

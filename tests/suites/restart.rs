@@ -1,0 +1,211 @@
+//! A registry that is killed, as by a power cut, and started again on the same folder: everything
+//! that was acknowledged is there, nothing else is, and uploads go on where they were.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use harness::client::{Client, MANIFEST, descriptor};
+use harness::content;
+use harness::octoserve::{Launch, Server};
+use harness::wire::{self, Wire};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+/// What clients talk to, and what is killed behind it.
+struct Place {
+    registry: Server,
+    proxy: Option<Server>,
+    embedded: bool,
+}
+
+impl Place {
+    async fn registry(data: &Path) -> Result<Self> {
+        Ok(Self {
+            registry: Launch::registry().data(data).start().await?,
+            proxy: None,
+            embedded: false,
+        })
+    }
+
+    async fn embedded(data: &Path) -> Result<Self> {
+        Ok(Self {
+            registry: Launch::all_in_one().data(data).start().await?,
+            proxy: None,
+            embedded: true,
+        })
+    }
+
+    async fn remote(data: &Path) -> Result<Self> {
+        let mut place = Self::registry(data).await?;
+        let upstream = place.registry.url("");
+        place.proxy = Some(Launch::in_front_of(&upstream).start().await?);
+        Ok(place)
+    }
+
+    fn front(&self) -> &Server {
+        self.proxy.as_ref().unwrap_or(&self.registry)
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::new(&self.front().url(""))
+    }
+
+    /// Kills the registry and starts it again, at the same address; a proxy in front stays.
+    async fn restart(&mut self) -> Result<()> {
+        self.registry.process().kill()?;
+        let launch = if self.embedded {
+            Launch::all_in_one()
+        } else {
+            Launch::registry()
+        };
+        let data = self.registry.data().to_owned();
+        let launch = launch.data(&data).listen(self.registry.address());
+        self.registry = launch.start().await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_registry_has_what_it_acknowledged() -> Result<()> {
+    let data = TempDir::new()?;
+    all_is_there(Place::registry(data.path()).await?).await
+}
+
+#[tokio::test]
+async fn the_all_in_one_has_what_it_acknowledged() -> Result<()> {
+    let data = TempDir::new()?;
+    all_is_there(Place::embedded(data.path()).await?).await
+}
+
+#[tokio::test]
+async fn a_remote_registry_has_what_it_acknowledged() -> Result<()> {
+    let data = TempDir::new()?;
+    all_is_there(Place::remote(data.path()).await?).await
+}
+
+async fn all_is_there(mut place: Place) -> Result<()> {
+    let client = place.client()?;
+    let image = client.push_image("team/app", "1", &[1, 2]).await?;
+    client.push_image("team/app", "gone", &[3]).await?;
+    let delete = "/v2/team/app/manifests/gone";
+    ensure!(client.send(Method::DELETE, delete, &[], "").await?.status() == 202);
+    let mount = format!(
+        "/v2/team/copy/blobs/uploads/?mount={}&from=team/app",
+        image.layers[0]
+    );
+    ensure!(client.send(Method::POST, &mount, &[], "").await?.status() == 201);
+    let referrer = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+                   "digest": image.config, "size": config_size(&image.manifest)?},
+        "layers": [], "subject": descriptor(MANIFEST, image.manifest.as_bytes()),
+    });
+    let referrer = referrer.to_string();
+    let referrer = client.push_manifest("team/app", "sbom", MANIFEST, &referrer);
+    let referrer = referrer.await?;
+    let bytes = content::bytes(7, 300_000);
+    let mut sessions = Vec::new();
+    for digest in [content::digest(&bytes), content::sha512(&bytes)] {
+        let algorithm = digest.split(':').next().unwrap_or_default();
+        let start = format!("/v2/team/app/blobs/uploads/?digest-algorithm={algorithm}");
+        let opened = client.send(Method::POST, &start, &[], "").await?;
+        let location = opened.headers().get("location").context("no Location")?;
+        let location = location.to_str()?.to_owned();
+        let chunk = bytes[..100_000].to_vec();
+        let headers = [("Content-Range", "0-99999")];
+        let taken = client
+            .send(Method::PATCH, &location, &headers, chunk)
+            .await?;
+        ensure!(taken.status() == 202, "PATCH: {}", taken.status());
+        sessions.push((location, digest));
+    }
+    // A push that does not come to its end.
+    let request = wire::request("PUT", "/v2/team/app/manifests/half", &[], &[b' '; 1000]);
+    let mut half = Wire::connect(place.front().address()).await?;
+    half.send(&request[..request.len() - 500]).await?;
+
+    place.restart().await?;
+
+    let client = place.client()?;
+    client.pull_image("team/app", "1").await?;
+    client.pull_image("team/app", &image.digest).await?;
+    let tags = client.read("/v2/team/app/tags/list").await?;
+    let tags: Value = serde_json::from_slice(&tags)?;
+    ensure!(tags["tags"] == json!(["1", "sbom"]), "{tags}");
+    let mounted = format!("/v2/team/copy/blobs/{}", image.layers[0]);
+    ensure!(content::digest(&client.read(&mounted).await?) == image.layers[0]);
+    let path = format!("/v2/team/app/referrers/{}", image.digest);
+    let referrers: Value = serde_json::from_slice(&client.read(&path).await?)?;
+    ensure!(
+        referrers["manifests"][0]["digest"] == *referrer,
+        "{referrers}"
+    );
+    for (location, digest) in sessions {
+        let status = client.get(&location).await?;
+        let range = status.headers().get("range").context("no Range")?;
+        ensure!(status.status() == 204 && range == "0-99999", "{range:?}");
+        let wrong = [("Content-Range", "0-99999")];
+        let chunk = bytes[..100_000].to_vec();
+        let refused = client.send(Method::PATCH, &location, &wrong, chunk).await?;
+        ensure!(refused.status() == 416, "{}", refused.status());
+        let commit = format!("{location}?digest={digest}");
+        let rest = [("Content-Range", "100000-299999")];
+        let body = bytes[100_000..].to_vec();
+        let made = client.send(Method::PUT, &commit, &rest, body).await?;
+        ensure!(made.status() == 201, "commit: {}", made.status());
+        let blob = client.read(&format!("/v2/team/app/blobs/{digest}")).await?;
+        ensure!(blob == bytes, "other bytes for {digest}");
+    }
+    Ok(())
+}
+
+/// Killed in the midst of pushes, over and over: whatever was answered with 201 is there.
+#[tokio::test]
+async fn a_registry_that_is_killed_while_it_works_loses_nothing() -> Result<()> {
+    let data = TempDir::new()?;
+    let mut place = Place::registry(data.path()).await?;
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut clients = JoinSet::new();
+        for number in 0..4 {
+            let (client, sender) = (place.client()?, sender.clone());
+            clients.spawn(async move {
+                for push in 0..100 {
+                    let tag = format!("{round}-{number}-{push}");
+                    let seed = round * 1000 + number * 100 + push;
+                    let Ok(image) = client.push_image("team/app", &tag, &[seed]).await else {
+                        return;
+                    };
+                    if sender.send((tag, image.digest)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for _ in 0..20 {
+            acknowledged.push(receiver.recv().await.context("pushes ended early")?);
+        }
+        place.registry.process().kill()?;
+        // What arrived between the last look and the end counts as well.
+        while let Some(image) = receiver.recv().await {
+            acknowledged.push(image);
+        }
+        clients.join_all().await;
+        place.restart().await?;
+        let client = place.client()?;
+        for (tag, digest) in &acknowledged {
+            client.pull_image("team/app", tag).await?;
+            client.pull_image("team/app", digest).await?;
+        }
+    }
+    ensure!(acknowledged.len() >= 60, "{}", acknowledged.len());
+    Ok(())
+}
+
+fn config_size(manifest: &str) -> Result<Value> {
+    Ok(serde_json::from_str::<Value>(manifest)?["config"]["size"].take())
+}
