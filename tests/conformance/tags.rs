@@ -2,11 +2,11 @@
 //! Tags).
 
 use anyhow::{Result, ensure};
-use harness::client::MANIFEST;
+use harness::client::{MANIFEST, descriptor};
 use harness::content;
 use serde_json::{Value, json};
 
-use super::check::{Check, Reply};
+use super::check::{CONFIG, Check, Reply};
 
 clauses![
     tags_are_listed_in_order,
@@ -17,6 +17,7 @@ clauses![
     a_page_larger_than_the_list_is_all_of_it,
     the_tags_of_an_unknown_repository_are_404,
     a_head_of_the_tags_has_no_body,
+    names_that_begin_alike_are_different_repositories,
     the_catalog_lists_repositories_in_order;
     ours:
     links_lead_through_all_tags,
@@ -194,6 +195,36 @@ async fn a_head_of_the_tags_has_no_body(at: &Check) -> Result<()> {
     Ok(())
 }
 
+/// end-8 and end-9: a repository may be called like another one and more.
+async fn names_that_begin_alike_are_different_repositories(at: &Check) -> Result<()> {
+    let names: Vec<_> = ["a", "a/b", "a/b/c", "ab", "a-b", "a/tags"]
+        .map(|name| at.other(name))
+        .into();
+    let config = at.bytes(1, 10);
+    for (number, name) in names.iter().enumerate() {
+        at.push_to(name, &config).await?;
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+            "config": descriptor(CONFIG, &config),
+        });
+        let path = format!("/v2/{name}/manifests/{number}");
+        let headers = [("Content-Type", MANIFEST)];
+        let body = manifest.to_string();
+        let pushed = at.send("PUT", &path, &headers, body.as_bytes()).await?;
+        pushed.is(201)?;
+    }
+    let gone = format!("/v2/{}/manifests/0", names[0]);
+    at.delete(&gone).await?.is(202)?;
+    for (number, name) in names.iter().enumerate().skip(1) {
+        let tags = at.get(&format!("/v2/{name}/tags/list")).await?;
+        let expected = json!({"name": name, "tags": [number.to_string()]});
+        ensure!(tags.is(200)?.json()? == expected, "{}", tags.json()?);
+        let other = format!("/v2/{name}/manifests/0");
+        at.get(&other).await?.refuses(404, "MANIFEST_UNKNOWN")?;
+    }
+    Ok(())
+}
+
 /// end-8: more tags than any client shows on a screen.
 async fn a_hundred_tags_are_listed(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
@@ -216,7 +247,7 @@ async fn the_catalog_lists_repositories_in_order(at: &Check) -> Result<()> {
         // docker-registry counts a repository once it has a manifest.
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
-            "config": harness::client::descriptor(super::check::CONFIG, &bytes),
+            "config": descriptor(CONFIG, &bytes),
         });
         let path = format!("/v2/{repository}/manifests/1");
         let headers = [("Content-Type", MANIFEST)];
