@@ -122,7 +122,7 @@ async fn share(store: &FsStore, random: &mut StdRng) {
 async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Acknowledged) {
     let (n, blob) = (random.random_range(0..6), random.random_range(0..4));
     let bytes = content(blob);
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
         0 => {
             push(store, own.as_str(), &bytes).await;
             known.blobs.insert(digest(&bytes), bytes);
@@ -144,6 +144,7 @@ async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Ackno
                 known.manifests.insert(new.digest, new.bytes);
             }
         }
+        3 => assert_manifests(store, own, known).await,
         _ => {
             let gone = image(n).digest;
             let deleted = unless_gone(store.manifest_delete(own, &gone).await);
@@ -152,7 +153,22 @@ async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Ackno
             let expected = known.manifests.remove(&gone);
             let expected = expected.map(|_| (tags - known.tags.len()) as u64);
             assert_eq!(deleted.map(|changes| changes.deleted), expected);
+            assert_manifests(store, own, known).await;
         }
+    }
+}
+
+/// The manifests and tags that are acknowledged are there, and those whose end is are not.
+async fn assert_manifests(store: &FsStore, own: &Name, known: &Acknowledged) {
+    for n in 0..6 {
+        let digest = image(n).digest;
+        let read = read_manifest(store, own, Reference::Digest(digest.clone())).await;
+        assert_eq!(read.as_ref(), known.manifests.get(&digest));
+    }
+    for tag in ["v0", "v1"].map(|tag| Tag::parse(tag).unwrap()) {
+        let target = known.tags.get(&tag);
+        let read = read_manifest(store, own, Reference::Tag(tag)).await;
+        assert_eq!(read.map(|bytes| digest(&bytes)).as_ref(), target);
     }
 }
 
@@ -160,10 +176,7 @@ async fn assert_there(store: &FsStore, own: &Name, known: &Acknowledged) {
     for bytes in known.blobs.values() {
         assert!(read_blob(store, own, bytes).await);
     }
-    for (digest, bytes) in &known.manifests {
-        let read = read_manifest(store, own, Reference::Digest(digest.clone())).await;
-        assert_eq!(read.as_ref(), Some(bytes));
-    }
+    assert_manifests(store, own, known).await;
     for (tag, digest) in &known.tags {
         assert_eq!(&store.tag_read(own, tag).await.unwrap(), digest);
     }
