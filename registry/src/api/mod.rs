@@ -65,7 +65,7 @@ pub struct Recorders {
 
 /// The registry's API over a store.
 pub struct Api<S> {
-    store: S,
+    store: Arc<S>,
     policy: Policy,
     recorders: Recorders,
 }
@@ -90,7 +90,7 @@ impl<S: Store> Api<S> {
     /// The API over `store`.
     pub fn new(store: S, policy: Policy, recorders: Recorders) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
             policy,
             recorders,
         }

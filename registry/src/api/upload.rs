@@ -1,10 +1,13 @@
 //! Blob uploads: at once, in chunks, as a stream, by mounting (end-4 to end-6, end-11, end-13,
 //! end-14).
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
 
 use super::answer::{self, Answer};
+use super::body::BodyStream;
 use super::error::{ApiError, Progress};
 use super::{Api, Call};
 use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
@@ -85,30 +88,25 @@ impl<S: Store> Api<S> {
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 
-    /// end-4b: a blob in one request, through a session that nobody else learns of.
+    /// end-4b: a blob in one request, through a session that nobody else learns of. It has a task of
+    /// its own, so that it is ended even if the client leaves in the midst of it.
     async fn upload_whole(
         &self,
         call: &Call<'_>,
         name: &Name,
         digest: &Digest,
     ) -> Result<Answer<S::Reader>, ApiError> {
-        let upload = self.store.upload_create(name, digest.algorithm()).await?;
-        let stored = async {
-            if !call.body.is_empty() {
-                let body = call.body.stream(None);
-                self.store.upload_append(name, &upload.id, 0, body).await?;
-            }
-            self.store.upload_commit(name, &upload.id, digest).await
-        };
-        let Err(error) = stored.await else {
-            return Ok(answer::created(&blob(name, digest), digest));
-        };
-        // No client can resume it. What can't be dropped now expires.
-        match self.store.upload_cancel(name, &upload.id).await {
-            Ok(()) | Err(StoreError::UploadUnknown) => {}
-            Err(error) => tracing::warn!(?error, "an upload session could not be dropped"),
+        let body = (!call.body.is_empty()).then(|| call.body.stream(None));
+        let (store, repository) = (Arc::clone(&self.store), name.clone());
+        let whole = whole(store, repository, digest.clone(), body);
+        match tokio::spawn(whole).await {
+            Ok(Ok(())) => Ok(answer::created(&blob(name, digest), digest)),
+            Ok(Err(error)) => Err(call.body_or_store(error)),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Interrupted.into()),
+            },
         }
-        Err(call.body_or_store(error))
     }
 
     /// Appends the request's body, whose `Content-Range` has to begin where the session ends.
@@ -154,6 +152,32 @@ impl Call<'_> {
             (error, _) => error.into(),
         }
     }
+}
+
+/// Stores a blob through a session that is gone afterwards, whatever becomes of it: no client can
+/// resume it.
+async fn whole<S: Store>(
+    store: Arc<S>,
+    name: Name,
+    digest: Digest,
+    body: Option<BodyStream>,
+) -> Result<(), StoreError> {
+    let upload = store.upload_create(&name, digest.algorithm()).await?;
+    let stored = async {
+        if let Some(body) = body {
+            store.upload_append(&name, &upload.id, 0, body).await?;
+        }
+        store.upload_commit(&name, &upload.id, &digest).await
+    };
+    let Err(error) = stored.await else {
+        return Ok(());
+    };
+    match store.upload_cancel(&name, &upload.id).await {
+        Ok(()) | Err(StoreError::UploadUnknown) => {}
+        // What can't be dropped now expires.
+        Err(error) => tracing::warn!(?error, "an upload session could not be dropped"),
+    }
+    Err(error)
 }
 
 /// The repository and the session that a push location names.
