@@ -59,6 +59,14 @@ impl Wire {
         Ok(timeout(DEADLINE, self.stream.write_all(bytes)).await??)
     }
 
+    /// Says that nothing more will be sent, and goes on listening.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn finish(&mut self) -> Result<()> {
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// Reads the head of the next answer, passing over interim ones (1xx).
     ///
     /// # Errors

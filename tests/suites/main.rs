@@ -22,6 +22,8 @@ mod containerd;
 mod docker;
 /// What the proxy says and counts when what is behind it fails.
 mod failures;
+/// Requests whose framing lies, stalls or never ends.
+mod framing;
 /// oras-py pushes artifacts and what refers to them.
 mod oras;
 /// One page for the proxy and its sources: formats, help, names, a golden scrape.

@@ -1,0 +1,199 @@
+//! Requests whose framing lies, stalls or never ends: what is hidden in one is not carried out, and
+//! nobody holds a server up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::client::Client;
+use harness::octoserve::{Launch, Server};
+use harness::wire::{self, Wire};
+use harness::{content, poll, tree, tree::Tree};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A digest that nothing has, so that the request around a hidden one fails by itself.
+const NOTHING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What is hidden in the others. It would be answered with 202.
+const HIDDEN: &str =
+    "DELETE /v2/team/app/manifests/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+
+/// Headers whose readers may disagree on where the body ends.
+const AMBIGUOUS: &[&str] = &[
+    "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
+    "Transfer-Encoding: chunked, identity",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding: chunked;q=1",
+    "Transfer-Encoding : chunked\r\nContent-Length: 5",
+    " Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "Transfer-Encoding:\u{b}chunked\r\nContent-Length: 5",
+    "Transfer\u{0}-Encoding: chunked\r\nContent-Length: 5",
+    "X: y\rTransfer-Encoding: chunked\r\nContent-Length: 5",
+    "Content-Length: 5\r\nContent-Length: 0",
+    "Content-Length: 5, 0",
+    "Content-Length: +5",
+    "Content-Length: -1",
+    "Content-Length: 0x5",
+    "Content-Length: 5 0",
+    "Content-Length: 18446744073709551621",
+];
+
+/// Chunks whose readers may disagree on how long they are.
+const CHUNKS: &[&str] = &[
+    "0x0\r\n\r\n",
+    "-1\r\n\r\n",
+    "+0\r\n\r\n",
+    "10000000000000000\r\n\r\n",
+    "g\r\n\r\n",
+    "\r\n\r\n",
+    "3\r\nabcd0\r\n\r\n",
+    "3;\nx\r\nabc\r\n0\r\n\r\n",
+];
+
+async fn all() -> Result<Vec<Server>> {
+    let servers = [Launch::registry().start(), Launch::all_in_one().start()];
+    let mut all = Vec::new();
+    for server in servers {
+        all.push(server.await?);
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn a_request_hidden_in_another_is_not_carried_out() -> Result<()> {
+    for server in all().await? {
+        let client = Client::new(&server.url(""))?;
+        client.push_image("team/app", "1", &[1]).await?;
+        let before = tree::list(server.data())?;
+        let start = format!("POST /v2/team/app/blobs/uploads/?digest={NOTHING} HTTP/1.1");
+        let mut requests: Vec<_> = AMBIGUOUS
+            .iter()
+            .map(|headers| format!("{start}\r\nHost: a\r\n{headers}\r\n\r\n0\r\n\r\n{HIDDEN}"))
+            .collect();
+        let chunked = "Transfer-Encoding: chunked";
+        requests.extend(
+            CHUNKS
+                .iter()
+                .map(|chunks| format!("{start}\r\nHost: a\r\n{chunked}\r\n\r\n{chunks}{HIDDEN}")),
+        );
+        for request in requests {
+            let answers = answers(server.address(), &request).await?;
+            ensure!(
+                !answers.contains("HTTP/1.1 202") && !answers.contains("HTTP/1.1 5"),
+                "{request:?} is answered {answers:?}"
+            );
+            let there = client.get("/v2/team/app/manifests/1").await?;
+            ensure!(there.status() == 200, "{request:?}: {}", there.status());
+            as_before(&server, &before).await.context(request)?;
+        }
+    }
+    Ok(())
+}
+
+/// A client that leaves as soon as it has sent its request takes its upload along, even if nobody
+/// was there any more to be told that it failed.
+#[tokio::test]
+async fn a_single_post_of_a_client_that_leaves_keeps_no_session() -> Result<()> {
+    for server in all().await? {
+        let client = Client::new(&server.url(""))?;
+        client.push_image("team/app", "1", &[1]).await?;
+        let before = tree::list(server.data())?;
+        let post = format!("/v2/team/app/blobs/uploads/?digest={NOTHING}");
+        for length in [0, 100, 10_000] {
+            let bytes = content::bytes(63, length);
+            let whole = wire::request("POST", &post, &[], &bytes);
+            let chunked = wire::chunked("POST", &post, &[], &[&bytes]);
+            // Not at every try does it meet the moment.
+            for request in [&whole, &chunked].repeat(10) {
+                let mut wire = Wire::connect(server.address()).await?;
+                wire.send(request).await?;
+                wire.finish().await?;
+            }
+        }
+        as_before(&server, &before).await?;
+    }
+    Ok(())
+}
+
+/// Waits until nothing is left of what was refused: the answer may come a moment earlier.
+async fn as_before(server: &Server, before: &Tree) -> Result<()> {
+    let same = poll::until("the folder is as before", DEADLINE, async || {
+        // What vanishes while it is listed has not vanished yet.
+        let now = tree::list(server.data()).ok();
+        Ok((now.as_ref() == Some(before)).then_some(()))
+    });
+    same.await
+}
+
+/// Everything that is answered to these bytes before the connection ends.
+async fn answers(address: SocketAddr, request: &str) -> Result<String> {
+    let mut wire = Wire::connect(address).await?;
+    // It may be closed before all is sent, which breaks what is read, too.
+    if wire.send(request.as_bytes()).await.is_err() || wire.finish().await.is_err() {
+        return Ok(String::new());
+    }
+    let rest = wire.rest().await.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&rest).into_owned())
+}
+
+#[tokio::test]
+async fn a_request_without_an_end_is_refused() -> Result<()> {
+    for server in all().await? {
+        let long = "a".repeat(4 << 20);
+        for request in [
+            format!("GET /v2/{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET /v2/?{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("{long} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET /v2/ HTTP/1.1\r\nHost: {long}\r\n\r\n"),
+            format!("GET /v2/ HTTP/1.1\r\nHost: a\r\n{long}: b\r\n\r\n"),
+        ] {
+            let answers = answers(server.address(), &request).await?;
+            ensure!(
+                answers.is_empty() || answers.starts_with("HTTP/1.1 4"),
+                "{:?} is answered {answers:?}",
+                &request[..40]
+            );
+        }
+        let client = Client::new(&server.url(""))?;
+        ensure!(client.get("/v2/").await?.status() == 200, "it has ended");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up_and_the_upload_goes_on() -> Result<()> {
+    for launch in [Launch::registry(), Launch::all_in_one()] {
+        let launch = launch.environment("OCTOSERVE_LIMITS_BODY_STALL", "1s");
+        let server = launch.start().await?;
+        let client = Client::new(&server.url(""))?;
+        let bytes = content::bytes(61, 1000);
+        let location = client.open_upload("team/app").await?;
+        let request = wire::request("PATCH", &location, &[], &bytes);
+        let mut wire = Wire::connect(server.address()).await?;
+        wire.send(&request[..request.len() - 500]).await?;
+        let answer = wire.answer("PATCH").await.context("no answer")?;
+        ensure!(answer.head.status == 408, "{}", answer.head.status);
+        ensure!(answer.error_code().is_some(), "{:?}", answer.body);
+        wire.rest().await.context("the connection stays")?;
+
+        let offset = poll::until("the session is let go", DEADLINE, async || {
+            let status = client.get(&location).await?;
+            let range = status.headers().get("range").context("no Range")?;
+            let last: usize = range.to_str()?.trim_start_matches("0-").parse()?;
+            let first = if last == 0 { 0 } else { last + 1 };
+            let range = format!("{first}-999");
+            let headers = [("Content-Range", range.as_str())];
+            let rest = bytes[first..].to_vec();
+            let taken = client
+                .send(reqwest::Method::PATCH, &location, &headers, rest)
+                .await?;
+            Ok((taken.status() == 202).then_some(first))
+        });
+        ensure!(offset.await? <= 500, "more than was sent");
+    }
+    Ok(())
+}
