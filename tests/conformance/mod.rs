@@ -5,6 +5,7 @@
 //! A clause is an `async fn(&Check) -> Result<()>` whose first line says which section it checks. It
 //! knows nothing of what it talks to; `clauses!` runs it at every [`Subject`](subject::Subject):
 //!
+//! - `memory`: the registry's API over a store in memory;
 //! - `registry`: the registry alone;
 //! - `embedded`: the proxy with the registry in it;
 //! - `remote`: the proxy in front of the registry, each a process of its own;
@@ -17,6 +18,7 @@
 /// does at its leisure, so that two runs of it need not be alike.
 macro_rules! clauses {
     ($($clause:ident),+ $(,)? $(; ours: $($own:ident),+ $(,)?)?) => {
+        clauses!(@at memory Memory: $($clause),+ $(, $($own),+)?);
         clauses!(@at registry Registry: $($clause),+ $(, $($own),+)?);
         clauses!(@at embedded Embedded: $($clause),+ $(, $($own),+)?);
         clauses!(@at remote Remote: $($clause),+ $(, $($own),+)?);

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use harness::foreign::ForeignRegistry;
+use harness::memory::MemoryRegistry;
 use harness::octoserve::{Launch, Server};
 use tokio::sync::Mutex;
 
@@ -13,6 +14,8 @@ use super::check::Check;
 /// A place where clients meet a registry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
+    /// The registry's API over a store in memory, which no program serves.
+    Memory,
     /// The registry alone.
     Registry,
     /// The proxy with the registry in it.
@@ -28,8 +31,15 @@ struct Running {
     address: SocketAddr,
     /// docker-registry without a proxy, to compare with.
     direct: Option<SocketAddr>,
-    _servers: Vec<Server>,
-    _foreign: Vec<ForeignRegistry>,
+    _parts: Parts,
+}
+
+/// What a subject is made of.
+#[derive(Default)]
+struct Parts {
+    memory: Option<MemoryRegistry>,
+    servers: Vec<Server>,
+    foreign: Vec<ForeignRegistry>,
 }
 
 impl Subject {
@@ -59,7 +69,7 @@ impl Subject {
     }
 
     async fn running(self) -> Result<Arc<Running>> {
-        static SHARED: [Mutex<Weak<Running>>; 4] = [const { Mutex::const_new(Weak::new()) }; 4];
+        static SHARED: [Mutex<Weak<Running>>; 5] = [const { Mutex::const_new(Weak::new()) }; 5];
         let mut shared = SHARED[self as usize].lock().await;
         if let Some(running) = shared.upgrade() {
             return Ok(running);
@@ -70,26 +80,42 @@ impl Subject {
     }
 
     async fn start(self) -> Result<Running> {
-        let (servers, foreign) = match self {
-            Self::Registry => (vec![Launch::registry().start().await?], Vec::new()),
-            Self::Embedded => (vec![Launch::all_in_one().start().await?], Vec::new()),
+        let mut parts = Parts::default();
+        let mut beside = None;
+        let address = match self {
+            Self::Memory => {
+                let memory = MemoryRegistry::start().await?;
+                parts.memory.insert(memory).address()
+            }
+            Self::Registry => parts.add(Launch::registry()).await?,
+            Self::Embedded => parts.add(Launch::all_in_one()).await?,
             Self::Remote => {
-                let registry = Launch::registry().start().await?;
-                let proxy = Launch::in_front_of(&registry.url("")).start().await?;
-                (vec![proxy, registry], Vec::new())
+                let registry = parts.add(Launch::registry()).await?;
+                let upstream = format!("http://{registry}");
+                parts.add(Launch::in_front_of(&upstream)).await?
             }
             Self::Foreign => {
-                let (behind, beside) =
+                let (behind, direct) =
                     tokio::try_join!(ForeignRegistry::start(), ForeignRegistry::start())?;
-                let proxy = Launch::in_front_of(&behind.url()).start().await?;
-                (vec![proxy], vec![behind, beside])
+                beside = Some(direct.address());
+                let proxy = Launch::in_front_of(&behind.url());
+                parts.foreign.extend([behind, direct]);
+                parts.add(proxy).await?
             }
         };
         Ok(Running {
-            address: servers.first().context("no server")?.address(),
-            direct: foreign.get(1).map(ForeignRegistry::address),
-            _servers: servers,
-            _foreign: foreign,
+            address,
+            direct: beside,
+            _parts: parts,
         })
+    }
+}
+
+impl Parts {
+    async fn add(&mut self, launch: Launch) -> Result<SocketAddr> {
+        let server = launch.start().await?;
+        let address = server.address();
+        self.servers.push(server);
+        Ok(address)
     }
 }

@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`octoserve`] | our two programs, started on free ports, killed, restarted |
+//! | [`memory`] | the registry over a store in memory, in the test's own process |
 //! | [`foreign`] | Debian's docker-registry, an upstream that is not ours |
 //! | [`docker`], [`skopeo`], [`podman`], [`containerd`], [`oras`] | the clients |
 //! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
@@ -24,6 +25,7 @@ pub mod containerd;
 pub mod content;
 pub mod docker;
 pub mod foreign;
+pub mod memory;
 pub mod octoserve;
 pub mod oras;
 pub mod podman;

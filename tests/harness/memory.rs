@@ -1,0 +1,109 @@
+//! The registry's API over a store in memory, served within the test's own process: what it does
+//! differently from the programs is the store's doing alone.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use registry::config::{Config, EmbeddedFields, Limits};
+use registry::metrics::storage::Backend;
+use registry::server;
+use registry::service::listen::ListenAddr;
+use registry::service::shutdown::{Shutdown, Trigger};
+use registry::store::MemoryStore;
+use tokio::sync::oneshot;
+
+/// A running registry without a folder. Dropping it ends it.
+pub struct MemoryRegistry {
+    address: SocketAddr,
+    /// Of one who has ended, neither is left.
+    running: Option<(Trigger, JoinHandle<()>)>,
+}
+
+impl MemoryRegistry {
+    /// Starts one on a free port, in a thread with a runtime of its own, so that it outlives the
+    /// test that happened to start it.
+    ///
+    /// # Errors
+    /// If it cannot be bound.
+    pub async fn start() -> Result<Self> {
+        let (trigger, shutdown) = Shutdown::new();
+        let (sender, receiver) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::spawn(move || runtime.block_on(serve(sender, shutdown)));
+        let address = receiver.await.context("it ended before it was bound")??;
+        Ok(Self {
+            address,
+            running: Some((trigger, thread)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for MemoryRegistry {
+    fn drop(&mut self) {
+        if let Some((trigger, thread)) = self.running.take() {
+            trigger.trigger();
+            // A thread that panicked has printed why.
+            thread.join().ok();
+        }
+    }
+}
+
+async fn serve(bound: oneshot::Sender<Result<SocketAddr>>, shutdown: Shutdown) {
+    let registry = match server::bind_store(config(), MemoryStore::default(), Backend::Memory).await
+    {
+        Ok(registry) => registry,
+        Err(error) => {
+            bound.send(Err(error.into())).ok();
+            return;
+        }
+    };
+    let address = match registry.addresses() {
+        [ListenAddr::Tcp(address)] => Ok(*address),
+        other => Err(anyhow!("bound to {other:?}")),
+    };
+    if bound.send(address).is_ok() {
+        // What is cut off at the end belongs to tests that have ended.
+        registry.serve(shutdown).await.ok();
+    }
+}
+
+fn config() -> Config {
+    const PATIENCE: Duration = Duration::from_mins(1);
+    Config {
+        listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
+        storage: EmbeddedFields::default(),
+        metrics: None,
+        process_metrics: false,
+        limits: Limits {
+            connections: 1000,
+            header_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+            body_stall: PATIENCE,
+            drain: Duration::from_millis(100),
+        },
+        access_log: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    #[tokio::test]
+    async fn an_image_that_was_pushed_can_be_pulled() {
+        let registry = MemoryRegistry::start().await.unwrap();
+        let client = Client::new(&format!("http://{}", registry.address())).unwrap();
+        client.push_image("team/app", "1", &[1, 2]).await.unwrap();
+        assert_eq!(client.pull_image("team/app", "1").await.unwrap(), 3);
+    }
+}
