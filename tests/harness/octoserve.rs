@@ -142,6 +142,8 @@ impl Launch {
         }
         command
             .args(self.arguments)
+            // Where it keeps its sockets: who is killed does not tidy up.
+            .env("TMPDIR", folder.path())
             .envs(self.environment)
             .current_dir(folder.path());
         let mut process = Process::start(self.program.name(), command, folder.path())?;
