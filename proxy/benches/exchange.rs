@@ -4,32 +4,76 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use proxy::exchange::Exchange;
-use proxy::metrics::HttpMetrics;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proxy::exchange::{End, Exchange, Recorder, Request};
 use registry::service::exposition::Registry;
 
+const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fields
+        .iter()
+        .map(|&(name, value)| {
+            let value = HeaderValue::from_static(value);
+            (HeaderName::from_static(name), value)
+        })
+        .collect()
+}
+
 fn exchange(criterion: &mut Criterion) {
-    let metrics = Arc::new(HttpMetrics::new(&Registry::new("octoserve_")));
-    let digest = "a".repeat(64);
-    for (name, method, path) in [
+    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
+    let asked = headers(&[
+        ("host", "registry.example"),
+        ("user-agent", "containerd/v2.0.0"),
+        ("accept", IMAGE),
+        (
+            "authorization",
+            "Bearer eyJ0eXAiOiJKV1QifQ.e30.c2lnbmF0dXJl",
+        ),
+    ]);
+    let answered = headers(&[
+        ("content-type", IMAGE),
+        ("content-length", "427"),
+        ("docker-content-digest", DIGEST),
+        ("docker-distribution-api-version", "registry/2.0"),
+    ]);
+    let body = br#"{"schemaVersion":2}"#;
+    for (name, method, path, status) in [
         (
             "manifest by tag",
             "GET",
             "/v2/team/app/web/manifests/1".to_owned(),
+            200,
         ),
         (
             "blob",
             "GET",
-            format!("/v2/team/app/web/blobs/sha256:{digest}"),
+            format!("/v2/team/app/web/blobs/{DIGEST}"),
+            200,
+        ),
+        (
+            "part of an upload",
+            "PATCH",
+            "/v2/team/app/web/blobs/uploads/4e0d7b1c-52f0-4b8a-9f5e-1f3f3a1f0a56".to_owned(),
+            202,
         ),
     ] {
+        let request = Request {
+            method,
+            path: &path,
+            query: None,
+            headers: &asked,
+        };
         criterion.bench_function(&format!("exchange/{name}"), |bencher| {
             bencher.iter(|| {
-                let mut exchange = Exchange::begin(&metrics, black_box(method), black_box(&path));
-                exchange.request_body(0, true);
-                exchange.response_head(200);
-                exchange.response_body(black_box(427));
-                exchange.finish(None);
+                let mut exchange = Exchange::begin(&recorder, black_box(&request));
+                exchange.request_body(b"", true);
+                exchange.response_head(status, black_box(&answered));
+                exchange.response_body(black_box(body), true);
+                exchange.sent(black_box(body.len() as u64));
+                // Read on another thread, in the proxy, and once for each digest.
+                drop(exchange.finish(End::Whole));
             });
         });
     }

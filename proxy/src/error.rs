@@ -4,7 +4,8 @@ use bytes::Bytes;
 use pingora::{Error, ErrorSource, ErrorType};
 use registry::oci::{ErrorBody, ErrorCode};
 
-use crate::exchange::CLIENT_CLOSED_REQUEST;
+use crate::exchange::{CLIENT_CLOSED_REQUEST, End};
+use crate::metrics::label::Side;
 
 /// Why an exchange failed, as far as a client or an operator needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +148,26 @@ impl Failure {
         }
     }
 
-    /// The body to answer with; `None` where nobody is there to read it.
-    pub(crate) fn body(self) -> Option<Bytes> {
+    /// What it means for the exchange.
+    pub(crate) fn end(self) -> End {
+        let side = match self {
+            Failure::ClientGone
+            | Failure::ClientStalled
+            | Failure::ClientNotReading
+            | Failure::Refused(_) => Some(Side::Client),
+            Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
+                Some(Side::Upstream)
+            }
+            Failure::Internal => None,
+        };
+        End::Broken {
+            status: self.status(),
+            side,
+        }
+    }
+
+    /// The error to answer with; `None` where nobody is there to read it.
+    pub(crate) fn answer(self) -> Option<ErrorBody> {
         let (code, message) = match self {
             Failure::ClientGone | Failure::ClientNotReading => return None,
             Failure::ClientStalled => (ErrorCode::Unsupported, "the request body stopped arriving"),
@@ -166,7 +185,12 @@ impl Failure {
             ),
             Failure::Internal => (ErrorCode::Unavailable, "the request could not be served"),
         };
-        Some(ErrorBody::new(code, message).to_json().into())
+        Some(ErrorBody::new(code, message))
+    }
+
+    /// The answer's body, if there is one.
+    pub(crate) fn body(self) -> Option<Bytes> {
+        Some(self.answer()?.to_json().into())
     }
 
     /// The answer as it goes over an HTTP/1.1 connection of which nobody is in charge any more.

@@ -1,117 +1,260 @@
 //! One observed request and its response.
 //!
-//! The phases of the proxy feed an [`Exchange`] what happens, in bytes and statuses; it alone
-//! decides what that means for the metrics. Nothing of pingora is here, so that the accounting can
-//! be tested by itself. An exchange that nobody ends (a panic, a runtime torn down) records itself
-//! when it is dropped, so that no gauge drifts and no request is lost from the counts.
+//! The phases of the proxy feed an [`Exchange`] what happens: headers, pieces of bodies, and how it
+//! ended; it alone decides what that means for the metrics. Nothing of pingora is here, so that the
+//! accounting can be tested by itself. An exchange that nobody ends (a panic, a runtime torn down)
+//! records itself when it is dropped, so that no gauge drifts and no request is lost from the counts.
+//!
+//! Recording takes no lock and allocates nothing, but for the copy of a manifest's body whose digest
+//! was not seen lately.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use registry::metrics::label::{Method, Pair, Status};
-use registry::oci::{Endpoint, Route};
+use http::{HeaderMap, header};
+use registry::metrics::label::{Client, Method, Pair};
+use registry::oci::{Endpoint, ErrorCode, Route};
+use registry::service::exposition::Registry;
 
-use crate::metrics::HttpMetrics;
+use self::body::Body;
+use self::error_code::Code;
+use self::kind::{Kinds, Reading};
+use self::operation::{Operation, Outcome};
+use crate::metrics::Metrics;
+use crate::metrics::label::{ManifestOperation, Scheme, Side};
+
+mod auth;
+mod body;
+mod error_code;
+mod kind;
+mod operation;
+mod record;
+
+pub use self::kind::Unread;
 
 /// The status that stands for a client that left before a response began.
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// What all exchanges share: where they are counted, and what must be remembered from one to the
+/// next.
+pub struct Recorder {
+    /// What the exchanges move.
+    pub metrics: Metrics,
+    kinds: Kinds,
+}
+
+impl Recorder {
+    /// Registers every family that exchanges move.
+    pub fn new(registry: &Registry) -> Recorder {
+        Recorder {
+            metrics: Metrics::new(registry),
+            kinds: Kinds::default(),
+        }
+    }
+}
+
+/// A request as its headers tell it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its target without the query.
+    pub path: &'a str,
+    /// What follows the path's `?`.
+    pub query: Option<&'a str>,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The response was sent whole.
+    Whole,
+    /// It broke off.
+    Broken {
+        /// The status to count where no response began.
+        status: u16,
+        /// Who broke it off; `None` for the proxy itself.
+        side: Option<Side>,
+    },
+}
+
 /// One request under observation, from its headers to the last byte of its response.
 pub struct Exchange {
-    metrics: Arc<HttpMetrics>,
+    recorder: Arc<Recorder>,
     started: Instant,
     pair: Pair,
-    in_flight: Endpoint,
-    status: Option<u16>,
+    operation: Operation,
+    client: Client,
+    scheme: Scheme,
+    request: Body,
+    response: Body,
+    head: Option<Head>,
     ended: Option<u16>,
-    ttfb: Option<Duration>,
-    received: u64,
-    sent: u64,
-    request_whole: bool,
-    response_whole: bool,
+    /// Of a manifest that is pulled, resolved or pushed.
+    reading: Option<Reading>,
+    code: Code,
+}
+
+/// The response's headers.
+#[derive(Clone, Copy)]
+struct Head {
+    status: u16,
+    after: Duration,
+    by: By,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Upstream,
+    Proxy,
 }
 
 impl Exchange {
     /// Begins when a request's headers have been read.
-    pub fn begin(metrics: &Arc<HttpMetrics>, method: &str, path: &str) -> Exchange {
-        let route = Route::parse(path);
-        let pair = Pair::of(route.endpoint, Method::of(method));
-        let in_flight = pair.endpoint();
-        metrics.in_flight.add(in_flight, 1.0);
+    pub fn begin(recorder: &Arc<Recorder>, request: &Request<'_>) -> Exchange {
+        let route = Route::parse(request.path);
+        let pair = Pair::of(route.endpoint, Method::of(request.method));
+        let operation = Operation::of(pair, &route, request.query);
+        let agent = request.headers.get(header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        recorder.metrics.http.in_flight.add(pair.endpoint(), 1.0);
         Exchange {
-            metrics: Arc::clone(metrics),
+            recorder: Arc::clone(recorder),
             started: Instant::now(),
             pair,
-            in_flight,
-            status: None,
+            operation,
+            client: Client::of(agent.unwrap_or_default()),
+            scheme: auth::scheme(request.headers),
+            request: Body::default(),
+            response: Body::default(),
+            head: None,
             ended: None,
-            ttfb: None,
-            received: 0,
-            sent: 0,
-            request_whole: false,
-            response_whole: false,
+            reading: (operation.on_manifests() == Some(ManifestOperation::Push))
+                .then(|| Reading::with_body(recorder, request.headers)),
+            code: Code::None,
         }
     }
 
     /// Body bytes arrived from the client; `last` once the body is whole.
-    pub fn request_body(&mut self, bytes: u64, last: bool) {
+    pub fn request_body(&mut self, piece: &[u8], last: bool) {
+        let bytes = piece.len() as u64;
         if bytes > 0 {
-            self.received += bytes;
-            self.metrics.request_body_bytes.add(self.pair, bytes);
+            self.request.moved += bytes;
+            let metrics = &self.recorder.metrics;
+            metrics.http.request_body_bytes.add(self.pair, bytes);
+            if self.operation.carries_blob() {
+                self.request.touch(self.started.elapsed());
+            }
+            if let Some(reading) = &mut self.reading {
+                reading.piece(piece);
+            }
         }
-        self.request_whole |= last;
+        self.request.last |= last;
     }
 
-    /// The response's headers are there: the final ones, not a 1xx.
-    pub fn response_head(&mut self, status: u16) {
-        if self.status.is_none() {
-            let ttfb = self.started.elapsed();
-            self.metrics.ttfb.observe(self.pair, ttfb.as_secs_f64());
-            self.ttfb = Some(ttfb);
-            self.status = Some(status);
+    /// The upstream's response headers are there: the final ones, not a 1xx, as the client will see
+    /// them.
+    pub fn response_head(&mut self, status: u16, headers: &HeaderMap) {
+        if self.head.is_some() {
+            return;
+        }
+        self.answer(status, By::Upstream);
+        let recorder = &self.recorder;
+        if matches!(status, 301 | 302 | 303 | 307 | 308) {
+            let endpoint = self.pair.endpoint();
+            recorder.metrics.transfers.redirects.inc(endpoint);
+        }
+        if let Some(result) = auth::result(self.scheme, status) {
+            recorder.metrics.clients.auth.inc((self.scheme, result));
+        }
+        if self.pair.method() == Method::Head
+            || matches!(status, 204 | 304)
+            || is(headers, header::CONTENT_LENGTH, b"0")
+        {
+            self.response.last = true;
+        } else {
+            self.code = Code::of(status, headers);
+        }
+        match (self.operation.on_manifests(), status) {
+            (Some(ManifestOperation::Pull), 200) => {
+                self.reading = Some(Reading::with_body(recorder, headers));
+            }
+            (Some(ManifestOperation::Pull | ManifestOperation::Resolve), ..400) => {
+                self.reading = Some(Reading::without_body(headers));
+            }
+            _ => {}
+        }
+        if let Some(reading) = &mut self.reading {
+            reading.answered(recorder, headers);
+        }
+    }
+
+    /// The proxy answers by itself, with an error of this code and a body of this length.
+    pub fn own_answer(&mut self, status: u16, code: ErrorCode, length: usize) {
+        if self.head.is_some() {
+            return;
+        }
+        self.answer(status, By::Proxy);
+        self.response.seen = length as u64;
+        self.response.last = true;
+        if length > 0 {
+            self.code = Code::Known(code.into());
+        }
+    }
+
+    fn answer(&mut self, status: u16, by: By) {
+        let after = self.started.elapsed();
+        let ttfb = &self.recorder.metrics.http.ttfb;
+        ttfb.observe(self.pair, after.as_secs_f64());
+        self.head = Some(Head { status, after, by });
+    }
+
+    /// Body bytes of the response are about to be sent; `last` if no more will come.
+    pub fn response_body(&mut self, piece: &[u8], last: bool) {
+        self.response.seen += piece.len() as u64;
+        self.response.last |= last;
+        self.code.piece(piece);
+        if let Some(reading) = &mut self.reading
+            && self.operation.on_manifests() == Some(ManifestOperation::Pull)
+        {
+            reading.piece(piece);
         }
     }
 
     /// How many body bytes have been sent to the client so far, in all.
-    pub fn response_body(&mut self, sent_in_all: u64) {
-        if sent_in_all > self.sent {
-            self.metrics
-                .response_body_bytes
-                .add(self.pair, sent_in_all - self.sent);
-            self.sent = sent_in_all;
+    pub fn sent(&mut self, in_all: u64) {
+        if in_all > self.response.moved {
+            let http = &self.recorder.metrics.http;
+            http.response_body_bytes
+                .add(self.pair, in_all - self.response.moved);
+            self.response.moved = in_all;
         }
     }
 
-    /// Ends the exchange. `failure` is the status to count where no response began;
-    /// `None` says that the response was sent whole.
-    pub fn finish(&mut self, failure: Option<u16>) {
+    /// Ends the exchange. What is returned is counted when it has been read.
+    pub fn finish(&mut self, end: End) -> Option<Unread> {
         if self.ended.is_some() {
-            return;
+            return None;
         }
-        self.response_whole = failure.is_none();
-        let status = self.status.or(failure).unwrap_or(CLIENT_CLOSED_REQUEST);
-        self.ended = Some(status);
-        let metrics = &self.metrics;
-        metrics.requests.inc((self.pair, Status::of(status)));
-        metrics
-            .duration
-            .observe(self.pair, self.started.elapsed().as_secs_f64());
-        if self.request_whole && self.received > 0 {
-            metrics
-                .request_size
-                .observe(self.in_flight, self.received as f64);
-        }
-        if self.response_whole && self.sent > 0 {
-            metrics
-                .response_size
-                .observe(self.in_flight, self.sent as f64);
-        }
-        metrics.in_flight.sub(self.in_flight, 1.0);
+        let (instead, side) = match end {
+            End::Whole => (CLIENT_CLOSED_REQUEST, None),
+            End::Broken { status, side } => (status, side),
+        };
+        // A client may break off what it sends, or close, once it has the answer.
+        let whole = end == End::Whole || self.response.is_whole();
+        let outcome = Outcome {
+            status: self.head.map_or(instead, |head| head.status),
+            whole,
+        };
+        self.ended = Some(outcome.status);
+        self.record(outcome, side)
     }
 
     /// Whether the whole request body has arrived.
     pub fn request_is_whole(&self) -> bool {
-        self.request_whole
+        self.request.last
     }
 
     /// Whether it was recorded as ended.
@@ -121,13 +264,14 @@ impl Exchange {
 
     /// What the access log says of this exchange, once it has ended.
     pub fn summary(&self) -> Summary {
+        let status = self.ended.or(self.head.map(|head| head.status));
         Summary {
-            endpoint: self.in_flight,
-            status: self.ended.or(self.status).unwrap_or(CLIENT_CLOSED_REQUEST),
-            received: self.received,
-            sent: self.sent,
+            endpoint: self.pair.endpoint(),
+            status: status.unwrap_or(CLIENT_CLOSED_REQUEST),
+            received: self.request.moved,
+            sent: self.response.moved,
             duration: self.started.elapsed(),
-            ttfb: self.ttfb,
+            ttfb: self.head.map(|head| head.after),
         }
     }
 }
@@ -136,8 +280,17 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Only a panic or a runtime that is torn down gets here unfinished: our fault, not the
         // client's.
-        self.finish(Some(500));
+        self.finish(End::Broken {
+            status: 500,
+            side: None,
+        });
     }
+}
+
+fn is(headers: &HeaderMap, name: header::HeaderName, value: &[u8]) -> bool {
+    headers
+        .get(name)
+        .is_some_and(|found| found.as_bytes() == value)
 }
 
 /// The figures of an exchange that the access log prints.
@@ -158,111 +311,4 @@ pub struct Summary {
 }
 
 #[cfg(test)]
-mod tests {
-    use registry::service::exposition::Registry;
-
-    use super::*;
-
-    fn metrics() -> Arc<HttpMetrics> {
-        Arc::new(HttpMetrics::new(&Registry::new("octoserve_")))
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "a small count")]
-    fn in_flight(metrics: &HttpMetrics, endpoint: Endpoint) -> i64 {
-        metrics.in_flight.value(endpoint) as i64
-    }
-
-    fn blob() -> Pair {
-        Pair::of(Endpoint::Blob, Method::Get)
-    }
-
-    fn blob_request(metrics: &Arc<HttpMetrics>) -> Exchange {
-        let digest = "a".repeat(64);
-        Exchange::begin(
-            metrics,
-            "GET",
-            &format!("/v2/team/app/blobs/sha256:{digest}"),
-        )
-    }
-
-    #[test]
-    fn a_request_is_in_flight_until_it_ends_and_counted_once() {
-        let metrics = metrics();
-        let mut exchange = blob_request(&metrics);
-        assert_eq!(in_flight(&metrics, Endpoint::Blob), 1);
-        exchange.request_body(0, true);
-        exchange.response_head(200);
-        exchange.response_body(10);
-        exchange.response_body(30);
-        exchange.finish(None);
-        exchange.finish(Some(500));
-        drop(exchange);
-        assert_eq!(in_flight(&metrics, Endpoint::Blob), 0);
-        assert_eq!(metrics.requests.value((blob(), Status::of(200))), 1);
-        assert_eq!(metrics.requests.value((blob(), Status::of(500))), 0);
-        assert_eq!(metrics.response_body_bytes.value(blob()), 30);
-        assert_eq!(metrics.response_size.count(Endpoint::Blob), 1);
-        assert_eq!(metrics.request_size.count(Endpoint::Blob), 0);
-        assert_eq!(metrics.duration.count(blob()), 1);
-        assert_eq!(metrics.ttfb.count(blob()), 1);
-    }
-
-    #[test]
-    fn bytes_of_a_transfer_show_while_it_runs() {
-        let metrics = metrics();
-        let mut exchange = blob_request(&metrics);
-        exchange.response_head(200);
-        exchange.response_body(64);
-        assert_eq!(metrics.response_body_bytes.value(blob()), 64);
-        assert_eq!(metrics.requests.value((blob(), Status::of(200))), 0);
-        exchange.response_body(100);
-        assert_eq!(metrics.response_body_bytes.value(blob()), 100);
-    }
-
-    #[test]
-    fn a_cut_download_keeps_its_status_and_has_no_size() {
-        let metrics = metrics();
-        let mut exchange = blob_request(&metrics);
-        exchange.response_head(200);
-        exchange.response_body(64);
-        exchange.finish(Some(CLIENT_CLOSED_REQUEST));
-        assert_eq!(metrics.requests.value((blob(), Status::of(200))), 1);
-        assert_eq!(metrics.response_size.count(Endpoint::Blob), 0);
-    }
-
-    #[test]
-    fn a_client_that_leaves_before_the_response_is_499() {
-        let metrics = metrics();
-        blob_request(&metrics).finish(Some(CLIENT_CLOSED_REQUEST));
-        assert_eq!(metrics.requests.value((blob(), Status::of(499))), 1);
-        assert_eq!(metrics.ttfb.count(blob()), 0);
-    }
-
-    #[test]
-    fn an_exchange_that_nobody_ends_is_our_fault_and_leaves_no_gauge_behind() {
-        let metrics = metrics();
-        drop(blob_request(&metrics));
-        assert_eq!(metrics.requests.value((blob(), Status::of(500))), 1);
-        assert_eq!(in_flight(&metrics, Endpoint::Blob), 0);
-    }
-
-    #[test]
-    fn a_cut_upload_counts_its_bytes_and_no_size() {
-        let metrics = metrics();
-        let pair = Pair::of(Endpoint::UploadSession, Method::Patch);
-        let mut exchange = Exchange::begin(&metrics, "PATCH", "/v2/a/blobs/uploads/1");
-        exchange.request_body(7, false);
-        exchange.finish(Some(CLIENT_CLOSED_REQUEST));
-        assert_eq!(metrics.request_body_bytes.value(pair), 7);
-        assert_eq!(metrics.request_size.count(Endpoint::UploadSession), 0);
-    }
-
-    #[test]
-    fn a_method_that_an_endpoint_does_not_have_is_counted_as_other() {
-        let metrics = metrics();
-        Exchange::begin(&metrics, "BREW", "/v2/a/manifests/latest").finish(None);
-        let pair = Pair::of(Endpoint::Other, Method::of("BREW"));
-        assert_eq!(metrics.requests.value((pair, Status::of(499))), 1);
-        assert_eq!(in_flight(&metrics, Endpoint::Manifest), 0);
-    }
-}
+mod tests;

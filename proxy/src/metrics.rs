@@ -1,11 +1,44 @@
 //! The proxy's families, one struct each, registered on an injected [`Registry`].
 //!
-//! [`Registry`]: registry::service::exposition::Registry
-//!
 //! Which moves when is said by the `HELP` of each; the README has them all.
 
 mod aggregate;
+mod client;
 mod http;
+pub mod label;
+mod oci;
+mod transfer;
+
+use std::sync::Arc;
+
+use registry::service::exposition::Registry;
 
 pub use self::aggregate::{AggregateMetrics, SourceCells};
+pub use self::client::ClientMetrics;
 pub use self::http::HttpMetrics;
+pub use self::oci::OciMetrics;
+pub use self::transfer::TransferMetrics;
+
+/// Whatever an [`Exchange`](crate::exchange::Exchange) moves.
+pub struct Metrics {
+    /// What every HTTP server can say of itself.
+    pub http: Arc<HttpMetrics>,
+    /// What the requests mean to a registry.
+    pub oci: OciMetrics,
+    /// How bodies travel.
+    pub transfers: TransferMetrics,
+    /// Who asks.
+    pub clients: ClientMetrics,
+}
+
+impl Metrics {
+    /// Registers the families.
+    pub fn new(registry: &Registry) -> Metrics {
+        Metrics {
+            http: Arc::new(HttpMetrics::new(registry)),
+            oci: OciMetrics::new(registry),
+            transfers: TransferMetrics::new(registry),
+            clients: ClientMetrics::new(registry),
+        }
+    }
+}

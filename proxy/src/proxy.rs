@@ -18,8 +18,7 @@ use crate::admin::Admin;
 use crate::config::Limits;
 use crate::downstream::request_seen;
 use crate::error::Failure;
-use crate::exchange::Exchange;
-use crate::metrics::HttpMetrics;
+use crate::exchange::{End, Exchange, Recorder, Request};
 use crate::upstream::Upstream;
 
 mod forward;
@@ -32,7 +31,7 @@ pub(crate) struct Proxy {
     /// The pages that the proxy itself answers.
     pub(crate) admin: Arc<Admin>,
     /// `None` records nothing, at no cost.
-    pub(crate) metrics: Option<Arc<HttpMetrics>>,
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
 }
@@ -58,7 +57,10 @@ impl Drop for Context {
             return;
         }
         let panicked = std::thread::panicking();
-        exchange.finish(Some(if panicked { 500 } else { 503 }));
+        exchange.finish(End::Broken {
+            status: if panicked { 500 } else { 503 },
+            side: None,
+        });
         if let Some(asked) = self.asked.take() {
             asked.log(exchange, self.request_id.as_ref());
         }
@@ -86,8 +88,14 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         ctx.request_id = Some(forward::request_id(&head.headers));
-        if let Some(metrics) = &self.metrics {
-            ctx.exchange = Some(Exchange::begin(metrics, head.method.as_str(), path));
+        if let Some(recorder) = &self.recorder {
+            let request = Request {
+                method: head.method.as_str(),
+                path,
+                query: head.uri.query(),
+                headers: &head.headers,
+            };
+            ctx.exchange = Some(Exchange::begin(recorder, &request));
             ctx.asked = self.access_log.then(|| log::Asked::of(head));
         }
         request::check(head)?;
@@ -143,7 +151,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         if let Some(exchange) = &mut ctx.exchange {
-            exchange.request_body(body.as_ref().map_or(0, |bytes| bytes.len() as u64), last);
+            exchange.request_body(body.as_deref().unwrap_or_default(), last);
         }
         ctx.request_whole |= last;
         // pingora ends a chunked upload twice where its last piece is empty, which poisons the
@@ -164,7 +172,7 @@ impl ProxyHttp for Proxy {
         if let Some(exchange) = &mut ctx.exchange
             && !response.status.is_informational()
         {
-            exchange.response_head(response.status.as_u16());
+            exchange.response_head(response.status.as_u16(), &response.headers);
         }
         Ok(())
     }
@@ -172,13 +180,14 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _last: bool,
+        body: &mut Option<Bytes>,
+        last: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Some(exchange) = &mut ctx.exchange {
+            exchange.response_body(body.as_deref().unwrap_or_default(), last);
             // What has been written to the client, not what is about to be.
-            exchange.response_body(session.body_bytes_sent() as u64);
+            exchange.sent(session.body_bytes_sent() as u64);
         }
         Ok(None)
     }
@@ -191,20 +200,21 @@ impl ProxyHttp for Proxy {
     ) -> FailToProxy {
         let failure = Failure::of(error, ctx.request_whole);
         let status = failure.status();
-        if let Some(body) = failure.body()
+        if let Some(answer) = failure.answer()
             && session
                 .response_written()
                 .is_none_or(|head| head.status.is_informational())
+            && let body = Bytes::from(answer.to_json())
             && let Ok(head) = forward::error_head(status, body.len())
         {
-            if let Some(exchange) = &mut ctx.exchange {
-                exchange.response_head(status);
-            }
             let body = if session.req_header().method == Method::HEAD {
                 Bytes::new()
             } else {
                 body
             };
+            if let Some(exchange) = &mut ctx.exchange {
+                exchange.own_answer(status, answer.code(), body.len());
+            }
             // A client that is gone by now needs no answer.
             let _ = session
                 .as_downstream_mut()
@@ -220,8 +230,11 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let failure = error.map(|error| Failure::of(error, ctx.request_whole));
         if let Some(exchange) = &mut ctx.exchange {
-            exchange.response_body(session.body_bytes_sent() as u64);
-            exchange.finish(failure.map(Failure::status));
+            exchange.sent(session.body_bytes_sent() as u64);
+            let unread = exchange.finish(failure.map_or(End::Whole, Failure::end));
+            if let Some(unread) = unread {
+                tokio::task::spawn_blocking(move || unread.count());
+            }
             if let Some(asked) = ctx.asked.take() {
                 asked.log(exchange, ctx.request_id.as_ref());
             }

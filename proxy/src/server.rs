@@ -19,7 +19,7 @@ use crate::aggregate::Aggregate;
 use crate::config::{self, Config, Limits, UpstreamConfig};
 use crate::downstream::{self, App, Patience};
 use crate::embedded::{Embedded, EmbeddedError};
-use crate::metrics::HttpMetrics;
+use crate::exchange::Recorder;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 
@@ -55,7 +55,7 @@ pub struct Bound {
     admin_listener: Option<(Listener, ListenAddr)>,
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
-    metrics: Option<Arc<HttpMetrics>>,
+    recorder: Option<Arc<Recorder>>,
     panics: Option<Counter>,
     main_pages: Arc<Admin>,
     admin_pages: Arc<Admin>,
@@ -97,7 +97,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
             "Panics that were contained: each ended one request or task, never the process; \
              counted when it happens.",
         ));
-        recording = Some(Arc::new(HttpMetrics::new(&registry)));
+        recording = Some(Arc::new(Recorder::new(&registry)));
         let mut sources = metrics.sources;
         sources.extend(embedded.as_ref().and_then(Embedded::source));
         let page = Arc::new(Aggregate::new(registry, sources, metrics.bounds));
@@ -122,7 +122,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         admin_listener,
         embedded,
         upstream: Arc::new(Upstream::new(name, target)),
-        metrics: recording,
+        recorder: recording,
         panics,
         readiness,
         limits: config.limits,
@@ -176,11 +176,12 @@ impl Bound {
             build_proxy(Proxy {
                 upstream: self.upstream,
                 admin: self.main_pages,
-                metrics: self.metrics.clone(),
+                recorder: self.recorder.clone(),
                 limits: self.limits,
                 access_log: self.access_log,
             }),
-            self.metrics,
+            self.recorder
+                .map(|recorder| Arc::clone(&recorder.metrics.http)),
         ));
         let accepting: Vec<_> = self
             .listeners

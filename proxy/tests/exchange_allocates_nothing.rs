@@ -1,4 +1,5 @@
-//! Observing a request allocates nothing once its cells were touched.
+//! Observing a request allocates nothing once its cells were touched and the digest of its manifest
+//! was seen.
 
 #[path = "../../registry/tests/counting/mod.rs"]
 mod counting;
@@ -6,35 +7,83 @@ mod counting;
 use std::sync::Arc;
 
 use counting::allocations;
-use proxy::exchange::Exchange;
-use proxy::metrics::HttpMetrics;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proxy::exchange::{End, Exchange, Recorder, Request};
 use registry::service::exposition::Registry;
+
+fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+    fields
+        .iter()
+        .map(|(name, value)| {
+            let value = HeaderValue::from_str(value).unwrap();
+            (HeaderName::from_static(name), value)
+        })
+        .collect()
+}
 
 #[test]
 fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
-    let metrics = Arc::new(HttpMetrics::new(&Registry::new("octoserve_")));
+    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
     let digest = format!("sha256:{}", "0af9".repeat(16));
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    let asked = headers(&[
+        ("user-agent", "docker/27.3.1"),
+        ("authorization", "Basic dTpw"),
+    ]);
+    let answered = headers(&[("content-type", image), ("docker-content-digest", &digest)]);
+    let refused = headers(&[("content-type", "application/json")]);
+    let error = br#"{"errors":[{"code":"DENIED","message":"no"}]}"#;
+    let blob = format!("/v2/team/app/blobs/{digest}");
     let requests = [
-        ("GET", "/v2/".to_owned()),
-        ("GET", "/v2/team/app/manifests/1".to_owned()),
-        ("GET", format!("/v2/team/app/blobs/{digest}")),
-        ("POST", "/v2/team/app/blobs/uploads/".to_owned()),
-        ("PATCH", "/v2/team/app/blobs/uploads/a-session".to_owned()),
-        ("BREW", "/nothing/of/ours".to_owned()),
+        ("GET", "/v2/", 200),
+        ("GET", "/v2/team/app/manifests/1", 200),
+        ("HEAD", "/v2/team/app/manifests/1", 200),
+        ("DELETE", "/v2/team/app/manifests/1", 202),
+        ("GET", "/v2/team/app/manifests/nope", 404),
+        ("GET", &blob, 200),
+        ("GET", &blob, 307),
+        ("GET", &blob, 403),
+        ("POST", "/v2/team/app/blobs/uploads/", 403),
+        ("POST", "/v2/team/app/blobs/uploads/", 500),
+        ("PATCH", "/v2/team/app/blobs/uploads/a-session", 416),
+        ("BREW", "/nothing/of/ours", 405),
     ];
-    let observe = || {
-        for (method, path) in &requests {
-            let mut exchange = Exchange::begin(&metrics, method, path);
-            exchange.request_body(64, false);
-            exchange.request_body(64, true);
-            exchange.response_head(200);
-            exchange.response_body(427);
-            exchange.finish(None);
+    let piece = [0; 64];
+    let observe = |cut: bool| {
+        for (method, path, status) in requests {
+            let request = Request {
+                method,
+                path,
+                query: Some("n=1"),
+                headers: &asked,
+            };
+            let mut exchange = Exchange::begin(&recorder, &request);
+            exchange.request_body(&piece, false);
+            exchange.request_body(&piece, true);
+            if status < 400 {
+                exchange.response_head(status, &answered);
+                exchange.response_body(&piece, !cut);
+            } else {
+                exchange.response_head(status, &refused);
+                exchange.response_body(error, !cut);
+            }
+            exchange.sent(64);
+            let end = if cut {
+                End::Broken {
+                    status: 499,
+                    side: None,
+                }
+            } else {
+                End::Whole
+            };
+            drop(exchange.finish(end));
         }
     };
-    assert!(
-        allocations(observe) > 0,
-        "the first of each resolves its cells"
-    );
-    assert_eq!(allocations(observe), 0);
+    for cut in [false, true] {
+        assert!(
+            allocations(|| observe(cut)) > 0,
+            "the first of each resolves its cells"
+        );
+        assert_eq!(allocations(|| observe(cut)), 0, "cut: {cut}");
+    }
 }

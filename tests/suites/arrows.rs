@@ -59,7 +59,10 @@ const PROXY: &[(&str, &[&str])] = &[
             "registry::service",
         ],
     ),
-    ("error", &["exchange", "registry::oci", "registry::service"]),
+    (
+        "error",
+        &["exchange", "metrics", "registry::oci", "registry::service"],
+    ),
     ("downstream", &["error", "metrics", "registry::service"]),
     (
         "admin",
@@ -97,6 +100,7 @@ const PROXY: &[(&str, &[&str])] = &[
             "proxy",
             "downstream",
             "embedded",
+            "exchange",
             "admin",
             "aggregate",
             "config",

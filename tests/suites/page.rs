@@ -43,6 +43,9 @@ async fn a_known_traffic_gives_a_known_page() -> Result<()> {
         .value(REQUESTS)
         .assert_in(&front.server)
         .await?;
+    // The kind of a manifest is read after that.
+    let manifests = metric("octoserve_manifest_operations_total");
+    manifests.value(5).assert_in(&front.server).await?;
     let registry = metric("octoserve_registry_http_requests_total").value(REQUESTS);
     registry.assert_in(&front.server).await?;
     metric("octoserve_tags")

@@ -24,7 +24,7 @@ async fn before(addresses: &[SocketAddr]) -> SocketAddr {
     let proxy = Proxy {
         upstream: Arc::new(upstream),
         admin: Arc::new(admin),
-        metrics: None,
+        recorder: None,
         limits: Limits {
             connections: 10,
             header_timeout: LONG,

@@ -1,0 +1,352 @@
+//! The first code of an OCI error's body, read as the body passes: nothing of it is held back or
+//! kept but the state of the reading.
+
+use http::{HeaderMap, header};
+use registry::metrics::label::ErrorCode;
+
+/// How much of a body is looked at, in bytes.
+const LIMIT: usize = 4 << 10;
+/// Longer than any text that is looked for: what fills it is none of them.
+const TEXT: usize = 24;
+
+/// What is known of the OCI error in a response.
+pub(super) enum Code {
+    None,
+    Known(ErrorCode),
+    Reading(CodeReader),
+}
+
+impl Code {
+    /// Of a response with these headers, whose body is to come.
+    pub(super) fn of(status: u16, headers: &HeaderMap) -> Code {
+        if status < 400 || !is_json(headers) {
+            Code::None
+        } else if headers.contains_key(header::CONTENT_ENCODING) {
+            Code::Known(ErrorCode::Other)
+        } else {
+            Code::Reading(CodeReader::default())
+        }
+    }
+
+    /// The next bytes of the body.
+    pub(super) fn piece(&mut self, bytes: &[u8]) {
+        if let Code::Reading(reader) = self {
+            reader.read(bytes);
+        }
+    }
+
+    /// The code, once the body is over.
+    pub(super) fn found(&self) -> Option<ErrorCode> {
+        match self {
+            Code::None => None,
+            Code::Known(code) => Some(*code),
+            Code::Reading(reader) => reader.code(),
+        }
+    }
+}
+
+/// Looks for the text at the dots of `{"errors":[{"code":"…"}]}`, wherever the body is cut into
+/// pieces and whatever else is in it.
+#[derive(Debug, Default)]
+pub(super) struct CodeReader {
+    /// Bytes that were looked at.
+    seen: usize,
+    /// How many objects and lists are open.
+    depth: usize,
+    /// How many of those are on the way to the code: the body, its errors, the first of them.
+    way: usize,
+    state: State,
+    /// Whether a text would be the name of a field.
+    is_name: bool,
+    /// Whether the value at hand is that of the field to follow.
+    wanted: bool,
+    text: Text,
+    found: Option<ErrorCode>,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    #[default]
+    Between,
+    InText,
+    Escaped,
+}
+
+impl CodeReader {
+    /// Looks at the next bytes of the body.
+    pub(super) fn read(&mut self, piece: &[u8]) {
+        let looked_at = &piece[..piece.len().min(LIMIT - self.seen)];
+        self.seen += looked_at.len();
+        for &byte in looked_at {
+            if self.ended {
+                return;
+            }
+            self.step(byte);
+        }
+    }
+
+    /// The code, if the body had one.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        self.found
+    }
+
+    fn step(&mut self, byte: u8) {
+        match (self.state, byte) {
+            (State::Between, b'"') => {
+                self.text.clear();
+                self.state = State::InText;
+            }
+            (State::Between, b'{' | b'[') => self.open(byte),
+            (State::Between, b'}' | b']') => self.close(),
+            (State::Between, b',') => (self.is_name, self.wanted) = (true, false),
+            (State::Between, b':') => self.is_name = false,
+            (State::Between, _) => {}
+            (State::InText, b'"') => {
+                self.state = State::Between;
+                self.end_of_text();
+            }
+            (State::InText, _) => {
+                // No text that is looked for has an escape in it.
+                if byte == b'\\' {
+                    self.state = State::Escaped;
+                }
+                self.text.push(byte);
+            }
+            (State::Escaped, _) => {
+                self.state = State::InText;
+                self.text.push(byte);
+            }
+        }
+    }
+
+    fn open(&mut self, bracket: u8) {
+        let on_way = self.depth == self.way
+            && match self.way {
+                0 | 2 => bracket == b'{',
+                1 => bracket == b'[' && self.wanted,
+                _ => false,
+            };
+        self.depth += 1;
+        if on_way {
+            self.way = self.depth;
+        }
+        (self.is_name, self.wanted) = (bracket == b'{', false);
+    }
+
+    fn close(&mut self) {
+        // After the first error, or without one, there is nothing to look for.
+        self.ended = self.depth <= 1 || self.depth == self.way;
+        self.depth -= usize::from(self.depth > 0);
+        self.is_name = false;
+    }
+
+    fn end_of_text(&mut self) {
+        if self.depth != self.way {
+            return;
+        }
+        match self.way {
+            1 if self.is_name => self.wanted = self.text.is("errors"),
+            3 if self.is_name => self.wanted = self.text.is("code"),
+            3 if self.wanted => {
+                self.found = Some(self.text.code());
+                self.ended = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The start of the text that was read last.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: [u8; TEXT],
+    len: usize,
+}
+
+impl Text {
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    fn is(&self, text: &str) -> bool {
+        self.bytes[..self.len] == *text.as_bytes()
+    }
+
+    fn code(&self) -> ErrorCode {
+        let text = std::str::from_utf8(&self.bytes[..self.len]);
+        ErrorCode::of(text.unwrap_or_default())
+    }
+}
+
+/// Whether the body is JSON, by a media type of any of its sorts.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return false;
+    };
+    let mut parts = content_type.as_bytes().split(|&byte| byte == b';');
+    let media_type = parts.next().unwrap_or_default().trim_ascii();
+    let end = media_type
+        .rsplit(|&byte| byte == b'/' || byte == b'+')
+        .next();
+    end.is_some_and(|end| end.eq_ignore_ascii_case(b"json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use registry::oci;
+    use registry::service::cells::Label as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The code that is read from a body cut into pieces of this size.
+    fn read(body: &str, piece: usize) -> Option<ErrorCode> {
+        let mut reader = CodeReader::default();
+        for piece in body.as_bytes().chunks(piece) {
+            reader.read(piece);
+        }
+        reader.code()
+    }
+
+    #[test]
+    fn the_code_is_found_wherever_the_body_is_cut() {
+        for &code in &oci::ErrorCode::ALL {
+            let body = oci::ErrorBody::new(code, "a \"message\"").to_string();
+            for piece in 1..body.len() {
+                assert_eq!(read(&body, piece), Some(code.into()), "{piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn real_registries_bodies_are_understood() {
+        for (body, code) in [
+            (
+                "{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\",\
+                 \"detail\":{\"Tag\":\"nope\"}}]}\n",
+                "MANIFEST_UNKNOWN",
+            ),
+            (
+                r#"{"errors":[{"message":"x","detail":[{"code":"NO"}],"code":"DENIED"}]}"#,
+                "DENIED",
+            ),
+            (
+                r#"{ "status" : 401, "errors" : [ { "code" : "UNAUTHORIZED" } ] }"#,
+                "UNAUTHORIZED",
+            ),
+            (
+                r#"{"errors":[{"code":"QUOTA_EXCEEDED"},{"code":"DENIED"}]}"#,
+                "other",
+            ),
+            (r#"{"errors":[{"code":"DENIED\u0021"}]}"#, "other"),
+            (
+                r#"{"errors":[{"code":"UNAUTHORIZED_BUT_MUCH_LONGER"}]}"#,
+                "other",
+            ),
+        ] {
+            let found = read(body, 7).map(registry::service::cells::Label::value);
+            assert_eq!(found, Some(code), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_oci_error_has_no_code() {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            "]}{",
+            "not found",
+            r#"{"code":"DENIED"}"#,
+            r#"{"errors":[]}"#,
+            r#"{"errors":[{}],"x":[{"code":"DENIED"}]}"#,
+            r#"{"errors":{"code":"DENIED"}}"#,
+            r#"{"errors":[{"code":7}]}"#,
+            r#"{"errors":[{"code":{"code":"DENIED"}}]}"#,
+            r#"[{"errors":[{"code":"DENIED"}]}]"#,
+            r#"{"x":{"errors":[{"code":"DENIED"}]}}"#,
+            r#"{"x":"errors","y":[{"code":"DENIED"}]}"#,
+        ] {
+            assert_eq!(read(body, 3), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_looked_at_to_a_bound_and_not_beyond() {
+        let body = |padding: usize| {
+            format!(
+                r#"{{"x":"{}","errors":[{{"code":"DENIED"}}]}}"#,
+                " ".repeat(padding)
+            )
+        };
+        assert!(read(&body(4000), 1000).is_some());
+        assert!(read(&body(4096), 1000).is_none());
+    }
+
+    /// Any JSON, often of the shape that is looked for.
+    fn document() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            Just("errors".to_owned()),
+            Just("code".to_owned()),
+            Just("DENIED".to_owned()),
+            "[a\"\\\\{}\\[\\],:é]{0,4}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i32>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        let any = leaf.prop_recursive(5, 40, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::hash_map(text.clone(), inner, 0..4)
+                    .prop_map(|map| map.into_iter().collect()),
+            ]
+        });
+        prop_oneof![
+            any.clone(),
+            any.clone().prop_map(|value| json!({"errors": value})),
+            (any.clone(), any).prop_map(|(a, b)| json!({"errors": [{"code": a, "detail": b}]})),
+        ]
+    }
+
+    /// What a parser of whole documents makes of it.
+    fn parsed(document: &Value) -> Option<ErrorCode> {
+        let object = document.as_object()?;
+        let errors = object.get("errors")?.as_array()?;
+        let first = errors.iter().find(|error| error.is_object())?;
+        Some(ErrorCode::of(first.get("code")?.as_str()?))
+    }
+
+    proptest! {
+        #[test]
+        fn the_reading_agrees_with_a_parser(document in document(), piece in 1_usize..50) {
+            let body = document.to_string();
+            prop_assume!(body.len() <= LIMIT);
+            prop_assert_eq!(
+                read(&body, piece).map(|code| code.value()),
+                parsed(&document).map(|code| code.value())
+            );
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            bytes: Vec<u8>, pieces in proptest::collection::vec("[\\[\\]{}\",:a]{0,20}", 0..20)
+        ) {
+            let mut reader = CodeReader::default();
+            reader.read(&bytes);
+            for piece in pieces {
+                reader.read(piece.as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What kind of manifest goes by.
+//!
+//! Signatures and attestations show only in a manifest's body. The body is copied as it streams, to
+//! a bound, and read once the client has all of it, away from the client's path. What kind a digest
+//! is never changes, so the body of one that was read lately is not copied again.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use http::{HeaderMap, HeaderName, header};
+use registry::metrics::label::{OpResult, ReferenceKind};
+use registry::oci::{Kind, Manifest, MediaType};
+
+use super::Recorder;
+use crate::metrics::label::ManifestOperation;
+
+/// The largest body that is copied, in bytes. The kind of a larger one is told by its media type.
+const LARGEST: usize = 256 << 10;
+/// What all copies together may take, in bytes. While there is no room, media types must do.
+const ROOM: usize = 32 << 20;
+/// What the smallest copy takes, so that the room bounds their number too.
+const SMALLEST: usize = 4 << 10;
+/// How many digests are remembered, each in eight bytes.
+const REMEMBERED: usize = 4096;
+
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What all readings share: the room for copies, and the kinds of digests that were read.
+pub(super) struct Kinds {
+    room: AtomicUsize,
+    /// Each place holds the kind of one digest: its number in the low bits, the digest's hash above.
+    known: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+/// A digest, as it is remembered. Its hash has a key of its own in each process, so that nobody can
+/// look for two that are alike.
+#[derive(Clone, Copy, Debug)]
+struct Fingerprint(u64);
+
+const KIND_BITS: u32 = 3;
+
+impl Default for Kinds {
+    fn default() -> Kinds {
+        Kinds {
+            room: AtomicUsize::new(ROOM),
+            known: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Kinds {
+    fn fingerprint(&self, headers: &HeaderMap) -> Option<Fingerprint> {
+        let digest = headers.get(DIGEST)?;
+        Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
+    }
+
+    fn known(&self, digest: Fingerprint) -> Option<Kind> {
+        let place = self.place(digest).load(Ordering::Relaxed);
+        let number = usize::try_from(place & ((1 << KIND_BITS) - 1)).ok()?;
+        // 0 is a place that was never written.
+        let kind = Kind::ALL.get(number.checked_sub(1)?)?;
+        (place >> KIND_BITS == digest.0 >> KIND_BITS).then_some(*kind)
+    }
+
+    fn remember(&self, digest: Fingerprint, kind: Kind) {
+        let place = digest.0 >> KIND_BITS << KIND_BITS | (kind as u64 + 1);
+        self.place(digest).store(place, Ordering::Relaxed);
+    }
+
+    fn place(&self, digest: Fingerprint) -> &AtomicU64 {
+        // The low bits are not compared: they choose the place.
+        let last = self.known.len() - 1;
+        &self.known[usize::try_from(digest.0).unwrap_or(usize::MAX) & last]
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+                room.checked_sub(bytes)
+            })
+            .is_ok()
+    }
+}
+
+/// What is known of a manifest's kind while it goes by.
+#[derive(Default)]
+pub(super) struct Reading {
+    media_type: Option<MediaType>,
+    digest: Option<Fingerprint>,
+    known: Option<Kind>,
+    copy: Option<Copy>,
+}
+
+impl Reading {
+    /// Of a manifest that has these headers, whose body is to come.
+    pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
+        let readable = !headers.contains_key(header::CONTENT_ENCODING);
+        Reading {
+            copy: readable.then(|| Copy::new(recorder)),
+            ..Reading::without_body(headers)
+        }
+    }
+
+    /// Of a manifest of which there are but headers.
+    pub(super) fn without_body(headers: &HeaderMap) -> Reading {
+        let media_type = headers.get(header::CONTENT_TYPE);
+        Reading {
+            media_type: media_type
+                .and_then(|value| value.to_str().ok())
+                .and_then(|text| MediaType::parse(text).ok()),
+            ..Reading::default()
+        }
+    }
+
+    /// The answer has these headers, which may name the digest of a manifest with a body.
+    pub(super) fn answered(&mut self, recorder: &Recorder, headers: &HeaderMap) {
+        if self.copy.is_none() {
+            return;
+        }
+        self.digest = recorder.kinds.fingerprint(headers);
+        self.known = self.digest.and_then(|digest| recorder.kinds.known(digest));
+        if self.known.is_some() {
+            self.copy = None;
+        }
+    }
+
+    /// The next bytes of the body.
+    pub(super) fn piece(&mut self, bytes: &[u8]) {
+        if let Some(copy) = &mut self.copy
+            && !copy.extend(bytes)
+        {
+            self.copy = None;
+        }
+    }
+
+    /// The kind if it is known by now; else what must be read first.
+    pub(super) fn end(self) -> Result<Kind, Body> {
+        match (self.known, self.copy) {
+            (Some(kind), _) => Ok(kind),
+            (None, Some(copy)) if !copy.bytes.is_empty() => Err(Body {
+                media_type: self.media_type,
+                digest: self.digest,
+                copy,
+            }),
+            (None, _) => Ok(of_media_type(self.media_type.as_ref())),
+        }
+    }
+}
+
+fn of_media_type(media_type: Option<&MediaType>) -> Kind {
+    media_type.map_or(Kind::Other, Kind::of_media_type)
+}
+
+/// A manifest's whole body, to be read.
+pub(super) struct Body {
+    media_type: Option<MediaType>,
+    digest: Option<Fingerprint>,
+    copy: Copy,
+}
+
+impl Body {
+    /// A body that is no manifest is of the kind that its media type says.
+    fn kind(&self) -> Kind {
+        let manifest = Manifest::parse(&self.copy.bytes, self.media_type.as_ref());
+        let kind = manifest.map_or_else(
+            |_| of_media_type(self.media_type.as_ref()),
+            |manifest| manifest.kind(),
+        );
+        if let Some(digest) = self.digest {
+            self.copy.recorder.kinds.remember(digest, kind);
+        }
+        kind
+    }
+}
+
+/// A copy that takes of the room for all of them for as long as it is there.
+struct Copy {
+    recorder: Arc<Recorder>,
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Copy {
+    fn new(recorder: &Arc<Recorder>) -> Copy {
+        Copy {
+            recorder: Arc::clone(recorder),
+            bytes: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// Whether there was room for so much more.
+    fn extend(&mut self, bytes: &[u8]) -> bool {
+        let length = self.bytes.len() + bytes.len();
+        if length > LARGEST {
+            return false;
+        }
+        if length > self.taken {
+            let capacity = length.max(2 * self.taken).clamp(SMALLEST, LARGEST);
+            if !self.recorder.kinds.take(capacity - self.taken) {
+                return false;
+            }
+            self.taken = capacity;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let room = &self.recorder.kinds.room;
+        room.fetch_add(self.taken, Ordering::Relaxed);
+    }
+}
+
+/// An operation on a manifest that ended well, and is counted once its body was read. Reading takes
+/// up to a few milliseconds, so it belongs on a thread that may block. Dropping it reads it, too:
+/// nothing that was served goes uncounted.
+pub struct Unread {
+    pub(super) operation: ManifestOperation,
+    pub(super) reference: ReferenceKind,
+    pub(super) body: Body,
+}
+
+impl Unread {
+    /// Reads the body and counts the operation.
+    pub fn count(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let kind = self.body.kind();
+        self.body.copy.recorder.metrics.oci.manifests.inc((
+            self.operation,
+            self.reference,
+            kind,
+            OpResult::Ok,
+        ));
+    }
+}

@@ -1,0 +1,92 @@
+//! OCI errors that clients are told.
+
+use registry::metrics::label::ErrorCode as Label;
+use registry::service::cells::Label as _;
+
+use super::*;
+
+const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+const DENIED: &[u8] = br#"{"errors":[{"code":"DENIED","message":"no"}]}"#;
+
+fn codes(recorder: &Recorder) -> Vec<(&'static str, u64)> {
+    let errors = &recorder.metrics.oci.errors;
+    let all = Label::ALL.iter();
+    all.map(|&code| (code.value(), errors.value(code)))
+        .filter(|&(_, count)| count > 0)
+        .collect()
+}
+
+#[test]
+fn the_code_of_an_error_is_read_as_it_passes() {
+    let recorder = recorder();
+    let mut exchange = ask(&recorder, "GET", &blob());
+    exchange.received(b"").answered(403, &[JSON]);
+    let (start, end) = DENIED.split_at(22);
+    exchange.response_body(start, false);
+    exchange.response_body(end, true);
+    assert_eq!(codes(&recorder), []);
+    exchange.sent(DENIED.len() as u64);
+    assert!(exchange.finish(End::Whole).is_none());
+    assert_eq!(codes(&recorder), [("DENIED", 1)]);
+}
+
+#[test]
+fn only_errors_have_codes() {
+    for (method, status, fields, body, expected) in [
+        ("GET", 200, &[JSON][..], DENIED, None),
+        ("GET", 404, &[("content-type", "text/plain")], DENIED, None),
+        ("GET", 404, &[], DENIED, None),
+        ("GET", 404, &[JSON], b"{}", None),
+        ("HEAD", 404, &[JSON], b"", None),
+        (
+            "GET",
+            404,
+            &[JSON],
+            br#"{"errors":[{"code":"OWN"}]}"#,
+            Some("other"),
+        ),
+        (
+            "GET",
+            500,
+            &[JSON, ("content-encoding", "gzip")],
+            b"\x1f\x8b",
+            Some("other"),
+        ),
+        (
+            "GET",
+            403,
+            &[("content-type", "application/problem+json")],
+            DENIED,
+            Some("DENIED"),
+        ),
+    ] {
+        let recorder = recorder();
+        let mut exchange = ask(&recorder, method, &blob());
+        exchange.received(b"").answered(status, fields).whole(body);
+        let expected: Vec<_> = expected.map(|code| (code, 1)).into_iter().collect();
+        assert_eq!(codes(&recorder), expected, "{method} {status} {fields:?}");
+    }
+}
+
+#[test]
+fn an_error_that_was_cut_did_not_leave_for_the_client() {
+    let recorder = recorder();
+    let mut exchange = ask(&recorder, "GET", &blob());
+    exchange.received(b"").answered(403, &[JSON]);
+    exchange.response_body(DENIED, false);
+    exchange.cut(10, Side::Upstream);
+    assert_eq!(codes(&recorder), []);
+}
+
+#[test]
+fn refusals_of_the_proxy_are_errors_too() {
+    let recorder = recorder();
+    let mut exchange = ask(&recorder, "GET", &blob());
+    exchange.own_answer(502, ErrorCode::Unavailable, 40);
+    exchange.cut(40, Side::Upstream);
+    // The answer to a HEAD has no body to tell it.
+    let mut exchange = ask(&recorder, "HEAD", &blob());
+    exchange.own_answer(502, ErrorCode::Unavailable, 0);
+    exchange.cut(0, Side::Upstream);
+    assert_eq!(codes(&recorder), [("UNAVAILABLE", 1)]);
+}

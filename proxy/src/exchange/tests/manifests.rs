@@ -1,0 +1,194 @@
+//! What is done with manifests, and what kind they are.
+
+use registry::metrics::label::{OpResult, ReferenceKind};
+use registry::oci::Kind;
+use registry::service::cells::Label as _;
+
+use super::*;
+use crate::metrics::label::ManifestOperation;
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A signature as cosign makes them: only its layer tells it from an image.
+const SIGNATURE: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
+
+/// Every operation on a manifest that was counted.
+fn counted(recorder: &Recorder) -> Vec<[&'static str; 4]> {
+    let mut all = Vec::new();
+    for &operation in ManifestOperation::ALL {
+        for &reference in ReferenceKind::ALL {
+            for &kind in Kind::ALL.iter() {
+                for &result in OpResult::ALL {
+                    let set = (operation, reference, kind, result);
+                    for _ in 0..recorder.metrics.oci.manifests.value(set) {
+                        all.push([
+                            operation.value(),
+                            reference.value(),
+                            kind.as_str(),
+                            result.value(),
+                        ]);
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn by_tag() -> String {
+    of_app("manifests/1")
+}
+
+fn by_digest() -> String {
+    of_app(&format!("manifests/{DIGEST}"))
+}
+
+#[test]
+fn each_operation_on_a_manifest_is_counted_by_reference_and_result() {
+    let image = ("content-type", IMAGE);
+    for (method, target, status, expected) in [
+        ("GET", by_tag(), 200, ["pull", "tag", "image", "ok"]),
+        ("GET", by_digest(), 200, ["pull", "digest", "image", "ok"]),
+        ("GET", by_tag(), 304, ["pull", "tag", "image", "ok"]),
+        ("GET", by_tag(), 404, ["pull", "tag", "other", "not_found"]),
+        ("GET", by_tag(), 401, ["pull", "tag", "other", "denied"]),
+        ("HEAD", by_tag(), 200, ["resolve", "tag", "image", "ok"]),
+        (
+            "HEAD",
+            by_digest(),
+            404,
+            ["resolve", "digest", "other", "not_found"],
+        ),
+        (
+            "PUT",
+            by_tag(),
+            400,
+            ["push", "tag", "other", "client_error"],
+        ),
+        ("DELETE", by_tag(), 202, ["delete", "tag", "other", "ok"]),
+        (
+            "DELETE",
+            by_digest(),
+            405,
+            ["delete", "digest", "other", "client_error"],
+        ),
+    ] {
+        let recorder = recorder();
+        let mut exchange = ask(&recorder, method, &target);
+        exchange.received(b"").answered(status, &[image]).whole(b"");
+        assert_eq!(counted(&recorder), [expected], "{method} {status}");
+    }
+}
+
+#[test]
+fn a_pushed_manifests_kind_is_read_from_its_body() {
+    let recorder = recorder();
+    let mut exchange = ask_with(&recorder, "PUT", &by_tag(), &[("content-type", IMAGE)]);
+    let (start, end) = SIGNATURE.as_bytes().split_at(100);
+    exchange.request_body(start, false);
+    exchange.request_body(end, true);
+    exchange.answered(201, &[]).whole(b"");
+    assert_eq!(counted(&recorder), [["push", "tag", "signature", "ok"]]);
+}
+
+#[test]
+fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
+    let recorder = recorder();
+    let fields = [("content-type", IMAGE), ("docker-content-digest", DIGEST)];
+    let pull = || {
+        let mut exchange = ask(&recorder, "GET", &by_tag());
+        exchange.received(b"").answered(200, &fields);
+        exchange.response_body(SIGNATURE.as_bytes(), true);
+        exchange.sent(SIGNATURE.len() as u64);
+        exchange.finish(End::Whole)
+    };
+    let unread = pull().expect("a digest that was never seen");
+    assert_eq!(counted(&recorder).len(), 0);
+    unread.count();
+    let signature = ["pull", "tag", "signature", "ok"];
+    assert_eq!(counted(&recorder), [signature]);
+    assert!(pull().is_none(), "the digest is known by now");
+    assert_eq!(counted(&recorder), [signature; 2]);
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_of_the_kind_that_its_media_type_says() {
+    let large = format!("{}{}", SIGNATURE, " ".repeat(256 << 10));
+    for (name, fields, body) in [
+        (
+            "too large",
+            &[("content-type", IMAGE)][..],
+            large.as_bytes(),
+        ),
+        ("no manifest", &[("content-type", IMAGE)], b"hello"),
+        ("empty", &[("content-type", IMAGE)], b""),
+        (
+            "compressed",
+            &[("content-type", IMAGE), ("content-encoding", "gzip")],
+            SIGNATURE.as_bytes(),
+        ),
+    ] {
+        let recorder = recorder();
+        let mut exchange = ask(&recorder, "GET", &by_tag());
+        exchange.received(b"").answered(200, fields).whole(body);
+        assert_eq!(
+            counted(&recorder),
+            [["pull", "tag", "image", "ok"]],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_manifest_that_is_cut_is_aborted_and_of_no_kind() {
+    let recorder = recorder();
+    let mut exchange = ask(&recorder, "GET", &by_tag());
+    exchange
+        .received(b"")
+        .answered(200, &[("content-type", IMAGE)]);
+    exchange.response_body(SIGNATURE.as_bytes(), false);
+    exchange.cut(10, Side::Client);
+    assert_eq!(counted(&recorder), [["pull", "tag", "other", "aborted"]]);
+}
+
+#[test]
+fn a_head_resolves_and_never_pulls() {
+    let recorder = recorder();
+    for target in [by_tag(), by_digest()] {
+        exchange(&recorder, "HEAD", &target, 200);
+    }
+    assert_eq!(
+        counted(&recorder),
+        [
+            ["resolve", "tag", "other", "ok"],
+            ["resolve", "digest", "other", "ok"]
+        ]
+    );
+}
+
+#[test]
+fn copies_never_take_more_room_than_there_is() {
+    let recorder = recorder();
+    let body = vec![b' '; 200 << 10];
+    let mut held = Vec::new();
+    // More than fit at once, none of which ever ends.
+    for _ in 0..300 {
+        let mut exchange = ask_with(&recorder, "PUT", &by_tag(), &[("content-type", IMAGE)]);
+        exchange.request_body(&body, false);
+        held.push(exchange);
+    }
+    assert!(recorder.kinds.room() < 256 << 10);
+    for exchange in &mut held {
+        exchange.received(b"").answered(201, &[]).whole(b"");
+    }
+    assert_eq!(
+        counted(&recorder).len(),
+        300,
+        "each is counted all the same"
+    );
+    drop(held);
+    assert_eq!(
+        recorder.kinds.room(),
+        Recorder::new(&Registry::new("x_")).kinds.room()
+    );
+}

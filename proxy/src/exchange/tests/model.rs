@@ -1,0 +1,538 @@
+//! Random sequences of operations, aborts and failures, many under way at a time, against a model
+//! that shares no code with the recording: every counter on the page is what the model says.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use registry::service::exposition::Kind as FamilyKind;
+
+use super::*;
+
+/// Everything that is counted, by its series.
+type Counts = BTreeMap<String, u64>;
+
+/// A request, and how the families call what it is.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    method: &'static str,
+    target: &'static str,
+    endpoint: &'static str,
+    method_label: &'static str,
+    operation: &'static str,
+    purpose: &'static str,
+}
+
+const fn asked(
+    method: &'static str,
+    target: &'static str,
+    endpoint: &'static str,
+    operation: &'static str,
+    purpose: &'static str,
+) -> Asked {
+    Asked {
+        method,
+        target,
+        endpoint,
+        method_label: method,
+        operation,
+        purpose,
+    }
+}
+
+const BLOB: &str =
+    "/v2/a/b/blobs/sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
+const BY_DIGEST: &str =
+    "/v2/a/b/manifests/sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
+
+const ASKED: [Asked; 22] = [
+    asked("GET", "/v2/", "base", "", "other"),
+    asked("GET", "/v2/_catalog?n=1", "catalog", "", "other"),
+    asked("GET", "/v2/a/b/tags/list", "tags", "", "other"),
+    asked("GET", "/v2/a/b/manifests/1", "manifest", "pull tag", "pull"),
+    asked(
+        "HEAD",
+        "/v2/a/b/manifests/1",
+        "manifest",
+        "resolve tag",
+        "other",
+    ),
+    asked("PUT", "/v2/a/b/manifests/1", "manifest", "push tag", "push"),
+    asked(
+        "DELETE",
+        "/v2/a/b/manifests/1",
+        "manifest",
+        "delete tag",
+        "other",
+    ),
+    asked("GET", BY_DIGEST, "manifest", "pull digest", "pull"),
+    asked("HEAD", BY_DIGEST, "manifest", "resolve digest", "other"),
+    asked("PUT", BY_DIGEST, "manifest", "push digest", "push"),
+    asked("GET", BLOB, "blob", "pull", "pull"),
+    asked("HEAD", BLOB, "blob", "head", "other"),
+    asked("DELETE", BLOB, "blob", "delete", "other"),
+    asked(
+        "POST",
+        "/v2/a/b/blobs/uploads/",
+        "upload_start",
+        "start",
+        "push",
+    ),
+    asked(
+        "POST",
+        "/v2/a/b/blobs/uploads/?digest=x",
+        "upload_start",
+        "monolithic",
+        "push",
+    ),
+    asked(
+        "POST",
+        "/v2/a/b/blobs/uploads/?mount=x&from=c",
+        "upload_start",
+        "mount",
+        "push",
+    ),
+    asked(
+        "GET",
+        "/v2/a/b/blobs/uploads/1/2",
+        "upload_session",
+        "",
+        "other",
+    ),
+    asked(
+        "PATCH",
+        "/v2/a/b/blobs/uploads/1/2",
+        "upload_session",
+        "",
+        "push",
+    ),
+    asked(
+        "PUT",
+        "/v2/a/b/blobs/uploads/1/2?digest=x",
+        "upload_session",
+        "commit",
+        "push",
+    ),
+    asked(
+        "DELETE",
+        "/v2/a/b/blobs/uploads/1/2",
+        "upload_session",
+        "",
+        "other",
+    ),
+    asked("PATCH", "/v2/a/b/manifests/1", "other", "", "other"),
+    Asked {
+        method: "BREW",
+        target: "/v2/a/b/tags/list",
+        endpoint: "other",
+        method_label: "OTHER",
+        operation: "",
+        purpose: "other",
+    },
+];
+
+/// What happens in one exchange.
+#[derive(Clone, Debug)]
+struct Script {
+    asked: Asked,
+    authorization: Option<(&'static str, &'static str)>,
+    agent: Option<(&'static str, &'static str)>,
+    /// The pieces of the request's body, and whether its end comes.
+    request: Vec<usize>,
+    request_ends: bool,
+    answer: Answer,
+    end: Ending,
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    None,
+    Upstream {
+        status: u16,
+        /// The media type, and what is read from a body of it.
+        body: (&'static str, &'static str, Option<&'static str>),
+        is_empty: bool,
+        ends: bool,
+        unsent: u64,
+    },
+    Proxy {
+        status: u16,
+        unsent: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Whole,
+    Broken(u16, Side),
+    Dropped,
+}
+
+const JSON: &str = "application/json";
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn script() -> impl Strategy<Value = Script> {
+    let authorization = prop_oneof![
+        Just(None),
+        Just(Some(("Basic dTpw", "basic"))),
+        Just(Some(("bearer x", "bearer"))),
+        Just(Some(("Negotiate x", "other"))),
+    ];
+    let agent = prop_oneof![
+        Just(None),
+        Just(Some(("docker/27.3.1 go/go1.22.7", "docker"))),
+        Just(Some(("skopeo/1.9.3", "containers"))),
+    ];
+    let status = proptest::sample::select(vec![
+        200, 201, 202, 204, 206, 302, 304, 307, 400, 401, 403, 404, 408, 416, 418, 429, 500, 503,
+    ]);
+    let body = proptest::sample::select(vec![
+        (JSON, r#"{"errors":[{"code":"DENIED"}]}"#, Some("DENIED")),
+        (
+            JSON,
+            r#"{"errors":[{"code":"OWN","detail":{}}]}"#,
+            Some("other"),
+        ),
+        (JSON, "{}", None),
+        (IMAGE, "no manifest at all", None),
+        ("text/plain", r#"{"errors":[{"code":"DENIED"}]}"#, None),
+    ]);
+    let unsent = prop_oneof![3 => Just(0), 1 => 1..20_u64];
+    let upstream = (status, body, any::<bool>(), any::<bool>(), unsent.clone()).prop_map(
+        |(status, body, is_empty, ends, unsent)| Answer::Upstream {
+            status,
+            body,
+            is_empty,
+            ends,
+            unsent,
+        },
+    );
+    let proxy = (proptest::sample::select(vec![400, 408, 502, 504]), unsent)
+        .prop_map(|(status, unsent)| Answer::Proxy { status, unsent });
+    let answer = prop_oneof![1 => Just(Answer::None), 6 => upstream, 1 => proxy];
+    let end = prop_oneof![
+        4 => Just(Ending::Whole),
+        2 => Just(Ending::Broken(499, Side::Client)),
+        1 => Just(Ending::Broken(502, Side::Upstream)),
+        1 => Just(Ending::Dropped),
+    ];
+    (
+        proptest::sample::select(ASKED.to_vec()),
+        authorization,
+        agent,
+        proptest::collection::vec(0..3000_usize, 0..3),
+        any::<bool>(),
+        answer,
+        end,
+    )
+        .prop_map(
+            |(asked, authorization, agent, request, request_ends, answer, end)| Script {
+                asked,
+                authorization,
+                agent,
+                request,
+                request_ends,
+                answer,
+                end,
+            },
+        )
+}
+
+impl Script {
+    fn begin(&self, recorder: &Arc<Recorder>) -> Exchange {
+        let mut fields = vec![("content-type", IMAGE)];
+        fields.extend(
+            self.authorization
+                .map(|(value, _)| ("authorization", value)),
+        );
+        fields.extend(self.agent.map(|(value, _)| ("user-agent", value)));
+        ask_with(recorder, self.asked.method, self.asked.target, &fields)
+    }
+
+    fn send(&self, exchange: &mut Exchange) {
+        for &bytes in &self.request {
+            exchange.request_body(&vec![b'x'; bytes], false);
+        }
+        if self.request_ends {
+            exchange.request_body(b"", true);
+        }
+    }
+
+    /// No answer to this has a body.
+    fn has_no_body(&self) -> bool {
+        let status = match self.answer {
+            Answer::Upstream { status, .. } => status,
+            _ => 0,
+        };
+        self.asked.method == "HEAD" || matches!(status, 204 | 304)
+    }
+
+    /// The bytes of the response's body that come, and those that are sent.
+    fn response(&self) -> (u64, u64) {
+        let (bytes, unsent) = match self.answer {
+            Answer::None => (0, 0),
+            Answer::Upstream { is_empty: true, .. } => (0, 0),
+            Answer::Upstream { .. } | Answer::Proxy { .. } if self.has_no_body() => (0, 0),
+            Answer::Upstream {
+                body: (_, text, _),
+                unsent,
+                ..
+            } => (text.len() as u64, unsent),
+            Answer::Proxy { unsent, .. } => (30, unsent),
+        };
+        (bytes, bytes.saturating_sub(unsent))
+    }
+
+    fn answer(&self, exchange: &mut Exchange) {
+        let (bytes, _) = self.response();
+        match self.answer {
+            Answer::None => {}
+            Answer::Upstream {
+                status,
+                body: (media_type, text, _),
+                ends,
+                ..
+            } => {
+                exchange.answered(status, &[("content-type", media_type)]);
+                if bytes > 0 {
+                    let (start, rest) = text.as_bytes().split_at(text.len() / 2);
+                    exchange.response_body(start, false);
+                    exchange.response_body(rest, ends);
+                } else if ends && !self.has_no_body() {
+                    exchange.response_body(b"", true);
+                }
+            }
+            Answer::Proxy { status, .. } => {
+                let length = usize::try_from(bytes).unwrap();
+                exchange.own_answer(status, ErrorCode::Unavailable, length);
+            }
+        }
+    }
+
+    fn end(&self, mut exchange: Exchange) {
+        exchange.sent(self.response().1);
+        let end = match self.end {
+            Ending::Whole => End::Whole,
+            Ending::Broken(status, side) => End::Broken {
+                status,
+                side: Some(side),
+            },
+            Ending::Dropped => return,
+        };
+        drop(exchange.finish(end));
+    }
+
+    /// What metrics.md says of it.
+    fn count(&self, counts: &mut Counts) {
+        let Asked {
+            endpoint,
+            method_label: method,
+            operation,
+            ..
+        } = self.asked;
+        let pair = format!("endpoint=\"{endpoint}\",method=\"{method}\"");
+        let mut add = |family: &str, labels: String, count: u64| {
+            if count > 0 {
+                *counts.entry(format!("{family}{{{labels}}}")).or_default() += count;
+            }
+        };
+        let (seen, sent) = self.response();
+        let head = match self.answer {
+            Answer::None => None,
+            Answer::Upstream { status, .. } | Answer::Proxy { status, .. } => Some(status),
+        };
+        let from_upstream = matches!(self.answer, Answer::Upstream { .. });
+        let ended = match self.answer {
+            Answer::None => false,
+            Answer::Upstream { ends, .. } => ends || self.has_no_body(),
+            Answer::Proxy { .. } => true,
+        };
+        let whole = matches!(self.end, Ending::Whole) || (ended && sent == seen);
+        let status = head.unwrap_or(match self.end {
+            Ending::Whole => 499,
+            Ending::Broken(status, _) => status,
+            Ending::Dropped => 500,
+        });
+        let label = if status == 418 {
+            "other".to_owned()
+        } else {
+            status.to_string()
+        };
+        let received: usize = self.request.iter().sum();
+        let received = received as u64;
+
+        add(
+            "http_requests_total",
+            format!("{pair},status=\"{label}\""),
+            1,
+        );
+        add("http_request_duration_seconds", pair.clone(), 1);
+        let answers = u64::from(head.is_some());
+        add("http_response_ttfb_seconds", pair.clone(), answers);
+        add("http_request_body_bytes_total", pair.clone(), received);
+        add("http_response_body_bytes_total", pair, sent);
+        let at = format!("endpoint=\"{endpoint}\"");
+        let arrived = self.request_ends && received > 0;
+        add("http_request_size_bytes", at.clone(), u64::from(arrived));
+        let left = whole && sent > 0;
+        add("http_response_size_bytes", at.clone(), u64::from(left));
+
+        let client = self.agent.map_or("other", |(_, client)| client);
+        let purpose = self.asked.purpose;
+        let labels = format!("client=\"{client}\",operation=\"{purpose}\"");
+        add("client_requests_total", labels, 1);
+        let scheme = self.authorization.map_or("none", |(_, scheme)| scheme);
+        let result = match status {
+            401 if scheme == "none" => "challenge",
+            401 => "unauthorized",
+            403 => "forbidden",
+            _ => "ok",
+        };
+        let labels = format!("result=\"{result}\",scheme=\"{scheme}\"");
+        let judged = from_upstream && status < 500;
+        add("auth_total", labels, u64::from(judged));
+        let redirected = from_upstream && matches!(status, 302 | 307);
+        add("redirects_total", at.clone(), u64::from(redirected));
+
+        let code = match self.answer {
+            Answer::Upstream {
+                body: (_, _, code), ..
+            } if status >= 400 && seen > 0 => code,
+            Answer::Proxy { .. } if seen > 0 => Some("UNAVAILABLE"),
+            _ => None,
+        };
+        if let Some(code) = code.filter(|_| whole) {
+            add("oci_errors_total", format!("code=\"{code}\""), 1);
+        }
+        if let Ending::Broken(_, side) = self.end {
+            let upload_cut = received > 0 && !self.request_ends;
+            let cut = if from_upstream { !whole } else { upload_cut };
+            let side = if side == Side::Client {
+                "client"
+            } else {
+                "upstream"
+            };
+            add(
+                "transfers_aborted_total",
+                format!("{at},side=\"{side}\""),
+                u64::from(cut),
+            );
+        }
+
+        let done = match status {
+            401 | 403 => "denied",
+            404 => "not_found",
+            499 => "aborted",
+            400..=499 => "client_error",
+            500.. => "server_error",
+            _ => "ok",
+        };
+        let read = if done == "ok" && !whole {
+            "aborted"
+        } else {
+            done
+        };
+        let on_blob = match operation {
+            "pull" => Some(("pull", read)),
+            "head" | "delete" => Some((operation, done)),
+            "monolithic" | "commit" if status != 202 => Some(("push", done)),
+            "start" if done != "ok" => Some(("push", done)),
+            "mount" if status == 202 => Some(("mount", "not_found")),
+            "mount" => Some(("mount", done)),
+            _ => None,
+        };
+        if let Some((operation, result)) = on_blob {
+            let labels = format!("operation=\"{operation}\",result=\"{result}\"");
+            add("blob_operations_total", labels, 1);
+        }
+        if operation == "mount" {
+            let result = match status {
+                202 => "fallback",
+                200..300 => "mounted",
+                _ => "error",
+            };
+            add("blob_mounts_total", format!("result=\"{result}\""), 1);
+        }
+        if let Some((operation, reference)) = operation.split_once(' ') {
+            let result = if operation == "pull" { read } else { done };
+            let media_type = match self.answer {
+                _ if operation == "push" => IMAGE,
+                Answer::Upstream {
+                    body: (media_type, ..),
+                    ..
+                } => media_type,
+                _ => "",
+            };
+            let has_kind = result == "ok" && operation != "delete" && media_type == IMAGE;
+            let kind = if has_kind { "image" } else { "other" };
+            add(
+                "manifest_operations_total",
+                format!(
+                    "kind=\"{kind}\",operation=\"{operation}\",reference=\"{reference}\",\
+                     result=\"{result}\""
+                ),
+                1,
+            );
+        }
+    }
+}
+
+/// Every counter and every histogram's count on the page that is not 0; the gauges are all 0.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts, and small ones"
+)]
+fn counted(page: &Registry) -> Counts {
+    let mut counts = Counts::new();
+    let page = page.gather();
+    for family in page.families() {
+        let name = family.name();
+        for sample in family.samples() {
+            if family.kind() == FamilyKind::Gauge {
+                assert_eq!(sample.value(), 0.0, "{name}");
+                continue;
+            }
+            let is_count =
+                family.kind() == FamilyKind::Counter || sample.name().ends_with("_count");
+            if !is_count || sample.value() == 0.0 {
+                continue;
+            }
+            let mut labels: Vec<_> = sample
+                .labels()
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            labels.sort();
+            let name = name.trim_start_matches("octoserve_");
+            let series = format!("{name}{{{}}}", labels.join(","));
+            counts.insert(series, sample.value() as u64);
+        }
+    }
+    counts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_counter_is_what_the_model_says(scripts in proptest::collection::vec(script(), 1..12)) {
+        let page = Registry::new("octoserve_");
+        let recorder = Arc::new(Recorder::new(&page));
+        let mut model = Counts::new();
+        // Each step of all of them before the next step of any.
+        let mut exchanges: Vec<_> = scripts.iter().map(|script| script.begin(&recorder)).collect();
+        for (script, exchange) in scripts.iter().zip(&mut exchanges) {
+            script.send(exchange);
+        }
+        let in_flight = Endpoint::ALL.iter();
+        let in_flight = in_flight.map(|&e| recorder.metrics.http.in_flight.value(e));
+        prop_assert_eq!(in_flight.sum::<f64>(), scripts.len() as f64);
+        for (script, exchange) in scripts.iter().zip(&mut exchanges) {
+            script.answer(exchange);
+        }
+        for (script, exchange) in scripts.iter().zip(exchanges) {
+            script.end(exchange);
+            script.count(&mut model);
+        }
+        prop_assert_eq!(counted(&page), model);
+    }
+}

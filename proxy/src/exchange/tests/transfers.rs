@@ -1,0 +1,119 @@
+//! Bodies that are cut, fast, or elsewhere.
+
+use super::*;
+use crate::metrics::label::Transfer;
+
+fn aborted(recorder: &Recorder, endpoint: Endpoint) -> [u64; 2] {
+    let aborted = &recorder.metrics.transfers.aborted;
+    [Side::Client, Side::Upstream].map(|side| aborted.value((endpoint, side)))
+}
+
+#[test]
+fn a_body_that_is_cut_is_counted_by_the_side_that_cut_it() {
+    let recorder = recorder();
+    for side in [Side::Client, Side::Upstream, Side::Upstream] {
+        let mut download = ask(&recorder, "GET", &blob());
+        download.received(b"").answered(200, &[]);
+        download.response_body(&[0; 10], false);
+        download.cut(5, side);
+        let mut upload = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
+        upload.request_body(&[0; 10], false);
+        upload.cut(0, side);
+    }
+    assert_eq!(aborted(&recorder, Endpoint::Blob), [1, 2]);
+    assert_eq!(aborted(&recorder, Endpoint::UploadSession), [1, 2]);
+}
+
+#[test]
+fn where_there_is_no_body_none_is_cut() {
+    let recorder = recorder();
+    // Nothing had moved yet.
+    ask(&recorder, "GET", &blob()).cut(0, Side::Client);
+    ask(&recorder, "GET", &blob()).cut(0, Side::Upstream);
+    // There is nothing to move.
+    for (method, status, fields) in [
+        ("HEAD", 200, ("content-length", "10")),
+        ("GET", 304, ("etag", "x")),
+        ("GET", 204, ("etag", "x")),
+        ("GET", 200, ("content-length", "0")),
+    ] {
+        let mut exchange = ask(&recorder, method, &blob());
+        exchange.answered(status, &[fields]).cut(0, Side::Client);
+    }
+    // Everything had moved: what the client does then is its own affair.
+    let mut late = ask(&recorder, "GET", &blob());
+    late.answered(200, &[]);
+    late.response_body(&[0; 10], true);
+    late.cut(10, Side::Client);
+    assert_eq!(aborted(&recorder, Endpoint::Blob), [0, 0]);
+    let sizes = &recorder.metrics.http.response_size;
+    assert_eq!(sizes.count(Endpoint::Blob), 1);
+}
+
+#[test]
+fn an_upload_that_was_refused_in_the_midst_of_it_was_not_cut() {
+    let recorder = recorder();
+    let mut refused = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
+    refused.request_body(&[0; 10], false);
+    refused.answered(413, &[]).response_body(b"no", true);
+    refused.cut(2, Side::Client);
+    assert_eq!(aborted(&recorder, Endpoint::UploadSession), [0, 0]);
+    // An answer of the proxy's own tells the client that its upload was cut.
+    let mut stalled = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
+    stalled.request_body(&[0; 10], false);
+    stalled.own_answer(408, ErrorCode::Unsupported, 2);
+    stalled.cut(2, Side::Client);
+    assert_eq!(aborted(&recorder, Endpoint::UploadSession), [1, 0]);
+}
+
+#[test]
+fn what_the_proxy_cuts_itself_is_neither_sides_doing() {
+    let recorder = recorder();
+    let mut download = ask(&recorder, "GET", &blob());
+    download.answered(200, &[]).sent(1);
+    drop(download);
+    assert_eq!(aborted(&recorder, Endpoint::Blob), [0, 0]);
+}
+
+#[test]
+fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
+    let recorder = recorder();
+    let big = vec![0; (1 << 20) + 1];
+    let speed = |transfer| recorder.metrics.transfers.speed.count(transfer);
+    let get = |status, body: &[u8]| {
+        let mut exchange = ask(&recorder, "GET", &blob());
+        exchange.received(b"").answered(status, &[]).whole(body);
+    };
+    get(200, &big[1..]);
+    get(206, &big);
+    let mut cut = ask(&recorder, "GET", &blob());
+    cut.answered(200, &[]).cut(2 << 20, Side::Client);
+    assert_eq!(speed(Transfer::Download), 0);
+    get(200, &big);
+    assert_eq!(speed(Transfer::Download), 1);
+
+    let put = |status, body: &[u8], last| {
+        let target = of_app("blobs/uploads/1?digest=x");
+        let mut exchange = ask(&recorder, "PUT", &target);
+        exchange.request_body(body, false);
+        exchange.request_body(b"", last);
+        exchange.answered(status, &[]).whole(b"");
+    };
+    put(201, &big[1..], true);
+    put(400, &big, true);
+    put(201, &big, false);
+    assert_eq!(speed(Transfer::Upload), 0);
+    put(201, &big, true);
+    assert_eq!(speed(Transfer::Upload), 1);
+    assert_eq!(speed(Transfer::Download), 1);
+}
+
+#[test]
+fn a_redirect_is_counted_where_the_client_was_sent_away() {
+    let recorder = recorder();
+    for status in [200, 301, 302, 303, 304, 307, 308] {
+        exchange(&recorder, "GET", &blob(), status);
+    }
+    let redirects = &recorder.metrics.transfers.redirects;
+    assert_eq!(redirects.value(Endpoint::Blob), 5);
+}
