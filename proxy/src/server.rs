@@ -142,7 +142,7 @@ impl Bound {
     }
 
     /// Serves until the shutdown, then lets what is under way end, as long as `limits.drain`
-    /// allows. Returns whether everything did end.
+    /// allows and the shutdown is not hurried. Returns whether everything did end.
     pub async fn serve(self, mut shutdown: Shutdown) -> bool {
         let (stop, stopping) = watch::channel(false);
         let (registry_stop, registry_shutdown) = Shutdown::new();
@@ -212,12 +212,11 @@ impl Bound {
             // Nothing in there panics; if it did, its connections are cut all the same.
             serving.extend(listener.await);
         }
-        let drained = connections.wait(self.limits.drain).await;
+        let drained = connections
+            .wait_unhurried(self.limits.drain, &mut shutdown)
+            .await;
         if !drained {
-            tracing::warn!(
-                left = connections.count(),
-                "transfers were cut off at the deadline"
-            );
+            tracing::warn!(left = connections.count(), "transfers are cut off");
             // Each is recorded as it goes, streams first: without their connection it would look as
             // if their clients had left.
             app.cut_streams().await;

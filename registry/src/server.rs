@@ -58,9 +58,9 @@ pub enum StartError {
 /// Why serving did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Requests were still under way when the time to drain was over.
-    #[error("requests under way were cut after {0:?}")]
-    Cut(Duration),
+    /// Requests were still under way when the time to drain was over, or nobody would wait.
+    #[error("requests under way were cut off")]
+    Cut,
 }
 
 /// A registry that has its sockets, and serves nobody yet.
@@ -239,7 +239,7 @@ impl<S: Store> Bound<S> {
         if drained {
             Ok(())
         } else {
-            Err(ServeError::Cut(self.limits.drain))
+            Err(ServeError::Cut)
         }
     }
 }

@@ -1,13 +1,15 @@
-//! SIGTERM: nothing new is accepted, everything begun is finished, and the program ends.
+//! SIGTERM: nothing new is accepted, everything begun is finished, and the program ends. Once more:
+//! it ends at once.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::content;
-use harness::octoserve::{Launch, Server};
-use harness::poll;
-use harness::process::Signal;
+use harness::client::Client;
+use harness::octoserve::{Launch, Program, Server};
+use harness::process::{Signal, Stream};
+use harness::scrape::{Expected, metric};
 use harness::wire::{self, Wire};
+use harness::{content, poll, tools};
 use tokio::net::TcpStream;
 
 use crate::Front;
@@ -45,11 +47,7 @@ async fn an_upload_in_flight_is_finished() -> Result<()> {
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(&whole[..half]).await?;
     // It has begun once it is counted.
-    harness::scrape::metric("octoserve_http_requests_in_flight")
-        .label("endpoint", "upload_session")
-        .value(1)
-        .assert_in(&front.server)
-        .await?;
+    in_flight("upload_session").assert_in(&front.server).await?;
 
     front.server.process().signal(Signal::TERM)?;
     refused(&front.server).await?;
@@ -71,6 +69,115 @@ async fn an_idle_server_ends_at_once() -> Result<()> {
         ensure!(status.success(), "{status}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn an_http2_download_in_flight_is_finished() -> Result<()> {
+    let mut front = Front::embedded().await?;
+    let bytes = content::bytes(7, LENGTH);
+    let digest = front.client.push_blob("team/app", &bytes).await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("blob");
+    let mut curl = std::process::Command::new(tools::find("curl")?)
+        .args(["--silent", "--fail", "--http2-prior-knowledge"])
+        // So slow that it is far from its end when it is first seen.
+        .args(["--limit-rate", "32M", "--output"])
+        .arg(&file)
+        .arg(front.server.url(&format!("/v2/team/app/blobs/{digest}")))
+        .spawn()?;
+    in_flight("blob").assert_in(&front.server).await?;
+    front.server.process().signal(Signal::TERM)?;
+    refused(&front.server).await?;
+    ended(&mut front.server).await?;
+    ensure!(curl.wait()?.success(), "the download broke off");
+    assert_eq!(content::digest(&std::fs::read(&file)?), digest);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_and_the_probes_outlive_the_listener_for_clients() -> Result<()> {
+    for (program, launch) in [
+        (Program::Octoserve, Launch::all_in_one().metrics_listener()),
+        (Program::Registry, Launch::registry()),
+    ] {
+        let mut server = launch.start().await?;
+        let (mut wire, rest) = half_an_upload(&server).await?;
+        let ready = format!("http://{}/readyz", server.metrics_address());
+        poll::until("it is ready", DEADLINE, async || {
+            Ok((health(program, &ready).await? == Some(0)).then_some(()))
+        })
+        .await?;
+
+        server.process().signal(Signal::TERM)?;
+        refused(&server).await?;
+        // It is not to be sent more, but it lives, and is seen at work.
+        assert_eq!(health(program, &ready).await?, Some(1));
+        assert_eq!(page_status(&server, "/readyz").await?, 503);
+        assert_eq!(page_status(&server, "/livez").await?, 200);
+        if program == Program::Octoserve {
+            in_flight("upload_session").assert_in(&server).await?;
+        }
+        wire.send(&rest).await?;
+        assert_eq!(wire.answer("PATCH").await?.head.status, 202);
+        ended(&mut server).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() -> Result<()> {
+    for launch in [Launch::all_in_one(), Launch::registry()] {
+        // Whoever waits for this deadline fails.
+        let launch = launch.environment("OCTOSERVE_LIMITS_DRAIN", "1h");
+        let mut server = launch.start().await?;
+        let (mut wire, _) = half_an_upload(&server).await?;
+        server.process().signal(Signal::TERM)?;
+        refused(&server).await?;
+        ensure!(server.process().is_running()?, "it did not wait");
+        server.process().signal(Signal::INT)?;
+        let status = server.process().exited(DEADLINE).await?;
+        // The client has not been answered: that is no success.
+        assert_eq!(status.code(), Some(1));
+        ensure!(wire.answer("PATCH").await.is_err(), "answered after all");
+        let log = server.process().output(Stream::Stderr)?;
+        ensure!(log.contains("shutting down at once"), "{log}");
+    }
+    Ok(())
+}
+
+/// An upload of which half is under way, and the other half.
+async fn half_an_upload(server: &Server) -> Result<(Wire, Vec<u8>)> {
+    let client = Client::new(&server.url(""))?;
+    let location = client.open_upload("team/app").await?;
+    let mut whole = wire::request("PATCH", &location, &[], &content::bytes(8, 1 << 20));
+    let rest = whole.split_off(whole.len() / 2);
+    let mut wire = Wire::connect(server.address()).await?;
+    wire.send(&whole).await?;
+    // Its session has bytes once it has reached the registry.
+    poll::until("the upload has begun", DEADLINE, async || {
+        let received = metric("octoserve_registry_upload_bytes");
+        let received = server.scrape().await?.sum(&received);
+        Ok(received.filter(|bytes| *bytes > 0.0))
+    })
+    .await?;
+    Ok((wire, rest))
+}
+
+fn in_flight(endpoint: &str) -> Expected {
+    let requests = metric("octoserve_http_requests_in_flight");
+    requests.label("endpoint", endpoint).value(1)
+}
+
+async fn page_status(server: &Server, path: &str) -> Result<u16> {
+    let request = wire::request("GET", path, &[], b"");
+    let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
+    Ok(answer.head.status)
+}
+
+async fn health(program: Program, url: &str) -> Result<Option<i32>> {
+    let path = program.path()?;
+    let asked = tools::attempt(&path.to_string_lossy(), &["health", "--url", url]).await?;
+    Ok(asked.status.code())
 }
 
 /// Waits until no new connection is taken.

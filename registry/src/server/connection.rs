@@ -98,9 +98,10 @@ impl Connections {
     }
 
     /// Waits for the open connections to end what they are at, and cuts those that don't within
-    /// the deadline. Returns whether none was cut.
+    /// the deadline, or before the shutdown is hurried. Returns whether none was cut.
     pub(super) async fn drain(&self, deadline: Duration) -> bool {
-        let drained = self.open.wait(deadline).await;
+        let mut shutdown = self.shutdown.clone();
+        let drained = self.open.wait_unhurried(deadline, &mut shutdown).await;
         self.abort.0.trigger();
         drained
     }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately not here: what a server does when it is told.
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,57 +13,95 @@ use tokio::sync::{Notify, watch};
 
 /// The wish to stop, as its receivers see it. Clones see the same.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Stage>);
 
 /// Says that it is time to stop. Dropping it says so too: nobody is left who could.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger(watch::Sender<Stage>);
+
+/// What is wished for; a later stage never becomes an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// To serve.
+    Serve,
+    /// To stop, and to let work in flight end.
+    Drain,
+    /// To stop, and to wait for nothing.
+    Hurry,
+}
 
 impl Shutdown {
     /// A trigger and what it triggers.
     pub fn new() -> (Trigger, Self) {
-        let (sender, receiver) = watch::channel(false);
+        let (sender, receiver) = watch::channel(Stage::Serve);
         (Trigger(sender), Self(receiver))
     }
 
     /// Waits until it is time to stop; returns at once if it is already. Cancel safe.
     pub async fn recv(&mut self) {
         // An error means that the trigger is gone, which says the same.
-        let _ = self.0.wait_for(|&triggered| triggered).await;
+        let _ = self.0.wait_for(|&stage| stage >= Stage::Drain).await;
+    }
+
+    /// Waits until work in flight is not to be waited for any more; for ever if nobody says so.
+    /// Cancel safe.
+    pub async fn hurried(&mut self) {
+        if self
+            .0
+            .wait_for(|&stage| stage == Stage::Hurry)
+            .await
+            .is_err()
+        {
+            pending().await
+        }
     }
 
     /// Whether it is time to stop.
     pub fn is_triggered(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
-
-    /// The channel underneath: true from the moment of the trigger.
-    pub fn watch(&self) -> watch::Receiver<bool> {
-        self.0.clone()
+        *self.0.borrow() >= Stage::Drain || self.0.has_changed().is_err()
     }
 }
 
 impl Trigger {
     /// Says so; further calls change nothing.
     pub fn trigger(&self) {
-        self.0.send_replace(true);
+        self.reach(Stage::Drain);
+    }
+
+    /// Says that it is time to stop, and not to wait for work in flight.
+    pub fn hurry(&self) {
+        self.reach(Stage::Hurry);
+    }
+
+    fn reach(&self, wished: Stage) {
+        self.0.send_if_modified(|stage| {
+            let is_later = wished > *stage;
+            *stage = wished.max(*stage);
+            is_later
+        });
     }
 }
 
-/// Stops on the first SIGTERM or SIGINT. Must be called within a tokio runtime; fails where the
-/// handlers cannot be installed.
+/// Stops on the first SIGTERM or SIGINT, and hurries on the second: whoever asks twice does not want
+/// to wait. Must be called within a tokio runtime; fails where the handlers cannot be installed.
 pub fn signals() -> io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
         };
+        let name = next().await;
         tracing::info!(signal = name, "shutting down");
         trigger.trigger();
-        // Kept, so that only the signal is what receivers saw.
+        let name = next().await;
+        tracing::warn!(signal = name, "shutting down at once");
+        trigger.hurry();
+        // Kept, so that only the signals are what receivers saw.
         trigger.0.closed().await;
     });
     Ok(shutdown)
@@ -107,6 +146,14 @@ impl Drain {
         };
         tokio::time::timeout(deadline, idle).await.is_ok()
     }
+
+    /// Waits as [`Drain::wait`] does, and no longer than until the shutdown is hurried.
+    pub async fn wait_unhurried(&self, deadline: Duration, shutdown: &mut Shutdown) -> bool {
+        tokio::select! {
+            drained = self.wait(deadline) => drained,
+            () = shutdown.hurried() => self.count() == 0,
+        }
+    }
 }
 
 impl Drop for DrainGuard {
@@ -140,6 +187,40 @@ mod tests {
         drop(trigger);
         shutdown.recv().await;
         assert!(shutdown.is_triggered());
+    }
+
+    #[tokio::test]
+    async fn a_hurry_is_a_trigger_and_is_never_taken_back() {
+        let (trigger, mut shutdown) = Shutdown::new();
+        trigger.hurry();
+        trigger.trigger();
+        shutdown.recv().await;
+        shutdown.hurried().await;
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_waited_for_until_the_shutdown_is_hurried() {
+        let drain = Drain::default();
+        let guard = drain.guard();
+        let (trigger, mut shutdown) = Shutdown::new();
+        trigger.trigger();
+        let moment = Duration::from_millis(1);
+        assert!(!drain.wait_unhurried(moment, &mut shutdown).await);
+        trigger.hurry();
+        assert!(!drain.wait_unhurried(LONG, &mut shutdown).await);
+        drop(guard);
+        assert!(drain.wait_unhurried(LONG, &mut shutdown).await);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_trigger_hurries_nobody() {
+        let drain = Drain::default();
+        let guard = drain.guard();
+        let (trigger, mut shutdown) = Shutdown::new();
+        drop(trigger);
+        let waiting = drain.wait_unhurried(LONG, &mut shutdown);
+        let (drained, ()) = tokio::join!(waiting, async { drop(guard) });
+        assert!(drained);
     }
 
     #[tokio::test]
