@@ -451,6 +451,38 @@ mod tests {
     }
 
     #[test]
+    fn listeners_that_others_reach_have_the_metrics_only_if_these_are_public() {
+        let on_main = |yaml: &str| {
+            resolve(yaml, Vec::new())
+                .unwrap()
+                .0
+                .metrics
+                .unwrap()
+                .on_main
+        };
+        for (addresses, is_private) in [
+            ("'127.0.0.1:5000'", true),
+            ("'127.1.2.3:5000', '[::1]:5000'", true),
+            ("'unix:/run/octoserve.sock'", true),
+            ("'[::ffff:127.0.0.1]:5000'", true),
+            ("'0.0.0.0:5000'", false),
+            ("'[::]:5000'", false),
+            ("'192.0.2.7:5000'", false),
+            // They share their pages: the least private of them decides.
+            ("'127.0.0.1:5000', '192.0.2.7:5000'", false),
+        ] {
+            let listen = format!("listen: [{addresses}]\n");
+            assert_eq!(on_main(&listen), is_private, "{addresses}");
+            let own = format!("{listen}metrics: {{listen: '127.0.0.1:5001'}}\n");
+            assert_eq!(on_main(&own), is_private, "{addresses}, with a listener");
+            let public = format!("{listen}metrics: {{public: true}}\n");
+            assert!(on_main(&public), "{addresses}, public");
+            let off = format!("{listen}metrics: {{enabled: false, public: true}}\n");
+            assert!(resolve(&off, Vec::new()).unwrap().0.metrics.is_none());
+        }
+    }
+
+    #[test]
     fn a_limit_too_short_to_be_counted_is_refused() {
         for key in ["header_timeout", "idle_timeout", "body_stall"] {
             let error = resolve(&format!("limits: {{{key}: 999ms}}"), Vec::new()).unwrap_err();

@@ -110,6 +110,12 @@ impl Launch {
         self
     }
 
+    /// Lets it record nothing, and so have no page and no listener for one.
+    pub fn without_metrics(mut self) -> Self {
+        self.metrics_listener = false;
+        self.environment("OCTOSERVE_METRICS_ENABLED", "false")
+    }
+
     /// Starts it and waits until it has announced its addresses.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub struct Caller {
 }
 
 impl Scripted {
-    /// Listens, and lets `script` serve each connection that brings a client's request. A script
+    /// Listens on 127.0.0.1, and lets `script` serve each connection that brings a client's request. A script
     /// that fails closes its connection. When the proxy itself asks whether the upstream is well,
     /// it is told so, and nothing of that is kept.
     ///
@@ -44,7 +44,19 @@ impl Scripted {
         S: Fn(Caller) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::listening("127.0.0.1:0", script).await
+    }
+
+    /// The same at an address of the caller's.
+    ///
+    /// # Errors
+    /// If it can't be had.
+    pub async fn listening<S, F>(address: &str, script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&heard);

@@ -24,6 +24,8 @@ mod docker;
 mod failures;
 /// Requests whose framing lies, stalls or never ends.
 mod framing;
+/// Several listeners, IPv6, Unix sockets, and which listener serves what.
+mod listeners;
 /// oras-py pushes artifacts and what refers to them.
 mod oras;
 /// One page for the proxy and its sources: formats, help, names, a golden scrape.

@@ -1,0 +1,171 @@
+//! Where octoserve listens, several at once, over IPv4, IPv6 and Unix sockets, and which of the
+//! listeners serve what.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::client::Client;
+use harness::octoserve::{Launch, Server};
+use harness::process::Stream;
+use harness::scrape::metric;
+use harness::scripted::{Caller, Scripted};
+use harness::wire;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn every_listener_serves_and_is_announced_in_its_order() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("octoserve.sock");
+    let unix = format!("unix:{}", socket.display());
+    let mut server = Launch::all_in_one()
+        .argument("--listen")
+        .argument("[::1]:0")
+        .argument("--listen")
+        .argument(&unix)
+        .start()
+        .await?;
+    let last = |line: &str| line.strip_prefix("listening on unix:").map(drop);
+    let announced = server.process().announced(Stream::Stdout, "all", last);
+    announced.await?;
+    let said = server.process().output(Stream::Stdout)?;
+    let addresses: Vec<_> = said
+        .lines()
+        .map(|line| line.strip_prefix("listening on ").context(line.to_owned()))
+        .collect::<Result<_>>()?;
+    let [first, second, third] = addresses[..] else {
+        anyhow::bail!("{said}");
+    };
+    assert_eq!(first, server.host());
+    ensure!(
+        second.starts_with("[::1]:") && second != "[::1]:0",
+        "{said}"
+    );
+    assert_eq!(third, unix);
+
+    let (ipv4, ipv6) = (server.address(), second.parse()?);
+    for (path, counted) in [("/v2/", true), ("/livez", false), ("/metrics", false)] {
+        let request = wire::request("GET", path, &[], b"");
+        for address in [ipv4, ipv6] {
+            let answer = wire::exchange(address, "GET", &request).await?;
+            assert_eq!(answer.head.status, 200, "{address}{path}");
+        }
+        let mut stream = UnixStream::connect(&socket).await?;
+        stream.write_all(&request).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        if counted {
+            let requests = metric("octoserve_http_requests_total").value(3);
+            requests.assert_in(&server).await?;
+        }
+    }
+    let status = server.terminate(DEADLINE).await?;
+    ensure!(status.success(), "{status}");
+    ensure!(!socket.exists(), "the socket is still there");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_and_a_registry_may_be_on_ipv6() -> Result<()> {
+    let registry = Launch::registry()
+        .listen("[::1]:0".parse()?)
+        .start()
+        .await?;
+    let server = Launch::in_front_of(&registry.url(""))
+        .listen("[::1]:0".parse()?)
+        .start()
+        .await?;
+    let client = Client::new(&server.url(""))?;
+    client.push_image("team/app", "1", &[1]).await?;
+    client.pull_image("team/app", "1").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_ipv6_address_is_spelt_as_its_header_wants_it() -> Result<()> {
+    let upstream = Scripted::listening("[::1]:0", |mut caller: Caller| async move {
+        let head = caller.head().await?;
+        let own = head.lines().find_map(|line| line.strip_prefix("Own: "));
+        let own = own.context("the address is not told")?;
+        let answer = format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {own}/v2/a/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n"
+        );
+        caller.send(answer).await
+    });
+    let upstream = upstream.await?;
+    let server = Launch::in_front_of(&upstream.url())
+        .listen("[::1]:0".parse()?)
+        .start()
+        .await?;
+    let url = upstream.url();
+    let request = wire::request("POST", "/v2/a/blobs/uploads/", &[("Own", &url)], b"");
+    let answer = wire::exchange(server.address(), "POST", &request).await?;
+    assert_eq!(answer.head.status, 202);
+    // The upstream's own address, in its brackets, became what the client calls the proxy.
+    assert_eq!(
+        answer.head.header("location"),
+        Some("http://registry/v2/a/blobs/uploads/1")
+    );
+    let heard = upstream.heard().join("").to_ascii_lowercase();
+    ensure!(heard.contains("\r\nx-forwarded-for: ::1\r\n"), "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_listener_for_metrics_has_the_page_and_the_probes_and_nothing_else() -> Result<()> {
+    let server = Launch::all_in_one().metrics_listener().start().await?;
+    for (path, status) in [
+        ("/metrics", 200),
+        ("/livez", 200),
+        ("/v2/", 404),
+        ("/v2/_catalog", 404),
+        ("/", 404),
+    ] {
+        let request = wire::request("GET", path, &[], b"");
+        let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
+        assert_eq!(answer.head.status, status, "{path}");
+    }
+    // Nobody else reaches the main listener, so that it has the page, too.
+    assert_eq!(status(&server, "/metrics").await?, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_is_where_the_configuration_says() -> Result<()> {
+    let server = Launch::all_in_one()
+        .environment("OCTOSERVE_METRICS_PATH", "/-/figures")
+        .start()
+        .await?;
+    assert_eq!(status(&server, "/-/figures").await?, 200);
+    // What is not a page of the proxy's is the registry's to answer.
+    assert_eq!(status(&server, "/metrics").await?, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_metrics_there_is_neither_a_page_nor_a_listener_for_one() -> Result<()> {
+    for launch in [Launch::all_in_one(), Launch::registry()] {
+        let mut server = launch
+            .without_metrics()
+            .argument("--metrics-listen")
+            .argument("127.0.0.1:0")
+            .start()
+            .await?;
+        assert_eq!(status(&server, "/metrics").await?, 404);
+        Client::new(&server.url(""))?
+            .push_image("team/app", "1", &[1])
+            .await?;
+        let said = server.process().output(Stream::Stdout)?;
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    Ok(())
+}
+
+async fn status(server: &Server, path: &str) -> Result<u16> {
+    let request = wire::request("GET", path, &[], b"");
+    let answer = wire::exchange(server.address(), "GET", &request).await?;
+    Ok(answer.head.status)
+}
