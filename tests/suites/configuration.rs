@@ -130,17 +130,30 @@ async fn the_printed_configuration_loads_again_and_prints_the_same() -> Result<(
 #[tokio::test]
 async fn the_examples_are_right() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let path = |name: &str| {
-        let path = folder.join(name);
-        path.to_str().map(str::to_owned).context("a path of UTF-8")
-    };
-    for (program, name) in [
-        (Program::Octoserve, "distribution.yaml"),
-        (Program::Registry, "registry.yaml"),
-    ] {
-        let ended = run(program, &["--check", "--config", &path(name)?]).await?;
-        ensure!(ended.code == Some(0), "{name}: {}", ended.stderr);
+    let mut examples = Vec::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            examples.push(path);
+        }
     }
-    tools::run("promtool", &["check", "config", &path("prometheus.yml")?]).await?;
+    ensure!(examples.len() >= 4, "{examples:?}");
+    for path in examples {
+        let program = match path.file_name().and_then(|name| name.to_str()) {
+            Some("registry.yaml") => Program::Registry,
+            _ => Program::Octoserve,
+        };
+        let path = path.to_str().context("a path of UTF-8")?;
+        let ended = run(program, &["--check", "--config", path]).await?;
+        ensure!(ended.code == Some(0), "{path}: {}", ended.stderr);
+    }
+    for name in ["prometheus.yml", "compose/prometheus.yml"] {
+        let path = folder.join(name);
+        let path = path.to_str().context("a path of UTF-8")?;
+        tools::run("promtool", &["check", "config", path]).await?;
+    }
     Ok(())
 }
