@@ -52,7 +52,7 @@ impl Shutdown {
             .await
             .is_err()
         {
-            pending().await
+            pending::<()>().await;
         }
     }
 
