@@ -20,16 +20,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use ledger::{Ledger, Totals};
 
-use crate::metrics::stats::Stats;
+use crate::metrics::stats::{LARGEST, Stats};
 use crate::oci::Kind;
 use crate::store::StoreError;
 use crate::store::fs::{FsStore, Space, Uploads};
 
 /// How often the figures of the file system are read.
 const REFRESH: Duration = Duration::from_secs(10);
-
-/// The repositories that are shown by name.
-const SHOWN: usize = 200;
 
 /// Keeps the statistics of one store.
 #[derive(Debug)]
@@ -168,7 +165,7 @@ impl Page {
         stats
             .disk_usage
             .set((), (totals.allocated + uploads) as f64);
-        self.ledger.largest(SHOWN, |largest, other| {
+        self.ledger.largest(LARGEST, |largest, other| {
             let largest = largest.iter().map(|&(name, bytes)| (name, bytes as f64));
             stats.show_stored(largest, other as f64);
         });

@@ -28,35 +28,41 @@ impl AggregateMetrics {
     /// Registers the families, with a cell for each source.
     pub fn new<'a>(
         registry: &Registry,
-        sources: impl Iterator<Item = &'a str>,
+        sources: impl ExactSizeIterator<Item = &'a str>,
     ) -> AggregateMetrics {
         let label = &["source"];
+        let most = sources.len();
         let up = registry.gauge_vec(
             "aggregate_up",
             "Whether the source's page was fetched and read; set at each scrape.",
             label,
+            most,
         );
         let duration = registry.gauge_vec(
             "aggregate_duration_seconds",
             "How long fetching and reading the source's page took; set at each scrape.",
             label,
+            most,
         );
         let samples = registry.gauge_vec(
             "aggregate_samples",
             "Samples read from the source's page; set at each scrape, 0 after a failed one.",
             label,
+            most,
         );
         let last_success = registry.gauge_vec(
             "aggregate_last_success_timestamp_seconds",
             "When the source's page was last fetched and read, in seconds since 1970; 0 before \
              the first time.",
             label,
+            most,
         );
         let dropped = registry.counter_vec(
             "aggregate_dropped_samples_total",
             "Samples of the source left out of the page, by reason; counted when the page is \
              made, so that the next one tells.",
             &["source", "reason"],
+            4 * most,
         );
         let sources = sources
             .map(|source| SourceCells {

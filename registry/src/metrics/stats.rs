@@ -45,6 +45,9 @@ pub struct Stats {
     shown: Mutex<HashSet<String>>,
 }
 
+/// How many repositories are shown by name.
+pub const LARGEST: usize = 200;
+
 /// Stands for all repositories that are not among the largest. No name can be this.
 const OTHER: &str = "_other";
 
@@ -128,6 +131,7 @@ impl Stats {
                  every repository: the 200 largest, and `_other` for the rest; moves with every \
                  push, mount and delete, and with each full count.",
                 &["repository"],
+                LARGEST + 1,
             ),
             shown: Mutex::default(),
         }

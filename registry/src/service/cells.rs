@@ -5,8 +5,9 @@
 //! instruction: no hash, no lock, no allocation. A place that was never touched prints nothing, so
 //! an idle page stays small.
 //!
-//! Families are declared on a [`Registry`](super::exposition::Registry). Deliberately not here:
-//! label values that are not known beforehand, for which the registry has `counter_vec`.
+//! Families are declared on a [`Registry`](super::exposition::Registry). Where the first labels of a
+//! family are known at run time only, such as the name of an upstream, it is declared open there,
+//! and each of those values has cells of its own `under` it.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -139,7 +140,13 @@ pub struct Counters<S>(Cells<S, IntCounter>);
 
 impl<S: LabelSet> Counters<S> {
     pub(in crate::service) fn new(vec: &IntCounterVec) -> Self {
-        Self(Cells::new(vec))
+        Self(Cells::new(vec, &[]))
+    }
+
+    /// The counters of an open family whose first labels have the values `first`, and whose other
+    /// labels are those of the set.
+    pub fn under(vec: &IntCounterVec, first: &[&str]) -> Self {
+        Self(Cells::new(vec, first))
     }
 
     /// Counts one.
@@ -171,7 +178,13 @@ pub struct Gauges<S>(Cells<S, GaugeHandle>);
 
 impl<S: LabelSet> Gauges<S> {
     pub(in crate::service) fn new(vec: &GaugeVec) -> Self {
-        Self(Cells::new(vec))
+        Self(Cells::new(vec, &[]))
+    }
+
+    /// The gauges of an open family whose first labels have the values `first`, and whose other
+    /// labels are those of the set.
+    pub fn under(vec: &GaugeVec, first: &[&str]) -> Self {
+        Self(Cells::new(vec, first))
     }
 
     /// Sets the value.
@@ -209,7 +222,13 @@ pub struct Histograms<S>(Cells<S, HistogramHandle>);
 
 impl<S: LabelSet> Histograms<S> {
     pub(in crate::service) fn new(vec: &HistogramVec) -> Self {
-        Self(Cells::new(vec))
+        Self(Cells::new(vec, &[]))
+    }
+
+    /// The histograms of an open family whose first labels have the values `first`, and whose other
+    /// labels are those of the set.
+    pub fn under(vec: &HistogramVec, first: &[&str]) -> Self {
+        Self(Cells::new(vec, first))
     }
 
     /// Records one observation. NaN would make the sum NaN for ever, so it is left out.
@@ -248,14 +267,19 @@ struct Shared<M> {
 }
 
 impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
-    fn new<B>(vec: &MetricVec<B>) -> Self
+    fn new<B>(vec: &MetricVec<B>, first: &[&str]) -> Self
     where
         B: MetricVecBuilder<M = M>,
         MetricVec<B>: 'static,
     {
         let vec = vec.clone();
+        let first: Vec<String> = first.iter().map(ToString::to_string).collect();
         let shared = Shared {
-            resolve: Box::new(move |values| vec.with_label_values(values)),
+            resolve: Box::new(move |values| {
+                let mut all: Vec<&str> = first.iter().map(String::as_str).collect();
+                all.extend(values);
+                vec.with_label_values(&all)
+            }),
             places: (0..S::COUNT).map(|_| OnceLock::new()).collect(),
         };
         Self {
@@ -343,6 +367,19 @@ mod tests {
         second.add(Colour::Red, 2);
         assert_eq!(first.value(Colour::Red), 3);
         assert_eq!(first.value(Colour::Green), 0);
+    }
+
+    #[test]
+    fn cells_under_a_value_print_it_before_their_own() {
+        let opts = prometheus::Opts::new("c", "h");
+        let vec = IntCounterVec::new(opts, &["upstream", "colour"]).unwrap();
+        let main = Counters::<Colour>::under(&vec, &["main"]);
+        let other = Counters::<Colour>::under(&vec, &["other"]);
+        main.add(Colour::Red, 2);
+        other.inc(Colour::Red);
+        assert_eq!(vec.with_label_values(&["main", "red"]).get(), 2);
+        assert_eq!(main.value(Colour::Red), 2);
+        assert_eq!(other.value(Colour::Blue), 0);
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub struct Described {
     pub help: String,
     /// The names of its labels.
     pub labels: Vec<String>,
-    /// The most series it can ever print, if its label values are a closed set.
-    pub max_series: Option<usize>,
+    /// The most series it can ever print.
+    pub max_series: usize,
 }
 
 impl Registry {
@@ -83,10 +83,9 @@ impl Registry {
         labels: &[&str],
         buckets: &[f64],
     ) -> Histograms<S> {
-        // The buckets, that for +Inf, sum and count.
-        let opts = self.describe::<S>(name, Kind::Histogram, help, labels, buckets.len() + 3);
+        let series = series_of_one(buckets);
         let opts = HistogramOpts {
-            common_opts: opts,
+            common_opts: self.describe::<S>(name, Kind::Histogram, help, labels, series),
             buckets: buckets.to_vec(),
         };
         let vec = valid(HistogramVec::new(opts, labels));
@@ -113,22 +112,47 @@ impl Registry {
         histogram
     }
 
-    /// Declares counters whose label values are not known beforehand; the caller keeps them few.
-    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let vec = valid(IntCounterVec::new(
-            self.open(name, Kind::Counter, help, labels),
-            labels,
-        ));
+    /// Declares counters whose label values are not known beforehand. The caller sees to it that
+    /// there are never more than `most` combinations of them.
+    pub fn counter_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        most: usize,
+    ) -> IntCounterVec {
+        let opts = self.note_family(name, Kind::Counter, help, labels, most);
+        let vec = valid(IntCounterVec::new(opts, labels));
         self.collect(&vec);
         vec
     }
 
-    /// Declares gauges whose label values are not known beforehand; the caller keeps them few.
-    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        let vec = valid(GaugeVec::new(
-            self.open(name, Kind::Gauge, help, labels),
-            labels,
-        ));
+    /// Declares gauges whose label values are not known beforehand. The caller sees to it that
+    /// there are never more than `most` combinations of them.
+    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str], most: usize) -> GaugeVec {
+        let opts = self.note_family(name, Kind::Gauge, help, labels, most);
+        let vec = valid(GaugeVec::new(opts, labels));
+        self.collect(&vec);
+        vec
+    }
+
+    /// Declares histograms, as [`Registry::histograms`] does, whose label values are not known
+    /// beforehand. The caller sees to it that there are never more than `most` combinations of
+    /// them.
+    pub fn histogram_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+        most: usize,
+    ) -> HistogramVec {
+        let series = most * series_of_one(buckets);
+        let opts = HistogramOpts {
+            common_opts: self.note_family(name, Kind::Histogram, help, labels, series),
+            buckets: buckets.to_vec(),
+        };
+        let vec = valid(HistogramVec::new(opts, labels));
         self.collect(&vec);
         vec
     }
@@ -136,7 +160,7 @@ impl Registry {
     /// Declares `build_info`, always 1, whose labels say what is running.
     pub fn build_info(&self, version: &str, revision: &str, rustc: &str) {
         let help = "Always 1; the labels say what is running.";
-        let vec = self.gauge_vec("build_info", help, &["version", "revision", "rustc"]);
+        let vec = self.gauge_vec("build_info", help, &["version", "revision", "rustc"], 1);
         vec.with_label_values(&[version, revision, rustc]).set(1.0);
     }
 
@@ -155,7 +179,7 @@ impl Registry {
                 kind,
                 help: desc.help.clone(),
                 labels: Vec::new(),
-                max_series: Some(1),
+                max_series: 1,
             });
         }
         self.register(Box::new(collector));
@@ -206,6 +230,12 @@ impl Registry {
         self.0.declared.lock().values().cloned().collect()
     }
 
+    /// The most series that all families together can ever print, whatever happens.
+    pub fn max_series(&self) -> usize {
+        let declared = self.0.declared.lock();
+        declared.values().map(|family| family.max_series).sum()
+    }
+
     /// Names that were declared more than once: a mistake, of which only the first declaration
     /// prints. A test of every program keeps this empty.
     pub fn duplicates(&self) -> Vec<String> {
@@ -227,11 +257,7 @@ impl Registry {
             S::WIDTH,
             "{name}: as many label names as the set has labels"
         );
-        self.note_family(name, kind, help, labels, Some(S::COUNT * series))
-    }
-
-    fn open(&self, name: &str, kind: Kind, help: &str, labels: &[&str]) -> Opts {
-        self.note_family(name, kind, help, labels, None)
+        self.note_family(name, kind, help, labels, S::COUNT * series)
     }
 
     fn note_family(
@@ -240,7 +266,7 @@ impl Registry {
         kind: Kind,
         help: &str,
         labels: &[&str],
-        max_series: Option<usize>,
+        max_series: usize,
     ) -> Opts {
         let name = format!("{}{name}", self.0.prefix);
         let opts = Opts::new(name.clone(), help.to_owned());
@@ -280,6 +306,11 @@ impl Registry {
 )]
 fn valid<T>(declared: prometheus::Result<T>) -> T {
     declared.expect("a valid name, valid labels, ascending buckets")
+}
+
+/// How many series one histogram is: its buckets, that for `+Inf`, sum and count.
+fn series_of_one(buckets: &[f64]) -> usize {
+    buckets.len() + 3
 }
 
 fn push_family(family: &MetricFamily, out: &mut String) {

@@ -71,7 +71,7 @@ fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
 #[test]
 fn dynamic_label_values_are_escaped_and_can_be_removed() {
     let registry = Registry::new("");
-    let vec = registry.counter_vec("x_total", "X.", &["repository"]);
+    let vec = registry.counter_vec("x_total", "X.", &["repository"], 3);
     vec.with_label_values(&["a\"b\\\n"]).inc();
     let page = registry.gather();
     let sample = page.family("x_total").unwrap().samples().next().unwrap();
@@ -133,11 +133,12 @@ fn a_name_declared_twice_is_told_and_the_first_one_prints() {
 fn what_is_declared_tells_how_much_it_can_print() {
     let registry = Registry::new("p_");
     let _ = registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[1.0, 2.0]);
-    let _ = registry.gauge_vec("y", "Y.", &["repository"]);
+    let _ = registry.gauge_vec("y", "Y.", &["repository"], 3);
     let families = registry.families();
     assert_eq!(families[0].labels, ["colour", "size"]);
-    assert_eq!(families[0].max_series, Some(4 * 5));
-    assert_eq!(families[1].max_series, None);
+    assert_eq!(families[0].max_series, 4 * 5);
+    assert_eq!(families[1].max_series, 3);
+    assert_eq!(registry.max_series(), 4 * 5 + 3);
 }
 
 #[test]
