@@ -15,11 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::fetch::{Location, LocationError};
 use crate::aggregate::{Bounds, Source};
+use crate::metrics::Rules;
 use crate::upstream::{Target, TargetError};
 
 mod listen;
+mod repositories;
 
 pub use self::listen::ListenFields;
+pub use self::repositories::{GroupFields, RepositoryFields};
 
 /// The name under which the embedded registry is known, as an upstream and as a source.
 const EMBEDDED: &str = "registry";
@@ -84,6 +87,8 @@ pub struct MetricsFields {
     /// Whether a main listener that others can reach serves the metrics too: they name private
     /// repositories.
     pub public: bool,
+    /// Which repositories are shown by name.
+    pub repositories: RepositoryFields,
     /// What bounds the aggregation of other pages.
     pub aggregate: AggregateFields,
 }
@@ -143,6 +148,7 @@ impl Default for MetricsFields {
             path: "/metrics".to_owned(),
             listen: None,
             public: false,
+            repositories: RepositoryFields::default(),
             aggregate: AggregateFields::default(),
         }
     }
@@ -208,6 +214,8 @@ pub struct MetricsConfig {
     pub listen: Option<ListenAddr>,
     /// Whether the main listeners serve the page too.
     pub on_main: bool,
+    /// Which repositories are shown by name.
+    pub repositories: Rules,
     /// The pages of the remote upstream.
     pub sources: Vec<Source>,
     /// What bounds their aggregation.
@@ -373,6 +381,7 @@ fn resolve_metrics(
         path,
         listen: fields.listen,
         on_main: private || fields.public,
+        repositories: fields.repositories.resolve(origins)?,
         sources,
         bounds: Bounds {
             timeout: fields.aggregate.timeout.get(),
@@ -410,7 +419,7 @@ mod tests {
 
     const UPSTREAM: &str = "upstreams: [{replicas: ['http://registry:5000']}]\n";
 
-    fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(Config, String), String> {
+    pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(Config, String), String> {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(yaml.as_bytes()).unwrap();
         let sources = Sources {

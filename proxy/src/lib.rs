@@ -6,6 +6,7 @@
 //! downstream   a connection is accepted, capped and handed to pingora
 //! proxy        pingora calls the phases, about a line each
 //!   exchange     one request under observation: the only place that moves request metrics
+//!   sessions     the upload sessions that are open, by the Locations that registries hand out
 //!   upstream     where the request goes: the addresses of the registry
 //!   error        what a failure means for the client
 //! admin        /metrics, /livez, /readyz: answered here, never forwarded, never counted
@@ -32,4 +33,5 @@ pub mod exchange;
 pub mod metrics;
 mod proxy;
 pub mod server;
+pub mod sessions;
 pub mod upstream;

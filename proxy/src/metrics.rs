@@ -4,10 +4,14 @@
 
 mod aggregate;
 mod client;
+mod connections;
 mod http;
 pub mod label;
 mod oci;
+mod repositories;
+mod sessions;
 mod transfer;
+mod upstream;
 
 use std::sync::Arc;
 
@@ -15,9 +19,17 @@ use registry::service::exposition::Registry;
 
 pub use self::aggregate::{AggregateMetrics, SourceCells};
 pub use self::client::ClientMetrics;
+pub use self::connections::{ConnectionMetrics, ConnectionRefusal};
 pub use self::http::HttpMetrics;
 pub use self::oci::OciMetrics;
+pub use self::repositories::{
+    GroupError, GroupRule, Handle, Repositories, RepositoryOperation, Rules, RulesError,
+};
+pub use self::sessions::{SessionEvent, SessionMetrics, SessionOutcome};
 pub use self::transfer::TransferMetrics;
+pub use self::upstream::{
+    Awaited, UpstreamError, UpstreamFamilies, UpstreamMetrics, UpstreamOutcome,
+};
 
 /// Whatever an [`Exchange`](crate::exchange::Exchange) moves.
 pub struct Metrics {

@@ -44,11 +44,20 @@ const PROXY: &[(&str, &[&str])] = &[
         &[
             "upstream",
             "aggregate",
+            "metrics",
             "registry::config",
             "registry::service",
         ],
     ),
-    ("sessions", &["registry::service"]),
+    (
+        "sessions",
+        &[
+            "metrics",
+            "registry::metrics",
+            "registry::oci",
+            "registry::service",
+        ],
+    ),
     (
         "exchange",
         &[

@@ -1,0 +1,335 @@
+//! What each repository is asked for, under a number of labels that is bounded whatever comes.
+//!
+//! A name becomes a label only by [`Repositories::admit`], which the proxy calls for a success that
+//! proves the repository to exist, and only as long as there is room under the cap; see [`Rules`].
+//! Everything else is counted as `_other`. A name that is in use keeps its place: when the cap is
+//! full, the least recently used one that was idle for long enough gives way, and what it counted
+//! goes with it rather than into `_other`, which is a counter of its own.
+//!
+//! Finding a repository takes no lock: the labels are in a map that is replaced as a whole, which
+//! happens at admissions only, at most a few hundred entries at a time. Where grouping rules are
+//! configured, names are first looked up in a bounded cache of what the rules said.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus::{GaugeVec, IntCounterVec};
+use registry::service::cells::{Counter, Counters, Gauge, Gauges, Label, labels};
+use registry::service::exposition::Registry;
+
+use super::label::Transfer;
+
+mod rules;
+
+use self::rules::Labels;
+pub use self::rules::{GroupError, GroupRule, Rules, RulesError};
+
+/// Stands for every repository without a label of its own. No name can be this: no component of
+/// one begins with an underscore.
+const OTHER: &str = "_other";
+
+labels! {
+    /// What was done with a repository.
+    pub enum RepositoryOperation {
+        Pull = "pull",
+        Push = "push",
+        Delete = "delete",
+        /// A blob mounted from another repository.
+        Mount = "mount",
+        Other = "other",
+    }
+}
+
+/// The `repository_*` families.
+pub struct Repositories {
+    families: Families,
+    labels: Labels,
+    places: ArcSwap<Places>,
+    /// Held while the places change.
+    changing: Mutex<()>,
+    /// Before this time, in milliseconds since `origin`, nobody can give way: of a full table no
+    /// more need be looked at.
+    full_until: AtomicU64,
+    /// What has no label of its own.
+    other: OnceLock<Cells>,
+    overflow: Counter,
+    origin: Instant,
+}
+
+/// Labels and their cells.
+type Places = HashMap<Arc<str>, Arc<Place>>;
+
+struct Families {
+    operations: IntCounterVec,
+    bytes: IntCounterVec,
+    last_pull: GaugeVec,
+}
+
+/// The cells of one label.
+struct Cells {
+    operations: Counters<RepositoryOperation>,
+    bytes: Counters<Transfer>,
+    last_pull: Gauge,
+}
+
+/// An admitted label.
+struct Place {
+    cells: Cells,
+    /// When it last counted an operation, in milliseconds since `origin`.
+    used: AtomicU64,
+    /// Never gives way.
+    is_reserved: bool,
+}
+
+/// What one request knows of its repository.
+///
+/// A transfer's bytes show while it runs where the repository is admitted. Those of any other are
+/// held here until it is admitted or the request ends, because a byte that was counted as `_other`
+/// could not be taken back.
+#[derive(Default)]
+pub struct Handle {
+    place: Option<Arc<Place>>,
+    held: [u64; Transfer::ALL.len()],
+}
+
+impl Repositories {
+    /// Declares the families.
+    pub fn new(registry: &Registry, rules: Rules) -> Repositories {
+        let most = rules.limit() + 1;
+        let families = Families {
+            operations: registry.counter_vec(
+                "repository_operations_total",
+                "Successful operations on a repository; counted when they end. A repository is \
+                 shown once a manifest or a blob of it was seen, up to the configured number; the \
+                 rest is `_other`.",
+                &["repository", "operation"],
+                most * RepositoryOperation::ALL.len(),
+            ),
+            bytes: registry.counter_vec(
+                "repository_bytes_total",
+                "Body bytes of requests for a repository and of their responses, failed and \
+                 partial ones included; counted as they move, and at the end of the request for a \
+                 repository that is not shown until then.",
+                &["repository", "direction"],
+                most * Transfer::ALL.len(),
+            ),
+            last_pull: registry.gauge_vec(
+                "repository_last_pull_timestamp_seconds",
+                "When a manifest of the repository was last pulled, or a tag resolved, with \
+                 success, in seconds since 1970; 0 before the first time.",
+                &["repository"],
+                most,
+            ),
+        };
+        let overflow = registry.counter(
+            "repository_label_overflow_total",
+            "Operations that were counted as `_other`, because their repository is not shown; \
+             counted when they end.",
+        );
+        Repositories {
+            families,
+            labels: Labels::new(rules),
+            places: ArcSwap::default(),
+            changing: Mutex::default(),
+            full_until: AtomicU64::new(0),
+            other: OnceLock::new(),
+            overflow,
+            origin: Instant::now(),
+        }
+    }
+
+    /// What is known of a repository when a request for it begins. Any text will do.
+    pub fn find(&self, name: &str) -> Handle {
+        let places = self.places.load();
+        let place = if self.labels.are_names() {
+            places.get(name)
+        } else {
+            let label = self.labels.remembered(name);
+            label.and_then(|label| places.get(&label))
+        };
+        let place = place.cloned();
+        Handle {
+            place,
+            held: Default::default(),
+        }
+    }
+
+    /// Body bytes moved.
+    pub fn bytes(&self, handle: &mut Handle, direction: Transfer, bytes: u64) {
+        match &handle.place {
+            Some(place) => place.cells.bytes.add(direction, bytes),
+            None => handle.held[direction.index()] += bytes,
+        }
+    }
+
+    /// The repository is known to exist: a manifest of it was read or written, a tag resolved, or a
+    /// blob completed. Gives it a label if there is room for it.
+    ///
+    /// `name` is the one that the handle was found by.
+    pub fn admit(&self, handle: &mut Handle, name: &str, now: Instant) {
+        if handle.place.is_some() {
+            return;
+        }
+        handle.place = self.place(name, now);
+        if let Some(place) = &handle.place {
+            place.cells.credit(&mut handle.held);
+        }
+    }
+
+    /// An operation ended with success.
+    pub fn record(&self, handle: &Handle, operation: RepositoryOperation, now: Instant) {
+        if let Some(place) = &handle.place {
+            place.cells.operations.inc(operation);
+            place.used.fetch_max(self.millis(now), Ordering::Relaxed);
+        } else {
+            self.other().operations.inc(operation);
+            self.overflow.inc(());
+        }
+    }
+
+    /// A manifest was pulled, or a tag resolved, with success.
+    pub fn pulled(&self, handle: &Handle, now: SystemTime) {
+        let cells = match &handle.place {
+            Some(place) => &place.cells,
+            None => self.other(),
+        };
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        cells
+            .last_pull
+            .set((), since.map_or(0.0, |t| t.as_secs_f64()));
+    }
+
+    /// The request has ended: bytes that are still held belong to a repository that is not shown.
+    pub fn finish(&self, mut handle: Handle) {
+        if handle.held.iter().any(|&bytes| bytes > 0) {
+            self.other().credit(&mut handle.held);
+        }
+    }
+}
+
+impl Repositories {
+    fn other(&self) -> &Cells {
+        self.other.get_or_init(|| self.families.cells(OTHER))
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.origin);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The place of a name, a new one if there is room.
+    fn place(&self, name: &str, now: Instant) -> Option<Arc<Place>> {
+        let label = self.labels.of(name)?;
+        let is_reserved = self.labels.rules().reserves(&label);
+        if let Some(place) = self.places.load().get(&*label) {
+            return Some(Arc::clone(place));
+        }
+        let now = self.millis(now);
+        if !is_reserved && now < self.full_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let _changing = self.changing.lock();
+        let places = self.places.load_full();
+        if let Some(place) = places.get(&*label) {
+            return Some(Arc::clone(place));
+        }
+        let gives_way = if is_reserved || self.has_room(&places) {
+            None
+        } else {
+            Some(self.idlest(&places, now)?)
+        };
+        let mut places = Places::clone(&places);
+        if let Some(evicted) = gives_way {
+            places.remove(&evicted);
+            self.families.remove(&evicted);
+        }
+        let place = Arc::new(Place {
+            cells: self.families.cells(&label),
+            used: AtomicU64::new(now),
+            is_reserved,
+        });
+        places.insert(label.into(), Arc::clone(&place));
+        self.places.store(Arc::new(places));
+        Some(place)
+    }
+
+    /// Whether a name that nothing is reserved for finds room.
+    fn has_room(&self, places: &Places) -> bool {
+        let taken = places.values().filter(|place| !place.is_reserved).count();
+        taken < self.labels.rules().unreserved()
+    }
+
+    /// The label that is to give way, or `None` and the time until which that is so.
+    fn idlest(&self, places: &Places, now: u64) -> Option<Arc<str>> {
+        let idle = u64::try_from(self.labels.rules().idle().as_millis()).unwrap_or(u64::MAX);
+        let candidates = places.iter().filter(|(_, place)| !place.is_reserved);
+        let by_use = candidates.map(|(label, place)| {
+            let used = place.used.load(Ordering::Relaxed);
+            // A request under way has a handle on it.
+            let is_idle = used.saturating_add(idle) <= now && Arc::strong_count(place) == 1;
+            (!is_idle, used, label)
+        });
+        match by_use.min() {
+            Some((false, _, label)) => Some(Arc::clone(label)),
+            Some((true, used, _)) => {
+                let until = used.saturating_add(idle);
+                self.full_until.store(until, Ordering::Relaxed);
+                None
+            }
+            // Everything is reserved, for ever.
+            None => {
+                self.full_until.store(u64::MAX, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl Families {
+    /// The cells of a label, all of which print from now on.
+    fn cells(&self, label: &str) -> Cells {
+        let cells = Cells {
+            operations: Counters::under(&self.operations, &[label]),
+            bytes: Counters::under(&self.bytes, &[label]),
+            last_pull: Gauges::under(&self.last_pull, &[label]),
+        };
+        for &operation in RepositoryOperation::ALL {
+            cells.operations.touch(operation);
+        }
+        for &direction in Transfer::ALL {
+            cells.bytes.touch(direction);
+        }
+        cells.last_pull.touch(());
+        cells
+    }
+
+    /// Lets a label print no more. Each of its cells is there: see [`Families::cells`].
+    fn remove(&self, label: &str) {
+        for operation in RepositoryOperation::ALL {
+            let _ = self
+                .operations
+                .remove_label_values(&[label, operation.value()]);
+        }
+        for direction in Transfer::ALL {
+            let _ = self.bytes.remove_label_values(&[label, direction.value()]);
+        }
+        let _ = self.last_pull.remove_label_values(&[label]);
+    }
+}
+
+impl Cells {
+    /// Counts bytes that were held, once.
+    fn credit(&self, held: &mut [u64; Transfer::ALL.len()]) {
+        for &direction in Transfer::ALL {
+            self.bytes
+                .add(direction, std::mem::take(&mut held[direction.index()]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

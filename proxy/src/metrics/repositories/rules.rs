@@ -1,0 +1,248 @@
+//! Which names become labels, and which label.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use regex::Regex;
+use registry::oci::Name;
+
+/// How many names are remembered with what the grouping rules said of them: some megabytes.
+const REMEMBERED: usize = 16_384;
+
+/// The cap, and what comes before it.
+///
+/// A name on the allow-list is its own label, and a place is kept free for it. Any other is put
+/// through the grouping rules, of which the first that matches tells the label; without one the
+/// name is the label. These come first, first served.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    limit: usize,
+    allow: HashSet<String>,
+    groups: Vec<GroupRule>,
+    idle: Duration,
+}
+
+/// Names and their labels: the rules, and what they said.
+pub(super) struct Labels {
+    rules: Rules,
+    /// What the grouping rules said of names that were admitted, or could have been. `None`: it
+    /// gets no label.
+    remembered: Cache<Box<str>, Option<Arc<str>>>,
+}
+
+/// Names that share a label.
+#[derive(Clone, Debug)]
+pub struct GroupRule {
+    names: Regex,
+    label: String,
+}
+
+/// What is wrong with rules.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// A name on the allow-list is none.
+    #[error("no repository can have this name")]
+    Name {
+        /// Its place on the list.
+        index: usize,
+    },
+    /// The allow-list is longer than the cap.
+    #[error("{count} names are more than the {limit} that are shown at most")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// The cap.
+        limit: usize,
+    },
+}
+
+/// What is wrong with a grouping rule.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// `match` is no regular expression.
+    #[error("no regular expression: {0}")]
+    Regex(String),
+    /// `name` refers to what `match` does not capture.
+    #[error("`match` captures nothing as `{0}`: write ${{1}} where letters follow")]
+    Reference(String),
+    /// `name` cannot be told from what is ours.
+    #[error("must be some text, and not begin with an underscore")]
+    Label,
+}
+
+impl GroupRule {
+    /// Names that `names` matches are shown as `label`, in which `$1` or `${name}` is what was
+    /// captured. The error tells whether it is about the label.
+    pub fn new(names: &str, label: String) -> Result<GroupRule, GroupError> {
+        let names = Regex::new(names).map_err(|error| {
+            // The last line says what is wrong; those before draw it.
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            GroupError::Regex(last.trim_start_matches("error: ").to_owned())
+        })?;
+        if label.is_empty() || label.starts_with('_') {
+            return Err(GroupError::Label);
+        }
+        for reference in references(&label) {
+            let is_known = match reference.parse::<usize>() {
+                Ok(number) => number < names.captures_len(),
+                Err(_) => names
+                    .capture_names()
+                    .flatten()
+                    .any(|name| name == reference),
+            };
+            if !is_known {
+                return Err(GroupError::Reference(reference.to_owned()));
+            }
+        }
+        Ok(GroupRule { names, label })
+    }
+}
+
+impl GroupError {
+    /// Whether it is the label that is wrong, rather than the expression.
+    pub fn is_about_label(&self) -> bool {
+        !matches!(self, GroupError::Regex(_))
+    }
+}
+
+impl Rules {
+    /// Shows at most `limit` labels. One that nothing was counted under for `idle` may give way to
+    /// another.
+    pub fn new(
+        limit: usize,
+        allow: Vec<String>,
+        groups: Vec<GroupRule>,
+        idle: Duration,
+    ) -> Result<Rules, RulesError> {
+        if let Some(index) = allow.iter().position(|name| Name::parse(name).is_err()) {
+            return Err(RulesError::Name { index });
+        }
+        let allow: HashSet<String> = allow.into_iter().collect();
+        let count = allow.len();
+        if count > limit {
+            return Err(RulesError::TooMany { count, limit });
+        }
+        Ok(Rules {
+            limit,
+            allow,
+            groups,
+            idle,
+        })
+    }
+
+    /// How many labels there may be, beside `_other`.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// How many places are left for names that are not on the allow-list.
+    pub(super) fn unreserved(&self) -> usize {
+        self.limit - self.allow.len()
+    }
+
+    /// Whether a place is kept for a label.
+    pub(super) fn reserves(&self, label: &str) -> bool {
+        self.allow.contains(label)
+    }
+
+    fn evaluate<'a>(&self, name: &'a str) -> Option<Cow<'a, str>> {
+        if self.reserves(name) {
+            return Some(Cow::Borrowed(name));
+        }
+        let matching = self
+            .groups
+            .iter()
+            .find_map(|group| Some((group, group.names.captures(name)?)));
+        let Some((group, captures)) = matching else {
+            return Some(Cow::Borrowed(name));
+        };
+        let mut label = String::new();
+        captures.expand(&group.label, &mut label);
+        let is_fit =
+            !label.is_empty() && !label.starts_with('_') && label.len() <= Name::MAX_LENGTH;
+        is_fit.then_some(Cow::Owned(label))
+    }
+}
+
+impl Labels {
+    pub(super) fn new(rules: Rules) -> Labels {
+        let capacity = if rules.groups.is_empty() {
+            0
+        } else {
+            REMEMBERED
+        };
+        Labels {
+            rules,
+            remembered: Cache::new(capacity),
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(super) fn are_names(&self) -> bool {
+        self.rules.groups.is_empty()
+    }
+
+    /// The label of a name that the rules have seen before, and not forgotten.
+    pub(super) fn remembered(&self, name: &str) -> Option<Arc<str>> {
+        self.remembered.get(name).flatten()
+    }
+
+    /// The label of a name, or `None` if it can have none.
+    pub(super) fn of<'a>(&self, name: &'a str) -> Option<Cow<'a, str>> {
+        if self.are_names() {
+            return is_name(name).then_some(Cow::Borrowed(name));
+        }
+        if let Some(known) = self.remembered.get(name) {
+            return known.map(|label| Cow::Owned(label.to_string()));
+        }
+        if !is_name(name) {
+            return None;
+        }
+        let label = self.rules.evaluate(name);
+        self.remembered
+            .insert(name.into(), label.as_deref().map(Arc::from));
+        label
+    }
+}
+
+/// What stands where the name belongs may be anything; only what can be a name is shown.
+fn is_name(text: &str) -> bool {
+    Name::parse(text).is_ok()
+}
+
+/// What a label's template refers to, as `Captures::expand` reads it.
+fn references(template: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(escaped) = rest.strip_prefix('$') {
+            rest = escaped;
+        } else if let Some((braced, after)) =
+            rest.strip_prefix('{').and_then(|rest| rest.split_once('}'))
+        {
+            found.push(braced);
+            rest = after;
+        } else {
+            let end = rest
+                .find(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+                .unwrap_or(rest.len());
+            if end > 0 {
+                found.push(&rest[..end]);
+            }
+            rest = &rest[end..];
+        }
+    }
+    found
+}

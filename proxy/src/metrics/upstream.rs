@@ -1,0 +1,285 @@
+//! How the upstreams answer, as the proxy sees it.
+
+use std::time::{Duration, Instant};
+
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
+use registry::metrics::label::LATENCY;
+use registry::service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
+use registry::service::cells::{Label, labels};
+use registry::service::exposition::Registry;
+
+labels! {
+    /// What became of a request to an upstream.
+    pub enum UpstreamOutcome {
+        /// It answered, with whatever status.
+        Ok = "ok",
+        /// It broke off, or answered what is no answer.
+        Error = "error",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+
+    /// How an upstream failed.
+    pub enum UpstreamError {
+        /// No connection could be made.
+        Connect = "connect",
+        /// There was no agreement on how to speak in private.
+        Tls = "tls",
+        /// It took too long, to connect or to answer.
+        Timeout = "timeout",
+        /// It broke off.
+        Reset = "reset",
+        /// Its name leads to no address.
+        Dns = "dns",
+        /// What it says is not HTTP.
+        Protocol = "protocol",
+    }
+}
+
+/// The `upstream_*` families.
+pub struct UpstreamFamilies {
+    request: HistogramVec,
+    connect: HistogramVec,
+    errors: IntCounterVec,
+    reused: IntCounterVec,
+    ratelimit: GaugeVec,
+}
+
+/// The cells of one upstream.
+pub struct UpstreamMetrics {
+    request: Histograms<UpstreamOutcome>,
+    connect: Histogram,
+    errors: Counters<UpstreamError>,
+    reused: Counter,
+    ratelimit: Gauge,
+}
+
+/// A request that waits for the upstream's answer, if one does.
+#[derive(Debug, Default)]
+pub struct Awaited(Option<Instant>);
+
+impl UpstreamFamilies {
+    /// Registers the families, for so many upstreams.
+    pub fn new(registry: &Registry, upstreams: usize) -> UpstreamFamilies {
+        let label = &["upstream"];
+        UpstreamFamilies {
+            request: registry.histogram_vec(
+                "upstream_request_duration_seconds",
+                "Time from a request sent to the upstream to the headers of its answer, whatever \
+                 its status, or to the upstream's failure; observed then, and not at all where \
+                 the client left first.",
+                &["upstream", "outcome"],
+                LATENCY,
+                upstreams * UpstreamOutcome::ALL.len(),
+            ),
+            connect: registry.histogram_vec(
+                "upstream_connect_duration_seconds",
+                "Time to make a new connection to the upstream; observed when it is made, and not \
+                 when one is used again.",
+                label,
+                LATENCY,
+                upstreams,
+            ),
+            errors: registry.counter_vec(
+                "upstream_errors_total",
+                "Failures of the upstream, counted when they happen, for each attempt where a \
+                 request was tried again.",
+                &["upstream", "reason"],
+                upstreams * UpstreamError::ALL.len(),
+            ),
+            reused: registry.counter_vec(
+                "upstream_connections_reused_total",
+                "Requests that went over a connection that was there already; counted when it is \
+                 taken.",
+                label,
+                upstreams,
+            ),
+            ratelimit: registry.gauge_vec(
+                "upstream_ratelimit_remaining",
+                "Requests that the upstream still allows, as its last RateLimit-Remaining header \
+                 said; absent until one comes.",
+                label,
+                upstreams,
+            ),
+        }
+    }
+
+    /// The cells of an upstream by its configured name.
+    pub fn of(&self, name: &str) -> UpstreamMetrics {
+        let first = &[name];
+        let errors = Counters::under(&self.errors, first);
+        for &error in UpstreamError::ALL {
+            errors.touch(error);
+        }
+        let reused = Counters::under(&self.reused, first);
+        reused.touch(());
+        UpstreamMetrics {
+            request: Histograms::under(&self.request, first),
+            connect: Histograms::under(&self.connect, first),
+            errors,
+            reused,
+            ratelimit: Gauges::under(&self.ratelimit, first),
+        }
+    }
+}
+
+impl UpstreamMetrics {
+    /// A connection was taken. A new one took `establishment`; of one that is used again that is
+    /// the time it took long ago.
+    pub fn connected(&self, is_reused: bool, establishment: Option<Duration>) {
+        if is_reused {
+            self.reused.inc(());
+        } else if let Some(establishment) = establishment {
+            self.connect.observe((), establishment.as_secs_f64());
+        }
+    }
+
+    /// The headers of an answer came, other than a 1xx. `ratelimit` is its header of that name.
+    pub fn answered(&self, awaited: &mut Awaited, ratelimit: Option<&[u8]>) {
+        self.observe(awaited, UpstreamOutcome::Ok);
+        if let Some(remaining) = ratelimit.and_then(remaining) {
+            self.ratelimit.set((), remaining);
+        }
+    }
+
+    /// The upstream failed.
+    pub fn failed(&self, awaited: &mut Awaited, error: UpstreamError) {
+        self.errors.inc(error);
+        let outcome = match error {
+            UpstreamError::Timeout => UpstreamOutcome::Timeout,
+            UpstreamError::Connect
+            | UpstreamError::Tls
+            | UpstreamError::Reset
+            | UpstreamError::Dns
+            | UpstreamError::Protocol => UpstreamOutcome::Error,
+        };
+        self.observe(awaited, outcome);
+    }
+
+    fn observe(&self, awaited: &mut Awaited, outcome: UpstreamOutcome) {
+        if let Some(sent) = awaited.0.take() {
+            let waited = sent.elapsed();
+            self.request.observe(outcome, waited.as_secs_f64());
+        }
+    }
+}
+
+impl Awaited {
+    /// A request is sent.
+    pub fn begin(&mut self) {
+        self.0 = Some(Instant::now());
+    }
+}
+
+/// How many are left: `76`, or `76;w=21600` where the window is told too.
+fn remaining(header: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(header).ok()?;
+    let number = text.split(';').next()?.trim();
+    let count: u64 = number.parse().ok()?;
+    Some(count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(registry: &Registry) -> String {
+        let mut text = String::new();
+        registry.gather().write_text(&mut text);
+        text
+    }
+
+    fn value(registry: &Registry, series: &str) -> Option<f64> {
+        let page = page(registry);
+        let line = page.lines().find_map(|line| line.strip_prefix(series));
+        line.map(|value| value.trim().parse().unwrap())
+    }
+
+    #[test]
+    fn a_reused_connection_repeats_no_handshake() {
+        let registry = Registry::new("");
+        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let took = Some(Duration::from_millis(3));
+        metrics.connected(false, took);
+        metrics.connected(true, took);
+        metrics.connected(true, took);
+        metrics.connected(false, None);
+        let connect = "upstream_connect_duration_seconds_count{upstream=\"main\"}";
+        assert_eq!(value(&registry, connect), Some(1.0));
+        let reused = "upstream_connections_reused_total{upstream=\"main\"}";
+        assert_eq!(value(&registry, reused), Some(2.0));
+    }
+
+    #[test]
+    fn a_request_has_one_outcome_and_a_broken_body_is_but_an_error() {
+        let registry = Registry::new("");
+        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let count = |outcome: &str| {
+            let name = "upstream_request_duration_seconds_count";
+            value(
+                &registry,
+                &format!("{name}{{outcome=\"{outcome}\",upstream=\"main\"}}"),
+            )
+        };
+        let mut awaited = Awaited::default();
+        awaited.begin();
+        metrics.answered(&mut awaited, None);
+        metrics.failed(&mut awaited, UpstreamError::Reset);
+        assert_eq!((count("ok"), count("error")), (Some(1.0), None));
+        awaited.begin();
+        metrics.failed(&mut awaited, UpstreamError::Timeout);
+        metrics.failed(&mut Awaited::default(), UpstreamError::Connect);
+        assert_eq!((count("timeout"), count("error")), (Some(1.0), None));
+        for (reason, times) in [
+            ("connect", 1.0),
+            ("tls", 0.0),
+            ("timeout", 1.0),
+            ("reset", 1.0),
+            ("dns", 0.0),
+            ("protocol", 0.0),
+        ] {
+            let series = format!("upstream_errors_total{{reason=\"{reason}\",upstream=\"main\"}}");
+            assert_eq!(value(&registry, &series), Some(times), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_rate_limit_is_what_the_last_good_header_said() {
+        let registry = Registry::new("");
+        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let series = "upstream_ratelimit_remaining{upstream=\"main\"}";
+        let told = |header: Option<&[u8]>| {
+            metrics.answered(&mut Awaited::default(), header);
+            value(&registry, series)
+        };
+        assert_eq!(told(None), None);
+        assert_eq!(told(Some(b"many")), None);
+        assert_eq!(told(Some(b"76;w=21600")), Some(76.0));
+        assert_eq!(told(Some(b" 75 ")), Some(75.0));
+        for bad in [&b""[..], b"-1", b"1e9", b"\xff", b";w=1"] {
+            assert_eq!(told(Some(bad)), Some(75.0));
+        }
+        assert_eq!(told(Some(b"0")), Some(0.0));
+    }
+
+    #[test]
+    fn an_upstream_has_no_more_series_than_the_bound_allows_for() {
+        let registry = Registry::new("");
+        let families = UpstreamFamilies::new(&registry, 2);
+        assert!(registry.max_series() <= 2 * 90, "{}", registry.max_series());
+        for name in ["a", "b"] {
+            let metrics = families.of(name);
+            metrics.connected(false, Some(Duration::ZERO));
+            let mut awaited = Awaited::default();
+            for error in [UpstreamError::Reset, UpstreamError::Timeout] {
+                awaited.begin();
+                metrics.failed(&mut awaited, error);
+            }
+            awaited.begin();
+            metrics.answered(&mut awaited, Some(b"1"));
+        }
+        let page = page(&registry);
+        let series = page.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(series, registry.max_series());
+    }
+}

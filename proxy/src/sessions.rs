@@ -1,0 +1,443 @@
+//! The upload sessions that are open, as far as the proxy saw: a bounded table.
+//!
+//! A session is known by the Location that its registry handed out, which may be anything; see
+//! [`Place`]. It enters the table with the 202 that starts it, or with the first success of a
+//! request for one that was opened elsewhere, and leaves it once: completed, cancelled, failed or
+//! expired. So what has entered is always what has left and what is there; nothing is counted down
+//! by an event that may come twice or never.
+//!
+//! A session that is refused, or whose client goes away, in the midst stays open: uploads can be
+//! resumed. It has failed if the registry doesn't know it any more, or will not complete it for
+//! what it is.
+//!
+//! One lock in [`SHARDS`] is taken by requests for upload sessions only.
+
+use std::collections::HashMap;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use registry::metrics::label::Method;
+use registry::oci::{Endpoint, Name};
+use registry::service::exposition::Registry;
+
+use crate::metrics::{SessionEvent, SessionMetrics, SessionOutcome};
+
+mod place;
+
+use self::place::Place;
+
+/// How many sessions are followed at a time: some megabytes.
+const LIMIT: usize = 10_000;
+/// How long a session may be idle: as long as the registry of ours lets it, by default.
+const EXPIRE: Duration = Duration::from_hours(24);
+/// Parts of the table, each under a lock of its own.
+const SHARDS: usize = 16;
+
+/// The table.
+pub struct Sessions {
+    metrics: SessionMetrics,
+    shards: [Mutex<Shard>; SHARDS],
+    open: AtomicUsize,
+    /// How many open sessions have a path that looks like another endpoint's, for each of those.
+    odd: [AtomicUsize; Endpoint::ALL.len()],
+    hasher: RandomState,
+    limit: usize,
+    origin: Instant,
+}
+
+/// Sessions by the hash of their path: mostly one each.
+type Shard = HashMap<u64, Vec<Arc<Session>>>;
+
+struct Session {
+    since: Instant,
+    /// It was started here, not found under way.
+    is_started: bool,
+    repository: Option<Box<str>>,
+    is_mount: bool,
+    /// When it was last heard of, in milliseconds since the table's origin.
+    used: AtomicU64,
+    /// Where it is now; held while it moves. Taken before a shard's lock.
+    place: Mutex<Place>,
+    /// Of the query of the place, to be compared under a shard's lock.
+    query: AtomicU64,
+}
+
+/// A request for a session, from its start to its end: meanwhile the session does not expire.
+#[derive(Default)]
+pub struct Visit(Option<Arc<Session>>);
+
+/// A request for a session and the head of its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The request's method.
+    pub method: Method,
+    /// Its path.
+    pub path: &'a str,
+    /// Its query.
+    pub query: Option<&'a str>,
+    /// The repository in its path, if there is one.
+    pub repository: Option<&'a str>,
+    /// The answer's status.
+    pub status: u16,
+    /// The answer's Location, as the client is told it.
+    pub location: Option<&'a str>,
+}
+
+/// What an answer means for a session.
+enum Step {
+    /// It goes on, perhaps at another Location.
+    Carry,
+    End(SessionOutcome),
+    /// Nothing is known that was not known before.
+    Nothing,
+}
+
+impl Sessions {
+    /// An empty table, whose gauges are brought up to date whenever `registry` is gathered.
+    pub fn new(registry: &Registry) -> Arc<Sessions> {
+        let sessions = Arc::new(Sessions::with_limit(registry, LIMIT));
+        let table = Arc::clone(&sessions);
+        registry.before_gather(move || table.refresh(Instant::now()));
+        sessions
+    }
+
+    fn with_limit(registry: &Registry, limit: usize) -> Sessions {
+        Sessions {
+            metrics: SessionMetrics::new(registry),
+            shards: Default::default(),
+            open: AtomicUsize::new(0),
+            odd: Default::default(),
+            hasher: RandomState::new(),
+            limit,
+            origin: Instant::now(),
+        }
+    }
+
+    /// Whether a path that looks like `endpoint` is a session's Location all the same. Free where
+    /// no such Location is open.
+    ///
+    /// A path of no meaning is told by itself; one that has a meaning of its own, such as the start
+    /// of an upload, only together with the query.
+    pub fn is_session(&self, endpoint: Endpoint, path: &str, query: Option<&str>) -> bool {
+        if self.odd[endpoint as usize].load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let hash = place::hash_path(&self.hasher, path);
+        let shard = self.shard(hash).lock();
+        let Some(there) = shard.get(&hash) else {
+            return false;
+        };
+        let is_opaque = matches!(
+            endpoint,
+            Endpoint::Other | Endpoint::Extension | Endpoint::Token
+        );
+        is_opaque || {
+            let query = place::hash_query(&self.hasher, query);
+            there
+                .iter()
+                .any(|session| session.query.load(Ordering::Relaxed) == query)
+        }
+    }
+
+    /// An upload was begun by a request for `path`: its answer was 202, and `location` is what the
+    /// client is about to be told. `is_mount` says that a mount was asked for.
+    ///
+    /// To be called before the client is told: its next request may be faster than the end of this
+    /// one.
+    pub fn start(
+        &self,
+        path: &str,
+        location: &str,
+        repository: Option<&str>,
+        is_mount: bool,
+        now: Instant,
+    ) {
+        self.metrics.events.inc(SessionEvent::Started);
+        let place = Place::of_location(&self.hasher, location, path);
+        self.insert(Session {
+            since: now,
+            is_started: true,
+            repository: fit(repository),
+            is_mount,
+            used: AtomicU64::new(self.millis(now)),
+            query: AtomicU64::new(place.query),
+            place: Mutex::new(place),
+        });
+    }
+
+    /// A request for a session begins.
+    pub fn visit(&self, path: &str, query: Option<&str>, now: Instant) -> Visit {
+        let hash = place::hash_path(&self.hasher, path);
+        let shard = self.shard(hash).lock();
+        let Some(there) = shard.get(&hash) else {
+            return Visit::default();
+        };
+        // A Location may change its query with each answer, and a client may keep to an older one;
+        // but where several share a path, it is the query that tells them apart.
+        let session = if let [only] = there.as_slice() {
+            Some(only)
+        } else {
+            let query = place::hash_query(&self.hasher, query);
+            there
+                .iter()
+                .find(|session| session.query.load(Ordering::Relaxed) == query)
+        };
+        if let Some(session) = session {
+            session.used.fetch_max(self.millis(now), Ordering::Relaxed);
+        }
+        Visit(session.cloned())
+    }
+
+    /// The head of the answer to a session's request has come. To be called before the client is
+    /// told, as [`Sessions::start`] is.
+    pub fn answered(&self, visit: &Visit, answer: Answer<'_>, now: Instant) {
+        let step = answer.step();
+        if let Some(session) = &visit.0 {
+            session.used.fetch_max(self.millis(now), Ordering::Relaxed);
+            match step {
+                Step::Carry => {
+                    if let Some(location) = answer.location {
+                        let place = Place::of_location(&self.hasher, location, answer.path);
+                        self.relocate(session, place);
+                    }
+                }
+                Step::End(outcome) => self.end(session, outcome, now),
+                Step::Nothing => {}
+            }
+        } else if answer.is_success() {
+            match step {
+                Step::Carry => {
+                    self.metrics.events.inc(SessionEvent::Unknown);
+                    self.adopt(answer, now);
+                }
+                Step::End(outcome) => {
+                    self.metrics.events.inc(SessionEvent::Unknown);
+                    self.metrics.ended(outcome);
+                }
+                Step::Nothing => {}
+            }
+        }
+    }
+
+    /// Lets go of what has been idle for too long, and sets the gauges.
+    fn refresh(&self, now: Instant) {
+        let idle_since = self.millis(now).checked_sub(millis(EXPIRE));
+        let mut oldest: Option<Instant> = None;
+        let mut expired = Vec::new();
+        for shard in &self.shards {
+            shard.lock().retain(|_, there| {
+                there.retain(|session| {
+                    let is_expired = idle_since
+                        .is_some_and(|since| session.used.load(Ordering::Relaxed) <= since)
+                        && session.is_idle();
+                    if is_expired {
+                        expired.push(Arc::clone(session));
+                    } else {
+                        oldest = Some(oldest.map_or(session.since, |o| o.min(session.since)));
+                    }
+                    !is_expired
+                });
+                !there.is_empty()
+            });
+        }
+        for session in expired {
+            self.left(&session, SessionOutcome::Expired, now);
+        }
+        let age = oldest.map_or(Duration::ZERO, |oldest| {
+            now.saturating_duration_since(oldest)
+        });
+        self.metrics.oldest_age.set((), age.as_secs_f64());
+        let open = self.open.load(Ordering::Relaxed);
+        self.metrics.active.set((), open as f64);
+    }
+}
+
+impl Visit {
+    /// The repository of the session, where it is known and its request said so.
+    pub fn repository(&self) -> Option<&str> {
+        self.0.as_ref()?.repository.as_deref()
+    }
+
+    /// Whether the session began as a mount that the registry could not make.
+    pub fn is_mount(&self) -> bool {
+        self.0.as_ref().is_some_and(|session| session.is_mount)
+    }
+}
+
+impl Answer<'_> {
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    fn step(&self) -> Step {
+        match (self.method, self.status) {
+            (Method::Patch | Method::Get, 200..300) | (Method::Put, 202) => Step::Carry,
+            (Method::Put, 200..300) => Step::End(SessionOutcome::Completed),
+            (Method::Delete, 200..300) => Step::End(SessionOutcome::Cancelled),
+            // Nobody knows it there any more.
+            (Method::Patch | Method::Get | Method::Put | Method::Delete, 404 | 410) => {
+                Step::End(SessionOutcome::Failed)
+            }
+            // Who may not, was too early or too much, or went away, can come again.
+            (Method::Put, 401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499) => Step::Nothing,
+            (Method::Put, 400..500) => Step::End(SessionOutcome::Failed),
+            _ => Step::Nothing,
+        }
+    }
+}
+
+impl Sessions {
+    fn shard(&self, path: u64) -> &Mutex<Shard> {
+        // The map itself uses other bits.
+        &self.shards[(path >> 60) as usize % SHARDS]
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.origin))
+    }
+
+    /// A session that was opened elsewhere is carried on with.
+    fn adopt(&self, answer: Answer<'_>, now: Instant) {
+        let place = match answer.location {
+            Some(location) => Place::of_location(&self.hasher, location, answer.path),
+            None => Place::new(&self.hasher, answer.path, answer.query),
+        };
+        self.insert(Session {
+            since: now,
+            is_started: false,
+            repository: fit(answer.repository),
+            is_mount: false,
+            used: AtomicU64::new(self.millis(now)),
+            query: AtomicU64::new(place.query),
+            place: Mutex::new(place),
+        });
+    }
+
+    fn insert(&self, session: Session) {
+        let place = *session.place.lock();
+        let now = session.since;
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit
+            && !self.make_room(place.path, now)
+        {
+            // So many requests for sessions are under way at once: this one is not followed.
+            self.count_end(&session, SessionOutcome::Expired, now);
+            return;
+        }
+        self.put(place, Arc::new(session));
+    }
+
+    /// Enters a session at a place.
+    fn put(&self, place: Place, session: Arc<Session>) {
+        if let Some(odd) = place.odd {
+            self.odd[odd as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        let mut shard = self.shard(place.path).lock();
+        shard.entry(place.path).or_default().push(session);
+    }
+
+    /// Takes a session from its place; false if somebody else has.
+    fn take(&self, place: Place, session: &Arc<Session>) -> bool {
+        let mut shard = self.shard(place.path).lock();
+        let Some(there) = shard.get_mut(&place.path) else {
+            return false;
+        };
+        let Some(at) = there.iter().position(|other| Arc::ptr_eq(other, session)) else {
+            return false;
+        };
+        there.swap_remove(at);
+        if there.is_empty() {
+            shard.remove(&place.path);
+        }
+        drop(shard);
+        self.forget(place);
+        true
+    }
+
+    fn forget(&self, place: Place) {
+        if let Some(odd) = place.odd {
+            self.odd[odd as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn relocate(&self, session: &Arc<Session>, place: Place) {
+        let mut current = session.place.lock();
+        if *current != place && self.take(*current, session) {
+            *current = place;
+            session.query.store(place.query, Ordering::Relaxed);
+            self.put(place, Arc::clone(session));
+        }
+    }
+
+    fn end(&self, session: &Arc<Session>, outcome: SessionOutcome, now: Instant) {
+        // Held until it is out: else it could move meanwhile, and stay.
+        let place = session.place.lock();
+        if self.take(*place, session) {
+            self.count_end(session, outcome, now);
+        }
+    }
+
+    /// A session was taken from the table by hand.
+    fn left(&self, session: &Session, outcome: SessionOutcome, now: Instant) {
+        self.forget(*session.place.lock());
+        self.count_end(session, outcome, now);
+    }
+
+    fn count_end(&self, session: &Session, outcome: SessionOutcome, now: Instant) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.ended(outcome);
+        if session.is_started {
+            let duration = now.saturating_duration_since(session.since);
+            self.metrics
+                .duration
+                .observe(outcome, duration.as_secs_f64());
+        }
+    }
+
+    /// Lets the session give way that has been idle for the longest, of those that share a lock
+    /// with the newcomer if one of them is idle at all. False if none is, anywhere.
+    fn make_room(&self, path: u64, now: Instant) -> bool {
+        let first = (path >> 60) as usize % SHARDS;
+        for shard in self.shards[first..].iter().chain(&self.shards[..first]) {
+            let mut shard = shard.lock();
+            let idle = shard
+                .values()
+                .flatten()
+                .filter(|session| session.is_idle())
+                .min_by_key(|session| session.used.load(Ordering::Relaxed))
+                .cloned();
+            let Some(session) = idle else { continue };
+            for there in shard.values_mut() {
+                there.retain(|other| !Arc::ptr_eq(other, &session));
+            }
+            shard.retain(|_, there| !there.is_empty());
+            drop(shard);
+            self.left(&session, SessionOutcome::Expired, now);
+            return true;
+        }
+        false
+    }
+}
+
+impl Session {
+    /// Whether no request for it is under way.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+    }
+}
+
+/// A repository's name, if it is short enough to be kept.
+fn fit(repository: Option<&str>) -> Option<Box<str>> {
+    repository
+        .filter(|name| name.len() <= Name::MAX_LENGTH)
+        .map(Box::from)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Where a session is: a Location, or the target of a request for it, in one form.
+//!
+//! The specification leaves Locations to the registry: absolute, relative, with a query that
+//! changes with each answer or one that alone names the session. A client follows one and adds a
+//! `digest` to the query; on the way it may write the query anew, in another order and with other
+//! escapes. So what is compared are the decoded path and the decoded parts of the query in any
+//! order, without the digest; and of both only the hash is kept: a Location can be as good as a
+//! password.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+
+use percent_encoding::percent_decode_str;
+use registry::oci::{Endpoint, Route};
+
+/// A place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The hash of the path.
+    pub(super) path: u64,
+    /// That of the query.
+    pub(super) query: u64,
+    /// What the path looks like, if it is something else than a session.
+    pub(super) odd: Option<Endpoint>,
+}
+
+impl Place {
+    pub(super) fn new(hasher: &RandomState, path: &str, query: Option<&str>) -> Place {
+        let endpoint = Route::parse(path).endpoint;
+        Place {
+            path: hash_path(hasher, path),
+            query: hash_query(hasher, query),
+            odd: (endpoint != Endpoint::UploadSession).then_some(endpoint),
+        }
+    }
+
+    /// The place of a Location in the answer to a request for the path `base`.
+    pub(super) fn of_location(hasher: &RandomState, location: &str, base: &str) -> Place {
+        let (path, query) = resolve(location, base);
+        Place::new(hasher, &path, query)
+    }
+}
+
+pub(super) fn hash_path(hasher: &RandomState, path: &str) -> u64 {
+    let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
+    hasher.hash_one(decoded)
+}
+
+/// The sum of its parts' hashes: their order is no matter.
+pub(super) fn hash_query(hasher: &RandomState, query: Option<&str>) -> u64 {
+    let parts = query.unwrap_or_default().split('&');
+    parts
+        .filter(|part| !part.is_empty() && !part.starts_with("digest="))
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            hasher.hash_one((decode_query(name), decode_query(value)))
+        })
+        .fold(0, u64::wrapping_add)
+}
+
+fn decode_query(text: &str) -> Cow<'_, [u8]> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        percent_decode_str(&spaced).collect::<Vec<u8>>().into()
+    } else {
+        percent_decode_str(text).into()
+    }
+}
+
+/// The path and the query that a Location leads to from the path `base` (RFC 3986 §5.2). Whose host
+/// it names is no matter here: the client's name for the proxy need not be ours.
+fn resolve<'a>(location: &'a str, base: &'a str) -> (Cow<'a, str>, Option<&'a str>) {
+    let location = location.split('#').next().unwrap_or_default();
+    let (location, query) = match location.split_once('?') {
+        Some((location, query)) => (location, Some(query)),
+        None => (location, None),
+    };
+    let after_scheme = match location.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => Some(rest),
+        _ => location.strip_prefix("//"),
+    };
+    let path = match after_scheme {
+        Some(rest) => Cow::Borrowed(rest.find('/').map_or("/", |at| &rest[at..])),
+        None if location.is_empty() => Cow::Borrowed(base),
+        None if location.starts_with('/') => Cow::Borrowed(location),
+        None => {
+            let folder = base.rfind('/').map_or("/", |at| &base[..=at]);
+            Cow::Owned(format!("{folder}{location}"))
+        }
+    };
+    let path = if path.contains("/.") {
+        Cow::Owned(without_dots(&path))
+    } else {
+        path
+    };
+    (path, query)
+}
+
+/// A path without its `.` and `..` components (RFC 3986 §5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut components = path.split('/').skip(1).peekable();
+    while let Some(component) = components.next() {
+        let is_last = components.peek().is_none();
+        match component {
+            "." | ".." => {
+                if component == ".." {
+                    kept.pop();
+                }
+                if is_last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(component),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_leads_where_a_client_would_go() {
+        let base = "/v2/team/app/blobs/uploads/";
+        for (location, path, query) in [
+            ("/v2/a/blobs/uploads/1", "/v2/a/blobs/uploads/1", None),
+            (
+                "/v2/a/blobs/uploads/1?_state=x",
+                "/v2/a/blobs/uploads/1",
+                Some("_state=x"),
+            ),
+            ("http://localhost:5000/v2/a?b", "/v2/a", Some("b")),
+            ("HTTPS://registry/v2/a#b", "/v2/a", None),
+            ("//registry/u/1", "/u/1", None),
+            ("http://registry", "/", None),
+            ("http://registry?upload=1", "/", Some("upload=1")),
+            ("1", "/v2/team/app/blobs/uploads/1", None),
+            ("./1/2", "/v2/team/app/blobs/uploads/1/2", None),
+            ("../up/1", "/v2/team/app/blobs/up/1", None),
+            ("../../../../../../1", "/1", None),
+            ("..", "/v2/team/app/blobs/", None),
+            ("?upload=1", base, Some("upload=1")),
+            ("", base, None),
+            ("/u?to=http://x/y", "/u", Some("to=http://x/y")),
+            ("/u/http://x", "/u/http://x", None),
+        ] {
+            assert_eq!(resolve(location, base), (path.into(), query), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_the_same_however_it_is_written_and_whatever_its_digest() {
+        let hasher = RandomState::new();
+        let hash = |query: &str| hash_query(&hasher, Some(query));
+        let same = [
+            "a=x%3D%3D&b=1+2",
+            "b=1%202&a=x==",
+            "&b=1+2&a=x%3d=&digest=sha256:0",
+            "digest=sha256%3A0&a=%78==&b=1 2",
+        ];
+        for query in same {
+            assert_eq!(hash(query), hash(same[0]), "{query}");
+        }
+        for other in [
+            "a=x==",
+            "a=1+2&b=x==",
+            "a=x==&b=1%2B2",
+            "a=x==&b=1+2&c",
+            "",
+            "b",
+        ] {
+            assert_ne!(hash(other), hash(same[0]), "{other}");
+        }
+        assert_eq!(hash("digest=sha256:0"), hash_query(&hasher, None));
+    }
+
+    #[test]
+    fn a_path_is_the_same_however_it_is_escaped() {
+        let hasher = RandomState::new();
+        let hash = |path: &str| hash_path(&hasher, path);
+        assert_eq!(hash("/v2/a%7Eb"), hash("/v2/a~b"));
+        assert_ne!(hash("/v2/a"), hash("/v2/a/"));
+    }
+}

@@ -1,0 +1,479 @@
+//! What enters the table, what leaves it, and that the two add up.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use registry::service::cells::Label as _;
+
+use super::*;
+
+const START: &str = "/v2/team/app/blobs/uploads/";
+const HOUR: Duration = Duration::from_hours(1);
+
+fn table(limit: usize) -> Sessions {
+    Sessions::with_limit(&Registry::new(""), limit)
+}
+
+fn counts(sessions: &Sessions) -> [u64; 6] {
+    [
+        SessionEvent::Started,
+        SessionEvent::Completed,
+        SessionEvent::Cancelled,
+        SessionEvent::Failed,
+        SessionEvent::Expired,
+        SessionEvent::Unknown,
+    ]
+    .map(|event| sessions.metrics.events.value(event))
+}
+
+/// What is open, and that whatever came is there or gone.
+fn open(sessions: &Sessions) -> u64 {
+    let [started, completed, cancelled, failed, expired, unknown] = counts(sessions);
+    let held: usize = sessions
+        .shards
+        .iter()
+        .map(|shard| shard.lock().values().map(Vec::len).sum::<usize>())
+        .sum();
+    assert_eq!(held, sessions.open.load(Ordering::Relaxed));
+    let open = held as u64;
+    assert_eq!(
+        started + unknown,
+        open + completed + cancelled + failed + expired
+    );
+    open
+}
+
+fn odd(sessions: &Sessions) -> usize {
+    let counts = sessions.odd.iter();
+    counts.map(|count| count.load(Ordering::Relaxed)).sum()
+}
+
+/// A request for a target, and its answer.
+fn ask(
+    sessions: &Sessions,
+    method: Method,
+    target: &str,
+    status: u16,
+    location: Option<&str>,
+    now: Instant,
+) {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let visit = sessions.visit(path, query, now);
+    let answer = Answer {
+        method,
+        path,
+        query,
+        repository: None,
+        status,
+        location,
+    };
+    sessions.answered(&visit, answer, now);
+}
+
+fn start(sessions: &Sessions, location: &str) -> Instant {
+    let now = sessions.origin;
+    sessions.start(START, location, Some("team/app"), false, now);
+    now
+}
+
+#[test]
+fn an_upload_is_started_and_completed_once() {
+    let sessions = table(9);
+    let now = start(&sessions, "/v2/team/app/blobs/uploads/1");
+    assert_eq!(open(&sessions), 1);
+    let visit = sessions.visit("/v2/team/app/blobs/uploads/1", None, now);
+    assert_eq!(visit.repository(), Some("team/app"));
+    assert!(!visit.is_mount());
+    drop(visit);
+    let target = "/v2/team/app/blobs/uploads/1?digest=sha256:0";
+    ask(
+        &sessions,
+        Method::Patch,
+        target,
+        202,
+        Some("/v2/team/app/blobs/uploads/1"),
+        now,
+    );
+    ask(
+        &sessions,
+        Method::Put,
+        target,
+        201,
+        Some("/v2/team/app/blobs/sha256:0"),
+        now + HOUR,
+    );
+    assert_eq!(counts(&sessions), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(open(&sessions), 0);
+    assert_eq!(
+        sessions.metrics.duration.count(SessionOutcome::Completed),
+        1
+    );
+}
+
+/// What the others get wrong, 2.
+#[test]
+fn the_gauges_are_set_and_never_negative_after_a_failed_commit() {
+    let sessions = table(9);
+    let now = start(&sessions, "/v2/team/app/blobs/uploads/1");
+    let target = "/v2/team/app/blobs/uploads/1?digest=sha256:0";
+    sessions.refresh(now + HOUR);
+    assert_eq!(sessions.metrics.active.value(()).to_bits(), 1_f64.to_bits());
+    assert_eq!(
+        sessions.metrics.oldest_age.value(()).to_bits(),
+        3600_f64.to_bits()
+    );
+    for status in [400, 400, 404, 404] {
+        ask(&sessions, Method::Put, target, status, None, now + HOUR);
+    }
+    ask(&sessions, Method::Delete, target, 404, None, now + HOUR);
+    sessions.refresh(now + HOUR);
+    assert_eq!(counts(&sessions), [1, 0, 0, 1, 0, 0]);
+    assert_eq!(sessions.metrics.active.value(()).to_bits(), 0_f64.to_bits());
+    assert_eq!(
+        sessions.metrics.oldest_age.value(()).to_bits(),
+        0_f64.to_bits()
+    );
+    // It went through in the end: it is another session by then, and the sum is right.
+    ask(&sessions, Method::Put, target, 201, None, now + HOUR);
+    assert_eq!(counts(&sessions), [1, 1, 0, 1, 0, 1]);
+    assert_eq!(open(&sessions), 0);
+}
+
+#[test]
+fn what_can_be_tried_again_ends_no_session() {
+    let sessions = table(9);
+    let now = start(&sessions, "/v2/team/app/blobs/uploads/1");
+    let target = "/v2/team/app/blobs/uploads/1";
+    for (method, status) in [
+        (Method::Put, 401),
+        (Method::Put, 416),
+        (Method::Put, 429),
+        (Method::Put, 499),
+        (Method::Put, 500),
+        (Method::Put, 307),
+        (Method::Patch, 400),
+        (Method::Patch, 416),
+        (Method::Delete, 403),
+        (Method::Head, 404),
+        (Method::Post, 404),
+    ] {
+        ask(&sessions, method, target, status, None, now);
+    }
+    assert_eq!(counts(&sessions), [1, 0, 0, 0, 0, 0]);
+    ask(&sessions, Method::Delete, target, 204, None, now);
+    assert_eq!(counts(&sessions), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(open(&sessions), 0);
+}
+
+#[test]
+fn a_session_that_was_opened_elsewhere_is_unknown_once() {
+    let sessions = table(9);
+    let now = sessions.origin;
+    let target = "/v2/a/blobs/uploads/1?_state=x";
+    ask(&sessions, Method::Patch, target, 404, None, now);
+    assert_eq!(counts(&sessions), [0; 6], "nobody knows it");
+    ask(
+        &sessions,
+        Method::Patch,
+        target,
+        202,
+        Some("/v2/a/blobs/uploads/1?_state=y"),
+        now,
+    );
+    ask(
+        &sessions,
+        Method::Get,
+        target,
+        204,
+        Some("/v2/a/blobs/uploads/1?_state=z"),
+        now,
+    );
+    assert_eq!(open(&sessions), 1);
+    ask(&sessions, Method::Put, target, 201, None, now);
+    assert_eq!(counts(&sessions), [0, 1, 0, 0, 0, 1]);
+    assert_eq!(open(&sessions), 0);
+    let observed = sessions.metrics.duration.count(SessionOutcome::Completed);
+    assert_eq!(observed, 0, "nobody knows when it began");
+}
+
+#[test]
+fn a_session_is_followed_through_locations_of_every_shape() {
+    for locations in [
+        // distribution: the state changes, the path does not.
+        [
+            "/v2/team/app/blobs/uploads/u?_state=a%3D",
+            "/v2/team/app/blobs/uploads/u?_state=b%3D",
+        ],
+        [
+            "http://localhost:5000/v2/team/app/blobs/uploads/u",
+            "/v2/team/app/blobs/uploads/u",
+        ],
+        [
+            "/v2/team/app/blobs/uploads/1",
+            "/v2/team/app/blobs/uploads/2",
+        ],
+        [
+            "/v2/team/app/blobs/upload/1",
+            "/v2/team/app/blobs/upload/1?part=2",
+        ],
+        [
+            "/artifacts-uploads/namespaces/a/uploads/AF-1",
+            "/artifacts-uploads/namespaces/a/uploads/AF-2",
+        ],
+        ["?upload=1", "?upload=2"],
+        ["/u?id=1", "/u?id=2"],
+        ["/v2/", "/v2/?a"],
+        ["u", "../uploads/v"],
+        [
+            "/v2/team/app/blobs/uploads/x/manifests/y",
+            "/v2/team/app/blobs/uploads/x/manifests/z",
+        ],
+    ] {
+        let sessions = table(9);
+        let now = start(&sessions, locations[0]);
+        let mut target = String::new();
+        for location in [Some(locations[1]), None] {
+            let from = if target.is_empty() {
+                locations[0]
+            } else {
+                locations[1]
+            };
+            target = absolute(from);
+            let (path, query) = target
+                .split_once('?')
+                .map_or((&*target, None), |(p, q)| (p, Some(q)));
+            let endpoint = registry::oci::Route::parse(path).endpoint;
+            let is_session =
+                endpoint == Endpoint::UploadSession || sessions.is_session(endpoint, path, query);
+            assert!(is_session, "{target}");
+            if location.is_some() {
+                ask(&sessions, Method::Patch, &target, 202, location, now);
+            } else {
+                let joint = if query.is_some() { '&' } else { '?' };
+                let target = format!("{target}{joint}digest=sha256%3A0");
+                ask(&sessions, Method::Put, &target, 201, None, now);
+            }
+        }
+        assert_eq!(counts(&sessions), [1, 1, 0, 0, 0, 0], "{locations:?}");
+        assert_eq!((open(&sessions), odd(&sessions)), (0, 0));
+    }
+}
+
+/// Where a client goes that asked for [`START`].
+fn absolute(location: &str) -> String {
+    let location = location
+        .strip_prefix("http://localhost:5000")
+        .unwrap_or(location);
+    let location = location.strip_prefix("../uploads/").unwrap_or(location);
+    if location.starts_with('/') {
+        location.to_owned()
+    } else {
+        format!("{START}{location}")
+    }
+}
+
+#[test]
+fn a_path_is_a_session_only_while_one_is_open_there() {
+    let sessions = table(9);
+    let other = |path: &str| sessions.is_session(Endpoint::Other, path, None);
+    assert!(!other("/u/1"));
+    let now = start(&sessions, "/u/1");
+    assert!(other("/u/1"));
+    assert!(!other("/u/2"));
+    ask(
+        &sessions,
+        Method::Put,
+        "/u/1?digest=sha256:0",
+        201,
+        None,
+        now,
+    );
+    assert!(!other("/u/1"));
+}
+
+#[test]
+fn the_start_of_an_upload_is_no_session_but_for_its_query() {
+    let sessions = table(9);
+    start(&sessions, "?upload=1");
+    let is_session = |query| sessions.is_session(Endpoint::UploadStart, START, query);
+    assert!(is_session(Some("upload=1&digest=sha256:0")));
+    assert!(!is_session(None));
+    assert!(!is_session(Some("mount=sha256:0&from=a")));
+    assert!(!is_session(Some("upload=2")));
+}
+
+#[test]
+fn sessions_on_one_path_are_told_apart_by_their_queries() {
+    let sessions = table(9);
+    let now = start(&sessions, "/u?id=1");
+    start(&sessions, "/u?id=2");
+    ask(
+        &sessions,
+        Method::Put,
+        "/u?digest=sha256:0&id=1",
+        201,
+        None,
+        now,
+    );
+    ask(&sessions, Method::Delete, "/u?id=2", 204, None, now);
+    assert_eq!(counts(&sessions), [2, 1, 1, 0, 0, 0]);
+    assert_eq!(open(&sessions), 0);
+}
+
+#[test]
+fn an_idle_session_expires_and_one_that_is_asked_for_does_not() {
+    let sessions = table(9);
+    let now = start(&sessions, "/v2/a/blobs/uploads/1");
+    start(&sessions, "/v2/a/blobs/uploads/2");
+    let visit = sessions.visit("/v2/a/blobs/uploads/2", None, now);
+    sessions.refresh(now + 23 * HOUR);
+    assert_eq!(open(&sessions), 2);
+    sessions.refresh(now + 24 * HOUR);
+    assert_eq!(counts(&sessions), [2, 0, 0, 0, 1, 0]);
+    drop(visit);
+    sessions.visit("/v2/a/blobs/uploads/2", None, now + 25 * HOUR);
+    sessions.refresh(now + 48 * HOUR);
+    assert_eq!(open(&sessions), 1, "it was asked for meanwhile");
+    sessions.refresh(now + 49 * HOUR);
+    assert_eq!(open(&sessions), 0);
+    assert_eq!(sessions.metrics.duration.count(SessionOutcome::Expired), 2);
+}
+
+#[test]
+fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
+    let sessions = table(2);
+    let now = sessions.origin;
+    let visits: Vec<Visit> = (0..2)
+        .map(|number| {
+            let location = format!("/u/{number}");
+            sessions.start(START, &location, None, false, now + number * HOUR);
+            sessions.visit(&location, None, now + number * HOUR)
+        })
+        .collect();
+    sessions.start(START, "/u/2", None, false, now + 2 * HOUR);
+    assert_eq!(
+        open(&sessions),
+        2,
+        "all are in use: the newcomer is not followed"
+    );
+    assert_eq!(counts(&sessions), [3, 0, 0, 0, 1, 0]);
+    drop(visits);
+    sessions.start(START, "/u/3", None, false, now + 2 * HOUR);
+    assert_eq!((open(&sessions), odd(&sessions)), (2, 2));
+    assert!(sessions.is_session(Endpoint::Other, "/u/3", None));
+    assert_eq!(counts(&sessions), [4, 0, 0, 0, 2, 0]);
+}
+
+#[test]
+fn a_fallback_of_a_mount_is_remembered_and_a_name_beyond_measure_is_not() {
+    let sessions = table(9);
+    let now = sessions.origin;
+    sessions.start(START, "/u/1", Some("team/app"), true, now);
+    sessions.start(START, "/u/2", Some(&"a".repeat(256)), false, now);
+    let visit = sessions.visit("/u/1", None, now);
+    assert!(visit.is_mount());
+    assert_eq!(visit.repository(), Some("team/app"));
+    assert_eq!(sessions.visit("/u/2", None, now).repository(), None);
+    assert_eq!(sessions.visit("/u/3", None, now).repository(), None);
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Start(u8),
+    Ask(Method, u8, u16, Option<u8>),
+    Enter(u8),
+    Leave,
+    Wait(u32),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let methods = prop::sample::select(vec![
+        Method::Get,
+        Method::Patch,
+        Method::Put,
+        Method::Delete,
+        Method::Post,
+    ]);
+    let statuses = prop::sample::select(vec![201, 202, 204, 307, 400, 404, 416, 499, 500]);
+    prop_oneof![
+        3 => (0..12_u8).prop_map(Action::Start),
+        6 => (methods, 0..12_u8, statuses, prop::option::of(0..12_u8))
+            .prop_map(|(m, place, status, to)| Action::Ask(m, place, status, to)),
+        1 => (0..12_u8).prop_map(Action::Enter),
+        1 => Just(Action::Leave),
+        1 => (0..30_u32).prop_map(Action::Wait),
+    ]
+}
+
+/// Locations of all shapes, of which some share a path.
+fn location(number: u8) -> String {
+    match number % 4 {
+        0 => format!("/v2/a/blobs/uploads/{number}"),
+        1 => format!("/odd/{number}"),
+        2 => format!("/shared?id={number}"),
+        _ => format!("/v2/a/blobs/uploads/?id={number}"),
+    }
+}
+
+proptest! {
+    /// Whatever happens: what came in went out or is there, no more than there may be, and every
+    /// odd path is known by as many sessions as are there.
+    #[test]
+    fn any_history_adds_up(limit in 1..5_usize, actions in prop::collection::vec(action(), 0..80)) {
+        let sessions = table(limit);
+        let mut now = sessions.origin;
+        let mut visits = Vec::new();
+        for action in actions {
+            match action {
+                Action::Start(place) => {
+                    sessions.start(START, &location(place), Some("a"), false, now);
+                }
+                Action::Ask(method, place, status, to) => {
+                    let to = to.map(location);
+                    ask(&sessions, method, &location(place), status, to.as_deref(), now);
+                }
+                Action::Enter(place) => {
+                    let target = location(place);
+                    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+                    visits.push(sessions.visit(path, Some(query), now));
+                }
+                Action::Leave => drop(visits.pop()),
+                Action::Wait(hours) => {
+                    now += hours * HOUR;
+                    sessions.refresh(now);
+                }
+            }
+            let open = open(&sessions);
+            prop_assert!(open <= limit as u64);
+            let mut odd_places: HashMap<usize, usize> = HashMap::new();
+            for shard in &sessions.shards {
+                for session in shard.lock().values().flatten() {
+                    if let Some(odd) = session.place.lock().odd {
+                        *odd_places.entry(odd.index()).or_default() += 1;
+                    }
+                }
+            }
+            for (endpoint, count) in sessions.odd.iter().enumerate() {
+                let expected = odd_places.get(&endpoint).copied().unwrap_or(0);
+                prop_assert_eq!(count.load(Ordering::Relaxed), expected);
+            }
+        }
+        visits.clear();
+        sessions.refresh(now + 25 * HOUR);
+        prop_assert_eq!(open(&sessions), 0);
+        let active = sessions.metrics.active.value(());
+        prop_assert_eq!(active.to_bits(), 0_f64.to_bits());
+    }
+
+    #[test]
+    fn no_location_is_too_odd(location in "\\PC*", base in "/\\PC*", query in "\\PC*") {
+        let sessions = table(2);
+        let now = sessions.origin;
+        sessions.start(&base, &location, None, false, now);
+        sessions.visit(&base, Some(&query), now);
+        prop_assert_eq!(open(&sessions), 1);
+    }
+}
