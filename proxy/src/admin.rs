@@ -67,6 +67,11 @@ impl Admin {
         }
     }
 
+    /// The most series of our own that the metrics can ever have, where they are served.
+    pub fn max_series(&self) -> Option<usize> {
+        self.metrics.as_ref().map(|metrics| metrics.max_series())
+    }
+
     /// Whether a path is one of the proxy's own, which are neither forwarded nor counted.
     pub fn owns(&self, path: &str) -> bool {
         !path.starts_with("/v2") && (path == self.path || path == "/livez" || path == "/readyz")

@@ -64,6 +64,11 @@ impl Aggregate {
         }
     }
 
+    /// The most series of our own that the page can ever have.
+    pub fn max_series(&self) -> usize {
+        self.registry.max_series()
+    }
+
     /// The page in `format`. The sources get less time than `scraper_waits`, so that a slow one
     /// costs its own samples and not the whole scrape.
     pub async fn page(self: &Arc<Self>, format: Format, scraper_waits: Option<Duration>) -> Bytes {

@@ -29,10 +29,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::task::JoinSet;
 
 use crate::error::Failure;
-use crate::metrics::HttpMetrics;
+use crate::metrics::{ConnectionMetrics, ConnectionRefusal, HttpMetrics};
 
+mod counted;
 mod wait;
 
+use self::counted::Counted;
 pub(crate) use self::wait::Patience;
 use self::wait::{Signals, Wait};
 
@@ -66,16 +68,22 @@ pub(crate) fn is_clean() -> bool {
 pub(crate) struct App<P> {
     proxy: Arc<HttpProxy<P>>,
     metrics: Option<Arc<HttpMetrics>>,
+    connections: Option<Arc<ConnectionMetrics>>,
     /// HTTP/2 streams, whose tasks are pingora's, and when to cut them.
     streams: Drain,
     cut: (Trigger, Shutdown),
 }
 
 impl<P> App<P> {
-    pub(crate) fn new(proxy: HttpProxy<P>, metrics: Option<Arc<HttpMetrics>>) -> App<P> {
+    pub(crate) fn new(
+        proxy: HttpProxy<P>,
+        metrics: Option<Arc<HttpMetrics>>,
+        connections: Option<Arc<ConnectionMetrics>>,
+    ) -> App<P> {
         App {
             proxy: Arc::new(proxy),
             metrics,
+            connections,
             streams: Drain::default(),
             cut: Shutdown::new(),
         }
@@ -164,15 +172,20 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
             _ = stop.wait_for(|stopping| *stopping) => break,
         };
         if connections.count() >= limit {
+            if let Some(metrics) = &app.connections {
+                metrics.rejected.inc(ConnectionRefusal::Limit);
+            }
             continue;
         }
+        let counted = Counted::new(app.connections.clone());
         let guard = connections.guard();
         let app = Arc::clone(&app);
         let shutdown = shutdown.clone();
         serving.spawn(async move {
             let signals = Arc::new(Signals::default());
             let wait = Wait::new(patience);
-            let connection = Connection::new(stream, peer, Arc::clone(&signals), wait, guard);
+            let connection =
+                Connection::new(stream, peer, Arc::clone(&signals), wait, (counted, guard));
             SIGNALS
                 .scope(signals, app.process_new(Box::new(connection), &shutdown))
                 .await;
@@ -194,6 +207,7 @@ struct Connection {
     digest: Arc<SocketDigest>,
     signals: Arc<Signals>,
     wait: Wait,
+    counted: Counted,
     _guard: DrainGuard,
 }
 
@@ -203,7 +217,7 @@ impl Connection {
         peer: Peer,
         signals: Arc<Signals>,
         wait: Wait,
-        guard: DrainGuard,
+        (counted, guard): (Counted, DrainGuard),
     ) -> Connection {
         let digest = SocketDigest::from_raw_fd(fd(&stream));
         // Known already: else each request would ask the kernel.
@@ -220,6 +234,7 @@ impl Connection {
             digest: Arc::new(digest),
             signals,
             wait,
+            counted,
             _guard: guard,
         }
     }
@@ -236,6 +251,9 @@ impl Connection {
             return Poll::Ready(read);
         }
         ready!(self.wait.poll(&self.signals, context));
+        if self.wait.is_for_headers() {
+            self.counted.timed_out();
+        }
         Poll::Ready(Ok(()))
     }
 }

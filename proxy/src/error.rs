@@ -5,6 +5,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use registry::oci::{ErrorBody, ErrorCode};
 
 use crate::exchange::{CLIENT_CLOSED_REQUEST, End};
+use crate::metrics::UpstreamError;
 use crate::metrics::label::Side;
 
 /// Why an exchange failed, as far as a client or an operator needs to know.
@@ -206,9 +207,66 @@ impl Failure {
     }
 }
 
+/// How the upstream failed, if it is the upstream that did.
+pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<UpstreamError> {
+    use ErrorType::{
+        ConnectionClosed, HandshakeError, InvalidCert, ReadError, TLSHandshakeFailure,
+        TLSWantX509Lookup, WriteError,
+    };
+    match Failure::of(error, request_whole) {
+        Failure::UpstreamTimeout => Some(UpstreamError::Timeout),
+        Failure::UpstreamUnreachable | Failure::UpstreamBroken => Some(match error.etype() {
+            TLSHandshakeFailure | TLSWantX509Lookup | HandshakeError | InvalidCert => {
+                UpstreamError::Tls
+            }
+            ReadError | WriteError | ConnectionClosed => UpstreamError::Reset,
+            _ if Failure::of(error, true) == Failure::UpstreamUnreachable => UpstreamError::Connect,
+            _ => UpstreamError::Protocol,
+        }),
+        Failure::ClientGone
+        | Failure::ClientStalled
+        | Failure::ClientNotReading
+        | Failure::Refused(_)
+        | Failure::Internal => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_upstreams_failures_are_counted_as_such_each_by_its_reason() {
+        use ErrorType::{
+            ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error,
+            InvalidHTTPHeader, ReadError, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout,
+            WriteError, WriteTimedout,
+        };
+        let reason = |error: ErrorType, request_whole| {
+            upstream_error(&Error::explain(error, "").into_up(), request_whole)
+        };
+        for (error, expected) in [
+            (ConnectRefused, UpstreamError::Connect),
+            (ConnectNoRoute, UpstreamError::Connect),
+            (ConnectTimedout, UpstreamError::Timeout),
+            (TLSHandshakeTimedout, UpstreamError::Timeout),
+            (ReadTimedout, UpstreamError::Timeout),
+            (WriteTimedout, UpstreamError::Timeout),
+            (TLSHandshakeFailure, UpstreamError::Tls),
+            (ErrorType::InvalidCert, UpstreamError::Tls),
+            (ReadError, UpstreamError::Reset),
+            (WriteError, UpstreamError::Reset),
+            (ConnectionClosed, UpstreamError::Reset),
+            (InvalidHTTPHeader, UpstreamError::Protocol),
+            (H2Error, UpstreamError::Protocol),
+            (ErrorType::Custom("InvalidChunk"), UpstreamError::Protocol),
+        ] {
+            assert_eq!(reason(error.clone(), true), Some(expected), "{error:?}");
+        }
+        assert_eq!(reason(ReadTimedout, false), None, "the client stalled");
+        let gone = Error::explain(ConnectionClosed, "").into_down();
+        assert_eq!(upstream_error(&gone, true), None);
+    }
 
     fn downstream(error: ErrorType) -> Failure {
         Failure::of(&Error::explain(error, "").into_down(), false)

@@ -2,6 +2,7 @@
 //! [`Exchange`]'s to say, what an error means for the client [`Failure`]'s, and where a request
 //! goes [`Upstream`]'s.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
@@ -19,8 +21,10 @@ use crate::config::Limits;
 use crate::downstream::request_seen;
 use crate::error::Failure;
 use crate::exchange::{End, Exchange, Recorder, Request};
+use crate::metrics::Awaited;
 use crate::upstream::Upstream;
 
+mod behind;
 mod forward;
 mod log;
 mod request;
@@ -45,6 +49,8 @@ pub(crate) struct Context {
     request_id: Option<HeaderValue>,
     /// The request body has arrived whole.
     request_whole: bool,
+    /// The upstream's answer.
+    awaited: Awaited,
 }
 
 /// A request that pingora does not see to its end: the shutdown's deadline cut it, or a panic.
@@ -117,21 +123,36 @@ impl ProxyHttp for Proxy {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
-        self.upstream.peer()
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let peer = self.upstream.peer();
+        peer.inspect_err(|_| self.no_address(ctx))
     }
 
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        _ctx: &mut Context,
+        ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        self.upstream_failed(ctx, &error);
         // Nothing was sent: another try, at the next address if there is one, can do no harm. How
         // many there are is the server's to bound.
         error.set_retry(true);
         error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        digest: Option<&Digest>,
+        _ctx: &mut Context,
+    ) -> Result<()> {
+        self.connected(reused, digest);
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -140,7 +161,31 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        ctx.awaited.begin();
         forward::add_headers(session, request, ctx.request_id.as_ref())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        self.upstream_answered(ctx, response);
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        self.upstream_failed(ctx, &error);
+        behind::decide_retry(session, &mut error, reused);
+        error
     }
 
     async fn request_body_filter(

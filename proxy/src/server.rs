@@ -20,6 +20,7 @@ use crate::config::{self, Config, Limits, UpstreamConfig};
 use crate::downstream::{self, App, Patience};
 use crate::embedded::{Embedded, EmbeddedError};
 use crate::exchange::Recorder;
+use crate::metrics::{ConnectionMetrics, UpstreamFamilies};
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 
@@ -56,6 +57,7 @@ pub struct Bound {
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
     recorder: Option<Arc<Recorder>>,
+    connections: Option<Arc<ConnectionMetrics>>,
     panics: Option<Counter>,
     main_pages: Arc<Admin>,
     admin_pages: Arc<Admin>,
@@ -86,7 +88,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let readiness = Arc::new(Readiness::default());
     let mut admin_listener = None;
     let (mut recording, mut on_main, mut on_admin) = (None, None, None);
-    let mut panics = None;
+    let (mut panics, mut connections) = (None, None);
+    let mut upstream = Upstream::new(name, target);
     let mut path = "/metrics".to_owned();
     if let Some(metrics) = config.metrics {
         let registry = Registry::new("octoserve_");
@@ -98,6 +101,9 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
              counted when it happens.",
         ));
         recording = Some(Arc::new(Recorder::new(&registry)));
+        connections = Some(Arc::new(ConnectionMetrics::new(&registry)));
+        let behind = UpstreamFamilies::new(&registry, 1).of(upstream.name());
+        upstream = upstream.measured(behind);
         let mut sources = metrics.sources;
         sources.extend(embedded.as_ref().and_then(Embedded::source));
         let page = Arc::new(Aggregate::new(registry, sources, metrics.bounds));
@@ -121,8 +127,9 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         addresses,
         admin_listener,
         embedded,
-        upstream: Arc::new(Upstream::new(name, target)),
+        upstream: Arc::new(upstream),
         recorder: recording,
+        connections,
         panics,
         readiness,
         limits: config.limits,
@@ -139,6 +146,12 @@ impl Bound {
     /// The address of the listener for metrics and probes alone.
     pub fn metrics_address(&self) -> Option<&ListenAddr> {
         self.admin_listener.as_ref().map(|(_, address)| address)
+    }
+
+    /// The most series that the metrics can ever have, whatever clients do, beside those of other
+    /// pages; `None` where nothing is recorded.
+    pub fn max_series(&self) -> Option<usize> {
+        self.admin_pages.max_series()
     }
 
     /// Serves until the shutdown, then lets what is under way end, as long as `limits.drain`
@@ -182,6 +195,7 @@ impl Bound {
             }),
             self.recorder
                 .map(|recorder| Arc::clone(&recorder.metrics.http)),
+            self.connections,
         ));
         let accepting: Vec<_> = self
             .listeners
@@ -265,4 +279,49 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
     h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
     proxy.h2_options = Some(h2);
     proxy
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::service::config::{Sources, load_with_origins};
+
+    use super::*;
+    use crate::config::Fields;
+
+    /// What the page promises: so many series, and so many for each of what is configured.
+    fn promised(repositories: usize, sources: usize) -> usize {
+        3_100 + 8 * (repositories + 1) + 90 + 8 * sources
+    }
+
+    async fn bound(yaml: &str) -> usize {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let yaml = format!("listen: 127.0.0.1:0\n{yaml}");
+        std::fs::write(file.path(), yaml).unwrap();
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            ..Sources::default()
+        };
+        let loaded = load_with_origins::<Fields>(sources).unwrap();
+        let config = Config::resolve(loaded.fields, &loaded.origins).unwrap();
+        bind(config).await.unwrap().max_series().unwrap()
+    }
+
+    #[tokio::test]
+    async fn all_families_together_keep_to_what_the_page_promises() {
+        let pages = "[{source: a, url: 'http://127.0.0.1:1/'}, {source: b, url: 'unix:/b'}]";
+        let upstream = "upstreams: [{replicas: ['http://127.0.0.1:1']";
+        for (repositories, yaml, sources) in [
+            (200, format!("{upstream}}}]\n"), 0),
+            (200, format!("{upstream}, metrics: {pages}}}]\n"), 2),
+            (
+                7,
+                format!("{upstream}}}]\nmetrics: {{repositories: {{limit: 7}}}}\n"),
+                0,
+            ),
+        ] {
+            let series = bound(&yaml).await;
+            let promised = promised(repositories, sources);
+            assert!(series <= promised, "{series} of {promised} with {yaml}");
+        }
+    }
 }

@@ -18,6 +18,8 @@ use registry::service::health::{HealthError, Probe};
 use registry::service::listen::ListenAddr;
 use registry::service::shutdown::Shutdown;
 
+use crate::metrics::UpstreamMetrics;
+
 /// What every registry answers: the specification's end-1.
 const BASE: &str = "/v2/";
 /// How often a name is looked up again.
@@ -140,10 +142,10 @@ impl FromStr for Target {
 }
 
 /// An upstream registry.
-#[derive(Debug)]
 pub struct Upstream {
     name: String,
     target: Target,
+    metrics: Option<UpstreamMetrics>,
     peers: RwLock<Arc<[HttpPeer]>>,
     next: AtomicUsize,
 }
@@ -163,9 +165,21 @@ impl Upstream {
         Upstream {
             name,
             target,
+            metrics: None,
             peers: RwLock::new(known.into()),
             next: AtomicUsize::new(0),
         }
+    }
+
+    /// The same upstream, of which is recorded how it does.
+    pub fn measured(mut self, metrics: UpstreamMetrics) -> Upstream {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Where it is recorded how the upstream does, if it is.
+    pub fn metrics(&self) -> Option<&UpstreamMetrics> {
+        self.metrics.as_ref()
     }
 
     /// The configured name.

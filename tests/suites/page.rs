@@ -269,4 +269,7 @@ fn is_measured(name: &str) -> bool {
         || name.starts_with("octoserve_storage_filesystem_")
         || name.starts_with("octoserve_storage_disk_")
         || name == "octoserve_aggregate_samples"
+        // Who goes over which connection is a matter of who comes first.
+        || matches!(name, "octoserve_connections_active" | "octoserve_connections_total")
+        || name.starts_with("octoserve_upstream_connect")
 }

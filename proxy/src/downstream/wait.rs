@@ -112,6 +112,11 @@ impl Wait {
         self.timer = None;
     }
 
+    /// Whether it is for headers that are due, rather than for a request that may never come.
+    pub(super) fn is_for_headers(&self) -> bool {
+        self.begun
+    }
+
     /// Bytes came.
     pub(super) fn read(&mut self, signals: &Signals, bytes: &[u8]) {
         if !self.is_on(signals) {

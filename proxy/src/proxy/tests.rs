@@ -38,7 +38,7 @@ async fn before(addresses: &[SocketAddr]) -> SocketAddr {
         max_retries: 2,
         ..ServerConf::default()
     };
-    let app = Arc::new(App::new(http_proxy(&Arc::new(conf), proxy), None));
+    let app = Arc::new(App::new(http_proxy(&Arc::new(conf), proxy), None, None));
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
         .await
         .unwrap();

@@ -1,0 +1,70 @@
+//! A connection as the metrics see it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::metrics::{ConnectionMetrics, ConnectionRefusal};
+
+/// Counts a connection as open for as long as it is there.
+pub(super) struct Counted {
+    metrics: Option<Arc<ConnectionMetrics>>,
+    is_timed_out: bool,
+}
+
+impl Counted {
+    pub(super) fn new(metrics: Option<Arc<ConnectionMetrics>>) -> Counted {
+        if let Some(metrics) = &metrics {
+            metrics.total.inc(());
+            metrics.active.add((), 1.0);
+        }
+        Counted {
+            metrics,
+            is_timed_out: false,
+        }
+    }
+
+    /// No request came in time. The end may be read more than once.
+    pub(super) fn timed_out(&mut self) {
+        if let Some(metrics) = &self.metrics
+            && !std::mem::replace(&mut self.is_timed_out, true)
+        {
+            metrics.rejected.inc(ConnectionRefusal::Timeout);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.active.sub((), 1.0);
+        }
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counted").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::service::exposition::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_active_while_it_is_there_and_times_out_once() {
+        let metrics = Arc::new(ConnectionMetrics::new(&Registry::new("")));
+        let active = || metrics.active.value(()).to_bits();
+        let mut first = Counted::new(Some(Arc::clone(&metrics)));
+        let second = Counted::new(Some(Arc::clone(&metrics)));
+        assert_eq!(active(), 2_f64.to_bits());
+        first.timed_out();
+        first.timed_out();
+        drop((first, second));
+        assert_eq!(active(), 0_f64.to_bits());
+        assert_eq!(metrics.total.value(()), 2);
+        assert_eq!(metrics.rejected.value(ConnectionRefusal::Timeout), 1);
+    }
+}
