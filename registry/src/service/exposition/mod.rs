@@ -14,6 +14,7 @@
 
 mod claims;
 mod escape;
+mod gather;
 mod index;
 mod lex;
 mod merge;
@@ -29,7 +30,7 @@ mod text;
 use std::ops::AddAssign;
 
 pub use model::{Family, Page, Sample};
-pub use negotiate::{Format, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, negotiate};
+pub use negotiate::{Format, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, accepts_gzip, negotiate};
 pub use registry::{Described, Registry};
 
 /// What a family's samples mean.

@@ -1,4 +1,5 @@
-//! Choosing the format by an Accept header (RFC 9110 §12.5.1).
+//! Choosing the format by an Accept header (RFC 9110 §12.5.1), and compression by Accept-Encoding
+//! (§12.5.3).
 
 use super::Page;
 
@@ -72,6 +73,31 @@ pub fn negotiate(accept: Option<&str>) -> Format {
     }
 }
 
+/// Whether an Accept-Encoding header wants gzip at least as much as nothing of the kind. Without
+/// the header a page is sent as it is.
+pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
+    let mut gzip = Quality::default();
+    // Acceptable unless it is refused, but nobody's wish unless it is named.
+    let mut identity = Quality::default();
+    for coding in accept_encoding.unwrap_or_default().split(',') {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let mut quality = 1.0;
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            if name.trim().eq_ignore_ascii_case("q") {
+                quality = value.trim().parse().unwrap_or(0.0);
+            }
+        }
+        match name.as_str() {
+            "gzip" | "x-gzip" => gzip.consider(2, quality),
+            "identity" => identity.consider(2, quality),
+            "*" => gzip.consider(1, quality),
+            _ => {}
+        }
+    }
+    gzip.quality > 0.0 && gzip.quality >= identity.quality
+}
+
 /// The quality of the most specific range so far.
 #[derive(Default)]
 struct Quality {
@@ -142,5 +168,33 @@ mod tests {
     fn a_version_that_we_do_not_speak_is_not_chosen() {
         let accept = "application/openmetrics-text; version=2.0.0, text/plain;q=0.1";
         assert_eq!(negotiate(Some(accept)), Format::Text);
+    }
+
+    #[test]
+    fn gzip_is_sent_to_who_wants_it_at_least_as_much_as_nothing() {
+        for wants in [
+            "gzip",
+            "GZIP",
+            "x-gzip",
+            "deflate, gzip;q=0.1",
+            "*",
+            "br, *;q=0.5",
+            "gzip;q=0.5, identity;q=0.5",
+            "identity;q=0, gzip;q=0.1",
+        ] {
+            assert!(accepts_gzip(Some(wants)), "{wants}");
+        }
+        for wants in [
+            "",
+            "deflate, br",
+            "gzip;q=0",
+            "*, gzip;q=0",
+            "gzip;q=0.1, identity",
+            "gzip;q=x",
+            "identity",
+        ] {
+            assert!(!accepts_gzip(Some(wants)), "{wants}");
+        }
+        assert!(!accepts_gzip(None));
     }
 }

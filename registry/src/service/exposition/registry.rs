@@ -1,18 +1,15 @@
 //! The families of a program, and the page they make.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
-use super::escape::{escape_help, escape_label};
-use super::number::{push_bound, push_value};
-use super::{Kind, Limits, Page};
+use super::gather::{Gathered, push_label};
+use super::{Kind, Page};
 use crate::service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, LabelSet};
 
 /// Where families are declared and gathered. Clones are the same registry; there is no global one.
@@ -25,6 +22,8 @@ pub struct Registry(Arc<Inner>);
 
 struct Inner {
     prefix: String,
+    /// What every sample carries beside its own labels, as the page spells it: `a="b",c="d"`.
+    constant: String,
     collector: prometheus::Registry,
     declared: Mutex<BTreeMap<String, Described>>,
     duplicates: Mutex<Vec<String>>,
@@ -49,8 +48,22 @@ pub struct Described {
 impl Registry {
     /// An empty registry that puts `prefix` before every name.
     pub fn new(prefix: &str) -> Self {
+        Self::labelled(prefix, &BTreeMap::new())
+    }
+
+    /// The same, whose every sample carries these labels, too. No family may have one of their
+    /// names.
+    pub fn labelled(prefix: &str, labels: &BTreeMap<String, String>) -> Self {
+        let mut constant = String::new();
+        for (name, value) in labels {
+            if !constant.is_empty() {
+                constant.push(',');
+            }
+            push_label(name, value, &mut constant);
+        }
         Self(Arc::new(Inner {
             prefix: prefix.to_owned(),
+            constant,
             collector: prometheus::Registry::new(),
             declared: Mutex::default(),
             duplicates: Mutex::default(),
@@ -199,30 +212,13 @@ impl Registry {
         }
         let gathered = self.0.collector.gather();
         let mut gathered = gathered.iter().peekable();
-        let mut text = String::with_capacity(64 << 10);
-        for family in self.0.declared.lock().values() {
-            let Described {
-                name, kind, help, ..
-            } = family;
-            let _ = write!(text, "# HELP {name} ");
-            escape_help(help, false, &mut text);
-            let _ = writeln!(text, "\n# TYPE {name} {}", kind.as_str());
-            while gathered
-                .next_if(|next| next.name() < name.as_str())
-                .is_some()
-            {}
-            if let Some(family) = gathered.next_if(|next| next.name() == name) {
-                push_family(family, &mut text);
-            }
+        let mut page = Gathered::new(&self.0.constant);
+        for described in self.0.declared.lock().values() {
+            let name = described.name.as_str();
+            while gathered.next_if(|next| next.name() < name).is_some() {}
+            page.add(described, gathered.next_if(|next| next.name() == name));
         }
-        Page::parse(
-            text,
-            &Limits {
-                max_bytes: usize::MAX,
-                max_samples: usize::MAX,
-            },
-        )
-        .0
+        page.page()
     }
 
     /// The declared families, by name.
@@ -311,67 +307,6 @@ fn valid<T>(declared: prometheus::Result<T>) -> T {
 /// How many series one histogram is: its buckets, that for `+Inf`, sum and count.
 fn series_of_one(buckets: &[f64]) -> usize {
     buckets.len() + 3
-}
-
-fn push_family(family: &MetricFamily, out: &mut String) {
-    let name = family.name();
-    for metric in family.get_metric() {
-        match family.get_field_type() {
-            MetricType::COUNTER => {
-                push_sample(name, metric, None, metric.get_counter().get_value(), out);
-            }
-            MetricType::GAUGE => {
-                push_sample(name, metric, None, metric.get_gauge().get_value(), out);
-            }
-            MetricType::HISTOGRAM => push_histogram(name, metric, out),
-            // Nothing of ours makes these.
-            MetricType::SUMMARY | MetricType::UNTYPED => {}
-        }
-    }
-}
-
-fn push_histogram(name: &str, metric: &Metric, out: &mut String) {
-    let histogram = metric.get_histogram();
-    let bucket = format!("{name}_bucket");
-    let count = histogram.get_sample_count() as f64;
-    for each in histogram.get_bucket() {
-        let cumulative = each.cumulative_count() as f64;
-        push_sample(&bucket, metric, Some(each.upper_bound()), cumulative, out);
-    }
-    push_sample(&bucket, metric, Some(f64::INFINITY), count, out);
-    push_sample(
-        &format!("{name}_sum"),
-        metric,
-        None,
-        histogram.get_sample_sum(),
-        out,
-    );
-    push_sample(&format!("{name}_count"), metric, None, count, out);
-}
-
-fn push_sample(name: &str, metric: &Metric, bound: Option<f64>, value: f64, out: &mut String) {
-    out.push_str(name);
-    let mut separator = '{';
-    for label in metric.get_label() {
-        out.push(separator);
-        let _ = write!(out, "{}=\"", label.name());
-        escape_label(label.value(), out);
-        out.push('"');
-        separator = ',';
-    }
-    if let Some(bound) = bound {
-        out.push(separator);
-        out.push_str("le=\"");
-        push_bound(bound, out);
-        out.push('"');
-        separator = ',';
-    }
-    if separator == ',' {
-        out.push('}');
-    }
-    out.push(' ');
-    push_value(value, out);
-    out.push('\n');
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a registry declares and gathers.
 
 use super::*;
-use crate::service::exposition::{Dropped, Format};
+use crate::service::exposition::{Dropped, Format, Limits};
 
 crate::labels! {
     /// Test label.
@@ -151,4 +151,67 @@ fn a_gathered_page_is_read_without_a_loss() {
     let (page, dropped) = Page::parse(text(&registry), &Limits::default());
     assert_eq!(dropped, Dropped::default());
     assert_eq!(page.families().len(), registry.families().len());
+}
+
+#[test]
+fn constant_labels_are_on_every_sample() {
+    let labels = [("region", "eu-\"1\""), ("zone", "b")];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let registry = Registry::labelled("", &BTreeMap::from(labels));
+    registry.counter("a_total", "A.").inc(());
+    registry.histogram("b", "B.", &[1.0]).observe((), 0.5);
+    let colours = registry.gauges::<Colour>("c", "C.", &["colour"]);
+    colours.set(Colour::Red, 1.0);
+    assert_eq!(
+        text(&registry),
+        "# HELP a_total A.\n# TYPE a_total counter\na_total{region=\"eu-\\\"1\\\"\",zone=\"b\"} 1\n\
+         # HELP b B.\n# TYPE b histogram\n\
+         b_bucket{region=\"eu-\\\"1\\\"\",zone=\"b\",le=\"1.0\"} 1\n\
+         b_bucket{region=\"eu-\\\"1\\\"\",zone=\"b\",le=\"+Inf\"} 1\n\
+         b_sum{region=\"eu-\\\"1\\\"\",zone=\"b\"} 0.5\nb_count{region=\"eu-\\\"1\\\"\",zone=\"b\"} 1\n\
+         # HELP c C.\n# TYPE c gauge\nc{colour=\"red\",region=\"eu-\\\"1\\\"\",zone=\"b\"} 1\n"
+    );
+}
+
+/// What is made while gathering is what reading the page would make, hashes included: merging
+/// relies on them.
+#[test]
+fn a_gathered_page_is_what_its_text_says() {
+    let labels = BTreeMap::from([("region".to_owned(), "eu\\1".to_owned())]);
+    for registry in [Registry::new("p_"), Registry::labelled("p_", &labels)] {
+        let _ = registry.histograms::<Colour>("empty_seconds", "E.", &["colour"], &[1.0]);
+        let pairs =
+            registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[0.5, 2.0]);
+        pairs.observe((Colour::Red, Size::Large), 1.0);
+        pairs.observe((Colour::Blue, Size::Small), 3.0);
+        let sources = registry.gauge_vec("y", "Y \\ of\nlines.", &["source"]);
+        sources.with_label_values(&["a\"b\\\n"]).set(-0.5);
+        registry.counter("z_total", "Z.").inc(());
+        let page = registry.gather();
+        let mut text = String::new();
+        page.write_text(&mut text);
+        let (read, dropped) = Page::parse(text, &Limits::default());
+        assert_eq!(dropped, Dropped::default());
+        let told = |page: &Page| {
+            let families = page.families().map(|family| {
+                let samples = family.samples().map(|sample| {
+                    let labels: Vec<_> = sample.labels().collect();
+                    let (name, value) = (sample.name(), sample.value_text());
+                    format!(
+                        "{name} {labels:?} {value} {:?}",
+                        (sample.data.hash, sample.data.flags)
+                    )
+                });
+                let samples: Vec<_> = samples.collect();
+                format!(
+                    "{} {:?} {:?} {samples:?}",
+                    family.name(),
+                    family.kind(),
+                    family.help()
+                )
+            });
+            families.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&page), told(&read));
+    }
 }
