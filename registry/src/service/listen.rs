@@ -1,8 +1,9 @@
 //! Listening addresses, TCP and Unix sockets, and an `accept` that outlives every error.
 //!
-//! Deliberately not here: TLS, and what is spoken over the streams.
+//! Deliberately not here: TLS ([`tls`](super::tls) goes on top), and what is spoken over the streams.
 
 mod addr;
+mod fields;
 mod stream;
 mod unix;
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 pub use addr::{AddrError, ListenAddr};
+pub use fields::ListenFields;
 pub use stream::{Peer, Stream};
 pub use unix::SocketFile;
 

@@ -1,9 +1,10 @@
 //! What any server of ours needs: metric cells and the exposition page, layered configuration,
-//! listeners, logs, the runtime, shutdown.
+//! listeners, TLS and passwords, logs, the runtime, shutdown.
 //!
 //! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
 //! on this, so it could become a crate of its own with one move.
 
+pub mod auth;
 pub mod build;
 pub mod cells;
 pub mod config;
@@ -11,5 +12,7 @@ pub mod exposition;
 pub mod health;
 pub mod listen;
 pub mod log;
+pub mod page;
 pub mod runtime;
 pub mod shutdown;
+pub mod tls;

@@ -1,0 +1,76 @@
+//! Addresses to listen on as people write them: each a text, or a table with its keys.
+
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::ListenAddr;
+use crate::service::config::{ConfigError, Origins};
+use crate::service::tls::{Tls, TlsFields};
+
+/// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenFields {
+    /// `HOST:PORT` or `unix:/PATH`.
+    pub address: ListenAddr,
+    /// The certificate of a listener that speaks TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFields>,
+}
+
+/// The same with its keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    address: ListenAddr,
+    #[serde(default)]
+    tls: Option<TlsFields>,
+}
+
+impl ListenFields {
+    /// The certificate, loaded, of the listener at `key`.
+    pub fn load_tls(&self, key: &str, origins: &Origins) -> Result<Option<Tls>, ConfigError> {
+        let Some(files) = &self.tls else {
+            return Ok(None);
+        };
+        let loaded = Tls::load(files).map_err(|error| {
+            let key = format!("{key}.tls.{}", error.key());
+            origins.error(&key, &error.to_string())
+        });
+        loaded.map(Some)
+    }
+}
+
+impl From<ListenAddr> for ListenFields {
+    fn from(address: ListenAddr) -> Self {
+        Self { address, tls: None }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(One)
+    }
+}
+
+struct One;
+
+impl<'de> Visitor<'de> for One {
+    type Value = ListenFields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address such as 127.0.0.1:5000")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<ListenFields, E> {
+        let address: ListenAddr = text.parse().map_err(E::custom)?;
+        Ok(address.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenFields, A::Error> {
+        let Table { address, tls } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(ListenFields { address, tls })
+    }
+}

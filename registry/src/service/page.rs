@@ -1,0 +1,136 @@
+//! The metrics page over HTTP, as both programs serve it: what the scraper wants is negotiated, and
+//! the answer says what it depends on.
+//!
+//! Deliberately not here: where the page comes from, and who may read it ([`auth`](super::auth)).
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+
+use super::exposition::{Format, Page, accepts_gzip, negotiate};
+
+/// How a scraper wants the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    format: Format,
+    gzip: bool,
+}
+
+impl Wanted {
+    /// What a request's headers ask for.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self {
+            format: negotiate(joined(headers, &ACCEPT).as_deref()),
+            gzip: accepts_gzip(joined(headers, &ACCEPT_ENCODING).as_deref()),
+        }
+    }
+
+    /// Writes the page as it will be sent. A large one takes a while: not for a thread that serves.
+    pub fn encode(self, page: &Page) -> Bytes {
+        let mut text = String::new();
+        self.format.write(page, &mut text);
+        if !self.gzip {
+            return text.into();
+        }
+        // A page repeats itself so much that more effort gains little.
+        let buffer = Vec::with_capacity(text.len() / 8);
+        let mut encoder = GzEncoder::new(buffer, Compression::fast());
+        // Writing to a Vec cannot fail.
+        let _ = encoder.write_all(text.as_bytes());
+        encoder.finish().unwrap_or_default().into()
+    }
+
+    /// The answer with a page that was [encoded](Self::encode) so.
+    pub fn respond(self, page: Bytes) -> Response<Bytes> {
+        let length = page.len();
+        let mut response = Response::new(page);
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(self.format.content_type()),
+        );
+        headers.insert(CONTENT_LENGTH, length.into());
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+/// A header's value, which may come in several lines; what is no text of it is passed over.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values = headers.get_all(name).iter();
+    let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+    use crate::service::exposition::{Limits, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
+
+    fn wanted(headers: &[(HeaderName, &'static str)]) -> Wanted {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        Wanted::of(&map)
+    }
+
+    #[test]
+    fn a_compressed_page_is_the_same_page() {
+        let text = "# HELP x_total X.\n# TYPE x_total counter\nx_total 1\n";
+        let (page, _) = Page::parse(text, &Limits::default());
+        let plain = wanted(&[]);
+        assert_eq!(plain.encode(&page), text);
+        let gzip = wanted(&[(ACCEPT_ENCODING, "deflate, gzip;q=0.5")]);
+        let encoded = gzip.encode(&page);
+        let mut again = String::new();
+        let mut unpacked = GzDecoder::new(&*encoded);
+        unpacked.read_to_string(&mut again).unwrap();
+        assert_eq!(again, text);
+        let response = gzip.respond(encoded.clone());
+        assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+        assert_eq!(
+            response.headers()[CONTENT_LENGTH],
+            encoded.len().to_string().as_str()
+        );
+    }
+
+    #[test]
+    fn every_answer_says_what_it_depends_on() {
+        for (headers, media_type) in [
+            (&[][..], TEXT_CONTENT_TYPE),
+            (
+                &[(ACCEPT, "application/openmetrics-text")],
+                OPENMETRICS_CONTENT_TYPE,
+            ),
+        ] {
+            let response = wanted(headers).respond(Bytes::new());
+            assert_eq!(response.headers()[VARY], "Accept, Accept-Encoding");
+            assert_eq!(response.headers()[CONTENT_TYPE], media_type);
+            assert!(!response.headers().contains_key(CONTENT_ENCODING));
+        }
+    }
+
+    #[test]
+    fn a_header_in_several_lines_is_one_list() {
+        let lines = [
+            (ACCEPT, "text/plain;q=0.5"),
+            (ACCEPT, "application/openmetrics-text"),
+        ];
+        assert_eq!(wanted(&lines).format, Format::OpenMetrics);
+    }
+}

@@ -1,0 +1,302 @@
+//! TLS for a listener, with a certificate that is loaded again when its files change.
+//!
+//! The cryptography is ring's, as in pingora. Deliberately not here: client certificates, and what
+//! is spoken inside.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
+use tokio_rustls::server::TlsStream;
+
+use super::listen::Stream;
+use super::shutdown::Shutdown;
+
+/// How often the files are looked at. A change counts once it has stood for as long, so that no
+/// half of one is loaded.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The keys of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFields {
+    /// A PEM file: the certificate, and those that lead to the authority that signed it.
+    pub certificate: PathBuf,
+    /// A PEM file: its private key.
+    pub key: PathBuf,
+}
+
+/// A certificate that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate's file cannot be read, or holds none.
+    #[error("cannot read a certificate from {}: {}", path.display(), plainly(source))]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// The key's file cannot be read, or holds none.
+    #[error("cannot read a private key from {}: {}", path.display(), plainly(source))]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: pem::Error,
+    },
+    /// They do not go together, or are of a kind that is not known.
+    #[error("the certificate and the key cannot be used: {0}")]
+    Mismatch(#[source] rustls::Error),
+    /// TLS itself cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[source] rustls::Error),
+}
+
+impl TlsError {
+    /// Which of the [`TlsFields`] is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Certificate { .. } => "certificate",
+            Self::Key { .. } | Self::Mismatch(_) | Self::Setup(_) => "key",
+        }
+    }
+}
+
+/// A certificate in use. Clones are the same one.
+#[derive(Clone)]
+pub struct Tls {
+    files: Arc<TlsFields>,
+    current: Arc<Current>,
+    acceptor: TlsAcceptor,
+    /// The files as they were before they were loaded.
+    loaded: Fingerprint,
+}
+
+/// The certificate that the next handshake gets.
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+/// What tells one state of the two files from another.
+type Fingerprint = [Option<(u64, u64, i64, i64)>; 2];
+
+impl Tls {
+    /// Loads a certificate and its key.
+    pub fn load(files: &TlsFields) -> Result<Self, TlsError> {
+        let loaded = fingerprint(files);
+        let current = Arc::new(Current(RwLock::new(Arc::new(read(files)?))));
+        let config = current.config(&[b"http/1.1"])?;
+        Ok(Self {
+            files: Arc::new(files.clone()),
+            current,
+            acceptor: TlsAcceptor::from(config),
+            loaded,
+        })
+    }
+
+    /// Shakes hands. Fails if the client does not, or takes too long.
+    pub async fn accept(&self, stream: Stream) -> io::Result<Secured> {
+        let shaken = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
+        Ok(Secured::Tls(Box::new(shaken??)))
+    }
+
+    /// Loads the certificate again whenever its files change, until the shutdown. One that cannot be
+    /// used is refused, which is logged, and the old one stays.
+    pub async fn watch(self, mut shutdown: Shutdown) {
+        let mut loaded = self.loaded;
+        let mut last = loaded;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = shutdown.recv() => return,
+            }
+            let now = self.fingerprint().await;
+            let stands = now == std::mem::replace(&mut last, now);
+            if stands && now != loaded {
+                loaded = now;
+                self.reload().await;
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        let (files, current) = (Arc::clone(&self.files), Arc::clone(&self.current));
+        let certificate = self.files.certificate.display();
+        let read = tokio::task::spawn_blocking(move || read(&files));
+        match read.await {
+            Ok(Ok(key)) => {
+                *current.0.write() = Arc::new(key);
+                tracing::info!(%certificate, "a new certificate is in use");
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%certificate, %error, "the new certificate is refused; the old one stays");
+            }
+            // Only a panic, which is told already.
+            Err(_) => {}
+        }
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let files = Arc::clone(&self.files);
+        let looked = tokio::task::spawn_blocking(move || fingerprint(&files));
+        looked.await.unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tls").field(&self.files).finish()
+    }
+}
+
+impl Current {
+    /// A server's configuration, with the protocols that may be spoken inside.
+    fn config(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?;
+        let mut config = builder
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as _);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Current")
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read()))
+    }
+}
+
+fn fingerprint(files: &TlsFields) -> Fingerprint {
+    [&files.certificate, &files.key].map(|path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        let changed = (metadata.mtime(), metadata.mtime_nsec());
+        Some((metadata.ino(), metadata.len(), changed.0, changed.1))
+    })
+}
+
+fn read(files: &TlsFields) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Mismatch)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |source| TlsError::Certificate {
+        path: path.to_owned(),
+        source,
+    };
+    let chain = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    if chain.is_empty() {
+        return Err(wrong(pem::Error::NoItemsFound));
+    }
+    Ok(chain)
+}
+
+fn plainly(error: &pem::Error) -> String {
+    match error {
+        pem::Error::NoItemsFound => "there is none in it".to_owned(),
+        pem::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// A connection, inside TLS or as it came.
+#[derive(Debug)]
+pub enum Secured {
+    /// As it came.
+    Plain(Stream),
+    /// Inside TLS.
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Secured {
+    /// The connection as the listener wants it: inside TLS if it has a certificate.
+    pub async fn accept(tls: Option<&Tls>, stream: Stream) -> io::Result<Self> {
+        match tls {
+            Some(tls) => tls.accept(stream).await,
+            None => Ok(Self::Plain(stream)),
+        }
+    }
+}
+
+macro_rules! inner {
+    ($self:ident, $method:ident $(, $argument:expr)*) => {
+        match $self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Tls(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        inner!(self, poll_read, cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        inner!(self, poll_write, cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inner!(self, poll_flush, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inner!(self, poll_shutdown, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        inner!(self, poll_write_vectored, cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
