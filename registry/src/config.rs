@@ -4,16 +4,20 @@
 //! names are an API.
 
 pub mod cli;
+pub mod page;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::service::auth::{BasicAuth, BasicAuthFields};
 use crate::service::config::{self, ByteSize, ConfigError, Loaded, Origins, Sources};
 use crate::service::health::{Probe, READY};
-use crate::service::listen::ListenAddr;
+use crate::service::listen::{ListenAddr, ListenFields};
 use crate::service::log::LogConfig;
+use crate::service::tls::Tls;
 use crate::store::fs::{Bounds, Durability, Options};
 
 /// The keys of the registry as a program of its own.
@@ -87,8 +91,14 @@ pub struct UploadFields {
 pub struct MetricsFields {
     /// Whether anything is recorded, and served.
     pub enabled: bool,
-    /// Where `/metrics`, `/livez` and `/readyz` are.
-    pub listen: ListenAddr,
+    /// Where the page, `/livez` and `/readyz` are.
+    pub listen: ListenFields,
+    /// The page's path.
+    pub path: String,
+    /// Who may read the page; none: whoever reaches it.
+    pub basic_auth: Option<BasicAuthFields>,
+    /// What every sample carries beside its own labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The keys of what one client may take.
@@ -108,14 +118,14 @@ pub struct LimitFields {
 }
 
 /// A valid configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients are served; never empty.
     pub listen: Vec<ListenAddr>,
     /// The store's folder, durability, and what clients may do with it.
     pub storage: EmbeddedFields,
     /// Where the metrics page is; `None` records nothing.
-    pub metrics: Option<ListenAddr>,
+    pub metrics: Option<MetricsConfig>,
     /// Whether the page tells of the process, too: not where another program's page does.
     pub process_metrics: bool,
     /// What one client may take.
@@ -123,6 +133,24 @@ pub struct Config {
     /// Whether each request is an event in the log.
     pub access_log: bool,
 }
+
+/// Where the metrics page is, and who may read it.
+#[derive(Clone, Debug)]
+pub struct MetricsConfig {
+    /// Where the page, `/livez` and `/readyz` are.
+    pub listen: ListenAddr,
+    /// The listener's certificate, if it speaks TLS.
+    pub tls: Option<Tls>,
+    /// The page's path.
+    pub path: String,
+    /// Who may read the page; none: whoever reaches it.
+    pub auth: Option<BasicAuth>,
+    /// What every sample carries beside its own labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The page's path, unless something else is said.
+pub const PAGE: &str = "/metrics";
 
 /// What one client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +267,10 @@ impl Default for MetricsFields {
     fn default() -> Self {
         Self {
             enabled: true,
-            listen: loopback(5001),
+            listen: loopback(5001).into(),
+            path: PAGE.to_owned(),
+            basic_auth: None,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -266,16 +297,24 @@ impl Config {
     }
 
     /// The registry inside another program, which reaches it by these Unix sockets only. Without
-    /// a socket for metrics nothing is recorded.
+    /// a socket for metrics nothing is recorded. Every sample carries `labels`, too.
     pub fn embedded(
         fields: EmbeddedFields,
         api: PathBuf,
         metrics: impl Into<Option<PathBuf>>,
+        labels: BTreeMap<String, String>,
     ) -> Self {
+        let metrics = metrics.into().map(|socket| MetricsConfig {
+            listen: ListenAddr::Unix(socket),
+            tls: None,
+            path: PAGE.to_owned(),
+            auth: None,
+            labels,
+        });
         Self {
             listen: vec![ListenAddr::Unix(api)],
             storage: fields,
-            metrics: metrics.into().map(ListenAddr::Unix),
+            metrics,
             process_metrics: false,
             limits: Limits::EMBEDDED,
             access_log: false,
@@ -283,17 +322,26 @@ impl Config {
     }
 
     /// What to ask to know whether a registry with this configuration is ready: its metrics
-    /// listener or, where there is none, the API itself.
+    /// listener or, where there is none that speaks plainly, the API itself.
     pub fn probe(&self) -> Probe {
-        match (&self.metrics, self.listen.first()) {
+        let page = self.metrics.as_ref().filter(|page| page.tls.is_none());
+        match (page, self.listen.first()) {
             (None, Some(api)) => Probe::new(api, "/v2/"),
-            (metrics, _) => Probe::new(metrics.as_ref().unwrap_or(&loopback(5001)), READY),
+            (page, _) => {
+                let listen = page.map(|page| page.listen.clone());
+                Probe::new(&listen.unwrap_or(loopback(5001)), READY)
+            }
         }
     }
 
     fn from_fields(fields: Fields, origins: &Origins) -> Result<Self, ConfigError> {
         let error = |key: &str, message: &str| origins.error(key, message);
         check(&fields, error)?;
+        let metrics = if fields.metrics.enabled {
+            Some(fields.metrics.resolve(origins)?)
+        } else {
+            None
+        };
         let storage = EmbeddedFields {
             data: fields.data,
             durability: fields.durability,
@@ -309,7 +357,7 @@ impl Config {
         Ok(Self {
             listen: fields.listen,
             storage,
-            metrics: fields.metrics.enabled.then_some(fields.metrics.listen),
+            metrics,
             process_metrics: true,
             limits: Limits {
                 connections: limits.connections,
@@ -323,14 +371,32 @@ impl Config {
     }
 }
 
+impl MetricsFields {
+    fn resolve(self, origins: &Origins) -> Result<MetricsConfig, ConfigError> {
+        page::check_path(&self.path, origins)?;
+        page::check_labels(&self.labels, origins)?;
+        let tls = self.listen.load_tls("metrics.listen", origins)?;
+        let auth = self
+            .basic_auth
+            .map(|auth| auth.resolve("metrics.basic_auth", origins));
+        Ok(MetricsConfig {
+            listen: self.listen.address,
+            tls,
+            path: self.path,
+            auth: auth.transpose()?,
+            labels: self.labels,
+        })
+    }
+}
+
 /// What serde can't check of all that is not the storage.
 fn check<E>(fields: &Fields, error: impl Fn(&str, &str) -> E) -> Result<(), E> {
     if fields.listen.is_empty() {
         return Err(error("listen", "at least one address is needed"));
     }
     if fields.metrics.enabled
-        && fields.listen.contains(&fields.metrics.listen)
-        && !chooses_port(&fields.metrics.listen)
+        && fields.listen.contains(&fields.metrics.listen.address)
+        && !chooses_port(&fields.metrics.listen.address)
     {
         let message = "must not be an address of the registry itself: the page is not for clients";
         return Err(error("metrics.listen", message));
@@ -411,7 +477,7 @@ mod tests {
     fn the_defaults_are_valid_and_stay_on_this_machine() {
         let config = load(vec![]).unwrap();
         assert_eq!(config.listen, [loopback(5000)]);
-        assert_eq!(config.metrics, Some(loopback(5001)));
+        assert_eq!(config.metrics.unwrap().listen, loopback(5001));
     }
 
     #[test]
@@ -441,6 +507,9 @@ mod tests {
             ("uploads.max_session", "5"),
             ("reserve", "much"),
             ("metrics.listen", "127.0.0.1:5000"),
+            ("metrics.path", "/v2/metrics"),
+            ("metrics.labels.operation", "x"),
+            ("metrics.basic_auth", "{username: a}"),
             ("limits.connections", "0"),
             ("limits.idle_timeout", "0s"),
             ("logging.sample", "1.5"),

@@ -21,7 +21,7 @@ use self::expiry::Expiry;
 use self::page::Pages;
 use self::timed::Patience;
 use crate::api::{Api, Policy, Recorders};
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, MetricsConfig};
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
@@ -84,6 +84,7 @@ enum AnyApi<S> {
 struct Page {
     listener: Listener,
     address: ListenAddr,
+    config: MetricsConfig,
     registry: Registry,
     /// Who counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
@@ -145,7 +146,7 @@ async fn bind_with<S: Store>(
         addresses.push(listener.local_addr()?);
         listeners.push(listener);
     }
-    let (api, page) = match &config.metrics {
+    let (api, page) = match config.metrics {
         None => {
             let recorders = Recorders {
                 metrics: None,
@@ -153,10 +154,10 @@ async fn bind_with<S: Store>(
             };
             (AnyApi::Plain(Api::new(store, policy, recorders)), None)
         }
-        Some(address) => {
-            let listener = Listener::bind(address).await?;
+        Some(page) => {
+            let listener = Listener::bind(&page.listen).await?;
             let address = listener.local_addr()?;
-            let metrics = Metrics::register(backend, config.process_metrics);
+            let metrics = Metrics::register(backend, config.process_metrics, &page.labels);
             let collector = collector(metrics.stats);
             if let Some(collector) = &collector {
                 metrics.registry.before_gather(collector.page());
@@ -164,6 +165,7 @@ async fn bind_with<S: Store>(
             let page = Page {
                 listener,
                 address,
+                config: page,
                 registry: metrics.registry,
                 collector,
             };
@@ -253,16 +255,26 @@ async fn accept<S: Store>(api: Api<S>, listeners: Vec<Listener>, connections: &C
     };
     let accepting = listeners
         .into_iter()
-        .map(|listener| connections.accept(listener, handler.clone()));
+        .map(|listener| connections.accept(listener, None, handler.clone()));
     join_all(accepting).await;
 }
 
 impl Page {
     async fn serve(self, connections: &Connections, stopping: Shutdown) {
-        let pages = Arc::new(Pages::new(self.registry, stopping));
+        let MetricsConfig {
+            path, auth, tls, ..
+        } = self.config;
+        let watched = tls.clone();
+        let watch = async {
+            if let Some(tls) = watched {
+                tls.watch(stopping.clone()).await;
+            }
+            pending::<()>().await;
+        };
+        let pages = Arc::new(Pages::new(self.registry, path, auth, stopping.clone()));
         let handler = move |request| {
             let pages = Arc::clone(&pages);
-            async move { pages.handle(&request) }
+            async move { pages.handle(&request).await }
         };
         let count = async {
             match self.collector {
@@ -271,8 +283,9 @@ impl Page {
             }
         };
         tokio::select! {
-            () = connections.accept(self.listener, handler) => {}
+            () = connections.accept(self.listener, tls, handler) => {}
             () = count => {}
+            () = watch => {}
         }
     }
 }

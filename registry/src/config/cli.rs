@@ -196,7 +196,7 @@ mod tests {
             assert_eq!(config.storage.data, PathBuf::from("/x"));
         }
         let metrics = config("--metrics-listen unix:/m", &[]).metrics;
-        assert_eq!(metrics, Some(ListenAddr::Unix("/m".into())));
+        assert_eq!(metrics.unwrap().listen, ListenAddr::Unix("/m".into()));
     }
 
     #[test]

@@ -11,6 +11,36 @@ pub use pair::Pair;
 use crate::oci::{self, Endpoint, Kind, Reference};
 use crate::service::cells::{Label, labels};
 
+/// The name of every label of ours, on either page: what a configuration adds has another.
+pub const NAMES: &[&str] = &[
+    "backend",
+    "client",
+    "code",
+    "direction",
+    "endpoint",
+    "error_type",
+    "event",
+    "kind",
+    "le",
+    "method",
+    "name",
+    "operation",
+    "outcome",
+    "quantile",
+    "reason",
+    "reference",
+    "repository",
+    "result",
+    "revision",
+    "rustc",
+    "scheme",
+    "side",
+    "source",
+    "status",
+    "upstream",
+    "version",
+];
+
 /// Buckets for latencies and durations, in seconds.
 pub const LATENCY: &[f64] = &[
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 900.0,

@@ -5,6 +5,7 @@ pub mod label;
 pub mod stats;
 pub mod storage;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::http::Http;
@@ -29,10 +30,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Declares all families; with those of the process (`build_info`, `process_*`) only where no
-    /// other page tells them.
-    pub fn register(backend: Backend, with_process: bool) -> Self {
-        let registry = Registry::new(PREFIX);
+    /// Declares all families, whose samples carry `labels`, too; with those of the process
+    /// (`build_info`, `process_*`) only where no other page tells them.
+    pub fn register(
+        backend: Backend,
+        with_process: bool,
+        labels: &BTreeMap<String, String>,
+    ) -> Self {
+        let registry = Registry::labelled(PREFIX, labels);
         let http = Arc::new(Http::register(&registry));
         let storage = Storage::register(&registry, backend);
         let stats = Stats::register(&registry);
@@ -55,16 +60,19 @@ mod tests {
 
     #[test]
     fn every_family_is_declared_once_and_says_what_it_is() {
-        let metrics = Metrics::register(Backend::Filesystem, true);
+        let metrics = Metrics::register(Backend::Filesystem, true, &BTreeMap::new());
         assert_eq!(metrics.registry.duplicates(), Vec::<String>::new());
         for family in metrics.registry.families() {
             assert!(!family.help.is_empty(), "{}", family.name);
+            for name in &family.labels {
+                assert!(label::NAMES.contains(&name.as_str()), "{name}");
+            }
         }
     }
 
     #[test]
     fn inside_another_program_the_page_leaves_the_process_to_it() {
-        let metrics = Metrics::register(Backend::Filesystem, false);
+        let metrics = Metrics::register(Backend::Filesystem, false, &BTreeMap::new());
         let families = metrics.registry.families();
         let is_process = |name: &str| name.starts_with("process_") || name.ends_with("build_info");
         assert!(!families.iter().any(|family| is_process(&family.name)));

@@ -18,8 +18,9 @@ use hyper_util::server::conn::auto;
 use tokio::sync::Semaphore;
 
 use super::timed::{Activity, Busy, Patience, Timed};
-use crate::service::listen::{Listener, Stream};
+use crate::service::listen::Listener;
 use crate::service::shutdown::{Drain, Shutdown, Trigger};
+use crate::service::tls::{Secured, Tls};
 
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -60,9 +61,9 @@ impl Connections {
         }
     }
 
-    /// Accepts and serves connections until shutdown. Over the cap, clients wait in the listener's
-    /// queue.
-    pub(super) async fn accept<H, F, B>(&self, mut listener: Listener, handler: H)
+    /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. Over
+    /// the cap, clients wait in the listener's queue.
+    pub(super) async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -80,12 +81,15 @@ impl Connections {
                 accepted = accepted => accepted,
             };
             let open = self.open.guard();
-            let serve = serve(
-                stream,
-                handler.clone(),
-                self.patience,
-                self.shutdown.clone(),
-            );
+            let (handler, patience) = (handler.clone(), self.patience);
+            let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
+            let serve = async move {
+                match Secured::accept(tls.as_ref(), stream).await {
+                    Ok(stream) => serve(stream, handler, patience, shutdown).await,
+                    // Whoever does not speak TLS has no business here.
+                    Err(error) => tracing::debug!(%error, "a handshake failed"),
+                }
+            };
             let mut abort = self.abort.1.clone();
             tokio::spawn(async move {
                 tokio::select! {
@@ -108,7 +112,7 @@ impl Connections {
 }
 
 /// Serves one connection to its end; once shutdown begins, to the end of the requests at work.
-async fn serve<H, F, B>(stream: Stream, handler: H, patience: Patience, mut shutdown: Shutdown)
+async fn serve<H, F, B>(stream: Secured, handler: H, patience: Patience, mut shutdown: Shutdown)
 where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,

@@ -1,5 +1,6 @@
 //! The server as clients, probes and scrapers meet it: limits, drain, recording.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -321,7 +322,7 @@ async fn it_is_reached_by_a_unix_socket_as_well_when_embedded() {
         ..Default::default()
     };
     let socket = |name: &str| folder.path().join(name);
-    let config = Config::embedded(fields, socket("api"), socket("metrics"));
+    let config = Config::embedded(fields, socket("api"), socket("metrics"), BTreeMap::new());
     let bound = server::bind(config).await.unwrap();
     assert_eq!(bound.addresses(), [ListenAddr::Unix(socket("api"))]);
     let (stop, shutdown) = Shutdown::new();

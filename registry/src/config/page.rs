@@ -1,0 +1,115 @@
+//! The keys of the metrics page that both programs have.
+
+use std::collections::BTreeMap;
+
+use crate::metrics::label::NAMES;
+use crate::service::config::{ConfigError, Origins};
+
+/// Checks `metrics.path`: a plain path that hides nothing else.
+pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    if !path.starts_with('/') || path == "/" || !path.bytes().all(plain) {
+        let message = "must begin with a slash and be a plain path, such as /metrics";
+        return Err(origins.error("metrics.path", message));
+    }
+    if path == "/v2" || path.starts_with("/v2/") || matches!(path, "/livez" | "/readyz") {
+        let message = "must not hide a path of the registry or a probe";
+        return Err(origins.error("metrics.path", message));
+    }
+    Ok(())
+}
+
+/// Checks `metrics.labels`: what every sample of ours carries beside its own labels, none of which
+/// may have the same name.
+pub fn check_labels(
+    labels: &BTreeMap<String, String>,
+    origins: &Origins,
+) -> Result<(), ConfigError> {
+    for (name, value) in labels {
+        let error = |message: &str| {
+            let key = format!("metrics.labels.{name}");
+            Err(origins.error(&key, message))
+        };
+        let first = name.bytes().next();
+        if !first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+            || !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
+            return error("must be a name of letters, digits and underscores");
+        }
+        if name.starts_with("__") {
+            return error("names that begin with two underscores are Prometheus' own");
+        }
+        if NAMES.contains(&name.as_str()) {
+            return error("is a label of our own metrics");
+        }
+        // To Prometheus a label that is empty is not there.
+        if value.is_empty() {
+            return error("must not be empty");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_hides_something_is_refused() {
+        let check = |path| check_path(path, &Origins::default()).is_ok();
+        for path in [
+            "/metrics",
+            "/-/metrics.txt",
+            "/v2metrics",
+            "/v2.",
+            "/a/v2/b",
+        ] {
+            assert!(check(path), "{path}");
+        }
+        for path in [
+            "",
+            "metrics",
+            "/",
+            "/v2",
+            "/v2/",
+            "/v2/_metrics",
+            "/livez",
+            "/readyz",
+            "/a b",
+            "/a%2f",
+            "/a?b",
+            "/ä",
+        ] {
+            assert!(!check(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_clashes_or_cannot_be_is_refused_by_its_key() {
+        let check = |name: &str, value: &str| {
+            let labels = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            check_labels(&labels, &Origins::default()).map_err(|error| error.to_string())
+        };
+        for name in ["region", "_a", "instance", "Zone2"] {
+            assert_eq!(check(name, "x"), Ok(()));
+        }
+        for (name, value) in [
+            ("endpoint", "x"),
+            ("source", "x"),
+            ("le", "x"),
+            ("__name__", "x"),
+            ("a-b", "x"),
+            ("2a", "x"),
+            ("", "x"),
+            ("region", ""),
+        ] {
+            let error = check(name, value).unwrap_err();
+            assert!(
+                error.starts_with(&format!("metrics.labels.{name}: ")),
+                "{error}"
+            );
+        }
+    }
+}
