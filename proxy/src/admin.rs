@@ -1,6 +1,6 @@
 //! The proxy's own pages: metrics and probes, on every listener or on one of their own.
 //!
-//! No path here can be a registry's: those begin with `/v2`.
+//! No path here can be a registry's: the configuration refuses those of `/v2`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,11 +16,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::oci::{ErrorBody, ErrorCode};
-use registry::service::exposition;
+use registry::service::auth::BasicAuth;
 use registry::service::listen::Listener;
+use registry::service::page::Wanted;
 use registry::service::shutdown::Shutdown;
+use registry::service::tls::{Secured, Tls};
+use tokio::sync::Semaphore;
 
 use crate::aggregate::Aggregate;
+
+/// Connections to the listener for the pages alone: scrapers and probes, nobody else. More wait.
+const CONNECTIONS: usize = 64;
 
 /// How long a scraper may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,15 +60,24 @@ pub struct Admin {
     /// Where the metrics are, and the page: `None` where this listener doesn't serve them.
     metrics: Option<Arc<Aggregate>>,
     path: String,
+    /// Who may see them; `None`: whoever reaches the listener.
+    auth: Option<BasicAuth>,
     readiness: Arc<Readiness>,
 }
 
 impl Admin {
-    /// The pages of a listener, with the metrics or without.
-    pub fn new(metrics: Option<Arc<Aggregate>>, path: String, readiness: Arc<Readiness>) -> Admin {
+    /// The pages of a listener, with the metrics or without, which only those who are known to
+    /// `auth` may see.
+    pub fn new(
+        metrics: Option<Arc<Aggregate>>,
+        path: String,
+        auth: Option<BasicAuth>,
+        readiness: Arc<Readiness>,
+    ) -> Admin {
         Admin {
             metrics,
             path,
+            auth,
             readiness,
         }
     }
@@ -74,7 +89,7 @@ impl Admin {
 
     /// Whether a path is one of the proxy's own, which are neither forwarded nor counted.
     pub fn owns(&self, path: &str) -> bool {
-        !path.starts_with("/v2") && (path == self.path || path == "/livez" || path == "/readyz")
+        path == self.path || path == "/livez" || path == "/readyz"
     }
 
     /// Answers a request for a path that is [owned](Admin::owns).
@@ -94,7 +109,7 @@ impl Admin {
             "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             path if path == self.path => match &self.metrics {
-                Some(metrics) => page(metrics, &request.headers).await,
+                Some(metrics) => self.page(metrics, &request.headers).await,
                 None => refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
             },
             _ => refuse(StatusCode::NOT_FOUND, "there is no such page"),
@@ -104,19 +119,20 @@ impl Admin {
         }
         answer
     }
-}
 
-async fn page(metrics: &Arc<Aggregate>, headers: &HeaderMap) -> Response<Bytes> {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    let format = exposition::negotiate(accept);
-    let scraper_waits = headers
-        .get("x-prometheus-scrape-timeout-seconds")
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let body = metrics.page(format, scraper_waits).await;
-    respond(StatusCode::OK, format.content_type(), body)
+    async fn page(&self, metrics: &Arc<Aggregate>, headers: &HeaderMap) -> Response<Bytes> {
+        if let Some(auth) = &self.auth
+            && let Some(refusal) = auth.check(headers).await.refusal()
+        {
+            return refusal;
+        }
+        let scraper_waits = headers
+            .get("x-prometheus-scrape-timeout-seconds")
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let wanted = Wanted::of(headers);
+        wanted.respond(metrics.page(wanted, scraper_waits).await)
+    }
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
@@ -151,36 +167,57 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
     answer
 }
 
-/// Serves the pages on a listener of their own until the shutdown.
-pub(crate) async fn serve(mut listener: Listener, admin: Arc<Admin>, mut shutdown: Shutdown) {
+/// Serves the pages on a listener of their own until the shutdown, inside TLS where there is a
+/// certificate.
+pub(crate) async fn serve(
+    mut listener: Listener,
+    tls: Option<Tls>,
+    admin: Arc<Admin>,
+    mut shutdown: Shutdown,
+) {
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.watch(shutdown.clone()));
+    }
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await.0)
+        };
+        let (place, stream) = tokio::select! {
+            accepted = accept => accepted,
             () = shutdown.recv() => return,
         };
-        let admin = Arc::clone(&admin);
-        let mut shutdown = shutdown.clone();
+        let (tls, admin, shutdown) = (tls.clone(), Arc::clone(&admin), shutdown.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let admin = Arc::clone(&admin);
-                async move {
-                    let (head, _) = request.into_parts();
-                    Ok::<_, Infallible>(admin.answer(&head).await.map(Full::new))
-                }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            tokio::select! {
-                // Whatever a scraper does wrong is its own loss.
-                _ = connection.as_mut() => {}
-                () = shutdown.recv() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
+            // Whoever does not speak TLS, or HTTP, has no business here.
+            if let Ok(stream) = Secured::accept(tls.as_ref(), stream).await {
+                converse(stream, admin, shutdown).await;
             }
+            drop(place);
         });
+    }
+}
+
+async fn converse(stream: Secured, admin: Arc<Admin>, mut shutdown: Shutdown) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin = Arc::clone(&admin);
+        async move {
+            let (head, _) = request.into_parts();
+            Ok::<_, Infallible>(admin.answer(&head).await.map(Full::new))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // Whatever a scraper does wrong is its own loss.
+        _ = connection.as_mut() => {}
+        () = shutdown.recv() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
 }

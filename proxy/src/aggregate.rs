@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use registry::service::exposition::{Dropped, Format, Limits, Page, Registry};
+use registry::service::exposition::{Dropped, Limits, Page, Registry};
+use registry::service::page::Wanted;
+use tokio::sync::Semaphore;
 
 use crate::metrics::AggregateMetrics;
 
@@ -17,6 +19,9 @@ use fetch::{FetchError, Location};
 
 /// The part of a scraper's patience that is left for merging and sending the page.
 const RESERVE: Duration = Duration::from_millis(500);
+
+/// Pages made at a time; more wait. Each may hold what its sources sent.
+const AT_ONCE: usize = 8;
 
 /// A metrics page to aggregate.
 #[derive(Clone, Debug)]
@@ -44,6 +49,7 @@ pub struct Aggregate {
     metrics: AggregateMetrics,
     sources: Vec<Source>,
     bounds: Bounds,
+    turns: Semaphore,
 }
 
 /// What a fetched source is worth.
@@ -61,6 +67,7 @@ impl Aggregate {
             metrics,
             sources,
             bounds,
+            turns: Semaphore::new(AT_ONCE),
         }
     }
 
@@ -69,9 +76,10 @@ impl Aggregate {
         self.registry.max_series()
     }
 
-    /// The page in `format`. The sources get less time than `scraper_waits`, so that a slow one
+    /// The page as it is wanted. The sources get less time than `scraper_waits`, so that a slow one
     /// costs its own samples and not the whole scrape.
-    pub async fn page(self: &Arc<Self>, format: Format, scraper_waits: Option<Duration>) -> Bytes {
+    pub async fn page(self: &Arc<Self>, wanted: Wanted, scraper_waits: Option<Duration>) -> Bytes {
+        let _turn = self.turns.acquire().await;
         let deadline = self.deadline(scraper_waits);
         let fetches: Vec<_> = (0..self.sources.len())
             .map(|index| tokio::spawn(Arc::clone(self).fetch(index, deadline)))
@@ -87,7 +95,7 @@ impl Aggregate {
             }
         }
         let this = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || this.write(format, pages)).await;
+        let written = tokio::task::spawn_blocking(move || this.write(wanted, pages)).await;
         written.unwrap_or_else(|_| Bytes::from_static(b"# the page could not be written\n"))
     }
 
@@ -146,14 +154,12 @@ impl Aggregate {
         fetched
     }
 
-    fn write(&self, format: Format, pages: Vec<(usize, Page, Dropped)>) -> Bytes {
+    fn write(&self, wanted: Wanted, pages: Vec<(usize, Page, Dropped)>) -> Bytes {
         let mut page = self.registry.gather();
         for (index, other, mut dropped) in pages {
             dropped += page.merge(other, &self.sources[index].name);
             self.metrics.source(index).count(&dropped);
         }
-        let mut text = String::new();
-        format.write(&page, &mut text);
-        text.into()
+        wanted.encode(&page)
     }
 }

@@ -3,14 +3,18 @@
 //! The fields' names are an API; `--print-config` prints them all. What the registry inside the
 //! process needs is the registry's own configuration.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
+pub(crate) use registry::config::PAGE;
+use registry::config::page;
+use registry::service::auth::{BasicAuth, BasicAuthFields};
 use registry::service::config::{self, ByteSize, ConfigError, Origins};
 use registry::service::health::{Probe, READY};
-use registry::service::listen::ListenAddr;
+use registry::service::listen::{ListenAddr, ListenFields};
 use registry::service::log::LogConfig;
+use registry::service::tls::Tls;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::fetch::{Location, LocationError};
@@ -21,7 +25,6 @@ use crate::upstream::{Target, TargetError};
 mod listen;
 mod repositories;
 
-pub use self::listen::ListenFields;
 pub use self::repositories::{GroupFields, RepositoryFields};
 
 /// The name under which the embedded registry is known, as an upstream and as a source.
@@ -83,12 +86,16 @@ pub struct MetricsFields {
     /// The page's path.
     pub path: String,
     /// A listener for the metrics and probes alone.
-    pub listen: Option<ListenAddr>,
-    /// Whether a main listener that others can reach serves the metrics too: they name private
-    /// repositories.
+    pub listen: Option<ListenFields>,
+    /// Whether a main listener that others can reach serves the metrics too without asking who they
+    /// are: they name private repositories.
     pub public: bool,
     /// Which repositories are shown by name.
     pub repositories: RepositoryFields,
+    /// Who may read the page; none: whoever reaches it.
+    pub basic_auth: Option<BasicAuthFields>,
+    /// What every sample of ours carries beside its own labels; the embedded registry's, too.
+    pub labels: BTreeMap<String, String>,
     /// What bounds the aggregation of other pages.
     pub aggregate: AggregateFields,
 }
@@ -129,9 +136,7 @@ fn main_upstream() -> String {
 impl Default for Fields {
     fn default() -> Fields {
         Fields {
-            listen: vec![ListenFields {
-                address: ListenAddr::Tcp(DEFAULT),
-            }],
+            listen: vec![ListenAddr::Tcp(DEFAULT).into()],
             upstreams: Vec::new(),
             registry: Some(registry::config::EmbeddedFields::default()),
             metrics: MetricsFields::default(),
@@ -145,10 +150,12 @@ impl Default for MetricsFields {
     fn default() -> MetricsFields {
         MetricsFields {
             enabled: true,
-            path: "/metrics".to_owned(),
+            path: PAGE.to_owned(),
             listen: None,
             public: false,
             repositories: RepositoryFields::default(),
+            basic_auth: None,
+            labels: BTreeMap::new(),
             aggregate: AggregateFields::default(),
         }
     }
@@ -212,10 +219,16 @@ pub struct MetricsConfig {
     pub path: String,
     /// A listener for the metrics and probes alone.
     pub listen: Option<ListenAddr>,
+    /// That listener's certificate, if it speaks TLS.
+    pub tls: Option<Tls>,
+    /// Who may read the page; none: whoever reaches it.
+    pub auth: Option<BasicAuth>,
     /// Whether the main listeners serve the page too.
     pub on_main: bool,
     /// Which repositories are shown by name.
     pub repositories: Rules,
+    /// What every sample of ours carries beside its own labels.
+    pub labels: BTreeMap<String, String>,
     /// The pages of the remote upstream.
     pub sources: Vec<Source>,
     /// What bounds their aggregation.
@@ -253,6 +266,10 @@ impl Config {
     pub fn resolve(fields: Fields, origins: &Origins) -> Result<Config, ConfigError> {
         if fields.listen.is_empty() {
             return Err(origins.error("listen", "at least one address is needed"));
+        }
+        if let Some(at) = fields.listen.iter().position(|listen| listen.tls.is_some()) {
+            let message = "is not supported here: only metrics.listen speaks TLS";
+            return Err(origins.error(&format!("listen[{at}].tls"), message));
         }
         let listen: Vec<_> = fields
             .listen
@@ -298,7 +315,8 @@ impl Config {
 impl Config {
     /// What to ask to know whether a process with this configuration is ready.
     pub fn probe(&self) -> Probe {
-        let own = self.metrics.as_ref().and_then(|page| page.listen.as_ref());
+        let page = self.metrics.as_ref().filter(|page| page.tls.is_none());
+        let own = page.and_then(|page| page.listen.as_ref());
         let any = ListenAddr::Tcp(DEFAULT);
         Probe::new(own.or(self.listen.first()).unwrap_or(&any), READY)
     }
@@ -363,25 +381,28 @@ fn resolve_metrics(
     sources: Vec<Source>,
     origins: &Origins,
 ) -> Result<MetricsConfig, ConfigError> {
-    let path = fields.path;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
-    if !path.starts_with('/') || path == "/" || !path.bytes().all(plain) {
-        let message = "must begin with a slash and be a plain path, such as /metrics";
-        return Err(origins.error("metrics.path", message));
-    }
-    if path == "/v2" || path.starts_with("/v2/") || matches!(&*path, "/livez" | "/readyz") {
-        let message = "must not hide a path of the registry or a probe";
-        return Err(origins.error("metrics.path", message));
-    }
+    page::check_path(&fields.path, origins)?;
+    page::check_labels(&fields.labels, origins)?;
+    let tls = match &fields.listen {
+        Some(listen) => listen.load_tls("metrics.listen", origins)?,
+        None => None,
+    };
+    let auth = fields
+        .basic_auth
+        .map(|auth| auth.resolve("metrics.basic_auth", origins))
+        .transpose()?;
     let private = listen.iter().all(|address| match address {
         ListenAddr::Tcp(address) => is_loopback(address.ip()),
         ListenAddr::Unix(_) => true,
     });
     Ok(MetricsConfig {
-        path,
-        listen: fields.listen,
-        on_main: private || fields.public,
+        path: fields.path,
+        listen: fields.listen.map(|listen| listen.address),
+        tls,
+        on_main: private || fields.public || auth.is_some(),
+        auth,
         repositories: fields.repositories.resolve(origins)?,
+        labels: fields.labels,
         sources,
         bounds: Bounds {
             timeout: fields.aggregate.timeout.get(),
@@ -500,5 +521,75 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    fn serves_on_main(yaml: &str) -> bool {
+        resolve(yaml, Vec::new())
+            .unwrap()
+            .0
+            .metrics
+            .unwrap()
+            .on_main
+    }
+
+    #[test]
+    fn a_listener_that_others_reach_serves_the_page_to_those_it_knows_or_to_everybody_if_told_so() {
+        let auth = format!(
+            "basic_auth: {{username: a, password_hash: '$2y$10${}'}}",
+            "a".repeat(53)
+        );
+        for (listen, metrics, serves) in [
+            ("127.0.0.1:1", "", true),
+            ("'[::1]:1'", "", true),
+            ("'[::ffff:127.0.0.1]:1'", "", true),
+            ("unix:/x", "", true),
+            ("0.0.0.0:1", "", false),
+            ("'[::]:1'", "", false),
+            ("['127.0.0.1:1', '10.0.0.1:1']", "", false),
+            ("0.0.0.0:1", "public: true", true),
+            ("0.0.0.0:1", auth.as_str(), true),
+        ] {
+            let yaml = format!("listen: {listen}\nmetrics: {{{metrics}}}\n");
+            assert_eq!(serves_on_main(&yaml), serves, "{yaml}");
+        }
+    }
+
+    /// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
+    #[test]
+    fn half_set_basic_auth_is_a_mistake_told_with_its_place_and_never_means_none() {
+        for (half, told) in [
+            (
+                "{username: a}",
+                "the key password_hash or password_file is missing",
+            ),
+            ("{password_hash: '$2y$10$x'}", "the key username is missing"),
+            ("{password_file: /x}", "the key username is missing"),
+            ("{}", "the key username is missing"),
+        ] {
+            let yaml = format!("listen: 0.0.0.0:1\nmetrics:\n  basic_auth: {half}\n");
+            let error = resolve(&yaml, Vec::new()).unwrap_err();
+            assert_eq!(error, format!("FILE:3: metrics.basic_auth: {told}"));
+        }
+    }
+
+    #[test]
+    fn a_certificate_belongs_to_the_metrics_listener_and_must_be_there() {
+        let tls = "{address: '127.0.0.1:1', tls: {certificate: /no/crt, key: /no/key}}";
+        let error = resolve(&format!("metrics:\n  listen: {tls}\n"), Vec::new()).unwrap_err();
+        assert!(
+            error.starts_with("FILE:2: metrics.listen.tls.certificate: cannot read"),
+            "{error}"
+        );
+        let error = resolve(&format!("listen: [{tls}]\n"), Vec::new()).unwrap_err();
+        assert!(
+            error.starts_with("FILE:1: listen[0].tls: is not"),
+            "{error}"
+        );
+        let error = resolve(
+            "metrics: {listen: {address: '127.0.0.1:1', tls: {key: x}}}",
+            Vec::new(),
+        );
+        let error = error.unwrap_err();
+        assert!(error.contains("the key certificate is missing"), "{error}");
     }
 }

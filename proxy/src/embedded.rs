@@ -1,6 +1,7 @@
 //! The registry in this process, on Unix sockets in a folder that only this user can enter: no
 //! request reaches it but through the proxy.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -84,18 +85,22 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 impl Embedded {
-    /// Opens the registry's data and binds its sockets; nothing is served yet. Unless `recording`,
-    /// the registry measures nothing.
-    pub async fn bind(fields: EmbeddedFields, recording: bool) -> Result<Embedded, EmbeddedError> {
+    /// Opens the registry's data and binds its sockets; nothing is served yet. Without `labels` for
+    /// its samples the registry measures nothing.
+    pub async fn bind(
+        fields: EmbeddedFields,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Result<Embedded, EmbeddedError> {
         // `tempfile` makes folders with mode 0700.
         let folder = tempfile::Builder::new()
             .prefix("octoserve-")
             .tempdir()
             .map_err(EmbeddedError::Folder)?;
         let api = folder.path().join("api.sock");
-        let metrics = recording.then(|| folder.path().join("metrics.sock"));
+        let metrics = labels.is_some().then(|| folder.path().join("metrics.sock"));
         let data = fields.data.clone();
-        let config = Config::embedded(fields, api.clone(), metrics.clone());
+        let labels = labels.unwrap_or_default();
+        let config = Config::embedded(fields, api.clone(), metrics.clone(), labels);
         let bound = server::bind(config).await?;
         let data = Folder::remember(data).map_err(EmbeddedError::Data)?;
         Ok(Embedded {

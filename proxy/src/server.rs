@@ -12,6 +12,7 @@ use registry::service::exposition::Registry;
 use registry::service::listen::{BindError, ListenAddr, Listener};
 use registry::service::log;
 use registry::service::shutdown::{Drain, Shutdown};
+use registry::service::tls::Tls;
 use tokio::sync::watch;
 
 use crate::admin::{Admin, Readiness};
@@ -54,6 +55,7 @@ pub struct Bound {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
     admin_listener: Option<(Listener, ListenAddr)>,
+    admin_tls: Option<Tls>,
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
     recorder: Option<Arc<Recorder>>,
@@ -72,7 +74,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     descriptors::make_room(config.limits.connections);
     let (embedded, name, target) = match config.upstream {
         UpstreamConfig::Embedded(fields) => {
-            let embedded = Embedded::bind(fields, config.metrics.is_some()).await?;
+            let labels = config.metrics.as_ref().map(|page| page.labels.clone());
+            let embedded = Embedded::bind(fields, labels).await?;
             let target = embedded.target();
             (Some(embedded), config::embedded_name(), target)
         }
@@ -90,9 +93,10 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let (mut recording, mut on_main, mut on_admin) = (None, None, None);
     let (mut panics, mut connections) = (None, None);
     let mut upstream = Upstream::new(name, target);
-    let mut path = "/metrics".to_owned();
+    let mut path = config::PAGE.to_owned();
+    let (mut auth, mut admin_tls) = (None, None);
     if let Some(metrics) = config.metrics {
-        let registry = Registry::new("octoserve_");
+        let registry = Registry::labelled("octoserve_", &metrics.labels);
         registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
         registry.process();
         panics = Some(registry.counter(
@@ -114,18 +118,25 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         if on_main.is_none() && admin_listener.is_none() {
             tracing::warn!(
                 "the metrics are served nowhere: the main listener can be reached by others and \
-                 the page names private repositories; set metrics.listen or metrics.public"
+                 the page names private repositories; set metrics.listen, metrics.basic_auth or \
+                 metrics.public"
             );
         }
         on_admin = Some(page);
         path = metrics.path;
+        (auth, admin_tls) = (metrics.auth, metrics.tls);
     }
+    let pages = |metrics| {
+        let (path, auth) = (path.clone(), auth.clone());
+        Arc::new(Admin::new(metrics, path, auth, Arc::clone(&readiness)))
+    };
     Ok(Bound {
-        main_pages: Arc::new(Admin::new(on_main, path.clone(), Arc::clone(&readiness))),
-        admin_pages: Arc::new(Admin::new(on_admin, path, Arc::clone(&readiness))),
+        main_pages: pages(on_main),
+        admin_pages: pages(on_admin),
         listeners,
         addresses,
         admin_listener,
+        admin_tls,
         embedded,
         upstream: Arc::new(upstream),
         recorder: recording,
@@ -181,6 +192,7 @@ impl Bound {
         if let Some((listener, _)) = self.admin_listener {
             tokio::spawn(crate::admin::serve(
                 listener,
+                self.admin_tls,
                 self.admin_pages,
                 admin_shutdown,
             ));

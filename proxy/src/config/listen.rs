@@ -1,31 +1,9 @@
-//! The addresses to listen on, as people write them: one, or a list, each a text or a table.
+//! The addresses to listen on, as people write them: one, or a list.
 
 use std::fmt;
 
-use registry::service::listen::ListenAddr;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
-
-/// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ListenFields {
-    /// `HOST:PORT` or `unix:/PATH`.
-    pub address: ListenAddr,
-}
-
-/// The same with its keys.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    address: ListenAddr,
-}
-
-impl<'de> Deserialize<'de> for ListenFields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(One)
-    }
-}
+use registry::service::listen::{ListenAddr, ListenFields};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// An address, or a list of them.
 pub(super) fn one_or_many<'de, D>(deserializer: D) -> Result<Vec<ListenFields>, D::Error>
@@ -33,26 +11,6 @@ where
     D: Deserializer<'de>,
 {
     deserializer.deserialize_any(Many)
-}
-
-struct One;
-
-impl<'de> Visitor<'de> for One {
-    type Value = ListenFields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address such as 127.0.0.1:5000")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<ListenFields, E> {
-        let address = text.parse().map_err(E::custom)?;
-        Ok(ListenFields { address })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenFields, A::Error> {
-        let Table { address } = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ListenFields { address })
-    }
 }
 
 struct Many;
@@ -65,7 +23,8 @@ impl<'de> Visitor<'de> for Many {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(vec![One.visit_str(text)?])
+        let address: ListenAddr = text.parse().map_err(E::custom)?;
+        Ok(vec![address.into()])
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {

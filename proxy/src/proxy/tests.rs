@@ -20,7 +20,12 @@ const LONG: Duration = Duration::from_secs(30);
 async fn before(addresses: &[SocketAddr]) -> SocketAddr {
     let upstream = Upstream::new("main".to_owned(), "http://registry".parse().unwrap());
     upstream.replace(addresses);
-    let admin = Admin::new(None, "/metrics".to_owned(), Arc::new(Readiness::default()));
+    let admin = Admin::new(
+        None,
+        "/metrics".to_owned(),
+        None,
+        Arc::new(Readiness::default()),
+    );
     let proxy = Proxy {
         upstream: Arc::new(upstream),
         admin: Arc::new(admin),
