@@ -11,7 +11,9 @@
 //! | [`scrape`] | one metrics page, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
 //! | [`scripted`] | an upstream that answers, stalls and cuts as a test wants it |
+//! | [`source`] | a metrics page, right or wrong, that octoserve is to aggregate |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
+//! | [`certificate`] | a certificate in files, and the next one |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`tree`] | a registry's folder, to see that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
@@ -20,6 +22,7 @@
 //! child ends with the value that started it. What is deliberately not here: any expectation of how
 //! octoserve works inside. The suites see what a user sees.
 
+pub mod certificate;
 pub mod client;
 pub mod containerd;
 pub mod content;
@@ -35,6 +38,7 @@ pub mod prometheus;
 pub mod scrape;
 pub mod scripted;
 pub mod skopeo;
+pub mod source;
 pub mod tools;
 pub mod tree;
 pub mod wire;

@@ -33,8 +33,16 @@ pub struct Launch {
     built: Option<PathBuf>,
     configuration: Option<String>,
     listen: SocketAddr,
-    metrics_listener: bool,
+    metrics_listener: MetricsListener,
     remote: bool,
+}
+
+/// Who says that the metrics have a listener of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MetricsListener {
+    None,
+    Flag,
+    Configuration,
 }
 
 /// A running program of ours. Dropping it kills it.
@@ -50,26 +58,30 @@ pub struct Server {
 impl Launch {
     /// The proxy and the registry in one process.
     pub fn all_in_one() -> Self {
-        Self::new(Program::Octoserve, false, false)
+        Self::new(Program::Octoserve, MetricsListener::None, false)
     }
 
     /// The proxy in front of the registry at `url`.
     pub fn in_front_of(url: &str) -> Self {
-        Self::new(Program::Octoserve, false, true)
+        Self::new(Program::Octoserve, MetricsListener::None, true)
             .argument("--upstream")
             .argument(url)
     }
 
     /// The proxy with the upstreams that `configuration`, a YAML file's text, names.
     pub fn configured(configuration: &str) -> Self {
-        let mut launch = Self::new(Program::Octoserve, false, true);
-        launch.configuration = Some(configuration.to_owned());
-        launch
+        Self::new(Program::Octoserve, MetricsListener::None, true).configuration(configuration)
+    }
+
+    /// Reads this YAML file's text, too.
+    pub fn configuration(mut self, configuration: &str) -> Self {
+        self.configuration = Some(configuration.to_owned());
+        self
     }
 
     /// The registry alone.
     pub fn registry() -> Self {
-        Self::new(Program::Registry, true, false)
+        Self::new(Program::Registry, MetricsListener::Flag, false)
     }
 
     /// Adds one command line argument.
@@ -106,7 +118,13 @@ impl Launch {
 
     /// Serves the metrics on a listener of their own.
     pub fn metrics_listener(mut self) -> Self {
-        self.metrics_listener = true;
+        self.metrics_listener = MetricsListener::Flag;
+        self
+    }
+
+    /// The configuration gives the metrics a listener of their own.
+    pub fn announces_metrics(mut self) -> Self {
+        self.metrics_listener = MetricsListener::Configuration;
         self
     }
 
@@ -132,7 +150,7 @@ impl Launch {
         if !self.remote {
             command.arg("--data").arg(&data);
         }
-        if self.metrics_listener {
+        if self.metrics_listener == MetricsListener::Flag {
             command.args(["--metrics-listen", "127.0.0.1:0"]);
         }
         if let Some(text) = self.configuration {
@@ -154,10 +172,9 @@ impl Launch {
             .current_dir(folder.path());
         let mut process = Process::start(self.program.name(), command, folder.path())?;
         let address = announced(&mut process, "listening on ").await?;
-        let metrics = if self.metrics_listener {
-            announced(&mut process, "metrics on ").await?
-        } else {
-            address
+        let metrics = match self.metrics_listener {
+            MetricsListener::None => address,
+            _ => announced(&mut process, "metrics on ").await?,
         };
         Ok(Server {
             process,
@@ -168,7 +185,7 @@ impl Launch {
         })
     }
 
-    fn new(program: Program, metrics_listener: bool, remote: bool) -> Self {
+    fn new(program: Program, metrics_listener: MetricsListener, remote: bool) -> Self {
         Self {
             program,
             arguments: Vec::new(),

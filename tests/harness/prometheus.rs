@@ -36,12 +36,20 @@ impl Prometheus {
     /// # Errors
     /// If prometheus is not installed or does not start.
     pub async fn scraping(targets: &[SocketAddr]) -> Result<Self> {
+        Self::scraping_with(targets, "").await
+    }
+
+    /// The same, with more keys of its `scrape_configs`: `scheme: https, …`.
+    ///
+    /// # Errors
+    /// If prometheus is not installed or does not start.
+    pub async fn scraping_with(targets: &[SocketAddr], keys: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("octoserve-prometheus-")?;
         let configuration = folder.path().join("prometheus.yml");
         let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
         let text = format!(
             "global: {{scrape_interval: {INTERVAL}, scrape_timeout: {INTERVAL}}}\n\
-             scrape_configs:\n- job_name: octoserve\n  static_configs: [{{targets: [{}]}}]\n",
+             scrape_configs:\n- {{job_name: octoserve, static_configs: [{{targets: [{}]}}], {keys}}}\n",
             targets.join(", ")
         );
         std::fs::write(&configuration, text)?;

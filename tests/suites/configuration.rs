@@ -72,6 +72,36 @@ async fn a_mistake_in_a_file_is_told_with_file_line_and_key() -> Result<()> {
             "registry",
         ),
         (
+            Program::Octoserve,
+            "metrics:\n  basic_auth: {username: a}\n",
+            ":2: metrics.basic_auth",
+            "password_hash",
+        ),
+        (
+            Program::Registry,
+            "metrics:\n  basic_auth: {username: a, password_hash: secret}\n",
+            ":2: metrics.basic_auth.password_hash",
+            "bcrypt",
+        ),
+        (
+            Program::Octoserve,
+            "metrics:\n  listen:\n    address: 127.0.0.1:0\n    tls: {certificate: /no, key: /no}\n",
+            ":4: metrics.listen.tls.certificate",
+            "/no",
+        ),
+        (
+            Program::Octoserve,
+            "metrics:\n  labels:\n    endpoint: x\n",
+            ":3: metrics.labels.endpoint",
+            "our own",
+        ),
+        (
+            Program::Registry,
+            "metrics: {path: /v2/_metrics}\n",
+            ":1: metrics.path",
+            "registry",
+        ),
+        (
             Program::Registry,
             "data: ./data\ndurabilty: full\n",
             ":2: ",

@@ -3,6 +3,8 @@
 //! They start the real programs and look at them from outside, through the [`harness`]. What a crate
 //! can prove alone is proved in the crate.
 
+/// Metrics pages of others on ours, right and wrong ones.
+mod aggregation;
 /// Which module may import which, read off the sources.
 mod arrows;
 /// Blobs of gigabytes, in a memory that does not grow.
@@ -20,6 +22,8 @@ mod conformance;
 mod containerd;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
+/// docs/metrics.md names every family, and Prometheus takes every query in it.
+mod documented;
 /// What the proxy says and counts when what is behind it fails.
 mod failures;
 /// Requests whose framing lies, stalls or never ends.
@@ -40,6 +44,8 @@ mod readiness;
 mod refusals;
 /// A registry that is killed and started again has everything it acknowledged.
 mod restart;
+/// Who may read the page, in which format, compressed or inside TLS.
+mod serving;
 /// SIGTERM: no new work, all begun work finished.
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.

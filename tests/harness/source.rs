@@ -1,0 +1,122 @@
+//! A metrics page that somebody else might serve: exactly these bytes, whatever HTTP wants.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// A source. It ends with its value.
+pub struct Source {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Source {
+    /// Lets `script` answer each request, whose head has been read. The connection ends with it.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn scripted<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(TcpStream) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let accepting = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (script, log) = (script.clone(), Arc::clone(&log));
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await? > 0 {}
+                    log.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(String::from_utf8_lossy(&head).into_owned());
+                    script(stream).await
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            asked,
+            accepting,
+        })
+    }
+
+    /// Answers every request with exactly these bytes.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn answering(bytes: impl Into<Vec<u8>>) -> Result<Self> {
+        let bytes = Arc::new(bytes.into());
+        Self::scripted(move |mut stream| {
+            let bytes = Arc::clone(&bytes);
+            async move {
+                // Whoever has read enough hangs up.
+                stream.write_all(&bytes).await.ok();
+                stream.shutdown().await.ok();
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Serves a page of this media type, as it should be.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn page(media_type: &str, page: impl AsRef<[u8]>) -> Result<Self> {
+        let page = page.as_ref();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            page.len()
+        );
+        Self::answering([head.as_bytes(), page].concat()).await
+    }
+
+    /// The URL of its page.
+    pub fn url(&self) -> String {
+        format!("http://{}/metrics", self.address)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The heads of the requests so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[tokio::test]
+    async fn a_page_is_served_and_who_asked_is_known() {
+        let source = Source::page("text/plain", "x 1\n").await.unwrap();
+        let request = wire::request("GET", "/metrics", &[("Accept", "x")], b"");
+        let answer = wire::exchange(source.address, "GET", &request).await;
+        assert_eq!(answer.unwrap().body, b"x 1\n");
+        assert_eq!(source.asked(), [String::from_utf8(request).unwrap()]);
+    }
+}

@@ -1,0 +1,314 @@
+//! Pages of others on ours: several at once, of every style; and those that are hostile, which are
+//! told by the `aggregate_*` families and break nothing. Whatever a source does, the page answers 200
+//! and Prometheus can read it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use harness::octoserve::{Launch, Server};
+use harness::prometheus;
+use harness::scrape::{Scrape, metric};
+use harness::source::Source;
+use tokio::io::AsyncWriteExt;
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The pages that real programs serve, in their style.
+const PAGES: [(&str, &str, &str); 4] = [
+    (
+        "distribution",
+        TEXT,
+        include_str!("sources/distribution.txt"),
+    ),
+    ("zot", TEXT, include_str!("sources/zot.txt")),
+    ("haproxy", TEXT, include_str!("sources/haproxy.txt")),
+    (
+        "exporter",
+        OPENMETRICS,
+        include_str!("sources/openmetrics.txt"),
+    ),
+];
+
+/// The proxy, with these pages on its own. There is nothing behind it: it is not asked for more.
+async fn with(sources: &[(&str, &Source)], bounds: &str) -> Result<Server> {
+    let mut yaml = String::from("upstreams:\n- replicas: ['http://127.0.0.1:1']\n  metrics:\n");
+    for (name, source) in sources {
+        writeln!(yaml, "  - {{source: '{name}', url: '{}'}}", source.url())?;
+    }
+    writeln!(yaml, "metrics: {{aggregate: {{{bounds}}}}}")?;
+    Launch::configured(&yaml).start().await
+}
+
+/// Scrapes twice, so that what the first one left out is told; the second page is one that Prometheus
+/// can read.
+async fn scrape(server: &Server) -> Result<Scrape> {
+    server.scrape().await?;
+    let scrape = server.scrape().await?;
+    let words = prometheus::promtool(scrape.text()).await?;
+    // What is bad style in the pages of others is not ours to mend.
+    ensure!(!words.contains("parsing"), "{words}\n{}", scrape.text());
+    Ok(scrape)
+}
+
+fn expect(scrape: &Scrape, name: &str, source: &str, value: f64) -> Result<()> {
+    metric(name)
+        .label("source", source)
+        .value(value)
+        .assert(scrape)
+}
+
+fn dropped(scrape: &Scrape, source: &str, reason: &str) -> Option<f64> {
+    let dropped = metric("octoserve_aggregate_dropped_samples_total");
+    scrape.sum(&dropped.label("source", source).label("reason", reason))
+}
+
+#[tokio::test]
+async fn several_sources_of_every_style_are_one_page() -> Result<()> {
+    let mut sources = Vec::new();
+    for (name, media_type, page) in PAGES {
+        sources.push((name, Source::page(media_type, page).await?));
+    }
+    let named: Vec<_> = sources
+        .iter()
+        .map(|(name, source)| (*name, source))
+        .collect();
+    let server = with(&named, "").await?;
+    let scrape = scrape(&server).await?;
+    for (name, _, page) in PAGES {
+        let samples = page.lines().filter(|line| !line.starts_with('#')).count();
+        expect(&scrape, "octoserve_aggregate_up", name, 1.0)?;
+        let samples = f64::from(u32::try_from(samples)?);
+        expect(&scrape, "octoserve_aggregate_samples", name, samples)?;
+        for reason in ["type_conflict", "duplicate", "malformed", "limit"] {
+            assert_eq!(
+                dropped(&scrape, name, reason),
+                Some(0.0),
+                "{name}: {reason}"
+            );
+        }
+    }
+    // Both have this one: once with a source, once of our own, under one TYPE.
+    let memory = scrape.page().family("process_resident_memory_bytes");
+    assert_eq!(memory.context("no memory")?.samples().count(), 2);
+    // What OpenMetrics says is said in the text format's words.
+    let text = scrape.text();
+    for line in [
+        "# TYPE exporter_requests_total counter",
+        "exporter_requests_total{path=\"C:\\\\DIR\\n\",exported_source=\"disk\",source=\"exporter\"} \
+         17 1700000000123",
+        "exporter_latency_seconds_bucket{le=\"0.1\",source=\"exporter\"} 8",
+        "exporter_odd{source=\"exporter\"} -Inf",
+        "process_virtual_memory_max_bytes{source=\"distribution\"} 1.8446744073709552e+19",
+        "haproxy_server_check_last_change_seconds{proxy=\"registry\",server=\"a\",source=\"haproxy\"} NaN",
+        "zot_info{binary_type=\"-sync\",commit=\"v2.1.1-0-g\\\"x\\\"\",go_version=\"go1.23\",version=\"\",source=\"zot\"} 0",
+    ] {
+        ensure!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    ensure!(
+        !text.contains("trace_id") && !text.contains("# EOF"),
+        "{text}"
+    );
+    for (name, source) in &sources {
+        let asked = source.asked();
+        let accept = format!("accept: {TEXT}\r\n");
+        ensure!(
+            asked.iter().all(|head| head.contains(&accept)),
+            "{name}: {asked:?}"
+        );
+    }
+    Ok(())
+}
+
+/// One duplicate sample failing the whole scrape; formats mixed when pages are concatenated.
+#[tokio::test]
+async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> Result<()> {
+    let twice = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"1\"} 2\ny 1\r\n# a comment\n\ny 1";
+    let twice = Source::page(TEXT, twice).await?;
+    let (_, _, openmetrics) = PAGES[3];
+    let other = Source::page(OPENMETRICS, openmetrics).await?;
+    let server = with(&[("twice", &twice), ("other", &other)], "").await?;
+    let scrape = scrape(&server).await?;
+    expect(&scrape, "octoserve_aggregate_up", "twice", 1.0)?;
+    expect(&scrape, "x", "twice", 1.0)?;
+    expect(&scrape, "y", "twice", 1.0)?;
+    // Two of each scrape, of which the page tells those of the first.
+    assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(2.0));
+    for accept in ["text/plain", "application/openmetrics-text"] {
+        let headers = [("Accept", accept)];
+        let request = harness::wire::request("GET", "/metrics", &headers, b"");
+        let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+        let text = String::from_utf8(answer.body)?;
+        let ends = text.matches("# EOF").count();
+        let openmetrics = accept.contains("openmetrics");
+        assert_eq!(ends, usize::from(openmetrics), "{text}");
+        assert_eq!(text.ends_with("# EOF\n"), openmetrics, "{text}");
+        let counter = if openmetrics {
+            "exporter_requests"
+        } else {
+            "exporter_requests_total"
+        };
+        ensure!(
+            text.contains(&format!("# TYPE {counter} counter\n")),
+            "{text}"
+        );
+        let spelt = if openmetrics {
+            " 17 1700000000.123\n"
+        } else {
+            " 17 1700000000123\n"
+        };
+        ensure!(text.contains(spelt), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_go_with_the_page_is_left_out_by_its_reason() -> Result<()> {
+    let conflict = "# TYPE octoserve_http_requests_total gauge\nocto 1\n\
+        octoserve_http_requests_total{endpoint=\"blob\"} 7\n";
+    let halves = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh 5\n# TYPE h_count gauge\nh_count 1\n\
+        # TYPE octoserve_http_request_size_bytes_count gauge\n\
+        octoserve_http_request_size_bytes_count 1\n";
+    let malformed = "good 1\nbad\nbad{a=} 1\nbad{a=\"1\",a=\"2\"} 1\nbad 1 2 3\n\u{1}\n\
+        # TYPE good thing\n# TYPE nothing\n<html>\n";
+    let many: String = (0..50).fold(String::new(), |mut page, n| {
+        // Writing to a String cannot fail.
+        writeln!(page, "many{{n=\"{n}\"}} {n}").ok();
+        page
+    });
+    let conflict = Source::page(TEXT, conflict).await?;
+    let halves = Source::page(TEXT, halves).await?;
+    let malformed = Source::page(TEXT, malformed).await?;
+    let many = Source::page(TEXT, many).await?;
+    let sources = [
+        ("conflict", &conflict),
+        ("halves", &halves),
+        ("malformed", &malformed),
+        ("many", &many),
+    ];
+    let server = with(&sources, "max_samples: 20").await?;
+    let scrape = scrape(&server).await?;
+    for (name, _) in sources {
+        expect(&scrape, "octoserve_aggregate_up", name, 1.0)?;
+    }
+    assert_eq!(dropped(&scrape, "conflict", "type_conflict"), Some(1.0));
+    expect(&scrape, "octo", "conflict", 1.0)?;
+    // A histogram with a sample of its bare name, a gauge by the name of its count, and one by that
+    // of a histogram of ours.
+    assert_eq!(dropped(&scrape, "halves", "malformed"), Some(1.0));
+    assert_eq!(dropped(&scrape, "halves", "type_conflict"), Some(2.0));
+    expect(&scrape, "h_bucket", "halves", 1.0)?;
+    assert_eq!(dropped(&scrape, "malformed", "malformed"), Some(8.0));
+    expect(&scrape, "good", "malformed", 1.0)?;
+    assert_eq!(dropped(&scrape, "many", "limit"), Some(30.0));
+    expect(&scrape, "octoserve_aggregate_samples", "many", 20.0)
+}
+
+#[tokio::test]
+async fn a_hostile_page_is_a_gap_and_never_more() -> Result<()> {
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..64 {
+        bomb.write_all(&vec![b'x'; 1 << 20])?;
+    }
+    let bomb = bomb.finish()?;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
+    let bomb = Source::answering([head.as_bytes(), &bomb].concat()).await?;
+    let html = "<!doctype html>\n<html><body>Not here.</body></html>\n";
+    let html = Source::page("text/html", html).await?;
+    // Not one line of it is text.
+    let binary: Vec<u8> = harness::content::bytes(7, 10_000);
+    let binary: Vec<u8> = binary.iter().map(|byte| byte | 0x80).collect();
+    let binary = Source::page(TEXT, binary).await?;
+    let refused = Source::answering("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nx 1\n").await?;
+    let no_http = Source::answering("SSH-2.0-OpenSSH_9.2\r\n").await?;
+    let cut = Source::answering("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx 1\n").await?;
+    let closed = Source::answering("").await?;
+    let unbounded = Source::scripted(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        let line = "endless 1\n".repeat(1000);
+        while stream.write_all(line.as_bytes()).await.is_ok() {}
+        Ok(())
+    })
+    .await?;
+    let heads = Source::scripted(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+        while stream.write_all(b"X-More: and more\r\n").await.is_ok() {}
+        Ok(())
+    })
+    .await?;
+    // Both would go on for ever.
+    let silent = Source::scripted(|stream| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await?;
+    let slow = Source::scripted(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nslow 1\n").await?;
+        std::future::pending().await
+    })
+    .await?;
+    let good = Source::page(TEXT, "good 1\n").await?;
+    let hostile = [
+        ("bomb", &bomb),
+        ("html", &html),
+        ("binary", &binary),
+        ("refused", &refused),
+        ("no_http", &no_http),
+        ("cut", &cut),
+        ("closed", &closed),
+        ("unbounded", &unbounded),
+        ("heads", &heads),
+        ("silent", &silent),
+        ("slow", &slow),
+    ];
+    let mut all = hostile.to_vec();
+    all.push(("good", &good));
+    let mut server = with(&all, "timeout: 1s, max_bytes: 1MiB").await?;
+    let before = server.process().memory()?.resident;
+    let started = Instant::now();
+    let scrape = scrape(&server).await?;
+    // Two scrapes, with the slowest source at the deadline in each: not one deadline a source.
+    ensure!(
+        started.elapsed() < Duration::from_secs(10),
+        "one after the other"
+    );
+    for (name, _) in hostile {
+        expect(&scrape, "octoserve_aggregate_up", name, 0.0)?;
+        expect(&scrape, "octoserve_aggregate_samples", name, 0.0)?;
+        expect(
+            &scrape,
+            "octoserve_aggregate_last_success_timestamp_seconds",
+            name,
+            0.0,
+        )?;
+    }
+    expect(&scrape, "octoserve_aggregate_up", "good", 1.0)?;
+    expect(&scrape, "good", "good", 1.0)?;
+    let grown = server.process().memory()?.resident.saturating_sub(before);
+    ensure!(grown < 48 << 20, "{grown} bytes more");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scraper_that_waits_less_than_a_source_takes_gets_the_rest() -> Result<()> {
+    let silent = Source::scripted(|stream| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await?;
+    let good = Source::page(TEXT, "good 1\n").await?;
+    let server = with(&[("silent", &silent), ("good", &good)], "timeout: 1h").await?;
+    let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "1")];
+    let request = harness::wire::request("GET", "/metrics", &headers, b"");
+    let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+    let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
+    expect(&scrape, "octoserve_aggregate_up", "silent", 0.0)?;
+    expect(&scrape, "good", "good", 1.0)
+}

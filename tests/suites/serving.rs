@@ -1,0 +1,270 @@
+//! Who may read the page, in which format, compressed or not, inside TLS or not; and a real
+//! Prometheus that does.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use flate2::read::GzDecoder;
+use harness::certificate::Certificate;
+use harness::client::Client;
+use harness::octoserve::{Launch, Server};
+use harness::prometheus::{self, Prometheus};
+use harness::scrape::{Scrape, metric};
+use harness::source::Source;
+use harness::wire::{self, Answer};
+use harness::{poll, tools};
+use tokio::io::AsyncWriteExt;
+
+/// `prometheus:a secret`.
+const AUTHORIZED: (&str, &str) = ("Authorization", "Basic cHJvbWV0aGV1czphIHNlY3JldA==");
+const WRONG: (&str, &str) = ("Authorization", "Basic cHJvbWV0aGV1czpndWVzcw==");
+const BASIC_AUTH: &str = "basic_auth: {username: prometheus, password_hash: \
+    '$2y$05$abcdefghijklmnopqrstuuIAEipimVgSTxGS2VyWH9AhzRz3iJI3.'}";
+
+async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    let request = wire::request("GET", path, headers, b"");
+    wire::exchange(server.metrics_address(), "GET", &request).await
+}
+
+#[tokio::test]
+async fn a_real_prometheus_scrapes_with_a_password_inside_tls() -> Result<()> {
+    let certificate = Certificate::new()?;
+    let tls = certificate.keys();
+    let metrics =
+        format!("metrics: {{listen: {{address: '127.0.0.1:0', tls: {tls}}}, {BASIC_AUTH}}}\n");
+    let launches = [Launch::all_in_one(), Launch::registry()];
+    let mut servers = Vec::new();
+    for launch in launches {
+        let launch = launch.configuration(&metrics).announces_metrics();
+        servers.push(launch.start().await?);
+    }
+    let targets: Vec<_> = servers.iter().map(Server::metrics_address).collect();
+    let trust = format!(
+        "scheme: https, tls_config: {{ca_file: '{}', server_name: localhost}}",
+        certificate.path().display()
+    );
+    let known = "basic_auth: {username: prometheus, password: a secret}";
+    let prometheus = Prometheus::scraping_with(&targets, &format!("{trust}, {known}")).await?;
+    prometheus.expect("sum(up)", 2.0).await?;
+    prometheus
+        .expect("count(octoserve_build_info)", 2.0)
+        .await?;
+    prometheus.expect("count(octoserve_blobs)", 2.0).await?;
+    let stranger = Prometheus::scraping_with(&targets, &trust).await?;
+    stranger.expect("count(up == 0)", 2.0).await?;
+    // Somebody who speaks no TLS at all gets nothing.
+    ensure!(ask(&servers[0], "/metrics", &[AUTHORIZED]).await.is_err());
+    Ok(())
+}
+
+/// Prometheus asks for OpenMetrics before anything else, so the first page it reads is that; the other
+/// one it gets from somebody who asks for text.
+#[tokio::test]
+async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
+    let server = Launch::all_in_one().start().await?;
+    let client = Client::new(&server.url(""))?;
+    client.push_image("team/app", "1", &[1, 2]).await?;
+    let address = server.metrics_address();
+    let hop = Source::scripted(move |mut stream| async move {
+        let request = wire::request("GET", "/metrics", &[], b"");
+        let page = wire::exchange(address, "GET", &request).await?;
+        let media_type = page.head.header("content-type").unwrap_or_default();
+        ensure!(media_type.starts_with("text/plain"), "{media_type}");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n\r\n");
+        stream
+            .write_all(&[head.as_bytes(), &page.body].concat())
+            .await?;
+        Ok(stream.shutdown().await?)
+    })
+    .await?;
+    let prometheus = Prometheus::scraping(&[address, hop.address()]).await?;
+    prometheus.expect("sum(up)", 2.0).await?;
+    // Every series of one is there in the other, buckets included: only the target differs.
+    for name in [
+        "octoserve_http_requests_total",
+        "octoserve_http_request_duration_seconds_bucket",
+        "octoserve_storage_operation_duration_seconds_bucket",
+        "octoserve_build_info",
+        "process_cpu_seconds_total",
+    ] {
+        let both = format!("count(count without (instance) ({name}) != 2) or vector(0)");
+        prometheus.expect(&both, 0.0).await?;
+        prometheus
+            .expect(&format!("count(count by (instance) ({name}))"), 2.0)
+            .await?;
+    }
+    Ok(())
+}
+
+/// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
+#[tokio::test]
+async fn metrics_need_no_debug_port_and_who_gives_no_password_or_a_wrong_one_sees_none()
+-> Result<()> {
+    let metrics = format!("metrics: {{{BASIC_AUTH}}}\n");
+    let server = Launch::all_in_one().configuration(&metrics).start().await?;
+    // On the main listener, where clients are, and nothing else of ours is there but the probes.
+    assert_eq!(server.metrics_address(), server.address());
+    for path in ["/debug/pprof/", "/debug/vars", "/debug/", "/config"] {
+        assert_eq!(ask(&server, path, &[AUTHORIZED]).await?.head.status, 404);
+    }
+    for headers in [&[][..], &[WRONG], &[AUTHORIZED, AUTHORIZED]] {
+        let answer = ask(&server, "/metrics", headers).await?;
+        assert_eq!(answer.head.status, 401, "{headers:?}");
+        let challenge = answer.head.header("www-authenticate").unwrap_or_default();
+        ensure!(challenge.starts_with("Basic realm="), "{challenge}");
+        ensure!(!String::from_utf8_lossy(&answer.body).contains("octoserve_"));
+    }
+    for _ in 0..3 {
+        let answer = ask(&server, "/metrics", &[AUTHORIZED]).await?;
+        assert_eq!(answer.head.status, 200);
+    }
+    // Whether it is ready is no secret, and clients need no password of the page's.
+    assert_eq!(ask(&server, "/readyz", &[]).await?.head.status, 200);
+    assert_eq!(ask(&server, "/v2/", &[]).await?.head.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_is_compressed_for_who_wants_it_and_a_head_has_no_body() -> Result<()> {
+    for launch in [Launch::all_in_one(), Launch::registry()] {
+        let server = launch.start().await?;
+        let plain = ask(
+            &server,
+            "/metrics",
+            &[("Accept-Encoding", "gzip;q=0, deflate")],
+        )
+        .await?;
+        assert_eq!(plain.head.header("content-encoding"), None);
+        let gzip = ask(&server, "/metrics", &[("Accept-Encoding", "deflate, gzip")]).await?;
+        assert_eq!(gzip.head.header("content-encoding"), Some("gzip"));
+        ensure!(
+            gzip.body.len() * 2 < plain.body.len(),
+            "{}",
+            gzip.body.len()
+        );
+        let mut text = String::new();
+        GzDecoder::new(&*gzip.body).read_to_string(&mut text)?;
+        assert_eq!(prometheus::promtool(&text).await?, "");
+        for answer in [&plain, &gzip] {
+            assert_eq!(answer.head.header("vary"), Some("Accept, Accept-Encoding"));
+        }
+        let headers = [("Accept-Encoding", "gzip")];
+        let request = wire::request("HEAD", "/metrics", &headers, b"");
+        let head = wire::exchange(server.metrics_address(), "HEAD", &request).await?;
+        assert_eq!(head.head.status, 200);
+        assert_eq!(head.head.header("content-encoding"), Some("gzip"));
+        let length: usize = head
+            .head
+            .header("content-length")
+            .unwrap_or_default()
+            .parse()?;
+        ensure!(length > 500, "{length}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_is_where_it_was_put_and_hides_nothing() -> Result<()> {
+    let metrics = "metrics: {path: /-/page, labels: {region: eu-1, zone: 'a\"b'}}\n";
+    let server = Launch::all_in_one().configuration(metrics).start().await?;
+    assert_eq!(ask(&server, "/metrics", &[]).await?.head.status, 404);
+    let client = Client::new(&server.url(""))?;
+    client.push_image("team/app", "1", &[1, 2]).await?;
+    let page = ask(&server, "/-/page", &[]).await?;
+    let scrape = Scrape::parse(String::from_utf8(page.body)?)?;
+    // On each sample of ours, whichever of the two it is of.
+    let labels: BTreeSet<_> = scrape
+        .page()
+        .families()
+        .flat_map(|family| family.samples().collect::<Vec<_>>())
+        .map(|sample| (sample.label("region"), sample.label("zone")))
+        .collect();
+    let all = (Some("eu-1".into()), Some("a\"b".into()));
+    assert_eq!(labels, BTreeSet::from([all]));
+    metric("octoserve_registry_http_requests_total")
+        .label("region", "eu-1")
+        .label("source", "registry")
+        .label("endpoint", "manifest")
+        .value(1)
+        .assert(&scrape)?;
+    // What is not the page any more is an ordinary path.
+    metric("octoserve_http_requests_total")
+        .label("endpoint", "other")
+        .label("status", "404")
+        .value(1)
+        .assert(&scrape)?;
+    let registry = Launch::registry()
+        .configuration("metrics: {path: /-/page, labels: {region: eu-1}}\n")
+        .start()
+        .await?;
+    assert_eq!(ask(&registry, "/metrics", &[]).await?.head.status, 404);
+    assert_eq!(ask(&registry, "/-/page", &[]).await?.head.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_label_of_ours_is_one_that_a_configuration_may_not_use() -> Result<()> {
+    let server = Launch::all_in_one().start().await?;
+    let client = Client::new(&server.url(""))?;
+    client.push_image("team/app", "1", &[1, 2]).await?;
+    let scrape = server.scrape().await?;
+    for (name, _) in scrape.label_values() {
+        ensure!(
+            registry::metrics::label::NAMES.contains(&name.as_str()),
+            "{name}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_refused() -> Result<()> {
+    let certificate = Certificate::new()?;
+    let listen = format!("{{address: '127.0.0.1:0', tls: {}}}", certificate.keys());
+    let metrics = format!("metrics: {{listen: {listen}}}\n");
+    let launch = Launch::all_in_one().configuration(&metrics);
+    let mut server = launch.announces_metrics().start().await?;
+    let port = server.metrics_address().port();
+    let trusted = async |trust: &std::path::Path| {
+        let output = tools::attempt(
+            "curl",
+            &[
+                "--silent".to_owned(),
+                "--show-error".to_owned(),
+                "--cacert".to_owned(),
+                trust.display().to_string(),
+                "--resolve".to_owned(),
+                format!("localhost:{port}:127.0.0.1"),
+                format!("https://localhost:{port}/metrics"),
+            ],
+        )
+        .await?;
+        anyhow::Ok(output.status.success() && output.stdout.starts_with(b"# HELP"))
+    };
+    let first = certificate.path().with_file_name("first.crt");
+    std::fs::copy(certificate.path(), &first)?;
+    ensure!(trusted(&first).await?, "the first one");
+    certificate.renew()?;
+    poll::until("the new certificate", Duration::from_secs(30), async || {
+        Ok(trusted(&certificate.path()).await?.then_some(()))
+    })
+    .await?;
+    ensure!(!trusted(&first).await?, "the first one is gone");
+    let second = certificate.path().with_file_name("second.crt");
+    std::fs::copy(certificate.path(), &second)?;
+    certificate.replace(&certificate.path(), "not a certificate\n")?;
+    let refused = "the new certificate is refused";
+    poll::until(
+        "the refusal in the log",
+        Duration::from_secs(30),
+        async || {
+            let log = server.process().output(harness::process::Stream::Stderr)?;
+            Ok(log.contains(refused).then_some(()))
+        },
+    )
+    .await?;
+    ensure!(trusted(&second).await?, "the old one stays");
+    Ok(())
+}
