@@ -6,8 +6,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use registry::service::cells::Label;
 use registry::service::exposition::{Limits, Page, Registry};
+use registry::service::page::Wanted;
 
 registry::labels! {
     /// Eleven values, as endpoints are.
@@ -82,20 +85,26 @@ fn gathering(c: &mut Criterion) {
             }
         }
     }
-    let mut out = String::new();
-    registry.gather().write_text(&mut out);
+    registry.process();
+    let written = Wanted::of(&HeaderMap::new());
+    let gzip = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
+    let gzip = Wanted::of(&gzip);
+    let page = registry.gather();
     println!(
-        "gather: {} series, {} bytes",
-        registry.gather().sample_count(),
-        out.len()
+        "page: {} series, {} bytes, {} compressed",
+        page.sample_count(),
+        written.encode(&page).len(),
+        gzip.encode(&page).len()
     );
-    c.bench_function("gather and write", |b| {
-        b.iter(|| {
-            let mut out = String::new();
-            registry.gather().write_text(&mut out);
-            out
-        });
+    let mut group = c.benchmark_group("page");
+    group.bench_function("gather", |b| b.iter(|| registry.gather()));
+    group.bench_function("gather and write", |b| {
+        b.iter(|| written.encode(&registry.gather()));
     });
+    group.bench_function("gather, write and compress", |b| {
+        b.iter(|| gzip.encode(&registry.gather()));
+    });
+    group.finish();
 }
 
 fn merging(c: &mut Criterion) {

@@ -1,6 +1,7 @@
 //! Loads of many requests at a time, or of many things, made by a client of our own: no tool of the
 //! field pushes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use harness::client::{Client, MANIFEST};
 use harness::content;
-use harness::wire::Wire;
+use harness::wire::{self, Wire};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::load::{Sample, transfer};
 use crate::peers::Subject;
@@ -70,6 +71,52 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
         processor: spent.as_secs_f64() * 1e6 / latencies.len() as f64,
         p99: at(99),
         resident: subject.resident()?,
+    })
+}
+
+/// Scrapes of each second of [`scraping`].
+pub(crate) const SCRAPES: u32 = 50;
+
+/// Makes the metrics page of a proxy as large as requests can: one of each endpoint and method.
+pub(crate) async fn fill_page(address: SocketAddr) -> Result<()> {
+    let digest = content::digest(b"");
+    let paths = [
+        "/v2/".to_owned(),
+        "/v2/_catalog".to_owned(),
+        "/v2/a/tags/list".to_owned(),
+        "/v2/a/manifests/latest".to_owned(),
+        format!("/v2/a/blobs/{digest}"),
+        "/v2/a/blobs/uploads/".to_owned(),
+        "/v2/a/blobs/uploads/session".to_owned(),
+        format!("/v2/a/referrers/{digest}"),
+        "/token".to_owned(),
+        "/v2/a/_oci/extension".to_owned(),
+        "/other".to_owned(),
+    ];
+    for path in &paths {
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW",
+        ] {
+            let request = wire::request(method, path, &[], b"");
+            // Whatever it says: it is counted.
+            wire::exchange(address, method, &request).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Scrapes the metrics page again and again, until it is aborted.
+pub(crate) fn scraping(address: SocketAddr) -> JoinHandle<Result<()>> {
+    tokio::spawn(async move {
+        let mut turns = tokio::time::interval(Duration::from_secs(1) / SCRAPES);
+        let mut wire = Wire::connect(address).await?;
+        loop {
+            turns.tick().await;
+            wire.send(b"GET /metrics HTTP/1.1\r\nHost: registry\r\n\r\n")
+                .await?;
+            let answer = wire.answer("GET").await?;
+            ensure!(answer.head.status == 200, "{}", answer.head.status);
+        }
     })
 }
 

@@ -25,7 +25,8 @@ pub(crate) async fn run() -> Result<Vec<Micro>> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(["bench", "--quiet", "--workspace"])
-        .args(["--bench", "route", "--bench", "exchange", "--"])
+        .args(["--bench", "route", "--bench", "exchange"])
+        .args(["--bench", "exposition", "--"])
         .args(["--warm-up-time", "1", "--measurement-time", "2"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stdin(Stdio::null())

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use harness::octoserve::Launch;
 
 use crate::peers::Subject;
 use crate::pulled::{Pulled, REPOSITORY};
-use crate::rounds::{CADDY, DIRECT, HAPROXY, MTAIL, NGINX, OURS, SPLICE, UNMEASURED, small_load};
+use crate::rounds::{
+    CADDY, DIRECT, HAPROXY, MTAIL, NGINX, OURS, QUIET, SCRAPED, SPLICE, UNMEASURED, small_load,
+};
 use crate::table::{Compare, Table, compare, ratio};
 use crate::{Options, load, many, sink};
 
@@ -67,6 +69,7 @@ pub(crate) async fn measure(
         })
         .await?;
     tables.push(table);
+    tables.push(scraped(options, content, subjects[0].address()).await?);
 
     let load = format!(
         "curl, one connection: {DOWNLOADS} downloads of {} MiB",
@@ -83,6 +86,51 @@ pub(crate) async fn measure(
     tables.push(table);
     tables.push(uploads(options, content).await?);
     Ok(())
+}
+
+/// The latency of requests while the metrics page is read all the time.
+async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> Result<Table> {
+    let mut subjects = Vec::new();
+    for name in [QUIET, SCRAPED] {
+        let launch = Launch::in_front_of(&format!("http://{upstream}"));
+        let subject = Subject::ours(name, launch, &options.bin_dir).await?;
+        many::fill_page(subject.address()).await?;
+        subjects.push(subject);
+    }
+    let load = format!(
+        "{} requests a second over {} connections for {} s: GET of a manifest of {} bytes; before, \
+         one request of each endpoint and method, so that the page is large; processor time is that \
+         of the scrapes, too",
+        many::PACE,
+        many::CONNECTIONS,
+        options.seconds,
+        content.manifest.len()
+    );
+    let mut table = Table::new(
+        "Proxies, latency while scraped",
+        load,
+        "ms (median)",
+        "µs/request",
+    );
+    table.ratios = const {
+        &[
+            compare(SCRAPED, QUIET, Compare::Difference, ""),
+            compare(SCRAPED, QUIET, Compare::DifferenceAt99, "< 1"),
+        ]
+    };
+    let path = Pulled::manifest_path();
+    table
+        .fill(options, &mut subjects, async |subject, _| {
+            let scraper = (subject.name() == SCRAPED).then(|| many::scraping(subject.address()));
+            let sample = many::paced(subject, &path, options.seconds).await;
+            if let Some(scraper) = scraper {
+                ensure!(!scraper.is_finished(), "a scrape failed");
+                scraper.abort();
+            }
+            sample
+        })
+        .await?;
+    Ok(table)
 }
 
 const BLOBS: &[crate::table::Ratio] = &[
