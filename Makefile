@@ -3,7 +3,7 @@ INSTALL := tests/setup/install.sh
 # The documentation is for whoever works on the code: private items are part of it.
 DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
-.PHONY: run test lint bench docs
+.PHONY: run test lint bench fuzz docs
 
 run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data
 	@$(INSTALL) build
@@ -21,6 +21,7 @@ test: ## Everything that must pass; `make test SUITES="docker wire"` for some of
 lint: ## Format, clippy, rustdoc, licences and sources of what we depend on
 	@$(INSTALL) build lint
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(DOC)
 	target/tools/bin/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources
@@ -29,6 +30,23 @@ bench: ## Beside haproxy, nginx and docker-registry; writes docs/benchmarks.md
 	@$(INSTALL) build bench
 	cargo build --release --bins
 	cargo run --quiet --package octoserve-tests --bin bench -- $(BENCH)
+
+# What cargo-fuzz passes, without the sanitizers that only a nightly compiler has.
+COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ ?= route range exposition
+SECONDS ?= 60
+
+fuzz: ## A minute of each fuzz target; `make fuzz FUZZ=exposition SECONDS=3600` for an hour of one
+	@$(INSTALL) build fuzz
+	RUSTFLAGS='$(COVERAGE)' cargo build --release --manifest-path fuzz/Cargo.toml \
+	  --target-dir target/fuzz --target $$(rustc -vV | sed -n 's/^host: //p')
+	@set -e; for target in $(FUZZ); do \
+	  mkdir -p target/fuzz/corpus/$$target; \
+	  target/fuzz/*/release/$$target -max_total_time=$(SECONDS) -timeout=10 -print_final_stats=1 \
+	    -artifact_prefix=target/fuzz/ target/fuzz/corpus/$$target fuzz/seeds/$$target; \
+	done
 
 docs: ## The documentation of both crates, to be read in a browser
 	@$(INSTALL) build

@@ -2,6 +2,7 @@
 # Installs what a Debian machine with Rust, gcc and git still lacks, for the tasks named as arguments:
 #   build: cmake, which pingora's zlib-ng wants    lint: cargo-deny, into target/tools
 #   test: the clients and servers of the tests     bench: the peers that we are measured beside
+#   fuzz: a C++ compiler, for libFuzzer
 # Nothing is done, and nothing is asked of the network, when all of it is there.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,6 +17,7 @@ need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing="$mi
 
 for task in "$@"; do
     case $task in
+    fuzz) need c++ g++ ;;
     build) need cc gcc && need make make && need cmake cmake ;;
     lint)
         if ! target/tools/bin/cargo-deny --version 2>/dev/null | grep -q " $DENY$"; then

@@ -1,0 +1,19 @@
+//! Ranges of requests and of uploads: what is accepted lies within its content.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use registry::oci::{ByteRange, UploadRange};
+
+fuzz_target!(|input: (u64, &str)| {
+    let (length, header) = input;
+    if let Ok(Some(range)) = ByteRange::parse(Some(header))
+        && let Ok((start, end)) = range.resolve(length)
+    {
+        assert!(start <= end && end < length);
+    }
+    if let Ok(range) = UploadRange::parse(header) {
+        assert_eq!(range.end() - range.start() + 1, range.length());
+        let spelt = format!("{}-{}", range.start(), range.end());
+        assert_eq!(UploadRange::parse(&spelt), Ok(range));
+    }
+});

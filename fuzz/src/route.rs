@@ -1,0 +1,12 @@
+//! Whatever a client writes in a request's first line has a route, whose pieces are pieces of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use registry::oci::Route;
+
+fuzz_target!(|path: &str| {
+    let route = Route::parse(path);
+    for piece in [route.repository, Some(route.tail)].into_iter().flatten() {
+        assert!(path.contains(piece));
+    }
+});
