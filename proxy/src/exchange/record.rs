@@ -53,7 +53,7 @@ impl Exchange {
             (Some(head), _) if self.operation == Operation::Blob(BlobOperation::Pull) => {
                 let whole = outcome.whole && head.status == 200;
                 let bytes = if whole { self.response.moved } else { 0 };
-                (Transfer::Download, bytes, lasted - head.after)
+                (Transfer::Download, bytes, lasted.saturating_sub(head.after))
             }
             (Some(head), Some((first, last))) if (200..300).contains(&head.status) => {
                 let bytes = if self.request.last {
@@ -61,7 +61,7 @@ impl Exchange {
                 } else {
                     0
                 };
-                (Transfer::Upload, bytes, last - first)
+                (Transfer::Upload, bytes, last.saturating_sub(first))
             }
             _ => return,
         };
