@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use registry::service::exposition::Registry;
 
+#[expect(clippy::unwrap_used, reason = "constants of this test")]
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     fields
         .iter()

@@ -130,7 +130,7 @@ impl Launch {
 
     /// Lets it record nothing, and so have no page and no listener for one.
     pub fn without_metrics(mut self) -> Self {
-        self.metrics_listener = false;
+        self.metrics_listener = MetricsListener::None;
         self.environment("OCTOSERVE_METRICS_ENABLED", "false")
     }
 

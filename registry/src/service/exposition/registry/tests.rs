@@ -184,7 +184,7 @@ fn a_gathered_page_is_what_its_text_says() {
             registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[0.5, 2.0]);
         pairs.observe((Colour::Red, Size::Large), 1.0);
         pairs.observe((Colour::Blue, Size::Small), 3.0);
-        let sources = registry.gauge_vec("y", "Y \\ of\nlines.", &["source"]);
+        let sources = registry.gauge_vec("y", "Y \\ of\nlines.", &["source"], 1);
         sources.with_label_values(&["a\"b\\\n"]).set(-0.5);
         registry.counter("z_total", "Z.").inc(());
         let page = registry.gather();
