@@ -57,6 +57,18 @@ pub(crate) fn request_seen() {
     let _ = SIGNALS.try_with(|signals| signals.see());
 }
 
+/// Says that a piece of the body has come of the request which this task serves.
+pub(crate) fn body_moved(last: bool) {
+    let _ = SIGNALS.try_with(|signals| signals.hear(last));
+}
+
+/// Whether the request which this task serves was given up, because its body stood still.
+pub(crate) fn is_stalled() -> bool {
+    SIGNALS
+        .try_with(|signals| signals.is_stalled())
+        .unwrap_or(false)
+}
+
 /// Whether the request line came without control characters, which pingora shows to nobody.
 pub(crate) fn is_clean() -> bool {
     SIGNALS
@@ -72,6 +84,7 @@ pub(crate) struct App<P> {
     /// HTTP/2 streams, whose tasks are pingora's, and when to cut them.
     streams: Drain,
     cut: (Trigger, Shutdown),
+    body_stall: Duration,
 }
 
 impl<P> App<P> {
@@ -79,6 +92,7 @@ impl<P> App<P> {
         proxy: HttpProxy<P>,
         metrics: Option<Arc<HttpMetrics>>,
         connections: Option<Arc<ConnectionMetrics>>,
+        body_stall: Duration,
     ) -> App<P> {
         App {
             proxy: Arc::new(proxy),
@@ -86,6 +100,7 @@ impl<P> App<P> {
             connections,
             streams: Drain::default(),
             cut: Shutdown::new(),
+            body_stall,
         }
     }
 
@@ -106,7 +121,7 @@ impl<P> App<P> {
 impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for App<P> {
     async fn process_new_http(
         self: &Arc<Self>,
-        session: ServerSession,
+        mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         if session.is_http2() {
@@ -115,11 +130,13 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
             let signals = Arc::new(Signals::default());
             let _guard = self.streams.guard();
             let mut cut = self.cut.1.clone();
+            let has_body = !session.is_body_empty();
             let served = self.proxy.process_new_http(session, shutdown);
             let served = SIGNALS.scope(Arc::clone(&signals), served);
             tokio::select! {
                 _ = served => {}
                 () = cut.recv() => {}
+                () = signals.stall(self.body_stall), if has_body => {}
             }
             if !signals.is_seen() {
                 self.count_rejected();

@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     UpstreamBroken,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// The shutdown's deadline came first.
+    Cut,
     /// A fault of ours.
     Internal,
 }
@@ -107,8 +109,8 @@ impl Failure {
     pub(crate) fn of(error: &Error, request_whole: bool) -> Failure {
         use ErrorType::{
             BindError, ConnectError, ConnectNoRoute, ConnectProxyFailure, ConnectRefused,
-            ConnectTimedout, ConnectionClosed, H2Error, ReadError, ReadTimedout, SocketError,
-            TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
+            ConnectTimedout, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout,
+            WriteTimedout,
         };
         if *error.esource() != ErrorSource::Upstream
             && let Some(refusal) = Refusal::of(error.etype())
@@ -116,6 +118,9 @@ impl Failure {
             return Failure::Refused(refusal);
         }
         match (error.esource(), error.etype()) {
+            (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
+            (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
+            (ErrorSource::Downstream, _) => Failure::ClientGone,
             (ErrorSource::Upstream, ReadTimedout) if !request_whole => Failure::ClientStalled,
             (
                 ErrorSource::Upstream,
@@ -127,12 +132,6 @@ impl Failure {
                 | ConnectTimedout | BindError | SocketError | TLSHandshakeFailure,
             ) => Failure::UpstreamUnreachable,
             (ErrorSource::Upstream, _) => Failure::UpstreamBroken,
-            (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | H2Error) => {
-                Failure::ClientGone
-            }
-            (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
-            (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
-            (ErrorSource::Downstream, _) => Failure::ClientGone,
             (ErrorSource::Internal | ErrorSource::Unset, _) => Failure::Internal,
         }
     }
@@ -145,6 +144,7 @@ impl Failure {
             Failure::Refused(_) => 400,
             Failure::UpstreamUnreachable | Failure::UpstreamBroken => 502,
             Failure::UpstreamTimeout => 504,
+            Failure::Cut => 503,
             Failure::Internal => 500,
         }
     }
@@ -159,7 +159,7 @@ impl Failure {
             Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
                 Some(Side::Upstream)
             }
-            Failure::Internal => None,
+            Failure::Cut | Failure::Internal => None,
         };
         End::Broken {
             status: self.status(),
@@ -184,6 +184,7 @@ impl Failure {
                 ErrorCode::Unavailable,
                 "the registry did not answer in time",
             ),
+            Failure::Cut => (ErrorCode::Unavailable, "the proxy is shutting down"),
             Failure::Internal => (ErrorCode::Unavailable, "the request could not be served"),
         };
         Some(ErrorBody::new(code, message))
@@ -309,6 +310,11 @@ mod tests {
             let error = Error::explain(error, "").into_up();
             assert_eq!(Failure::of(&error, true), Failure::UpstreamBroken);
         }
+    }
+
+    #[test]
+    fn whoever_sends_more_than_was_asked_for_is_not_the_upstream() {
+        assert_eq!(downstream(ErrorType::ConnectError), Failure::ClientGone);
     }
 
     #[test]

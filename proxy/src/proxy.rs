@@ -18,7 +18,7 @@ use pingora::{Error, Result};
 
 use crate::admin::Admin;
 use crate::config::Limits;
-use crate::downstream::request_seen;
+use crate::downstream::{body_moved, is_stalled, request_seen};
 use crate::error::Failure;
 use crate::exchange::{End, Exchange, Recorder, Request};
 use crate::metrics::Awaited;
@@ -53,7 +53,8 @@ pub(crate) struct Context {
     awaited: Awaited,
 }
 
-/// A request that pingora does not see to its end: the shutdown's deadline cut it, or a panic.
+/// A request that pingora does not see to its end: the shutdown's deadline cut it, or a panic, or its
+/// body stood still on HTTP/2.
 impl Drop for Context {
     fn drop(&mut self) {
         let Some(exchange) = &mut self.exchange else {
@@ -62,15 +63,16 @@ impl Drop for Context {
         if exchange.has_ended() {
             return;
         }
-        let panicked = std::thread::panicking();
-        exchange.finish(End::Broken {
-            status: if panicked { 500 } else { 503 },
-            side: None,
-        });
+        let failure = match (std::thread::panicking(), is_stalled()) {
+            (true, _) => Failure::Internal,
+            (false, true) => Failure::ClientStalled,
+            (false, false) => Failure::Cut,
+        };
+        exchange.finish(failure.end());
         if let Some(asked) = self.asked.take() {
             asked.log(exchange, self.request_id.as_ref());
         }
-        log::cut(self.request_id.as_ref());
+        log::cut(failure, self.request_id.as_ref());
     }
 }
 
@@ -199,6 +201,7 @@ impl ProxyHttp for Proxy {
             exchange.request_body(body.as_deref().unwrap_or_default(), last);
         }
         ctx.request_whole |= last;
+        body_moved(last);
         // pingora ends a chunked upload twice where its last piece is empty, which poisons the
         // upstream's connection: its issue 935.
         if last && body.as_ref().is_some_and(Bytes::is_empty) {

@@ -23,7 +23,7 @@ use crate::embedded::{Embedded, EmbeddedError};
 use crate::exchange::Recorder;
 use crate::metrics::{ConnectionMetrics, UpstreamFamilies};
 use crate::proxy::Proxy;
-use crate::upstream::Upstream;
+use crate::upstream::{Timeouts, Upstream};
 
 mod behind;
 mod descriptors;
@@ -88,11 +88,12 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         listeners.push(listener);
         addresses.push(address);
     }
+    let timeouts = Timeouts::beside(config.limits.body_stall);
     let readiness = Arc::new(Readiness::default());
     let mut admin_listener = None;
     let (mut recording, mut on_main, mut on_admin) = (None, None, None);
     let (mut panics, mut connections) = (None, None);
-    let mut upstream = Upstream::new(name, target);
+    let mut upstream = Upstream::new(name, target, timeouts);
     let mut path = config::PAGE.to_owned();
     let (mut auth, mut admin_tls) = (None, None);
     if let Some(metrics) = config.metrics {
@@ -208,6 +209,7 @@ impl Bound {
             self.recorder
                 .map(|recorder| Arc::clone(&recorder.metrics.http)),
             self.connections,
+            self.limits.body_stall,
         ));
         let accepting: Vec<_> = self
             .listeners

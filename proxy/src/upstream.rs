@@ -30,6 +30,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long connections to the registry in this process are used again. It closes those that are
 /// idle for much longer, and so never one that is about to be used.
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(30);
+/// How long the upstream may be silent. A registry may hash gigabytes before it answers the PUT that
+/// ends an upload.
+const ANSWER: Duration = Duration::from_mins(10);
 /// How soon it is tried again where it could not be resolved.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -141,11 +144,32 @@ impl FromStr for Target {
     }
 }
 
+/// How long an upstream may make its clients wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For its answer, and for each further piece of it.
+    pub read: Duration,
+    /// Until it takes a piece of a request's body.
+    pub write: Duration,
+}
+
+impl Timeouts {
+    /// Those that go with the limit for bodies that stand still, in either direction. A client whose
+    /// body does is found out before the upstream that waits for the rest of it.
+    pub fn beside(body_stall: Duration) -> Timeouts {
+        Timeouts {
+            read: ANSWER + body_stall,
+            write: body_stall,
+        }
+    }
+}
+
 /// An upstream registry.
 pub struct Upstream {
     name: String,
     target: Target,
     metrics: Option<UpstreamMetrics>,
+    timeouts: Timeouts,
     peers: RwLock<Arc<[HttpPeer]>>,
     next: AtomicUsize,
 }
@@ -153,19 +177,20 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream that is known under `name`, never under its address. Its own addresses are
     /// resolved by [`Upstream::tend`], which serves no request before it did.
-    pub fn new(name: String, target: Target) -> Upstream {
+    pub fn new(name: String, target: Target, timeouts: Timeouts) -> Upstream {
         let known: Vec<HttpPeer> = match &target {
             Target::Tcp { host, port } => match host.parse() {
-                Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port))],
+                Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port), timeouts)],
                 Err(_) => Vec::new(),
             },
-            Target::Unix(path) => unix_peer(path, Some(IDLE)).into_iter().collect(),
-            Target::Embedded(path) => unix_peer(path, None).into_iter().collect(),
+            Target::Unix(path) => unix_peer(path, Some(IDLE), timeouts).into_iter().collect(),
+            Target::Embedded(path) => unix_peer(path, None, timeouts).into_iter().collect(),
         };
         Upstream {
             name,
             target,
             metrics: None,
+            timeouts,
             peers: RwLock::new(known.into()),
             next: AtomicUsize::new(0),
         }
@@ -304,18 +329,22 @@ impl Upstream {
                 addresses = addresses.len(),
                 "resolved"
             );
-            *self.peers.write() = addresses.iter().map(|address| tcp_peer(*address)).collect();
+            *self.peers.write() = addresses
+                .iter()
+                .map(|address| tcp_peer(*address, self.timeouts))
+                .collect();
         }
     }
 }
 
-fn tcp_peer(address: SocketAddr) -> HttpPeer {
-    with_options(HttpPeer::new(address, false, String::new()), Some(IDLE))
+fn tcp_peer(address: SocketAddr, timeouts: Timeouts) -> HttpPeer {
+    let peer = HttpPeer::new(address, false, String::new());
+    with_options(peer, Some(IDLE), timeouts)
 }
 
-fn unix_peer(path: &str, idle_timeout: Option<Duration>) -> Option<HttpPeer> {
+fn unix_peer(path: &str, idle: Option<Duration>, timeouts: Timeouts) -> Option<HttpPeer> {
     match HttpPeer::new_uds(path, false, String::new()) {
-        Ok(peer) => Some(with_options(peer, idle_timeout)),
+        Ok(peer) => Some(with_options(peer, idle, timeouts)),
         Err(error) => {
             tracing::error!(path, %error, "not a usable socket path");
             None
@@ -323,15 +352,13 @@ fn unix_peer(path: &str, idle_timeout: Option<Duration>) -> Option<HttpPeer> {
     }
 }
 
-fn with_options(mut peer: HttpPeer, idle_timeout: Option<Duration>) -> HttpPeer {
+fn with_options(mut peer: HttpPeer, idle: Option<Duration>, timeouts: Timeouts) -> HttpPeer {
     let options = &mut peer.options;
     options.connection_timeout = Some(Duration::from_secs(3));
     options.total_connection_timeout = Some(Duration::from_secs(10));
-    // A registry may hash gigabytes before it answers the PUT that ends an upload. Longer than the
-    // limit for a client's stalled body, which must be the one to strike.
-    options.read_timeout = Some(Duration::from_mins(10));
-    options.write_timeout = Some(Duration::from_mins(1));
-    options.idle_timeout = idle_timeout;
+    options.read_timeout = Some(timeouts.read);
+    options.write_timeout = Some(timeouts.write);
+    options.idle_timeout = idle;
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
 }
@@ -339,6 +366,11 @@ fn with_options(mut peer: HttpPeer, idle_timeout: Option<Duration>) -> HttpPeer 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn new(target: Target) -> Upstream {
+        let timeouts = Timeouts::beside(Duration::from_mins(1));
+        Upstream::new("main".to_owned(), target, timeouts)
+    }
 
     #[test]
     fn a_target_is_a_url_or_a_socket() {
@@ -408,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_url_by_the_address_of_a_named_target_is_within_it() {
-        let upstream = Upstream::new("main".to_owned(), "http://registry:5000".parse().unwrap());
+        let upstream = new("http://registry:5000".parse().unwrap());
         let url = "http://127.0.0.2:5000/v2/";
         assert_eq!(upstream.within(url), None);
         upstream.replace(&["127.0.0.2:5000".parse().unwrap()]);
@@ -441,15 +473,35 @@ mod tests {
             host: "registry.invalid".to_owned(),
             port: 1,
         };
-        let upstream = Upstream::new("main".to_owned(), target);
+        let upstream = new(target);
         assert!(upstream.peer().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_until_the_shutdown() {
+        let upstream = Arc::new(new("http://localhost:5000".parse().unwrap()));
+        assert!(upstream.peer().is_err(), "nobody has looked it up yet");
+        let (trigger, shutdown) = Shutdown::new();
+        let tending = tokio::spawn(Arc::clone(&upstream).tend(shutdown));
+        while upstream.peer().is_err() {
+            tokio::task::yield_now().await;
+        }
+        trigger.trigger();
+        tending.await.unwrap();
+    }
+
+    #[test]
+    fn a_client_that_stalls_is_found_out_before_its_upstream() {
+        for body_stall in [1, 60, 3600].map(Duration::from_secs) {
+            assert!(Timeouts::beside(body_stall).read > body_stall);
+        }
     }
 
     #[test]
     fn renewed_peers_share_no_connection_with_those_before() {
         use pingora::upstreams::peer::Peer as _;
         let target = Target::Embedded("/run/r.sock".to_owned());
-        let upstream = Upstream::new("registry".to_owned(), target);
+        let upstream = new(target);
         let pool = |upstream: &Upstream| upstream.peer().unwrap().reuse_hash();
         let before = pool(&upstream);
         assert_eq!(pool(&upstream), before);
@@ -463,7 +515,7 @@ mod tests {
             host: "registry".to_owned(),
             port: 5000,
         };
-        let upstream = Upstream::new("main".to_owned(), target);
+        let upstream = new(target);
         let addresses: Vec<SocketAddr> = ["127.0.0.1:5000", "127.0.0.2:5000"]
             .map(|text| text.parse().unwrap())
             .into();

@@ -41,7 +41,7 @@ async fn a_request_that_panics_is_answered_counted_and_harms_no_other() {
         panic!("no TCP address");
     };
     let proxy = http_proxy(&Arc::new(ServerConf::default()), Panicking);
-    let app = Arc::new(App::new(proxy, None, None));
+    let app = Arc::new(App::new(proxy, None, None, Duration::from_secs(30)));
     let patience = Patience {
         header: Duration::from_secs(30),
         idle: Duration::from_secs(30),

@@ -33,6 +33,12 @@ pub(super) struct Signals {
     /// The request line has control characters, which pingora would escape and pass on. Its
     /// connection does not outlive it.
     unclean: AtomicBool,
+    /// How many pieces of the request's body have come, which only HTTP/2 is asked for.
+    pieces: AtomicUsize,
+    /// The request's body is whole.
+    whole: AtomicBool,
+    /// The client was given up, because its body stood still.
+    stalled: AtomicBool,
 }
 
 impl Signals {
@@ -64,6 +70,35 @@ impl Signals {
 
     pub(super) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// A piece of the request's body has come.
+    pub(super) fn hear(&self, last: bool) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.whole.fetch_or(last, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Returns once the body has stood still for so long that it is the client's fault: an upstream
+    /// that does not take it is given up after `limit`, which is before.
+    ///
+    /// pingora bounds the reading of a body on HTTP/1.1 alone.
+    pub(super) async fn stall(&self, limit: Duration) {
+        let mut pieces = 0;
+        let mut still = 0;
+        while still < 2 {
+            tokio::time::sleep(limit).await;
+            if self.whole.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            let now = self.pieces.load(Ordering::Relaxed);
+            still = if now == pieces { still + 1 } else { 0 };
+            pieces = now;
+        }
+        self.stalled.store(true, Ordering::Relaxed);
     }
 }
 
@@ -301,6 +336,30 @@ mod tests {
             &[b"\r\nGET /v2/\x7f HTTP/1.1\r\n"],
         ] {
             assert!(!is_clean(unclean), "{unclean:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stands_still_is_told_from_one_that_moves_or_is_whole() {
+        const LIMIT: Duration = Duration::from_millis(10);
+        let signals = Signals::default();
+        signals.hear(false);
+        signals.stall(LIMIT).await;
+        assert!(signals.is_stalled());
+        for last in [false, true] {
+            let signals = Signals::default();
+            let moving = async {
+                for _ in 0..20 {
+                    signals.hear(last);
+                    tokio::time::sleep(LIMIT / 2).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = signals.stall(LIMIT) => panic!("it moves, or is whole: {last}"),
+                () = moving => {}
+            }
+            assert!(!signals.is_stalled());
         }
     }
 

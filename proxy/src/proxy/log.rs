@@ -64,8 +64,13 @@ impl Asked {
 }
 
 /// Logs that a request was cut off by us, in the middle.
-pub(super) fn cut(request_id: Option<&HeaderValue>) {
-    tracing::warn!(request_id = request_id.map(text), "a request was cut off");
+pub(super) fn cut(failure: Failure, request_id: Option<&HeaderValue>) {
+    let id = request_id.map(text);
+    if failure == Failure::ClientStalled {
+        tracing::debug!(?failure, request_id = id, "the client broke off");
+    } else {
+        tracing::warn!(?failure, request_id = id, "a request was cut off");
+    }
 }
 
 /// Logs a request that failed, once.
@@ -91,7 +96,7 @@ pub(super) fn failure(
                 "the upstream failed"
             );
         }
-        Failure::Internal => {
+        Failure::Cut | Failure::Internal => {
             tracing::error!(?failure, reason, request_id = id, "a request failed");
         }
     }

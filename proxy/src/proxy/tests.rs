@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
+use registry::metrics::label::{Method as MethodLabel, Pair, Status};
+use registry::oci::Endpoint;
+use registry::service::exposition::Registry;
 use registry::service::listen::{ListenAddr, Listener};
 use registry::service::shutdown::Drain;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,12 +17,14 @@ use tokio::sync::watch;
 use super::*;
 use crate::admin::Readiness;
 use crate::downstream::{self, App, Patience};
+use crate::upstream::Timeouts;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The address of a proxy before the addresses of one upstream.
-async fn before(addresses: &[SocketAddr]) -> SocketAddr {
-    let upstream = Upstream::new("main".to_owned(), "http://registry".parse().unwrap());
+/// A proxy before the addresses of one upstream.
+fn proxy(addresses: &[SocketAddr], timeouts: Timeouts) -> Proxy {
+    let target = "http://registry".parse().unwrap();
+    let upstream = Upstream::new("main".to_owned(), target, timeouts);
     upstream.replace(addresses);
     let admin = Admin::new(
         None,
@@ -26,7 +32,7 @@ async fn before(addresses: &[SocketAddr]) -> SocketAddr {
         None,
         Arc::new(Readiness::default()),
     );
-    let proxy = Proxy {
+    Proxy {
         upstream: Arc::new(upstream),
         admin: Arc::new(admin),
         recorder: None,
@@ -38,12 +44,23 @@ async fn before(addresses: &[SocketAddr]) -> SocketAddr {
             drain: LONG,
         },
         access_log: false,
-    };
+    }
+}
+
+/// Serves it, and returns its address.
+async fn serve<P>(proxy: P) -> SocketAddr
+where
+    P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static,
+{
     let conf = ServerConf {
         max_retries: 2,
         ..ServerConf::default()
     };
-    let app = Arc::new(App::new(http_proxy(&Arc::new(conf), proxy), None, None));
+    let mut proxy = http_proxy(&Arc::new(conf), proxy);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    proxy.server_options = Some(options);
+    let app = Arc::new(App::new(proxy, None, None, LONG));
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
         .await
         .unwrap();
@@ -59,6 +76,10 @@ async fn before(addresses: &[SocketAddr]) -> SocketAddr {
         downstream::accept(listener, app, Drain::default(), 10, patience, stopping).await
     });
     address
+}
+
+async fn before(addresses: &[SocketAddr]) -> SocketAddr {
+    serve(proxy(addresses, Timeouts::beside(LONG))).await
 }
 
 /// Answers each request on a connection of its own, and counts them.
@@ -106,4 +127,104 @@ async fn where_nobody_listens_at_all_it_is_not_tried_for_ever() {
     drop(listener);
     let proxy = before(&[dead]).await;
     assert_eq!(status(proxy, "GET").await, "502");
+}
+
+/// A proxy whose upstream may be silent for a moment only.
+async fn impatient(upstream: SocketAddr) -> SocketAddr {
+    let short = Duration::from_millis(100);
+    let timeouts = Timeouts {
+        read: short,
+        write: short,
+    };
+    serve(proxy(&[upstream], timeouts)).await
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_in_time_is_504() {
+    // It accepts by its kernel alone.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = impatient(listener.local_addr().unwrap()).await;
+    for method in ["GET", "POST", "HEAD"] {
+        assert_eq!(status(proxy, method).await, "504", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_no_body_is_504() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = impatient(listener.local_addr().unwrap()).await;
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    let head = "PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (mut answers, mut body) = client.split();
+    let mut answer = Vec::new();
+    // More than all the sockets hold; it ends when the proxy has had enough.
+    let sending = async {
+        let piece = vec![b'x'; 1 << 20];
+        while body.write_all(&piece).await.is_ok() {}
+    };
+    let reading = async {
+        while !answer.ends_with(b"\"}]}") {
+            assert_ne!(answers.read_buf(&mut answer).await.unwrap(), 0);
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = sending => panic!("it was closed without an answer"),
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.contains("UNAVAILABLE"), "{answer}");
+}
+
+/// Fails in the worst way there is, after its request was begun.
+struct Panicking(Proxy);
+
+#[async_trait]
+impl ProxyHttp for Panicking {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        self.0.new_ctx()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        self.0.early_request_filter(session, ctx).await
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_counted_as_500_over_either_version() {
+    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
+    let metrics = Arc::clone(&recorder.metrics.http);
+    let mut proxy = proxy(&[], Timeouts::beside(LONG));
+    proxy.recorder = Some(recorder);
+    let address = serve(Panicking(proxy)).await;
+    let counted = || {
+        let pair = Pair::of(Endpoint::Base, MethodLabel::Get);
+        metrics.requests.value((pair, Status::of(500)))
+    };
+    assert_eq!(status(address, "GET").await, "500");
+    assert_eq!(counted(), 1);
+
+    let stream = TcpStream::connect(address).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    );
+    let (mut client, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    // A stream is reset; the others of its connection go on.
+    for streams in 2..=3 {
+        let request = http::Request::get("http://registry/v2/");
+        let request = request.body(String::new()).unwrap();
+        assert!(client.send_request(request).await.is_err());
+        assert_eq!(counted(), streams);
+    }
+    let in_flight = metrics.in_flight.value(Endpoint::Base);
+    assert!(in_flight.abs() < f64::EPSILON, "{in_flight}");
 }
