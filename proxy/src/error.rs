@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use pingora::{Error, ErrorSource, ErrorType};
 use registry::oci::{ErrorBody, ErrorCode};
+use rustix::io::Errno;
 
 use crate::exchange::{CLIENT_CLOSED_REQUEST, End};
 use crate::metrics::UpstreamError;
@@ -27,6 +28,8 @@ pub(crate) enum Failure {
     UpstreamTimeout,
     /// The shutdown's deadline came first.
     Cut,
+    /// This process may open no more file descriptors.
+    Exhausted,
     /// A fault of ours.
     Internal,
 }
@@ -117,6 +120,9 @@ impl Failure {
         {
             return Failure::Refused(refusal);
         }
+        if is_exhausted(error) {
+            return Failure::Exhausted;
+        }
         match (error.esource(), error.etype()) {
             (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
             (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
@@ -144,7 +150,7 @@ impl Failure {
             Failure::Refused(_) => 400,
             Failure::UpstreamUnreachable | Failure::UpstreamBroken => 502,
             Failure::UpstreamTimeout => 504,
-            Failure::Cut => 503,
+            Failure::Cut | Failure::Exhausted => 503,
             Failure::Internal => 500,
         }
     }
@@ -159,7 +165,7 @@ impl Failure {
             Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
                 Some(Side::Upstream)
             }
-            Failure::Cut | Failure::Internal => None,
+            Failure::Cut | Failure::Exhausted | Failure::Internal => None,
         };
         End::Broken {
             status: self.status(),
@@ -185,6 +191,10 @@ impl Failure {
                 "the registry did not answer in time",
             ),
             Failure::Cut => (ErrorCode::Unavailable, "the proxy is shutting down"),
+            Failure::Exhausted => (
+                ErrorCode::Unavailable,
+                "too much is being served at once: try again",
+            ),
             Failure::Internal => (ErrorCode::Unavailable, "the request could not be served"),
         };
         Some(ErrorBody::new(code, message))
@@ -228,8 +238,18 @@ pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<Upstr
         | Failure::ClientStalled
         | Failure::ClientNotReading
         | Failure::Refused(_)
+        | Failure::Cut
+        | Failure::Exhausted
         | Failure::Internal => None,
     }
+}
+
+/// Whether the system had no file descriptor left to connect with.
+fn is_exhausted(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause
+        .and_then(Errno::from_io_error)
+        .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]
@@ -315,6 +335,15 @@ mod tests {
     #[test]
     fn whoever_sends_more_than_was_asked_for_is_not_the_upstream() {
         assert_eq!(downstream(ErrorType::ConnectError), Failure::ClientGone);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_no_fault_of_the_upstream() {
+        let lack = std::io::Error::from(Errno::MFILE);
+        let inner = Error::because(ErrorType::SocketError, "a socket", lack);
+        let error = Error::because(ErrorType::InternalError, "connecting", inner).into_up();
+        assert_eq!(Failure::of(&error, true), Failure::Exhausted);
+        assert_eq!(Failure::Exhausted.status(), 503);
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) fn failure(
                 "the upstream failed"
             );
         }
-        Failure::Cut | Failure::Internal => {
+        Failure::Cut | Failure::Exhausted | Failure::Internal => {
             tracing::error!(?failure, reason, request_id = id, "a request failed");
         }
     }
