@@ -309,6 +309,9 @@ impl Proxy {
         downstream.set_read_timeout(Some(self.limits.body_stall));
         downstream.set_write_timeout(Some(self.limits.body_stall));
         downstream.set_total_drain_timeout(Some(Duration::from_secs(10)));
+        // A client may send its next request before it has the answer to this one; pingora would
+        // take that for an error and cut the answer.
+        downstream.set_pipelining_enabled(true);
         // An answer to an upload that comes before its end (401, 413) is read by the client only
         // if the connection is drained rather than reset.
         downstream.set_close_on_response_before_downstream_finish(false);
