@@ -217,6 +217,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         forward::localize(session, response, &self.upstream)?;
+        forward::unchunk(session, response);
         if let Some(exchange) = &mut ctx.exchange
             && !response.status.is_informational()
         {

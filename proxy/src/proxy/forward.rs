@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::l4::socket::SocketAddr;
@@ -46,8 +46,8 @@ pub(super) fn add_headers(
     }
     request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(SCHEME))?;
     let via = match downstream.version {
-        http::Version::HTTP_2 => HeaderValue::from_static("2 octoserve"),
-        http::Version::HTTP_10 => HeaderValue::from_static("1.0 octoserve"),
+        Version::HTTP_2 => HeaderValue::from_static("2 octoserve"),
+        Version::HTTP_10 => HeaderValue::from_static("1.0 octoserve"),
         _ => HeaderValue::from_static("1.1 octoserve"),
     };
     request.append_header(header::VIA, via)?;
@@ -79,6 +79,14 @@ pub(super) fn localize(
         None => format!("/{path}"),
     };
     response.insert_header(header::LOCATION, own)
+}
+
+/// Takes the chunks off an answer to a client of before HTTP/1.1, which knows none (RFC 9112 §6.1): its
+/// body ends with the connection.
+pub(super) fn unchunk(session: &Session, response: &mut ResponseHeader) {
+    if session.req_header().version < Version::HTTP_11 {
+        response.remove_header(&header::TRANSFER_ENCODING);
+    }
 }
 
 /// The head of an answer of the proxy's own.
