@@ -1,4 +1,5 @@
-//! A registry that is not ours: Debian's docker-registry, with deletion enabled.
+//! A registry that is not ours: Debian's docker-registry, with deletion enabled, open to everyone or
+//! to one user.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,6 +10,15 @@ use tempfile::TempDir;
 
 use crate::process::{Process, Stream};
 use crate::tools;
+
+/// Whom a docker-registry with a password lets in: user and password.
+pub const USER: (&str, &str) = ("tester", "secret");
+
+/// What [`USER`] sends.
+pub const AUTHORIZATION: &str = "Basic dGVzdGVyOnNlY3JldA==";
+
+/// [`USER`] as htpasswd writes it, with bcrypt at its quickest.
+const HTPASSWD: &str = "tester:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A running docker-registry. Dropping it kills it and removes its folder.
 pub struct ForeignRegistry {
@@ -24,7 +34,20 @@ impl ForeignRegistry {
     /// # Errors
     /// If docker-registry is not installed or does not start.
     pub async fn start() -> Result<Self> {
+        Self::of(TempDir::with_prefix("octoserve-foreign-")?).await
+    }
+
+    /// Starts one that lets in [`USER`] alone.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_password() -> Result<Self> {
         let folder = TempDir::with_prefix("octoserve-foreign-")?;
+        std::fs::write(folder.path().join("htpasswd"), HTPASSWD)?;
+        Self::of(folder).await
+    }
+
+    async fn of(folder: TempDir) -> Result<Self> {
         let (process, address) = run(folder.path(), "127.0.0.1:0").await?;
         Ok(Self {
             process,
@@ -60,11 +83,18 @@ impl ForeignRegistry {
 
 async fn run(folder: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
     let configuration = folder.join("config.yml");
+    let htpasswd = folder.join("htpasswd");
+    let auth = if htpasswd.exists() {
+        let path = htpasswd.display();
+        format!("auth: {{htpasswd: {{realm: tests, path: {path}}}}}\n")
+    } else {
+        String::new()
+    };
     let text = format!(
         "version: 0.1\n\
          log: {{level: info}}\n\
          storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-         http: {{addr: '{listen}', secret: of-the-tests}}\n",
+         http: {{addr: '{listen}', secret: of-the-tests}}\n{auth}",
         folder.join("data").display()
     );
     std::fs::write(&configuration, text)?;
@@ -98,5 +128,15 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer.head.status, 200);
+    }
+
+    #[tokio::test]
+    async fn with_a_password_it_lets_its_user_in_alone() {
+        let registry = ForeignRegistry::start_with_password().await.unwrap();
+        for (headers, status) in [(&[][..], 401), (&[("Authorization", AUTHORIZATION)], 200)] {
+            let request = wire::request("GET", "/v2/", headers, b"");
+            let answer = wire::exchange(registry.address(), "GET", &request).await;
+            assert_eq!(answer.unwrap().head.status, status);
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
 //! | [`scripted`] | an upstream that answers, stalls and cuts as a test wants it |
 //! | [`source`] | a metrics page, right or wrong, that octoserve is to aggregate |
+//! | [`h2`] | HTTP/2 stream by stream, for what no client does on purpose |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
 //! | [`certificate`] | a certificate in files, and the next one |
 //! | [`content`] | reproducible bytes of any length, and their digest |
@@ -28,6 +29,7 @@ pub mod containerd;
 pub mod content;
 pub mod docker;
 pub mod foreign;
+pub mod h2;
 pub mod memory;
 pub mod octoserve;
 pub mod oras;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 
 pub use rustix::process::Signal;
 
@@ -179,6 +179,34 @@ impl Process {
             resident: kilobytes("VmRSS:")?,
             peak: kilobytes("VmHWM:")?,
         })
+    }
+
+    /// How many file descriptors it has open.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn descriptors(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.id());
+        Ok(std::fs::read_dir(&path).context(path)?.count())
+    }
+
+    /// Lets it open no file descriptor whose number is `limit` or above, until another limit is set.
+    /// Those that it has, it keeps.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn limit_descriptors(&self, limit: u64) -> Result<()> {
+        let pid = Some(self.pid()?);
+        let now = rustix::process::prlimit(
+            pid,
+            Resource::Nofile,
+            Rlimit {
+                current: Some(limit),
+                maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+            },
+        );
+        now.with_context(|| format!("limiting the descriptors of {}", self.name))?;
+        Ok(())
     }
 
     /// The processor time it has used, with that of its ended children, from `/proc/PID/stat`.

@@ -9,13 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+
+use crate::poll;
 
 /// How long a script waits for the proxy.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// An upstream. It ends with its value.
+/// An upstream. It ends with its value, and so do its connections.
 pub struct Scripted {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -44,10 +46,10 @@ impl Scripted {
         S: Fn(Caller) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
-        Self::listening("127.0.0.1:0", script).await
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await?, script)
     }
 
-    /// The same at an address of the caller's.
+    /// The same at an address of the caller's, as soon as that is free: an earlier one may have it.
     ///
     /// # Errors
     /// If it can't be had.
@@ -56,15 +58,59 @@ impl Scripted {
         S: Fn(Caller) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
-        let listener = TcpListener::bind(address).await?;
+        let listener = poll::until("the port is free", DEADLINE, async || {
+            Ok(TcpListener::bind(address).await.ok())
+        });
+        Self::start_on(listener.await?, script)
+    }
+
+    /// The same for a server that clients reach by themselves, past the proxy.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn start_beside<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        Self::serve(TcpListener::bind("127.0.0.1:0").await?, false, script)
+    }
+
+    /// The same on a socket of the test's own, such as one with small buffers.
+    ///
+    /// # Errors
+    /// If the socket has no address.
+    pub fn start_on<S, F>(listener: TcpListener, script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        Self::serve(listener, true, script)
+    }
+
+    /// `behind` the proxy, whose own questions are answered, or not.
+    fn serve<S, F>(listener: TcpListener, behind: bool, script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
         let address = listener.local_addr()?;
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&heard);
         let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            // They end with the task that accepts them.
+            let mut serving = JoinSet::new();
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(_) => return,
+                    },
+                    Some(_) = serving.join_next() => continue,
+                };
                 let (script, log) = (script.clone(), Arc::clone(&log));
-                tokio::spawn(async move {
-                    if let Some(caller) = Caller::welcome(stream, log).await? {
+                serving.spawn(async move {
+                    if let Some(caller) = Caller::welcome(stream, behind, log).await? {
                         script(caller).await?;
                     }
                     anyhow::Ok(())
@@ -105,7 +151,11 @@ impl Drop for Scripted {
 }
 
 impl Caller {
-    async fn welcome(stream: TcpStream, log: Arc<Mutex<Vec<Vec<u8>>>>) -> Result<Option<Self>> {
+    async fn welcome(
+        stream: TcpStream,
+        behind: bool,
+        log: Arc<Mutex<Vec<Vec<u8>>>>,
+    ) -> Result<Option<Self>> {
         stream.set_nodelay(true)?;
         let mut caller = Self {
             stream,
@@ -116,7 +166,7 @@ impl Caller {
         };
         // What is sent for a client says so.
         let request = caller.peek_head().await?.to_ascii_lowercase();
-        if !request.contains("\r\nvia: ") {
+        if behind && !request.contains("\r\nvia: ") {
             caller
                 .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 .await?;
@@ -128,6 +178,14 @@ impl Caller {
         drop(heard);
         caller.kept = caller.unread.len();
         Ok(Some(caller))
+    }
+
+    /// The upstream's own address.
+    ///
+    /// # Errors
+    /// If the connection has none.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
     }
 
     /// How many connections came before this one.
@@ -156,7 +214,8 @@ impl Caller {
                 .windows(end.len())
                 .position(|window| window == end.as_bytes());
             if let Some(start) = found {
-                return Ok(String::from_utf8(self.take(start + end.len()))?);
+                let taken = self.take(start + end.len());
+                return Ok(String::from_utf8_lossy(&taken).into_owned());
             }
             ensure!(self.fill().await? > 0, "the proxy closed before {end:?}");
         }

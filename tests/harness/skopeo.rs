@@ -54,6 +54,15 @@ impl Skopeo {
             .await
     }
 
+    /// The same for who has these credentials, `user:password`.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn manifest_as(&self, image: &str, credentials: &str) -> Result<String> {
+        let own = ["inspect", "--raw", "--tls-verify=false", "--creds"];
+        self.run(&[&own[..], &[credentials, image]].concat()).await
+    }
+
     /// Deletes an image: skopeo asks for its digest, then deletes by that.
     ///
     /// # Errors

@@ -155,19 +155,29 @@ impl Wire {
         }
     }
 
+    /// Reads the next chunk of a body; an empty one is its end.
+    ///
+    /// # Errors
+    /// If the connection ends first, or what comes is no chunk.
+    pub async fn chunk(&mut self) -> Result<Vec<u8>> {
+        let line = self.line().await?;
+        let size = line.split(';').next().unwrap_or_default();
+        let size = usize::from_str_radix(size.trim(), 16).context("a chunk without a size")?;
+        let chunk = self.exactly(size).await?;
+        let end = self.line().await?;
+        // Trailers are not looked at: none of our answers has any.
+        ensure!(end.is_empty(), "no end of line after a chunk: {end:?}");
+        Ok(chunk)
+    }
+
     async fn chunks(&mut self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line().await?;
-            let size = line.split(';').next().unwrap_or_default();
-            let size = usize::from_str_radix(size.trim(), 16).context("a chunk without a size")?;
-            body.extend(self.exactly(size).await?);
-            let end = self.line().await?;
-            // Trailers are not looked at: none of our answers has any.
-            ensure!(end.is_empty(), "no end of line after a chunk: {end:?}");
-            if size == 0 {
+            let chunk = self.chunk().await?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend(chunk);
         }
     }
 

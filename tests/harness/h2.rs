@@ -1,0 +1,129 @@
+//! HTTP/2 without TLS, stream by stream: clients that stop, leave or never read, as a test wants it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// One connection. Dropping it closes it, whatever its streams are at.
+pub struct H2 {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<()>,
+}
+
+/// One request and its answer.
+pub struct Stream {
+    response: ResponseFuture,
+    body: SendStream<Bytes>,
+}
+
+/// The head of an answer, and what follows it.
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Its body, of which no more comes than is read.
+    pub body: RecvStream,
+}
+
+impl H2 {
+    /// Connects. With `reset`, the connection's end will be a reset.
+    ///
+    /// # Errors
+    /// If nobody listens, or speaks HTTP/2.
+    pub async fn connect(address: SocketAddr, reset: bool) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        if reset {
+            stream.set_zero_linger()?;
+        }
+        let (requests, connection) = timeout(DEADLINE, h2::client::handshake(stream)).await??;
+        let connection = tokio::spawn(async move {
+            // Its end is the streams' to tell.
+            connection.await.ok();
+        });
+        Ok(Self {
+            requests,
+            connection,
+        })
+    }
+
+    /// Sends a request's headers; `whole` says that no body follows.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        whole: bool,
+    ) -> Result<Stream> {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://registry{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut requests = timeout(DEADLINE, self.requests.clone().ready()).await??;
+        let (response, body) = requests.send_request(request.body(())?, whole)?;
+        Ok(Stream { response, body })
+    }
+}
+
+impl Drop for H2 {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Stream {
+    /// Sends a piece of the request's body.
+    ///
+    /// # Errors
+    /// If the stream is gone.
+    pub fn push(&mut self, bytes: &'static [u8], last: bool) -> Result<()> {
+        Ok(self.body.send_data(Bytes::from_static(bytes), last)?)
+    }
+
+    /// Gives the stream up.
+    pub fn cancel(mut self) {
+        self.body.send_reset(Reason::CANCEL);
+    }
+
+    /// Waits for the answer's head.
+    ///
+    /// # Errors
+    /// If the stream is reset instead, or nothing comes.
+    pub async fn answer(self) -> Result<Answer> {
+        let answer = timeout(DEADLINE, self.response).await;
+        let answer = answer.context("no answer in time")??;
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            body: answer.into_body(),
+        })
+    }
+}
+
+impl Answer {
+    /// Reads the body to its end.
+    ///
+    /// # Errors
+    /// If it is cut, or does not end.
+    pub async fn read(mut self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(bytes) = timeout(DEADLINE, self.body.data()).await? {
+            let bytes = bytes?;
+            self.body.flow_control().release_capacity(bytes.len())?;
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+}
