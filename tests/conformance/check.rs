@@ -27,6 +27,7 @@ const HOST: &str = "http://registry";
 pub(super) struct Check {
     address: SocketAddr,
     repository: String,
+    authorization: Option<&'static str>,
     heard: RefCell<Heard>,
 }
 
@@ -49,7 +50,16 @@ impl Check {
         Self {
             address,
             repository: format!("conformance/{clause}"),
+            authorization: None,
             heard: RefCell::default(),
+        }
+    }
+
+    /// The same for one whom the registry knows by this `Authorization`.
+    pub(super) fn known_by(self, authorization: Option<&'static str>) -> Self {
+        Self {
+            authorization,
+            ..self
         }
     }
 
@@ -91,7 +101,7 @@ impl Check {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Reply> {
-        let request = wire::request(method, path, headers, body);
+        let request = wire::request(method, path, &self.headers(headers), body);
         self.exchange(method, path, &request).await
     }
 
@@ -103,7 +113,7 @@ impl Check {
         headers: &[(&str, &str)],
         chunks: &[&[u8]],
     ) -> Result<Reply> {
-        let request = wire::chunked(method, path, headers, chunks);
+        let request = wire::chunked(method, path, &self.headers(headers), chunks);
         self.exchange(method, path, &request).await
     }
 
@@ -192,6 +202,11 @@ impl Check {
             text = text.replace(value, name);
         }
         text
+    }
+
+    fn headers<'a>(&self, headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = self.authorization.map(|value| ("Authorization", value));
+        headers.iter().copied().chain(own).collect()
     }
 
     async fn exchange(&self, method: &str, path: &str, request: &[u8]) -> Result<Reply> {

@@ -10,7 +10,8 @@
 //! - `embedded`: the proxy with the registry in it;
 //! - `remote`: the proxy in front of the registry, each a process of its own;
 //! - `foreign`: Debian's docker-registry, directly and through the proxy. What it makes of a clause
-//!   is its own business; that the proxy changes nothing of it is ours.
+//!   is its own business; that the proxy changes nothing of it is ours;
+//! - `guarded`: the same with a password, which the proxy passes on.
 //!
 //! The tests of a chapter share one process a subject, and keep to repositories of their own.
 
@@ -23,6 +24,7 @@ macro_rules! clauses {
         clauses!(@at embedded Embedded: $($clause),+ $(, $($own),+)?);
         clauses!(@at remote Remote: $($clause),+ $(, $($own),+)?);
         clauses!(@at foreign Foreign: $($clause),+);
+        clauses!(@at guarded Guarded: $($clause),+);
     };
     (@at $module:ident $subject:ident: $($clause:ident),+) => {
         mod $module {

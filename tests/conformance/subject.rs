@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Result, ensure};
-use harness::foreign::ForeignRegistry;
+use harness::foreign::{AUTHORIZATION, ForeignRegistry};
 use harness::memory::MemoryRegistry;
 use harness::octoserve::{Launch, Server};
 use tokio::sync::Mutex;
@@ -24,6 +24,8 @@ pub(super) enum Subject {
     Remote,
     /// docker-registry, and the proxy in front of another one.
     Foreign,
+    /// The same, where docker-registry wants a password and gets it.
+    Guarded,
 }
 
 /// A subject at work. It ends with the last clause that uses it.
@@ -50,11 +52,15 @@ impl Subject {
         clause: impl AsyncFn(&Check) -> Result<()>,
     ) -> Result<()> {
         let running = self.running().await?;
-        let check = Check::new(running.address, name);
+        let authorization = match self {
+            Self::Guarded => Some(AUTHORIZATION),
+            _ => None,
+        };
+        let check = Check::new(running.address, name).known_by(authorization);
         let Some(direct) = running.direct else {
             return clause(&check).await;
         };
-        let beside = Check::new(direct, name);
+        let beside = Check::new(direct, name).known_by(authorization);
         let (proxied, direct) = (clause(&check).await, clause(&beside).await);
         let (heard, expected) = (check.heard(), beside.heard());
         ensure!(
@@ -69,7 +75,7 @@ impl Subject {
     }
 
     async fn running(self) -> Result<Arc<Running>> {
-        static SHARED: [Mutex<Weak<Running>>; 5] = [const { Mutex::const_new(Weak::new()) }; 5];
+        static SHARED: [Mutex<Weak<Running>>; 6] = [const { Mutex::const_new(Weak::new()) }; 6];
         let mut shared = SHARED[self as usize].lock().await;
         if let Some(running) = shared.upgrade() {
             return Ok(running);
@@ -95,12 +101,16 @@ impl Subject {
                 parts.add(Launch::in_front_of(&upstream)).await?
             }
             Self::Foreign => {
-                let (behind, direct) =
-                    tokio::try_join!(ForeignRegistry::start(), ForeignRegistry::start())?;
-                beside = Some(direct.address());
-                let proxy = Launch::in_front_of(&behind.url());
-                parts.foreign.extend([behind, direct]);
-                parts.add(proxy).await?
+                let two = tokio::try_join!(ForeignRegistry::start(), ForeignRegistry::start())?;
+                let (address, direct) = parts.compare(two).await?;
+                beside = Some(direct);
+                address
+            }
+            Self::Guarded => {
+                let start = ForeignRegistry::start_with_password;
+                let (address, direct) = parts.compare(tokio::try_join!(start(), start())?).await?;
+                beside = Some(direct);
+                address
             }
         };
         Ok(Running {
@@ -117,5 +127,16 @@ impl Parts {
         let address = server.address();
         self.servers.push(server);
         Ok(address)
+    }
+
+    /// Puts the proxy before one of two, and returns where it and the other one are.
+    async fn compare(
+        &mut self,
+        (behind, direct): (ForeignRegistry, ForeignRegistry),
+    ) -> Result<(SocketAddr, SocketAddr)> {
+        let address = self.add(Launch::in_front_of(&behind.url())).await?;
+        let beside = direct.address();
+        self.foreign.extend([behind, direct]);
+        Ok((address, beside))
     }
 }
