@@ -3,117 +3,19 @@
 //!
 //! The upstream follows a script, so that each fault comes exactly where it is meant to.
 
-use std::future::Future;
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use harness::octoserve::{Launch, Server};
-use harness::poll;
+use harness::octoserve::Launch;
 use harness::process::{Signal, Stream};
 use harness::scrape::metric;
-use harness::scripted::{Caller, Scripted};
+use harness::scripted::Caller;
 use harness::wire::{self, Wire};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// More than all socket buffers between the two ends can hold.
-const LENGTH: usize = 64 << 20;
-
-const BLOB: &str =
-    "/v2/team/app/blobs/sha256:0000000000000000000000000000000000000000000000000000000000000000";
-const SESSION: &str = "/v2/team/app/blobs/uploads/1";
-
-/// The proxy before an upstream, with short limits.
-struct Front {
-    server: Server,
-    upstream: Scripted,
-}
-
-impl Front {
-    async fn of<S, F>(script: S) -> Result<Self>
-    where
-        S: Fn(Caller) -> F + Clone + Send + 'static,
-        F: Future<Output = Result<()>> + Send,
-    {
-        let upstream = Scripted::start(script).await?;
-        let server = Launch::in_front_of(&upstream.url())
-            .environment("OCTOSERVE_LIMITS_BODY_STALL", "1s")
-            .environment("OCTOSERVE_LIMITS_DRAIN", "1s")
-            .start()
-            .await?;
-        Ok(Self { server, upstream })
-    }
-
-    async fn client(&self) -> Result<Wire> {
-        Wire::connect(self.server.address()).await
-    }
-
-    /// One that can do what no `Wire` does.
-    async fn raw(&self, request: &str) -> Result<TcpStream> {
-        let mut stream = TcpStream::connect(self.server.address()).await?;
-        stream.write_all(request.as_bytes()).await?;
-        Ok(stream)
-    }
-
-    /// Waits until the upstream has heard so much.
-    async fn heard(&self, text: &str) -> Result<()> {
-        poll::until("the upstream hears it", DEADLINE, async || {
-            let heard = self.upstream.heard();
-            Ok(heard.iter().any(|heard| heard.contains(text)).then_some(()))
-        })
-        .await
-    }
-
-    /// One request has ended, with this status, and none is left.
-    async fn counted(&self, endpoint: &str, status: &str) -> Result<()> {
-        let requests = metric("octoserve_http_requests_total").label("endpoint", endpoint);
-        let requests = requests.label("status", status);
-        requests.value(1).assert_in(&self.server).await?;
-        self.nothing_in_flight().await?;
-        let all = metric("octoserve_http_requests_total");
-        all.value(1).assert(&self.server.scrape().await?)
-    }
-
-    async fn nothing_in_flight(&self) -> Result<()> {
-        let in_flight = metric("octoserve_http_requests_in_flight");
-        in_flight.value(0).assert_in(&self.server).await
-    }
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
-}
-
-fn upload(length: usize, body: &str) -> String {
-    format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
-}
-
-fn answer(status: &str, length: usize, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
-}
-
-/// Sends an endless download, until the proxy has had enough of it.
-async fn pour(mut caller: Caller) -> Result<()> {
-    caller.head().await?;
-    caller.send(answer("200 OK", LENGTH, "")).await?;
-    let piece = vec![b'x'; 1 << 20];
-    for _ in 0..LENGTH / piece.len() {
-        caller.send(&piece).await?;
-    }
-    caller.closed().await
-}
-
-/// Takes a request and never answers it.
-async fn sulk(mut caller: Caller) -> Result<()> {
-    caller.head().await?;
-    caller.closed().await
-}
+use crate::scene::{BLOB, DEADLINE, LENGTH, SESSION, Scene, answer, get, pour, sulk, upload};
 
 #[tokio::test]
 async fn a_client_that_leaves_a_download_keeps_its_status() -> Result<()> {
-    let front = Front::of(pour).await?;
+    let front = Scene::of(pour).await?;
     let mut client = front.client().await?;
     client.send(get(BLOB).as_bytes()).await?;
     ensure!(client.head().await?.status == 200);
@@ -129,7 +31,7 @@ async fn a_client_that_leaves_a_download_keeps_its_status() -> Result<()> {
 #[tokio::test]
 async fn a_client_that_leaves_an_upload_is_499() -> Result<()> {
     for reset in [false, true] {
-        let front = Front::of(sulk).await?;
+        let front = Scene::of(sulk).await?;
         let client = front.raw(&upload(1000, "some")).await?;
         front.heard("some").await?;
         if reset {
@@ -143,7 +45,7 @@ async fn a_client_that_leaves_an_upload_is_499() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_it_waits_is_499() -> Result<()> {
-    let front = Front::of(sulk).await?;
+    let front = Scene::of(sulk).await?;
     let client = front.raw(&get(BLOB)).await?;
     front.heard("\r\n\r\n").await?;
     drop(client);
@@ -152,7 +54,7 @@ async fn a_client_that_leaves_while_it_waits_is_499() -> Result<()> {
 
 #[tokio::test]
 async fn an_http2_client_that_leaves_while_it_waits_is_499() -> Result<()> {
-    let mut front = Front::of(sulk).await?;
+    let mut front = Scene::of(sulk).await?;
     let url = front.server.url(BLOB);
     let mut curl = std::process::Command::new("curl")
         .args([
@@ -174,7 +76,7 @@ async fn an_http2_client_that_leaves_while_it_waits_is_499() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_that_stops_sending_is_408() -> Result<()> {
-    let front = Front::of(sulk).await?;
+    let front = Scene::of(sulk).await?;
     let mut client = front.client().await?;
     client.send(upload(1000, "some").as_bytes()).await?;
     let answer = client.answer("PATCH").await?;
@@ -185,7 +87,7 @@ async fn a_client_that_stops_sending_is_408() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_let_go() -> Result<()> {
-    let front = Front::of(pour).await?;
+    let front = Scene::of(pour).await?;
     let client = front.raw(&get(BLOB)).await?;
     front.counted("blob", "200").await?;
     drop(client);
@@ -195,7 +97,7 @@ async fn a_client_that_stops_reading_is_let_go() -> Result<()> {
 #[tokio::test]
 async fn an_upstream_that_breaks_off_before_it_answers_is_502() -> Result<()> {
     for reset in [false, true] {
-        let front = Front::of(move |mut caller: Caller| async move {
+        let front = Scene::of(move |mut caller: Caller| async move {
             caller.until("some").await?;
             if reset {
                 caller.reset()?;
@@ -218,7 +120,7 @@ async fn an_upstream_that_breaks_off_before_it_answers_is_502() -> Result<()> {
 #[tokio::test]
 async fn an_upstream_that_breaks_off_within_its_answer_cuts_the_clients() -> Result<()> {
     for reset in [false, true] {
-        let front = Front::of(move |mut caller: Caller| async move {
+        let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
             caller.send(answer("200 OK", 1000, "some")).await?;
             if reset {
@@ -244,7 +146,7 @@ async fn an_upstream_that_breaks_off_within_its_answer_cuts_the_clients() -> Res
 
 #[tokio::test]
 async fn an_upstream_that_speaks_no_http_is_502() -> Result<()> {
-    let front = Front::of(|mut caller: Caller| async move {
+    let front = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller
             .send("220 welcome to this mail server\r\n\r\n")
@@ -262,7 +164,7 @@ async fn an_upstream_that_speaks_no_http_is_502() -> Result<()> {
 #[tokio::test]
 async fn an_early_refusal_reaches_a_client_that_then_stops() -> Result<()> {
     for status in ["401 Unauthorized", "413 Content Too Large"] {
-        let front = Front::of(move |mut caller: Caller| async move {
+        let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
             caller.send(answer(status, 2, "no")).await?;
             caller.closed().await
@@ -286,7 +188,7 @@ async fn a_chunked_body_that_is_none_is_400_with_its_reason() -> Result<()> {
         "3\r\nabcde\r\n0\r\n\r\n",
         "-1\r\n",
     ] {
-        let front = Front::of(sulk).await?;
+        let front = Scene::of(sulk).await?;
         let mut client = front.client().await?;
         let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n");
         client.send(format!("{head}\r\n{body}").as_bytes()).await?;
@@ -348,7 +250,7 @@ async fn each_refusal_has_its_own_words() -> Result<()> {
 #[tokio::test]
 async fn a_transfer_that_the_shutdown_cuts_is_logged_and_ends_the_process() -> Result<()> {
     for arguments in [&["--http1.1"][..], &["--http2-prior-knowledge"]] {
-        let front = Front::of(|mut caller: Caller| async move {
+        let front = Scene::of(|mut caller: Caller| async move {
             caller.head().await?;
             caller.send(answer("200 OK", 1000, "some")).await?;
             caller.closed().await

@@ -18,6 +18,8 @@ mod configuration;
 /// The specification, clause by clause, at every place where clients meet a registry of ours.
 #[path = "../conformance/mod.rs"]
 mod conformance;
+/// What one connection carries, and how many there may be.
+mod connections;
 /// containerd pulls, unpacks and pushes, one platform and all of them.
 mod containerd;
 /// A docker daemon pushes, pulls, mounts and deletes.
@@ -26,8 +28,14 @@ mod docker;
 mod documented;
 /// What the proxy says and counts when what is behind it fails.
 mod failures;
+/// Each side breaks off at every phase, upstreams die, freeze and talk nonsense, descriptors run out.
+mod faults;
+/// Registries that are not ours: with passwords, with tokens, and odd ones.
+mod foreign;
 /// Requests whose framing lies, stalls or never ends.
 mod framing;
+/// HTTP/2 without TLS: streams that stop, leave or lie.
+mod h2c;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
 mod listeners;
 /// oras-py pushes artifacts and what refers to them.
@@ -52,8 +60,13 @@ mod shutdown;
 mod skopeo;
 /// Clients that are silent, drip or idle are let go.
 mod slow;
+/// Thousands that stall at once cost little, and nothing once they are gone.
+mod stalls;
 /// What the upstream hears and the client gets, byte for byte.
 mod transparency;
+
+/// The proxy before an upstream that follows a script.
+mod scene;
 
 use anyhow::Result;
 use harness::client::Client;

@@ -1,0 +1,182 @@
+//! What one connection carries, and how many there may be: requests that do not wait for answers,
+//! HTTP/1.0, the cap.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::octoserve::Launch;
+use harness::poll;
+use harness::process::Stream;
+use harness::scrape::metric;
+use harness::scripted::Caller;
+use harness::wire::Wire;
+
+use crate::scene::{BLOB, LENGTH, SESSION, Scene, answer, get};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Answers each request with its target, and takes its body.
+async fn echo(mut caller: Caller) -> Result<()> {
+    loop {
+        let head = caller.head().await?;
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        if target.contains("?big") {
+            caller.send(answer("200 OK", LENGTH, "")).await?;
+            let piece = vec![b'x'; 1 << 20];
+            for _ in 0..LENGTH / piece.len() {
+                caller.send(&piece).await?;
+            }
+            continue;
+        }
+        if head.starts_with("PATCH ") {
+            caller.exactly(4).await?;
+        } else if head.starts_with("POST ") {
+            caller.until("0\r\n\r\n").await?;
+        }
+        caller.send(answer("200 OK", target.len(), target)).await?;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_an_answer_streams_waits_for_its_turn() -> Result<()> {
+    let mut scene = Scene::of(echo).await?;
+    let mut client = scene.client().await?;
+    for round in 1..=3 {
+        client.send(get(&format!("{BLOB}?big")).as_bytes()).await?;
+        ensure!(client.head().await?.status == 200);
+        client.exactly(1000).await?;
+        for next in ["/v2/a", "/v2/b"] {
+            client.send(get(next).as_bytes()).await?;
+        }
+        let rest = client.exactly(LENGTH - 1000).await;
+        rest.with_context(|| format!("round {round}"))?;
+        assert_eq!(client.answer("GET").await?.body, b"/v2/a");
+        assert_eq!(client.answer("GET").await?.body, b"/v2/b");
+    }
+    let requests = metric("octoserve_http_requests_total");
+    requests.value(9).assert_in(&scene.server).await?;
+    scene.nothing_in_flight().await?;
+    let log = scene.server.process().output(Stream::Stderr)?;
+    ensure!(!log.contains("the upstream failed"), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_that_come_together_are_answered_in_order() -> Result<()> {
+    let scene = Scene::of(echo).await?;
+    let mut client = scene.client().await?;
+    let patch = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nsome");
+    let chunked = "POST /v2/chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = format!("{chunked}3\r\nabc\r\n0\r\n\r\n");
+    let all = [get("/v2/1"), patch, get("/v2/2"), chunked, get("/v2/3")].concat();
+    let all = all.as_bytes();
+    // Cut where no reader expects it.
+    let (first, second) = all.split_at(all.len() - 20);
+    client.send(first).await?;
+    for (method, body) in [
+        ("GET", "/v2/1"),
+        ("PATCH", SESSION),
+        ("GET", "/v2/2"),
+        ("POST", "/v2/chunked"),
+    ] {
+        assert_eq!(client.answer(method).await?.body, body.as_bytes());
+    }
+    client.send(second).await?;
+    assert_eq!(client.answer("GET").await?.body, b"/v2/3");
+    let requests = metric("octoserve_http_requests_total").label("status", "200");
+    requests.value(5).assert_in(&scene.server).await
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_requests_behind_is_counted_and_gone() -> Result<()> {
+    let scene = Scene::of(echo).await?;
+    let mut client = scene.client().await?;
+    client.send(get(&format!("{BLOB}?big")).as_bytes()).await?;
+    ensure!(client.head().await?.status == 200);
+    client.send(get("/v2/never").as_bytes()).await?;
+    drop(client);
+    scene.counted("blob", "200").await
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_what_it_can_read() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        let head = caller.head().await?;
+        ensure!(head.starts_with("GET /v2/ HTTP/1.1\r\n"), "{head}");
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        caller.send(format!("{head}3\r\nabc\r\n0\r\n\r\n")).await?;
+        caller.closed().await
+    })
+    .await?;
+    let request = b"GET /v2/ HTTP/1.0\r\nHost: a\r\n\r\n";
+    let mut client = scene.client().await?;
+    client.send(request).await?;
+    let head = client.head().await?;
+    assert_eq!(head.header("transfer-encoding"), None);
+    assert_eq!(client.rest().await?, b"abc");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_asks_first_and_is_refused_sends_no_body() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        let head = caller.head().await?.to_ascii_lowercase();
+        ensure!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
+        caller.send(answer("401 Unauthorized", 2, "no")).await?;
+        caller.closed().await
+    })
+    .await?;
+    let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue");
+    let mut client = scene.client().await?;
+    client
+        .send(format!("{head}\r\nContent-Length: 4\r\n\r\n").as_bytes())
+        .await?;
+    // The first head is the final one: nobody asked for the body.
+    let head = client.interim().await?;
+    assert_eq!(head.status, 401);
+    assert_eq!(client.exactly(2).await?, b"no");
+    drop(client);
+    scene.counted("upload_session", "401").await?;
+    let received = metric("octoserve_http_request_body_bytes_total");
+    let received = scene.server.scrape().await?.sum(&received);
+    ensure!(received.is_none_or(|bytes| bytes == 0.0), "{received:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_more_connections_are_served_than_the_limit_and_each_makes_room_again() -> Result<()> {
+    let server = Launch::all_in_one()
+        .environment("OCTOSERVE_LIMITS_CONNECTIONS", "3")
+        .metrics_listener()
+        .start()
+        .await?;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Wire::connect(server.address()).await?;
+        client.send(get("/v2/").as_bytes()).await?;
+        ensure!(client.answer("GET").await?.head.status == 200);
+        clients.push(client);
+    }
+    for _ in 0..3 {
+        let mut more = Wire::connect(server.address()).await?;
+        // It may be closed before anything is sent, which breaks what is read, too.
+        more.send(get("/v2/").as_bytes()).await.ok();
+        ensure!(more.rest().await.unwrap_or_default().is_empty());
+    }
+    for client in &mut clients {
+        client.send(get("/v2/").as_bytes()).await?;
+        ensure!(client.answer("GET").await?.head.status == 200);
+    }
+    clients.pop();
+    poll::until("there is room again", DEADLINE, async || {
+        let mut client = Wire::connect(server.address()).await?;
+        if client.send(get("/v2/").as_bytes()).await.is_err() {
+            return Ok(None);
+        }
+        let answer = client.answer("GET").await;
+        Ok(answer
+            .is_ok_and(|answer| answer.head.status == 200)
+            .then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,291 @@
+//! HTTP/2 without TLS before an upstream that speaks HTTP/1.1: what it hears, and streams that stop,
+//! leave or lie.
+
+use anyhow::{Context, Result, ensure};
+use harness::h2::H2;
+use harness::process::Stream;
+use harness::scrape::metric;
+use harness::scripted::Caller;
+
+use crate::scene::{BLOB, SESSION, Scene, pour, sulk};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn the_host_of_a_stream_is_kept() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    let stream = client.send("GET", "/v2/a%2Fb//c?n=%7e", &[], true).await?;
+    let answer = stream.answer().await?;
+    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    let heard = scene.upstream.heard().concat();
+    ensure!(
+        heard.starts_with("GET /v2/a%2Fb//c?n=%7e HTTP/1.1\r\n"),
+        "{heard}"
+    );
+    let heard = heard.to_ascii_lowercase();
+    for line in [
+        "host: registry",
+        "x-forwarded-host: registry",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: http",
+        "via: 2 octoserve",
+    ] {
+        assert_eq!(
+            heard.matches(&format!("\r\n{line}\r\n")).count(),
+            1,
+            "{heard}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interim_answer_does_not_reach_a_stream_and_does_no_harm() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
+        caller
+            .send("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+            .await?;
+        caller.exactly(4).await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    let headers = [("content-length", "4"), ("expect", "100-continue")];
+    let mut stream = client.send("PUT", SESSION, &headers, false).await?;
+    stream.push(b"some", true)?;
+    let answer = stream.answer().await?;
+    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    scene.counted("upload_session", "200").await
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_counted_and_others_go_on() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        let head = caller.head().await?;
+        if head.contains("?wait") {
+            return caller.closed().await;
+        }
+        caller.send(OK).await?;
+        caller.closed().await
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    let upload = format!("{SESSION}?wait");
+    let mut sending = client
+        .send("PATCH", &upload, &[("content-length", "1000")], false)
+        .await?;
+    sending.push(b"some", false)?;
+    scene.heard("some").await?;
+    sending.cancel();
+    let left = metric("octoserve_http_requests_total").label("status", "499");
+    left.clone().value(1).assert_in(&scene.server).await?;
+    let waiting = client
+        .send("GET", &format!("{BLOB}?wait"), &[], true)
+        .await?;
+    scene.heard(&format!("{BLOB}?wait")).await?;
+    waiting.cancel();
+    left.value(2).assert_in(&scene.server).await?;
+    let answer = client
+        .send("GET", "/v2/", &[], true)
+        .await?
+        .answer()
+        .await?;
+    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    scene.nothing_in_flight().await
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_takes_its_streams_along() -> Result<()> {
+    for reset in [false, true] {
+        let mut scene = Scene::of(sulk).await?;
+        let mut client = H2::connect(scene.address(), reset).await?;
+        let mut sending = client.send("PATCH", SESSION, &[], false).await?;
+        sending.push(b"some", false)?;
+        scene.heard("some").await?;
+        drop((client, sending));
+        scene.counted("upload_session", "499").await?;
+        let log = scene.server.process().output(Stream::Stderr)?;
+        ensure!(!log.contains("the upstream failed"), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_download_that_is_given_up_keeps_its_status() -> Result<()> {
+    let mut scene = Scene::of(pour).await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    let answer = client.send("GET", BLOB, &[], true).await?.answer().await?;
+    assert_eq!(answer.status, 200);
+    drop(answer);
+    scene.counted("blob", "200").await?;
+    let sizes = metric("octoserve_http_response_size_bytes_count");
+    let whole = scene.server.scrape().await?.sum(&sizes);
+    ensure!(whole.is_none_or(|count| count == 0.0), "{whole:?}");
+    let log = scene.server.process().output(Stream::Stderr)?;
+    ensure!(!log.contains("the upstream failed"), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_is_given_up_and_its_connection_is_not() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        let head = caller.head().await?;
+        if head.starts_with(&format!("GET {BLOB}")) {
+            let piece = vec![b'x'; 1 << 20];
+            let length = 64 * piece.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            caller.send(head).await?;
+            for _ in 0..64 {
+                caller.send(&piece).await?;
+            }
+        } else {
+            caller.send(OK).await?;
+        }
+        caller.closed().await
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    // Its window is never opened again.
+    let unread = client.send("GET", BLOB, &[], true).await?.answer().await?;
+    assert_eq!(unread.status, 200);
+    let ended = metric("octoserve_http_requests_total").label("endpoint", "blob");
+    ended.value(1).assert_in(&scene.server).await?;
+    ensure!(unread.read().await.is_err(), "a cut body is whole");
+    let mut client = H2::connect(scene.address(), false).await?;
+    let answer = client
+        .send("GET", "/v2/", &[], true)
+        .await?
+        .answer()
+        .await?;
+    assert_eq!(answer.read().await?, b"ok");
+    scene.nothing_in_flight().await
+}
+
+#[tokio::test]
+async fn a_stream_that_stops_sending_is_408_and_its_connection_goes_on() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        let head = caller.head().await?;
+        if head.starts_with("GET ") {
+            caller.send(OK).await?;
+        }
+        caller.closed().await
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    for (requests, headers) in [(1, &[][..]), (2, &[("content-length", "1000")])] {
+        let mut stream = client.send("PATCH", SESSION, headers, false).await?;
+        stream.push(b"some", false)?;
+        ensure!(
+            stream.answer().await.is_err(),
+            "an answer without a request"
+        );
+        let stalled = metric("octoserve_http_requests_total").label("status", "408");
+        stalled.value(requests).assert_in(&scene.server).await?;
+        scene.nothing_in_flight().await?;
+    }
+    let answer = client
+        .send("GET", "/v2/", &[], true)
+        .await?
+        .answer()
+        .await?;
+    assert_eq!(answer.read().await?, b"ok");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_as_long_as_it_says_hides_no_request() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        loop {
+            let head = caller.head().await?.to_ascii_lowercase();
+            if head.contains("content-length: 4") {
+                caller.exactly(4).await?;
+            } else if head.contains("content-length: 1000") {
+                caller.exactly(1000).await?;
+            }
+            caller.send(OK).await?;
+        }
+    })
+    .await?;
+    for (length, body) in [
+        ("1000", &b"some"[..]),
+        ("4", b"someGET /v2/hidden HTTP/1.1\r\n\r\n"),
+    ] {
+        let mut client = H2::connect(scene.address(), false).await?;
+        let headers = [("content-length", length)];
+        let mut stream = client.send("PUT", SESSION, &headers, false).await?;
+        stream.push(body, true)?;
+        let answer = stream.answer().await;
+        let status = answer.as_ref().map(|answer| answer.status).ok();
+        ensure!(
+            status.is_none_or(|status| status == 400),
+            "{length}: {status:?}"
+        );
+        // What comes next finds no connection on which half a request waits.
+        let mut client = H2::connect(scene.address(), false).await?;
+        let answer = client
+            .send("GET", "/v2/", &[], true)
+            .await?
+            .answer()
+            .await?;
+        assert_eq!(answer.status, 200);
+    }
+    scene.nothing_in_flight().await?;
+    let heard = scene.upstream.heard().concat();
+    ensure!(!heard.contains("hidden"), "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connect_over_http2_is_refused_and_counted() -> Result<()> {
+    let scene = Scene::of(sulk).await?;
+    let url = scene.server.url("/");
+    let script = format!(
+        "curl --silent --http2-prior-knowledge --request CONNECT --output /dev/null \
+         --write-out '%{{http_code}}' {url} || true"
+    );
+    let said = harness::tools::run("sh", &["-c", &script]).await?;
+    ensure!(said != "200", "{said}");
+    ensure!(scene.upstream.heard().is_empty(), "it was passed on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_is_502_or_a_reset_over_http2() -> Result<()> {
+    for (said, status) in [
+        ("", Some(502)),
+        ("HTTP/1.1 200 O", Some(502)),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome", None),
+    ] {
+        let scene = Scene::of(move |mut caller: Caller| async move {
+            caller.until("some").await?;
+            caller.send(said).await
+        })
+        .await?;
+        let mut client = H2::connect(scene.address(), false).await?;
+        let mut stream = client
+            .send("PATCH", SESSION, &[("content-length", "4")], false)
+            .await?;
+        stream.push(b"some", true)?;
+        let answer = stream.answer().await.context("no head")?;
+        if let Some(status) = status {
+            assert_eq!(answer.status, status);
+            let body = String::from_utf8(answer.read().await?)?;
+            ensure!(body.contains("\"UNAVAILABLE\""), "{body}");
+            scene.counted("upload_session", "502").await?;
+        } else {
+            assert_eq!(answer.status, 200);
+            ensure!(answer.read().await.is_err(), "a cut body is whole");
+            scene.counted("upload_session", "200").await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The proxy before an upstream that follows a script, with short limits, and what must be so when a
+//! fault is over.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::octoserve::{Launch, Server};
+use harness::poll;
+use harness::scrape::metric;
+use harness::scripted::{Caller, Scripted};
+use harness::wire::Wire;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// More than all socket buffers between the two ends can hold.
+pub(crate) const LENGTH: usize = 64 << 20;
+
+pub(crate) const BLOB: &str =
+    "/v2/team/app/blobs/sha256:0000000000000000000000000000000000000000000000000000000000000000";
+pub(crate) const SESSION: &str = "/v2/team/app/blobs/uploads/1";
+
+/// How much more memory than at the start may be held when all faults are over: what the allocator
+/// keeps for the next time.
+const MARGIN: u64 = 32 << 20;
+
+/// The proxy before a scripted upstream.
+pub(crate) struct Scene {
+    pub(crate) server: Server,
+    pub(crate) upstream: Scripted,
+}
+
+/// What a process held before the faults.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    descriptors: usize,
+    resident: u64,
+}
+
+impl Scene {
+    pub(crate) async fn of<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(Caller) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
+        let upstream = Scripted::start(script).await?;
+        let server = Launch::in_front_of(&upstream.url())
+            .environment("OCTOSERVE_LIMITS_BODY_STALL", "1s")
+            .environment("OCTOSERVE_LIMITS_DRAIN", "1s")
+            .start()
+            .await?;
+        Ok(Self { server, upstream })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    pub(crate) async fn client(&self) -> Result<Wire> {
+        Wire::connect(self.address()).await
+    }
+
+    /// One that can do what no `Wire` does.
+    pub(crate) async fn raw(&self, request: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address()).await?;
+        stream.write_all(request.as_bytes()).await?;
+        Ok(stream)
+    }
+
+    /// Waits until the upstream has heard so much.
+    pub(crate) async fn heard(&self, text: &str) -> Result<()> {
+        poll::until("the upstream hears it", DEADLINE, async || {
+            let heard = self.upstream.heard();
+            Ok(heard.iter().any(|heard| heard.contains(text)).then_some(()))
+        })
+        .await
+    }
+
+    /// One request has ended, with this status, and none is left.
+    pub(crate) async fn counted(&self, endpoint: &str, status: &str) -> Result<()> {
+        let requests = metric("octoserve_http_requests_total").label("endpoint", endpoint);
+        let requests = requests.label("status", status);
+        requests.value(1).assert_in(&self.server).await?;
+        self.nothing_in_flight().await?;
+        let all = metric("octoserve_http_requests_total");
+        all.value(1).assert(&self.server.scrape().await?)
+    }
+
+    pub(crate) async fn nothing_in_flight(&self) -> Result<()> {
+        let in_flight = metric("octoserve_http_requests_in_flight");
+        in_flight.value(0).assert_in(&self.server).await
+    }
+
+    /// How many requests have ended so far; with this status, or with any.
+    pub(crate) async fn ended(&self, status: Option<&str>) -> Result<f64> {
+        let mut all = metric("octoserve_http_requests_total");
+        if let Some(status) = status {
+            all = all.label("status", status);
+        }
+        Ok(self.server.scrape().await?.sum(&all).unwrap_or_default())
+    }
+
+    /// What is held now.
+    pub(crate) fn holdings(&mut self) -> Result<Holdings> {
+        Holdings::of(&mut self.server)
+    }
+}
+
+impl Holdings {
+    pub(crate) fn of(server: &mut Server) -> Result<Self> {
+        let process = server.process();
+        Ok(Self {
+            descriptors: process.descriptors()?,
+            resident: process.memory()?.resident,
+        })
+    }
+
+    /// Waits until no more is held than before, while the server serves: what one of its threads
+    /// freed for another, the other gives back as it works.
+    pub(crate) async fn regained(&self, server: &mut Server) -> Result<()> {
+        let mut client = Wire::connect(server.address()).await?;
+        let mut now = None;
+        let regained = poll::until("all is given back", DEADLINE, async || {
+            for _ in 0..100 {
+                client.send(get("/livez").as_bytes()).await?;
+                ensure!(client.answer("GET").await?.head.status == 200);
+            }
+            let holdings = Self::of(server)?;
+            // One connection is this one.
+            let back = holdings.descriptors <= self.descriptors + 1
+                && holdings.resident <= self.resident + MARGIN;
+            now = Some(holdings);
+            Ok(back.then_some(()))
+        });
+        let regained = regained.await;
+        regained.with_context(|| format!("{now:?}, {self:?} before"))
+    }
+}
+
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+pub(crate) fn upload(length: usize, body: &str) -> String {
+    format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+pub(crate) fn answer(status: &str, length: usize, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Sends a download without end, until the proxy has had enough of it.
+pub(crate) async fn pour(mut caller: Caller) -> Result<()> {
+    caller.head().await?;
+    caller.send(answer("200 OK", LENGTH, "")).await?;
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..LENGTH / piece.len() {
+        caller.send(&piece).await?;
+    }
+    caller.closed().await
+}
+
+/// Takes a request and never answers it.
+pub(crate) async fn sulk(mut caller: Caller) -> Result<()> {
+    caller.head().await?;
+    caller.closed().await
+}
