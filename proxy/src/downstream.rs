@@ -275,17 +275,23 @@ impl Connection {
     }
 }
 
-/// A request that panics takes its connection with it, but not in silence if nothing was said yet.
+/// What ends a connection does not end it in silence. A request that panics is answered if nothing was
+/// said yet; of an answer that breaks off, the client gets what there was.
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !std::thread::panicking() || !self.signals.is_seen() || self.signals.is_answered() {
+        let panicked = std::thread::panicking();
+        let last = if panicked && self.signals.is_seen() && !self.signals.is_answered() {
+            Failure::Internal.whole_answer()
+        } else {
+            self.io.buffer().to_vec()
+        };
+        if last.is_empty() {
             return;
         }
         // Nothing may wait here. So little fits into the buffer of a socket that is not written to.
-        let answer = Failure::Internal.whole_answer();
         let _ = match self.io.get_ref() {
-            Stream::Tcp(stream) => stream.try_write(&answer),
-            Stream::Unix(stream) => stream.try_write(&answer),
+            Stream::Tcp(stream) => stream.try_write(&last),
+            Stream::Unix(stream) => stream.try_write(&last),
         };
     }
 }
