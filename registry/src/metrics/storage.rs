@@ -133,6 +133,15 @@ impl Storage {
         }
     }
 
+    /// An operation that ended well met so many damaged files, which it passed over: each counts as
+    /// a failure to read it.
+    pub fn damaged(&self, reading: Operation, count: u64) {
+        if count > 0 {
+            self.errors
+                .add((self.backend, reading, ErrorType::Io), count);
+        }
+    }
+
     /// Bytes have moved.
     pub fn moved(&self, direction: Direction, bytes: u64) {
         self.bytes.add((self.backend, direction), bytes);

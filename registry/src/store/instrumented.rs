@@ -44,6 +44,7 @@ impl<S> Instrumented<S> {
             self.metrics.tags(TagOperation::Created, changes.created);
             self.metrics.tags(TagOperation::Moved, changes.moved);
             self.metrics.tags(TagOperation::Deleted, changes.deleted);
+            self.metrics.damaged(Operation::TagRead, changes.damaged);
         }
     }
 }

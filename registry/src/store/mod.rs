@@ -63,8 +63,8 @@ pub struct BlobRead<R> {
     pub reader: R,
 }
 
-/// How many tags an operation created, moved to another manifest and removed. A tag that is written
-/// with the manifest it already points at is none of these.
+/// How many tags an operation created, moved to another manifest and removed, and how many it could
+/// not read. A tag that is written with the manifest it already points at is none of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagChanges {
     /// Tags that were new.
@@ -73,6 +73,9 @@ pub struct TagChanges {
     pub moved: u64,
     /// Tags that are gone.
     pub deleted: u64,
+    /// Tags that were looked at, are damaged and stay as they are: nobody can tell what they
+    /// pointed at.
+    pub damaged: u64,
 }
 
 /// A manifest as it was pushed, byte for byte.
@@ -223,7 +226,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<TagChanges>> + Send;
 
     /// Removes a manifest, every tag that points at it, and its entry among its subject's
-    /// referrers. Fails with `ManifestUnknown`.
+    /// referrers. Where there are many tags, they may go before it and not all at once. Fails with
+    /// `ManifestUnknown`.
     fn manifest_delete(
         &self,
         repository: &Name,

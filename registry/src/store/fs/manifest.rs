@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
 use super::layout::{Pool, Shard};
-use super::turn::settled;
 use super::{Inner, blob, tag};
 use crate::oci::{Digest, Kind, MediaType, Name, Reference, Tag};
 use crate::store::{NewManifest, Result, StoreError, StoredManifest, TagChanges};
+
+/// The tags that go with a manifest in one turn: a millisecond or two, for which others wait.
+const TAGS_AT_ONCE: usize = 100;
 
 /// What a repository knows of a manifest that it holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,41 +199,50 @@ pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagC
     if !exists(&path)? {
         return Err(StoreError::ManifestUnknown);
     }
-    let changed = settled(
-        || inner.turns.repository(name),
-        || tag::pointing_at(inner, name, digest),
-        |turn, tags| {
-            let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
-            turn.changes += 1;
-            turn.removals += 1;
-            inner.cache.forget_manifest(name, digest);
-            // The tags go first, so that none ever leads to nothing.
-            for tag in &tags {
-                tag::remove_one(inner, name, tag)?;
+    let watch = inner.deletions.watch(name, digest);
+    let tag::Pointing { mut tags, damaged } = tag::pointing_at(inner, name, digest)?;
+    let mut deleted = 0;
+    loop {
+        let batch = tags.split_off(tags.len().saturating_sub(TAGS_AT_ONCE));
+        let mut turn = inner.turns.repository(name);
+        let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
+        tags.extend(watch.placed());
+        turn.changes += 1;
+        // The tags go first, so that none ever leads to nothing.
+        for tag in &batch {
+            // It may have been moved meanwhile.
+            if tag::points_at(inner, name, tag, digest)? && tag::remove_one(inner, name, tag)? {
+                deleted += 1;
             }
-            let mut change = RepositoryCounts::default();
-            change -= entry.counts(allocated_at(&path));
-            remove(&path)?;
-            if let Some(subject) = &entry.subject {
-                let referrer = layout.referrer(name, subject, digest);
-                change.allocated -= allocated_at(&referrer);
-                remove(&referrer)?;
-                inner.remove_empty(&layout.referrers(name, subject), &layout.repository(name));
-            }
-            inner.changes.repository(name, &change);
-            inner.remove_empty(&layout.tags(name), &layout.repository(name));
-            inner.remove_empty(&layout.manifest_entries(name), &layout.repositories());
-            Ok(TagChanges {
-                deleted: tags.len() as u64,
-                ..Default::default()
-            })
-        },
-    )?;
-    if changed.deleted > 0 {
+        }
+        if !tags.is_empty() {
+            continue;
+        }
+        turn.removals += 1;
+        inner.cache.forget_manifest(name, digest);
+        let mut change = RepositoryCounts::default();
+        change -= entry.counts(allocated_at(&path));
+        remove(&path)?;
+        if let Some(subject) = &entry.subject {
+            let referrer = layout.referrer(name, subject, digest);
+            change.allocated -= allocated_at(&referrer);
+            remove(&referrer)?;
+            inner.remove_empty(&layout.referrers(name, subject), &layout.repository(name));
+        }
+        inner.changes.repository(name, &change);
+        inner.remove_empty(&layout.tags(name), &layout.repository(name));
+        inner.remove_empty(&layout.manifest_entries(name), &layout.repositories());
+        break;
+    }
+    if deleted > 0 {
         inner.sync_folder(&layout.tags(name))?;
     }
     inner.sync_folder(&layout.manifest_entries(name))?;
-    Ok(changed)
+    Ok(TagChanges {
+        deleted,
+        damaged,
+        ..Default::default()
+    })
 }
 
 /// Fails unless everything that the manifest refers to is in the repository.

@@ -17,6 +17,7 @@ mod bounds;
 mod buffers;
 mod cache;
 mod changes;
+mod deletions;
 mod file;
 mod layout;
 mod listing;
@@ -56,6 +57,7 @@ pub use survey::{Space, Uploads, Walk};
 use self::append::Limits;
 use self::buffers::Buffers;
 use self::cache::Cache;
+use self::deletions::Deletions;
 use self::layout::Layout;
 use self::session::{Session, Sessions};
 use self::turn::Turns;
@@ -88,6 +90,7 @@ struct Inner {
     layout: Layout,
     durability: Durability,
     turns: Turns,
+    deletions: Deletions,
     sessions: Arc<Sessions>,
     changes: Arc<dyn Changes>,
     cache: Cache,
@@ -117,6 +120,7 @@ impl FsStore {
             layout,
             durability,
             turns: Turns::new(),
+            deletions: Deletions::default(),
             sessions,
             changes,
             cache: Cache::new(),

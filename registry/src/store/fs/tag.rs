@@ -1,6 +1,7 @@
 //! Tags: a small file each, which holds the digest of a manifest of the repository.
 
 use std::fs;
+use std::io;
 
 use super::Inner;
 use super::changes::RepositoryCounts;
@@ -62,11 +63,14 @@ pub(super) fn place(
         found => found?.map(Some),
     };
     if old.as_ref().is_some_and(|old| old.as_ref() == Some(digest)) {
+        // Acknowledged anew: whoever deletes the manifest has to look at the tag once more.
+        inner.deletions.placed(name, tag, digest);
         return Ok(());
     }
     let allocated = draft.allocated() - allocated_at(&path);
     inner.cache.forget_tag(name, tag);
     draft.place(inner, &path)?;
+    inner.deletions.placed(name, tag, digest);
     let tags = i64::from(old.is_none());
     match old {
         None => {
@@ -102,29 +106,57 @@ pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> 
     Ok(removed)
 }
 
-/// The tags that point at a manifest.
-pub(super) fn pointing_at(inner: &Inner, name: &Name, digest: &Digest) -> Result<Vec<Tag>> {
-    let mut found = Vec::new();
+/// The tags that point at a manifest, as far as they can be read.
+#[derive(Debug, Default)]
+pub(super) struct Pointing {
+    pub(super) tags: Vec<Tag>,
+    /// The tags that are damaged: they point at nothing.
+    pub(super) damaged: u64,
+}
+
+/// Looks at all tags of a repository for those that point at a manifest.
+pub(super) fn pointing_at(inner: &Inner, name: &Name, digest: &Digest) -> Result<Pointing> {
+    let mut found = Pointing::default();
     each_entry(&inner.layout.tags(name), |file| {
-        let tag = file
-            .file_name()
-            .to_str()
-            .and_then(|tag| Tag::parse(tag).ok());
-        if let Some(tag) = tag
-            && find(inner, name, &tag)?.as_ref() == Some(digest)
-        {
-            found.push(tag);
+        let file_name = file.file_name();
+        let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) else {
+            return Ok(());
+        };
+        match find(inner, name, &tag) {
+            Ok(Some(at)) if at == *digest => found.tags.push(tag),
+            Ok(_) => {}
+            // What it was meant to point at nobody knows; the others are not to suffer from it.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                found.damaged += 1;
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a damaged tag points at nothing");
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     })?;
     Ok(found)
 }
 
+/// Whether a tag points at a manifest; a damaged one does not.
+pub(super) fn points_at(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> Result<bool> {
+    match find(inner, name, tag) {
+        Err(StoreError::Corrupt { .. }) => Ok(false),
+        found => Ok(found?.as_ref() == Some(digest)),
+    }
+}
+
 fn find(inner: &Inner, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
     let path = inner.layout.tag(name, tag);
-    let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
-        return Ok(None);
+    let bytes = match fs::read(&path) {
+        // A folder in a tag's place.
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+        read => match if_there(&path, read)? {
+            Some(bytes) => bytes,
+            None => return Ok(None),
+        },
     };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let damaged = |_| StoreError::Corrupt {
         path,
         reason: "no digest",

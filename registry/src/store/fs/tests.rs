@@ -1,3 +1,4 @@
+mod deletion;
 mod together;
 
 use std::collections::BTreeSet;

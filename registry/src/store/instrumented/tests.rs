@@ -112,6 +112,23 @@ async fn failures_are_counted_by_kind() {
 }
 
 #[tokio::test]
+async fn damaged_tags_that_a_deletion_met_are_counted() {
+    let (store, (folder, registry)) = new();
+    let digest = put(&store, "a", "{}", &["1", "2", "3"]).await;
+    for tag in ["2", "3"] {
+        let file = folder.path().join("repositories/a/_tags").join(tag);
+        std::fs::write(file, "sha256:").unwrap();
+    }
+    store.manifest_delete(&name(), &digest).await.unwrap();
+    assert_eq!(
+        lines(&registry, "tag_read"),
+        [
+            r#"octoserve_storage_errors_total{backend="filesystem",error_type="io",operation="tag_read"} 2"#,
+        ]
+    );
+}
+
+#[tokio::test]
 async fn tags_are_counted_by_what_happened_to_them() {
     let (store, (_folder, registry)) = new();
     put(&store, "a", "{\"n\":1}", &["1", "2", "3"]).await;

@@ -10,7 +10,7 @@ pub(crate) async fn tags_are_created_moved_and_left_alone(store: &impl Store) {
     let expect = |created, moved| TagChanges {
         created,
         moved,
-        deleted: 0,
+        ..TagChanges::default()
     };
     let one = store
         .manifest_write(&name, manifest("{\"n\":1}"), &tags[..1])
