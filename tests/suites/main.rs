@@ -38,6 +38,8 @@ mod framing;
 mod h2c;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
 mod listeners;
+/// Many clients in the midst of what they do, in a memory that does not grow.
+mod memory;
 /// oras-py pushes artifacts and what refers to them.
 mod oras;
 /// One page for the proxy and its sources: formats, help, names, a golden scrape.

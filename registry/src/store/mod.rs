@@ -164,7 +164,8 @@ pub trait Store: Send + Sync + 'static {
     /// Opens an upload session whose digest will be computed with `algorithm`. A store may bound
     /// its sessions, and what they hold together: then this fails with `TooManySessions`, and this
     /// and appends with `TooManyBytes` and `Reserved`. It may also end a session that has received
-    /// nothing for long, which is unknown from then on.
+    /// nothing for long, or that was refused for want of room which others need; it is unknown from
+    /// then on.
     fn upload_create(
         &self,
         repository: &Name,
@@ -180,7 +181,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`,
     /// which tells the right one). Bytes that arrived before a failure of the stream stay, so that
-    /// the upload can be resumed from the offset that `upload_stat` then tells. Of several appends
+    /// the upload can be resumed from the offset that `upload_stat` then tells. An append that finds
+    /// no room leaves the session as it was before it. Of several appends
     /// and commits of one session at once, one wins; the others fail with `UploadBusy`, or as they
     /// would after it.
     fn upload_append<B>(

@@ -8,7 +8,8 @@
 //! to keep a few small ones would be to keep all of their buffers.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use super::buffers::Buffer;
 use super::session::{Session, Work};
 use super::{Durability, Inner, unwind};
 use crate::oci::{Algorithm, Hasher};
-use crate::store::{Result, StoreError, Upload};
+use crate::store::{ErrorKind, Result, StoreError, Upload};
 
 /// The bytes that are gathered in memory of their own size: most uploads are not larger, and need
 /// no large buffer.
@@ -91,13 +92,13 @@ where
         }
     };
     drop(receiving);
-    let written = gathering.finish().await;
-    if session.has_ended() {
-        return Err(StoreError::UploadUnknown);
-    }
     // What the store has to say about itself matters more than a body that broke as well.
-    written.and(received)?;
-    Ok(session.upload())
+    match gathering.finish().await.and(received) {
+        // Whoever needs the room may have ended the session already, since it was refused.
+        Err(e) if e.kind() == ErrorKind::NoSpace => Err(e),
+        _ if session.has_ended() => Err(StoreError::UploadUnknown),
+        done => done.map(|()| session.upload()),
+    }
 }
 
 /// Bytes that were received, and the writer that takes them.
@@ -210,6 +211,8 @@ struct Writer {
     work: OwnedMutexGuard<Work>,
     path: PathBuf,
     file: Option<Arc<File>>,
+    /// Where the session stood before: so much of it has been promised to the client.
+    promised: u64,
     unsynced: u64,
     syncing: Arc<AtomicBool>,
 }
@@ -217,12 +220,14 @@ struct Writer {
 impl Writer {
     fn new(inner: Arc<Inner>, session: Arc<Session>, work: OwnedMutexGuard<Work>) -> Self {
         let path = inner.layout.upload_data(&session.id);
+        let promised = session.offset();
         Self {
             inner,
             session,
             work,
             path,
             file: None,
+            promised,
             unsynced: 0,
             syncing: Arc::default(),
         }
@@ -270,12 +275,23 @@ impl Writer {
         };
         let offset = self.session.offset();
         let length = batch.len() as u64;
-        self.inner.take_room(length)?;
-        if let Err(e) = (&*file).write_all(batch) {
-            self.inner.sessions.held.give_back(length);
-            // A part of the batch may be there, and on a full disk it only takes up room.
-            let _ = file.set_len(offset);
-            return Err(StoreError::io(&self.path, e));
+        let written = self.inner.in_room(|| {
+            self.inner.take_room(length)?;
+            file.write_all_at(batch, offset).map_err(|e| {
+                self.inner.sessions.held.give_back(length);
+                // A part of the batch may be there, and on a full disk it only takes up room.
+                let _ = file.set_len(offset);
+                StoreError::io(&self.path, e)
+            })
+        });
+        if let Err(e) = written {
+            if e.kind() == ErrorKind::NoSpace {
+                // The client is told that the request failed, and the room is somebody else's. The
+                // hasher is lost with this writer; the file tells its state again.
+                let _ = file.set_len(self.promised);
+                self.session.refuse(self.promised);
+            }
+            return Err(e);
         }
         self.session.advance(offset + length);
         self.unsynced += length;
@@ -293,13 +309,12 @@ impl Writer {
             .create(true)
             .truncate(false)
             .open(&self.path);
-        let mut file = match opened {
+        let file = match opened {
             // The folder goes when the session ends.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
             opened => opened.map_err(|e| StoreError::io(&self.path, e))?,
         };
         file.set_len(offset)
-            .and_then(|()| file.seek(SeekFrom::Start(offset)))
             .map_err(|e| StoreError::io(&self.path, e))?;
         let file = Arc::new(file);
         self.file = Some(Arc::clone(&file));

@@ -1,10 +1,14 @@
 //! What uploads may take: sessions, bytes in them, and room on the disk.
+//!
+//! An upload that is refused for want of room gives back what the refused request brought. What it
+//! was told to have before stays, so that it can go on when there is room; but only until somebody
+//! else needs it, for most clients begin anew and never come back to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Durability, Inner};
-use crate::store::{Result, StoreError};
+use super::{Durability, Inner, session};
+use crate::store::{ErrorKind, Result, StoreError};
 
 /// What uploads may take, all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,15 @@ pub struct Options {
 /// The bytes that all open sessions hold, and those that are being written right now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held(Arc<AtomicU64>);
+
+/// What an upload, or whatever else writes, finds no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// One more session.
+    Session,
+    /// Bytes.
+    Bytes,
+}
 
 impl Bounds {
     /// No bounds at all.
@@ -73,6 +86,22 @@ impl Held {
 }
 
 impl Inner {
+    /// Does a step that needs room. While it finds none, a session that was itself refused for want
+    /// of it is ended, the one first that has been idle for longest, and the step is done again.
+    pub(super) fn in_room<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let done = step();
+            let wanted = match &done {
+                Err(StoreError::TooManySessions { .. }) => Wanted::Session,
+                Err(e) if e.kind() == ErrorKind::NoSpace => Wanted::Bytes,
+                _ => return done,
+            };
+            if !session::end_refused(self, wanted) {
+                return done;
+            }
+        }
+    }
+
     /// Fails unless another session may receive something.
     pub(super) fn room_to_begin(&self) -> Result<()> {
         let limit = self.sessions.bounds.max_bytes;

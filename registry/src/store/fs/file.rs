@@ -18,17 +18,19 @@ pub(super) struct Draft {
 impl Draft {
     /// Writes `bytes` aside.
     pub(super) fn write(inner: &Inner, bytes: &[u8]) -> Result<Self> {
-        let path = inner.layout.temporary();
-        let open = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = open.map_err(|e| StoreError::io(&path, e))?;
-        let mut draft = Self {
-            path,
-            file,
-            placed: false,
-        };
-        let written = draft.file.write_all(bytes);
-        written.map_err(|e| StoreError::io(&draft.path, e))?;
-        Ok(draft)
+        inner.in_room(|| {
+            let path = inner.layout.temporary();
+            let open = OpenOptions::new().write(true).create_new(true).open(&path);
+            let file = open.map_err(|e| StoreError::io(&path, e))?;
+            let mut draft = Self {
+                path,
+                file,
+                placed: false,
+            };
+            let written = draft.file.write_all(bytes);
+            written.map_err(|e| StoreError::io(&draft.path, e))?;
+            Ok(draft)
+        })
     }
 
     /// Makes sure that the bytes survive a crash; to be called before [`Draft::place`].
@@ -67,6 +69,10 @@ impl Inner {
         path: &Path,
         step: impl Fn() -> io::Result<T>,
     ) -> Result<T> {
+        self.in_room(|| self.made_on_demand(path, &step))
+    }
+
+    fn made_on_demand<T>(&self, path: &Path, step: impl Fn() -> io::Result<T>) -> Result<T> {
         // Another request may remove the folder, empty as it is, before the step: then once more.
         for _ in 0..16 {
             match step() {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Inner;
-use super::bounds::{Bounds, Held};
+use super::bounds::{Bounds, Held, Wanted};
 use super::file::{each_entry, if_there, remove};
 use super::layout::Layout;
 use crate::oci::{Algorithm, Hasher, Name};
@@ -36,6 +36,8 @@ pub(super) struct Session {
     offset: AtomicU64,
     /// A body is arriving: nobody can tell for how long, so that others are turned away.
     receiving: AtomicBool,
+    /// It was refused for want of room, and has received nothing since.
+    refused: AtomicBool,
     ended: AtomicBool,
     /// What all sessions hold; its own bytes are given back with its last reference.
     held: Held,
@@ -141,7 +143,7 @@ impl Session {
     /// Begins a session. It is not synced: an upload survives a restart of the program, and needs
     /// to survive no more before it is committed.
     pub(super) fn create(inner: &Inner, name: &Name, algorithm: Algorithm) -> Result<Upload> {
-        inner.room_to_begin()?;
+        inner.in_room(|| inner.room_to_begin())?;
         let sessions = &inner.sessions;
         let id = UploadId::random();
         let session = Arc::new(Self {
@@ -151,22 +153,28 @@ impl Session {
             active: Mutex::new(SystemTime::now()),
             offset: AtomicU64::new(0),
             receiving: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             held: sessions.held.clone(),
             work: Work::new(algorithm, Some(Hasher::new(algorithm))),
         });
         // Entered first, so that there are never more than may be; nobody knows it yet.
-        sessions.enter(&session)?;
+        inner.in_room(|| sessions.enter(&session))?;
         let folder = inner.layout.upload(&id);
         let path = inner.layout.upload_session(&id);
-        let made = fs::create_dir(&folder).and_then(|()| fs::File::create_new(&path));
-        let written =
-            made.and_then(|mut file| file.write_all(format!("{name}\n{algorithm}\n").as_bytes()));
+        let text = format!("{name}\n{algorithm}\n");
+        let written = inner.in_room(|| {
+            let made = fs::create_dir(&folder).and_then(|()| fs::File::create_new(&path));
+            let written = made.and_then(|mut file| file.write_all(text.as_bytes()));
+            written.map_err(|e| {
+                // A folder without a valid session is none; what stays here goes at the next start.
+                let _ = fs::remove_dir_all(&folder);
+                StoreError::io(&path, e)
+            })
+        });
         if let Err(e) = written {
             sessions.table.lock().remove(&id);
-            // A folder without a valid session is none; what stays here goes at the next start.
-            let _ = fs::remove_dir_all(&folder);
-            return Err(StoreError::io(&path, e));
+            return Err(e);
         }
         Ok(Upload { id, offset: 0 })
     }
@@ -187,7 +195,17 @@ impl Session {
 
     pub(super) fn advance(&self, offset: u64) {
         self.offset.store(offset, Ordering::Release);
+        self.refused.store(false, Ordering::Release);
         self.touch();
+    }
+
+    /// The session found no room: it goes back to `offset`, and ends when others find none either.
+    /// For the holder of its work, who sees to the file.
+    pub(super) fn refuse(&self, offset: u64) {
+        let dropped = self.offset().saturating_sub(offset);
+        self.offset.fetch_sub(dropped, Ordering::AcqRel);
+        self.held.give_back(dropped);
+        self.refused.store(true, Ordering::Release);
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -266,6 +284,7 @@ impl Session {
             active: Mutex::new(active.max(created)),
             offset: AtomicU64::new(offset),
             receiving: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             held: held.clone(),
             work: Work::new(algorithm, None),
@@ -287,6 +306,35 @@ pub(super) fn expire(inner: &Inner, idle: Duration) -> Expired {
         expired.failures.extend(session.end(inner).err());
     }
     expired
+}
+
+/// Ends the session that has been idle for longest of those that were refused for want of room; if
+/// it is bytes that are wanted, of those that hold some. Whether there was one.
+pub(super) fn end_refused(inner: &Inner, wanted: Wanted) -> bool {
+    let mut refused: Vec<_> = {
+        let table = inner.sessions.table.lock();
+        let refused = table.values().filter(|session| {
+            let useful = wanted == Wanted::Session || session.offset() > 0;
+            useful && session.refused.load(Ordering::Acquire)
+        });
+        refused.map(Arc::clone).collect()
+    };
+    refused.sort_by_key(|session| *session.active.lock());
+    for session in refused {
+        // Whoever is at work on it tries again, or is the one who finds no room.
+        let work = Arc::clone(&session.work).try_lock_owned();
+        if work.is_err() || session.has_ended() || !session.refused.load(Ordering::Acquire) {
+            continue;
+        }
+        let (id, bytes) = (&session.id, session.offset());
+        tracing::info!(%id, bytes, "ended an upload that was refused, to make room");
+        if let Err(error) = session.end(inner) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "an ended upload could not be removed");
+        }
+        return true;
+    }
+    false
 }
 
 impl Work {

@@ -9,7 +9,7 @@ use super::layout::{Pool, Shard};
 use super::session::{Session, Work};
 use super::{Durability, Inner, blob};
 use crate::oci::{Digest, Name};
-use crate::store::{Result, StoreError};
+use crate::store::{ErrorKind, Result, StoreError};
 
 /// Commits a session, of which `work` is the right to do so.
 pub(super) fn commit(
@@ -51,11 +51,16 @@ pub(super) fn commit(
         let lost = io::Error::other("an earlier sync of the file failed");
         return Err(StoreError::io(&path, lost));
     }
-    inner.sync_file(&file, &path)?;
-    drop(file);
-
-    blob::keep(inner, &path, digest)?;
-    blob::link(inner, name, digest)?;
+    let kept = inner
+        .sync_file(&file, &path)
+        .and_then(|()| blob::keep(inner, &path, digest))
+        .and_then(|()| blob::link(inner, name, digest));
+    if let Err(e) = kept {
+        if e.kind() == ErrorKind::NoSpace {
+            session.refuse(length);
+        }
+        return Err(e);
+    }
     inner.sync_folder(&inner.layout.shard(Shard::of(Pool::Blobs, digest)))?;
     inner.sync_folder(&inner.layout.blob_links(name))?;
     session.end(inner)

@@ -119,6 +119,88 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
 }
 
 #[tokio::test]
+async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_stays() {
+    let (store, folder) = new(Bounds {
+        max_bytes: 1_000_000,
+        ..Bounds::NONE
+    });
+    let id = begin(&store).await.unwrap();
+    append(&store, &id, 300_000).await.unwrap();
+    // Several batches of it find room.
+    let body = stream::iter((0..20).map(|_| Ok(Bytes::from(vec![8; 100_000]))));
+    let error = store.upload_append(&name(), &id, 300_000, body).await;
+    assert!(
+        matches!(error, Err(StoreError::TooManyBytes { .. })),
+        "{error:?}"
+    );
+    assert_eq!(held(&store), 300_000);
+    let data = folder.path().join("uploads").join(id.as_str()).join("data");
+    assert_eq!(fs::metadata(data).unwrap().len(), 300_000);
+    assert_eq!(append(&store, &id, 500_000).await.unwrap(), 800_000);
+    let digest = Digest::of(Algorithm::Sha256, &vec![7; 800_000]);
+    store.upload_commit(&name(), &id, &digest).await.unwrap();
+    assert_eq!(held(&store), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
+    let (store, folder) = new(Bounds {
+        max_bytes: 1_000_000,
+        ..Bounds::NONE
+    });
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(begin(&store).await.unwrap());
+    }
+    let [refused, older, waiting, new] = &ids[..] else {
+        unreachable!("there are four")
+    };
+    append(&store, older, 200_000).await.unwrap();
+    append(&store, refused, 200_000).await.unwrap();
+    append(&store, waiting, 200_000).await.unwrap();
+    append(&store, older, 700_000).await.unwrap_err();
+    // It goes on, and is one like any other again.
+    append(&store, older, 200_000).await.unwrap();
+    append(&store, refused, 700_000).await.unwrap_err();
+    append(&store, new, 300_000).await.unwrap();
+    for (id, offset) in [(older, 400_000), (waiting, 200_000), (new, 300_000)] {
+        assert_eq!(store.upload_stat(&name(), id).await.unwrap().offset, offset);
+    }
+    let gone = store.upload_stat(&name(), refused).await;
+    assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
+    assert!(
+        !folder
+            .path()
+            .join("uploads")
+            .join(refused.as_str())
+            .exists()
+    );
+    assert_eq!(held(&store), 900_000);
+    // Those that were not refused stay, whoever wants their room.
+    append(&store, new, 200_000).await.unwrap_err();
+    assert_eq!(held(&store), 900_000);
+}
+
+#[tokio::test]
+async fn uploads_that_were_refused_end_when_there_are_too_many() {
+    let (store, _folder) = new(Bounds {
+        max_sessions: 3,
+        max_bytes: 1000,
+        ..Bounds::NONE
+    });
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(begin(&store).await.unwrap());
+    }
+    begin(&store).await.unwrap_err();
+    append(&store, &ids[1], 2000).await.unwrap_err();
+    begin(&store).await.unwrap();
+    let gone = store.upload_stat(&name(), &ids[1]).await;
+    assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
+    begin(&store).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn what_an_upload_held_is_given_back_however_it_ends() {
     let (store, _folder) = new(Bounds::NONE);
     let digest = Digest::of(Algorithm::Sha256, &[7; 1000]);
