@@ -30,6 +30,10 @@ use crate::store::{ErrorKind, Result, StoreError, Upload};
 /// no large buffer.
 const SMALL: usize = 32 * 1024;
 
+/// The large buffers of all uploads together. Two keep an upload going at full speed, and more of them
+/// than this are not quicker by having more; clients that break off leave theirs to be written.
+const LARGE: usize = 48;
+
 /// The size from which a batch is hashed on a thread of its own; below, waking one costs more.
 const APART: usize = 128 * 1024;
 
@@ -45,6 +49,7 @@ const SYNC_AHEAD: u64 = 16 * 1024 * 1024;
 /// all of them anyway.
 pub(super) struct Limits {
     batches: Semaphore,
+    large: Arc<Semaphore>,
     syncs: Arc<Semaphore>,
 }
 
@@ -53,6 +58,7 @@ impl Limits {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             batches: Semaphore::new(2 * processors),
+            large: Arc::new(Semaphore::new(LARGE)),
             syncs: Arc::new(Semaphore::new(SYNCS)),
         }
     }
@@ -117,23 +123,33 @@ enum State {
 
 impl Gathering {
     async fn push(&mut self, mut bytes: Bytes) -> Result<()> {
-        if self.large.is_none() && self.small.len() + bytes.len() <= SMALL {
-            self.small.extend_from_slice(&bytes);
-            return Ok(());
-        }
         while !bytes.is_empty() {
-            let large = self.large.get_or_insert_with(|| {
-                let mut buffer = self.inner.buffers.take();
-                buffer.append(&std::mem::take(&mut self.small));
-                buffer
-            });
-            let taken = large.append(&bytes);
+            let room = SMALL.saturating_sub(self.small.len());
+            if self.large.is_none() && bytes.len() > room {
+                self.large = self.take_large();
+            }
+            let taken = if let Some(large) = &mut self.large {
+                large.append(&bytes)
+            } else {
+                let taken = bytes.len().min(room);
+                self.small.extend_from_slice(&bytes[..taken]);
+                taken
+            };
             if taken == 0 {
                 self.hand_over().await?;
             }
             let _ = bytes.split_to(taken);
         }
         Ok(())
+    }
+
+    /// A large buffer with what was gathered so far. `None` where all are in use: then the upload
+    /// goes on in small batches, which are slower and take no more memory.
+    fn take_large(&mut self) -> Option<Buffer> {
+        let inner = &self.inner;
+        let mut buffer = inner.buffers.take_one_of(&inner.limits.large)?;
+        buffer.append(&std::mem::take(&mut self.small));
+        Some(buffer)
     }
 
     /// Gives what was gathered to the writer, as soon as it is done with what it has.

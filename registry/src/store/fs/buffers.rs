@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The size of one.
 pub(super) const SIZE: usize = 256 * 1024;
@@ -25,6 +26,8 @@ pub(super) struct Buffer {
     bytes: Box<[u8]>,
     filled: usize,
     home: Arc<Buffers>,
+    /// What it is one of.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Buffers {
@@ -34,7 +37,16 @@ impl Buffers {
             bytes: kept.unwrap_or_else(|| vec![0; SIZE].into()),
             filled: 0,
             home: Arc::clone(self),
+            permit: None,
         }
+    }
+
+    /// One of as many as `limit` has permits; `None` while so many are in use.
+    pub(super) fn take_one_of(self: &Arc<Self>, limit: &Arc<Semaphore>) -> Option<Buffer> {
+        let permit = Arc::clone(limit).try_acquire_owned().ok()?;
+        let mut buffer = self.take();
+        buffer.permit = Some(permit);
+        Some(buffer)
     }
 }
 
@@ -108,6 +120,16 @@ mod tests {
         assert_eq!(free(&buffers), 1);
         assert_eq!(buffers.take().space().len(), SIZE);
         assert_eq!(free(&buffers), 1);
+    }
+
+    #[test]
+    fn no_more_are_in_use_than_may_be() {
+        let (buffers, limit) = (Arc::new(Buffers::default()), Arc::new(Semaphore::new(2)));
+        let first = buffers.take_one_of(&limit).unwrap().freeze(1);
+        let _second = buffers.take_one_of(&limit).unwrap();
+        assert!(buffers.take_one_of(&limit).is_none());
+        drop(first);
+        assert!(buffers.take_one_of(&limit).is_some());
     }
 
     #[test]
