@@ -73,6 +73,8 @@ pub(super) enum ApiError {
     Body(#[from] BodyFailure),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("no transfer coding is understood but chunked, once")]
+    TransferCoding,
     #[error("the request could not be handled")]
     Panicked,
 }
@@ -114,7 +116,7 @@ impl ApiError {
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
             Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
-            Self::PageSize => (StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::PageSize | Self::TransferCoding => (StatusCode::BAD_REQUEST, Code::Unsupported),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
             Self::ContentRange(_) => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::OutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),

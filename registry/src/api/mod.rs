@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -126,6 +126,9 @@ impl<S: Store> Api<S> {
     }
 
     async fn dispatch(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
+        if !is_framed(call.headers) {
+            return Err(ApiError::TransferCoding);
+        }
         let writes = !self.policy.read_only;
         let deletes = writes && self.policy.delete;
         match (call.route.endpoint, call.method) {
@@ -188,9 +191,23 @@ fn base<R>() -> Answer<R> {
     answer::json(StatusCode::OK, "application/json", b"{}".to_vec())
 }
 
+/// Whether everybody on the way reads the same end of the body (RFC 9112, section 6.1): there is no
+/// transfer coding, or `chunked` once. Of others hyper sees to it only that `chunked` is the last.
+fn is_framed(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => line.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Makes the connection ready for the next request, by reading away what is left of a body that
 /// was refused. Returns whether it is. A client that waits to be asked for its body is not asked.
 async fn settle(call: &Call<'_>) -> bool {
+    if !is_framed(call.headers) {
+        return false;
+    }
     if call.headers.contains_key(EXPECT) && call.body.received() == 0 {
         return call.body.is_read();
     }

@@ -1,4 +1,7 @@
 //! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end.
+//!
+//! What can't be parsed as a request never comes to the API: hyper answers it itself with 400 or, if
+//! it is too large, 431, has no place for a body of ours there, and closes the connection.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -297,6 +297,33 @@ async fn a_request_that_says_two_lengths_is_refused_and_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_body_of_another_transfer_coding_is_refused_and_nothing_may_follow_it() {
+    let registry = Running::start().await;
+    let digest = Digest::of(Algorithm::Sha256, b"abc");
+    let post = format!("POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nhost: x\r\n");
+    for codings in [
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n",
+    ] {
+        let mut client = registry.client().await;
+        client
+            .send(format!("{post}{codings}\r\n3\r\nabc\r\n0\r\n\r\n"))
+            .await;
+        client.answer().await.refused(400, "UNSUPPORTED");
+        assert!(client.is_closed().await, "{codings}");
+    }
+    let mut client = registry.client().await;
+    client
+        .send(format!(
+            "{post}transfer-encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        ))
+        .await;
+    client.answer().await.expect(201);
+}
+
+#[tokio::test]
 async fn enormous_headers_are_refused_with_an_answer() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
