@@ -512,3 +512,27 @@ async fn a_repository_that_is_no_longer_among_the_largest_is_no_longer_shown() {
     assert!(!page.contains("team/app/web"), "{page}");
     assert!(page.contains("octoserve_repository_stored_bytes{repository=\"_other\"} 0\n"));
 }
+
+#[tokio::test]
+async fn the_200_largest_repositories_are_shown_and_the_rest_together() {
+    let fixture = fixture();
+    let bytes = |n: usize| vec![7; 1000 + n];
+    for n in 0..205 {
+        let name = format!("r{n}");
+        crate::store::suite::push(&fixture.store, &name, &bytes(n)).await;
+    }
+    fixture.collector.count().await;
+    let page = fixture.page();
+    let family = "octoserve_repository_stored_bytes{repository=";
+    let shown: BTreeMap<_, _> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(family)?.split_once("} "))
+        .collect();
+    let mut expected = BTreeMap::from([("\"_other\"".to_owned(), "5010".to_owned())]);
+    expected.extend((5..205).map(|n| (format!("\"r{n}\""), bytes(n).len().to_string())));
+    let expected: BTreeMap<_, _> = expected
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.as_str()))
+        .collect();
+    assert_eq!(shown, expected);
+}

@@ -193,7 +193,11 @@ fn kind_of_body(error: &(dyn Error + 'static)) -> ErrorKind {
         if io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
             return ErrorKind::Timeout;
         }
-        next = error.source();
+        // `source` of an `io::Error` leaves out the very error that it carries.
+        next = match io.and_then(io::Error::get_ref) {
+            Some(carried) => Some(carried as &(dyn Error + 'static)),
+            None => error.source(),
+        };
     }
     ErrorKind::Other
 }
@@ -217,11 +221,7 @@ mod tests {
         let wrapped = StoreError::io("/y", io::Error::other(inner));
         assert_eq!(wrapped.kind(), ErrorKind::Permission);
         let body = StoreError::Body(Box::new(io::Error::other(wrapped)));
-        assert_eq!(
-            body.kind(),
-            ErrorKind::Other,
-            "io::Error hides what it carries from source()"
-        );
+        assert_eq!(body.kind(), ErrorKind::Permission);
         let body = StoreError::Body(Box::new(StoreError::BlobUnknown));
         assert_eq!(body.kind(), ErrorKind::NotFound);
     }

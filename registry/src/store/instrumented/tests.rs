@@ -148,3 +148,93 @@ async fn tags_are_counted_by_what_happened_to_them() {
         ]
     );
 }
+
+#[tokio::test]
+async fn every_operation_is_timed_once_under_its_own_name() {
+    let (store, registry) = in_memory();
+    let (name, tag) = (name(), Tag::parse("1").unwrap());
+    let blob = push(&store, "a", b"x").await;
+    let manifest = put(&store, "a", "{}", &[]).await;
+    store.blob_stat(&name, &blob).await.unwrap();
+    drop(store.blob_read(&name, &blob, None).await.unwrap());
+    store.blob_mount(&name, None, &blob).await.unwrap();
+    store.blob_delete(&name, &blob).await.unwrap();
+    let unknown = UploadId::random();
+    store.upload_stat(&name, &unknown).await.unwrap_err();
+    store.upload_cancel(&name, &unknown).await.unwrap_err();
+    let reference = Reference::from(manifest.clone());
+    store.manifest_read(&name, &reference).await.unwrap();
+    store.tag_write(&name, &tag, &manifest).await.unwrap();
+    store.tag_read(&name, &tag).await.unwrap();
+    store.tag_list(&name, None, 1).await.unwrap();
+    store.repository_list(None, 1).await.unwrap();
+    store.referrers_list(&name, &manifest).await.unwrap();
+    store.tag_delete(&name, &tag).await.unwrap();
+    store.manifest_delete(&name, &manifest).await.unwrap();
+    let timed = lines(&registry, "storage_operation_duration_seconds");
+    let expected = [
+        ("blob_delete", "success"),
+        ("blob_mount", "success"),
+        ("blob_read", "success"),
+        ("blob_stat", "success"),
+        ("manifest_delete", "success"),
+        ("manifest_read", "success"),
+        ("manifest_write", "success"),
+        ("referrers_list", "success"),
+        ("repository_list", "success"),
+        ("tag_delete", "success"),
+        ("tag_list", "success"),
+        ("tag_read", "success"),
+        ("tag_write", "success"),
+        ("upload_append", "success"),
+        ("upload_cancel", "error"),
+        ("upload_commit", "success"),
+        ("upload_create", "success"),
+        ("upload_stat", "error"),
+    ];
+    let expected = expected.map(|(operation, status)| {
+        let labels = format!(r#"backend="memory",operation="{operation}",status="{status}""#);
+        format!("octoserve_storage_operation_duration_seconds_count{{{labels}}} 1")
+    });
+    assert_eq!(timed, expected);
+}
+
+#[tokio::test]
+async fn operations_are_timed_in_the_buckets_of_disks() {
+    let (store, registry) = in_memory();
+    store.repository_list(None, 1).await.unwrap();
+    let mut page = String::new();
+    registry.gather().write_text(&mut page);
+    let buckets: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("octoserve_storage_operation_duration_seconds_bucket"))
+        .filter_map(|line| line.split("le=\"").nth(1)?.split('"').next())
+        .collect();
+    let expected = [
+        "0.0001", "0.0005", "0.001", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0",
+        "2.5", "5.0", "10.0", "25.0", "60.0", "300.0", "900.0", "+Inf",
+    ];
+    assert_eq!(buckets, expected);
+}
+
+#[tokio::test]
+async fn an_append_is_timed_when_its_stream_has_ended_and_its_bytes_count_as_they_come() {
+    let (store, registry) = in_memory();
+    let (name, timed) = (name(), "operation=\"upload_append\",status");
+    let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    let rest = stream::once(Box::pin(async move {
+        receiver.await.unwrap();
+        Ok(Bytes::from_static(b"def"))
+    }));
+    let body = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(rest);
+    let mut append = Box::pin(store.upload_append(&name, &upload.id, 0, body));
+    assert!(futures_util::FutureExt::now_or_never(append.as_mut()).is_none());
+    assert_eq!(lines(&registry, timed), [""; 0]);
+    let written = r#"octoserve_storage_bytes_total{backend="memory",direction="write"}"#;
+    assert_eq!(lines(&registry, written), [format!("{written} 3")]);
+    sender.send(()).unwrap();
+    append.await.unwrap();
+    assert!(lines(&registry, timed)[0].ends_with(" 1"));
+    assert_eq!(lines(&registry, written), [format!("{written} 6")]);
+}
