@@ -64,6 +64,8 @@ mod skopeo;
 mod slow;
 /// Thousands that stall at once cost little, and nothing once they are gone.
 mod stalls;
+/// The registry's statistics beside a walk of its folder, over a crash and what follows it.
+mod statistics;
 /// What the upstream hears and the client gets, byte for byte.
 mod transparency;
 
