@@ -8,6 +8,7 @@
 //! | [`many`] | loads of many requests at a time, by a client of our own |
 //! | [`pulled`] | what is pulled from everybody |
 //! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
+//! | [`statistics`] | the registry's figures of very many repositories |
 //! | [`table`] | one table, filled round by round |
 //! | [`micro`] | the micro-benchmarks of both crates, run and read |
 //! | [`plot`] | a picture of each table |
@@ -26,6 +27,7 @@ mod registries;
 mod report;
 mod rounds;
 mod sink;
+mod statistics;
 mod table;
 
 use std::path::PathBuf;
@@ -45,8 +47,8 @@ struct Options {
     /// The size of the blob, in MiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
     blob: u64,
-    /// How many small images are pushed in one measurement
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(16..=100_000))]
+    /// How many small images are pushed in one measurement of ours; of others, a tenth
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(16..=100_000))]
     images: u64,
     /// How much is pushed over many connections, in GiB
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
@@ -54,6 +56,9 @@ struct Options {
     /// How many tags the repository has whose tags are listed
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     tags: u64,
+    /// How many repositories there are whose statistics are kept
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    repositories: u64,
     /// Measure only the tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
     only: String,

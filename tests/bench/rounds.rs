@@ -6,7 +6,7 @@ use harness::octoserve::Launch;
 use crate::peers::{self, Subject};
 use crate::pulled::Pulled;
 use crate::table::Table;
-use crate::{Options, load, proxies, registries, say};
+use crate::{Options, load, proxies, registries, say, statistics};
 
 /// The rows of the tables, by the name of who is measured.
 pub(crate) const DIRECT: &str = "nginx, the files directly";
@@ -60,6 +60,7 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
     tables.push(registries::images(options).await?);
     tables.push(registries::many_connections(options).await?);
     tables.push(registries::tags(options).await?);
+    statistics::measure(options, &mut tables).await?;
     Ok(tables)
 }
 

@@ -127,7 +127,7 @@ impl Table {
 }
 
 /// The load average of the last minute.
-fn load_average() -> Result<String> {
+pub(crate) fn load_average() -> Result<String> {
     let text = std::fs::read_to_string("/proc/loadavg")?;
     let first = text.split(' ').next();
     Ok(first.context("a strange /proc/loadavg")?.to_owned())
