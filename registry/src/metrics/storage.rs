@@ -92,7 +92,7 @@ impl Storage {
             errors: registry.counters(
                 "storage_errors_total",
                 "Operations of the store that failed, by the kind of the failure, counted when \
-                 they end.",
+                 they end; and damaged files that others passed over, as failures to read them.",
                 &["backend", "operation", "error_type"],
             ),
             bytes: registry.counters(
