@@ -1,19 +1,25 @@
 //! Docker: a daemon of our own, apart from any that the machine may have, and its client.
 //!
-//! The daemon has its own socket, folders and containerd, no bridge and no packet filter rules: it
-//! never runs a container and changes nothing outside its folder. It takes images from `docker
-//! import`, so that no test needs a public registry.
+//! A daemon has its own socket, folders and containerd, no bridge and no packet filter rules: it
+//! changes nothing outside its folder. The one that the clients' tests share never runs a container;
+//! one that does has a network of its own, too. Images come from `docker import`, so that no test
+//! needs a public registry.
 
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::process::Process;
+use crate::wire::Wire;
 use crate::{content, poll, tools};
 
 /// How long the daemon may take to answer, and to end.
@@ -38,9 +44,23 @@ impl Docker {
         if let Some(docker) = shared.upgrade() {
             return Ok(docker);
         }
-        let docker = Arc::new(Self::start().await?);
+        // The one driver that works on any file system, also within a container.
+        let docker = Arc::new(Self::start(&[], &["--storage-driver=vfs"]).await?);
         *shared = Arc::downgrade(&docker);
         Ok(docker)
+    }
+
+    /// A daemon in a network of its own, of which nothing but a loopback interface is there at the
+    /// start: whatever it or its containers publish is reached only by
+    /// [`Docker::connect`], and nothing of the world is reached from in there.
+    ///
+    /// # Errors
+    /// If docker is not installed, or the daemon does not start, for instance without root.
+    pub async fn isolated() -> Result<Self> {
+        let ip = tools::find("ip")?;
+        let inside = format!("{} link set lo up && exec \"$@\"", ip.display());
+        // The storage driver is for the daemon to choose: images of gigabytes want the quickest.
+        Self::start(&["unshare", "--net", "sh", "-c", &inside, "sh"], &[]).await
     }
 
     /// Runs the client with these arguments against the daemon.
@@ -48,11 +68,36 @@ impl Docker {
     /// # Errors
     /// If it fails, with what it said.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
-        let host = format!("unix://{}", self.socket.display());
+        let host = self.host();
         // Without the configuration of whoever runs the tests: it may name proxies or credentials.
         let config = self.folder.path().join("client").display().to_string();
         let own = ["--config", &config, "--host", &host];
         tools::run("docker", &[&own[..], arguments].concat()).await
+    }
+
+    /// Where its clients find it: what `DOCKER_HOST` has to be.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Connects in the daemon's network, which need not be this process's.
+    ///
+    /// # Errors
+    /// If nobody listens there.
+    pub async fn connect(&self, address: SocketAddr) -> Result<Wire> {
+        let network = File::open(format!("/proc/{}/ns/net", self.process.id()))?;
+        // A thread of its own, which ends with the network it moved into; the socket stays there.
+        let connect = move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            TcpStream::connect(address)
+        };
+        let connect = tokio::task::spawn_blocking(move || std::thread::spawn(connect).join());
+        let stream = match connect.await? {
+            Ok(stream) => stream.with_context(|| address.to_string())?,
+            Err(_) => bail!("connecting to {address} panicked"),
+        };
+        stream.set_nonblocking(true)?;
+        Wire::over(tokio::net::TcpStream::from_std(stream)?)
     }
 
     /// Makes the image `name`: one layer, a file of 64 KiB that depends on `seed`, above the layers
@@ -126,7 +171,9 @@ impl Docker {
         Ok(id.trim().to_owned())
     }
 
-    async fn start() -> Result<Self> {
+    /// Starts a daemon with these flags, by `wrapper` unless it is empty: a command that becomes the
+    /// one that is appended to it.
+    async fn start(wrapper: &[&str], flags: &[&str]) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the docker daemon needs root: run the tests as root, or leave the docker suite out"
@@ -137,11 +184,18 @@ impl Docker {
         let socket = path("docker.sock");
         // Nothing of what configures the machine's own daemon.
         std::fs::write(path("daemon.json"), "{}")?;
-        let mut command = Command::new(tools::find("dockerd")?);
+        let dockerd = tools::find("dockerd")?;
+        let mut command = match wrapper {
+            [] => Command::new(dockerd),
+            [wrapper, arguments @ ..] => {
+                let mut command = Command::new(tools::find(wrapper)?);
+                command.args(arguments).arg(dockerd);
+                command
+            }
+        };
         command
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
-            // The one driver that works on any file system, also within a container.
-            .arg("--storage-driver=vfs")
+            .args(flags)
             .arg(format!("--host=unix://{}", socket.display()))
             .arg(format!("--data-root={}", path("data").display()))
             .arg(format!("--exec-root={}", path("exec").display()))

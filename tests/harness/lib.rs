@@ -7,6 +7,7 @@
 //! | [`memory`] | the registry over a store in memory, in the test's own process |
 //! | [`foreign`] | Debian's docker-registry, an upstream that is not ours |
 //! | [`docker`], [`skopeo`], [`podman`], [`containerd`], [`oras`] | the clients |
+//! | [`compose`] | docker-compose.yml and Dockerfile as they are, without a network |
 //! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
 //! | [`scrape`] | one metrics page, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
@@ -25,6 +26,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod compose;
 pub mod containerd;
 pub mod content;
 pub mod docker;

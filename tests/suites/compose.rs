@@ -1,0 +1,134 @@
+//! docker-compose.yml as a user runs it: built, healthy, pushed to and pulled from, seen by its
+//! Prometheus, stopped while a client is served, and started again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::compose::{Compose, PROXY, SERVICES, loopback};
+use harness::{content, poll, wire};
+
+/// The image as the README pushes it.
+const IMAGE: &str = "127.0.0.1:5000/team/app/web:1";
+
+/// More than all socket buffers between the two ends can hold.
+const LENGTH: u64 = 64 << 20;
+
+/// Longer than Prometheus takes to scrape again.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn the_compose_file_serves_shows_and_keeps_what_is_pushed() -> Result<()> {
+    let compose = Compose::built().await?;
+    compose.run(&["up", "--detach"]).await?;
+    compose.healthy().await?;
+    nobody_is_root(&compose).await?;
+
+    let docker = compose.docker();
+    docker.image(IMAGE, None, 1).await?;
+    let id = docker.id(IMAGE).await?;
+    docker.run(&["push", IMAGE]).await?;
+    docker.forget(&[IMAGE]).await?;
+    docker.run(&["pull", IMAGE]).await?;
+    assert_eq!(docker.id(IMAGE).await?, id);
+    prometheus_sees(&compose).await?;
+    // Who can push and pull need not see what others do.
+    let page = wire::request("GET", "/metrics", &[], b"");
+    let answer = compose.exchange(PROXY, "GET", &page).await?;
+    assert_eq!(answer.head.status, 404);
+
+    stops_when_its_client_is_served(&compose).await?;
+    compose.run(&["start"]).await?;
+    compose.healthy().await?;
+    docker.forget(&[IMAGE]).await?;
+    docker.run(&["pull", IMAGE]).await?;
+    assert_eq!(docker.id(IMAGE).await?, id);
+    compose.run(&["down", "--volumes"]).await?;
+    Ok(())
+}
+
+/// Neither by name, as the image says, nor by number, as the kernel does.
+async fn nobody_is_root(compose: &Compose) -> Result<()> {
+    for service in SERVICES {
+        let container = compose.inspect(service).await?;
+        let process = container["State"]["Pid"].as_u64().context("no process")?;
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim)
+                .with_context(|| format!("{service}: no {name}"))
+        };
+        let users = field("Uid:")?;
+        ensure!(
+            !users.split_whitespace().any(|user| user == "0"),
+            "{service}: {users}"
+        );
+        // Nor can it become root.
+        assert_eq!(field("CapPrm:")?.trim_matches('0'), "", "{service}");
+        assert_eq!(field("NoNewPrivs:")?, "1", "{service}");
+        ensure!(
+            container["HostConfig"]["ReadonlyRootfs"] == true,
+            "{service}"
+        );
+        let published = container["HostConfig"]["PortBindings"].as_object();
+        for binding in published
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, to)| to.as_array())
+            .flatten()
+        {
+            ensure!(binding["HostIp"] == "127.0.0.1", "{service}: {binding}");
+        }
+    }
+    Ok(())
+}
+
+/// The push and the pull, by what the proxy counts itself and by what the registry behind it does.
+async fn prometheus_sees(compose: &Compose) -> Result<()> {
+    for expression in [
+        "octoserve_http_requests_total{endpoint='manifest',method='PUT',status='201',source=''} == 1",
+        "octoserve_registry_http_requests_total{endpoint='manifest',method='PUT',source='registry'} == 1",
+        "octoserve_tags{source='registry'} == 1",
+        "octoserve_aggregate_up{source='registry'} == 1",
+    ] {
+        poll::until(expression, DEADLINE, async || {
+            let found = compose.query(expression).await?;
+            Ok((found.len() == 1).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A client that takes its time has all of its blob before everything has stopped.
+async fn stops_when_its_client_is_served(compose: &Compose) -> Result<()> {
+    let bytes = content::bytes(2, LENGTH);
+    let digest = content::digest(&bytes);
+    let upload = format!("/v2/team/app/web/blobs/uploads/?digest={digest}");
+    let upload = wire::request("POST", &upload, &[], &bytes);
+    let answer = compose.exchange(PROXY, "POST", &upload).await?;
+    assert_eq!(answer.head.status, 201);
+
+    let mut client = compose.docker().connect(loopback(PROXY)).await?;
+    let blob = format!("/v2/team/app/web/blobs/{digest}");
+    client.send(&wire::request("GET", &blob, &[], b"")).await?;
+    assert_eq!(client.head().await?.status, 200);
+    let read = async {
+        poll::until("the proxy drains", DEADLINE, async || {
+            let log = compose.run(&["logs", "--no-color", "proxy"]).await?;
+            Ok(log.contains("draining").then_some(()))
+        })
+        .await?;
+        client.exactly(bytes.len()).await
+    };
+    let (received, stopped) = tokio::join!(read, compose.run(&["stop"]));
+    stopped?;
+    assert_eq!(content::digest(&received?), digest);
+    for service in SERVICES {
+        let state = &compose.inspect(service).await?["State"];
+        ensure!(
+            state["Status"] == "exited" && state["ExitCode"] == 0,
+            "{service}: {state}"
+        );
+    }
+    Ok(())
+}
