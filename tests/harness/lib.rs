@@ -16,6 +16,7 @@
 //! | [`h2`] | HTTP/2 stream by stream, for what no client does on purpose |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
 //! | [`certificate`] | a certificate in files, and the next one |
+//! | [`cost`] | instructions, allocations and system calls of a request, counted |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`tree`] | a registry's folder, to see that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
@@ -29,6 +30,7 @@ pub mod client;
 pub mod compose;
 pub mod containerd;
 pub mod content;
+pub mod cost;
 pub mod docker;
 pub mod foreign;
 pub mod h2;

@@ -31,6 +31,7 @@ pub struct Launch {
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
     built: Option<PathBuf>,
+    under: Vec<OsString>,
     configuration: Option<String>,
     listen: SocketAddr,
     metrics_listener: MetricsListener,
@@ -110,6 +111,12 @@ impl Launch {
         self
     }
 
+    /// Has another program run it, whose command line begins with `words`.
+    pub fn under(mut self, words: Vec<OsString>) -> Self {
+        self.under = words;
+        self
+    }
+
     /// Serves clients at an address that it had before, instead of on a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
@@ -145,7 +152,10 @@ impl Launch {
             Some(folder) => folder.canonicalize()?.join(self.program.name()),
             None => self.program.path()?,
         };
-        let mut command = Command::new(program);
+        let mut words = self.under;
+        words.push(program.into());
+        let mut command = Command::new(words.remove(0));
+        command.args(words);
         command.args(["--listen", &self.listen.to_string()]);
         if !self.remote {
             command.arg("--data").arg(&data);
@@ -192,6 +202,7 @@ impl Launch {
             environment: Vec::new(),
             data: None,
             built: None,
+            under: Vec::new(),
             configuration: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics_listener,

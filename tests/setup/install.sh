@@ -32,6 +32,7 @@ for task in "$@"; do
         need docker-registry docker-registry && need prometheus prometheus
         need promtool prometheus && need busybox busybox-static && need curl curl
         need docker-compose docker-compose && need debootstrap debootstrap && need ip iproute2
+        need valgrind valgrind && need strace strace && need taskset util-linux
         need podman podman && need containerd containerd && need ctr containerd
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
