@@ -46,54 +46,96 @@ pub(crate) async fn small(subject: &mut Subject, path: &str, seconds: u64) -> Re
     })
 }
 
-/// Downloads `path`, `times` times by one curl on one connection: MB/s.
+/// How often something is transferred by one curl, and over how many connections at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    pub(crate) times: u32,
+    pub(crate) at_a_time: u32,
+}
+
+impl Streams {
+    /// One after another, on one connection.
+    pub(crate) const fn one(times: u32) -> Self {
+        Self {
+            times,
+            at_a_time: 1,
+        }
+    }
+
+    fn arguments(self) -> Vec<String> {
+        let mut arguments = curl();
+        if self.at_a_time > 1 {
+            let most = self.at_a_time.to_string();
+            arguments.extend(
+                ["--parallel", "--parallel-immediate", "--parallel-max"].map(str::to_owned),
+            );
+            arguments.push(most);
+        }
+        arguments
+    }
+
+    /// The seconds that all transfers took, of which each took what `each` says, and curl itself
+    /// `whole`. curl's own start is part of the latter, and is left out where it can be.
+    fn took(self, each: &[f64], whole: Duration) -> f64 {
+        match self.at_a_time {
+            1 => each.iter().sum(),
+            _ => whole.as_secs_f64(),
+        }
+    }
+}
+
+/// Downloads `path` by curl: MB/s.
 pub(crate) async fn download(
     subject: &mut Subject,
     path: &str,
     length: u64,
-    times: u32,
+    streams: Streams,
 ) -> Result<Sample> {
     let url = subject.url(path);
-    let mut arguments = curl();
+    let mut arguments = streams.arguments();
     arguments.extend(["--write-out", "%{size_download} %{time_total}\n"].map(str::to_owned));
-    for _ in 0..times {
+    for _ in 0..streams.times {
         arguments.extend(["--output".into(), "/dev/null".into(), url.clone()]);
     }
     let before = subject.processor_time()?;
+    let begun = Instant::now();
     let text = tools::run("curl", &arguments).await?;
+    let whole = begun.elapsed();
     let spent = subject.processor_time()?.saturating_sub(before);
-    let (mut total, mut took) = (0, 0.0);
+    let (mut total, mut each) = (0, Vec::new());
     for line in text.lines() {
         let (size, time) = line.split_once(' ').context("curl printed no figures")?;
         ensure!(size == length.to_string(), "{url}: {size} bytes came");
         total += length;
-        took += time.parse::<f64>()?;
+        each.push(time.parse::<f64>()?);
     }
-    transfer(subject, total, took, spent)
+    transfer(subject, total, streams.took(&each, whole), spent)
 }
 
-/// Uploads `file`, `times` times by one curl on one connection, to a server that needs no session:
-/// MB/s.
+/// Uploads `file` by curl, to a server that needs no session: MB/s.
 pub(crate) async fn upload(
     subject: &mut Subject,
     path: &str,
     file: &Path,
-    times: u32,
+    streams: Streams,
 ) -> Result<Sample> {
-    let mut arguments = curl();
+    let mut arguments = streams.arguments();
     arguments.extend(["--write-out", "%{time_total}\n"].map(str::to_owned));
     arguments.extend(["--header", "Expect:"].map(str::to_owned));
-    for _ in 0..times {
+    for _ in 0..streams.times {
         arguments.push("--upload-file".into());
         arguments.push(file.display().to_string());
         arguments.push(subject.url(path));
     }
     let before = subject.processor_time()?;
+    let begun = Instant::now();
     let text = tools::run("curl", &arguments).await?;
+    let whole = begun.elapsed();
     let spent = subject.processor_time()?.saturating_sub(before);
-    let took = text.lines().map(str::parse::<f64>).sum::<Result<_, _>>()?;
-    let total = std::fs::metadata(file)?.len() * u64::from(times);
-    transfer(subject, total, took, spent)
+    let each: Vec<f64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(each.len() == streams.times as usize, "curl printed {text}");
+    let total = std::fs::metadata(file)?.len() * u64::from(streams.times);
+    transfer(subject, total, streams.took(&each, whole), spent)
 }
 
 /// Pushes `file`, whose digest is known, as a new blob in two requests: seconds.

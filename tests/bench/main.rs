@@ -7,6 +7,7 @@
 //! | [`sink`] | an upstream that takes any upload and forgets it |
 //! | [`many`] | loads of many requests at a time, by a client of our own |
 //! | [`pulled`] | what is pulled from everybody |
+//! | [`instructions`] | what a small answer costs, counted by callgrind |
 //! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
 //! | [`statistics`] | the registry's figures of very many repositories |
 //! | [`table`] | one table, filled round by round |
@@ -16,6 +17,7 @@
 //!
 //! Nothing here fails for being slow: only for a program that is missing or an answer that is wrong.
 
+mod instructions;
 mod load;
 mod many;
 mod micro;

@@ -1,6 +1,7 @@
 //! Everything that is measured, each a process of its own on a free port of loopback: ours, and the
 //! programs of Debian that people use in their place.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::octoserve::{Launch, Server};
-use harness::process::Process;
+use harness::process::{Process, Signal};
 use harness::{poll, tools};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -87,15 +88,19 @@ impl Subject {
         } else {
             ""
         };
-        let configuration = |address: SocketAddr, _: &Path| {
-            format!(
-                "global\n  nbthread 2\n  maxconn 2000\n\
-                 defaults\n  mode http\n  http-reuse always\n{splice}\
-                 \x20 timeout connect 5s\n  timeout client 75s\n  timeout server 75s\n\
-                 listen proxy\n  bind {address}\n  server upstream {upstream}\n"
-            )
-        };
+        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 2, splice);
         Self::peer(name, "haproxy", &["-q", "-db", "-f"], configuration).await
+    }
+
+    /// The same on one thread, as `under` runs it.
+    pub(crate) async fn haproxy_under(
+        name: &'static str,
+        upstream: SocketAddr,
+        under: Vec<OsString>,
+    ) -> Result<Self> {
+        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 1, "");
+        let arguments = ["-q", "-db", "-f"];
+        Self::peer_under(name, "haproxy", &arguments, configuration, under).await
     }
 
     /// nginx, one process, with the files below `root`.
@@ -175,6 +180,14 @@ impl Subject {
         Self::peer(name, "docker-registry", &["serve"], configuration).await
     }
 
+    /// Asks it to end, and waits for it.
+    pub(crate) async fn terminate(&mut self, deadline: Duration) -> Result<()> {
+        let process = self.process();
+        process.signal(Signal::TERM)?;
+        process.exited(deadline).await?;
+        Ok(())
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -243,12 +256,24 @@ impl Subject {
         arguments: &[&str],
         configuration: impl Fn(SocketAddr, &Path) -> String,
     ) -> Result<Self> {
+        Self::peer_under(name, program, arguments, configuration, Vec::new()).await
+    }
+
+    async fn peer_under(
+        name: &'static str,
+        program: &str,
+        arguments: &[&str],
+        configuration: impl Fn(SocketAddr, &Path) -> String,
+        mut under: Vec<OsString>,
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix("octoserve-bench-")?;
         let address = free_address()?;
         let file = folder.path().join("configuration");
         std::fs::write(&file, configuration(address, folder.path()))?;
-        let mut command = Command::new(find(program)?);
+        under.push(find(program)?.into());
+        let mut command = Command::new(under.remove(0));
         command
+            .args(under)
             .args(arguments)
             .arg(&file)
             .current_dir(folder.path());
@@ -267,6 +292,16 @@ impl Subject {
             folder: None,
         })
     }
+}
+
+/// haproxy's configuration.
+fn haproxy(address: SocketAddr, upstream: SocketAddr, threads: u32, more: &str) -> String {
+    format!(
+        "global\n  nbthread {threads}\n  maxconn 2000\n\
+         defaults\n  mode http\n  http-reuse always\n{more}\
+         \x20 timeout connect 5s\n  timeout client 75s\n  timeout server 75s\n\
+         listen proxy\n  bind {address}\n  server upstream {upstream}\n"
+    )
 }
 
 /// nginx's words for an upstream whose connections are kept.

@@ -6,16 +6,21 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use harness::octoserve::Launch;
 
+use crate::load::Streams;
 use crate::peers::Subject;
 use crate::pulled::{Pulled, REPOSITORY};
 use crate::rounds::{
     CADDY, DIRECT, HAPROXY, MTAIL, NGINX, OURS, QUIET, SCRAPED, SPLICE, UNMEASURED, small_load,
 };
 use crate::table::{Compare, Table, compare, ratio};
-use crate::{Options, load, many, sink};
+use crate::{Options, instructions, load, many, sink};
 
 /// Downloads of the blob in one measurement.
 pub(crate) const DOWNLOADS: u32 = 4;
+/// The length of the smaller blob.
+const SMALL: u64 = 1 << 20;
+/// Connections of those tables that have several.
+const STREAMS: u32 = 16;
 /// Uploads of the blob in one measurement.
 const UPLOADS: u32 = 2;
 
@@ -80,11 +85,53 @@ pub(crate) async fn measure(
     let path = content.blob_path();
     table
         .fill(options, &mut subjects, async |subject, _| {
-            load::download(subject, &path, content.length, DOWNLOADS).await
+            load::download(subject, &path, content.length, Streams::one(DOWNLOADS)).await
         })
         .await?;
     tables.push(table);
-    tables.push(uploads(options, content).await?);
+
+    // The others would say no more.
+    subjects.retain(|subject| COMPARED.contains(&subject.name()));
+    let small = content.small_blob(SMALL)?;
+    for (title, path, length, streams) in [
+        (
+            "Proxies, small blobs down",
+            Pulled::path_of(&small),
+            SMALL,
+            Streams::one(256),
+        ),
+        (
+            "Proxies, small blobs down, 16 at a time",
+            Pulled::path_of(&small),
+            SMALL,
+            Streams {
+                times: 512,
+                at_a_time: STREAMS,
+            },
+        ),
+        (
+            "Proxies, blobs down, 16 at a time",
+            content.blob_path(),
+            content.length,
+            Streams {
+                times: STREAMS,
+                at_a_time: STREAMS,
+            },
+        ),
+    ] {
+        let load = transfers("downloads", length, streams);
+        let mut table = Table::new(title, load, "MB/s", "s/GiB");
+        table.ratios = BLOBS;
+        table
+            .fill(options, &mut subjects, async |subject, _| {
+                load::download(subject, &path, length, streams).await
+            })
+            .await?;
+        tables.push(table);
+    }
+    drop(subjects);
+    uploads(options, content, &small, tables).await?;
+    tables.push(instructions::table(options, content).await?);
     Ok(())
 }
 
@@ -133,6 +180,22 @@ async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> R
     Ok(table)
 }
 
+/// Those that the tables of many transfers are about.
+const COMPARED: &[&str] = &[DIRECT, HAPROXY, SPLICE, NGINX, OURS];
+
+/// What curl does, in words.
+fn transfers(what: &str, length: u64, streams: Streams) -> String {
+    let Streams { times, at_a_time } = streams;
+    let connections = match at_a_time {
+        1 => "one connection".to_owned(),
+        _ => format!("{at_a_time} connections"),
+    };
+    format!(
+        "curl, {connections}: {times} {what} of {} MiB",
+        length >> 20
+    )
+}
+
 const BLOBS: &[crate::table::Ratio] = &[
     ratio(OURS, SPLICE, "≥ 1.0 (first step ≥ 0.85)"),
     ratio(OURS, HAPROXY, "≥ 1.0"),
@@ -140,27 +203,57 @@ const BLOBS: &[crate::table::Ratio] = &[
 ];
 
 /// Uploads through the proxies, in front of an upstream that forgets them.
-async fn uploads(options: &Options, content: &Pulled) -> Result<Table> {
+async fn uploads(
+    options: &Options,
+    content: &Pulled,
+    small: &str,
+    tables: &mut Vec<Table>,
+) -> Result<()> {
     let (address, sink) = sink::start().await?;
     let mut subjects = in_front_of(address, &options.bin_dir).await?;
-    let load = format!(
-        "curl, one connection: {UPLOADS} PUT of {} MiB, to an upstream that discards them",
-        options.blob
-    );
-    let mut table = Table::new("Proxies, a blob up", load, "MB/s", "s/GiB");
-    table.ratios = BLOBS;
-    let path = format!(
-        "/v2/{REPOSITORY}/blobs/uploads/session?digest={}",
-        content.blob
-    );
-    let file = content.file();
-    table
-        .fill(options, &mut subjects, async |subject, _| {
-            load::upload(subject, &path, &file, UPLOADS).await
-        })
-        .await?;
+    for (title, digest, length, streams) in [
+        (
+            "Proxies, a blob up",
+            content.blob.as_str(),
+            content.length,
+            Streams::one(UPLOADS),
+        ),
+        ("Proxies, small blobs up", small, SMALL, Streams::one(256)),
+        (
+            "Proxies, small blobs up, 16 at a time",
+            small,
+            SMALL,
+            Streams {
+                times: 512,
+                at_a_time: STREAMS,
+            },
+        ),
+        (
+            "Proxies, blobs up, 16 at a time",
+            content.blob.as_str(),
+            content.length,
+            Streams {
+                times: STREAMS,
+                at_a_time: STREAMS,
+            },
+        ),
+    ] {
+        let load = transfers("PUT", length, streams) + ", to an upstream that discards them";
+        let mut table = Table::new(title, load, "MB/s", "s/GiB");
+        table.ratios = BLOBS;
+        let path = format!("/v2/{REPOSITORY}/blobs/uploads/session?digest={digest}");
+        let file = content.file(digest);
+        table
+            .fill(options, &mut subjects, async |subject, _| {
+                load::upload(subject, &path, &file, streams).await
+            })
+            .await?;
+        tables.push(table);
+        // The others would say no more of the tables that follow.
+        subjects.retain(|subject| COMPARED.contains(&subject.name()));
+    }
     sink.abort();
-    Ok(table)
+    Ok(())
 }
 
 async fn in_front_of(upstream: SocketAddr, folder: &Path) -> Result<Vec<Subject>> {

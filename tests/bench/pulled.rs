@@ -63,11 +63,25 @@ impl Pulled {
     }
 
     pub(crate) fn blob_path(&self) -> String {
-        format!("/v2/{REPOSITORY}/blobs/{}", self.blob)
+        Self::path_of(&self.blob)
     }
 
-    pub(crate) fn file(&self) -> PathBuf {
-        self.folder.path().join(&self.blob_path()[1..])
+    /// The path of the blob with this digest.
+    pub(crate) fn path_of(digest: &str) -> String {
+        format!("/v2/{REPOSITORY}/blobs/{digest}")
+    }
+
+    /// The file of the blob with this digest.
+    pub(crate) fn file(&self, digest: &str) -> PathBuf {
+        self.folder.path().join(&Self::path_of(digest)[1..])
+    }
+
+    /// Adds another blob to the files, in no registry, and returns its digest.
+    pub(crate) fn small_blob(&self, length: u64) -> Result<String> {
+        let unnamed = self.folder.path().join("unnamed");
+        let digest = write(&unnamed, 2, length)?;
+        std::fs::rename(unnamed, self.file(&digest))?;
+        Ok(digest)
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use harness::octoserve::Launch;
 
+use crate::load::Streams;
 use crate::peers::Subject;
 use crate::proxies::DOWNLOADS;
 use crate::pulled::{Pulled, write};
@@ -51,7 +52,7 @@ pub(crate) async fn measure(
     let path = content.blob_path();
     table
         .fill(options, subjects, async |subject, _| {
-            load::download(subject, &path, content.length, DOWNLOADS).await
+            load::download(subject, &path, content.length, Streams::one(DOWNLOADS)).await
         })
         .await?;
     tables.push(table);

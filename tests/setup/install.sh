@@ -37,6 +37,7 @@ for task in "$@"; do
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     bench)
+        need valgrind valgrind && need taskset util-linux
         need wrk wrk && need haproxy haproxy && need nginx nginx-light && need curl curl
         need caddy caddy && need mtail mtail && need docker-registry docker-registry
         ;;

@@ -1,0 +1,89 @@
+//! What a small answer costs in instructions, which neither other programs nor a slow machine change.
+//!
+//! Each program has one thread, and clients that ask one after another, so that the ratios of this
+//! table are of user space alone: what the kernel does for either is in the other tables.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::client::MANIFEST;
+use harness::cost::{self, Counts, INSTRUCTIONS, Meter, Tool};
+use harness::octoserve::Launch;
+
+use crate::load::Sample;
+use crate::peers::Subject;
+use crate::pulled::Pulled;
+use crate::rounds::{ALL_IN_ONE, DIRECT, HAPROXY, OURS, REGISTRY, UNMEASURED};
+use crate::table::{Table, ratio};
+use crate::{Options, say};
+
+/// Requests to warm up with, and those that are counted.
+const FEW: u32 = 300;
+const MORE: u32 = 1000;
+
+/// How long a program may take to end that runs fifty times slower than it should.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Counted once: twice would give the same.
+pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> {
+    let title = "Instructions of a small answer";
+    let load = format!(
+        "callgrind, one thread, {MORE} requests on one connection, the {FEW} before them and the \
+         start left out: GET of a manifest of {} bytes",
+        content.manifest.len()
+    );
+    let mut table = Table::new(title, load, "instructions", "thousands");
+    table.ratios = const {
+        &[
+            ratio(OURS, HAPROXY, ""),
+            ratio(OURS, UNMEASURED, "≤ 1.03"),
+            ratio(ALL_IN_ONE, REGISTRY, ""),
+        ]
+    };
+    if !options.measures(title) {
+        return Ok(table);
+    }
+    say(title);
+    let files = Subject::files(DIRECT, content.folder.path()).await?;
+    let mut image = Launch::registry().built(&options.bin_dir).start().await?;
+    let client = harness::client::Client::new(&image.url(""))?;
+    client
+        .push_image(crate::pulled::REPOSITORY, "latest", &[1])
+        .await?;
+    let data = image.data().to_owned();
+    image.terminate(PATIENCE).await?;
+    let url = format!("http://{}", files.address());
+    for name in [HAPROXY, OURS, UNMEASURED, REGISTRY, ALL_IN_ONE] {
+        let start = async |meter: &Meter| {
+            let under = meter.prefix()?;
+            let launch = match name {
+                HAPROXY => return Subject::haproxy_under(name, files.address(), under).await,
+                OURS => Launch::in_front_of(&url),
+                REGISTRY => Launch::registry().data(&data),
+                ALL_IN_ONE => Launch::all_in_one().data(&data),
+                _ => Launch::in_front_of(&url).environment("OCTOSERVE_METRICS_ENABLED", "false"),
+            };
+            Subject::ours(name, launch.under(under), &options.bin_dir).await
+        };
+        let few = run(&start, FEW).await?;
+        let many = run(&start, FEW + MORE).await?;
+        let instructions = cost::each(&few.0, &many.0, MORE)?[INSTRUCTIONS];
+        let sample = Sample {
+            value: instructions,
+            processor: instructions / 1e3,
+            p99: None,
+            resident: many.1,
+        };
+        table.rows.push((name, vec![sample]));
+    }
+    Ok(table)
+}
+
+async fn run(start: &impl AsyncFn(&Meter) -> Result<Subject>, times: u32) -> Result<(Counts, f64)> {
+    let meter = Meter::new(Tool::Callgrind)?;
+    let mut subject = start(&meter).await?;
+    cost::ask(subject.address(), &Pulled::manifest_path(), MANIFEST, times).await?;
+    let resident = subject.resident()?;
+    subject.terminate(PATIENCE).await?;
+    Ok((meter.counts().await?, resident))
+}
