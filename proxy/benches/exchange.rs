@@ -2,14 +2,22 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
+use proxy::metrics::Rules;
 use registry::service::exposition::Registry;
 
 const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+#[expect(clippy::unwrap_used, reason = "constants of this benchmark")]
+fn recorder() -> Recorder {
+    let rules = Rules::new(200, Vec::new(), Vec::new(), Duration::from_hours(24));
+    Recorder::new(&Registry::new("octoserve_"), rules.unwrap())
+}
 
 fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields
@@ -22,7 +30,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn exchange(criterion: &mut Criterion) {
-    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
+    let recorder = Arc::new(recorder());
     let asked = headers(&[
         ("host", "registry.example"),
         ("user-agent", "containerd/v2.0.0"),
@@ -69,7 +77,7 @@ fn exchange(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut exchange = Exchange::begin(&recorder, black_box(&request));
                 exchange.request_body(b"", true);
-                exchange.response_head(status, black_box(&answered));
+                exchange.response_head(&request, status, black_box(&answered));
                 exchange.response_body(black_box(body), true);
                 exchange.sent(black_box(body.len() as u64));
                 // Read on another thread, in the proxy, and once for each digest.

@@ -20,8 +20,9 @@ use self::body::Body;
 use self::error_code::Code;
 use self::kind::{Kinds, Reading};
 use self::operation::{Operation, Outcome};
-use crate::metrics::Metrics;
-use crate::metrics::label::{ManifestOperation, Scheme, Side};
+use crate::metrics::label::{ManifestOperation, Scheme, Side, Transfer};
+use crate::metrics::{Handle, Metrics, Rules};
+use crate::sessions::{Sessions, Visit};
 
 mod auth;
 mod body;
@@ -29,6 +30,8 @@ mod error_code;
 mod kind;
 mod operation;
 mod record;
+mod repository;
+mod session;
 
 pub use self::kind::Unread;
 
@@ -41,14 +44,16 @@ pub struct Recorder {
     /// What the exchanges move.
     pub metrics: Metrics,
     kinds: Kinds,
+    sessions: Arc<Sessions>,
 }
 
 impl Recorder {
-    /// Registers every family that exchanges move.
-    pub fn new(registry: &Registry) -> Recorder {
+    /// Registers every family that exchanges move. `repositories` says which are shown by name.
+    pub fn new(registry: &Registry, repositories: Rules) -> Recorder {
         Recorder {
-            metrics: Metrics::new(registry),
+            metrics: Metrics::new(registry, repositories),
             kinds: Kinds::default(),
+            sessions: Sessions::new(registry),
         }
     }
 }
@@ -95,6 +100,10 @@ pub struct Exchange {
     /// Of a manifest that is pulled, resolved or pushed.
     reading: Option<Reading>,
     code: Code,
+    /// Of a request for an upload session.
+    visit: Visit,
+    /// Of a request for something of a repository.
+    repository: Option<Handle>,
 }
 
 /// The response's headers.
@@ -114,15 +123,31 @@ enum By {
 impl Exchange {
     /// Begins when a request's headers have been read.
     pub fn begin(recorder: &Arc<Recorder>, request: &Request<'_>) -> Exchange {
-        let route = Route::parse(request.path);
+        let started = Instant::now();
+        let mut route = Route::parse(request.path);
+        let (path, query) = (request.path, request.query);
+        let is_opaque = recorder.sessions.is_session(route.endpoint, path, query);
+        if is_opaque {
+            route.endpoint = Endpoint::UploadSession;
+        }
         let pair = Pair::of(route.endpoint, Method::of(request.method));
+        let visit = match pair.endpoint() {
+            Endpoint::UploadSession => recorder.sessions.visit(path, query, started),
+            _ => Visit::default(),
+        };
+        if is_opaque {
+            // What looks like a repository's name in it need not be one.
+            route.repository = visit.repository();
+        }
+        let repositories = &recorder.metrics.repositories;
+        let repository = route.repository.map(|name| repositories.find(name));
         let operation = Operation::of(pair, &route, request.query);
         let agent = request.headers.get(header::USER_AGENT);
         let agent = agent.and_then(|value| value.to_str().ok());
         recorder.metrics.http.in_flight.add(pair.endpoint(), 1.0);
         Exchange {
             recorder: Arc::clone(recorder),
-            started: Instant::now(),
+            started,
             pair,
             operation,
             client: Client::of(agent.unwrap_or_default()),
@@ -134,6 +159,8 @@ impl Exchange {
             reading: (operation.on_manifests() == Some(ManifestOperation::Push))
                 .then(|| Reading::with_body(recorder, request.headers)),
             code: Code::None,
+            visit,
+            repository,
         }
     }
 
@@ -144,6 +171,10 @@ impl Exchange {
             self.request.moved += bytes;
             let metrics = &self.recorder.metrics;
             metrics.http.request_body_bytes.add(self.pair, bytes);
+            if let Some(repository) = &mut self.repository {
+                let repositories = &metrics.repositories;
+                repositories.bytes(repository, Transfer::Upload, bytes);
+            }
             if self.operation.carries_blob() {
                 self.request.touch(self.started.elapsed());
             }
@@ -155,12 +186,14 @@ impl Exchange {
     }
 
     /// The upstream's response headers are there: the final ones, not a 1xx, as the client will see
-    /// them.
-    pub fn response_head(&mut self, status: u16, headers: &HeaderMap) {
+    /// them. To be called before it sees them: its next request may rely on what they say.
+    pub fn response_head(&mut self, request: &Request<'_>, status: u16, headers: &HeaderMap) {
         if self.head.is_some() {
             return;
         }
-        self.answer(status, By::Upstream);
+        let after = self.answer(status, By::Upstream);
+        self.follow_session(request, status, headers, self.started + after);
+        self.admit_repository(request, status, self.started + after);
         let recorder = &self.recorder;
         if matches!(status, 301 | 302 | 303 | 307 | 308) {
             let endpoint = self.pair.endpoint();
@@ -204,11 +237,12 @@ impl Exchange {
         }
     }
 
-    fn answer(&mut self, status: u16, by: By) {
+    fn answer(&mut self, status: u16, by: By) -> Duration {
         let after = self.started.elapsed();
         let ttfb = &self.recorder.metrics.http.ttfb;
         ttfb.observe(self.pair, after.as_secs_f64());
         self.head = Some(Head { status, after, by });
+        after
     }
 
     /// Body bytes of the response are about to be sent; `last` if no more will come.
@@ -226,9 +260,13 @@ impl Exchange {
     /// How many body bytes have been sent to the client so far, in all.
     pub fn sent(&mut self, in_all: u64) {
         if in_all > self.response.moved {
-            let http = &self.recorder.metrics.http;
-            http.response_body_bytes
-                .add(self.pair, in_all - self.response.moved);
+            let bytes = in_all - self.response.moved;
+            let metrics = &self.recorder.metrics;
+            metrics.http.response_body_bytes.add(self.pair, bytes);
+            if let Some(repository) = &mut self.repository {
+                let repositories = &metrics.repositories;
+                repositories.bytes(repository, Transfer::Download, bytes);
+            }
             self.response.moved = in_all;
         }
     }

@@ -41,16 +41,19 @@ pub struct Metrics {
     pub transfers: TransferMetrics,
     /// Who asks.
     pub clients: ClientMetrics,
+    /// What each repository is asked for.
+    pub repositories: Repositories,
 }
 
 impl Metrics {
-    /// Registers the families.
-    pub fn new(registry: &Registry) -> Metrics {
+    /// Registers the families. `repositories` says which are shown by name.
+    pub fn new(registry: &Registry, repositories: Rules) -> Metrics {
         Metrics {
             http: Arc::new(HttpMetrics::new(registry)),
             oci: OciMetrics::new(registry),
             transfers: TransferMetrics::new(registry),
             clients: ClientMetrics::new(registry),
+            repositories: Repositories::new(registry, repositories),
         }
     }
 }

@@ -97,13 +97,7 @@ impl ProxyHttp for Proxy {
         }
         ctx.request_id = Some(forward::request_id(&head.headers));
         if let Some(recorder) = &self.recorder {
-            let request = Request {
-                method: head.method.as_str(),
-                path,
-                query: head.uri.query(),
-                headers: &head.headers,
-            };
-            ctx.exchange = Some(Exchange::begin(recorder, &request));
+            ctx.exchange = Some(Exchange::begin(recorder, &asked(head)));
             ctx.asked = self.access_log.then(|| log::Asked::of(head));
         }
         request::check(head)?;
@@ -221,7 +215,8 @@ impl ProxyHttp for Proxy {
         if let Some(exchange) = &mut ctx.exchange
             && !response.status.is_informational()
         {
-            exchange.response_head(response.status.as_u16(), &response.headers);
+            let request = asked(session.req_header());
+            exchange.response_head(&request, response.status.as_u16(), &response.headers);
         }
         Ok(())
     }
@@ -296,6 +291,16 @@ impl ProxyHttp for Proxy {
     /// We say it ourselves, once, without the query string that pingora would print.
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
+    }
+}
+
+/// A request as its exchange wants to know it.
+fn asked(head: &RequestHeader) -> Request<'_> {
+    Request {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
     }
 }
 

@@ -105,7 +105,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
             "Panics that were contained: each ended one request or task, never the process; \
              counted when it happens.",
         ));
-        recording = Some(Arc::new(Recorder::new(&registry)));
+        recording = Some(Arc::new(Recorder::new(&registry, metrics.repositories)));
         connections = Some(Arc::new(ConnectionMetrics::new(&registry)));
         let behind = UpstreamFamilies::new(&registry, 1).of(upstream.name());
         upstream = upstream.measured(behind);

@@ -5,11 +5,19 @@
 mod counting;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use counting::allocations;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
+use proxy::metrics::Rules;
 use registry::service::exposition::Registry;
+
+#[expect(clippy::unwrap_used, reason = "constants of this test")]
+fn recorder() -> Recorder {
+    let rules = Rules::new(200, Vec::new(), Vec::new(), Duration::from_hours(24));
+    Recorder::new(&Registry::new("octoserve_"), rules.unwrap())
+}
 
 #[expect(clippy::unwrap_used, reason = "constants of this test")]
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -24,7 +32,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
 
 #[test]
 fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
-    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
+    let recorder = Arc::new(recorder());
     let digest = format!("sha256:{}", "0af9".repeat(16));
     let image = "application/vnd.oci.image.manifest.v1+json";
     let asked = headers(&[
@@ -62,10 +70,10 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
             exchange.request_body(&piece, false);
             exchange.request_body(&piece, true);
             if status < 400 {
-                exchange.response_head(status, &answered);
+                exchange.response_head(&request, status, &answered);
                 exchange.response_body(&piece, !cut);
             } else {
-                exchange.response_head(status, &refused);
+                exchange.response_head(&request, status, &refused);
                 exchange.response_body(error, !cut);
             }
             exchange.sent(64);

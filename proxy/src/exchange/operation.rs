@@ -41,12 +41,12 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// The result of what is done once the answer begins, whether or not the client hears it all.
-    fn done(self) -> OpResult {
+    pub(super) fn done(self) -> OpResult {
         OpResult::of(self.status)
     }
 
     /// The result of what is done once the client has it all.
-    fn read(self) -> OpResult {
+    pub(super) fn read(self) -> OpResult {
         match self.done() {
             OpResult::Ok if !self.whole => OpResult::Aborted,
             result => result,

@@ -15,17 +15,18 @@ const SPEED_FROM: u64 = 1 << 20;
 impl Exchange {
     /// Counts what ended in this way, but for what is returned: that is counted when it was read.
     pub(super) fn record(&mut self, outcome: Outcome, side: Option<Side>) -> Option<Unread> {
-        self.count_request(outcome);
+        let lasted = self.started.elapsed();
+        self.count_request(outcome, lasted);
+        self.count_repository(outcome, self.started + lasted);
         if let Some(side) = side {
             self.count_abortion(side, outcome.whole);
         }
         self.count_operation(outcome)
     }
 
-    fn count_request(&self, outcome: Outcome) {
+    fn count_request(&self, outcome: Outcome, lasted: Duration) {
         let metrics = &self.recorder.metrics;
         let (pair, endpoint) = (self.pair, self.pair.endpoint());
-        let lasted = self.started.elapsed();
         let http = &metrics.http;
         http.requests.inc((pair, Status::of(outcome.status)));
         http.duration.observe(pair, lasted.as_secs_f64());

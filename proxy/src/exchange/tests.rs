@@ -1,5 +1,7 @@
 //! The accounting by itself: what is fed to exchanges, and what the families say then.
 
+use std::ops::{Deref, DerefMut};
+
 use http::{HeaderName, HeaderValue};
 use registry::metrics::label::Status;
 
@@ -9,13 +11,42 @@ mod errors;
 mod manifests;
 mod model;
 mod operations;
+mod repositories;
 mod requests;
+mod sessions;
 mod transfers;
 
 const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 
 fn recorder() -> Arc<Recorder> {
-    Arc::new(Recorder::new(&Registry::new("octoserve_")))
+    recorder_on(&Registry::new("octoserve_"))
+}
+
+/// One that shows two repositories at most.
+fn recorder_on(page: &Registry) -> Arc<Recorder> {
+    let rules = Rules::new(2, Vec::new(), Vec::new(), Duration::from_hours(24));
+    Arc::new(Recorder::new(page, rules.unwrap()))
+}
+
+/// An exchange and what was asked for.
+struct Observed {
+    exchange: Exchange,
+    method: String,
+    target: String,
+}
+
+impl Deref for Observed {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl DerefMut for Observed {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
 }
 
 /// The path of something of a repository whose name nests.
@@ -38,7 +69,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 /// A request for a target, the query included.
-fn ask(recorder: &Arc<Recorder>, method: &str, target: &str) -> Exchange {
+fn ask(recorder: &Arc<Recorder>, method: &str, target: &str) -> Observed {
     ask_with(recorder, method, target, &[])
 }
 
@@ -47,28 +78,38 @@ fn ask_with(
     method: &str,
     target: &str,
     fields: &[(&'static str, &str)],
-) -> Exchange {
+) -> Observed {
+    Observed {
+        exchange: Exchange::begin(recorder, &request(method, target, &headers(fields))),
+        method: method.to_owned(),
+        target: target.to_owned(),
+    }
+}
+
+fn request<'a>(method: &'a str, target: &'a str, headers: &'a HeaderMap) -> Request<'a> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let request = Request {
+    Request {
         method,
         path,
         query,
-        headers: &headers(fields),
-    };
-    Exchange::begin(recorder, &request)
+        headers,
+    }
 }
 
-impl Exchange {
+impl Observed {
     fn received(&mut self, body: &[u8]) -> &mut Self {
         self.request_body(body, true);
         self
     }
 
     fn answered(&mut self, status: u16, fields: &[(&'static str, &str)]) -> &mut Self {
-        self.response_head(status, &headers(fields));
+        let asked = HeaderMap::new();
+        let request = request(&self.method, &self.target, &asked);
+        self.exchange
+            .response_head(&request, status, &headers(fields));
         self
     }
 

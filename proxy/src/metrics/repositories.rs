@@ -96,6 +96,13 @@ pub struct Handle {
     held: [u64; Transfer::ALL.len()],
 }
 
+impl Handle {
+    /// Whether the repository has a label, its own or its group's.
+    pub fn is_shown(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
 impl Repositories {
     /// Declares the families.
     pub fn new(registry: &Registry, rules: Rules) -> Repositories {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::admin::Readiness;
 use crate::downstream::{self, App, Patience};
+use crate::metrics::Rules;
 use crate::upstream::Timeouts;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -199,7 +200,8 @@ impl ProxyHttp for Panicking {
 
 #[tokio::test]
 async fn a_panic_is_counted_as_500_over_either_version() {
-    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_")));
+    let rules = Rules::new(10, Vec::new(), Vec::new(), LONG).unwrap();
+    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_"), rules));
     let metrics = Arc::clone(&recorder.metrics.http);
     let mut proxy = proxy(&[], Timeouts::beside(LONG));
     proxy.recorder = Some(recorder);

@@ -94,7 +94,7 @@ fn a_download_lasts_to_its_last_byte_and_not_to_its_headers() {
 #[test]
 fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
     let page = Registry::new("octoserve_");
-    let recorder = Arc::new(Recorder::new(&page));
+    let recorder = recorder_on(&page);
     ask(&recorder, "GET", &blob())
         .received(b"")
         .answered(200, &[])
@@ -176,7 +176,7 @@ fn a_method_that_an_endpoint_does_not_have_is_counted_as_other() {
 #[test]
 fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
     let page = Registry::new("octoserve_");
-    let recorder = Arc::new(Recorder::new(&page));
+    let recorder = recorder_on(&page);
     for method in ["GET", "PURGE", "get"] {
         for rest in [
             "manifests/v1.2",

@@ -1,7 +1,6 @@
 //! Bodies that are cut, fast, or elsewhere.
 
 use super::*;
-use crate::metrics::label::Transfer;
 
 fn aborted(recorder: &Recorder, endpoint: Endpoint) -> [u64; 2] {
     let aborted = &recorder.metrics.transfers.aborted;

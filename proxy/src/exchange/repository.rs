@@ -1,0 +1,96 @@
+//! What a repository is asked for.
+
+use std::time::{Instant, SystemTime};
+
+use registry::metrics::label::{OpResult, ReferenceKind};
+use registry::oci::Route;
+
+use super::operation::{Operation, Outcome};
+use super::{Exchange, Request};
+use crate::metrics::RepositoryOperation;
+use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult};
+
+impl Exchange {
+    /// Gives the repository a label of its own if the answer proves that there is such a one.
+    pub(super) fn admit_repository(&mut self, request: &Request<'_>, status: u16, now: Instant) {
+        if !self.operation.proves_repository(status) {
+            return;
+        }
+        let Some(handle) = &mut self.repository else {
+            return;
+        };
+        if handle.is_shown() {
+            return;
+        }
+        let name = self.visit.repository();
+        if let Some(name) = name.or_else(|| Route::parse(request.path).repository) {
+            let repositories = &self.recorder.metrics.repositories;
+            repositories.admit(handle, name, now);
+        }
+    }
+
+    pub(super) fn count_repository(&mut self, outcome: Outcome, now: Instant) {
+        let Some(handle) = self.repository.take() else {
+            return;
+        };
+        let repositories = &self.recorder.metrics.repositories;
+        if let Some(operation) = self.operation.on_repository(outcome) {
+            repositories.record(&handle, operation, now);
+            if self.operation.is_pull_of_manifest() {
+                repositories.pulled(&handle, SystemTime::now());
+            }
+        }
+        repositories.finish(handle);
+    }
+}
+
+impl Operation {
+    /// Whether an answer of this status proves the repository to exist: a scan of names that were
+    /// made up gets none.
+    fn proves_repository(self, status: u16) -> bool {
+        let done = (200..300).contains(&status);
+        match self {
+            Operation::Manifest(ManifestOperation::Pull | ManifestOperation::Push, _)
+            | Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
+            | Operation::Mount
+            | Operation::Monolithic
+            | Operation::Commit => done && status != 202,
+            _ => false,
+        }
+    }
+
+    /// The successful operation on a repository that ends here, if one does.
+    fn on_repository(self, outcome: Outcome) -> Option<RepositoryOperation> {
+        let operation =
+            match self {
+                Operation::Mount if self.mount(outcome) == Some(MountResult::Mounted) => {
+                    RepositoryOperation::Mount
+                }
+                Operation::Mount => RepositoryOperation::Other,
+                _ => match (self.on_blob(outcome), self.on_manifest(outcome)) {
+                    (Some((BlobOperation::Pull, _)), _)
+                    | (_, Some((ManifestOperation::Pull, ..))) => RepositoryOperation::Pull,
+                    (Some((BlobOperation::Push, _)), _)
+                    | (_, Some((ManifestOperation::Push, ..))) => RepositoryOperation::Push,
+                    (Some((BlobOperation::Delete, _)), _)
+                    | (_, Some((ManifestOperation::Delete, ..))) => RepositoryOperation::Delete,
+                    _ => RepositoryOperation::Other,
+                },
+            };
+        let result = if operation == RepositoryOperation::Pull {
+            outcome.read()
+        } else {
+            outcome.done()
+        };
+        (result == OpResult::Ok).then_some(operation)
+    }
+
+    /// Whether it asks what a tag is at the moment, or for any manifest.
+    fn is_pull_of_manifest(self) -> bool {
+        matches!(
+            self,
+            Operation::Manifest(ManifestOperation::Pull, _)
+                | Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
+        )
+    }
+}

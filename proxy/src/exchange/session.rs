@@ -1,0 +1,46 @@
+//! What an answer means for an upload session.
+
+use std::time::Instant;
+
+use http::{HeaderMap, header};
+use registry::oci::{Endpoint, Route};
+
+use super::operation::Operation;
+use super::{Exchange, Request};
+use crate::sessions::Answer;
+
+impl Exchange {
+    /// Follows the session that the request began, or is for.
+    pub(super) fn follow_session(
+        &self,
+        request: &Request<'_>,
+        status: u16,
+        headers: &HeaderMap,
+        now: Instant,
+    ) {
+        let endpoint = self.pair.endpoint();
+        if !matches!(endpoint, Endpoint::UploadStart | Endpoint::UploadSession) {
+            return;
+        }
+        let sessions = &self.recorder.sessions;
+        let location = headers.get(header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok());
+        let repository = Route::parse(request.path).repository;
+        if endpoint == Endpoint::UploadSession {
+            let answer = Answer {
+                method: self.pair.method(),
+                path: request.path,
+                query: request.query,
+                repository,
+                status,
+                location,
+            };
+            sessions.answered(&self.visit, answer, now);
+        } else if status == 202
+            && let Some(location) = location
+        {
+            let is_mount = self.operation == Operation::Mount;
+            sessions.start(request.path, location, repository, is_mount, now);
+        }
+    }
+}

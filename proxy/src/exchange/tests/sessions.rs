@@ -1,0 +1,131 @@
+//! Upload sessions, across the requests of which they are made.
+
+use registry::metrics::label::Status;
+
+use super::*;
+
+/// How many sessions are open, and the events so far: started, completed, cancelled, failed,
+/// expired, unknown.
+fn sessions(page: &Registry) -> (f64, [f64; 6]) {
+    let page = page.gather();
+    let sum = |family: &str, event: Option<&str>| {
+        let family = page.family(family).unwrap();
+        let samples = family.samples();
+        samples
+            .filter(|sample| event.is_none_or(|event| sample.label("event").unwrap() == event))
+            .map(|sample| sample.value())
+            .sum()
+    };
+    let events = [
+        "started",
+        "completed",
+        "cancelled",
+        "failed",
+        "expired",
+        "unknown",
+    ];
+    (
+        sum("octoserve_upload_sessions_active", None),
+        events.map(|event| sum("octoserve_upload_sessions_total", Some(event))),
+    )
+}
+
+fn start(recorder: &Arc<Recorder>, location: &str) {
+    ask(recorder, "POST", &of_app("blobs/uploads/"))
+        .received(b"")
+        .answered(202, &[("location", location)])
+        .whole(b"");
+}
+
+fn go_on(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, location: &str) {
+    ask(recorder, method, target)
+        .received(b"part")
+        .answered(status, &[("location", location)])
+        .whole(b"");
+}
+
+#[test]
+fn a_session_is_followed_from_its_start_to_its_end() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let place = of_app("blobs/uploads/1");
+    start(&recorder, &place);
+    assert_eq!(sessions(&page), (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    go_on(&recorder, "PATCH", &place, 202, &place);
+    go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, &blob());
+    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+    start(&recorder, &place);
+    go_on(&recorder, "DELETE", &place, 204, "");
+    assert_eq!(sessions(&page), (0.0, [2.0, 1.0, 1.0, 0.0, 0.0, 0.0]));
+}
+
+#[test]
+fn a_failed_commit_never_turns_the_gauge_of_sessions_negative() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let place = of_app("blobs/uploads/1");
+    let commit = format!("{place}?digest=x");
+    start(&recorder, &place);
+    for _ in 0..3 {
+        go_on(&recorder, "PUT", &commit, 400, "");
+    }
+    go_on(&recorder, "DELETE", &place, 404, "");
+    assert_eq!(sessions(&page), (0.0, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]));
+    // Nor does one that was never started here.
+    go_on(&recorder, "PUT", &commit, 201, "");
+    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]));
+}
+
+#[test]
+fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    start(&recorder, "https://elsewhere.example/up/loads/7?state=abc");
+    let patch = Pair::of(Endpoint::UploadSession, Method::Patch);
+    go_on(
+        &recorder,
+        "PATCH",
+        "/up/loads/7?state=abc",
+        202,
+        "/up/8?state=d",
+    );
+    let requests = &recorder.metrics.http.requests;
+    assert_eq!(requests.value((patch, Status::of(202))), 1);
+    // The older one is none any more.
+    exchange(&recorder, "PATCH", "/up/loads/7?state=abc", 404);
+    go_on(&recorder, "PUT", "/up/8?state=d&digest=x", 201, &blob());
+    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+    let put = Pair::of(Endpoint::UploadSession, Method::Put);
+    assert_eq!(requests.value((put, Status::of(201))), 1);
+    let other = Pair::of(Endpoint::Other, Method::Patch);
+    assert_eq!(requests.value((other, Status::of(404))), 1);
+    let mut text = String::new();
+    page.gather().write_text(&mut text);
+    let pushed = "repository_operations_total{operation=\"push\",repository=\"team/app\"} 1";
+    assert!(text.contains(pushed), "{text}");
+}
+
+#[test]
+fn a_mount_that_falls_back_opens_a_session_and_one_that_succeeds_none() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let target = of_app("blobs/uploads/?mount=x&from=y");
+    go_on(&recorder, "POST", &target, 201, &blob());
+    assert_eq!(sessions(&page).0, 0.0);
+    go_on(&recorder, "POST", &target, 202, &of_app("blobs/uploads/1"));
+    assert_eq!(sessions(&page), (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+}
+
+#[test]
+fn an_upload_that_is_cut_can_be_carried_on_with() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let place = of_app("blobs/uploads/1");
+    start(&recorder, &place);
+    let mut cut = ask(&recorder, "PATCH", &place);
+    cut.request_body(b"some", false);
+    cut.cut(0, Side::Client);
+    assert_eq!(sessions(&page).0, 1.0);
+    go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, "");
+    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+}
