@@ -203,7 +203,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 mod tests {
     use proptest::prelude::*;
     use registry::oci;
-    use registry::service::cells::Label as _;
+    use registry::service::cells::Label;
     use serde_json::{Value, json};
 
     use super::*;
@@ -333,8 +333,8 @@ mod tests {
             let body = document.to_string();
             prop_assume!(body.len() <= LIMIT);
             prop_assert_eq!(
-                read(&body, piece).map(|code| code.value()),
-                parsed(&document).map(|code| code.value())
+                read(&body, piece).map(Label::value),
+                parsed(&document).map(Label::value)
             );
         }
 

@@ -17,7 +17,7 @@ fn counted(recorder: &Recorder) -> Vec<[&'static str; 4]> {
     let mut all = Vec::new();
     for &operation in ManifestOperation::ALL {
         for &reference in ReferenceKind::ALL {
-            for &kind in Kind::ALL.iter() {
+            for &kind in &Kind::ALL {
                 for &result in OpResult::ALL {
                     let set = (operation, reference, kind, result);
                     for _ in 0..recorder.metrics.oci.manifests.value(set) {

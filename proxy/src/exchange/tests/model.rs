@@ -269,8 +269,7 @@ impl Script {
     /// The bytes of the response's body that come, and those that are sent.
     fn response(&self) -> (u64, u64) {
         let (bytes, unsent) = match self.answer {
-            Answer::None => (0, 0),
-            Answer::Upstream { is_empty: true, .. } => (0, 0),
+            Answer::None | Answer::Upstream { is_empty: true, .. } => (0, 0),
             Answer::Upstream { .. } | Answer::Proxy { .. } if self.has_no_body() => (0, 0),
             Answer::Upstream {
                 body: (_, text, _),
@@ -476,11 +475,17 @@ impl Script {
         }
 
         let succeeded = (200..300).contains(&status) && from_upstream;
-        let proves = match operation {
-            "pull tag" | "pull digest" | "push tag" | "push digest" | "resolve tag" => true,
-            "monolithic" | "commit" | "mount" => true,
-            _ => false,
-        };
+        let proves = matches!(
+            operation,
+            "pull tag"
+                | "pull digest"
+                | "push tag"
+                | "push digest"
+                | "resolve tag"
+                | "monolithic"
+                | "commit"
+                | "mount"
+        );
         let shown = known || succeeded && status != 202 && proves;
         if self.asked.target.starts_with("/v2/a/b/") {
             let name = if shown { "a/b" } else { "_other" };
@@ -524,7 +529,7 @@ fn counted(page: &Registry) -> Counts {
         let name = family.name();
         for sample in family.samples() {
             if name.contains("_in_flight") {
-                assert_eq!(sample.value(), 0.0, "{name}");
+                assert_eq!(sample.value() as i64, 0, "{name}");
             }
             // Sessions have tests of their own.
             if family.kind() == FamilyKind::Gauge || name.contains("_upload_session") {
@@ -568,7 +573,8 @@ proptest! {
             }
             let in_flight = Endpoint::ALL.iter();
             let in_flight = in_flight.map(|&e| recorder.metrics.http.in_flight.value(e));
-            prop_assert_eq!(in_flight.sum::<f64>(), scripts.len() as f64);
+            let begun = scripts.len() as f64;
+            prop_assert!((in_flight.sum::<f64>() - begun).abs() < 0.5);
             for (script, exchange) in scripts.iter().zip(&mut exchanges) {
                 script.answer(exchange);
             }

@@ -98,7 +98,7 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
     ask(&recorder, "GET", &blob())
         .received(b"")
         .answered(200, &[])
-        .whole(&[0; 700 << 10]);
+        .whole(&vec![0; 700 << 10]);
     let text = text(&page);
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     let size = "octoserve_http_response_size_bytes_bucket{endpoint=\"blob\",le=";

@@ -6,14 +6,15 @@ use super::*;
 
 /// How many sessions are open, and the events so far: started, completed, cancelled, failed,
 /// expired, unknown.
-fn sessions(page: &Registry) -> (f64, [f64; 6]) {
+#[expect(clippy::cast_possible_truncation, reason = "counts, and small ones")]
+fn sessions(page: &Registry) -> (i64, [i64; 6]) {
     let page = page.gather();
     let sum = |family: &str, event: Option<&str>| {
         let family = page.family(family).unwrap();
         let samples = family.samples();
         samples
             .filter(|sample| event.is_none_or(|event| sample.label("event").unwrap() == event))
-            .map(|sample| sample.value())
+            .map(|sample| sample.value() as i64)
             .sum()
     };
     let events = [
@@ -50,13 +51,13 @@ fn a_session_is_followed_from_its_start_to_its_end() {
     let recorder = recorder_on(&page);
     let place = of_app("blobs/uploads/1");
     start(&recorder, &place);
-    assert_eq!(sessions(&page), (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (1, [1, 0, 0, 0, 0, 0]));
     go_on(&recorder, "PATCH", &place, 202, &place);
     go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, &blob());
-    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
     start(&recorder, &place);
     go_on(&recorder, "DELETE", &place, 204, "");
-    assert_eq!(sessions(&page), (0.0, [2.0, 1.0, 1.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (0, [2, 1, 1, 0, 0, 0]));
 }
 
 #[test]
@@ -70,10 +71,10 @@ fn a_failed_commit_never_turns_the_gauge_of_sessions_negative() {
         go_on(&recorder, "PUT", &commit, 400, "");
     }
     go_on(&recorder, "DELETE", &place, 404, "");
-    assert_eq!(sessions(&page), (0.0, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (0, [1, 0, 0, 1, 0, 0]));
     // Nor does one that was never started here.
     go_on(&recorder, "PUT", &commit, 201, "");
-    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]));
+    assert_eq!(sessions(&page), (0, [1, 1, 0, 1, 0, 1]));
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
     // The older one is none any more.
     exchange(&recorder, "PATCH", "/up/loads/7?state=abc", 404);
     go_on(&recorder, "PUT", "/up/8?state=d&digest=x", 201, &blob());
-    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
     let put = Pair::of(Endpoint::UploadSession, Method::Put);
     assert_eq!(requests.value((put, Status::of(201))), 1);
     let other = Pair::of(Endpoint::Other, Method::Patch);
@@ -111,9 +112,9 @@ fn a_mount_that_falls_back_opens_a_session_and_one_that_succeeds_none() {
     let recorder = recorder_on(&page);
     let target = of_app("blobs/uploads/?mount=x&from=y");
     go_on(&recorder, "POST", &target, 201, &blob());
-    assert_eq!(sessions(&page).0, 0.0);
+    assert_eq!(sessions(&page).0, 0);
     go_on(&recorder, "POST", &target, 202, &of_app("blobs/uploads/1"));
-    assert_eq!(sessions(&page), (1.0, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (1, [1, 0, 0, 0, 0, 0]));
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn an_upload_that_is_cut_can_be_carried_on_with() {
     let mut cut = ask(&recorder, "PATCH", &place);
     cut.request_body(b"some", false);
     cut.cut(0, Side::Client);
-    assert_eq!(sessions(&page).0, 1.0);
+    assert_eq!(sessions(&page).0, 1);
     go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, "");
-    assert_eq!(sessions(&page), (0.0, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
+    assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
 }
