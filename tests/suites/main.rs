@@ -11,6 +11,8 @@ mod arrows;
 mod big_blob;
 /// Who broke off, stalled or spoke badly, on either side, and what is counted.
 mod blame;
+/// What the page holds after requests that mean harm: no more than was promised.
+mod cardinality;
 /// docker-compose.yml, brought up by docker-compose on images built by the Dockerfile.
 mod compose;
 /// Sixteen clients at once, and what must be true afterwards.
