@@ -3,6 +3,8 @@
 //! They start the real programs and look at them from outside, through the [`harness`]. What a crate
 //! can prove alone is proved in the crate.
 
+/// What many clients saw, to the last byte, is what the page says, after a storm of aborts too.
+mod accounting;
 /// Metrics pages of others on ours, right and wrong ones.
 mod aggregation;
 /// Which module may import which, read off the sources.
