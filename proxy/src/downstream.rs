@@ -262,6 +262,12 @@ impl Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // pingora flushes an answer of a known length at its end only. Whoever comes to read has nothing
+        // to write for now, and an upstream that pauses must not hold back what it sent before. What
+        // can't be written now is told by the next write.
+        if !self.io.buffer().is_empty() {
+            let _ = Pin::new(&mut self.io).poll_flush(context);
+        }
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(self.io.get_mut()).poll_read(context, buffer) {
             self.wait.read(&self.signals, &buffer.filled()[before..]);

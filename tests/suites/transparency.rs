@@ -1,11 +1,14 @@
 //! What passes through the proxy, byte for byte: what the upstream hears, and what the client gets.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::{Launch, Server};
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::tools;
 use harness::wire::{self, Wire};
+use tokio::sync::Notify;
 
 struct Front {
     server: Server,
@@ -222,6 +225,35 @@ async fn an_interim_answer_reaches_the_client_before_the_final_one() -> Result<(
     assert_eq!(wire.answer("PUT").await?.body, b"ok");
     let requests = metric("octoserve_http_requests_total").label("status", "200");
     requests.value(1).assert_in(&front.server).await
+}
+
+#[tokio::test]
+async fn what_the_upstream_has_sent_is_not_held_back_for_what_it_sends_next() -> Result<()> {
+    let read = Arc::new(Notify::new());
+    let go_on = Arc::clone(&read);
+    let upstream = Scripted::start(move |mut caller: Caller| {
+        let go_on = Arc::clone(&go_on);
+        async move {
+            caller.head().await?;
+            caller
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+                .await?;
+            for piece in ["one", "two"] {
+                go_on.notified().await;
+                caller.send(piece).await?;
+            }
+            caller.closed().await
+        }
+    });
+    let front = Front::before(upstream.await?).await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    assert_eq!(wire.head().await?.status, 200);
+    for piece in [b"one", b"two"] {
+        read.notify_one();
+        assert_eq!(wire.exactly(3).await?, piece);
+    }
+    Ok(())
 }
 
 #[tokio::test]
