@@ -40,6 +40,8 @@ async fn stage() -> Result<(Server, Scripted)> {
     )?;
     let address = "127.0.0.1:0".parse()?;
     let listener = frugal(|socket| {
+        // Its connections outlive it, and must not keep the port from the one that comes next.
+        socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket.listen(CLIENTS)?)
     });
