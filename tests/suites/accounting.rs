@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use harness::client::{Client, MANIFEST, descriptor};
 use harness::content;
 use harness::octoserve::{Launch, Server};
@@ -30,7 +31,9 @@ const MISSING: &str = "sha256:00000000000000000000000000000000000000000000000000
 
 /// What must be on the page: the sums of series, by their family and labels.
 #[derive(Default)]
-struct Tally(BTreeMap<(&'static str, Vec<(&'static str, String)>), u64>);
+struct Tally(BTreeMap<(&'static str, Labels), u64>);
+
+type Labels = Vec<(&'static str, String)>;
 
 impl Tally {
     fn add(&mut self, family: &'static str, labels: &[(&'static str, &str)], count: u64) {
@@ -76,8 +79,8 @@ struct Player {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_clients_are_counted_to_the_last_byte_session_and_mount() -> Result<()> {
     let front = Front::embedded().await?;
-    let mut players = JoinSet::new();
-    for number in 0..CLIENTS {
+    // All in one task: they wait for answers, and at the same time.
+    let players = (0..CLIENTS).map(async |number| {
         let mut player = Player {
             client: Client::new(&front.server.url(""))?,
             server: front.server.address(),
@@ -86,16 +89,14 @@ async fn sixteen_clients_are_counted_to_the_last_byte_session_and_mount() -> Res
             seen: Tally::default(),
             blobs: number << 32,
         };
-        players.spawn(async move {
-            for _ in 0..TURNS {
-                player.play().await?;
-            }
-            anyhow::Ok(player.seen)
-        });
-    }
+        for _ in 0..TURNS {
+            player.play().await?;
+        }
+        anyhow::Ok(player.seen)
+    });
     let mut all = Tally::default();
-    while let Some(seen) = players.join_next().await {
-        all.join(seen??);
+    for seen in try_join_all(players).await? {
+        all.join(seen);
     }
     all.check(&front.server).await?;
     for gauge in ["http_requests_in_flight", "upload_sessions_active"] {
