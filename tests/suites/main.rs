@@ -40,6 +40,8 @@ mod faults;
 mod foreign;
 /// Requests whose framing lies, stalls or never ends.
 mod framing;
+/// A disk without room refuses pushes, and takes them again once there is some.
+mod full_disk;
 /// HTTP/2 without TLS: streams that stop, leave or lie.
 mod h2c;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
