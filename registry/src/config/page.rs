@@ -102,7 +102,6 @@ mod tests {
             ("__name__", "x"),
             ("a-b", "x"),
             ("2a", "x"),
-            ("", "x"),
             ("region", ""),
         ] {
             let error = check(name, value).unwrap_err();
@@ -111,5 +110,8 @@ mod tests {
                 "{error}"
             );
         }
+        // It has no key of its own to be named by.
+        let error = check("", "x").unwrap_err();
+        assert!(error.starts_with("metrics.labels: "), "{error}");
     }
 }
