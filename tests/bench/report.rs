@@ -180,8 +180,8 @@ fn micros(page: &mut String, micro: &[Micro]) {
          brackets. `route` is the parse of one path (goal < 150 ns for each but the longest name \
          that there can be, which is 255 bytes); `exchange` is the recording of one whole request, \
          its route parse and clocks included (goal < 500 ns). That neither allocates is a test of \
-         `make test`. `page` is one of 5,038 series, gathered and written (goal < 5 ms), and \
-         compressed; `100,000 samples` is another one's page, of 8.6 MB (goal < 60 ms for parse, merge \
+         `make test`. `page` is a whole one of ours, gathered and written (goal < 5 ms), and \
+         compressed; `100,000 samples` is another one's page (goal < 60 ms for parse, merge \
          and write together).\n\n| | time |\n|---|---|\n",
     );
     for Micro { name, times } in micro {
