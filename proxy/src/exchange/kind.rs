@@ -2,7 +2,8 @@
 //!
 //! Signatures and attestations show only in a manifest's body. The body is copied as it streams, to
 //! a bound, and read once the client has all of it, away from the client's path. What kind a digest
-//! is never changes, so the body of one that was read lately is not copied again.
+//! is never changes, so the body of one that was read lately is not copied again; where the answer
+//! names no digest, a small body is known again by itself.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -21,6 +22,9 @@ const LARGEST: usize = 256 << 10;
 const ROOM: usize = 32 << 20;
 /// What the smallest copy takes, so that the room bounds their number too.
 const SMALLEST: usize = 4 << 10;
+/// The largest body that is looked up by its bytes where the answer names no digest, in bytes: as
+/// long as that takes, the connection's next request may have to wait.
+const LOOKED_UP: usize = 16 << 10;
 /// How many digests are remembered, each in eight bytes.
 const REMEMBERED: usize = 4096;
 
@@ -34,7 +38,7 @@ pub(super) struct Kinds {
     hasher: RandomState,
 }
 
-/// A digest, as it is remembered. Its hash has a key of its own in each process, so that nobody can
+/// A digest, or a body without one, as it is remembered. Its hash has a key of its own in each process, so that nobody can
 /// look for two that are alike.
 #[derive(Clone, Copy, Debug)]
 struct Fingerprint(u64);
@@ -55,6 +59,17 @@ impl Kinds {
     fn fingerprint(&self, headers: &HeaderMap) -> Option<Fingerprint> {
         let digest = headers.get(DIGEST)?;
         Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
+    }
+
+    /// Of a small body; what it is depends on its media type, too.
+    fn fingerprint_of_body(
+        &self,
+        body: &[u8],
+        media_type: Option<&MediaType>,
+    ) -> Option<Fingerprint> {
+        let media_type = media_type.map(MediaType::as_str);
+        let is_small = body.len() <= LOOKED_UP;
+        is_small.then(|| Fingerprint(self.hasher.hash_one((media_type, body))))
     }
 
     fn known(&self, digest: Fingerprint) -> Option<Kind> {
@@ -145,11 +160,23 @@ impl Reading {
     pub(super) fn end(self) -> Result<Kind, Body> {
         match (self.known, self.copy) {
             (Some(kind), _) => Ok(kind),
-            (None, Some(copy)) if !copy.bytes.is_empty() => Err(Body {
-                media_type: self.media_type,
-                digest: self.digest,
-                copy,
-            }),
+            (None, Some(copy)) if !copy.bytes.is_empty() => {
+                let kinds = &copy.recorder.kinds;
+                let media_type = self.media_type;
+                let digest = self
+                    .digest
+                    .or_else(|| kinds.fingerprint_of_body(&copy.bytes, media_type.as_ref()));
+                // One that has a digest was looked up by it.
+                let known = match (self.digest, digest) {
+                    (None, Some(digest)) => kinds.known(digest),
+                    _ => None,
+                };
+                known.ok_or(Body {
+                    media_type,
+                    digest,
+                    copy,
+                })
+            }
             (None, _) => Ok(of_media_type(self.media_type.as_ref())),
         }
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::metrics::label::ManifestOperation;
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A signature as cosign makes them: only its layer tells it from an image.
 const SIGNATURE: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
@@ -109,6 +110,36 @@ fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
     assert_eq!(counted(&recorder), [signature]);
     assert!(pull().is_none(), "the digest is known by now");
     assert_eq!(counted(&recorder), [signature; 2]);
+}
+
+#[test]
+fn a_small_body_of_which_no_digest_is_told_is_known_again_by_itself() {
+    let recorder = recorder();
+    let pull = |media_type, body: &str| {
+        let mut exchange = ask(&recorder, "GET", &by_tag());
+        exchange
+            .received(b"")
+            .answered(200, &[("content-type", media_type)]);
+        exchange.response_body(body.as_bytes(), true);
+        exchange.sent(body.len() as u64);
+        exchange.finish(End::Whole)
+    };
+    let signature = ["pull", "tag", "signature", "ok"];
+    pull(IMAGE, SIGNATURE)
+        .expect("a body that was never seen")
+        .count();
+    assert!(pull(IMAGE, SIGNATURE).is_none(), "it is known by now");
+    assert_eq!(counted(&recorder), [signature; 2]);
+    let other = format!("{SIGNATURE} ");
+    assert!(pull(IMAGE, &other).is_some(), "another body");
+    assert!(
+        pull(DOCKER_IMAGE, SIGNATURE).is_some(),
+        "of another media type"
+    );
+    let large = format!("{}{}", SIGNATURE, " ".repeat(16 << 10));
+    for _ in 0..2 {
+        assert!(pull(IMAGE, &large).is_some(), "too large to be looked up");
+    }
 }
 
 #[test]
