@@ -1,38 +1,42 @@
-//! The registry in this process, on Unix sockets in a folder that only this user can enter: no
-//! request reaches it but through the proxy.
+//! The registry in this process, which has no address: no request reaches it but through the proxy.
+//! Its metrics are on a Unix socket in a folder that only this user can enter.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use registry::config::{Config, EMBEDDED_IDLE, EmbeddedFields};
+use async_trait::async_trait;
+use pingora::connectors::L4Connect;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use registry::config::{Config, EmbeddedFields};
+use registry::server::in_process::{self, Dialer};
 use registry::server::{self, Bound};
 use registry::service::shutdown::Shutdown;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::aggregate::Source;
 use crate::config;
-use crate::upstream::{RENEW_EVERY, Target};
 
-/// The registry must not close a connection that the proxy may be about to use: a POST on it could
-/// not be sent again.
-const _: () = assert!(EMBEDDED_IDLE.as_secs() > 2 * RENEW_EVERY.as_secs());
-
-/// An embedded registry that has bound its sockets.
+/// An embedded registry that has opened its data.
 pub struct Embedded {
     bound: Bound,
-    api: String,
     metrics: Option<PathBuf>,
     data: Folder,
-    /// Removed with the sockets in it when the registry has ended.
+    /// Removed with the socket in it when the registry has ended.
     folder: TempDir,
 }
 
 /// Why the embedded registry could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// There is no place for its sockets.
-    #[error("cannot make a folder for the registry's sockets: {0}")]
+    /// There is no place for the socket of its metrics.
+    #[error("cannot make a folder for the registry's socket: {0}")]
     Folder(#[source] std::io::Error),
     /// The folder of its data can't be looked at.
     #[error("cannot look at the data folder: {0}")]
@@ -85,8 +89,8 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 impl Embedded {
-    /// Opens the registry's data and binds its sockets; nothing is served yet. Without `labels` for
-    /// its samples the registry measures nothing.
+    /// Opens the registry's data; nothing is served yet. Without `labels` for its samples the
+    /// registry measures nothing.
     pub async fn bind(
         fields: EmbeddedFields,
         labels: Option<BTreeMap<String, String>>,
@@ -96,25 +100,23 @@ impl Embedded {
             .prefix("octoserve-")
             .tempdir()
             .map_err(EmbeddedError::Folder)?;
-        let api = folder.path().join("api.sock");
         let metrics = labels.is_some().then(|| folder.path().join("metrics.sock"));
         let data = fields.data.clone();
         let labels = labels.unwrap_or_default();
-        let config = Config::embedded(fields, api.clone(), metrics.clone(), labels);
+        let config = Config::embedded(fields, metrics.clone(), labels);
         let bound = server::bind(config).await?;
         let data = Folder::remember(data).map_err(EmbeddedError::Data)?;
         Ok(Embedded {
             bound,
-            api: api.to_string_lossy().into_owned(),
             metrics,
             data,
             folder,
         })
     }
 
-    /// Where the proxy finds the registry.
-    pub fn target(&self) -> Target {
-        Target::Embedded(self.api.clone())
+    /// How the proxy reaches the registry.
+    pub fn connector(&self) -> Arc<dyn L4Connect + Send + Sync> {
+        Arc::new(Connector(self.bound.dialer()))
     }
 
     /// Where its metrics are, if it measures anything.
@@ -132,6 +134,62 @@ impl Embedded {
         let served = self.bound.serve(shutdown).await;
         drop(self.folder);
         served
+    }
+}
+
+/// Gives pingora a connection to the registry in place of one to an address.
+#[derive(Debug)]
+struct Connector(Dialer);
+
+#[async_trait]
+impl L4Connect for Connector {
+    async fn connect(&self, _: &SocketAddr) -> pingora::Result<Stream> {
+        let socket = Box::new(Socket(self.0.dial()));
+        Ok(VirtualSocketStream::new(socket).into())
+    }
+}
+
+#[derive(Debug)]
+struct Socket(in_process::Stream);
+
+impl VirtualSocket for Socket {
+    /// There is no network that an option could be about.
+    fn set_socket_option(&self, _: VirtualSockOpt) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 

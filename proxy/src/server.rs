@@ -72,14 +72,16 @@ pub struct Bound {
 /// fails here.
 pub async fn bind(config: Config) -> Result<Bound, StartError> {
     descriptors::make_room(config.limits.connections);
-    let (embedded, name, target) = match config.upstream {
+    let timeouts = Timeouts::beside(config.limits.body_stall);
+    let (embedded, mut upstream) = match config.upstream {
         UpstreamConfig::Embedded(fields) => {
             let labels = config.metrics.as_ref().map(|page| page.labels.clone());
             let embedded = Embedded::bind(fields, labels).await?;
-            let target = embedded.target();
-            (Some(embedded), config::embedded_name(), target)
+            let (name, connector) = (config::embedded_name(), embedded.connector());
+            let upstream = Upstream::embedded(name, connector, timeouts);
+            (Some(embedded), upstream)
         }
-        UpstreamConfig::Remote { name, target } => (None, name, target),
+        UpstreamConfig::Remote { name, target } => (None, Upstream::new(name, target, timeouts)),
     };
     let mut listeners = Vec::with_capacity(config.listen.len());
     let mut addresses = Vec::with_capacity(config.listen.len());
@@ -88,12 +90,10 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         listeners.push(listener);
         addresses.push(address);
     }
-    let timeouts = Timeouts::beside(config.limits.body_stall);
     let readiness = Arc::new(Readiness::default());
     let mut admin_listener = None;
     let (mut recording, mut on_main, mut on_admin) = (None, None, None);
     let (mut panics, mut connections) = (None, None);
-    let mut upstream = Upstream::new(name, target, timeouts);
     let mut path = config::PAGE.to_owned();
     let (mut auth, mut admin_tls) = (None, None);
     if let Some(metrics) = config.metrics {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::RwLock;
+use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
@@ -27,9 +28,6 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 /// Shorter than any registry keeps an idle connection: a POST on one that the registry has just
 /// closed can't be retried.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long connections to the registry in this process are used again. It closes those that are
-/// idle for much longer, and so never one that is about to be used.
-pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// How long the upstream may be silent. A registry may hash gigabytes before it answers the PUT that
 /// ends an upload.
 const ANSWER: Duration = Duration::from_mins(10);
@@ -48,9 +46,6 @@ pub enum Target {
     },
     /// A Unix socket's path.
     Unix(String),
-    /// The socket of the registry in this process. Its idle connections have no timer here, which
-    /// would cost a twentieth of a small request: see [`RENEW_EVERY`].
-    Embedded(String),
 }
 
 /// Why a text names no upstream.
@@ -167,7 +162,8 @@ impl Timeouts {
 /// An upstream registry.
 pub struct Upstream {
     name: String,
-    target: Target,
+    /// `None` for the registry in this process.
+    target: Option<Target>,
     metrics: Option<UpstreamMetrics>,
     timeouts: Timeouts,
     peers: RwLock<Arc<[HttpPeer]>>,
@@ -183,9 +179,34 @@ impl Upstream {
                 Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port), timeouts)],
                 Err(_) => Vec::new(),
             },
-            Target::Unix(path) => unix_peer(path, Some(IDLE), timeouts).into_iter().collect(),
-            Target::Embedded(path) => unix_peer(path, None, timeouts).into_iter().collect(),
+            Target::Unix(path) => unix_peer(path, timeouts).into_iter().collect(),
         };
+        Upstream::of(name, Some(target), timeouts, known)
+    }
+
+    /// The registry in this process, which `connector` connects to: a connection for each request.
+    pub fn embedded(
+        name: String,
+        connector: Arc<dyn L4Connect + Send + Sync>,
+        timeouts: Timeouts,
+    ) -> Upstream {
+        // pingora wants an address, and does nothing with it.
+        let mut peer = unix_peer("embedded", timeouts);
+        if let Some(peer) = &mut peer {
+            peer.options.custom_l4 = Some(connector);
+            // There is nothing to wait for, and each is a move of the future of a connection.
+            peer.options.connection_timeout = None;
+            peer.options.total_connection_timeout = None;
+        }
+        Upstream::of(name, None, timeouts, peer.into_iter().collect())
+    }
+
+    fn of(
+        name: String,
+        target: Option<Target>,
+        timeouts: Timeouts,
+        known: Vec<HttpPeer>,
+    ) -> Upstream {
         Upstream {
             name,
             target,
@@ -200,6 +221,11 @@ impl Upstream {
     pub fn measured(mut self, metrics: UpstreamMetrics) -> Upstream {
         self.metrics = Some(metrics);
         self
+    }
+
+    /// Whether it is reached by connections that take time to make, and are used again.
+    pub fn has_connections(&self) -> bool {
+        self.target.is_some()
     }
 
     /// Where it is recorded how the upstream does, if it is.
@@ -230,10 +256,10 @@ impl Upstream {
     /// whoever has no credentials.
     pub async fn look(&self) -> Result<(), HealthError> {
         let probe = match &self.target {
-            Target::Tcp { host, port } => Probe::of_host(host, *port, BASE),
-            Target::Unix(path) | Target::Embedded(path) => {
-                Probe::new(&ListenAddr::Unix(path.into()), BASE)
-            }
+            Some(Target::Tcp { host, port }) => Probe::of_host(host, *port, BASE),
+            Some(Target::Unix(path)) => Probe::new(&ListenAddr::Unix(path.into()), BASE),
+            // It answers for as long as this process does.
+            None => return Ok(()),
         };
         match probe.check().await {
             Err(HealthError::Unready(StatusCode::UNAUTHORIZED)) => Ok(()),
@@ -243,6 +269,7 @@ impl Upstream {
 
     /// What follows the address in an absolute URL, if it is the upstream's own.
     pub fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
+        let target = self.target.as_ref()?;
         // Most are relative, and want no lock.
         if url.starts_with('/') {
             return None;
@@ -256,39 +283,17 @@ impl Upstream {
                 PeerAddr::Unix(_) => None,
             })
             .collect();
-        self.target.within(url, &known)
+        target.within(url, &known)
     }
 
     /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
-    /// keeps the addresses that are known. Lets go of old connections to the registry in this
-    /// process.
+    /// keeps the addresses that are known.
     pub async fn tend(self: Arc<Self>, mut shutdown: Shutdown) {
-        match &self.target {
-            Target::Tcp { host, port } if host.parse::<IpAddr>().is_err() => {
-                self.keep_resolved(host, *port, &mut shutdown).await;
-            }
-            Target::Embedded(_) => loop {
-                tokio::select! {
-                    () = tokio::time::sleep(RENEW_EVERY) => self.renew(),
-                    () = shutdown.recv() => return,
-                }
-            },
-            Target::Tcp { .. } | Target::Unix(_) => {}
+        if let Some(Target::Tcp { host, port }) = &self.target
+            && host.parse::<IpAddr>().is_err()
+        {
+            self.keep_resolved(host, *port, &mut shutdown).await;
         }
-    }
-
-    /// Has new connections made from now on, as those of another group. The pool keeps the old ones
-    /// until their other end closes them.
-    fn renew(&self) {
-        let mut peers = self.peers.write();
-        *peers = peers
-            .iter()
-            .cloned()
-            .map(|mut peer| {
-                peer.group_key = peer.group_key.wrapping_add(1);
-                peer
-            })
-            .collect();
     }
 
     async fn keep_resolved(&self, host: &str, port: u16, shutdown: &mut Shutdown) {
@@ -339,12 +344,12 @@ impl Upstream {
 
 fn tcp_peer(address: SocketAddr, timeouts: Timeouts) -> HttpPeer {
     let peer = HttpPeer::new(address, false, String::new());
-    with_options(peer, Some(IDLE), timeouts)
+    with_options(peer, timeouts)
 }
 
-fn unix_peer(path: &str, idle: Option<Duration>, timeouts: Timeouts) -> Option<HttpPeer> {
+fn unix_peer(path: &str, timeouts: Timeouts) -> Option<HttpPeer> {
     match HttpPeer::new_uds(path, false, String::new()) {
-        Ok(peer) => Some(with_options(peer, idle, timeouts)),
+        Ok(peer) => Some(with_options(peer, timeouts)),
         Err(error) => {
             tracing::error!(path, %error, "not a usable socket path");
             None
@@ -352,13 +357,13 @@ fn unix_peer(path: &str, idle: Option<Duration>, timeouts: Timeouts) -> Option<H
     }
 }
 
-fn with_options(mut peer: HttpPeer, idle: Option<Duration>, timeouts: Timeouts) -> HttpPeer {
+fn with_options(mut peer: HttpPeer, timeouts: Timeouts) -> HttpPeer {
     let options = &mut peer.options;
     options.connection_timeout = Some(Duration::from_secs(3));
     options.total_connection_timeout = Some(Duration::from_secs(10));
     options.read_timeout = Some(timeouts.read);
     options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = idle;
+    options.idle_timeout = Some(IDLE);
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
 }
@@ -495,18 +500,6 @@ mod tests {
         for body_stall in [1, 60, 3600].map(Duration::from_secs) {
             assert!(Timeouts::beside(body_stall).read > body_stall);
         }
-    }
-
-    #[test]
-    fn renewed_peers_share_no_connection_with_those_before() {
-        use pingora::upstreams::peer::Peer as _;
-        let target = Target::Embedded("/run/r.sock".to_owned());
-        let upstream = new(target);
-        let pool = |upstream: &Upstream| upstream.peer().unwrap().reuse_hash();
-        let before = pool(&upstream);
-        assert_eq!(pool(&upstream), before);
-        upstream.renew();
-        assert_ne!(pool(&upstream), before);
     }
 
     #[test]

@@ -167,16 +167,12 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// How long the registry inside another program keeps an idle connection. Who reaches it must use
-/// none again that has been idle nearly as long.
-pub const EMBEDDED_IDLE: Duration = Duration::from_mins(2);
-
 impl Limits {
     /// Behind a proxy of our own: its limits protect it, and none of ours may come first.
     const EMBEDDED: Self = Self {
         connections: usize::MAX,
         header_timeout: Duration::from_mins(1),
-        idle_timeout: EMBEDDED_IDLE,
+        idle_timeout: Duration::from_mins(1),
         body_stall: Duration::from_hours(1),
         drain: Duration::from_secs(30),
     };
@@ -296,11 +292,10 @@ impl Config {
         Ok((config, fields))
     }
 
-    /// The registry inside another program, which reaches it by these Unix sockets only. Without
-    /// a socket for metrics nothing is recorded. Every sample carries `labels`, too.
+    /// The registry inside another program, which dials it, and reads its metrics from a Unix
+    /// socket; without one nothing is recorded. Every sample carries `labels`, too.
     pub fn embedded(
         fields: EmbeddedFields,
-        api: PathBuf,
         metrics: impl Into<Option<PathBuf>>,
         labels: BTreeMap<String, String>,
     ) -> Self {
@@ -312,7 +307,7 @@ impl Config {
             labels,
         });
         Self {
-            listen: vec![ListenAddr::Unix(api)],
+            listen: Vec::new(),
             storage: fields,
             metrics,
             process_metrics: false,

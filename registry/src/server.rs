@@ -5,6 +5,7 @@
 
 mod connection;
 mod expiry;
+pub mod in_process;
 mod page;
 mod timed;
 
@@ -18,6 +19,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use self::connection::Connections;
 use self::expiry::Expiry;
+use self::in_process::Dialer;
 use self::page::Pages;
 use self::timed::Patience;
 use crate::api::{Api, Policy, Recorders};
@@ -76,8 +78,8 @@ pub struct Bound<S = FsStore> {
 
 /// The API, recorded or not: what is not recorded costs nothing.
 enum AnyApi<S> {
-    Plain(Api<S>),
-    Recorded(Api<Instrumented<S>>),
+    Plain(Arc<Api<S>>),
+    Recorded(Arc<Api<Instrumented<S>>>),
 }
 
 /// The metrics listener, and who keeps its page up to date.
@@ -152,7 +154,10 @@ async fn bind_with<S: Store>(
                 metrics: None,
                 access_log: config.access_log,
             };
-            (AnyApi::Plain(Api::new(store, policy, recorders)), None)
+            (
+                AnyApi::Plain(Arc::new(Api::new(store, policy, recorders))),
+                None,
+            )
         }
         Some(page) => {
             let listener = Listener::bind(&page.listen).await?;
@@ -175,7 +180,7 @@ async fn bind_with<S: Store>(
             };
             let store = Instrumented::new(store, metrics.storage);
             (
-                AnyApi::Recorded(Api::new(store, policy, recorders)),
+                AnyApi::Recorded(Arc::new(Api::new(store, policy, recorders))),
                 Some(page),
             )
         }
@@ -201,6 +206,14 @@ impl<S: Store> Bound<S> {
         self.page.as_ref().map(|page| &page.address)
     }
 
+    /// Connects to the API from within this process, as long as anyone holds it.
+    pub fn dialer(&self) -> Dialer {
+        match &self.api {
+            AnyApi::Plain(api) => Dialer::new(Arc::clone(api)),
+            AnyApi::Recorded(api) => Dialer::new(Arc::clone(api)),
+        }
+    }
+
     /// Serves until `shutdown`, then lets the requests under way end, and cuts those that don't in
     /// time. The metrics page is served to the very end.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
@@ -222,6 +235,8 @@ impl<S: Store> Bound<S> {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,
                 AnyApi::Recorded(api) => accept(api, self.listeners, &connections).await,
             }
+            // What has no listener is served to whoever dials.
+            shutdown.clone().recv().await;
             let drained = connections.drain(self.limits.drain).await;
             end.trigger();
             drained
@@ -247,8 +262,7 @@ impl<S: Store> Bound<S> {
 }
 
 /// Serves the API on all its listeners until shutdown.
-async fn accept<S: Store>(api: Api<S>, listeners: Vec<Listener>, connections: &Connections) {
-    let api = Arc::new(api);
+async fn accept<S: Store>(api: Arc<Api<S>>, listeners: Vec<Listener>, connections: &Connections) {
     let handler = move |request| {
         let api = Arc::clone(&api);
         async move { api.handle(request).await }

@@ -24,7 +24,9 @@ impl Proxy {
 
     /// A connection to the upstream was taken.
     pub(super) fn connected(&self, reused: bool, digest: Option<&Digest>) {
-        if let Some(metrics) = self.upstream.metrics() {
+        if self.upstream.has_connections()
+            && let Some(metrics) = self.upstream.metrics()
+        {
             metrics.connected(reused, digest.and_then(establishment));
         }
     }

@@ -30,7 +30,7 @@ const MAX_HEADERS: u32 = 64 * 1024;
 
 /// What is received at once over HTTP/1.1, of a body too. hyper would go up to 400 KiB for each
 /// connection, of which the network rarely fills a part.
-const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2's windows: how much a client may send ahead of the store, for a stream and in all. Wide
 /// enough to keep a fast network busy, narrow enough for many connections.

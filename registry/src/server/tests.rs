@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::ServeError;
@@ -315,39 +315,40 @@ async fn http2_without_tls_is_spoken_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn it_is_reached_by_a_unix_socket_as_well_when_embedded() {
+async fn when_embedded_it_is_dialled_and_its_metrics_are_on_a_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
     let fields = crate::config::EmbeddedFields {
         data: folder.path().join("data"),
         ..Default::default()
     };
-    let socket = |name: &str| folder.path().join(name);
-    let config = Config::embedded(fields, socket("api"), socket("metrics"), BTreeMap::new());
+    let socket = folder.path().join("metrics");
+    let config = Config::embedded(fields, socket.clone(), BTreeMap::new());
     let bound = server::bind(config).await.unwrap();
-    assert_eq!(bound.addresses(), [ListenAddr::Unix(socket("api"))]);
+    assert_eq!(bound.addresses(), []);
+    let dialer = bound.dialer();
     let (stop, shutdown) = Shutdown::new();
     let served = tokio::spawn(bound.serve(shutdown));
-    for (name, target, expected) in [
-        ("api", "/v2/", "\r\n\r\n{}"),
-        (
-            "metrics",
-            "/metrics",
-            "octoserve_registry_http_requests_total",
-        ),
-    ] {
-        let mut stream = UnixStream::connect(socket(name)).await.unwrap();
-        let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.contains(expected), "{answer}");
-        assert!(!answer.contains("process_"), "{answer}");
+    for _ in 0..2 {
+        let answer = ask(dialer.dial(), "/v2/").await;
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
     }
+    let page = ask(UnixStream::connect(&socket).await.unwrap(), "/metrics").await;
+    let counted =
+        r#"octoserve_registry_http_requests_total{endpoint="base",method="GET",status="200"} 2"#;
+    assert!(page.contains(counted), "{page}");
+    assert!(!page.contains("process_"), "{page}");
     stop.trigger();
     served.await.unwrap().unwrap();
-    assert!(!socket("api").exists());
+    assert!(!socket.exists());
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]
