@@ -117,40 +117,51 @@ impl<P> App<P> {
     }
 }
 
-#[async_trait]
+impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> App<P> {
+    /// Serves one HTTP/2 stream, which has a task of its own. Whatever gets here was parsed, and the
+    /// proxy refuses nothing but CONNECT.
+    async fn serve_stream(&self, session: ServerSession, has_body: bool, shutdown: &ShutdownWatch) {
+        let signals = Arc::new(Signals::default());
+        let _guard = self.streams.guard();
+        let mut cut = self.cut.1.clone();
+        let served = self.proxy.process_new_http(session, shutdown);
+        let served = SIGNALS.scope(Arc::clone(&signals), served);
+        tokio::select! {
+            _ = served => {}
+            () = cut.recv() => {}
+            () = signals.stall(self.body_stall), if has_body => {}
+        }
+        if !signals.is_seen() {
+            self.count_rejected();
+        }
+    }
+}
+
+/// What `async_trait` makes of an asynchronous method.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+// Written out, so that the future of a request over HTTP/1.1 is pingora's own: another around it
+// would be an allocation, and move the session, for each request.
 impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for App<P> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    fn process_new_http<'a, 'b, 'c>(
+        self: &'a Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'b ShutdownWatch,
+    ) -> Boxed<'c, Option<ReusedHttpStream>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
         if session.is_http2() {
-            // An HTTP/2 stream has a task of its own; whatever reaches it was parsed, and the proxy
-            // refuses nothing but CONNECT.
-            let signals = Arc::new(Signals::default());
-            let _guard = self.streams.guard();
-            let mut cut = self.cut.1.clone();
             let has_body = !session.is_body_empty();
-            let served = self.proxy.process_new_http(session, shutdown);
-            let served = SIGNALS.scope(Arc::clone(&signals), served);
-            tokio::select! {
-                _ = served => {}
-                () = cut.recv() => {}
-                () = signals.stall(self.body_stall), if has_body => {}
-            }
-            if !signals.is_seen() {
-                self.count_rejected();
-            }
-            return None;
+            return Box::pin(async move {
+                self.serve_stream(session, has_body, shutdown).await;
+                None
+            });
         }
         let _ = SIGNALS.try_with(|signals| signals.ready());
-        let reused = self.proxy.process_new_http(session, shutdown).await;
-        let _ = SIGNALS.try_with(|signals| {
-            if !signals.is_seen() && signals.is_answered() {
-                self.count_rejected();
-            }
-        });
-        reused
+        self.proxy.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -161,8 +172,12 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
         self.proxy.server_options()
     }
 
-    async fn http_cleanup(&self) {
-        self.proxy.http_cleanup().await;
+    fn http_cleanup<'a, 'b>(&'a self) -> Boxed<'b, ()>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.proxy.http_cleanup()
     }
 }
 
@@ -203,9 +218,12 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
             let wait = Wait::new(patience);
             let connection =
                 Connection::new(stream, peer, Arc::clone(&signals), wait, (counted, guard));
-            SIGNALS
-                .scope(signals, app.process_new(Box::new(connection), &shutdown))
-                .await;
+            let served = app.process_new(Box::new(connection), &shutdown);
+            SIGNALS.scope(Arc::clone(&signals), served).await;
+            // A request that is refused is its connection's last.
+            if !signals.is_seen() && signals.is_answered() {
+                app.count_rejected();
+            }
         });
     }
     drop(listener);
@@ -382,6 +400,8 @@ impl Peek for Connection {
         }
         if self.ahead == H2_PREFACE {
             self.wait.waive();
+            // It is refused by frames, if at all.
+            self.signals.see();
         }
         let known = self.ahead.len().min(buffer.len());
         buffer[..known].copy_from_slice(&self.ahead[..known]);

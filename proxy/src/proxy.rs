@@ -101,7 +101,9 @@ impl ProxyHttp for Proxy {
             ctx.asked = self.access_log.then(|| log::Asked::of(head));
         }
         request::check(head)?;
-        request::to_origin_form(session)
+        request::to_origin_form(session)?;
+        request::forget_case(session);
+        Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<bool> {
@@ -158,7 +160,8 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.awaited.begin();
-        forward::add_headers(session, request, ctx.request_id.as_ref())
+        forward::add_headers(session, request, ctx.request_id.as_ref());
+        Ok(())
     }
 
     async fn upstream_response_filter(

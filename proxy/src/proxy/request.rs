@@ -1,5 +1,6 @@
 //! What a request must be before it is passed on.
 
+use http::request::Parts;
 use http::{HeaderMap, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -30,6 +31,17 @@ pub(super) fn check(head: &RequestHeader) -> Result<()> {
         return Refusal::HeadersTooLarge.error();
     }
     Ok(())
+}
+
+/// Forgets how the names of headers were spelt, which means nothing (RFC 9110 §5.1): pingora would
+/// carry it along in a map beside the headers, and each change would be made twice.
+pub(super) fn forget_case(session: &mut Session) {
+    let head = session.as_downstream_mut().req_header_mut();
+    if head.has_case() {
+        let (nothing, ()) = http::Request::default().into_parts();
+        let parts: Parts = std::mem::replace(head, nothing.into()).into();
+        *head = parts.into();
+    }
 }
 
 /// Gives a target that names scheme and host (RFC 9112 §3.2.2) the form that any server takes.
