@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -74,6 +75,11 @@ pub(crate) fn is_clean() -> bool {
     SIGNALS
         .try_with(|signals| signals.is_clean())
         .unwrap_or(true)
+}
+
+/// The address of the client whose HTTP/1.1 connection this task serves, if it has one.
+pub(crate) fn client() -> Option<HeaderValue> {
+    SIGNALS.try_with(|signals| signals.client()).ok().flatten()
 }
 
 /// The proxy, and before it the count of the requests that it refuses to look at.
@@ -214,7 +220,11 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
         let app = Arc::clone(&app);
         let shutdown = shutdown.clone();
         serving.spawn(async move {
-            let signals = Arc::new(Signals::default());
+            let client = match &peer {
+                Peer::Tcp(address) => Some(address.ip()),
+                Peer::Unix => None,
+            };
+            let signals = Arc::new(Signals::of_client(client));
             let wait = Wait::new(patience);
             let connection =
                 Connection::new(stream, peer, Arc::clone(&signals), wait, (counted, guard));

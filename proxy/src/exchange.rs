@@ -212,15 +212,16 @@ impl Exchange {
         }
         match (self.operation.on_manifests(), status) {
             (Some(ManifestOperation::Pull), 200) => {
-                self.reading = Some(Reading::with_body(recorder, headers));
+                self.reading = Some(Reading::pulled(recorder, headers));
             }
             (Some(ManifestOperation::Pull | ManifestOperation::Resolve), ..400) => {
                 self.reading = Some(Reading::without_body(headers));
             }
-            _ => {}
-        }
-        if let Some(reading) = &mut self.reading {
-            reading.answered(recorder, headers);
+            _ => {
+                if let Some(reading) = &mut self.reading {
+                    reading.pushed(recorder, headers);
+                }
+            }
         }
     }
 

@@ -4,11 +4,13 @@
 //! for ever; here the whole of them has one deadline. Reading a body, and writing, are pingora's to
 //! bound, and so is an HTTP/2 connection: its frames say nothing here of where requests begin.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::{Instant, Sleep};
 
 /// The waits that a connection may cost between requests.
@@ -39,9 +41,25 @@ pub(super) struct Signals {
     whole: AtomicBool,
     /// The client was given up, because its body stood still.
     stalled: AtomicBool,
+    /// The client's address as a header's value, written out once for all of its requests.
+    client: Option<HeaderValue>,
 }
 
 impl Signals {
+    /// Of a connection from this client, if it has an address.
+    pub(super) fn of_client(client: Option<IpAddr>) -> Signals {
+        // An address prints as visible ASCII.
+        let client = client.and_then(|client| client.to_canonical().to_string().try_into().ok());
+        Signals {
+            client,
+            ..Signals::default()
+        }
+    }
+
+    pub(super) fn client(&self) -> Option<HeaderValue> {
+        self.client.clone()
+    }
+
     /// The connection is ready for a request: its first, or one after another.
     pub(super) fn ready(&self) {
         if self.seen.swap(false, Ordering::Relaxed) {

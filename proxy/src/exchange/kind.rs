@@ -124,6 +124,23 @@ impl Reading {
         }
     }
 
+    /// Of a manifest that an answer with these headers brings. Where the digest was seen, no other
+    /// header need be looked at.
+    pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
+        let digest = recorder.kinds.fingerprint(headers);
+        let known = digest.and_then(|digest| recorder.kinds.known(digest));
+        match known {
+            Some(_) => Reading {
+                known,
+                ..Reading::default()
+            },
+            None => Reading {
+                digest,
+                ..Reading::with_body(recorder, headers)
+            },
+        }
+    }
+
     /// Of a manifest of which there are but headers.
     pub(super) fn without_body(headers: &HeaderMap) -> Reading {
         let media_type = headers.get(header::CONTENT_TYPE);
@@ -135,8 +152,8 @@ impl Reading {
         }
     }
 
-    /// The answer has these headers, which may name the digest of a manifest with a body.
-    pub(super) fn answered(&mut self, recorder: &Recorder, headers: &HeaderMap) {
+    /// The answer to a push has these headers, which may name the digest of what was pushed.
+    pub(super) fn pushed(&mut self, recorder: &Recorder, headers: &HeaderMap) {
         if self.copy.is_none() {
             return;
         }

@@ -1,7 +1,5 @@
 //! What the proxy adds to the headers it passes on, and the head of an answer of its own.
 
-use std::net::IpAddr;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::Result;
@@ -10,6 +8,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use registry::service::log;
 
+use crate::downstream;
 use crate::upstream::Upstream;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -44,10 +43,9 @@ pub(super) fn add_headers(
     let mut parts: Parts = std::mem::replace(request, nothing.into()).into();
     let headers = &mut parts.headers;
     headers.reserve(ADDED);
-    // An address prints as visible ASCII.
-    match client(session).map(|client| HeaderValue::try_from(client.to_string())) {
-        Some(Ok(client)) => headers.insert(X_FORWARDED_FOR, client),
-        _ => headers.remove(X_FORWARDED_FOR),
+    match downstream::client().or_else(|| client(session)) {
+        Some(client) => headers.insert(X_FORWARDED_FOR, client),
+        None => headers.remove(X_FORWARDED_FOR),
     };
     if let Some(host) = host(session) {
         headers.insert(X_FORWARDED_HOST, host);
@@ -108,10 +106,10 @@ pub(super) fn error_head(status: u16, length: usize) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// The client's address; a Unix socket's client has none.
-fn client(session: &Session) -> Option<IpAddr> {
+/// The address of an HTTP/2 stream's client; a Unix socket's client has none.
+fn client(session: &Session) -> Option<HeaderValue> {
     match session.client_addr()? {
-        SocketAddr::Inet(address) => Some(address.ip().to_canonical()),
+        SocketAddr::Inet(address) => address.ip().to_canonical().to_string().try_into().ok(),
         SocketAddr::Unix(_) => None,
     }
 }
