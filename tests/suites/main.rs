@@ -76,6 +76,8 @@ mod stalls;
 mod statistics;
 /// What the upstream hears and the client gets, byte for byte.
 mod transparency;
+/// What the page says of the upstream and of connections, fault by fault.
+mod upstream;
 
 /// The proxy before an upstream that follows a script.
 mod scene;

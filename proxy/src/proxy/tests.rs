@@ -17,16 +17,25 @@ use tokio::sync::watch;
 use super::*;
 use crate::admin::Readiness;
 use crate::downstream::{self, App, Patience};
-use crate::metrics::Rules;
+use crate::metrics::{Rules, UpstreamFamilies};
 use crate::upstream::Timeouts;
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// A proxy before the addresses of one upstream.
 fn proxy(addresses: &[SocketAddr], timeouts: Timeouts) -> Proxy {
+    let upstream = upstream_at(addresses, timeouts);
+    in_front_of(upstream)
+}
+
+fn upstream_at(addresses: &[SocketAddr], timeouts: Timeouts) -> Upstream {
     let target = "http://registry".parse().unwrap();
     let upstream = Upstream::new("main".to_owned(), target, timeouts);
     upstream.replace(addresses);
+    upstream
+}
+
+fn in_front_of(upstream: Upstream) -> Proxy {
     let admin = Admin::new(
         None,
         "/metrics".to_owned(),
@@ -130,30 +139,49 @@ async fn where_nobody_listens_at_all_it_is_not_tried_for_ever() {
     assert_eq!(status(proxy, "GET").await, "502");
 }
 
-/// A proxy whose upstream may be silent for a moment only.
-async fn impatient(upstream: SocketAddr) -> SocketAddr {
+/// A proxy whose upstream may be silent for a moment only, and its page.
+async fn impatient(upstream: SocketAddr) -> (SocketAddr, Registry) {
     let short = Duration::from_millis(100);
     let timeouts = Timeouts {
         read: short,
         write: short,
     };
-    serve(proxy(&[upstream], timeouts)).await
+    let registry = Registry::new("");
+    let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+    let upstream = upstream_at(&[upstream], timeouts).measured(metrics);
+    (serve(in_front_of(upstream)).await, registry)
+}
+
+/// So many requests were sent to the upstream and given up, and it did nothing else wrong.
+fn assert_given_up(registry: &Registry, count: u64) {
+    let mut page = String::new();
+    registry.gather().write_text(&mut page);
+    let seen: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("upstream_errors") || line.contains("outcome="))
+        .filter(|line| !line.ends_with(" 0") && !line.contains("_bucket") && !line.contains("_sum"))
+        .collect();
+    let errors = format!("upstream_errors_total{{reason=\"timeout\",upstream=\"main\"}} {count}");
+    let sent = "upstream_request_duration_seconds_count";
+    let sent = format!("{sent}{{outcome=\"timeout\",upstream=\"main\"}} {count}");
+    assert_eq!(seen, [errors, sent]);
 }
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_in_time_is_504() {
     // It accepts by its kernel alone.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = impatient(listener.local_addr().unwrap()).await;
+    let (proxy, page) = impatient(listener.local_addr().unwrap()).await;
     for method in ["GET", "POST", "HEAD"] {
         assert_eq!(status(proxy, method).await, "504", "{method}");
     }
+    assert_given_up(&page, 3);
 }
 
 #[tokio::test]
 async fn an_upstream_that_takes_no_body_is_504() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = impatient(listener.local_addr().unwrap()).await;
+    let (proxy, page) = impatient(listener.local_addr().unwrap()).await;
     let mut client = TcpStream::connect(proxy).await.unwrap();
     let head = "PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();
@@ -174,6 +202,7 @@ async fn an_upstream_that_takes_no_body_is_504() {
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert!(answer.contains("UNAVAILABLE"), "{answer}");
+    assert_given_up(&page, 1);
 }
 
 /// Fails in the worst way there is, after its request was begun.

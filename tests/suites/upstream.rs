@@ -1,0 +1,335 @@
+//! What the page says of the upstream and of connections, fault by fault: each is counted once, by its
+//! reason, under the upstream's name, and nothing else is.
+
+use anyhow::{Result, ensure};
+use harness::client::Client;
+use harness::octoserve::{Launch, Server};
+use harness::scrape::{Metric, Scrape, metric};
+use harness::scripted::Caller;
+use harness::wire::{self, Wire};
+
+use crate::scene::{BLOB, Scene, answer, get, sulk, upload};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn errors(reason: &str) -> Metric {
+    of("octoserve_upstream_errors_total").label("reason", reason)
+}
+
+/// The requests that were sent to the upstream and came to this.
+fn outcome(outcome: &str) -> Metric {
+    of("octoserve_upstream_request_duration_seconds_count").label("outcome", outcome)
+}
+
+fn of(name: &str) -> Metric {
+    metric(name).label("upstream", "main")
+}
+
+fn connected() -> Metric {
+    of("octoserve_upstream_connect_duration_seconds_count")
+}
+
+fn reused() -> Metric {
+    of("octoserve_upstream_connections_reused_total")
+}
+
+/// Waits until the upstream has failed so often, always for this reason, and looks at the requests
+/// that had been sent to it: how many were answered, broken off and given up.
+async fn failed(server: &Server, reason: &str, times: u32, sent: [u32; 3]) -> Result<()> {
+    errors(reason).value(times).assert_in(server).await?;
+    let scrape = server.scrape().await?;
+    let all = metric("octoserve_upstream_errors_total");
+    all.value(times).assert(&scrape)?;
+    came_to(&scrape, sent)
+}
+
+/// How many requests were answered, broken off and given up.
+fn came_to(scrape: &Scrape, sent: [u32; 3]) -> Result<()> {
+    for (name, expected) in ["ok", "error", "timeout"].into_iter().zip(sent) {
+        let seen = scrape.sum(&outcome(name)).unwrap_or_default();
+        ensure!(
+            (seen - f64::from(expected)).abs() < 0.5,
+            "{name}: {seen}, not {expected}"
+        );
+    }
+    Ok(())
+}
+
+async fn status(server: &Server, request: &str) -> Result<u16> {
+    let method = request.split(' ').next().unwrap_or_default();
+    let answer = wire::exchange(server.address(), method, request.as_bytes()).await?;
+    Ok(answer.head.status)
+}
+
+#[tokio::test]
+async fn where_nobody_listens_each_attempt_is_a_connect_error_and_nothing_was_sent() -> Result<()> {
+    // The discard port, which needs a privilege that nobody uses.
+    let server = Launch::in_front_of("http://127.0.0.1:9").start().await?;
+    assert_eq!(status(&server, &get("/v2/")).await?, 502);
+    failed(&server, "connect", 2, [0; 3]).await?;
+    let scrape = server.scrape().await?;
+    reused().value(0).assert(&scrape)?;
+    ensure!(scrape.sum(&connected()).is_none(), "a connection was made");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_a_dns_error_under_the_upstreams_name() -> Result<()> {
+    let server = Launch::configured(
+        "upstreams:\n- name: away\n  replicas: ['http://registry.invalid:5000']\n",
+    );
+    let server = server.start().await?;
+    assert_eq!(status(&server, &get("/v2/")).await?, 502);
+    let errors = metric("octoserve_upstream_errors_total");
+    let away = errors.clone().label("upstream", "away");
+    let dns = away.label("reason", "dns");
+    dns.value(1).assert_in(&server).await?;
+    let scrape = server.scrape().await?;
+    errors.value(1).assert(&scrape)?;
+    came_to(&scrape, [0; 3])?;
+    let names = scrape.label_values().remove("upstream");
+    assert_eq!(names.as_deref(), Some(&["away".to_owned()][..]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_instead_of_an_answer_is_a_reset() -> Result<()> {
+    for reset in [false, true] {
+        let scene = Scene::of(move |mut caller: Caller| async move {
+            caller.until("some").await?;
+            if reset {
+                caller.reset()?;
+            }
+            Ok(())
+        });
+        let scene = scene.await?;
+        assert_eq!(status(&scene.server, &upload(4, "some")).await?, 502);
+        failed(&scene.server, "reset", 1, [0, 1, 0]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_is_a_reset_of_a_request_that_was_answered() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send(answer("200 OK", 1000, "some")).await
+    });
+    let scene = scene.await?;
+    let mut client = scene.client().await?;
+    client.send(get(BLOB).as_bytes()).await?;
+    assert_eq!(client.head().await?.status, 200);
+    ensure!(client.exactly(1000).await.is_err(), "a cut body is whole");
+    failed(&scene.server, "reset", 1, [1, 0, 0]).await
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_a_protocol_error() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        let nonsense = "220 welcome to this mail server\r\n\r\n";
+        caller.send(nonsense).await?;
+        caller.closed().await
+    });
+    let scene = scene.await?;
+    assert_eq!(status(&scene.server, &get("/v2/")).await?, 502);
+    failed(&scene.server, "protocol", 1, [0, 1, 0]).await
+}
+
+#[tokio::test]
+async fn what_a_client_does_is_no_fault_of_the_upstream() -> Result<()> {
+    let scene = Scene::of(sulk).await?;
+    // One leaves while it waits, one stops sending, one is refused for what it says.
+    let leaver = scene.raw(&get(BLOB)).await?;
+    scene.heard("\r\n\r\n").await?;
+    drop(leaver);
+    assert_eq!(status(&scene.server, &upload(1000, "some")).await?, 408);
+    assert_eq!(
+        status(&scene.server, "GET /v2/ HTTP/1.1\r\n\r\n").await?,
+        400
+    );
+    let requests = metric("octoserve_http_requests_total");
+    requests.value(3).assert_in(&scene.server).await?;
+    failed(&scene.server, "reset", 0, [0; 3]).await
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_its_final_head_whatever_its_status() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send("HTTP/1.1 103 Early Hints\r\n\r\n").await?;
+        caller.exactly(4).await?;
+        let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\n";
+        caller.send(head).await?;
+        caller.exactly(4).await?;
+        caller.send("none").await
+    });
+    let scene = scene.await?;
+    let mut client = scene.client().await?;
+    client.send(upload(8, "").as_bytes()).await?;
+    assert_eq!(client.interim().await?.status, 103);
+    came_to(&scene.server.scrape().await?, [0; 3])?;
+    client.send(b"some").await?;
+    assert_eq!(client.interim().await?.status, 500);
+    // The rest of either body is still to come.
+    failed(&scene.server, "reset", 0, [1, 0, 0]).await?;
+    client.send(b"more").await?;
+    assert_eq!(client.exactly(4).await?, b"none");
+    scene.counted("upload_session", "500").await?;
+    came_to(&scene.server.scrape().await?, [1, 0, 0])
+}
+
+#[tokio::test]
+async fn a_connection_is_made_once_and_reused_from_then_on() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        loop {
+            let head = caller.head().await?;
+            if head.contains("?last") {
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close";
+                return caller.send(format!("{head}\r\n\r\nok")).await;
+            }
+            caller.send(OK).await?;
+        }
+    });
+    let scene = scene.await?;
+    let mut client = scene.client().await?;
+    for (path, made, used_again) in [
+        ("/v2/", 1, 0),
+        ("/v2/", 1, 1),
+        ("/v2/?last", 1, 2),
+        ("/v2/", 2, 2),
+        ("/v2/", 2, 3),
+    ] {
+        client.send(get(path).as_bytes()).await?;
+        assert_eq!(client.answer("GET").await?.body, b"ok");
+        connected().value(made).assert_in(&scene.server).await?;
+        reused().value(used_again).assert_in(&scene.server).await?;
+    }
+    failed(&scene.server, "reset", 0, [5, 0, 0]).await
+}
+
+#[tokio::test]
+async fn the_registry_in_the_process_answers_without_connections() -> Result<()> {
+    let server = Launch::all_in_one().start().await?;
+    let client = Client::new(&server.url(""))?;
+    client.push_image("team/app", "1", &[1, 2]).await?;
+    client.pull_image("team/app", "1").await?;
+    let named = |name: &str| metric(name).label("upstream", "registry");
+    let scrape = server.scrape().await?;
+    for name in [
+        "octoserve_upstream_connect_duration_seconds_count",
+        "octoserve_upstream_connections_reused_total",
+    ] {
+        let seen = scrape.sum(&named(name)).unwrap_or_default();
+        ensure!(seen == 0.0, "{name}: {seen}");
+    }
+    let answered =
+        named("octoserve_upstream_request_duration_seconds_count").label("outcome", "ok");
+    let requests = scrape.sum(&metric("octoserve_http_requests_total"));
+    assert_eq!(scrape.sum(&answered), requests);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_rate_limit_is_what_the_upstream_last_said() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        loop {
+            let head = caller.head().await?;
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let told = match target.split_once("?left=") {
+                Some((_, left)) => format!("RateLimit-Remaining: {left}\r\n"),
+                None => String::new(),
+            };
+            let head = format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 0\r\n\r\n");
+            caller.send(head).await?;
+        }
+    });
+    let scene = scene.await?;
+    for (path, left) in [
+        ("/v2/", None),
+        ("/v2/?left=76;w=21600", Some(76.0)),
+        ("/v2/?left=75", Some(75.0)),
+        ("/v2/", Some(75.0)),
+        ("/v2/?left=0;w=21600", Some(0.0)),
+        ("/v2/?left=100;w=21600", Some(100.0)),
+    ] {
+        assert_eq!(status(&scene.server, &get(path)).await?, 200);
+        let gauge = of("octoserve_upstream_ratelimit_remaining");
+        assert_eq!(scene.server.scrape().await?.sum(&gauge), left, "{path}");
+    }
+    Ok(())
+}
+
+fn rejected(reason: &str) -> Metric {
+    metric("octoserve_connections_rejected_total").label("reason", reason)
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_else() -> Result<()> {
+    let server = Launch::all_in_one()
+        .environment("OCTOSERVE_LIMITS_CONNECTIONS", "2")
+        .metrics_listener()
+        .start()
+        .await?;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Wire::connect(server.address()).await?;
+        client.send(get("/v2/").as_bytes()).await?;
+        ensure!(client.answer("GET").await?.head.status == 200);
+        clients.push(client);
+    }
+    let active = metric("octoserve_connections_active");
+    let total = metric("octoserve_connections_total");
+    active.clone().value(2).assert_in(&server).await?;
+    rejected("limit").value(0).assert_in(&server).await?;
+    for refused in 1..=3 {
+        let mut more = Wire::connect(server.address()).await?;
+        ensure!(more.rest().await.unwrap_or_default().is_empty());
+        rejected("limit").value(refused).assert_in(&server).await?;
+    }
+    let scrape = server.scrape().await?;
+    rejected("timeout").value(0).assert(&scrape)?;
+    active.clone().value(2).assert(&scrape)?;
+    total.clone().value(2).assert(&scrape)?;
+    // How many requests a connection carries is no matter.
+    for client in &mut clients {
+        client.send(get("/v2/").as_bytes()).await?;
+        ensure!(client.answer("GET").await?.head.status == 200);
+    }
+    drop(clients);
+    active.value(0).assert_in(&server).await?;
+    total.value(2).assert_in(&server).await
+}
+
+#[tokio::test]
+async fn headers_that_do_not_come_in_time_are_a_rejected_connection_and_idleness_is_not()
+-> Result<()> {
+    let server = Launch::all_in_one()
+        .environment("OCTOSERVE_LIMITS_HEADER_TIMEOUT", "1s")
+        .environment("OCTOSERVE_LIMITS_IDLE_TIMEOUT", "1s")
+        .metrics_listener()
+        .start()
+        .await?;
+    let begun = "GET /v2/ HTTP/1.1\r\nHost: a\r\nX: ";
+    for (is_served, sent, refused) in [
+        (false, "", 1),
+        (false, begun, 2),
+        (true, "", 2),
+        (true, begun, 3),
+    ] {
+        let mut client = Wire::connect(server.address()).await?;
+        if is_served {
+            client.send(get("/v2/").as_bytes()).await?;
+            ensure!(client.answer("GET").await?.head.status == 200);
+        }
+        client.send(sent.as_bytes()).await?;
+        assert_eq!(client.rest().await?, b"", "{is_served} {sent:?}");
+        let active = metric("octoserve_connections_active");
+        active.value(0).assert_in(&server).await?;
+        let scrape = server.scrape().await?;
+        rejected("timeout").value(refused).assert(&scrape)?;
+        rejected("limit").value(0).assert(&scrape)?;
+    }
+    let total = metric("octoserve_connections_total");
+    total.value(4).assert_in(&server).await
+}
