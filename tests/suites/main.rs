@@ -28,6 +28,8 @@ mod conformance;
 mod connections;
 /// containerd pulls, unpacks and pushes, one platform and all of them.
 mod containerd;
+/// What a small request costs in instructions, allocations and system calls: no more than it did.
+mod costs;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// docs/metrics.md names every family, and Prometheus takes every query in it.

@@ -1,0 +1,106 @@
+//! What one small request costs each program, counted and not timed: whatever else the machine does,
+//! the counts stay the same. What exceeds a bound has made every request dearer.
+//!
+//! The bounds are a tenth above what was counted when they were last set, in the profile that the
+//! tests are built in. docs/performance.md has the counts of a release, and says what they are made of.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::client::{Client, MANIFEST};
+use harness::cost::{self, ALLOCATIONS, Costs, Counts, INSTRUCTIONS, Meter, SYSTEM_CALLS, Tool};
+use harness::octoserve::{Launch, Server};
+
+const REPOSITORY: &str = "team/app/web";
+const PATH: &str = "/v2/team/app/web/manifests/latest";
+
+/// Requests to warm up with, and those that are counted.
+const FEW: u32 = 100;
+const MORE: u32 = 300;
+
+/// How long a program may take to end that runs fifty times slower than it should.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What one request may cost at most.
+struct Bounds {
+    instructions: f64,
+    allocations: f64,
+    system_calls: f64,
+}
+
+async fn registry_with_an_image() -> Result<Server> {
+    let registry = Launch::registry().start().await?;
+    let client = Client::new(&registry.url(""))?;
+    client.push_image(REPOSITORY, "latest", &[1]).await?;
+    Ok(registry)
+}
+
+async fn count(launch: &impl Fn() -> Launch, tool: Tool) -> Result<Costs> {
+    let run = async |times| -> Result<Counts> {
+        let meter = Meter::new(tool)?;
+        let mut server = launch().under(meter.prefix()?).start().await?;
+        cost::ask(server.address(), PATH, MANIFEST, times).await?;
+        server.terminate(PATIENCE).await?;
+        meter.counts().await
+    };
+    cost::each(&run(FEW).await?, &run(FEW + MORE).await?, MORE)
+}
+
+/// Counts, and compares with what is allowed.
+async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
+    let launch = || launch().environment("OCTOSERVE_LOGGING_ACCESS", "false");
+    let counted = count(&launch, Tool::Callgrind).await?;
+    let called = count(&launch, Tool::Strace).await?;
+    let costs = [
+        (INSTRUCTIONS, &counted, bounds.instructions),
+        (ALLOCATIONS, &counted, bounds.allocations),
+        (SYSTEM_CALLS, &called, bounds.system_calls),
+    ];
+    let mut told = Vec::new();
+    let mut is_kept = true;
+    for (name, costs, bound) in costs {
+        let cost = costs.get(name).with_context(|| format!("no {name}"))?;
+        is_kept &= *cost > 0.0 && *cost <= bound;
+        told.push(format!("{cost:.1} {name}, {bound} at most"));
+    }
+    ensure!(is_kept, "one request: {}; {called:?}", told.join("; "));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxied_request_keeps_to_its_bounds() -> Result<()> {
+    let registry = registry_with_an_image().await?;
+    let bounds = Bounds {
+        instructions: 1.0,
+        allocations: 1.0,
+        system_calls: 1.0,
+    };
+    keeps_to(bounds, || Launch::in_front_of(&registry.url(""))).await
+}
+
+#[tokio::test]
+async fn a_proxied_request_of_which_nothing_is_recorded_keeps_to_its_bounds() -> Result<()> {
+    let registry = registry_with_an_image().await?;
+    let bounds = Bounds {
+        instructions: 1.0,
+        allocations: 1.0,
+        system_calls: 1.0,
+    };
+    keeps_to(bounds, || {
+        Launch::in_front_of(&registry.url("")).without_metrics()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_to_the_embedded_registry_keeps_to_its_bounds() -> Result<()> {
+    let mut registry = registry_with_an_image().await?;
+    let data = registry.data().to_owned();
+    registry.terminate(PATIENCE).await?;
+    let bounds = Bounds {
+        instructions: 1.0,
+        allocations: 1.0,
+        system_calls: 1.0,
+    };
+    keeps_to(bounds, || Launch::all_in_one().data(&data)).await
+}
