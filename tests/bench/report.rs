@@ -108,14 +108,16 @@ fn table(page: &mut String, table: &Table) {
         .iter()
         .any(|(_, samples)| samples.iter().any(|sample| sample.p99.is_some()));
     let (title, unit, per) = (table.title, table.unit, table.per);
+    let averages = match &table.averages {
+        (before, _) if before.is_empty() => String::new(),
+        (before, after) => format!(" Load average before {before}, after {after}."),
+    };
     add(
         page,
         &format!(
-            "\n## {title}\n\n{}. Load average before {}, after {}.\n\n\
+            "\n## {title}\n\n{}.{averages}\n\n\
              | | {unit} | processor, {per} |{} RSS, MB |\n|---|---|---|{}---|\n",
             table.load,
-            table.averages.0,
-            table.averages.1,
             if small { " p99, ms |" } else { "" },
             if small { "---|" } else { "" },
         ),
