@@ -10,9 +10,9 @@
 //! resumed. It has failed if the registry doesn't know it any more, or will not complete it for
 //! what it is.
 //!
-//! One lock in [`SHARDS`] is taken by requests for upload sessions only.
+//! One lock in [`SHARDS`] is taken by requests for upload sessions only; what is under it, and how a
+//! session moves, is the [`table`]'s.
 
-use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,15 +26,15 @@ use registry::service::exposition::Registry;
 use crate::metrics::{SessionEvent, SessionMetrics, SessionOutcome};
 
 mod place;
+mod table;
 
 use self::place::Place;
+use self::table::{SHARDS, Session, Shard};
 
 /// How many sessions are followed at a time: some megabytes.
 const LIMIT: usize = 10_000;
 /// How long a session may be idle: as long as the registry of ours lets it, by default.
 const EXPIRE: Duration = Duration::from_hours(24);
-/// Parts of the table, each under a lock of its own.
-const SHARDS: usize = 16;
 
 /// The table.
 pub struct Sessions {
@@ -46,23 +46,6 @@ pub struct Sessions {
     hasher: RandomState,
     limit: usize,
     origin: Instant,
-}
-
-/// Sessions by the hash of their path: mostly one each.
-type Shard = HashMap<u64, Vec<Arc<Session>>>;
-
-struct Session {
-    since: Instant,
-    /// It was started here, not found under way.
-    is_started: bool,
-    repository: Option<Box<str>>,
-    is_mount: bool,
-    /// When it was last heard of, in milliseconds since the table's origin.
-    used: AtomicU64,
-    /// Where it is now; held while it moves. Taken before a shard's lock.
-    place: Mutex<Place>,
-    /// Of the query of the place, to be compared under a shard's lock.
-    query: AtomicU64,
 }
 
 /// A request for a session, from its start to its end: meanwhile the session does not expire.
@@ -253,6 +236,27 @@ impl Sessions {
         let open = self.open.load(Ordering::Relaxed);
         self.metrics.active.set((), open as f64);
     }
+
+    fn millis(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.origin))
+    }
+
+    /// A session that was opened elsewhere is carried on with.
+    fn adopt(&self, answer: Answer<'_>, now: Instant) {
+        let place = match answer.location {
+            Some(location) => Place::of_location(&self.hasher, location, answer.path),
+            None => Place::new(&self.hasher, answer.path, answer.query),
+        };
+        self.insert(Session {
+            since: now,
+            is_started: false,
+            repository: fit(answer.repository),
+            is_mount: false,
+            used: AtomicU64::new(self.millis(now)),
+            query: AtomicU64::new(place.query),
+            place: Mutex::new(place),
+        });
+    }
 }
 
 impl Visit {
@@ -286,145 +290,6 @@ impl Answer<'_> {
             (Method::Put, 400..500) => Step::End(SessionOutcome::Failed),
             _ => Step::Nothing,
         }
-    }
-}
-
-impl Sessions {
-    fn shard(&self, path: u64) -> &Mutex<Shard> {
-        // The map itself uses other bits.
-        &self.shards[(path >> 60) as usize % SHARDS]
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        millis(now.saturating_duration_since(self.origin))
-    }
-
-    /// A session that was opened elsewhere is carried on with.
-    fn adopt(&self, answer: Answer<'_>, now: Instant) {
-        let place = match answer.location {
-            Some(location) => Place::of_location(&self.hasher, location, answer.path),
-            None => Place::new(&self.hasher, answer.path, answer.query),
-        };
-        self.insert(Session {
-            since: now,
-            is_started: false,
-            repository: fit(answer.repository),
-            is_mount: false,
-            used: AtomicU64::new(self.millis(now)),
-            query: AtomicU64::new(place.query),
-            place: Mutex::new(place),
-        });
-    }
-
-    fn insert(&self, session: Session) {
-        let place = *session.place.lock();
-        let now = session.since;
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit
-            && !self.make_room(place.path, now)
-        {
-            // So many requests for sessions are under way at once: this one is not followed.
-            self.count_end(&session, SessionOutcome::Expired, now);
-            return;
-        }
-        self.put(place, Arc::new(session));
-    }
-
-    /// Enters a session at a place.
-    fn put(&self, place: Place, session: Arc<Session>) {
-        if let Some(odd) = place.odd {
-            self.odd[odd as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        let mut shard = self.shard(place.path).lock();
-        shard.entry(place.path).or_default().push(session);
-    }
-
-    /// Takes a session from its place; false if somebody else has.
-    fn take(&self, place: Place, session: &Arc<Session>) -> bool {
-        let mut shard = self.shard(place.path).lock();
-        let Some(there) = shard.get_mut(&place.path) else {
-            return false;
-        };
-        let Some(at) = there.iter().position(|other| Arc::ptr_eq(other, session)) else {
-            return false;
-        };
-        there.swap_remove(at);
-        if there.is_empty() {
-            shard.remove(&place.path);
-        }
-        drop(shard);
-        self.forget(place);
-        true
-    }
-
-    fn forget(&self, place: Place) {
-        if let Some(odd) = place.odd {
-            self.odd[odd as usize].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn relocate(&self, session: &Arc<Session>, place: Place) {
-        let mut current = session.place.lock();
-        if *current != place && self.take(*current, session) {
-            *current = place;
-            session.query.store(place.query, Ordering::Relaxed);
-            self.put(place, Arc::clone(session));
-        }
-    }
-
-    fn end(&self, session: &Arc<Session>, outcome: SessionOutcome, now: Instant) {
-        // Held until it is out: else it could move meanwhile, and stay.
-        let place = session.place.lock();
-        if self.take(*place, session) {
-            self.count_end(session, outcome, now);
-        }
-    }
-
-    /// A session was taken from the table by hand.
-    fn left(&self, session: &Session, outcome: SessionOutcome, now: Instant) {
-        self.forget(*session.place.lock());
-        self.count_end(session, outcome, now);
-    }
-
-    fn count_end(&self, session: &Session, outcome: SessionOutcome, now: Instant) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.ended(outcome);
-        if session.is_started {
-            let duration = now.saturating_duration_since(session.since);
-            self.metrics
-                .duration
-                .observe(outcome, duration.as_secs_f64());
-        }
-    }
-
-    /// Lets the session give way that has been idle for the longest, of those that share a lock
-    /// with the newcomer if one of them is idle at all. False if none is, anywhere.
-    fn make_room(&self, path: u64, now: Instant) -> bool {
-        let first = (path >> 60) as usize % SHARDS;
-        for shard in self.shards[first..].iter().chain(&self.shards[..first]) {
-            let mut shard = shard.lock();
-            let idle = shard
-                .values()
-                .flatten()
-                .filter(|session| session.is_idle())
-                .min_by_key(|session| session.used.load(Ordering::Relaxed))
-                .cloned();
-            let Some(session) = idle else { continue };
-            for there in shard.values_mut() {
-                there.retain(|other| !Arc::ptr_eq(other, &session));
-            }
-            shard.retain(|_, there| !there.is_empty());
-            drop(shard);
-            self.left(&session, SessionOutcome::Expired, now);
-            return true;
-        }
-        false
-    }
-}
-
-impl Session {
-    /// Whether no request for it is under way.
-    fn is_idle(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) == 1
     }
 }
 
