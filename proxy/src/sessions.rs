@@ -4,7 +4,8 @@
 //! [`Place`]. It enters the table with the 202 that starts it, or with the first success of a
 //! request for one that was opened elsewhere, and leaves it once: completed, cancelled, failed or
 //! expired. So what has entered is always what has left and what is there; nothing is counted down
-//! by an event that may come twice or never.
+//! by an event that may come twice or never. Of several requests that are at once the first for one
+//! session, the first that is answered brings it in, and the others find it there.
 //!
 //! A session that is refused, or whose client goes away, in the midst stays open: uploads can be
 //! resumed. It has failed if the registry doesn't know it any more, or will not complete it for
@@ -140,7 +141,7 @@ impl Sessions {
     ) {
         self.metrics.events.inc(SessionEvent::Started);
         let place = Place::of_location(&self.hasher, location, path);
-        self.insert(Session {
+        let session = Session {
             since: now,
             is_started: true,
             repository: fit(repository),
@@ -148,7 +149,9 @@ impl Sessions {
             used: AtomicU64::new(self.millis(now)),
             query: AtomicU64::new(place.query),
             place: Mutex::new(place),
-        });
+        };
+        // Nobody has adopted what is only now begun.
+        let _ = self.insert(session);
     }
 
     /// A request for a session begins.
@@ -158,16 +161,7 @@ impl Sessions {
         let Some(there) = shard.get(&hash) else {
             return Visit::default();
         };
-        // A Location may change its query with each answer, and a client may keep to an older one;
-        // but where several share a path, it is the query that tells them apart.
-        let session = if let [only] = there.as_slice() {
-            Some(only)
-        } else {
-            let query = place::hash_query(&self.hasher, query);
-            there
-                .iter()
-                .find(|session| session.query.load(Ordering::Relaxed) == query)
-        };
+        let session = table::find(there, || place::hash_query(&self.hasher, query));
         if let Some(session) = session {
             session.used.fetch_max(self.millis(now), Ordering::Relaxed);
         }
@@ -178,24 +172,20 @@ impl Sessions {
     /// told, as [`Sessions::start`] is.
     pub fn answered(&self, visit: &Visit, answer: Answer<'_>, now: Instant) {
         let step = answer.step();
-        if let Some(session) = &visit.0 {
+        let adopted = match &visit.0 {
+            None if answer.is_success() => self.adopted(answer),
+            _ => None,
+        };
+        if let Some(session) = visit.0.as_ref().or(adopted.as_ref()) {
             session.used.fetch_max(self.millis(now), Ordering::Relaxed);
             match step {
-                Step::Carry => {
-                    if let Some(location) = answer.location {
-                        let place = Place::of_location(&self.hasher, location, answer.path);
-                        self.relocate(session, place);
-                    }
-                }
+                Step::Carry => self.carry(session, answer),
                 Step::End(outcome) => self.end(session, outcome, now),
                 Step::Nothing => {}
             }
         } else if answer.is_success() {
             match step {
-                Step::Carry => {
-                    self.metrics.events.inc(SessionEvent::Unknown);
-                    self.adopt(answer, now);
-                }
+                Step::Carry => self.adopt(answer, now),
                 Step::End(outcome) => {
                     self.metrics.events.inc(SessionEvent::Unknown);
                     self.metrics.ended(outcome);
@@ -241,13 +231,29 @@ impl Sessions {
         millis(now.saturating_duration_since(self.origin))
     }
 
+    /// A session goes on where its answer says.
+    fn carry(&self, session: &Arc<Session>, answer: Answer<'_>) {
+        if let Some(location) = answer.location {
+            let place = Place::of_location(&self.hasher, location, answer.path);
+            self.relocate(session, place);
+        }
+    }
+
+    /// The session that another request has brought here since this one came, which then was the
+    /// first for it. One that was started here meanwhile is not what the request was for.
+    fn adopted(&self, answer: Answer<'_>) -> Option<Arc<Session>> {
+        let place = Place::new(&self.hasher, answer.path, answer.query);
+        let shard = self.shard(place.path).lock();
+        table::adopted(&shard, place).cloned()
+    }
+
     /// A session that was opened elsewhere is carried on with.
     fn adopt(&self, answer: Answer<'_>, now: Instant) {
         let place = match answer.location {
             Some(location) => Place::of_location(&self.hasher, location, answer.path),
             None => Place::new(&self.hasher, answer.path, answer.query),
         };
-        self.insert(Session {
+        let entered = self.insert(Session {
             since: now,
             is_started: false,
             repository: fit(answer.repository),
@@ -256,6 +262,10 @@ impl Sessions {
             query: AtomicU64::new(place.query),
             place: Mutex::new(place),
         });
+        match entered {
+            Ok(()) => self.metrics.events.inc(SessionEvent::Unknown),
+            Err(first) => self.carry(&first, answer),
+        }
     }
 }
 

@@ -40,7 +40,9 @@ impl Sessions {
         &self.shards[(path >> 60) as usize % SHARDS]
     }
 
-    pub(super) fn insert(&self, session: Session) {
+    /// Enters a session. One that was found under way gives way to the same one where another
+    /// request has adopted it first, and that is returned.
+    pub(super) fn insert(&self, session: Session) -> Result<(), Arc<Session>> {
         let place = *session.place.lock();
         let now = session.since;
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit
@@ -48,17 +50,24 @@ impl Sessions {
         {
             // So many requests for sessions are under way at once: this one is not followed.
             self.count_end(&session, SessionOutcome::Expired, now);
-            return;
+            return Ok(());
         }
-        self.put(place, Arc::new(session));
+        let mut shard = self.shard(place.path).lock();
+        if !session.is_started
+            && let Some(first) = adopted(&shard, place)
+        {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Arc::clone(first));
+        }
+        self.put(&mut shard, place, Arc::new(session));
+        Ok(())
     }
 
     /// Enters a session at a place.
-    fn put(&self, place: Place, session: Arc<Session>) {
+    fn put(&self, shard: &mut Shard, place: Place, session: Arc<Session>) {
         if let Some(odd) = place.odd {
             self.odd[odd as usize].fetch_add(1, Ordering::Relaxed);
         }
-        let mut shard = self.shard(place.path).lock();
         shard.entry(place.path).or_default().push(session);
     }
 
@@ -91,7 +100,8 @@ impl Sessions {
         if *current != place && self.take(*current, session) {
             *current = place;
             session.query.store(place.query, Ordering::Relaxed);
-            self.put(place, Arc::clone(session));
+            let mut shard = self.shard(place.path).lock();
+            self.put(&mut shard, place, Arc::clone(session));
         }
     }
 
@@ -150,4 +160,24 @@ impl Session {
     pub(super) fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }
+}
+
+/// Which of the sessions that share a path a query is for.
+///
+/// A Location may change its query with each answer, and a client may keep to an older one; but
+/// where several share a path, it is the query that tells them apart.
+pub(super) fn find(there: &[Arc<Session>], query: impl FnOnce() -> u64) -> Option<&Arc<Session>> {
+    if let [only] = there {
+        return Some(only);
+    }
+    let query = query();
+    there
+        .iter()
+        .find(|session| session.query.load(Ordering::Relaxed) == query)
+}
+
+/// The session at a place, if it was found under way.
+pub(super) fn adopted(shard: &Shard, place: Place) -> Option<&Arc<Session>> {
+    let session = find(shard.get(&place.path)?, || place.query)?;
+    (!session.is_started).then_some(session)
 }

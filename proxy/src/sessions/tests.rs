@@ -57,20 +57,38 @@ fn ask(
     location: Option<&str>,
     now: Instant,
 ) {
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
-    let visit = sessions.visit(path, query, now);
-    let answer = Answer {
+    let visit = visit(sessions, target, now);
+    let answer = answer(method, target, status, location);
+    sessions.answered(&visit, answer, now);
+}
+
+fn visit(sessions: &Sessions, target: &str, now: Instant) -> Visit {
+    let (path, query) = split(target);
+    sessions.visit(path, query, now)
+}
+
+fn answer<'a>(
+    method: Method,
+    target: &'a str,
+    status: u16,
+    location: Option<&'a str>,
+) -> Answer<'a> {
+    let (path, query) = split(target);
+    Answer {
         method,
         path,
         query,
         repository: None,
         status,
         location,
-    };
-    sessions.answered(&visit, answer, now);
+    }
+}
+
+fn split(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
 }
 
 fn start(sessions: &Sessions, location: &str) -> Instant {
@@ -197,6 +215,66 @@ fn a_session_that_was_opened_elsewhere_is_unknown_once() {
     assert_eq!(open(&sessions), 0);
     let observed = sessions.metrics.duration.count(SessionOutcome::Completed);
     assert_eq!(observed, 0, "nobody knows when it began");
+}
+
+/// An upload that was begun before the proxy was there, and whose client sends two requests at once.
+#[test]
+fn of_two_first_requests_for_a_session_one_brings_it_in_and_the_other_finds_it() {
+    let target = "/v2/a/blobs/uploads/1?_state=x";
+    let later = |state: &str| format!("/v2/a/blobs/uploads/1?_state={state}");
+    let (y, z) = (later("y"), later("z"));
+    let second_answers = [
+        (Method::Patch, 202, Some(&*z), 0),
+        (Method::Get, 204, None, 0),
+        (Method::Put, 201, None, 1),
+        (Method::Delete, 204, None, 1),
+    ];
+    for (method, status, location, ended) in second_answers {
+        let sessions = table(9);
+        let now = sessions.origin;
+        let visits = [(); 2].map(|()| visit(&sessions, target, now));
+        let first = answer(Method::Patch, target, 202, Some(&y));
+        sessions.answered(&visits[0], first, now);
+        let second = answer(method, target, status, location);
+        sessions.answered(&visits[1], second, now);
+        assert_eq!(counts(&sessions)[5], 1, "{method:?}");
+        assert_eq!(open(&sessions), 1 - ended, "{method:?}");
+        drop(visits);
+        ask(&sessions, Method::Put, &z, 201, None, now);
+        assert_eq!(open(&sessions), 0, "{method:?}");
+    }
+}
+
+#[test]
+fn a_session_is_adopted_once_where_two_requests_find_none_at_the_same_time() {
+    let sessions = table(9);
+    let now = sessions.origin;
+    let [x, y, z] = ["x", "y", "z"].map(|state| format!("/v2/a/blobs/uploads/1?_state={state}"));
+    // Both have looked, and neither has entered it.
+    for location in [&y, &z] {
+        sessions.adopt(answer(Method::Patch, &x, 202, Some(location)), now);
+    }
+    assert_eq!(counts(&sessions), [0, 0, 0, 0, 0, 1]);
+    assert_eq!(open(&sessions), 1);
+    let other = start(&sessions, "/v2/a/blobs/uploads/1?_state=other");
+    ask(&sessions, Method::Put, &z, 201, None, other);
+    assert_eq!(
+        counts(&sessions),
+        [1, 1, 0, 0, 0, 1],
+        "it is where the later answer said"
+    );
+}
+
+#[test]
+fn a_session_that_was_begun_meanwhile_is_not_what_an_earlier_request_was_for() {
+    let sessions = table(9);
+    let now = sessions.origin;
+    let earlier = visit(&sessions, "/u?id=1", now);
+    start(&sessions, "/u?id=2");
+    let answered = answer(Method::Patch, "/u?id=1", 202, Some("/u?id=1"));
+    sessions.answered(&earlier, answered, now);
+    assert_eq!(counts(&sessions), [1, 0, 0, 0, 0, 1]);
+    assert_eq!(open(&sessions), 2);
 }
 
 #[test]
@@ -385,7 +463,8 @@ enum Action {
     Start(u8),
     Ask(Method, u8, u16, Option<u8>),
     Enter(u8),
-    Leave,
+    /// The last request that entered is answered.
+    Leave(Method, u16, Option<u8>),
     Wait(u32),
 }
 
@@ -398,12 +477,14 @@ fn action() -> impl Strategy<Value = Action> {
         Method::Post,
     ]);
     let statuses = prop::sample::select(vec![201, 202, 204, 307, 400, 404, 416, 499, 500]);
+    let place = || prop::option::of(0..12_u8);
     prop_oneof![
         3 => (0..12_u8).prop_map(Action::Start),
-        6 => (methods, 0..12_u8, statuses, prop::option::of(0..12_u8))
-            .prop_map(|(m, place, status, to)| Action::Ask(m, place, status, to)),
-        1 => (0..12_u8).prop_map(Action::Enter),
-        1 => Just(Action::Leave),
+        6 => (methods.clone(), 0..12_u8, statuses.clone(), place())
+            .prop_map(|(m, at, status, to)| Action::Ask(m, at, status, to)),
+        2 => (0..12_u8).prop_map(Action::Enter),
+        2 => (methods, statuses, place())
+            .prop_map(|(m, status, to)| Action::Leave(m, status, to)),
         1 => (0..30_u32).prop_map(Action::Wait),
     ]
 }
@@ -437,10 +518,16 @@ proptest! {
                 }
                 Action::Enter(place) => {
                     let target = location(place);
-                    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-                    visits.push(sessions.visit(path, Some(query), now));
+                    let visit = visit(&sessions, &target, now);
+                    visits.push((visit, target));
                 }
-                Action::Leave => drop(visits.pop()),
+                Action::Leave(method, status, to) => {
+                    if let Some((visit, target)) = visits.pop() {
+                        let to = to.map(location);
+                        let answer = answer(method, &target, status, to.as_deref());
+                        sessions.answered(&visit, answer, now);
+                    }
+                }
                 Action::Wait(hours) => {
                     now += hours * HOUR;
                     sessions.refresh(now);
