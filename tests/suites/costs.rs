@@ -71,9 +71,9 @@ async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
 async fn a_proxied_request_keeps_to_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
-        instructions: 1.0,
+        instructions: 118_000.0,
         allocations: 1.0,
-        system_calls: 1.0,
+        system_calls: 7.7,
     };
     keeps_to(bounds, || Launch::in_front_of(&registry.url(""))).await
 }
@@ -82,9 +82,9 @@ async fn a_proxied_request_keeps_to_its_bounds() -> Result<()> {
 async fn a_proxied_request_of_which_nothing_is_recorded_keeps_to_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
-        instructions: 1.0,
+        instructions: 111_000.0,
         allocations: 1.0,
-        system_calls: 1.0,
+        system_calls: 7.7,
     };
     keeps_to(bounds, || {
         Launch::in_front_of(&registry.url("")).without_metrics()
@@ -98,9 +98,9 @@ async fn a_request_to_the_embedded_registry_keeps_to_its_bounds() -> Result<()> 
     let data = registry.data().to_owned();
     registry.terminate(PATIENCE).await?;
     let bounds = Bounds {
-        instructions: 1.0,
+        instructions: 137_000.0,
         allocations: 1.0,
-        system_calls: 1.0,
+        system_calls: 3.3,
     };
     keeps_to(bounds, || Launch::all_in_one().data(&data)).await
 }

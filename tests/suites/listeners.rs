@@ -88,7 +88,7 @@ async fn a_client_and_a_registry_may_be_on_ipv6() -> Result<()> {
 async fn an_ipv6_address_is_spelt_as_its_header_wants_it() -> Result<()> {
     let upstream = Scripted::listening("[::1]:0", |mut caller: Caller| async move {
         let head = caller.head().await?;
-        let own = head.lines().find_map(|line| line.strip_prefix("Own: "));
+        let own = head.lines().find_map(|line| line.strip_prefix("own: "));
         let own = own.context("the address is not told")?;
         let answer = format!(
             "HTTP/1.1 202 Accepted\r\nLocation: {own}/v2/a/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n"
