@@ -298,6 +298,8 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
 #[cfg(test)]
 mod tests {
     use registry::service::config::{Sources, load_with_origins};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::config::Fields;
@@ -307,7 +309,7 @@ mod tests {
         3_100 + 8 * (repositories + 1) + 90 + 8 * sources
     }
 
-    async fn bound(yaml: &str) -> usize {
+    async fn bound(yaml: &str) -> Bound {
         let file = tempfile::NamedTempFile::new().unwrap();
         let yaml = format!("listen: 127.0.0.1:0\n{yaml}");
         std::fs::write(file.path(), yaml).unwrap();
@@ -317,7 +319,39 @@ mod tests {
         };
         let loaded = load_with_origins::<Fields>(sources).unwrap();
         let config = Config::resolve(loaded.fields, &loaded.origins).unwrap();
-        bind(config).await.unwrap().max_series().unwrap()
+        bind(config).await.unwrap()
+    }
+
+    /// Asks for a page, and returns it with its head.
+    async fn page(address: &ListenAddr, path: &str) -> String {
+        let ListenAddr::Tcp(address) = address else {
+            panic!("no TCP address");
+        };
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_counted_on_the_page() {
+        let bound = bound("upstreams: [{replicas: ['http://127.0.0.1:1']}]\n").await;
+        let address = bound.addresses()[0].clone();
+        let (_trigger, shutdown) = Shutdown::new();
+        let serving = tokio::spawn(bound.serve(shutdown));
+        assert!(page(&address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        tokio::spawn(async { panic!("on purpose") })
+            .await
+            .unwrap_err();
+        let page = page(&address, "/metrics").await;
+        let counted = page
+            .lines()
+            .find_map(|line| line.strip_prefix("octoserve_panics_total "));
+        // Other tests panic as well.
+        assert!(counted.unwrap().parse::<u64>().unwrap() >= 1, "{page}");
+        serving.abort();
     }
 
     #[tokio::test]
@@ -333,7 +367,7 @@ mod tests {
                 0,
             ),
         ] {
-            let series = bound(&yaml).await;
+            let series = bound(&yaml).await.max_series().unwrap();
             let promised = promised(repositories, sources);
             assert!(series <= promised, "{series} of {promised} with {yaml}");
         }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use flate2::Compression;
@@ -311,4 +311,44 @@ async fn a_scraper_that_waits_less_than_a_source_takes_gets_the_rest() -> Result
     let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
     expect(&scrape, "octoserve_aggregate_up", "silent", 0.0)?;
     expect(&scrape, "good", "good", 1.0)
+}
+
+#[tokio::test]
+async fn a_source_that_goes_leaves_the_time_of_its_last_success_behind() -> Result<()> {
+    let seconds_since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
+    let silent = Source::scripted(|stream| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await?;
+    let good = Source::page(TEXT, "good 1\n").await?;
+    let before = seconds_since_epoch()?.as_secs_f64();
+    let server = with(&[("silent", &silent), ("good", &good)], "timeout: 2s").await?;
+    let own = |name: &str| metric(&format!("octoserve_aggregate_{name}"));
+    let told = |page: &Scrape, name: &str, source: &str| {
+        let told = page.sum(&own(name).label("source", source));
+        told.with_context(|| format!("no {name} of {source}"))
+    };
+    // A page tells of the scrape that it came with.
+    let page = server.scrape().await?;
+    let succeeded = told(&page, "last_success_timestamp_seconds", "good")?;
+    let now = seconds_since_epoch()?.as_secs_f64();
+    ensure!(
+        (before..=now).contains(&succeeded),
+        "{before}, {succeeded}, {now}"
+    );
+    let took = told(&page, "duration_seconds", "good")?;
+    ensure!(took > 0.0, "{took} s");
+    let waited = told(&page, "duration_seconds", "silent")?;
+    ensure!((2.0..20.0).contains(&waited), "{waited} s of patience");
+    drop(good);
+    let page = server.scrape().await?;
+    for (name, value) in [
+        ("up", 0.0),
+        ("samples", 0.0),
+        ("last_success_timestamp_seconds", succeeded),
+    ] {
+        expect(&page, &format!("octoserve_aggregate_{name}"), "good", value)?;
+    }
+    Ok(())
 }

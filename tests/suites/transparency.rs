@@ -156,7 +156,12 @@ async fn two_hosts_are_refused_and_go_nowhere() -> Result<()> {
     assert_eq!(answer.head.status, 400);
     ensure!(front.upstream.heard().is_empty());
     let rejected = metric("octoserve_http_rejected_total");
-    rejected.value(1).assert_in(&front.server).await
+    rejected.value(1).assert_in(&front.server).await?;
+    // It is counted nowhere else.
+    let requests = metric("octoserve_http_requests_total");
+    let requests = front.server.scrape().await?.sum(&requests);
+    ensure!(requests.is_none(), "{requests:?}");
+    Ok(())
 }
 
 #[tokio::test]

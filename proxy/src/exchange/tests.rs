@@ -139,3 +139,22 @@ fn exchange(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16) {
         .answered(status, &[])
         .whole(b"");
 }
+
+/// Far longer than any step of an exchange takes here.
+const MOMENT: Duration = Duration::from_millis(20);
+
+fn pass_a_moment() {
+    let began = Instant::now();
+    while began.elapsed() < MOMENT {
+        std::thread::yield_now();
+    }
+}
+
+/// What a histogram's observations add up to.
+fn sum(page: &Registry, family: &str, labels: &str) -> f64 {
+    let mut text = String::new();
+    page.gather().write_text(&mut text);
+    let series = format!("octoserve_{family}_sum{{{labels}}} ");
+    let told = text.lines().find_map(|line| line.strip_prefix(&series));
+    told.unwrap().parse().unwrap()
+}

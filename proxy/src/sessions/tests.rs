@@ -446,6 +446,45 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
 }
 
 #[test]
+fn a_session_has_lasted_from_its_start_to_its_end() {
+    let registry = Registry::new("");
+    let sessions = Sessions::with_limit(&registry, 9);
+    let target = |number: u32| format!("/v2/a/blobs/uploads/{number}");
+    let now = sessions.origin;
+    let ends = [
+        ("completed", Method::Put, 201),
+        ("cancelled", Method::Delete, 204),
+        ("failed", Method::Patch, 404),
+    ];
+    for ((_, method, status), hours) in ends.into_iter().zip(1..) {
+        start(&sessions, &target(hours));
+        ask(
+            &sessions,
+            method,
+            &target(hours),
+            status,
+            None,
+            now + hours * HOUR,
+        );
+    }
+    start(&sessions, &target(0));
+    sessions.refresh(now + 25 * HOUR);
+    let mut page = String::new();
+    registry.gather().write_text(&mut page);
+    let told: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("upload_session_duration_seconds_sum"))
+        .collect();
+    let expected = [
+        "{outcome=\"cancelled\"} 7200",
+        "{outcome=\"completed\"} 3600",
+        "{outcome=\"expired\"} 90000",
+        "{outcome=\"failed\"} 10800",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_fallback_of_a_mount_is_remembered_and_a_name_beyond_measure_is_not() {
     let sessions = table(9);
     let now = sessions.origin;

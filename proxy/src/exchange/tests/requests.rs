@@ -121,6 +121,31 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
 }
 
 #[test]
+fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let began = Instant::now();
+    let mut exchange = ask(&recorder, "GET", &blob());
+    pass_a_moment();
+    exchange.received(b"").answered(200, &[]);
+    let until_headers = began.elapsed();
+    pass_a_moment();
+    exchange.whole(&[0; 10]);
+    let in_all = began.elapsed();
+    for (family, least, most) in [
+        ("http_response_ttfb_seconds", MOMENT, until_headers),
+        ("http_request_duration_seconds", 2 * MOMENT, in_all),
+    ] {
+        let told = sum(&page, family, "endpoint=\"blob\",method=\"GET\"");
+        let range = least.as_secs_f64()..=most.as_secs_f64();
+        assert!(
+            range.contains(&told),
+            "{family}: {told} is not in {range:?}"
+        );
+    }
+}
+
+#[test]
 fn a_cut_download_keeps_its_status_and_has_no_size() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());

@@ -108,6 +108,54 @@ fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
 }
 
 #[test]
+fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    let big = vec![0; 4 << 20];
+    // Neither the wait for an answer nor that for the end of a commit is a part of it.
+    let mut download = ask(&recorder, "GET", &blob());
+    pass_a_moment();
+    pass_a_moment();
+    let began = Instant::now();
+    download.received(b"").answered(200, &[]);
+    pass_a_moment();
+    download.whole(&big);
+    let downloaded = began.elapsed();
+
+    let mut upload = ask(&recorder, "PUT", &of_app("blobs/uploads/1?digest=x"));
+    pass_a_moment();
+    let began = Instant::now();
+    upload.request_body(&big[1..], false);
+    pass_a_moment();
+    upload.request_body(&big[..1], true);
+    let uploaded = began.elapsed();
+    pass_a_moment();
+    upload.answered(201, &[]).whole(b"");
+
+    let family = "transfer_speed_bytes_per_second";
+    for (direction, lasted) in [("download", downloaded), ("upload", uploaded)] {
+        let told = sum(&page, family, &format!("direction=\"{direction}\""));
+        let speed = |time: Duration| big.len() as f64 / time.as_secs_f64();
+        let range = speed(lasted)..=speed(MOMENT);
+        assert!(
+            range.contains(&told),
+            "{direction}: {told} is not in {range:?}"
+        );
+    }
+    let mut text = String::new();
+    page.gather().write_text(&mut text);
+    let first = format!("octoserve_{family}_bucket{{direction=\"upload\",le=\"");
+    let bounds: Vec<f64> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(&first)?.split('"').next())
+        .map(|bound| bound.parse().unwrap())
+        .collect();
+    let mut expected: Vec<_> = (0..9).map(|n| 65536.0 * 4_f64.powi(n)).collect();
+    expected.push(f64::INFINITY);
+    assert_eq!(bounds, expected);
+}
+
+#[test]
 fn a_redirect_is_counted_where_the_client_was_sent_away() {
     let recorder = recorder();
     for status in [200, 301, 302, 303, 304, 307, 308] {
