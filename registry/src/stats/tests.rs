@@ -422,6 +422,82 @@ async fn a_damaged_entry_is_an_error_and_the_old_figures_stay() {
     );
 }
 
+/// The value of a family without labels.
+fn value(page: &str, family: &str) -> Option<f64> {
+    let start = format!("octoserve_{family} ");
+    let told = page.lines().find_map(|line| line.strip_prefix(&start))?;
+    Some(told.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_count_tells_when_it_ended_well_and_how_long_it_took_and_a_failed_one_only_the_latter() {
+    let fixture = fixture();
+    push_blob(&fixture.store, &name(0), 3).await;
+    let success = "stats_last_success_timestamp_seconds";
+    let page = fixture.page();
+    assert_eq!(value(&page, success), None, "nothing is counted yet");
+    let began = Instant::now();
+    let before = seconds_since_epoch();
+    fixture.collector.count().await;
+    let page = fixture.page();
+    let succeeded = value(&page, success).unwrap();
+    assert!((before..=seconds_since_epoch()).contains(&succeeded));
+    let took = value(&page, "stats_duration_seconds").unwrap();
+    assert!(
+        took > 0.0 && took <= began.elapsed().as_secs_f64(),
+        "{took}"
+    );
+    assert_eq!(value(&page, "stats_errors_total"), Some(0.0));
+
+    let (repository, new) = (name(0), manifest(0));
+    let written = fixture.store.manifest_write(&repository, new.clone(), &[]);
+    written.await.unwrap();
+    let entry = fixture.folder.path().join("repositories/a/_manifests");
+    let entry = entry.join(new.digest.as_str().replace(':', "-"));
+    fs::write(entry, "{").unwrap();
+    fixture.collector.stats.duration.set((), 0.0);
+    fixture.collector.count().await;
+    let page = fixture.page();
+    assert_eq!(value(&page, success), Some(succeeded), "it ages");
+    assert!(value(&page, "stats_duration_seconds").unwrap() > 0.0);
+    assert_eq!(value(&page, "stats_errors_total"), Some(1.0));
+    assert_eq!(value(&page, "blobs"), Some(1.0), "the old figures stay");
+}
+
+#[tokio::test]
+async fn the_file_systems_figures_are_those_that_the_system_gives() {
+    let fixture = fixture();
+    assert_eq!(
+        value(&fixture.page(), "storage_filesystem_size_bytes"),
+        None
+    );
+    fixture.collector.refresh().await;
+    let page = fixture.page();
+    let told = rustix::fs::statvfs(fixture.folder.path()).unwrap();
+    let block = told.f_frsize as f64;
+    let size = told.f_blocks as f64 * block;
+    // Others use it meanwhile.
+    for (family, expected, others) in [
+        ("storage_filesystem_size_bytes", size, 0.0),
+        (
+            "storage_filesystem_avail_bytes",
+            told.f_bavail as f64 * block,
+            size / 100.0,
+        ),
+        (
+            "storage_filesystem_files_free",
+            told.f_ffree as f64,
+            told.f_files as f64 / 100.0,
+        ),
+    ] {
+        let seen = value(&page, family).unwrap();
+        assert!(
+            (seen - expected).abs() <= others,
+            "{family}: {seen}, {expected}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn upload_sessions_are_read_from_the_store() {
     let fixture = fixture();

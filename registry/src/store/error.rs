@@ -216,6 +216,31 @@ mod tests {
     }
 
     #[test]
+    fn every_failure_of_the_system_has_its_kind() {
+        for (system, kind) in [
+            (io::ErrorKind::NotFound, ErrorKind::NotFound),
+            (io::ErrorKind::StorageFull, ErrorKind::NoSpace),
+            (io::ErrorKind::QuotaExceeded, ErrorKind::NoSpace),
+            (io::ErrorKind::PermissionDenied, ErrorKind::Permission),
+            (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::Permission),
+            (io::ErrorKind::TimedOut, ErrorKind::Timeout),
+            (io::ErrorKind::NotADirectory, ErrorKind::Io),
+            (io::ErrorKind::Other, ErrorKind::Io),
+        ] {
+            assert_eq!(StoreError::io("/x", system.into()).kind(), kind, "{system}");
+        }
+        let damaged = StoreError::Corrupt {
+            path: "/x".into(),
+            reason: "empty",
+        };
+        assert_eq!(damaged.kind(), ErrorKind::Io);
+        assert_eq!(StoreError::Interrupted.kind(), ErrorKind::Other);
+        assert_eq!(StoreError::UploadBusy.kind(), ErrorKind::Invalid);
+        let bound = StoreError::TooManyBytes { limit: 1 };
+        assert_eq!(bound.kind(), ErrorKind::NoSpace);
+    }
+
+    #[test]
     fn a_kind_is_found_through_any_wrapping() {
         let inner = StoreError::io("/x", io::ErrorKind::PermissionDenied.into());
         let wrapped = StoreError::io("/y", io::Error::other(inner));

@@ -504,6 +504,37 @@ fn the_kind_follows_from_what_real_tools_push() {
             &["application/vnd.cncf.helm.chart.content.v1.tar+gzip"],
         ),
         (
+            "helm, with a provenance",
+            Kind::Artifact,
+            "",
+            "application/vnd.cncf.helm.config.v1+json",
+            &[
+                "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+                "application/vnd.cncf.helm.chart.provenance.v1.prov",
+            ],
+        ),
+        (
+            "podman, docker's format",
+            Kind::Image,
+            "",
+            DOCKER_CONFIG,
+            &["application/vnd.docker.image.rootfs.diff.tar"],
+        ),
+        (
+            "skopeo, encrypted",
+            Kind::Image,
+            "",
+            CONFIG,
+            &["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"],
+        ),
+        (
+            "regctl artifact put",
+            Kind::Artifact,
+            "application/vnd.example+type",
+            EMPTY,
+            &["application/octet-stream"],
+        ),
+        (
             "trivy",
             Kind::Artifact,
             "application/vnd.cyclonedx+json",

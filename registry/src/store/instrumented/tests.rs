@@ -111,6 +111,23 @@ async fn failures_are_counted_by_kind() {
     );
 }
 
+#[test]
+fn every_kind_of_a_failure_has_its_own_label() {
+    use crate::service::cells::Label as _;
+    for (kind, label) in [
+        (ErrorKind::NotFound, "not_found"),
+        (ErrorKind::DigestMismatch, "digest_mismatch"),
+        (ErrorKind::Invalid, "invalid"),
+        (ErrorKind::NoSpace, "no_space"),
+        (ErrorKind::Permission, "permission"),
+        (ErrorKind::Io, "io"),
+        (ErrorKind::Timeout, "timeout"),
+        (ErrorKind::Other, "other"),
+    ] {
+        assert_eq!(error_type(kind).value(), label);
+    }
+}
+
 #[tokio::test]
 async fn damaged_tags_that_a_deletion_met_are_counted() {
     let (store, (folder, registry)) = new();
