@@ -161,7 +161,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         ctx.awaited.begin();
         forward::add_headers(session, request, ctx.request_id.as_ref());
-        Ok(())
+        forward::add_host(request, &self.upstream)
     }
 
     async fn upstream_response_filter(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use parking_lot::RwLock;
 use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
@@ -33,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_mins(10);
 /// How soon it is tried again where it could not be resolved.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// The host of what has no name.
+const LOCAL: HeaderValue = HeaderValue::from_static("localhost");
 
 /// Where an upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,16 @@ pub enum TargetError {
 }
 
 impl Target {
+    /// Its name as a `Host` header has it; a socket has none of its own.
+    fn authority(&self) -> HeaderValue {
+        let authority = match self {
+            Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Target::Tcp { host, port } => format!("{host}:{port}"),
+            Target::Unix(_) => return LOCAL,
+        };
+        HeaderValue::try_from(authority).unwrap_or(LOCAL)
+    }
+
     /// What follows the address in an absolute URL of this target, or of one of its `addresses`;
     /// `None` for every other text.
     fn within<'a>(&self, url: &'a str, addresses: &[SocketAddr]) -> Option<&'a str> {
@@ -164,6 +177,7 @@ pub struct Upstream {
     name: String,
     /// `None` for the registry in this process.
     target: Option<Target>,
+    authority: HeaderValue,
     metrics: Option<UpstreamMetrics>,
     timeouts: Timeouts,
     peers: RwLock<Arc<[HttpPeer]>>,
@@ -209,6 +223,7 @@ impl Upstream {
     ) -> Upstream {
         Upstream {
             name,
+            authority: target.as_ref().map_or(LOCAL, Target::authority),
             target,
             metrics: None,
             timeouts,
@@ -236,6 +251,11 @@ impl Upstream {
     /// The configured name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The host that it is asked for where the client names none.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
     }
 
     /// A peer to send a request to: each of the known addresses in turn.

@@ -118,6 +118,26 @@ async fn a_client_of_http_1_0_gets_what_it_can_read() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_client_of_http_1_0_that_names_no_host_is_served() -> Result<()> {
+    let request = b"GET /v2/ HTTP/1.0\r\nX-Forwarded-Host: elsewhere\r\n\r\n";
+    let scene = Scene::of(echo).await?;
+    let mut client = scene.client().await?;
+    client.send(request).await?;
+    assert_eq!(client.answer("GET").await?.body, b"/v2/");
+    // What is passed on is HTTP/1.1, which names one.
+    let heard = scene.upstream.heard().concat().to_ascii_lowercase();
+    let host = format!("\r\nhost: {}\r\n", scene.upstream.address());
+    assert_eq!(heard.matches(&host).count(), 1, "{heard}");
+    ensure!(!heard.contains("x-forwarded-host"), "{heard}");
+
+    let server = Launch::all_in_one().start().await?;
+    let mut client = Wire::connect(server.address()).await?;
+    client.send(request).await?;
+    assert_eq!(client.answer("GET").await?.head.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_asks_first_and_is_refused_sends_no_body() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?.to_ascii_lowercase();

@@ -47,9 +47,10 @@ pub(super) fn add_headers(
         Some(client) => headers.insert(X_FORWARDED_FOR, client),
         None => headers.remove(X_FORWARDED_FOR),
     };
-    if let Some(host) = host(session) {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
+    match host(session) {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(SCHEME));
     let via = match session.req_header().version {
         Version::HTTP_2 => HeaderValue::from_static("2 octoserve"),
@@ -61,6 +62,15 @@ pub(super) fn add_headers(
         headers.insert(X_REQUEST_ID, id.clone());
     }
     *request = parts.into();
+}
+
+/// Names a host where HTTP/1.0 named none, and pingora would pass on HTTP/1.1, which must (RFC 9112
+/// §3.2).
+pub(super) fn add_host(request: &mut RequestHeader, upstream: &Upstream) -> Result<()> {
+    if request.headers.contains_key(header::HOST) || request.uri.authority().is_some() {
+        return Ok(());
+    }
+    request.insert_header(header::HOST, upstream.authority().clone())
 }
 
 /// Lets a `Location` that names the upstream by its own address name the proxy instead, as the
