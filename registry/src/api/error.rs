@@ -75,6 +75,10 @@ pub(super) enum ApiError {
     Store(#[from] StoreError),
     #[error("no transfer coding is understood but chunked, once")]
     TransferCoding,
+    #[error("the request has no Host header")]
+    NoHost,
+    #[error("the request has more than one Host header")]
+    ManyHosts,
     #[error("the request could not be handled")]
     Panicked,
 }
@@ -116,7 +120,9 @@ impl ApiError {
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
             Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
-            Self::PageSize | Self::TransferCoding => (StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::PageSize | Self::TransferCoding | Self::NoHost | Self::ManyHosts => {
+                (StatusCode::BAD_REQUEST, Code::Unsupported)
+            }
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
             Self::ContentRange(_) => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::OutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),

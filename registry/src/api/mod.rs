@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -72,6 +72,7 @@ pub struct Api<S> {
 
 /// A request, taken apart.
 struct Call<'a> {
+    version: Version,
     method: &'a Method,
     headers: &'a HeaderMap,
     query: Query<'a>,
@@ -103,6 +104,7 @@ impl<S: Store> Api<S> {
         let route = Route::parse(head.uri.path());
         let mut observation = Observation::begin(&self.recorders, &head, &route);
         let call = Call {
+            version: head.version,
             method: &head.method,
             headers: &head.headers,
             query: Query::new(head.uri.query()),
@@ -126,6 +128,7 @@ impl<S: Store> Api<S> {
     }
 
     async fn dispatch(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
+        check_host(call.version, call.headers)?;
         if !is_framed(call.headers) {
             return Err(ApiError::TransferCoding);
         }
@@ -189,6 +192,16 @@ fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
 /// end-1: the API is here.
 fn base<R>() -> Answer<R> {
     answer::json(StatusCode::OK, "application/json", b"{}".to_vec())
+}
+
+/// HTTP/1.1 names its host, and nothing names two (RFC 9112, section 3.2); hyper looks at neither.
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => Err(ApiError::NoHost),
+        (_, Some(_)) => Err(ApiError::ManyHosts),
+        _ => Ok(()),
+    }
 }
 
 /// Whether everybody on the way reads the same end of the body (RFC 9112, section 6.1): there is no

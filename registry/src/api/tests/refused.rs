@@ -339,3 +339,45 @@ async fn enormous_headers_are_refused_with_an_answer() {
         .await;
     client.answer().await.expect(431);
 }
+
+#[tokio::test]
+async fn a_request_of_http_1_1_names_one_host() {
+    let registry = Running::start().await;
+    for (line, hosts, told) in [
+        (
+            "GET /v2/ HTTP/1.1",
+            "",
+            Some("the request has no Host header"),
+        ),
+        (
+            "GET http://a/v2/ HTTP/1.1",
+            "",
+            Some("the request has no Host header"),
+        ),
+        (
+            "GET /v2/ HTTP/1.1",
+            "Host: a\r\nHost: a\r\n",
+            Some("the request has more than one Host header"),
+        ),
+        (
+            "GET /v2/ HTTP/1.0",
+            "Host: a\r\nHost: b\r\n",
+            Some("the request has more than one Host header"),
+        ),
+        ("GET /v2/ HTTP/1.1", "Host: a\r\n", None),
+        ("GET /v2/ HTTP/1.1", "Host:\r\n", None),
+        ("GET /v2/ HTTP/1.0", "", None),
+    ] {
+        let mut client = registry.client().await;
+        client.send(format!("{line}\r\n{hosts}\r\n")).await;
+        let answer = client.answer().await;
+        let request = format!("{line} {hosts:?}");
+        match told {
+            Some(told) => {
+                let answer = answer.refused(400, "UNSUPPORTED");
+                assert!(answer.text().contains(told), "{request}: {}", answer.text());
+            }
+            None => assert_eq!(answer.status, 200, "{request}"),
+        }
+    }
+}
