@@ -590,4 +590,26 @@ mod tests {
         let error = error.unwrap_err();
         assert!(error.contains("the key certificate is missing"), "{error}");
     }
+
+    #[test]
+    fn who_moves_the_metrics_listener_leaves_its_certificate() {
+        let tls = "tls: {certificate: /no/crt, key: /no/key}";
+        for table in [
+            format!("{{address: '127.0.0.1:1', {tls}}}"),
+            format!("{{{tls}}}"),
+        ] {
+            for address in ["127.0.0.1:2", "[::1]:2", "unix:/m"] {
+                let flag = Flag::new("--metrics-listen", "metrics.listen", address);
+                let yaml = format!("metrics:\n  listen: {table}\n");
+                let error = resolve(&yaml, vec![flag]).unwrap_err();
+                let kept = "FILE:2: metrics.listen.tls.certificate: cannot read";
+                assert!(error.starts_with(kept), "{address}, {table}: {error}");
+            }
+        }
+        let nowhere = Flag::new("--metrics-listen", "metrics.listen", "nowhere");
+        let yaml = format!("metrics: {{listen: {{address: '127.0.0.1:1', {tls}}}}}\n");
+        let error = resolve(&yaml, vec![nowhere]).unwrap_err();
+        let told = "--metrics-listen: metrics.listen.address: `nowhere` is not";
+        assert!(error.starts_with(told), "{error}");
+    }
 }

@@ -268,3 +268,33 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_refused() 
     ensure!(trusted(&second).await?, "the old one stays");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_moves_the_metrics_listener_leaves_it_inside_tls() -> Result<()> {
+    let certificate = Certificate::new()?;
+    let tls = certificate.keys();
+    let metrics = format!("metrics: {{listen: {{address: '127.0.0.1:9', tls: {tls}}}}}\n");
+    let (name, address) = ("OCTOSERVE_METRICS_LISTEN", "127.0.0.1:0");
+    for launch in [
+        Launch::all_in_one().metrics_listener(),
+        Launch::registry(),
+        Launch::all_in_one()
+            .announces_metrics()
+            .environment(name, address),
+    ] {
+        let server = launch.configuration(&metrics).start().await?;
+        let port = server.metrics_address().port();
+        ensure!(port != 9, "it was not moved");
+        let ask = async |scheme: &str| {
+            let trust = certificate.path().display().to_string();
+            let resolve = format!("localhost:{port}:127.0.0.1");
+            let url = format!("{scheme}://localhost:{port}/metrics");
+            let trust = ["--silent", "--cacert", &trust, "--resolve", &resolve, &url];
+            let answer = tools::attempt("curl", &trust).await?;
+            anyhow::Ok(answer.stdout.starts_with(b"# HELP"))
+        };
+        ensure!(ask("https").await?, "not inside TLS");
+        ensure!(!ask("http").await?, "in clear");
+    }
+    Ok(())
+}

@@ -30,6 +30,10 @@ use origin::{Key, Overlay};
 /// The exit code for a wrong command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
 
+/// The keys that are a listener's table, and the one in there that may stand for all of it.
+const LISTENER: &str = "listen";
+const ADDRESS: &str = "address";
+
 /// Where a configuration comes from, beside the defaults.
 #[derive(Debug, Default)]
 pub struct Sources {
@@ -117,7 +121,10 @@ where
     let mut retried: Vec<Option<ConfigError>> = origins.overlays.iter().map(|_| None).collect();
     loop {
         let mut merged = tree.clone();
-        for overlay in &origins.overlays {
+        for overlay in &mut origins.overlays {
+            if moves_listener(overlay, &merged) {
+                overlay.path.push(Key::Name(ADDRESS.to_owned()));
+            }
             set(&mut merged, &overlay.path, overlay.value.clone());
         }
         let error = match serde_path_to_error::deserialize(merged) {
@@ -170,6 +177,18 @@ fn merge(under: &mut Value, over: Value) {
         (Value::Mapping(_), Value::Null) => {}
         (under, over) => *under = over,
     }
+}
+
+/// Whether a text is laid over a listener's table. It stands for the address alone: whoever moves a
+/// listener leaves the rest of its table, since what is meant to be inside TLS must not come to be
+/// served in clear.
+fn moves_listener(overlay: &Overlay, tree: &Value) -> bool {
+    let is_listener = matches!(overlay.path.last(), Some(Key::Name(name)) if name == LISTENER);
+    let under = overlay.path.iter().try_fold(tree, |tree, key| match key {
+        Key::Name(name) => tree.get(name),
+        Key::Index(_) => None,
+    });
+    is_listener && overlay.value.is_string() && under.is_some_and(Value::is_mapping)
 }
 
 fn set(tree: &mut Value, path: &[Key], value: Value) {
