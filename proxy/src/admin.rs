@@ -20,7 +20,7 @@ use registry::service::auth::BasicAuth;
 use registry::service::listen::Listener;
 use registry::service::page::Wanted;
 use registry::service::shutdown::Shutdown;
-use registry::service::tls::{Secured, Tls};
+use registry::service::tls::{self, Secured, Tls};
 use tokio::sync::Semaphore;
 
 use crate::aggregate::Aggregate;
@@ -191,7 +191,7 @@ pub(crate) async fn serve(
         let (tls, admin, shutdown) = (tls.clone(), Arc::clone(&admin), shutdown.clone());
         tokio::spawn(async move {
             // Whoever does not speak TLS, or HTTP, has no business here.
-            if let Ok(stream) = Secured::accept(tls.as_ref(), stream).await {
+            if let Ok(stream) = tls::secure(tls.as_ref(), stream).await {
                 converse(stream, admin, shutdown).await;
             }
             drop(place);

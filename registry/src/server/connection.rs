@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use super::timed::{Activity, Busy, Patience, Timed};
 use crate::service::listen::Listener;
 use crate::service::shutdown::{Drain, Shutdown, Trigger};
-use crate::service::tls::{Secured, Tls};
+use crate::service::tls::{self, Secured, Tls};
 
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -87,7 +87,7 @@ impl Connections {
             let (handler, patience) = (handler.clone(), self.patience);
             let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
             let serve = async move {
-                match Secured::accept(tls.as_ref(), stream).await {
+                match tls::secure(tls.as_ref(), stream).await {
                     Ok(stream) => serve(stream, handler, patience, shutdown).await,
                     // Whoever does not speak TLS has no business here.
                     Err(error) => tracing::debug!(%error, "a handshake failed"),

@@ -7,14 +7,11 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +19,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::listen::Stream;
 use super::shutdown::Shutdown;
@@ -113,7 +111,7 @@ impl Tls {
     /// Shakes hands. Fails if the client does not, or takes too long.
     pub async fn accept(&self, stream: Stream) -> io::Result<Secured> {
         let shaken = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
-        Ok(Secured::Tls(Box::new(shaken??)))
+        Ok(Either::Right(Box::new(shaken??)))
     }
 
     /// Loads the certificate again whenever its files change, until the shutdown. One that cannot be
@@ -230,71 +228,14 @@ fn plainly(error: &pem::Error) -> String {
     }
 }
 
-/// A connection, inside TLS or as it came.
-#[derive(Debug)]
-pub enum Secured {
-    /// As it came.
-    Plain(Stream),
-    /// Inside TLS.
-    Tls(Box<TlsStream<Stream>>),
-}
+/// A connection as it came, or inside TLS.
+pub type Secured = Either<Stream, Box<TlsStream<Stream>>>;
 
-impl Secured {
-    /// The connection as the listener wants it: inside TLS if it has a certificate.
-    pub async fn accept(tls: Option<&Tls>, stream: Stream) -> io::Result<Self> {
-        match tls {
-            Some(tls) => tls.accept(stream).await,
-            None => Ok(Self::Plain(stream)),
-        }
-    }
-}
-
-macro_rules! inner {
-    ($self:ident, $method:ident $(, $argument:expr)*) => {
-        match $self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).$method($($argument),*),
-            Self::Tls(stream) => Pin::new(stream).$method($($argument),*),
-        }
-    };
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        inner!(self, poll_read, cx, buf)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        inner!(self, poll_write, cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inner!(self, poll_flush, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inner!(self, poll_shutdown, cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        inner!(self, poll_write_vectored, cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+/// The connection as the listener wants it: inside TLS if it has a certificate.
+pub async fn secure(tls: Option<&Tls>, stream: Stream) -> io::Result<Secured> {
+    match tls {
+        Some(tls) => tls.accept(stream).await,
+        None => Ok(Either::Left(stream)),
     }
 }
 
