@@ -50,6 +50,8 @@ mod h2c;
 mod listeners;
 /// Many clients in the midst of what they do, in a memory that does not grow.
 mod memory;
+/// An upstream's name comes to mean another address, or none.
+mod names;
 /// oras-py pushes artifacts and what refers to them.
 mod oras;
 /// One page for the proxy and its sources: formats, help, names, a golden scrape.

@@ -1,0 +1,129 @@
+//! An upstream that is known by its name: the name comes to mean another machine, or none for a
+//! while, and requests go where it was last known to be.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::octoserve::{Launch, Server};
+use harness::poll;
+use harness::process::Stream;
+use harness::scripted::{Caller, Scripted};
+use harness::wire;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::scene::answer;
+
+/// Longer than the proxy takes to look a name up again.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+const NAME: &str = "registry.test";
+
+/// The proxy before two upstreams with the same port, of which the name means one.
+struct Street {
+    server: Server,
+    folder: TempDir,
+    _upstreams: [Scripted; 2],
+}
+
+async fn tell(mut caller: Caller, who: &'static str) -> Result<()> {
+    loop {
+        caller.head().await?;
+        caller.send(answer("200 OK", who.len(), who)).await?;
+    }
+}
+
+impl Street {
+    async fn new() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.2:0").await?;
+        let first = Scripted::start_on(listener, |caller| tell(caller, "first"))?;
+        let port = first.address().port();
+        let second = format!("127.0.0.3:{port}");
+        let second = Scripted::listening(&second, |caller| tell(caller, "second")).await?;
+        let folder = tempfile::tempdir()?;
+        let (hosts, sources) = (folder.path().join("hosts"), folder.path().join("nsswitch"));
+        std::fs::write(&hosts, format!("127.0.0.2 {NAME}\n"))?;
+        // Nobody else is asked.
+        std::fs::write(&sources, "hosts: files\n")?;
+        let inside = format!(
+            "mount --bind {} /etc/hosts && mount --bind {} /etc/nsswitch.conf && exec \"$0\" \"$@\"",
+            hosts.display(),
+            sources.display()
+        );
+        let under = ["unshare", "--mount", "sh", "-c", &inside].map(OsString::from);
+        let launch = Launch::in_front_of(&format!("http://{NAME}:{port}"));
+        let server = launch.under(under.into()).start().await?;
+        let street = Self {
+            server,
+            folder,
+            _upstreams: [first, second],
+        };
+        // It was looked up once for this, and again only much later.
+        let known = poll::until("the name is known", DEADLINE, async || {
+            Ok((street.asked().await?.head.status == 200).then_some(()))
+        });
+        known.await?;
+        Ok(street)
+    }
+
+    /// Makes the name mean another address, or nothing, in the file that the proxy sees.
+    fn rename(&self, address: Option<&str>) -> Result<()> {
+        let line = match address {
+            Some(address) => format!("{address} {NAME}\n"),
+            None => format!("127.0.0.9 {}\n", "x".repeat(NAME.len())),
+        };
+        // In one go and in place: the line is as long as the other.
+        let hosts = self.folder.path().join("hosts");
+        let mut hosts = OpenOptions::new().write(true).open(hosts)?;
+        Ok(hosts.write_all(line.as_bytes())?)
+    }
+
+    async fn asked(&self) -> Result<wire::Answer> {
+        let request = wire::request("GET", "/v2/", &[], b"");
+        wire::exchange(self.server.address(), "GET", &request).await
+    }
+
+    /// Who answers; no request may fail.
+    async fn who(&self) -> Result<String> {
+        let answer = self.asked().await?;
+        ensure!(answer.head.status == 200, "{}", answer.head.status);
+        Ok(String::from_utf8(answer.body)?)
+    }
+
+    async fn becomes(&self, who: &str) -> Result<()> {
+        let found = poll::until("the other is found", DEADLINE, async || {
+            Ok((self.who().await? == who).then_some(()))
+        });
+        found.await?;
+        // For good.
+        for _ in 0..10 {
+            assert_eq!(self.who().await?, who);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_moves_is_found_and_no_request_fails() -> Result<()> {
+    let street = Street::new().await?;
+    assert_eq!(street.who().await?, "first");
+    street.rename(Some("127.0.0.3"))?;
+    street.becomes("second").await
+}
+
+#[tokio::test]
+async fn a_name_that_means_nothing_for_a_while_stays_where_it_was() -> Result<()> {
+    let mut street = Street::new().await?;
+    street.rename(None)?;
+    poll::until("it was looked up in vain", DEADLINE, async || {
+        let log = street.server.process().output(Stream::Stderr)?;
+        Ok(log.contains("cannot resolve the upstream").then_some(()))
+    })
+    .await?;
+    assert_eq!(street.who().await?, "first");
+    street.rename(Some("127.0.0.3"))?;
+    street.becomes("second").await
+}
