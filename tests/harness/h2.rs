@@ -93,6 +93,16 @@ impl Stream {
         Ok(self.body.send_data(Bytes::from_static(bytes), last)?)
     }
 
+    /// Ends the request with a trailer.
+    ///
+    /// # Errors
+    /// If the stream is gone.
+    pub fn trail(&mut self, name: &'static str, value: &'static str) -> Result<()> {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert(name, http::HeaderValue::from_static(value));
+        Ok(self.body.send_trailers(trailers)?)
+    }
+
     /// Gives the stream up.
     pub fn cancel(mut self) {
         self.body.send_reset(Reason::CANCEL);

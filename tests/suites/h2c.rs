@@ -68,6 +68,57 @@ async fn an_interim_answer_does_not_reach_a_stream_and_does_no_harm() -> Result<
 }
 
 #[tokio::test]
+async fn trailers_of_a_stream_are_dropped_and_do_no_harm() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        loop {
+            caller.until("0\r\n\r\n").await?;
+            caller.send(OK).await?;
+        }
+    })
+    .await?;
+    let mut client = H2::connect(scene.address(), false).await?;
+    for _ in 0..2 {
+        let mut stream = client.send("PUT", SESSION, &[], false).await?;
+        stream.push(b"some", false)?;
+        stream.trail("x-end", "y")?;
+        let answer = stream.answer().await?;
+        assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+        scene.nothing_in_flight().await?;
+    }
+    let heard = scene.upstream.heard().concat().to_ascii_lowercase();
+    ensure!(!heard.contains("x-end"), "{heard}");
+    assert_eq!(heard.matches("0\r\n\r\n").count(), 2, "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_whose_headers_are_too_large_goes_nowhere_and_others_go_on() -> Result<()> {
+    let scene = Scene::of(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    })
+    .await?;
+    let long = "x".repeat(100_000);
+    let mut client = H2::connect(scene.address(), false).await?;
+    // It may not even be sent: the limit is told at the start.
+    if let Ok(stream) = client.send("GET", "/v2/", &[("x", &long)], true).await
+        && let Ok(answer) = stream.answer().await
+    {
+        ensure!((400..500).contains(&answer.status), "{}", answer.status);
+    }
+    ensure!(scene.upstream.heard().is_empty(), "it was passed on");
+    let mut client = H2::connect(scene.address(), false).await?;
+    let answer = client
+        .send("GET", "/v2/", &[], true)
+        .await?
+        .answer()
+        .await?;
+    assert_eq!(answer.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_stream_that_is_given_up_is_counted_and_others_go_on() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;

@@ -99,7 +99,11 @@ async fn a_target_with_its_host_arrives_as_a_path() -> Result<()> {
         let last = heard.rsplit("GET ").next().unwrap_or_default();
         ensure!(expected.ends_with(&last[..expected.len() - 4]), "{heard}");
     }
-    Ok(())
+    // It is known by its path.
+    let target = "http://registry/v2/team/app/tags/list";
+    ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
+    let requests = metric("octoserve_http_requests_total").label("endpoint", "tags");
+    requests.value(1).assert_in(&front.server).await
 }
 
 #[tokio::test]
@@ -184,6 +188,82 @@ async fn two_framings_of_a_body_become_one() -> Result<()> {
 }
 
 #[tokio::test]
+async fn one_length_that_is_said_twice_is_passed_on_once() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.until("some").await?;
+        caller.send(OK).await?;
+        caller.closed().await
+    });
+    let front = Front::before(upstream.await?).await?;
+    let request =
+        "PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nsome";
+    let answer = wire::exchange(front.server.address(), "PUT", request.as_bytes()).await?;
+    assert_eq!(answer.head.status, 200);
+    let heard = front.heard()?.to_ascii_lowercase();
+    let length = "\r\ncontent-length: 4\r\n";
+    assert_eq!(heard.matches("content-length").count(), 1, "{heard}");
+    ensure!(heard.contains(length), "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_that_end_in_a_bare_line_feed_arrive_as_they_should_have_been() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let request = b"GET /v2/ HTTP/1.1\nHost: a\nX-Meta: b\n\n";
+    let answer = wire::exchange(front.server.address(), "GET", request).await?;
+    assert_eq!(answer.head.status, 200);
+    let heard = front.heard()?;
+    ensure!(heard.starts_with("GET /v2/ HTTP/1.1\r\n"), "{heard}");
+    assert_eq!(heard.matches('\n').count(), heard.matches("\r\n").count());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_is_no_text_is_refused_and_goes_nowhere() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let request = b"GET /v2/\xff/tags/list HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = wire::exchange(front.server.address(), "GET", request).await?;
+    assert_eq!(answer.head.status, 400);
+    ensure!(front.upstream.heard().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_compressed_on_the_way() -> Result<()> {
+    let text = "text ".repeat(1000);
+    let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\n";
+    let front = Front::answering(&format!("{start}{text}")).await?;
+    let sent = [("Accept-Encoding", "gzip, br, zstd")];
+    let answer = front.ask("GET", "/v2/", &sent).await?;
+    assert_eq!(answer.body, text.as_bytes());
+    assert_eq!(answer.head.header("content-encoding"), None);
+    assert_eq!(answer.head.header("content-length"), Some("5000"));
+    let heard = front.heard()?.to_ascii_lowercase();
+    ensure!(heard.contains("accept-encoding: gzip, br, zstd"), "{heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_other_protocol_is_asked_for() -> Result<()> {
+    let front = Front::answering(OK).await?;
+    let sent = [
+        ("Upgrade", "websocket, h2c"),
+        ("HTTP2-Settings", "AAMAAABk"),
+    ];
+    let mut wire = Wire::connect(front.server.address()).await?;
+    let start = "GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n";
+    let lines = sent.map(|(name, value)| format!("{name}: {value}\r\n"));
+    wire.send(format!("{start}{}\r\n", lines.concat()).as_bytes())
+        .await?;
+    assert_eq!(wire.answer("GET").await?.head.status, 200);
+    let heard = front.heard()?.to_ascii_lowercase();
+    for word in ["upgrade", "http2-settings"] {
+        ensure!(!heard.contains(word), "{heard}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn answers_without_a_body_keep_their_headers() -> Result<()> {
     let length = "Content-Length: 1234\r\n";
     for (method, status, headers) in [
@@ -229,7 +309,15 @@ async fn an_interim_answer_reaches_the_client_before_the_final_one() -> Result<(
     wire.send(b"some").await?;
     assert_eq!(wire.answer("PUT").await?.body, b"ok");
     let requests = metric("octoserve_http_requests_total").label("status", "200");
-    requests.value(1).assert_in(&front.server).await
+    requests.value(1).assert_in(&front.server).await?;
+    // The final one is what was waited for.
+    for family in [
+        "octoserve_http_response_ttfb_seconds_count",
+        "octoserve_upstream_request_duration_seconds_count",
+    ] {
+        metric(family).value(1).assert_in(&front.server).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -277,6 +365,29 @@ async fn trailers_are_dropped_and_do_no_harm() -> Result<()> {
             (200, &b"abc"[..])
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_are_dropped_and_do_no_harm() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        loop {
+            caller.until("0\r\n\r\n").await?;
+            caller.send(OK).await?;
+        }
+    });
+    let front = Front::before(upstream.await?).await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    let start = "PUT /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
+    for requests in 1..=2 {
+        wire.send(format!("{start}\r\n4\r\nsome\r\n0\r\nX-End: y\r\n\r\n").as_bytes())
+            .await?;
+        assert_eq!(wire.answer("PUT").await?.body, b"ok");
+        front.ended(requests).await?;
+    }
+    let heard = front.upstream.heard().concat().to_ascii_lowercase();
+    ensure!(!heard.contains("x-end"), "{heard}");
+    assert_eq!(heard.matches("0\r\n\r\n").count(), 2, "{heard}");
     Ok(())
 }
 
@@ -390,6 +501,33 @@ async fn a_post_on_a_connection_that_the_upstream_closes_is_not_sent_again() -> 
     let answer = front.ask("POST", "/v2/a/blobs/uploads/", &[]).await?;
     assert_eq!(answer.head.status, 502);
     assert_eq!(front.upstream.heard().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_put_is_sent_again_whole_if_all_of_it_is_still_there() -> Result<()> {
+    for (length, status, connections) in [(4, 200, 2), (1 << 20, 502, 1)] {
+        let upstream = Scripted::start(move |mut caller: Caller| async move {
+            caller.head().await?;
+            if caller.number() == 0 {
+                caller.send(OK).await?;
+                caller.head().await?;
+                // All of it, or so much that the proxy can't have kept it.
+                caller.exactly(length.min(1 << 19)).await?;
+                return Ok(());
+            }
+            caller.exactly(length).await?;
+            caller.send(OK).await?;
+            caller.closed().await
+        });
+        let front = Front::before(upstream.await?).await?;
+        ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
+        front.ended(1).await?;
+        let request = wire::request("PUT", "/v2/", &[], &vec![b'x'; length]);
+        let answer = wire::exchange(front.server.address(), "PUT", &request).await?;
+        assert_eq!(answer.head.status, status, "{length}");
+        assert_eq!(front.upstream.heard().len(), connections, "{length}");
+    }
     Ok(())
 }
 

@@ -58,6 +58,12 @@ pub(super) fn add_headers(
         _ => HeaderValue::from_static("1.1 octoserve"),
     };
     headers.append(header::VIA, via);
+    // pingora has seen to it that they are the same; only one may be passed on (RFC 9110 §8.6).
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next(), lengths.next()) {
+        let length = length.clone();
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
     if let Some(id) = id {
         headers.insert(X_REQUEST_ID, id.clone());
     }
