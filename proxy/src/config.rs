@@ -22,7 +22,6 @@ use crate::metrics::Rules;
 use crate::upstream::{Target, TargetError};
 
 mod fields;
-mod listen;
 mod repositories;
 
 pub use self::fields::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use registry::service::auth::BasicAuthFields;
 use registry::service::config::{self, ByteSize};
-use registry::service::listen::{ListenAddr, ListenFields};
+use registry::service::listen::{ListenAddr, ListenFields, one_or_many};
 use registry::service::log::LogConfig;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::{DEFAULT, PAGE, RepositoryFields};
 #[serde(default, deny_unknown_fields)]
 pub struct Fields {
     /// Where clients are served: an address, or a list of them.
-    #[serde(deserialize_with = "super::listen::one_or_many")]
+    #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<ListenFields>,
     /// The registry in front of which the proxy stands; none: the embedded one.
     pub upstreams: Vec<UpstreamFields>,

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use registry::service::config::{Flag, Sources, load_with_origins};
+use registry::service::config::{Flag, Sources, load, load_with_origins};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -180,4 +180,48 @@ fn who_moves_the_metrics_listener_leaves_its_certificate() {
     let error = resolve(&yaml, vec![nowhere]).unwrap_err();
     let told = "--metrics-listen: metrics.listen.address: `nowhere` is not";
     assert!(error.starts_with(told), "{error}");
+}
+
+fn listen(value: &str) -> Result<Vec<String>, String> {
+    let sources = Sources {
+        env: vec![("OCTOSERVE_LISTEN".to_owned(), value.to_owned())],
+        ..Sources::default()
+    };
+    let fields: Fields = load(sources).map_err(|error| error.to_string())?;
+    let addresses = fields.listen.into_iter();
+    Ok(addresses.map(|listen| listen.address.to_string()).collect())
+}
+
+#[test]
+fn an_address_is_written_alone_in_a_list_or_in_a_table() {
+    for (text, addresses) in [
+        ("1.2.3.4:5", &["1.2.3.4:5"][..]),
+        ("[::1]:5", &["[::1]:5"]),
+        ("['1.2.3.4:5', 'unix:/x']", &["1.2.3.4:5", "unix:/x"]),
+        (
+            "[{address: '1.2.3.4:5'}, '[::1]:6']",
+            &["1.2.3.4:5", "[::1]:6"],
+        ),
+    ] {
+        assert_eq!(listen(text).unwrap(), addresses, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_address_is_told_with_the_variable() {
+    for (text, place) in [
+        ("nowhere", "OCTOSERVE_LISTEN: listen: `nowhere`"),
+        (
+            "[{address: nowhere}]",
+            "OCTOSERVE_LISTEN: listen[0].address: `nowhere`",
+        ),
+        ("[nowhere]", "OCTOSERVE_LISTEN: listen[0]: `nowhere`"),
+        (
+            "[{adress: x}]",
+            "OCTOSERVE_LISTEN: listen[0].adress: unknown key",
+        ),
+    ] {
+        let error = listen(text).unwrap_err();
+        assert!(error.starts_with(place), "{text}: {error}");
+    }
 }

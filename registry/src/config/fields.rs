@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{PAGE, loopback};
 use crate::service::auth::BasicAuthFields;
 use crate::service::config::{self, ByteSize};
-use crate::service::listen::{ListenAddr, ListenFields};
+use crate::service::listen::{ListenAddr, ListenFields, one_or_many};
 use crate::service::log::LogConfig;
 use crate::store::fs::{Bounds, Durability, Options};
 
@@ -212,33 +212,4 @@ impl Default for LimitFields {
             drain: config::Duration::from_secs(30),
         }
     }
-}
-
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAddr>, D::Error> {
-    struct Addresses;
-
-    impl<'de> serde::de::Visitor<'de> for Addresses {
-        type Value = Vec<ListenAddr>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an address or a list of them")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(vec![text.parse().map_err(E::custom)?])
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(
-            self,
-            mut list: A,
-        ) -> Result<Self::Value, A::Error> {
-            let mut addresses = Vec::new();
-            while let Some(address) = list.next_element()? {
-                addresses.push(address);
-            }
-            Ok(addresses)
-        }
-    }
-
-    deserializer.deserialize_any(Addresses)
 }

@@ -1,9 +1,10 @@
-//! Addresses to listen on as people write them: each a text, or a table with its keys.
+//! Addresses to listen on as people write them: one or a list, each a text or a table with its keys.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::ListenAddr;
@@ -72,5 +73,37 @@ impl<'de> Visitor<'de> for One {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenFields, A::Error> {
         let Table { address, tls } = Table::deserialize(MapAccessDeserializer::new(map))?;
         Ok(ListenFields { address, tls })
+    }
+}
+
+/// An address, or a list of them, for serde's `deserialize_with`.
+pub fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + From<ListenAddr>,
+{
+    deserializer.deserialize_any(Many(PhantomData))
+}
+
+struct Many<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + From<ListenAddr>> Visitor<'de> for Many<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address or a list of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+        let address: ListenAddr = text.parse().map_err(E::custom)?;
+        Ok(vec![address.into()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(address) = list.next_element()? {
+            addresses.push(address);
+        }
+        Ok(addresses)
     }
 }
