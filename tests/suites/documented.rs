@@ -1,7 +1,9 @@
 //! docs/metrics.md: it has every family of the pages and no other, and a real Prometheus takes every
-//! query in it, and in README.md.
+//! query in it, and in README.md. docs/transparency.md: the tests that it names are there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::Launch;
@@ -132,6 +134,49 @@ async fn a_real_prometheus_takes_every_query() -> Result<()> {
         for query in queries {
             prometheus.query(query).await?;
         }
+    }
+    Ok(())
+}
+
+/// Everything in a folder of sources, one after the other.
+fn sources(folder: &Path) -> Result<String> {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            all += &sources(&path)?;
+        } else {
+            all += &std::fs::read_to_string(&path)?;
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn every_test_that_shows_something_is_there() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = page("docs/transparency.md")?;
+    let mut sections = BTreeMap::new();
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        let Some((section, test)) = name.split_once("::") else {
+            continue;
+        };
+        let source = match sections.entry(section) {
+            Entry::Occupied(source) => source.into_mut(),
+            Entry::Vacant(place) => place.insert(match section {
+                "proxy" | "registry" => sources(&root.join(section).join("src"))?,
+                suite => std::fs::read_to_string(root.join(format!("tests/suites/{suite}.rs")))?,
+            }),
+        };
+        let test = test.rsplit("::").next().unwrap_or_default();
+        ensure!(source.contains(&format!("fn {test}()")), "{name} is gone");
+        named += 1;
+    }
+    ensure!(named > 50, "{named}");
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        let shown = line.contains("::") || line.contains("none") || line.contains("shown by");
+        ensure!(shown, "{line}");
     }
     Ok(())
 }

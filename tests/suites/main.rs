@@ -32,7 +32,8 @@ mod containerd;
 mod costs;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
-/// docs/metrics.md names every family and no other, and Prometheus takes every query in it.
+/// docs/metrics.md names every family and no other, Prometheus takes every query in it, and the tests
+/// that docs/transparency.md names are there.
 mod documented;
 /// What the proxy says and counts when what is behind it fails.
 mod failures;

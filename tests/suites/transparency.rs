@@ -225,7 +225,8 @@ async fn a_target_that_is_no_text_is_refused_and_goes_nowhere() -> Result<()> {
     let answer = wire::exchange(front.server.address(), "GET", request).await?;
     assert_eq!(answer.head.status, 400);
     ensure!(front.upstream.heard().is_empty());
-    Ok(())
+    let rejected = metric("octoserve_http_rejected_total");
+    rejected.value(1).assert_in(&front.server).await
 }
 
 #[tokio::test]
