@@ -5,6 +5,7 @@
 //! give every worker its share of the connections. [`App`] stands before pingora's proxy for the
 //! one thing that the proxy has no phase for: requests refused before any phase ran.
 
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,7 +215,20 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
             let connection =
                 Connection::new(stream, peer, Arc::clone(&signals), wait, (counted, guard));
             let served = app.process_new(Box::new(connection), &shutdown);
-            SIGNALS.scope(Arc::clone(&signals), served).await;
+            let served = SIGNALS.scope(Arc::clone(&signals), served);
+            // pingora takes a new connection for one at work, and would wait for its first request.
+            let silent = async {
+                let mut stop = shutdown.clone();
+                let _ = stop.wait_for(|stopping| *stopping).await;
+                if signals.has_spoken() {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = served => {}
+                () = silent => {}
+            }
             // A request that is refused is its connection's last.
             if !signals.is_seen() && signals.is_answered() {
                 app.count_rejected();

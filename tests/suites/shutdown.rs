@@ -10,6 +10,7 @@ use harness::process::{Signal, Stream};
 use harness::scrape::{Expected, metric};
 use harness::wire::{self, Wire};
 use harness::{content, poll, tools};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::Front;
@@ -68,6 +69,20 @@ async fn an_idle_server_ends_at_once() -> Result<()> {
         let status = server.terminate(Duration::from_secs(5)).await?;
         ensure!(status.success(), "{status}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_nothing_is_not_waited_for() -> Result<()> {
+    // Longer than the test waits for the end.
+    let launch = Launch::all_in_one().configuration("limits: {header_timeout: 10m}");
+    let mut server = launch.start().await?;
+    let mut silent = TcpStream::connect(server.address()).await?;
+    // Connections are accepted one after the other: what came before this one was, too.
+    server.scrape().await?;
+    server.process().signal(Signal::TERM)?;
+    ended(&mut server).await?;
+    assert_eq!(silent.read(&mut [0]).await?, 0);
     Ok(())
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Patience {
 /// What the parts that serve one connection tell one another.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
+    /// The client has sent something, ever.
+    spoken: AtomicBool,
     /// The current request got as far as the proxy's phases.
     seen: AtomicBool,
     /// Something was written in answer to the current request.
@@ -58,6 +60,10 @@ impl Signals {
 
     pub(super) fn client(&self) -> Option<HeaderValue> {
         self.client.clone()
+    }
+
+    pub(super) fn has_spoken(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
     }
 
     /// The connection is ready for a request: its first, or one after another.
@@ -172,6 +178,7 @@ impl Wait {
 
     /// Bytes came.
     pub(super) fn read(&mut self, signals: &Signals, bytes: &[u8]) {
+        signals.spoken.store(true, Ordering::Relaxed);
         if !self.is_on(signals) {
             return;
         }
