@@ -206,6 +206,8 @@ mod tests {
         metrics.connected(false, None);
         let connect = "upstream_connect_duration_seconds_count{upstream=\"main\"}";
         assert_eq!(value(&registry, connect), Some(1.0));
+        let connect = "upstream_connect_duration_seconds_sum{upstream=\"main\"}";
+        assert_eq!(value(&registry, connect), Some(0.003));
         let reused = "upstream_connections_reused_total{upstream=\"main\"}";
         assert_eq!(value(&registry, reused), Some(2.0));
     }
@@ -241,6 +243,20 @@ mod tests {
             let series = format!("upstream_errors_total{{reason=\"{reason}\",upstream=\"main\"}}");
             assert_eq!(value(&registry, &series), Some(times), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_request_has_waited_since_it_was_sent_last() {
+        let registry = Registry::new("");
+        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let mut awaited = Awaited(ago(30));
+        awaited.begin();
+        metrics.answered(&mut awaited, None);
+        metrics.answered(&mut Awaited(ago(2)), None);
+        let sum = "upstream_request_duration_seconds_sum{outcome=\"ok\",upstream=\"main\"}";
+        let waited = value(&registry, sum).unwrap();
+        assert!((2.0..20.0).contains(&waited), "{waited}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
@@ -37,6 +38,18 @@ fn lines(registry: &Registry, part: &str) -> Vec<String> {
         line.contains(part) && !noise.iter().any(|noise| line.contains(noise))
     };
     page.lines().filter(wanted).map(str::to_owned).collect()
+}
+
+/// The sum of the one histogram that has these labels.
+fn seconds(registry: &Registry, labels: &str) -> f64 {
+    let mut page = String::new();
+    registry.gather().write_text(&mut page);
+    let mut sums = page
+        .lines()
+        .filter(|line| line.contains("_seconds_sum") && line.contains(labels));
+    let sum = sums.next().unwrap();
+    assert_eq!(sums.next(), None);
+    sum.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 fn name() -> Name {
@@ -245,13 +258,21 @@ async fn an_append_is_timed_when_its_stream_has_ended_and_its_bytes_count_as_the
         Ok(Bytes::from_static(b"def"))
     }));
     let body = stream::iter([Ok(Bytes::from_static(b"abc"))]).chain(rest);
+    let began = Instant::now();
     let mut append = Box::pin(store.upload_append(&name, &upload.id, 0, body));
     assert!(futures_util::FutureExt::now_or_never(append.as_mut()).is_none());
     assert_eq!(lines(&registry, timed), [""; 0]);
     let written = r#"octoserve_storage_bytes_total{backend="memory",direction="write"}"#;
     assert_eq!(lines(&registry, written), [format!("{written} 3")]);
+    let moment = Duration::from_millis(20);
+    while began.elapsed() < moment {
+        tokio::task::yield_now().await;
+    }
     sender.send(()).unwrap();
     append.await.unwrap();
+    let range = moment.as_secs_f64()..=began.elapsed().as_secs_f64();
+    let took = seconds(&registry, timed);
+    assert!(range.contains(&took), "{took} is not in {range:?}");
     assert!(lines(&registry, timed)[0].ends_with(" 1"));
     assert_eq!(lines(&registry, written), [format!("{written} 6")]);
 }
