@@ -106,8 +106,8 @@ impl Signals {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Returns once the body has stood still for so long that it is the client's fault: an upstream
-    /// that does not take it is given up after `limit`, which is before.
+    /// Returns once the body has stood still for twice the `limit`, which is taken for the client's
+    /// fault. An upstream that takes nothing is not told from a client that sends nothing.
     ///
     /// pingora bounds the reading of a body on HTTP/1.1 alone.
     pub(super) async fn stall(&self, limit: Duration) {
