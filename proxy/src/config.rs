@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::Duration;
+use std::path::Path;
 
 pub(crate) use registry::config::PAGE;
 use registry::config::page;
 use registry::service::auth::BasicAuth;
-use registry::service::config::{ConfigError, Origins};
+use registry::service::config::{Checker, ConfigError, Origins};
 use registry::service::health::{Probe, READY};
-use registry::service::listen::ListenAddr;
+pub use registry::service::limits::{LimitFields, Limits};
+use registry::service::listen::{self, ListenAddr};
 use registry::service::log::LogConfig;
 use registry::service::tls::Tls;
 
@@ -24,10 +25,14 @@ use crate::upstream::{Target, TargetError};
 mod fields;
 mod repositories;
 
-pub use self::fields::{
-    AggregateFields, Fields, LimitFields, MetricsFields, SourceFields, UpstreamFields,
-};
+pub use self::fields::{AggregateFields, Fields, MetricsFields, SourceFields, UpstreamFields};
 pub use self::repositories::{GroupFields, RepositoryFields};
+
+/// The longest name of an upstream or a source, in bytes.
+const LONGEST_NAME: usize = 128;
+
+/// The most sources of one upstream.
+const MOST_SOURCES: usize = 64;
 
 /// The name under which the embedded registry is known, as an upstream and as a source.
 const EMBEDDED: &str = "registry";
@@ -87,27 +92,17 @@ pub struct MetricsConfig {
     pub bounds: Bounds,
 }
 
-/// What one client, or all of them, may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections served at a time.
-    pub connections: usize,
-    /// How long a request's headers may take.
-    pub header_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// How long a body may stand still, in either direction.
-    pub body_stall: Duration,
-    /// How long a shutdown waits for transfers under way.
-    pub drain: Duration,
-}
-
 impl Config {
     /// Checks what no single field can tell.
     pub fn resolve(fields: Fields, origins: &Origins) -> Result<Config, ConfigError> {
-        if fields.listen.is_empty() {
-            return Err(origins.error("listen", "at least one address is needed"));
-        }
+        let checker = Checker::new(origins, "");
+        let limits = fields.limits.resolve(&checker.section("limits"))?;
+        fields.logging.check(&checker.section("logging"))?;
+        let page = fields.metrics.listen.as_ref();
+        let page = page.filter(|_| fields.metrics.enabled);
+        let page = page.map(|listen| listen.address.clone());
+        let addresses = fields.listen.iter().map(|listen| &listen.address);
+        listen::check_addresses(addresses, page.as_ref(), origins)?;
         if let Some(at) = fields.listen.iter().position(|listen| listen.tls.is_some()) {
             let message = "is not supported here: only metrics.listen speaks TLS";
             return Err(origins.error(&format!("listen[{at}].tls"), message));
@@ -118,36 +113,18 @@ impl Config {
             .map(|listen| listen.address)
             .collect();
         let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
+        let own: Vec<_> = listen.iter().chain(&page).collect();
+        check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
             Some(resolve_metrics(fields.metrics, &listen, sources, origins)?)
         } else {
             None
         };
-        // pingora counts whole seconds, of which none would mean for ever.
-        let short = Duration::from_secs(1);
-        for (key, limit) in [
-            ("limits.header_timeout", fields.limits.header_timeout),
-            ("limits.idle_timeout", fields.limits.idle_timeout),
-            ("limits.body_stall", fields.limits.body_stall),
-        ] {
-            if limit.get() < short {
-                return Err(origins.error(key, "must be at least 1s"));
-            }
-        }
-        if fields.limits.connections == 0 {
-            return Err(origins.error("limits.connections", "must not be 0"));
-        }
         Ok(Config {
             listen,
             upstream,
             metrics,
-            limits: Limits {
-                connections: fields.limits.connections,
-                header_timeout: fields.limits.header_timeout.get(),
-                idle_timeout: fields.limits.idle_timeout.get(),
-                body_stall: fields.limits.body_stall.get(),
-                drain: fields.limits.drain.get(),
-            },
+            limits,
             logging: fields.logging,
         })
     }
@@ -171,7 +148,7 @@ fn resolve_upstream(
     let mut upstreams = upstreams.into_iter();
     let Some(upstream) = upstreams.next() else {
         let registry = registry.unwrap_or_default();
-        registry.check(|key, message| origins.error(&format!("registry.{key}"), message))?;
+        registry.check(&Checker::new(origins, "registry"))?;
         return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
     };
     if origins.said("registry") {
@@ -181,9 +158,9 @@ fn resolve_upstream(
     if upstreams.next().is_some() {
         return Err(origins.error("upstreams", "more than one upstream is not supported"));
     }
-    if upstream.name.is_empty() {
-        return Err(origins.error("upstreams[0].name", "must not be empty"));
-    }
+    let checker = Checker::new(origins, "upstreams[0]");
+    checker.text("name", &upstream.name, LONGEST_NAME)?;
+    checker.entries("metrics", upstream.metrics.len(), MOST_SOURCES)?;
     let [replica] = upstream.replicas.as_slice() else {
         let message = "exactly one replica is needed";
         return Err(origins.error("upstreams[0].replicas", message));
@@ -194,14 +171,15 @@ fn resolve_upstream(
     let mut names = HashSet::new();
     let mut sources = Vec::with_capacity(upstream.metrics.len());
     for (index, source) in upstream.metrics.into_iter().enumerate() {
-        let key = format!("upstreams[0].metrics[{index}]");
-        if source.source.is_empty() || !names.insert(source.source.clone()) {
-            let message = "must be a name of its own";
-            return Err(origins.error(&format!("{key}.source"), message));
+        let checker = checker.section(&format!("metrics[{index}]"));
+        checker.text("source", &source.source, LONGEST_NAME)?;
+        if !names.insert(source.source.clone()) {
+            return Err(checker.error("source", "must be a name of its own"));
         }
-        let location: Location = source.url.parse().map_err(|error: LocationError| {
-            origins.error(&format!("{key}.url"), &error.to_string())
-        })?;
+        let location: Location = source
+            .url
+            .parse()
+            .map_err(|error: LocationError| checker.error("url", &error.to_string()))?;
         sources.push(Source {
             name: source.source,
             location,
@@ -216,12 +194,42 @@ fn resolve_upstream(
     ))
 }
 
+/// Refuses an upstream or a source that is this process itself: it would ask itself without an end.
+fn check_loops(
+    upstream: &UpstreamConfig,
+    sources: &[Source],
+    own: &[&ListenAddr],
+    origins: &Origins,
+) -> Result<(), ConfigError> {
+    let is_own = |host: &str, port| own.iter().any(|own| own.is_reached_at(host, port));
+    let is_own_socket = |path: &Path| own.iter().any(|own| own.is_socket(path));
+    let message = "is an address of this process itself";
+    if let UpstreamConfig::Remote { target, .. } = upstream
+        && match target {
+            Target::Tcp { host, port } => is_own(host, *port),
+            Target::Unix(path) => is_own_socket(Path::new(path)),
+        }
+    {
+        return Err(origins.error("upstreams[0].replicas[0]", message));
+    }
+    let at = sources.iter().position(|source| match &source.location {
+        Location::Http { host, port, .. } => is_own(host, *port),
+        Location::Unix(path) => is_own_socket(path),
+    });
+    match at {
+        Some(at) => Err(origins.error(&format!("upstreams[0].metrics[{at}].url"), message)),
+        None => Ok(()),
+    }
+}
+
 fn resolve_metrics(
     fields: MetricsFields,
     listen: &[ListenAddr],
     sources: Vec<Source>,
     origins: &Origins,
 ) -> Result<MetricsConfig, ConfigError> {
+    let checker = Checker::new(origins, "metrics");
+    fields.aggregate.check(&checker.section("aggregate"))?;
     page::check_path(&fields.path, origins)?;
     page::check_labels(&fields.labels, origins)?;
     let tls = match &fields.listen {

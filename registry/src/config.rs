@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::service::auth::BasicAuth;
-use crate::service::config::{self, ConfigError, Loaded, Origins, Sources};
+use crate::service::config::{self, Checker, ConfigError, Loaded, Origins, Sources};
 use crate::service::health::{Probe, READY};
-use crate::service::listen::ListenAddr;
+use crate::service::listen::{self, ListenAddr};
 use crate::service::tls::Tls;
 
-pub use self::fields::{EmbeddedFields, Fields, LimitFields, MetricsFields, UploadFields};
+pub use self::fields::{EmbeddedFields, Fields, MetricsFields, UploadFields};
+pub use crate::service::limits::{LimitFields, Limits};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -54,31 +55,14 @@ pub struct MetricsConfig {
 /// The page's path, unless something else is said.
 pub const PAGE: &str = "/metrics";
 
-/// What one client may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections served at a time, over all listeners of the API.
-    pub connections: usize,
-    /// From a request's first byte to the end of its headers.
-    pub header_timeout: Duration,
-    /// How long a connection without requests is kept.
-    pub idle_timeout: Duration,
-    /// How long a body may stand still, in either direction.
-    pub body_stall: Duration,
-    /// How long a shutdown waits for requests under way.
-    pub drain: Duration,
-}
-
-impl Limits {
-    /// Behind a proxy of our own: its limits protect it, and none of ours may come first.
-    const EMBEDDED: Self = Self {
-        connections: usize::MAX,
-        header_timeout: Duration::from_mins(1),
-        idle_timeout: Duration::from_mins(1),
-        body_stall: Duration::from_hours(1),
-        drain: Duration::from_secs(30),
-    };
-}
+/// Behind a proxy of our own: its limits protect it, and none of ours may come first.
+const EMBEDDED_LIMITS: Limits = Limits {
+    connections: usize::MAX,
+    header_timeout: Duration::from_mins(1),
+    idle_timeout: Duration::from_mins(1),
+    body_stall: Duration::from_hours(1),
+    drain: Duration::from_secs(30),
+};
 
 impl Config {
     /// Reads the configuration of the registry as a program of its own, and the fields it was made
@@ -108,7 +92,7 @@ impl Config {
             storage: fields,
             metrics,
             process_metrics: false,
-            limits: Limits::EMBEDDED,
+            limits: EMBEDDED_LIMITS,
             access_log: false,
         }
     }
@@ -127,8 +111,14 @@ impl Config {
     }
 
     fn from_fields(fields: Fields, origins: &Origins) -> Result<Self, ConfigError> {
-        let error = |key: &str, message: &str| origins.error(key, message);
-        check(&fields, error)?;
+        let checker = Checker::new(origins, "");
+        let metrics = fields
+            .metrics
+            .enabled
+            .then_some(&fields.metrics.listen.address);
+        listen::check_addresses(&fields.listen, metrics, origins)?;
+        let limits = fields.limits.resolve(&checker.section("limits"))?;
+        fields.logging.check(&checker.section("logging"))?;
         let metrics = if fields.metrics.enabled {
             Some(fields.metrics.resolve(origins)?)
         } else {
@@ -144,20 +134,13 @@ impl Config {
             reserve: fields.reserve,
             uploads: fields.uploads,
         };
-        storage.check(error)?;
-        let limits = fields.limits;
+        storage.check(&checker)?;
         Ok(Self {
             listen: fields.listen,
             storage,
             metrics,
             process_metrics: true,
-            limits: Limits {
-                connections: limits.connections,
-                header_timeout: limits.header_timeout.get(),
-                idle_timeout: limits.idle_timeout.get(),
-                body_stall: limits.body_stall.get(),
-                drain: limits.drain.get(),
-            },
+            limits,
             access_log: fields.logging.access,
         })
     }
@@ -179,41 +162,6 @@ impl MetricsFields {
             labels: self.labels,
         })
     }
-}
-
-/// What serde can't check of all that is not the storage.
-fn check<E>(fields: &Fields, error: impl Fn(&str, &str) -> E) -> Result<(), E> {
-    if fields.listen.is_empty() {
-        return Err(error("listen", "at least one address is needed"));
-    }
-    if fields.metrics.enabled
-        && fields.listen.contains(&fields.metrics.listen.address)
-        && !chooses_port(&fields.metrics.listen.address)
-    {
-        let message = "must not be an address of the registry itself: the page is not for clients";
-        return Err(error("metrics.listen", message));
-    }
-    let limits = &fields.limits;
-    if limits.connections == 0 {
-        return Err(error("limits.connections", "must be at least 1"));
-    }
-    for (key, duration) in [
-        ("limits.header_timeout", limits.header_timeout),
-        ("limits.idle_timeout", limits.idle_timeout),
-        ("limits.body_stall", limits.body_stall),
-    ] {
-        if duration.get().is_zero() {
-            return Err(error(key, "must be longer than nothing"));
-        }
-    }
-    if !(0.0..=1.0).contains(&fields.logging.sample) {
-        return Err(error("logging.sample", "must be from 0 to 1"));
-    }
-    Ok(())
-}
-
-fn chooses_port(address: &ListenAddr) -> bool {
-    matches!(address, ListenAddr::Tcp(address) if address.port() == 0)
 }
 
 fn loopback(port: u16) -> ListenAddr {
@@ -264,18 +212,31 @@ mod tests {
             ("listen", "[]"),
             ("data", "''"),
             ("manifest_limit", "0"),
+            ("manifest_limit", "100TiB"),
+            ("reserve", "2000TiB"),
             ("uploads.expire", "0s"),
+            ("uploads.expire", "2years"),
             ("uploads.max_sessions", "0"),
+            ("uploads.max_sessions", "18446744073709551615"),
             ("uploads.max_bytes", "0"),
+            ("uploads.max_bytes", "2000TiB"),
             ("uploads.max_session", "5"),
             ("reserve", "much"),
             ("metrics.listen", "127.0.0.1:5000"),
+            ("metrics.listen", "0.0.0.0:5000"),
+            ("metrics.path", "/token"),
             ("metrics.path", "/v2/metrics"),
             ("metrics.labels.operation", "x"),
             ("metrics.basic_auth", "{username: a}"),
             ("limits.connections", "0"),
+            ("limits.connections", "18446744073709551615"),
+            ("limits.header_timeout", "2h"),
             ("limits.idle_timeout", "0s"),
+            ("limits.body_stall", "999ms"),
+            ("limits.drain", "500years"),
             ("logging.sample", "1.5"),
+            ("logging.sample", "-1"),
+            ("logging.sample", ".nan"),
             ("metrics.pubic", "true"),
         ] {
             let error = load(vec![Flag::new("--flag", key, value)]).unwrap_err();

@@ -20,7 +20,7 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("stats", &["store", "metrics", "oci"]),
     ("gc", &["store", "metrics", "oci"]),
     ("scrub", &["store", "metrics", "oci"]),
-    ("config", &["store", "metrics", "service"]),
+    ("config", &["store", "metrics", "oci", "service"]),
     ("api", &["store", "oci", "metrics", "service"]),
     (
         "server",

@@ -127,6 +127,152 @@ async fn a_mistake_in_a_file_is_told_with_file_line_and_key() -> Result<()> {
     Ok(())
 }
 
+/// Each value with its key and what the message says of its range; lines of both programs.
+const OUT_OF_RANGE: &[(&str, &str, &str)] = &[
+    ("limits", "connections: 0", "1 to 1000000"),
+    (
+        "limits",
+        "connections: 18446744073709551615",
+        "1 to 1000000",
+    ),
+    ("limits", "header_timeout: 999ms", "1s to 1h"),
+    ("limits", "header_timeout: 61m", "1s to 1h"),
+    ("limits", "idle_timeout: 25h", "1s to 1day"),
+    ("limits", "body_stall: 0s", "1s to 1h"),
+    ("limits", "drain: 500years", "0s to 1day"),
+    ("logging", "sample: -1", "0 to 1"),
+    ("logging", "sample: 1.001", "0 to 1"),
+    ("logging", "sample: .nan", "0 to 1"),
+    ("logging", "sample: .inf", "0 to 1"),
+];
+
+const OUT_OF_RANGE_OF_THE_STORE: &[(&str, &str)] = &[
+    ("manifest_limit: 100TiB", "1KiB to 32MiB"),
+    ("manifest_limit: 0", "1KiB to 32MiB"),
+    ("reserve: 1025TiB", "0B to 1024TiB"),
+    ("uploads: {expire: 0s}", "1s to 1year"),
+    ("uploads: {expire: 2years}", "1s to 1year"),
+    ("uploads: {max_sessions: 0}", "1 to 1000000"),
+    (
+        "uploads: {max_sessions: 18446744073709551615}",
+        "1 to 1000000",
+    ),
+    ("uploads: {max_bytes: 1KiB}", "1MiB to 1024TiB"),
+];
+
+const OUT_OF_RANGE_OF_THE_PROXY: &[(&str, &str, &str)] = &[
+    ("aggregate", "timeout: 0s", "1s to 5m"),
+    ("aggregate", "timeout: 1h", "1s to 5m"),
+    ("aggregate", "max_bytes: 0", "1KiB to 1GiB"),
+    ("aggregate", "max_bytes: 100GiB", "1KiB to 1GiB"),
+    ("aggregate", "max_samples: 0", "1 to 10000000"),
+    ("repositories", "limit: 18446744073709551615", "0 to 10000"),
+    ("repositories", "idle: 2years", "0s to 1year"),
+];
+
+/// A file in which the third line is wrong, the key there, and the range that is told.
+type Wrong = (Program, String, String, String);
+
+fn out_of_range() -> Vec<Wrong> {
+    let key = |line: &str| {
+        let line = line.replace(": {", ".");
+        line.split(':').next().unwrap_or_default().to_owned()
+    };
+    let mut all = Vec::new();
+    for (section, line, range) in OUT_OF_RANGE {
+        for program in [Program::Octoserve, Program::Registry] {
+            let file = format!("# a\n{section}:\n  {line}\n");
+            all.push((
+                program,
+                file,
+                format!("{section}.{}", key(line)),
+                (*range).to_owned(),
+            ));
+        }
+    }
+    for (line, range) in OUT_OF_RANGE_OF_THE_STORE {
+        let alone = format!("# a\n# b\n{line}\n");
+        all.push((Program::Registry, alone, key(line), (*range).to_owned()));
+        let embedded = format!("# a\nregistry:\n  {line}\n");
+        let key = format!("registry.{}", key(line));
+        all.push((Program::Octoserve, embedded, key, (*range).to_owned()));
+    }
+    for (section, line, range) in OUT_OF_RANGE_OF_THE_PROXY {
+        let file = format!("metrics:\n  {section}:\n    {line}\n");
+        let key = format!("metrics.{section}.{}", key(line));
+        all.push((Program::Octoserve, file, key, (*range).to_owned()));
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_value_has_its_range_which_the_check_tells_with_file_line_and_key() -> Result<()> {
+    let folder = TempDir::new()?;
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = std::fs::read_to_string(docs)?;
+    for (program, text, key, range) in out_of_range() {
+        let row = format!("| `{}` |", key.trim_start_matches("registry."));
+        let row = docs.lines().find(|line| line.starts_with(&row));
+        let is_told = row.is_some_and(|row| row.ends_with(&format!(" {range} |")));
+        ensure!(is_told, "docs/configuration.md: {key}: {row:?}");
+        let path = file(&folder, &text)?;
+        let ended = run(program, &["--check", "--config", &path]).await?;
+        let error = &ended.stderr;
+        ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
+        let told = format!("{path}:3: {key}: must be from {range}, not ");
+        ensure!(error.contains(&told), "{text}: {error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_hides_another_address_or_endpoint_is_refused() -> Result<()> {
+    let folder = TempDir::new()?;
+    let upstream = "upstreams: [{replicas: ['http://127.0.0.1:9'], metrics: ";
+    let own = format!(
+        "{upstream}[{{source: a, url: 'http://localhost:5001/x'}}]}}]\nmetrics: {{listen: '127.0.0.1:5001'}}\n"
+    );
+    for (programs, text, key) in [
+        (
+            2,
+            "metrics: {listen: '127.0.0.1:5000'}\n",
+            ":1: metrics.listen",
+        ),
+        (
+            2,
+            "metrics: {listen: '0.0.0.0:5000'}\n",
+            ":1: metrics.listen",
+        ),
+        (
+            2,
+            "listen: unix:/x\nmetrics: {listen: unix:/x}\n",
+            ":2: metrics.listen",
+        ),
+        (2, "listen:\n- 127.0.0.1:5\n- '[::]:5'\n", ":3: listen[1]"),
+        (2, "metrics: {path: /token}\n", ":1: metrics.path"),
+        (2, "metrics: {path: /service/token}\n", ":1: metrics.path"),
+        (2, "metrics: {path: /v2/}\n", ":1: metrics.path"),
+        (
+            1,
+            "upstreams:\n- replicas: ['http://localhost:5000']\n",
+            ":2: upstreams[0].replicas[0]",
+        ),
+        (1, &own, ":1: upstreams[0].metrics[0].url"),
+    ] {
+        for program in [Program::Octoserve, Program::Registry]
+            .into_iter()
+            .take(programs)
+        {
+            let path = file(&folder, text)?;
+            let ended = run(program, &["--check", "--config", &path]).await?;
+            let error = &ended.stderr;
+            ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
+            ensure!(error.contains(&format!("{path}{key}: ")), "{text}: {error}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_mistake_on_the_command_line_is_exit_code_64() -> Result<()> {
     for arguments in [

@@ -1,14 +1,20 @@
 //! The keys as people write them, with their defaults.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use registry::service::auth::BasicAuthFields;
-use registry::service::config::{self, ByteSize};
+use registry::service::config::{self, ByteSize, Checker, ConfigError};
 use registry::service::listen::{ListenAddr, ListenFields, one_or_many};
 use registry::service::log::LogConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{DEFAULT, PAGE, RepositoryFields};
+use super::{DEFAULT, LimitFields, PAGE, RepositoryFields};
+
+const TIMEOUT: RangeInclusive<config::Duration> =
+    config::Duration::from_secs(1)..=config::Duration::from_secs(5 * 60);
+const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize::bytes(1 << 10)..=ByteSize::gib(1);
+const MAX_SAMPLES: RangeInclusive<usize> = 1..=10_000_000;
 
 /// The configuration as a file has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,23 +95,6 @@ pub struct AggregateFields {
     pub max_samples: usize,
 }
 
-/// What one client, or all of them, may take.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitFields {
-    /// Connections served at a time; more are closed at once.
-    pub connections: usize,
-    /// How long a request's headers may take: from its first byte, or from the start of a
-    /// connection.
-    pub header_timeout: config::Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: config::Duration,
-    /// How long a body may stand still, in either direction.
-    pub body_stall: config::Duration,
-    /// How long a shutdown waits for transfers under way.
-    pub drain: config::Duration,
-}
-
 fn main_upstream() -> String {
     "main".to_owned()
 }
@@ -159,14 +148,11 @@ impl Default for AggregateFields {
     }
 }
 
-impl Default for LimitFields {
-    fn default() -> LimitFields {
-        LimitFields {
-            connections: 10_000,
-            header_timeout: config::Duration::from_secs(15),
-            idle_timeout: config::Duration::from_secs(75),
-            body_stall: config::Duration::from_secs(60),
-            drain: config::Duration::from_secs(30),
-        }
+impl AggregateFields {
+    /// Checks the values against their ranges.
+    pub(super) fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
+        checker.range("timeout", self.timeout, &TIMEOUT)?;
+        checker.range("max_bytes", self.max_bytes, &MAX_BYTES)?;
+        checker.range("max_samples", self.max_samples, &MAX_SAMPLES)
     }
 }

@@ -1,9 +1,19 @@
 //! Which repositories the metrics show by name.
 
-use registry::service::config::{self, ConfigError, Origins};
+use std::ops::RangeInclusive;
+
+use registry::service::config::{self, Checker, ConfigError, Origins};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{GroupRule, Rules, RulesError};
+
+/// Each name shown is a dozen series.
+const LIMIT: RangeInclusive<usize> = 0..=10_000;
+const IDLE: RangeInclusive<config::Duration> =
+    config::Duration::from_secs(0)..=config::Duration::YEAR;
+/// A name that is new is put through all of them.
+const MOST_GROUPS: usize = 100;
+const LONGEST_RULE: usize = 1_000;
 
 /// Where these fields are.
 const KEY: &str = "metrics.repositories";
@@ -46,25 +56,31 @@ impl Default for RepositoryFields {
 
 impl RepositoryFields {
     pub(super) fn resolve(self, origins: &Origins) -> Result<Rules, ConfigError> {
+        let checker = Checker::new(origins, KEY);
+        checker.range("limit", self.limit, &LIMIT)?;
+        checker.range("idle", self.idle, &IDLE)?;
+        checker.entries("group", self.group.len(), MOST_GROUPS)?;
         let mut groups = Vec::with_capacity(self.group.len());
         for (index, group) in self.group.into_iter().enumerate() {
+            let checker = checker.section(&format!("group[{index}]"));
+            checker.text("match", &group.names, LONGEST_RULE)?;
+            checker.text("name", &group.name, LONGEST_RULE)?;
             let rule = GroupRule::new(&group.names, group.name).map_err(|error| {
                 let key = if error.is_about_label() {
                     "name"
                 } else {
                     "match"
                 };
-                let key = format!("{KEY}.group[{index}].{key}");
-                origins.error(&key, &error.to_string())
+                checker.error(key, &error.to_string())
             })?;
             groups.push(rule);
         }
         Rules::new(self.limit, self.allow, groups, self.idle.get()).map_err(|error| {
             let key = match error {
-                RulesError::Name { index } => format!("{KEY}.allow[{index}]"),
-                RulesError::TooMany { .. } => format!("{KEY}.allow"),
+                RulesError::Name { index } => format!("allow[{index}]"),
+                RulesError::TooMany { .. } => "allow".to_owned(),
             };
-            origins.error(&key, &error.to_string())
+            checker.error(&key, &error.to_string())
         })
     }
 }

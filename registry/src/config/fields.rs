@@ -1,16 +1,27 @@
 //! The keys as people write them, with their defaults.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PAGE, loopback};
+use super::{LimitFields, PAGE, loopback};
 use crate::service::auth::BasicAuthFields;
-use crate::service::config::{self, ByteSize};
+use crate::service::config::{self, ByteSize, Checker, ConfigError};
 use crate::service::listen::{ListenAddr, ListenFields, one_or_many};
 use crate::service::log::LogConfig;
 use crate::store::fs::{Bounds, Durability, Options};
+
+/// Clients refuse larger manifests than 4 MiB; what a registry holds in memory grows with it.
+const MANIFEST_LIMIT: RangeInclusive<ByteSize> = ByteSize::bytes(1 << 10)..=ByteSize::mib(32);
+const RESERVE: RangeInclusive<ByteSize> = ByteSize::bytes(0)..=PIB;
+const EXPIRE: RangeInclusive<config::Duration> =
+    config::Duration::from_secs(1)..=config::Duration::YEAR;
+const MAX_SESSIONS: RangeInclusive<u64> = 1..=1_000_000;
+const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=PIB;
+
+const PIB: ByteSize = ByteSize::gib(1 << 20);
 
 /// The keys of the registry as a program of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,22 +104,6 @@ pub struct MetricsFields {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The keys of what one client may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitFields {
-    /// Connections served at a time; others wait.
-    pub connections: usize,
-    /// From a request's first byte to the end of its headers.
-    pub header_timeout: config::Duration,
-    /// How long a connection without requests is kept.
-    pub idle_timeout: config::Duration,
-    /// How long a body may stand still, in either direction.
-    pub body_stall: config::Duration,
-    /// How long a shutdown waits for requests under way.
-    pub drain: config::Duration,
-}
-
 impl Default for Fields {
     fn default() -> Self {
         let storage = EmbeddedFields::default();
@@ -155,25 +150,14 @@ impl Default for UploadFields {
 }
 
 impl EmbeddedFields {
-    /// What serde can't check; `error` is given a key and what is wrong with it.
-    pub fn check<E>(&self, error: impl Fn(&str, &str) -> E) -> Result<(), E> {
+    /// Checks the values against their ranges.
+    pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
         if self.data.as_os_str().is_empty() {
-            return Err(error("data", "a folder is needed"));
+            return Err(checker.error("data", "a directory is needed"));
         }
-        if self.manifest_limit.get() == 0 {
-            return Err(error("manifest_limit", "must be at least one byte"));
-        }
-        if self.uploads.expire.get().is_zero() {
-            return Err(error("uploads.expire", "must be longer than nothing"));
-        }
-        if self.uploads.max_sessions == 0 {
-            return Err(error("uploads.max_sessions", "must be at least 1"));
-        }
-        if self.uploads.max_bytes.is_some_and(|bytes| bytes.get() == 0) {
-            let message = "must be at least one byte, or null for as many as fit";
-            return Err(error("uploads.max_bytes", message));
-        }
-        Ok(())
+        checker.range("manifest_limit", self.manifest_limit, &MANIFEST_LIMIT)?;
+        checker.range("reserve", self.reserve, &RESERVE)?;
+        self.uploads.check(&checker.section("uploads"))
     }
 
     /// How the store is to use its folder.
@@ -190,6 +174,17 @@ impl EmbeddedFields {
     }
 }
 
+impl UploadFields {
+    fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
+        checker.range("expire", self.expire, &EXPIRE)?;
+        checker.range("max_sessions", self.max_sessions, &MAX_SESSIONS)?;
+        match self.max_bytes {
+            Some(bytes) => checker.range("max_bytes", bytes, &MAX_BYTES),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for MetricsFields {
     fn default() -> Self {
         Self {
@@ -198,18 +193,6 @@ impl Default for MetricsFields {
             path: PAGE.to_owned(),
             basic_auth: None,
             labels: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for LimitFields {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            header_timeout: config::Duration::from_secs(15),
-            idle_timeout: config::Duration::from_secs(75),
-            body_stall: config::Duration::from_secs(60),
-            drain: config::Duration::from_secs(30),
         }
     }
 }

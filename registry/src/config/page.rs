@@ -3,18 +3,30 @@
 use std::collections::BTreeMap;
 
 use crate::metrics::label::NAMES;
-use crate::service::config::{ConfigError, Origins};
+use crate::oci::{Endpoint, Route};
+use crate::service::config::{Checker, ConfigError, Origins};
+
+const LONGEST_PATH: usize = 255;
+const MOST_LABELS: usize = 32;
+const LONGEST_LABEL: usize = 255;
 
 /// Checks `metrics.path`: a plain path that hides nothing else.
 pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
-    if !path.starts_with('/') || path == "/" || !path.bytes().all(plain) {
-        let message = "must begin with a slash and be a plain path, such as /metrics";
-        return Err(origins.error("metrics.path", message));
+    let checker = Checker::new(origins, "metrics");
+    checker.text("path", path, LONGEST_PATH)?;
+    // All of `/v2` is the registry's. Outside of it are the token endpoints of an upstream.
+    let is_registry = path == "/v2" || path.starts_with("/v2/");
+    let is_token = Route::parse(path).endpoint == Endpoint::Token;
+    if is_registry || is_token || matches!(path, "/livez" | "/readyz") {
+        let message = "must not hide an endpoint of a registry or a probe";
+        return Err(checker.error("path", message));
     }
-    if path == "/v2" || path.starts_with("/v2/") || matches!(path, "/livez" | "/readyz") {
-        let message = "must not hide a path of the registry or a probe";
-        return Err(origins.error("metrics.path", message));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_component = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+    let components = path.strip_prefix('/');
+    if !components.is_some_and(|path| path.split('/').all(is_component)) {
+        let message = "must begin with a slash and be a plain path, such as /metrics";
+        return Err(checker.error("path", message));
     }
     Ok(())
 }
@@ -25,6 +37,8 @@ pub fn check_labels(
     labels: &BTreeMap<String, String>,
     origins: &Origins,
 ) -> Result<(), ConfigError> {
+    let checker = Checker::new(origins, "metrics");
+    checker.entries("labels", labels.len(), MOST_LABELS)?;
     for (name, value) in labels {
         let error = |message: &str| {
             let key = format!("metrics.labels.{name}");
@@ -45,9 +59,8 @@ pub fn check_labels(
             return error("is a label of our own metrics");
         }
         // To Prometheus a label that is empty is not there.
-        if value.is_empty() {
-            return error("must not be empty");
-        }
+        let checker = checker.section("labels");
+        checker.text(name, value, LONGEST_LABEL)?;
     }
     Ok(())
 }
@@ -80,6 +93,11 @@ mod tests {
             "/a b",
             "/a%2f",
             "/a?b",
+            "/token",
+            "/service/token",
+            "/a//b",
+            "/a/../b",
+            "/metrics/",
             "/ä",
         ] {
             assert!(!check(path), "{path}");

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 pub use addr::{AddrError, ListenAddr};
-pub use fields::{ListenFields, one_or_many};
+pub use fields::{ListenFields, check_addresses, one_or_many};
 pub use stream::{Peer, Stream};
 pub use unix::SocketFile;
 

@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access::{ACCESS, AccessEvent, request_id};
 
+use super::config::{Checker, ConfigError};
 use access::Sampler;
 use queue::Queue;
 
@@ -38,6 +39,13 @@ pub struct LogConfig {
     pub access: bool,
     /// Which part of the requests is logged, from 0 to 1.
     pub sample: f64,
+}
+
+impl LogConfig {
+    /// Checks the values against their ranges.
+    pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
+        checker.range("sample", self.sample, &(0.0..=1.0))
+    }
 }
 
 impl Default for LogConfig {

@@ -10,6 +10,7 @@ pub mod cells;
 pub mod config;
 pub mod exposition;
 pub mod health;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod page;

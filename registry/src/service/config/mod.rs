@@ -8,6 +8,7 @@
 //! Deliberately not here: what the keys mean. A caller that checks more than serde can says so
 //! with [`Origins::error`], in the same words.
 
+mod check;
 mod env;
 mod error;
 mod origin;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Value};
 
+pub use check::Checker;
 pub use env::environment;
 pub use error::ConfigError;
 pub use origin::Origins;

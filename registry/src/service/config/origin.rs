@@ -147,6 +147,14 @@ impl<'a> Locate<'a> {
         E::custom("found")
     }
 
+    /// Fails where the path ends.
+    fn end<E: Error>(&self) -> Result<(), E> {
+        if self.path.is_empty() {
+            return Err(self.fail());
+        }
+        Ok(())
+    }
+
     fn into(self, path: &'a [Key]) -> Self {
         Self { path, ..self }
     }
@@ -156,11 +164,9 @@ impl<'de> DeserializeSeed<'de> for Locate<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.path.is_empty() {
-            Err(self.fail())
-        } else {
-            deserializer.deserialize_any(self)
-        }
+        // Where the path ends the value itself fails: the parser then names the line of the value,
+        // and not that of the list it is in.
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -171,7 +177,32 @@ impl<'de> Visitor<'de> for Locate<'_> {
         f.write_str("what the key is in")
     }
 
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.end()
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.end()
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        self.end()
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.end()
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        self.end()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.end()
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.end()?;
         let Some((Key::Name(name), rest)) = self.path.split_first() else {
             return Ok(());
         };
@@ -187,6 +218,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.end()?;
         let Some((Key::Index(index), rest)) = self.path.split_first() else {
             return Ok(());
         };

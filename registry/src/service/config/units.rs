@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Duration(time::Duration);
 
 impl Duration {
+    /// A year as it is printed: 365.25 days.
+    pub const YEAR: Self = Self::from_secs(31_557_600);
+
     /// That many seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(time::Duration::from_secs(seconds))

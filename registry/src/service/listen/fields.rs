@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::ListenAddr;
-use crate::service::config::{ConfigError, Origins};
+use crate::service::config::{Checker, ConfigError, Origins};
 use crate::service::tls::{Tls, TlsFields};
 
 /// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
@@ -74,6 +74,34 @@ impl<'de> Visitor<'de> for One {
         let Table { address, tls } = Table::deserialize(MapAccessDeserializer::new(map))?;
         Ok(ListenFields { address, tls })
     }
+}
+
+/// The most listeners of a program.
+const MOST: usize = 64;
+
+/// Checks the addresses of `listen`, and that of `metrics.listen` where there is one: none hides
+/// another.
+pub fn check_addresses<'a>(
+    listen: impl IntoIterator<Item = &'a ListenAddr>,
+    metrics: Option<&'a ListenAddr>,
+    origins: &Origins,
+) -> Result<(), ConfigError> {
+    let listen: Vec<_> = listen.into_iter().collect();
+    let checker = Checker::new(origins, "");
+    if listen.is_empty() {
+        return Err(checker.error("listen", "at least one address is needed"));
+    }
+    checker.entries("listen", listen.len(), MOST)?;
+    let keys = (0..listen.len()).map(|at| format!("listen[{at}]"));
+    let mut named: Vec<_> = keys.zip(listen).collect();
+    named.extend(metrics.map(|address| ("metrics.listen".to_owned(), address)));
+    for (at, (key, address)) in named.iter().enumerate() {
+        if let Some((other, taken)) = named[..at].iter().find(|(_, one)| one.overlaps(address)) {
+            let message = format!("{address} is taken by {other}, {taken}: choose another");
+            return Err(checker.error(key, &message));
+        }
+    }
+    Ok(())
 }
 
 /// An address, or a list of them, for serde's `deserialize_with`.
