@@ -67,8 +67,8 @@ impl Stats {
             ),
             blobs: registry.gauge(
                 "blobs",
-                "Blobs on disk, each once however many repositories hold it, and until it is \
-                 collected if none does; moves as they are pushed and collected, and with each \
+                "Blobs on disk, each once however many repositories hold it, and also when none \
+                 does: deleting frees no content yet; moves as blobs are pushed, and with each \
                  full count.",
             ),
             manifests: registry.gauges(
