@@ -38,7 +38,7 @@ impl<'a> Checker<'a> {
         range: &RangeInclusive<T>,
     ) -> Result<(), ConfigError>
     where
-        T: PartialOrd + Display,
+        T: Copy + PartialOrd + Display,
     {
         if range.contains(&value) {
             return Ok(());
