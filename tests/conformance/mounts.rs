@@ -10,11 +10,11 @@ clauses![
     a_mount_of_sha512_is_a_blob,
     a_mount_of_nothing_opens_a_session,
     a_mount_from_a_repository_without_it_opens_a_session,
-    a_mount_of_a_malformed_digest_is_refused,
-    a_mount_from_a_malformed_name_is_refused,
     a_mounted_blob_outlives_its_source,
     a_mount_of_what_is_there_already_is_a_mount;
     ours:
+    a_mount_of_a_malformed_digest_opens_a_session,
+    a_mount_from_a_malformed_name_opens_a_session,
     a_blob_is_mounted_from_wherever_it_is,
 ];
 
@@ -90,22 +90,38 @@ async fn a_mount_from_a_repository_without_it_opens_a_session(at: &Check) -> Res
     Ok(())
 }
 
-/// Pushing blobs: a digest that is invalid is 400, here as elsewhere.
-async fn a_mount_of_a_malformed_digest_is_refused(at: &Check) -> Result<()> {
-    for malformed in ["sha256:abc", "abc", "md5:d41d8cd98f00b204e9800998ecf8427e"] {
-        let refused = at
+/// end-11: a mount that fails opens a session, and one that can't be read fails.
+async fn a_mount_of_a_malformed_digest_opens_a_session(at: &Check) -> Result<()> {
+    for malformed in [
+        "sha256:abc",
+        "abc",
+        "md5:d41d8cd98f00b204e9800998ecf8427e",
+        "",
+    ] {
+        let started = at
             .post(&mount(at, malformed, Some(at.repository())))
             .await?;
-        refused.refuses(400, "DIGEST_INVALID")?;
+        started.is(202)?.location()?;
     }
     Ok(())
 }
 
-/// end-11: `<other_name>` is a repository's name.
-async fn a_mount_from_a_malformed_name_is_refused(at: &Check) -> Result<()> {
-    for malformed in ["UPPER", "..%2f..%2fetc", "a//b", "a%00b"] {
-        let refused = at.post(&mount(at, NOTHING, Some(malformed))).await?;
-        refused.refuses(400, "NAME_INVALID")?;
+/// end-11: the same for a `from` that names no repository, such as one with its registry.
+async fn a_mount_from_a_malformed_name_opens_a_session(at: &Check) -> Result<()> {
+    let bytes = at.bytes(1, 10);
+    let digest = at.push(&bytes).await?;
+    for malformed in [
+        "registry.example.com:5000/team/app",
+        "UPPER",
+        "..%2f..%2fetc",
+        "a//b",
+        "a%00b",
+    ] {
+        let started = at.post(&mount(at, &digest, Some(malformed))).await?;
+        let location = started.is(202)?.location()?;
+        let commit = with(&location, &format!("digest={digest}"));
+        let octets = [("Content-Type", OCTETS)];
+        at.send("PUT", &commit, &octets, &bytes).await?.is(201)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::body::BodyStream;
 use super::error::{ApiError, Progress};
 use super::{Api, Call};
 use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
+use crate::service::log::causes;
 use crate::store::{Store, StoreError, Upload, UploadId};
 
 impl<S: Store> Api<S> {
@@ -24,19 +25,13 @@ impl<S: Store> Api<S> {
             Some(algorithm) => Algorithm::parse(&algorithm)?,
             None => Algorithm::default(),
         };
-        if let Some(mount) = call.query.get("mount") {
-            let digest = Digest::parse(&mount)?;
-            let from = match call.query.get("from") {
-                Some(from) if !from.is_empty() => Some(Name::parse(&from)?),
-                _ => None,
-            };
-            match self.store.blob_mount(&name, from.as_ref(), &digest).await {
-                Ok(()) => return Ok(answer::created(&blob(&name, &digest), &digest)),
-                // Nothing to mount: the client is to upload it, with the digest it has told.
-                Err(StoreError::BlobUnknown | StoreError::RepositoryUnknown) => {
-                    algorithm = digest.algorithm();
+        if let Some(mount) = call.query.get("mount").filter(|mount| !mount.is_empty()) {
+            // The client uploads what can't be mounted, with the digest that it has told.
+            if let Ok(digest) = Digest::parse(&mount) {
+                if self.mount(call, &name, &digest).await {
+                    return Ok(answer::created(&blob(&name, &digest), &digest));
                 }
-                Err(error) => return Err(error.into()),
+                algorithm = digest.algorithm();
             }
         } else if let Some(digest) = call.query.get("digest") {
             let digest = Digest::parse(&digest)?;
@@ -44,6 +39,24 @@ impl<S: Store> Api<S> {
         }
         let upload = self.store.upload_create(&name, algorithm).await?;
         Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
+    }
+
+    /// end-11: makes a blob of another repository part of this one; whether that worked. A mount
+    /// only saves an upload, so nothing that is wrong with it ends the push: clients put what they
+    /// pulled from into `from`, which may be another registry's name.
+    async fn mount(&self, call: &Call<'_>, name: &Name, digest: &Digest) -> bool {
+        let from = call.query.get("from").filter(|from| !from.is_empty());
+        let Ok(from) = from.map(|from| Name::parse(&from)).transpose() else {
+            return false;
+        };
+        match self.store.blob_mount(name, from.as_ref(), digest).await {
+            Ok(()) => true,
+            Err(StoreError::BlobUnknown | StoreError::RepositoryUnknown) => false,
+            Err(error) => {
+                tracing::warn!(error = causes(&error), "blob mount failed");
+                false
+            }
+        }
     }
 
     /// end-13: where a session stands.

@@ -38,9 +38,8 @@ async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_in
     let blob = format!("/v2/a/blobs/{layer}");
     let by_digest = format!("/v2/a/manifests/{}", digest(&manifest));
     let referrers = format!("/v2/a/referrers/{layer}");
-    let mount = format!("/v2/b/blobs/uploads/?mount={layer}&from=a");
     let close = format!("{session}?digest={layer}");
-    let requests: [(&str, &str, &[u8], Operation); 16] = [
+    let requests: [(&str, &str, &[u8], Operation); 15] = [
         ("GET", "/v2/a/manifests/1", b"", Operation::ManifestRead),
         (
             "PUT",
@@ -56,7 +55,6 @@ async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_in
         ("HEAD", &blob, b"", Operation::BlobStat),
         ("GET", &blob, b"", Operation::BlobRead),
         ("DELETE", &blob, b"", Operation::BlobDelete),
-        ("POST", &mount, b"", Operation::BlobMount),
         ("POST", "/v2/a/blobs/uploads/", b"", Operation::UploadCreate),
         ("GET", &session, b"", Operation::UploadStat),
         ("PATCH", &session, b"0123", Operation::UploadAppend),
@@ -86,6 +84,20 @@ async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_in
         plan.clear();
     }
     registry.get("/v2/a/manifests/1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_mount_that_the_store_cannot_make_opens_a_session_and_is_counted() {
+    let (registry, plan) = troubled().await;
+    let blob = registry.push_blob("a", b"layer").await;
+    let mount = format!("/v2/b/blobs/uploads/?mount={blob}&from=a");
+    for (kind, label) in [(ErrorKind::Io, "io"), (ErrorKind::NoSpace, "no_space")] {
+        plan.set(Operation::BlobMount, 0, Fault::Fail(kind));
+        let answer = registry.ask("POST", &mount, &[], b"").await.expect(202);
+        assert_ne!(answer.header("location"), "");
+        let counted = failures(Operation::BlobMount, label);
+        assert_eq!(registry.sample(&counted).await, Some(1.0), "{counted}");
+    }
 }
 
 #[tokio::test]

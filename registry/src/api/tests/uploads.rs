@@ -177,16 +177,40 @@ async fn a_blob_is_mounted_where_there_is_one_and_uploaded_where_not() {
         let answer = registry.ask("POST", &target, &[], b"").await.expect(202);
         assert_ne!(answer.header("docker-upload-uuid"), "");
     }
-    let wrong = "/v2/other/blobs/uploads/?mount=sha256:1&from=from";
-    registry
-        .ask("POST", wrong, &[], b"")
-        .await
-        .refused(400, "DIGEST_INVALID");
-    let wrong = format!("/v2/other/blobs/uploads/?mount={digest}&from=..%2Ffrom");
-    registry
-        .ask("POST", &wrong, &[], b"")
-        .await
-        .refused(400, "NAME_INVALID");
+}
+
+#[tokio::test]
+async fn a_mount_never_ends_a_push() {
+    let registry = Running::start().await;
+    let digest = registry.push_blob("from", b"content").await;
+    for query in [
+        format!("mount={digest}&from=registry.example.com:5000/team/app"),
+        format!("mount={digest}&from=..%2Ffrom"),
+        format!("mount={digest}&from=UPPER"),
+        format!("mount={digest}&from=%00"),
+        "mount=sha256:1&from=from".to_owned(),
+        "mount=md5:d41d8cd98f00b204e9800998ecf8427e&from=from".to_owned(),
+        "mount=&from=from".to_owned(),
+        "mount".to_owned(),
+    ] {
+        let target = format!("/v2/to/blobs/uploads/?{query}");
+        let answer = registry.ask("POST", &target, &[], b"").await.expect(202);
+        let location = answer.header("location");
+        let commit = format!("{location}?digest={digest}");
+        let answer = registry.ask("PUT", &commit, &[], b"content").await;
+        answer.expect(201);
+    }
+    // What is wrong with the push itself still is.
+    for (target, code) in [
+        ("/v2/UPPER/blobs/uploads/?mount=x", "NAME_INVALID"),
+        (
+            "/v2/to/blobs/uploads/?mount=&digest=sha256:1",
+            "DIGEST_INVALID",
+        ),
+    ] {
+        let answer = registry.ask("POST", target, &[], b"").await;
+        answer.refused(400, code);
+    }
 }
 
 #[tokio::test]
