@@ -14,6 +14,8 @@ clauses![
     an_invalid_name_is_refused_at_every_endpoint,
     an_unknown_endpoint_is_404,
     an_invalid_digest_is_refused_at_every_endpoint,
+    a_path_with_too_many_slashes_leads_to_the_clean_one,
+    a_tag_that_is_none_is_told_as_a_tag,
     the_longest_name_is_taken,
 ];
 
@@ -61,7 +63,7 @@ async fn a_method_that_an_endpoint_lacks_is_405_with_the_others(at: &Check) -> R
         (&manifest, &["POST", "PATCH"], "GET, HEAD, PUT, DELETE"),
         (&blob, &["POST", "PUT", "PATCH"], "GET, HEAD, DELETE"),
         (&start, &["GET", "HEAD", "PUT", "PATCH", "DELETE"], "POST"),
-        (&session, &["POST"], "GET, PATCH, PUT, DELETE"),
+        (&session, &["POST"], "GET, HEAD, PATCH, PUT, DELETE"),
     ] {
         for method in methods {
             let refused = at.send(method, path, &[], b"").await?;
@@ -87,7 +89,7 @@ async fn an_unknown_method_is_405(at: &Check) -> Result<()> {
 
 /// Error Codes: `NAME_INVALID`, whatever is asked for.
 async fn an_invalid_name_is_refused_at_every_endpoint(at: &Check) -> Result<()> {
-    for name in ["UPPER", "a//b", "-a", "a..b", "a%2fb", "a/../b"] {
+    for name in ["UPPER", "-a", "a..b", "a%2fb", "a/../b"] {
         for (method, rest) in [
             ("GET", "tags/list".to_owned()),
             ("GET", "manifests/1".to_owned()),
@@ -132,6 +134,42 @@ async fn an_unknown_endpoint_is_404(at: &Check) -> Result<()> {
             let refused = at.send(method, path, &[], b"").await?;
             refused.refuses(404, "UNSUPPORTED")?;
         }
+    }
+    Ok(())
+}
+
+/// As docker-registry does: doubled and trailing slashes are redirected, of a GET and a HEAD.
+async fn a_path_with_too_many_slashes_leads_to_the_clean_one(at: &Check) -> Result<()> {
+    at.tagged("1", 1).await?;
+    let (tags, manifest) = (at.path("tags/list"), at.path("manifests/1"));
+    for (path, clean) in [
+        (format!("{tags}/?n=1"), format!("{tags}?n=1")),
+        (format!("/{tags}"), tags.clone()),
+        (manifest.replace("/v2/", "/v2//"), manifest.clone()),
+        ("//v2/_catalog".to_owned(), "/v2/_catalog".to_owned()),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let moved = at.send(method, &path, &[], b"").await?;
+            moved.is(301)?.says("location", &clean)?;
+        }
+        at.get(&clean).await?.is(200)?;
+    }
+    let put = manifest.replace("/v2/", "/v2//");
+    let refused = at
+        .send("PUT", &put, &[("Content-Type", MANIFEST)], b"{}")
+        .await?;
+    refused.refuses(400, "NAME_INVALID")?;
+    Ok(())
+}
+
+/// Error Codes: what is pushed to a tag that is none says so, and speaks of no digest.
+async fn a_tag_that_is_none_is_told_as_a_tag(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    for tag in ["1.0.0+build", "1.0.0%2Bbuild"] {
+        let refused = at.put(tag, MANIFEST, &manifest).await?;
+        refused.refuses(400, "MANIFEST_INVALID")?;
+        let unknown = at.get(&at.path(&format!("manifests/{tag}"))).await?;
+        unknown.refuses(404, "MANIFEST_UNKNOWN")?;
     }
     Ok(())
 }

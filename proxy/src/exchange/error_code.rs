@@ -7,7 +7,7 @@ use registry::metrics::label::ErrorCode;
 /// How much of a body is looked at, in bytes.
 const LIMIT: usize = 4 << 10;
 /// Longer than any text that is looked for: what fills it is none of them.
-const TEXT: usize = 24;
+const TEXT: usize = 32;
 
 /// What is known of the OCI error in a response.
 pub(super) enum Code {

@@ -166,6 +166,13 @@ pub(super) fn created<R>(location: &str, digest: &Digest) -> Answer<R> {
     answer
 }
 
+/// An answer that sends the client to another target of the API.
+pub(super) fn moved<R>(target: &str) -> Answer<R> {
+    let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
+    set(answer.headers_mut(), LOCATION, target);
+    answer
+}
+
 /// Whether `If-None-Match` names the content (RFC 9110, section 13.1.2), so that it need not be
 /// sent again.
 pub(super) fn is_known_to_client(headers: &HeaderMap, digest: &Digest) -> bool {

@@ -16,6 +16,9 @@ use crate::oci::{
 use crate::service::log::causes;
 use crate::store::StoreError;
 
+/// The most digests that an error's detail names: the message says how many there are.
+const DETAILS: usize = 100;
+
 /// Where an upload session stands, for the client that is to carry on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -59,7 +62,7 @@ pub(super) enum ApiError {
     ManifestTooLarge { limit: u64 },
     #[error("the content has the digest {actual}, not {expected}")]
     DigestMismatch { expected: Digest, actual: Digest },
-    #[error("n must be a number of entries")]
+    #[error("the parameter n must be a number of entries, in decimal digits")]
     PageSize,
     #[error("the range can't be satisfied")]
     Range { size: u64 },
@@ -120,7 +123,8 @@ impl ApiError {
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
             Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
-            Self::PageSize | Self::TransferCoding | Self::NoHost | Self::ManyHosts => {
+            Self::PageSize => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid),
+            Self::TransferCoding | Self::NoHost | Self::ManyHosts => {
                 (StatusCode::BAD_REQUEST, Code::Unsupported)
             }
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
@@ -194,7 +198,8 @@ impl ApiError {
     fn detail(&self) -> Option<Value> {
         match self {
             Self::Store(StoreError::ReferenceUnknown { digests }) => {
-                Some(digests.iter().map(Digest::as_str).collect())
+                let first = digests.iter().take(DETAILS);
+                Some(first.map(Digest::as_str).collect())
             }
             _ => None,
         }

@@ -10,6 +10,7 @@
 mod answer;
 mod blob;
 mod body;
+mod clean;
 mod error;
 mod manifest;
 mod observe;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::answer::{Answer, Content};
@@ -74,6 +75,7 @@ pub struct Api<S> {
 struct Call<'a> {
     version: Version,
     method: &'a Method,
+    uri: &'a Uri,
     headers: &'a HeaderMap,
     query: Query<'a>,
     route: Route<'a>,
@@ -106,6 +108,7 @@ impl<S: Store> Api<S> {
         let call = Call {
             version: head.version,
             method: &head.method,
+            uri: &head.uri,
             headers: &head.headers,
             query: Query::new(head.uri.query()),
             route,
@@ -132,6 +135,9 @@ impl<S: Store> Api<S> {
         if !is_framed(call.headers) {
             return Err(ApiError::TransferCoding);
         }
+        if let Some(target) = clean::target(call.method, call.uri) {
+            return Ok(answer::moved(&target));
+        }
         let writes = !self.policy.read_only;
         let deletes = writes && self.policy.delete;
         match (call.route.endpoint, call.method) {
@@ -145,7 +151,7 @@ impl<S: Store> Api<S> {
             (Endpoint::Blob, &Method::GET | &Method::HEAD) => self.blob_get(call).await,
             (Endpoint::Blob, &Method::DELETE) if deletes => self.blob_delete(call).await,
             (Endpoint::UploadStart, &Method::POST) if writes => self.upload_start(call).await,
-            (Endpoint::UploadSession, &Method::GET) => self.upload_get(call).await,
+            (Endpoint::UploadSession, &Method::GET | &Method::HEAD) => self.upload_get(call).await,
             (Endpoint::UploadSession, &Method::PATCH) if writes => self.upload_patch(call).await,
             (Endpoint::UploadSession, &Method::PUT) if writes => self.upload_put(call).await,
             (Endpoint::UploadSession, &Method::DELETE) if writes => self.upload_delete(call).await,
@@ -176,14 +182,13 @@ impl Policy {
 fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
     match (endpoint, writes, deletes) {
         (Endpoint::Base | Endpoint::Catalog | Endpoint::Tags | Endpoint::Referrers, ..)
-        | (Endpoint::Manifest | Endpoint::Blob, false, _)
+        | (Endpoint::Manifest | Endpoint::Blob | Endpoint::UploadSession, false, _)
         | (Endpoint::Blob, true, false) => "GET, HEAD",
         (Endpoint::Manifest, true, true) => "GET, HEAD, PUT, DELETE",
         (Endpoint::Manifest, true, false) => "GET, HEAD, PUT",
         (Endpoint::Blob, true, true) => "GET, HEAD, DELETE",
         (Endpoint::UploadStart, true, _) => "POST",
-        (Endpoint::UploadSession, true, _) => "GET, PATCH, PUT, DELETE",
-        (Endpoint::UploadSession, false, _) => "GET",
+        (Endpoint::UploadSession, true, _) => "GET, HEAD, PATCH, PUT, DELETE",
         (Endpoint::UploadStart, false, _)
         | (Endpoint::Token | Endpoint::Extension | Endpoint::Other, ..) => "",
     }

@@ -79,10 +79,11 @@ struct Page(usize);
 
 impl Page {
     fn parse(query: Query<'_>) -> Result<Self, ApiError> {
-        let Some(n) = query.get("n") else {
+        // An empty value says no more than a missing one.
+        let Some(n) = query.get("n").filter(|n| !n.is_empty()) else {
             return Ok(Self(PAGE));
         };
-        if n.is_empty() || !n.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !n.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ApiError::PageSize);
         }
         // A number too large for a `usize` is too large for a page, too.

@@ -33,13 +33,15 @@ pub enum ErrorCode {
     Unsupported,
     /// code-14: the client is to slow down.
     TooManyRequests,
+    /// Not the specification's, but Docker's: the parameter `n` is no number of entries.
+    PaginationNumberInvalid,
     /// Not the specification's: the registry can't answer now (5xx).
     Unavailable,
 }
 
 impl ErrorCode {
-    /// Every code, in the specification's order, ours last.
-    pub const ALL: [Self; 15] = [
+    /// Every code, in the specification's order, others last.
+    pub const ALL: [Self; 16] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -54,6 +56,7 @@ impl ErrorCode {
         Self::Denied,
         Self::Unsupported,
         Self::TooManyRequests,
+        Self::PaginationNumberInvalid,
         Self::Unavailable,
     ];
 
@@ -79,6 +82,7 @@ impl ErrorCode {
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
             Self::Unavailable => "UNAVAILABLE",
         }
     }
@@ -196,6 +200,7 @@ mod tests {
         DENIED
         UNSUPPORTED
         TOOMANYREQUESTS
+        PAGINATION_NUMBER_INVALID
         UNAVAILABLE
         ");
         for code in ErrorCode::ALL {

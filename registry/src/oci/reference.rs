@@ -37,8 +37,7 @@ impl Reference {
 
     /// Reads a reference from a raw path segment, where a digest's colon may be written `%3A`.
     pub fn from_segment(segment: &str) -> Result<Self, ReferenceError> {
-        // Neither colon nor percent sign may stand in a tag.
-        if segment.contains([':', '%']) {
+        if segment.contains(':') || contains_escaped_colon(segment) {
             Ok(Self::Digest(Digest::from_segment(segment)?))
         } else {
             Ok(Self::Tag(Tag::parse(segment)?))
@@ -52,6 +51,14 @@ impl Reference {
             Self::Digest(digest) => digest.as_str(),
         }
     }
+}
+
+/// Whether a segment holds a colon as `%3A`. No other escape makes it a digest.
+fn contains_escaped_colon(segment: &str) -> bool {
+    let bytes = segment.as_bytes();
+    bytes
+        .windows(3)
+        .any(|three| three.eq_ignore_ascii_case(b"%3a"))
 }
 
 impl fmt::Display for Reference {
@@ -99,6 +106,13 @@ mod tests {
             Reference::from_segment("sha256%3A0"),
             Err(ReferenceError::Digest(_))
         ));
+        // A plus sign of a semantic version, as clients escape it.
+        for tag in ["1.0.0%2Bbuild", "1.0.0+build", "a%20b", "%3"] {
+            assert!(
+                matches!(Reference::from_segment(tag), Err(ReferenceError::Tag(_))),
+                "{tag}"
+            );
+        }
         let digest = format!("sha256%3a{}", "0".repeat(64));
         assert!(matches!(
             Reference::from_segment(&digest),
