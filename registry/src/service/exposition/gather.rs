@@ -9,7 +9,9 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::escape::{escape_help, escape_label};
 use super::index::SeriesHasher;
-use super::model::{FamilyData, HAS_SOURCE, PLAIN, Page, Part, SampleData, Span, Text};
+use super::model::{
+    FamilyData, HAS_SOURCE, LE, NEGATIVE, PLAIN, Page, Part, SampleData, Span, Text,
+};
 use super::number::{push_bound, push_value};
 use super::registry::Described;
 
@@ -171,7 +173,7 @@ impl<'c> Gathered<'c> {
             labels_gap: u16::from(has_labels),
             value_gap: 1 + u16::from(has_labels),
             value_len: narrow(value_len),
-            flags: labels.flags,
+            flags: labels.flags | with(LE, !bound.is_empty()) | with(NEGATIVE, value < 0.0),
         });
     }
 
@@ -253,6 +255,10 @@ pub(super) fn push_label(name: &str, value: &str, out: &mut String) {
 /// A page of ours is far smaller than the 4 GiB that a text may have.
 fn wide(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+fn with(flag: u8, is_set: bool) -> u8 {
+    if is_set { flag } else { 0 }
 }
 
 /// Names are constants of the program, and values are short.

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use super::escape::respell;
 use super::index::SeriesHasher;
-use super::model::{HAS_SOURCE, PLAIN, SampleData, TIMESTAMP};
-use super::number::{is_value, seconds_to_ms};
+use super::model::{
+    HAS_SOURCE, LE, NEGATIVE, PLAIN, QUANTILE, SampleData, TIMESTAMP, WRONG_LE, WRONG_QUANTILE,
+};
+use super::number::{is_bound, is_timestamp, parse_value, seconds_to_ms};
 
 /// Reads sample lines.
 pub(super) struct Lexer<'t> {
@@ -66,19 +68,19 @@ impl<'t> Lexer<'t> {
         }
         let value_start = at.at;
         let value = at.take_token();
-        if !is_value(value) {
-            return None;
+        if parse_value(value)? < 0.0 {
+            flags |= NEGATIVE;
         }
         let value_len = value.len();
         at.skip_blanks();
         if !at.is_done() && !at.at_exemplar(openmetrics) {
             let timestamp = at.take_token();
-            let valid = if openmetrics {
-                seconds_to_ms(timestamp).is_some()
+            let ms = if openmetrics {
+                seconds_to_ms(timestamp)
             } else {
-                timestamp.parse::<i64>().is_ok()
+                timestamp.parse().ok()
             };
-            if !valid {
+            if !is_timestamp(ms?) {
                 return None;
             }
             flags |= TIMESTAMP;
@@ -146,7 +148,7 @@ pub(super) fn split_name(rest: &str) -> Option<(&str, &str)> {
 /// A letter, a digit or an underscore.
 const NAME: u8 = 1;
 const COLON: u8 = 2;
-/// What ends a quoted value, or escapes in it.
+/// What ends a quoted value, escapes in it, or must not be in it.
 const QUOTED: u8 = 4;
 
 const CLASSES: [u8; 256] = {
@@ -156,7 +158,7 @@ const CLASSES: [u8; 256] = {
         classes[byte as usize] = match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => NAME,
             b':' => COLON,
-            b'"' | b'\\' => QUOTED,
+            b'"' | b'\\' | b'\0' => QUOTED,
             _ => 0,
         };
         if byte == u8::MAX {
@@ -215,7 +217,8 @@ impl<'a> Cursor<'a> {
         &self.line[start..self.at]
     }
 
-    /// A quoted value without its quotes, and whether its escapes are those we would write.
+    /// A quoted value without its quotes, and whether its escapes are those we would write. It
+    /// holds no NUL, at which Prometheus stops reading.
     fn take_quoted(&mut self) -> Option<(&'a str, bool)> {
         if !self.take(b'"') {
             return None;
@@ -231,7 +234,10 @@ impl<'a> Cursor<'a> {
             if rest[found] == b'"' {
                 break;
             }
-            let escaped = *rest.get(found + 1)?;
+            let escaped = *rest.get(found + 1).filter(|&&escaped| escaped != 0)?;
+            if rest[found] == 0 {
+                return None;
+            }
             plain &= matches!(escaped, b'\\' | b'"' | b'n');
             // The escaped character may be longer than this; its other bytes are none of those
             // looked for.
@@ -269,7 +275,7 @@ impl<'a> Cursor<'a> {
             *hash = hash.wrapping_add(label.hash);
             count += 1;
             self.skip_blanks();
-            flags |= label.flags & HAS_SOURCE;
+            flags |= label.flags & !PLAIN;
             if label.flags & PLAIN == 0 || label_start > before || self.at > label_end {
                 flags &= !PLAIN;
             }
@@ -302,24 +308,33 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let name = self.take_name(false)?;
         self.skip_blanks();
-        if !self.take(b'=') {
+        // `__name__` and its like are reserved.
+        if name.starts_with("__") || !self.take(b'=') {
             return None;
         }
         self.skip_blanks();
         let (value, plain) = self.take_quoted()?;
         let raw = &self.line[start..self.at];
-        let is_plain = plain && raw.len() == name.len() + value.len() + "=\"\"".len();
+        let as_long = raw.len() == name.len() + value.len() + "=\"\"".len();
+        let is_plain = plain && as_long && !value.is_empty();
         let spelling = if plain {
             Cow::Borrowed(value)
         } else {
             respell(value)
         };
-        let source = if name == "source" { HAS_SOURCE } else { 0 };
+        let meaning = match name {
+            "source" if !value.is_empty() => HAS_SOURCE,
+            "le" if is_bound(value) => LE,
+            "le" => WRONG_LE,
+            "quantile" if is_bound(value) => QUANTILE,
+            "quantile" => WRONG_QUANTILE,
+            _ => 0,
+        };
         let label = Label {
             raw,
             name,
             hash: hasher.label(name, &spelling),
-            flags: source | if is_plain { PLAIN } else { 0 },
+            flags: meaning | if is_plain { PLAIN } else { 0 },
         };
         if known.iter().any(|other| other.name == name) {
             return None;

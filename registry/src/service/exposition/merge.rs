@@ -147,19 +147,6 @@ impl Page {
             .filter_map(|(at, sample)| (!known.insert(sample)).then_some(at))
             .collect()
     }
-
-    fn samples<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = Sample<'a>> {
-        let text = &self.texts[part.text as usize];
-        text.samples[part.samples.clone()]
-            .iter()
-            .map(move |&data| Sample { text, part, data })
-    }
-}
-
-impl Part {
-    fn len(&self) -> u64 {
-        self.samples.len() as u64
-    }
 }
 
 impl Text {

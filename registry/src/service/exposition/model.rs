@@ -77,6 +77,16 @@ pub(super) const TIMESTAMP: u8 = 1;
 pub(super) const PLAIN: u8 = 2;
 /// There is a label `source`.
 pub(super) const HAS_SOURCE: u8 = 4;
+/// There is a label `le` that is a number.
+pub(super) const LE: u8 = 8;
+/// There is a label `le` that is none.
+pub(super) const WRONG_LE: u8 = 16;
+/// There is a label `quantile` that is a number.
+pub(super) const QUANTILE: u8 = 32;
+/// There is a label `quantile` that is none.
+pub(super) const WRONG_QUANTILE: u8 = 64;
+/// The value is below zero.
+pub(super) const NEGATIVE: u8 = 128;
 
 impl Span {
     /// Where a piece of `text` is in it.
@@ -98,6 +108,13 @@ impl FamilyData {
     pub(super) fn name<'t>(&self, texts: &'t [Text]) -> &'t str {
         let (text, name) = self.name;
         name.of(&texts[text as usize].content)
+    }
+}
+
+impl Part {
+    /// How many samples there are.
+    pub(super) fn len(&self) -> u64 {
+        self.samples.len() as u64
     }
 }
 
@@ -154,6 +171,17 @@ impl Page {
             .sum()
     }
 
+    /// The samples of a part.
+    pub(super) fn samples<'a>(
+        &'a self,
+        part: &'a Part,
+    ) -> impl Iterator<Item = Sample<'a>> + use<'a> {
+        let text = &self.texts[part.text as usize];
+        text.samples[part.samples.clone()]
+            .iter()
+            .map(move |&data| Sample { text, part, data })
+    }
+
     /// About how long the page is when it is written.
     pub(super) fn size_hint(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| text.content.len()).sum();
@@ -191,12 +219,22 @@ impl<'a> Family<'a> {
     /// The samples, in the order in which they are written.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'a>> + use<'a> {
         let page = self.page;
-        self.data.parts.iter().flat_map(move |part| {
-            let text = &page.texts[part.text as usize];
-            text.samples[part.samples.clone()]
-                .iter()
-                .map(move |&data| Sample { text, part, data })
-        })
+        self.parts().flat_map(|part| page.samples(part))
+    }
+
+    /// The number of the page that had the family first.
+    pub(super) fn page_number(&self) -> u32 {
+        self.data.name.0
+    }
+
+    /// Samples by the page they came from.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &'a Part> + use<'a> {
+        self.data.parts.iter()
+    }
+
+    /// The samples of one of the parts.
+    pub(super) fn samples_of(&self, part: &'a Part) -> impl Iterator<Item = Sample<'a>> + use<'a> {
+        self.page.samples(part)
     }
 
     pub(super) fn escaped_help(&self) -> Option<Help<'a>> {
@@ -223,10 +261,12 @@ impl<'a> Sample<'a> {
         self.data.name(&self.text.content)
     }
 
-    /// The labels with their values unescaped, in the order in which they are written.
+    /// The labels with their values unescaped, in the order in which they are written. A label
+    /// without a value is as none.
     pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         let renamed = self.renamed_source();
-        let labels = Labels::new(self.raw_labels()).map(move |(name, value)| {
+        let labels = Labels::new(self.raw_labels()).filter(|(_, value)| !value.is_empty());
+        let labels = labels.map(move |(name, value)| {
             let name = match &renamed {
                 Some(renamed) if name == "source" => Cow::Owned(renamed.clone()),
                 _ => Cow::Borrowed(name),

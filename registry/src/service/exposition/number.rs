@@ -2,19 +2,40 @@
 
 use std::fmt::Write as _;
 
-/// Whether Prometheus reads this as a sample's value: what Go's `ParseFloat` takes, but for
-/// hexadecimal numbers and underscores. A number too large for a float is none.
-pub(super) fn is_value(raw: &str) -> bool {
-    match raw.parse::<f64>() {
-        Ok(value) if value.is_nan() => !raw.starts_with(['+', '-']),
-        Ok(value) if value.is_infinite() => !raw.contains(|c: char| c.is_ascii_digit()),
-        Ok(_) => true,
-        Err(_) => false,
-    }
+/// A sample's value as Prometheus reads it: what Go's `ParseFloat` takes, but for hexadecimal numbers
+/// and underscores. A number too large for a float is none.
+pub(super) fn parse_value(raw: &str) -> Option<f64> {
+    let value: f64 = raw.parse().ok()?;
+    let is_read = if value.is_nan() {
+        !raw.starts_with(['+', '-'])
+    } else {
+        value.is_finite() || !raw.contains(|c: char| c.is_ascii_digit())
+    };
+    is_read.then_some(value)
+}
+
+/// Whether every parser reads this as the bound of a bucket, or as a quantile.
+pub(super) fn is_bound(raw: &str) -> bool {
+    // Most are a few digits, and perhaps a point between them.
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = raw.split_once('.').unwrap_or((raw, "0"));
+    raw.len() < 20 && digits(whole) && digits(fraction)
+        || parse_value(raw).is_some_and(|bound| !bound.is_nan())
+}
+
+/// Whether this can be a count: whole, not negative, and small enough to be read alike by all.
+pub(super) fn is_count(value: f64) -> bool {
+    (0.0..EXACT).contains(&value) && value.fract() == 0.0
 }
 
 /// Up to here every whole number is a float of its own.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Whether every parser reads these milliseconds since 1970: Prometheus refuses a text with a time
+/// before, and those too large for a float are others in OpenMetrics.
+pub(super) fn is_timestamp(ms: i64) -> bool {
+    (0..=1 << 53).contains(&ms)
+}
 
 /// OpenMetrics' timestamp in the text format's unit; none if it is no finite number of a size
 /// that fits.
@@ -81,12 +102,31 @@ mod tests {
             "0", "-1", "+1", "1.", ".5", "1e5", "1E-5", "1e+300", "Inf", "+Inf", "-inf",
             "Infinity", "NaN", "nan", "00012", "1e-400",
         ] {
-            assert!(is_value(good), "{good}");
+            assert!(parse_value(good).is_some(), "{good}");
         }
         for bad in [
             "", "-", ".", "e5", "1e", "0x1p-2", "1_000", "+NaN", "1e400", "1,5", "one",
         ] {
-            assert!(!is_value(bad), "{bad}");
+            assert_eq!(parse_value(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bound_is_any_number_but_nan() {
+        for good in [
+            "1",
+            "0.5",
+            ".5",
+            "-1",
+            "1e-3",
+            "+Inf",
+            "inf",
+            "00000000000000000000000",
+        ] {
+            assert!(is_bound(good), "{good}");
+        }
+        for bad in ["", ".", "1.2.3", "NaN", "x", "1e400", "0x1p2", " 1", "1_0"] {
+            assert!(!is_bound(bad), "{bad}");
         }
     }
 
@@ -137,7 +177,7 @@ mod tests {
         ] {
             let mut out = String::new();
             push_value(value, &mut out);
-            assert!(is_value(&out), "{out}");
+            assert!(parse_value(&out).is_some(), "{out}");
             assert_eq!(
                 out.parse::<f64>().unwrap().to_bits(),
                 value.to_bits(),

@@ -16,6 +16,11 @@ impl Page {
     /// Reads a page of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
     /// the format, or over a limit, is left out and counted.
     ///
+    /// Of the format is what Prometheus, promtool and the strict parsers of OpenMetrics all read:
+    /// no label begins with `__`; `le` of a histogram and `quantile` of a summary are numbers, and
+    /// every bucket and quantile has its own; a histogram counts from 0 up; no timestamp is
+    /// negative or has more than 53 bits; nothing holds a NUL. A label without a value is as none.
+    ///
     /// A `Vec` or `String` is taken over without a copy.
     pub fn parse(text: impl Into<Vec<u8>>, limits: &Limits) -> (Self, Dropped) {
         let mut dropped = Dropped::default();
@@ -181,6 +186,10 @@ impl<'t> Reader<'t> {
         let (name, after) = split_name(after.trim_start_matches([' ', '\t']))?;
         let value = after.trim_start_matches([' ', '\t']);
         let declared = if is_help {
+            // Prometheus stops reading at a NUL.
+            if value.contains('\0') {
+                return None;
+            }
             None
         } else {
             Some(Declared::parse(value.trim_end())?)

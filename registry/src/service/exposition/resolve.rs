@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::claims::Claims;
-use super::model::{FamilyData, Part, SampleData, Span};
+use super::model::{
+    FamilyData, LE, NEGATIVE, Part, QUANTILE, SampleData, Span, WRONG_LE, WRONG_QUANTILE,
+};
 use super::{Dropped, Kind};
 
 /// What a TYPE line declares: the text format's types, and OpenMetrics' own.
@@ -102,15 +104,17 @@ impl<'t> Resolver<'t> {
         samples: &mut Vec<SampleData>,
         dropped: &mut Dropped,
     ) -> Vec<FamilyData> {
-        let owners: Vec<_> = groups
+        let roles: Vec<_> = groups
             .iter()
-            .map(|&(name, block)| self.owner(name, block))
+            .map(|&(name, block)| self.role(name, self.owner(name, block)?))
             .collect();
         let all = samples.len();
-        samples.retain_mut(|sample| {
-            let owner = owners[sample.family as usize];
-            sample.family = owner.unwrap_or_default();
-            owner.is_some()
+        samples.retain_mut(|sample| match &roles[sample.family as usize] {
+            Some(role) if role.is_filled_by(*sample) => {
+                sample.family = role.owner;
+                true
+            }
+            _ => false,
         });
         dropped.malformed += (all - samples.len()) as u64;
         // Nearly always in order already, which this sort notices.
@@ -190,6 +194,27 @@ impl<'t> Resolver<'t> {
         Some(halves.unwrap_or(name))
     }
 
+    /// What the samples of a name are in the family that they belong to.
+    fn role(&self, name: u32, owner: u32) -> Option<Role> {
+        let family = &self.names.all[owner as usize];
+        let suffix = self.names.all[name as usize]
+            .name
+            .strip_prefix(family.name)?;
+        let (wants, refuses) = match (family.declared, suffix) {
+            (Some(Declared::Kind(Kind::Histogram)), "_bucket") => (LE, WRONG_LE | NEGATIVE),
+            (Some(Declared::Kind(Kind::Histogram)), "_count") => (0, WRONG_LE | NEGATIVE),
+            (Some(Declared::Kind(Kind::Histogram)), _) => (0, WRONG_LE),
+            (Some(Declared::Kind(Kind::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
+            (Some(Declared::Kind(Kind::Summary)), _) => (0, WRONG_QUANTILE),
+            _ => (0, 0),
+        };
+        Some(Role {
+            owner,
+            wants,
+            refuses,
+        })
+    }
+
     /// What a family of that name would be: as declared, or as the name it is derived from says.
     fn meaning(&self, name: &Mention<'t>) -> Meaning<'t> {
         if let Some(Declared::Kind(kind)) = name.declared {
@@ -240,6 +265,21 @@ impl<'t> Resolver<'t> {
             Some(Declared::Kind(_)) => true,
             Some(Declared::Info | Declared::GaugeHistogram) | None => false,
         }
+    }
+}
+
+/// What the samples of a name are in their family.
+struct Role {
+    owner: u32,
+    /// Flags of which a sample must have all.
+    wants: u8,
+    /// Flags of which it must have none.
+    refuses: u8,
+}
+
+impl Role {
+    fn is_filled_by(&self, sample: SampleData) -> bool {
+        sample.flags & self.wants == self.wants && sample.flags & self.refuses == 0
     }
 }
 

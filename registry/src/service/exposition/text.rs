@@ -41,46 +41,31 @@ pub(super) fn push_type(name: &str, kind: &str, out: &mut String) {
 
 /// A sample's name and labels, and a space.
 pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
-    push_all(out, &[sample.name()]);
+    out.push_str(sample.name());
     let labels = sample.raw_labels();
-    let source = sample.part.source.as_deref();
-    if labels.is_empty() && source.is_none() {
-        out.push(' ');
-        return;
-    }
-    out.push('{');
     let renamed = sample.renamed_source();
-    let mut first = true;
+    let mut separator = "{";
     if sample.data.flags & PLAIN != 0 && renamed.is_none() {
-        push_all(out, &[labels]);
-        first = labels.is_empty();
+        if !labels.is_empty() {
+            push_all(out, &[std::mem::replace(&mut separator, ","), labels]);
+        }
     } else {
-        for (name, value) in Labels::new(labels) {
+        for (name, value) in Labels::new(labels).filter(|(_, value)| !value.is_empty()) {
             let name = if name == "source" {
                 renamed.as_deref().unwrap_or(name)
             } else {
                 name
             };
-            push_all(
-                out,
-                &[separator(&mut first), name, "=\"", &respell(value), "\""],
-            );
+            let separator = std::mem::replace(&mut separator, ",");
+            push_all(out, &[separator, name, "=\"", &respell(value), "\""]);
         }
     }
-    if let Some(source) = source {
-        push_all(out, &[separator(&mut first), "source=\""]);
+    if let Some(source) = sample.part.source.as_deref() {
+        push_all(out, &[std::mem::replace(&mut separator, ","), "source=\""]);
         escape_label(source, out);
         out.push('"');
     }
-    out.push_str("} ");
-}
-
-fn separator(first: &mut bool) -> &'static str {
-    if std::mem::replace(first, false) {
-        ""
-    } else {
-        ","
-    }
+    out.push_str(if separator == "," { "} " } else { " " });
 }
 
 fn push_all(out: &mut String, pieces: &[&str]) {
