@@ -7,7 +7,13 @@ use registry::service::exposition::{Dropped, Format, Limits, Page};
 
 fn read_back(page: &Page, format: Format) {
     let mut text = String::new();
-    format.write(page, &mut text);
+    let left_out = format.write(page, &mut text);
+    let samples = text.lines().filter(|line| !line.starts_with('#')).count() as u64;
+    assert_eq!(
+        samples + left_out.total(),
+        page.sample_count() as u64,
+        "{text}"
+    );
     let (again, dropped) = Page::parse(text.clone(), &Limits::default());
     assert_eq!(dropped, Dropped::default(), "{text}");
     if format == Format::Text {

@@ -5,6 +5,10 @@
 //! a sample. [`Registry`] gathers our own page, [`Page::parse`] reads somebody else's, and
 //! [`Page::merge`] joins them into one valid page whatever they hold.
 //!
+//! Whatever a page holds, Prometheus, promtool and the strict OpenMetrics parser of Python's
+//! `prometheus_client` read what is written of it: [`Page::parse`] drops what one of them refuses in
+//! both formats, [`Page::write_openmetrics`] does without what only OpenMetrics forbids.
+//!
 //! Formats: [text 0.0.4] and [OpenMetrics 1.0]. Deliberately not here: protobuf, native
 //! histograms, exemplars (read over), and names quoted as in Prometheus 3, which nobody sends to a
 //! scraper that did not ask for them.
@@ -27,7 +31,9 @@ mod registry;
 mod resolve;
 mod text;
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 pub use model::{Family, Page, Sample};
 pub use negotiate::{Format, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, accepts_gzip, negotiate};
@@ -70,6 +76,12 @@ impl Kind {
         }
     }
 
+    /// What follows a family's name in the names of its samples.
+    fn endings(self) -> impl Iterator<Item = &'static str> {
+        let bare = self.has_bare_samples().then_some("");
+        bare.into_iter().chain(self.suffixes().iter().copied())
+    }
+
     /// Whether a sample may carry the family's name alone.
     fn has_bare_samples(self) -> bool {
         self != Self::Histogram
@@ -102,7 +114,7 @@ pub struct Dropped {
     pub type_conflict: u64,
     /// Samples of a series that the page held already.
     pub duplicate: u64,
-    /// Lines that are not of the format.
+    /// Lines that are not of the format, as everybody reads it (see [`Page::parse`]).
     pub malformed: u64,
     /// Samples over one of the [`Limits`].
     pub limit: u64,
@@ -121,6 +133,26 @@ impl AddAssign for Dropped {
         self.duplicate += other.duplicate;
         self.malformed += other.malformed;
         self.limit += other.limit;
+    }
+}
+
+/// Samples that a page holds and that were left out of it while it was written, because the format
+/// forbids them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Those of our own by the empty name.
+    by_source: BTreeMap<Arc<str>, u64>,
+}
+
+impl LeftOut {
+    /// How many were of this source.
+    pub fn of(&self, source: &str) -> u64 {
+        self.by_source.get(source).copied().unwrap_or_default()
+    }
+
+    /// How many there were of all sources.
+    pub fn total(&self) -> u64 {
+        self.by_source.values().sum()
     }
 }
 

@@ -305,7 +305,7 @@ impl<'a> Sample<'a> {
     }
 
     /// The timestamp as it was spelt, in the unit of its text.
-    pub(super) fn timestamp_text(&self) -> Option<&'a str> {
+    fn timestamp_text(&self) -> Option<&'a str> {
         if self.data.flags & TIMESTAMP == 0 {
             return None;
         }

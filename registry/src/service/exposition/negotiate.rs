@@ -1,7 +1,7 @@
 //! Choosing the format by an Accept header (RFC 9110 §12.5.1), and compression by Accept-Encoding
 //! (§12.5.3).
 
-use super::Page;
+use super::{LeftOut, Page};
 
 /// The content type of the text format.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,10 +27,13 @@ impl Format {
         }
     }
 
-    /// Appends a page in this format.
-    pub fn write(self, page: &Page, out: &mut String) {
+    /// Appends a page in this format; what the format forbids is left out.
+    pub fn write(self, page: &Page, out: &mut String) -> LeftOut {
         match self {
-            Self::Text => page.write_text(out),
+            Self::Text => {
+                page.write_text(out);
+                LeftOut::default()
+            }
             Self::OpenMetrics => page.write_openmetrics(out),
         }
     }

@@ -1,71 +1,128 @@
-//! Writing OpenMetrics 1.0.
+//! Writing OpenMetrics 1.0, which forbids what the text format allows.
+//!
+//! A page is written so that the strictest parser takes all of it, by three rules:
+//!
+//! - A counter's sample that is NaN or negative is left out.
+//! - A family that may not have its type is written as `unknown`, whose samples may be anything: one
+//!   family for each of its sample names. So is a counter without `_total`, a family one of whose
+//!   names is taken ([`names`]), and a histogram or summary that is none in OpenMetrics' sense
+//!   ([`sound`]), such as one without a bucket `+Inf`.
+//! - What came first keeps its type. Of a histogram or summary that a page before had as it should
+//!   be, a later page's samples are left out where they are none; and a family is left out whose own
+//!   name is taken, as that of `x_created` is by a counter `x_total`.
+//!
+//! Nothing of this concerns the text format.
 
-use super::claims::Claims;
-use super::model::{Page, Sample};
+mod names;
+mod sound;
+
+use names::Form;
+
+use super::model::{Page, Part, Sample};
 use super::number::push_ms_as_seconds;
 use super::text::{push_help, push_series, push_type};
-use super::{Family, Kind};
+use super::{Family, Kind, LeftOut};
 
 impl Page {
-    /// Appends the page in OpenMetrics' text format, with its `# EOF`.
+    /// Appends the page in OpenMetrics' text format, with its `# EOF`; which samples had to be left
+    /// out.
     ///
-    /// A counter's family is named without `_total` there; one that has no `_total`, or whose
-    /// shorter name is another family's, is written as `unknown`. Families of `_created`
-    /// timestamps are left out: the format has that name reserved for the family they tell of.
-    pub fn write_openmetrics(&self, out: &mut String) {
+    /// A counter's family is named without `_total` there. What may not have its type is written as
+    /// `unknown`; a counter that is NaN or negative is left out, and so is what cannot stand beside
+    /// something that the page had first.
+    pub fn write_openmetrics(&self, out: &mut String) -> LeftOut {
         out.reserve(self.size_hint());
-        let mut claims = Claims::default();
-        for (index, family) in self.families().enumerate() {
-            claims.add(family.name(), family.kind(), index);
-        }
-        for family in self
-            .families()
-            .filter(|family| !is_created(family, &claims))
-        {
-            let (name, kind) = name_and_type(&family, &claims);
-            push_help(&family, name, true, out);
-            push_type(name, kind, out);
-            for sample in family.samples() {
-                push_series(&sample, out);
-                out.push_str(sample.value_text());
-                push_timestamp(&sample, out);
-                out.push('\n');
+        let mut left_out = LeftOut::default();
+        for (family, form) in self.families().zip(self.forms()) {
+            match form {
+                Form::Typed { without } => {
+                    write_typed(&family, &without, out, &mut left_out);
+                }
+                Form::Unknown => write_unknown(&family, out),
+                Form::LeftOut => family.parts().for_each(|part| left_out.add_all(part)),
             }
         }
         out.push_str("# EOF\n");
+        left_out
     }
 }
 
-fn name_and_type<'a>(family: &Family<'a>, claims: &Claims<'_>) -> (&'a str, &'static str) {
+/// Writes a family under its type, but for the parts of these numbers.
+fn write_typed(family: &Family<'_>, without: &[usize], out: &mut String, left_out: &mut LeftOut) {
+    let name = typed_name(family);
+    let kind = match family.kind() {
+        Kind::Untyped => "unknown",
+        kind => kind.as_str(),
+    };
+    push_help(family, name, true, out);
+    push_type(name, kind, out);
+    for (index, part) in family.parts().enumerate() {
+        if without.contains(&index) {
+            left_out.add_all(part);
+            continue;
+        }
+        for sample in family.samples_of(part) {
+            if family.kind() == Kind::Counter && !is_counted(&sample) {
+                left_out.add(part, 1);
+            } else {
+                push_sample(&sample, out);
+            }
+        }
+    }
+}
+
+/// Writes each sample name of a family as a family of its own.
+fn write_unknown(family: &Family<'_>, out: &mut String) {
+    for ending in family.kind().endings() {
+        let name = format!("{}{ending}", family.name());
+        let mut samples = family.samples().filter(|s| s.name() == name).peekable();
+        if samples.peek().is_some() {
+            push_help(family, &name, true, out);
+            push_type(&name, "unknown", out);
+            samples.for_each(|sample| push_sample(&sample, out));
+        }
+    }
+}
+
+/// The name that a family has beside its type: a counter's is without `_total`.
+fn typed_name<'a>(family: &Family<'a>) -> &'a str {
     let name = family.name();
-    match (family.kind(), name.strip_suffix("_total")) {
-        (Kind::Counter, Some(base)) if !base.is_empty() && !claims.clash(base, Kind::Counter) => {
-            (base, "counter")
-        }
-        (Kind::Counter | Kind::Untyped, _) => (name, "unknown"),
-        (kind, _) => (name, kind.as_str()),
+    match family.kind() {
+        Kind::Counter => name.strip_suffix("_total").unwrap_or(name),
+        _ => name,
     }
 }
 
-/// Whether the family holds the creation times of another one.
-fn is_created(family: &Family<'_>, claims: &Claims<'_>) -> bool {
-    family.name().strip_suffix("_created").is_some_and(|base| {
-        let counter = matches!(
-            claims.get(&format!("{base}_total")),
-            Some((Kind::Counter, _))
-        );
-        let own = claims.get(base).map(|(kind, _)| kind);
-        counter || matches!(own, Some(Kind::Counter | Kind::Histogram | Kind::Summary))
-    })
+/// Whether a counter's sample is a number of what was counted.
+fn is_counted(sample: &Sample<'_>) -> bool {
+    // Most are plain digits.
+    sample
+        .value_text()
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        || sample.value() >= 0.0
 }
 
-fn push_timestamp(sample: &Sample<'_>, out: &mut String) {
-    if let Some(raw) = sample.timestamp_text() {
+fn push_sample(sample: &Sample<'_>, out: &mut String) {
+    push_series(sample, out);
+    out.push_str(sample.value_text());
+    if let Some(ms) = sample.timestamp_ms() {
         out.push(' ');
-        if sample.text.openmetrics {
-            out.push_str(raw);
-        } else if let Ok(ms) = raw.parse() {
-            push_ms_as_seconds(ms, out);
-        }
+        push_ms_as_seconds(ms, out);
+    }
+    out.push('\n');
+}
+
+impl LeftOut {
+    fn add(&mut self, part: &Part, samples: u64) {
+        let source = part.source.clone().unwrap_or_default();
+        *self.by_source.entry(source).or_default() += samples;
+    }
+
+    fn add_all(&mut self, part: &Part) {
+        self.add(part, part.len());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,15 @@
 //! What holds for every page: nothing panics, what is written is read back, and a merged page is
 //! valid whatever went into it.
+//!
+//! That others read it, too, is tested with them: `tests/suites/hostile_sources.rs`.
 
 use proptest::prelude::*;
 
-use super::{Dropped, Family, Format, Kind, Limits, Page};
+use super::{Dropped, Family, Format, Kind, LeftOut, Limits, Page};
+
+#[path = "../../../../tests/harness/hostile.rs"]
+#[expect(unreachable_pub, reason = "the harness of the suites shares the file")]
+mod hostile;
 
 /// A family's name, kind, help and samples; a sample's name, labels, value and timestamp.
 type FamilyOf = (String, Kind, Option<String>, Vec<SampleOf>);
@@ -38,74 +44,17 @@ fn parse(text: impl Into<Vec<u8>>) -> (Page, Dropped) {
 }
 
 fn write(page: &Page, format: Format) -> String {
+    written(page, format).0
+}
+
+fn written(page: &Page, format: Format) -> (String, LeftOut) {
     let mut out = String::new();
-    format.write(page, &mut out);
-    out
+    let left_out = format.write(page, &mut out);
+    (out, left_out)
 }
 
-/// Few names, so that they clash.
-fn name() -> impl Strategy<Value = String> {
-    let base = prop::sample::select(vec!["x", "y", "x_total", "x_count", "x_sum_count"]);
-    let suffix = [
-        "", "", "", "_bucket", "_sum", "_count", "_total", "_created", "_info",
-    ];
-    (base, prop::sample::select(suffix.to_vec()))
-        .prop_map(|(base, suffix)| base.to_owned() + suffix)
-}
-
-fn label() -> impl Strategy<Value = String> {
-    let names = [
-        "a",
-        "b",
-        "le",
-        "source",
-        "exported_source",
-        "exported_exported_source",
-    ];
-    let values = "[ab\"\\\\]?|\\\\n|\\\\\\\\|\\\\\"|é";
-    let blanks = " {0,1}";
-    (prop::sample::select(names.to_vec()), values, blanks, blanks)
-        .prop_map(|(name, value, before, after)| format!("{before}{name}{after}=\"{value}\""))
-}
-
-fn line() -> impl Strategy<Value = String> {
-    let number = prop::sample::select(vec!["1", "2.5e3", "NaN", "+Inf", "-0", "one", "1e999"]);
-    let tail = prop::sample::select(vec!["", "", "", " 123", " -5", " 1.5", " # {} 1", "\r"]);
-    let labels = prop::collection::vec(label(), 0..4);
-    let braces = (labels, prop::bool::ANY, prop::bool::ANY).prop_map(|(labels, comma, braces)| {
-        let comma = if comma { "," } else { "" };
-        if labels.is_empty() && !braces {
-            String::new()
-        } else {
-            format!("{{{}{comma}}}", labels.join(","))
-        }
-    });
-    let sample = (name(), braces, number, tail)
-        .prop_map(|(name, labels, number, tail)| format!("{name}{labels} {number}{tail}"));
-    let kinds = [
-        "counter",
-        "gauge",
-        "histogram",
-        "summary",
-        "untyped",
-        "info",
-        "gaugehistogram",
-    ];
-    let kind = (name(), prop::sample::select(kinds.to_vec()))
-        .prop_map(|(name, kind)| format!("# TYPE {name} {kind}"));
-    let help = (name(), "[ -~é]{0,12}").prop_map(|(name, help)| format!("# HELP {name} {help}"));
-    prop_oneof![6 => sample, 2 => kind, 1 => help, 1 => "[ -~]{0,20}"]
-}
-
-fn page() -> impl Strategy<Value = String> {
-    (
-        prop::collection::vec(line(), 0..30),
-        prop::bool::weighted(0.2),
-    )
-        .prop_map(|(lines, eof)| {
-            let eof = if eof { "\n# EOF" } else { "" };
-            lines.join("\n") + eof + "\n"
-        })
+fn page() -> impl Strategy<Value = Vec<u8>> {
+    hostile::page("")
 }
 
 proptest! {
@@ -146,11 +95,12 @@ proptest! {
     fn openmetrics_is_read_back_without_a_loss(own in page(), other in page()) {
         let (mut merged, _) = parse(own);
         merged.merge(parse(other).0, "s");
-        let written = write(&merged, Format::OpenMetrics);
+        let (written, left_out) = written(&merged, Format::OpenMetrics);
         let (again, dropped) = parse(written.clone());
         prop_assert_eq!(dropped, Dropped::default(), "{}", written);
         let lines = written.lines().filter(|line| !line.starts_with('#')).count();
         prop_assert_eq!(again.sample_count(), lines);
+        prop_assert_eq!(merged.sample_count() as u64, lines as u64 + left_out.total());
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn openmetrics_names_counters_its_way_and_ends_with_eof() {
     assert_eq!(
         out,
         "# HELP a A \\\"quoted\\\" one.\n# TYPE a counter\na_total 1 1.500\n\
-         a_total{source=\"s\"} 7 2.5\n# TYPE plain unknown\nplain 2\n\
+         a_total{source=\"s\"} 7 2.500\n# TYPE plain unknown\nplain 2\n\
          # TYPE untyped unknown\nuntyped 3\n# TYPE b gauge\nb 4\n\
          # TYPE b_total unknown\nb_total 5\n# EOF\n"
     );

@@ -1,0 +1,128 @@
+//! Which form the families of a page take in OpenMetrics, where a type reserves more names than the
+//! text format prints: a counter `x` has `x`, `x_total` and `x_created`.
+
+use std::collections::HashSet;
+
+use super::sound::Soundness;
+use super::typed_name;
+use crate::service::exposition::Kind;
+use crate::service::exposition::index::SeriesHasher;
+use crate::service::exposition::model::{Family, Page};
+
+/// How a family is written.
+pub(super) enum Form {
+    /// Under its type.
+    Typed {
+        /// The numbers of the parts that are left out, because they do not go with the type.
+        without: Vec<usize>,
+    },
+    /// As `unknown`.
+    Unknown,
+    /// Not at all.
+    LeftOut,
+}
+
+impl Page {
+    /// The form of each family.
+    pub(super) fn forms(&self) -> Vec<Form> {
+        let mut order: Vec<_> = self.families().enumerate().collect();
+        order.sort_by_key(|(_, family)| rank(family));
+        let mut names = Names::new();
+        let mut forms: Vec<_> = order.iter().map(|_| Form::LeftOut).collect();
+        for (index, family) in order {
+            forms[index] = form(&family, &mut names);
+        }
+        forms
+    }
+}
+
+/// Names are taken in the order of the pages. Within a page counters come after the others, because
+/// as `unknown` they lose least; and what is called `…_created` comes last, because most often it
+/// tells of another family.
+fn rank(family: &Family<'_>) -> (u32, u8) {
+    let class = if family.name().ends_with("_created") {
+        2
+    } else {
+        u8::from(family.kind() == Kind::Counter)
+    };
+    (family.page_number(), class)
+}
+
+fn form(family: &Family<'_>, names: &mut Names) -> Form {
+    let kind = family.kind();
+    if let Some(without) = unsound_parts(family)
+        && names.take(typed_name(family), reserved(kind))
+    {
+        Form::Typed { without }
+    } else if names.take(family.name(), kind.endings()) {
+        Form::Unknown
+    } else {
+        Form::LeftOut
+    }
+}
+
+/// The parts that do not go with the family's type; none if the first is of these.
+fn unsound_parts(family: &Family<'_>) -> Option<Vec<usize>> {
+    match family.kind() {
+        Kind::Gauge | Kind::Untyped => Some(Vec::new()),
+        Kind::Counter => {
+            let base = family.name().strip_suffix("_total")?;
+            (!base.is_empty()).then(Vec::new)
+        }
+        kind @ (Kind::Histogram | Kind::Summary) => {
+            let mut soundness = Soundness::new(family.name(), kind);
+            let parts = family.parts().enumerate();
+            let unsound = parts.filter(|(_, part)| !soundness.holds(family.samples_of(part)));
+            let unsound: Vec<_> = unsound.map(|(index, _)| index).collect();
+            (unsound.first() != Some(&0)).then_some(unsound)
+        }
+    }
+}
+
+/// What follows a family's name in the names that nothing else may have.
+fn reserved(kind: Kind) -> impl Iterator<Item = &'static str> {
+    let (total, created): (&[_], &[_]) = match kind {
+        Kind::Counter => (&["_total"], &["_created"]),
+        Kind::Histogram | Kind::Summary => (&[], &["_created"]),
+        Kind::Gauge | Kind::Untyped => (&[], &[]),
+    };
+    let own = [""].iter().chain(kind.suffixes());
+    own.chain(total).chain(created).copied()
+}
+
+/// The names that are taken, by their hashes: a page can have a family for each of its samples.
+struct Names {
+    taken: HashSet<u64>,
+    hasher: SeriesHasher,
+    name: String,
+}
+
+impl Names {
+    fn new() -> Self {
+        Self {
+            taken: HashSet::new(),
+            hasher: SeriesHasher::get(),
+            name: String::new(),
+        }
+    }
+
+    /// Takes a name with each of these endings, or none if one of them is taken.
+    fn take(&mut self, name: &str, endings: impl Iterator<Item = &'static str>) -> bool {
+        let mut hashes = [0; 5];
+        let mut count = 0;
+        // No family has more than five names.
+        for (hash, ending) in hashes.iter_mut().zip(endings) {
+            self.name.clear();
+            self.name.push_str(name);
+            self.name.push_str(ending);
+            *hash = self.hasher.name(&self.name);
+            count += 1;
+        }
+        let hashes = &hashes[..count];
+        let is_free = !hashes.iter().any(|hash| self.taken.contains(hash));
+        if is_free {
+            self.taken.extend(hashes);
+        }
+        is_free
+    }
+}
