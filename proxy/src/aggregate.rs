@@ -160,6 +160,14 @@ impl Aggregate {
             dropped += page.merge(other, &self.sources[index].name);
             self.metrics.source(index).count(&dropped);
         }
-        wanted.encode(&page)
+        let (encoded, left_out) = wanted.encode_counting(&page);
+        for (index, source) in self.sources.iter().enumerate() {
+            let malformed = left_out.of(&source.name);
+            self.metrics.source(index).count(&Dropped {
+                malformed,
+                ..Dropped::default()
+            });
+        }
+        encoded
     }
 }

@@ -13,7 +13,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use super::exposition::{Format, Page, accepts_gzip, negotiate};
+use super::exposition::{Format, LeftOut, Page, accepts_gzip, negotiate};
 
 /// How a scraper wants the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +33,22 @@ impl Wanted {
 
     /// Writes the page as it will be sent. A large one takes a while: not for a thread that serves.
     pub fn encode(self, page: &Page) -> Bytes {
+        self.encode_counting(page).0
+    }
+
+    /// The same, with the samples that the format forbids and that were left out for that.
+    pub fn encode_counting(self, page: &Page) -> (Bytes, LeftOut) {
         let mut text = String::new();
-        self.format.write(page, &mut text);
+        let left_out = self.format.write(page, &mut text);
         if !self.gzip {
-            return text.into();
+            return (text.into(), left_out);
         }
         // A page repeats itself so much that more effort gains little.
         let buffer = Vec::with_capacity(text.len() / 8);
         let mut encoder = GzEncoder::new(buffer, Compression::fast());
         // Writing to a Vec cannot fail.
         let _ = encoder.write_all(text.as_bytes());
-        encoder.finish().unwrap_or_default().into()
+        (encoder.finish().unwrap_or_default().into(), left_out)
     }
 
     /// The answer with a page that was [encoded](Self::encode) so.
