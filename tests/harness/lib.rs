@@ -12,6 +12,8 @@
 //! | [`scrape`] | one metrics page, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
 //! | [`scripted`] | an upstream that answers, stalls and cuts as a test wants it |
+//! | [`hostile`] | metrics pages that nobody would serve on purpose, as many as a test wants |
+//! | [`openmetrics`] | the strict OpenMetrics parser of Python's `prometheus_client` |
 //! | [`source`] | a metrics page, right or wrong, that octoserve is to aggregate |
 //! | [`h2`] | HTTP/2 stream by stream, for what no client does on purpose |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
@@ -34,8 +36,10 @@ pub mod cost;
 pub mod docker;
 pub mod foreign;
 pub mod h2;
+pub mod hostile;
 pub mod memory;
 pub mod octoserve;
+pub mod openmetrics;
 pub mod oras;
 pub mod podman;
 pub mod poll;

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::process::{Process, Stream};
+use crate::scrape::{Scrape, metric};
 use crate::{poll, tools};
 
 /// How long a scrape or a query may take to show what is expected.
@@ -25,6 +26,17 @@ pub struct Prometheus {
     process: Process,
     address: SocketAddr,
     _folder: TempDir,
+}
+
+/// A target, and what came of its last scrape.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `up`, `down`, or `unknown` before the first scrape.
+    pub health: String,
+    /// Why it is down.
+    pub error: String,
 }
 
 /// One series of an answer: its labels and its value.
@@ -44,14 +56,22 @@ impl Prometheus {
     /// # Errors
     /// If prometheus is not installed or does not start.
     pub async fn scraping_with(targets: &[SocketAddr], keys: &str) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-prometheus-")?;
-        let configuration = folder.path().join("prometheus.yml");
         let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
-        let text = format!(
+        Self::configured(&format!(
             "global: {{scrape_interval: {INTERVAL}, scrape_timeout: {INTERVAL}}}\n\
              scrape_configs:\n- {{job_name: octoserve, static_configs: [{{targets: [{}]}}], {keys}}}\n",
             targets.join(", ")
-        );
+        ))
+        .await
+    }
+
+    /// Starts one with this configuration.
+    ///
+    /// # Errors
+    /// If prometheus is not installed or does not start.
+    pub async fn configured(text: &str) -> Result<Self> {
+        let folder = TempDir::with_prefix("octoserve-prometheus-")?;
+        let configuration = folder.path().join("prometheus.yml");
         std::fs::write(&configuration, text)?;
         let mut command = Command::new(tools::find("prometheus")?);
         command
@@ -100,6 +120,33 @@ impl Prometheus {
         ensure!(answer["status"] == "success", "{expression}: {answer}");
         let result = answer["data"]["result"].as_array().context("no vector")?;
         result.iter().map(series).collect()
+    }
+
+    /// Waits until every target was scraped at least once; each of them.
+    ///
+    /// # Errors
+    /// If one is not scraped in time.
+    pub async fn scraped_targets(&self) -> Result<Vec<Target>> {
+        poll::until("every target is scraped", DEADLINE, async || {
+            let url = format!("http://{}/api/v1/targets?state=active", self.address);
+            let answer: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+            let targets = answer["data"]["activeTargets"].as_array();
+            let targets: Vec<_> = targets.context("no targets")?.iter().map(target).collect();
+            let all =
+                !targets.is_empty() && targets.iter().all(|target| target.health != "unknown");
+            Ok(all.then_some(targets))
+        })
+        .await
+    }
+
+    /// The sum of all series of this name in Prometheus' metrics of its own.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn own(&self, name: &str) -> Result<f64> {
+        let url = format!("http://{}/metrics", self.address);
+        let scrape = Scrape::parse(reqwest::get(url).await?.text().await?)?;
+        scrape.sum(&metric(name)).with_context(|| name.to_owned())
     }
 
     /// Waits until an expression has this one value: the target must be scraped first.
@@ -154,14 +201,24 @@ pub async fn promtool(page: &str) -> Result<String> {
 }
 
 fn series(value: &Value) -> Result<Series> {
-    let Some(labels) = value["metric"].as_object() else {
-        bail!("no labels in {value}")
-    };
-    let labels = labels
-        .iter()
-        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()));
     let number = value["value"][1].as_str().context("no value")?.parse()?;
-    Ok((labels.collect(), number))
+    Ok((labels(&value["metric"]), number))
+}
+
+fn target(value: &Value) -> Target {
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    Target {
+        labels: labels(&value["labels"]),
+        health: text("health"),
+        error: text("lastError"),
+    }
+}
+
+fn labels(value: &Value) -> BTreeMap<String, String> {
+    let labels = value.as_object().into_iter().flatten();
+    labels
+        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 #[cfg(test)]

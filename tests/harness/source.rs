@@ -1,5 +1,6 @@
 //! A metrics page that somebody else might serve: exactly these bytes, whatever HTTP wants.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,37 @@ impl Source {
         S: Fn(TcpStream) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
+        Self::told(move |_, stream| script(stream)).await
+    }
+
+    /// Serves several pages, each of a media type, at paths of their own.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn pages(pages: HashMap<String, (&'static str, Vec<u8>)>) -> Result<Self> {
+        let pages = Arc::new(pages);
+        Self::told(move |head: String, mut stream| {
+            let pages = Arc::clone(&pages);
+            async move {
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                let bytes = match pages.get(path) {
+                    Some((media_type, page)) => response(media_type, page),
+                    None => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                };
+                stream.write_all(&bytes).await.ok();
+                stream.shutdown().await.ok();
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Lets `script` answer each request, given its head.
+    async fn told<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(String, TcpStream) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<()>> + Send,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -36,10 +68,11 @@ impl Source {
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await? > 0 {}
+                    let head = String::from_utf8_lossy(&head).into_owned();
                     log.lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .push(String::from_utf8_lossy(&head).into_owned());
-                    script(stream).await
+                        .push(head.clone());
+                    script(head, stream).await
                 });
             }
         });
@@ -73,17 +106,17 @@ impl Source {
     /// # Errors
     /// If there is no port.
     pub async fn page(media_type: &str, page: impl AsRef<[u8]>) -> Result<Self> {
-        let page = page.as_ref();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
-            page.len()
-        );
-        Self::answering([head.as_bytes(), page].concat()).await
+        Self::answering(response(media_type, page.as_ref())).await
     }
 
     /// The URL of its page.
     pub fn url(&self) -> String {
-        format!("http://{}/metrics", self.address)
+        self.url_of("/metrics")
+    }
+
+    /// The URL of a path.
+    pub fn url_of(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     /// Its address.
@@ -98,6 +131,14 @@ impl Source {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+fn response(media_type: &str, page: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        page.len()
+    );
+    [head.as_bytes(), page].concat()
 }
 
 impl Drop for Source {

@@ -45,15 +45,15 @@ for task in "$@"; do
     esac
 done
 
-# Into a folder of its own, pinned; nothing where it is there already.
-oras() {
-    tools=target/tools/oras
-    if ! cmp -s tests/setup/oras.txt $tools/installed; then
-        echo "== oras-py, once"
-        rm -rf $tools
-        python3 -m venv $tools
-        $tools/bin/pip --quiet install --no-deps --requirement tests/setup/oras.txt
-        cp tests/setup/oras.txt $tools/installed
+# python NAME: what tests/setup/NAME.txt pins, into a directory of its own; nothing where it is there.
+python() {
+    tools=target/tools/$1
+    if ! cmp -s "tests/setup/$1.txt" "$tools/installed"; then
+        echo "== $1 for Python, once"
+        rm -rf "$tools"
+        python3 -m venv "$tools"
+        "$tools/bin/pip" --quiet install --no-deps --requirement "tests/setup/$1.txt"
+        cp "tests/setup/$1.txt" "$tools/installed"
     fi
 }
 
@@ -95,4 +95,4 @@ if [ -n "$missing" ]; then
         exit 1
     fi
 fi
-case " $* " in *" test "*) oras; debian ;; esac
+case " $* " in *" test "*) python oras; python prometheus_client; debian ;; esac

@@ -95,7 +95,7 @@ async fn several_sources_of_every_style_are_one_page() -> Result<()> {
     // Both have this one: once with a source, once of our own, under one TYPE.
     let memory = scrape.page().family("process_resident_memory_bytes");
     assert_eq!(memory.context("no memory")?.samples().count(), 2);
-    // What OpenMetrics says is said in the text format's words.
+    // What OpenMetrics says is said in the text format's words, and no label is without a value.
     let text = scrape.text();
     for line in [
         "# TYPE exporter_requests_total counter",
@@ -105,7 +105,7 @@ async fn several_sources_of_every_style_are_one_page() -> Result<()> {
         "exporter_odd{source=\"exporter\"} -Inf",
         "process_virtual_memory_max_bytes{source=\"distribution\"} 1.8446744073709552e+19",
         "haproxy_server_check_last_change_seconds{proxy=\"registry\",server=\"a\",source=\"haproxy\"} NaN",
-        "zot_info{binary_type=\"-sync\",commit=\"v2.1.1-0-g\\\"x\\\"\",go_version=\"go1.23\",version=\"\",source=\"zot\"} 0",
+        "zot_info{binary_type=\"-sync\",commit=\"v2.1.1-0-g\\\"x\\\"\",go_version=\"go1.23\",source=\"zot\"} 0",
     ] {
         ensure!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
@@ -206,6 +206,38 @@ async fn what_does_not_go_with_the_page_is_left_out_by_its_reason() -> Result<()
     expect(&scrape, "good", "malformed", 1.0)?;
     assert_eq!(dropped(&scrape, "many", "limit"), Some(30.0));
     expect(&scrape, "octoserve_aggregate_samples", "many", 20.0)
+}
+
+#[tokio::test]
+async fn what_a_parser_would_refuse_the_whole_page_for_is_left_out_and_counted() -> Result<()> {
+    let page = "# TYPE a gauge\na{__name__=\"b\"} 1\na 2\n\
+        # TYPE h histogram\nh_bucket{le=\"x\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n\
+        # TYPE c_total counter\nc_total NaN\nc_total{d=\"1\"} 1\n";
+    let source = Source::page(TEXT, page).await?;
+    let server = with(&[("s", &source)], "").await?;
+    // The text format has a counter that is NaN, which OpenMetrics has not.
+    let scrape = scrape(&server).await?;
+    expect(&scrape, "a", "s", 2.0)?;
+    expect(&scrape, "h_bucket", "s", 1.0)?;
+    ensure!(scrape.text().contains("\nc_total{source=\"s\"} NaN\n"));
+    // Each page tells of those before it.
+    assert_eq!(dropped(&scrape, "s", "malformed"), Some(2.0));
+    let headers = [("Accept", "application/openmetrics-text")];
+    let request = harness::wire::request("GET", "/metrics", &headers, b"");
+    let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+    let text = String::from_utf8(answer.body)?;
+    let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(harness::openmetrics::read(&[&text]).await?, [Ok(samples)]);
+    ensure!(
+        text.contains("\nc_total{d=\"1\",source=\"s\"} 1\n"),
+        "{text}"
+    );
+    ensure!(!text.contains("\nc_total{source"), "{text}");
+    assert_eq!(
+        dropped(&server.scrape().await?, "s", "malformed"),
+        Some(2.0 + 2.0 + 3.0)
+    );
+    Ok(())
 }
 
 #[tokio::test]

@@ -47,6 +47,9 @@ mod framing;
 mod full_disk;
 /// HTTP/2 without TLS: streams that stop, leave or lie.
 mod h2c;
+/// Whatever a source says, Prometheus, promtool and the strictest OpenMetrics parser read what we make
+/// of it: hundreds of pages, others in every run.
+mod hostile_sources;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
 mod listeners;
 /// Many clients in the midst of what they do, in a memory that does not grow.

@@ -1,0 +1,71 @@
+//! The OpenMetrics parser of Python's `prometheus_client`, the strictest there is.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::tools;
+
+/// Where `tests/setup/install.sh` puts it.
+const PYTHON: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../target/tools/prometheus_client/bin/python"
+);
+
+const SCRIPT: &str = "\
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+
+def read(page):
+    try:
+        return {'samples': sum(len(family.samples) for family in parse(page))}
+    except Exception as error:
+        return {'error': f'{type(error).__name__}: {error}'}
+
+with open(sys.argv[1], encoding='utf-8') as pages:
+    print(json.dumps([read(page) for page in json.load(pages)]))
+";
+
+/// What the parser made of a page: how many samples it read, or what it has against the page.
+pub type Reading = Result<usize, String>;
+
+/// Has these pages read, all by one process.
+///
+/// # Errors
+/// If `prometheus_client` is not installed.
+pub async fn read(pages: &[&str]) -> Result<Vec<Reading>> {
+    ensure!(
+        Path::new(PYTHON).is_file(),
+        "prometheus_client is missing: `make test` (tests/setup/install.sh) installs it"
+    );
+    let file = NamedTempFile::with_prefix("octoserve-pages-")?;
+    serde_json::to_writer(&file, pages)?;
+    let path = file.path().to_str().context("no text for a path")?;
+    let text = tools::run(PYTHON, &["-c", SCRIPT, path]).await?;
+    let answers: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
+    answers.iter().map(reading).collect()
+}
+
+fn reading(answer: &Value) -> Result<Reading> {
+    if let Some(error) = answer["error"].as_str() {
+        return Ok(Err(error.to_owned()));
+    }
+    let samples = answer["samples"].as_u64().context("no count")?;
+    Ok(Ok(usize::try_from(samples)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_read_or_what_is_wrong_with_it_is_told() {
+        let good = "# TYPE a counter\na_total 1\n# EOF\n";
+        let bad = "# TYPE a counter\na_total NaN\n# EOF\n";
+        let readings = read(&[good, bad]).await.unwrap();
+        assert_eq!(readings[0], Ok(1));
+        assert!(readings[1].as_ref().unwrap_err().contains("NaN"));
+    }
+}
