@@ -3,11 +3,9 @@
 //! [`bind`] does everything that can fail at start: it opens the store and binds the sockets, so
 //! that whoever calls it can announce the addresses before the first request is served.
 
-mod connection;
 mod expiry;
 pub mod in_process;
 mod page;
-mod timed;
 
 use std::future::pending;
 use std::io;
@@ -17,16 +15,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::{JoinError, spawn_blocking};
 
-use self::connection::Connections;
 use self::expiry::Expiry;
 use self::in_process::Dialer;
 use self::page::Pages;
-use self::timed::Patience;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::{Config, Limits, MetricsConfig};
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
+use crate::service::connection::{Connections, Patience};
 use crate::service::exposition::Registry;
 use crate::service::listen::{BindError, ListenAddr, Listener};
 use crate::service::shutdown::Shutdown;

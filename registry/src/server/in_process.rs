@@ -20,8 +20,8 @@ use hyper::service::service_fn;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection::READ_BUFFER;
 use crate::api::Api;
+use crate::service::connection::READ_BUFFER;
 use crate::store::Store;
 
 /// The most bytes that are on their way in one direction.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod build;
 pub mod cells;
 pub mod config;
+pub mod connection;
 pub mod exposition;
 pub mod health;
 pub mod limits;

@@ -1,6 +1,6 @@
 //! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end.
 //!
-//! What can't be parsed as a request never comes to the API: hyper answers it itself with 400 or, if
+//! What can't be parsed as a request never comes to the handler: hyper answers it itself with 400 or, if
 //! it is too large, 431, has no place for a body of ours there, and closes the connection.
 
 use std::convert::Infallible;
@@ -20,17 +20,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::sync::Semaphore;
 
-use super::timed::{Activity, Busy, Patience, Timed};
-use crate::service::listen::Listener;
-use crate::service::shutdown::{Drain, Shutdown, Trigger};
-use crate::service::tls::{self, Secured, Tls};
+use super::listen::Listener;
+use super::shutdown::{Drain, Shutdown, Trigger};
+use super::tls::{self, Secured, Tls};
+
+mod timed;
+
+pub use timed::Patience;
+use timed::{Activity, Busy, Timed};
 
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
 
 /// What is received at once over HTTP/1.1, of a body too. hyper would go up to 400 KiB for each
 /// connection, of which the network rarely fills a part.
-pub(super) const READ_BUFFER: usize = 64 * 1024;
+pub const READ_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2's windows: how much a client may send ahead of the store, for a stream and in all. Wide
 /// enough to keep a fast network busy, narrow enough for many connections.
@@ -38,7 +42,7 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The connections of a server's listeners, which share one cap.
-pub(super) struct Connections {
+pub struct Connections {
     permits: Arc<Semaphore>,
     patience: Patience,
     shutdown: Shutdown,
@@ -54,7 +58,8 @@ struct Held<B> {
 }
 
 impl Connections {
-    pub(super) fn new(cap: usize, patience: Patience, shutdown: Shutdown) -> Self {
+    /// No connections yet, of at most `cap` at a time.
+    pub fn new(cap: usize, patience: Patience, shutdown: Shutdown) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS))),
             patience,
@@ -66,7 +71,7 @@ impl Connections {
 
     /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. Over
     /// the cap, clients wait in the listener's queue.
-    pub(super) async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
+    pub async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -106,7 +111,7 @@ impl Connections {
 
     /// Waits for the open connections to end what they are at, and cuts those that don't within
     /// the deadline, or before the shutdown is hurried. Returns whether none was cut.
-    pub(super) async fn drain(&self, deadline: Duration) -> bool {
+    pub async fn drain(&self, deadline: Duration) -> bool {
         let mut shutdown = self.shutdown.clone();
         let drained = self.open.wait_unhurried(deadline, &mut shutdown).await;
         self.abort.0.trigger();

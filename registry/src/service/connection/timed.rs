@@ -25,13 +25,13 @@ const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// The waits that a connection may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Patience {
+pub struct Patience {
     /// From a request's first byte to the end of its headers.
-    pub(super) header: Duration,
+    pub header: Duration,
     /// Between requests.
-    pub(super) idle: Duration,
+    pub idle: Duration,
     /// For a client to take the next bytes of a response.
-    pub(super) stall: Duration,
+    pub stall: Duration,
 }
 
 /// What a connection's requests tell of themselves to its time limits.
