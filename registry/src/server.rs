@@ -31,9 +31,6 @@ use crate::stats::{Collector, Ledger};
 use crate::store::fs::{self, Changes, FsStore};
 use crate::store::{Instrumented, Store};
 
-/// Connections to the metrics listener at a time: scrapers and probes, nobody else.
-const PAGE_CONNECTIONS: usize = 64;
-
 /// How long a scrape under way may still take when all else has ended.
 const PAGE_DRAIN: Duration = Duration::from_secs(1);
 
@@ -220,7 +217,7 @@ impl<S: Store> Bound<S> {
             stall: self.limits.body_stall,
         };
         let (end, page_shutdown) = Shutdown::new();
-        let pages = Connections::new(PAGE_CONNECTIONS, patience, page_shutdown);
+        let pages = Connections::to_metrics(patience, page_shutdown);
         let serve_page = async {
             if let Some(page) = self.page {
                 page.serve(&pages, shutdown.clone()).await;

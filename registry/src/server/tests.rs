@@ -136,16 +136,32 @@ async fn a_download_that_nobody_takes_is_cut_and_counted_as_it_began() {
 }
 
 #[tokio::test]
-async fn over_the_cap_connections_wait_for_their_turn() {
+async fn at_the_cap_the_connection_that_is_idle_longest_gives_way() {
+    let registry = Running::configured(|config| config.limits.connections = 2).await;
+    let (mut silent, mut idle) = (registry.client().await, registry.client().await);
+    idle.ask("GET", "/v2/", &[], b"").await.expect(200);
+    let mut third = registry.client().await;
+    third.ask("GET", "/v2/", &[], b"").await.expect(200);
+    assert!(silent.is_closed().await);
+    idle.ask("GET", "/v2/", &[], b"").await.expect(200);
+    let mut fourth = registry.client().await;
+    fourth.ask("GET", "/v2/", &[], b"").await.expect(200);
+    assert!(third.is_closed().await);
+}
+
+#[tokio::test]
+async fn at_the_cap_connections_wait_where_every_other_one_has_a_request_in_flight() {
     let registry = Running::configured(|config| config.limits.connections = 1).await;
-    let mut first = registry.client().await;
-    first.ask("GET", "/v2/", &[], b"").await.expect(200);
-    let mut second = registry.client().await;
-    second.send("GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    let early = tokio::time::timeout(MOMENT, second.answer()).await;
+    let location = registry.open("a").await;
+    let mut busy = registry.half_sent(&location).await;
+    let mut waiting = registry.client().await;
+    waiting.send("GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let early = tokio::time::timeout(MOMENT, waiting.answer()).await;
     assert!(early.is_err());
-    drop(first);
-    second.answer().await.expect(200);
+    busy.send("56789").await;
+    busy.answer().await.expect(202);
+    waiting.answer().await.expect(200);
+    assert!(busy.is_closed().await);
 }
 
 #[tokio::test]

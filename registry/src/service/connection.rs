@@ -1,4 +1,5 @@
-//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end.
+//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end. At the cap, an
+//! idle one gives way ([`ConnectionCap`]).
 //!
 //! What can't be parsed as a request never comes to the handler: hyper answers it itself with 400 or, if
 //! it is too large, 431, has no place for a body of ours there, and closes the connection.
@@ -18,8 +19,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::sync::Semaphore;
 
+use super::connection_cap::{ConnectionCap, Slot};
 use super::listen::Listener;
 use super::shutdown::{Drain, Shutdown, Trigger};
 use super::tls::{self, Secured, Tls};
@@ -28,6 +29,12 @@ mod timed;
 
 pub use timed::Patience;
 use timed::{Activity, Busy, Timed};
+
+/// Connections to a metrics listener at a time: scrapers and probes, nobody else.
+pub const METRICS_CONNECTIONS: usize = 64;
+
+/// Requests at a time on one HTTP/2 connection to a metrics listener.
+const METRICS_STREAMS: u32 = 8;
 
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -43,7 +50,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The connections of a server's listeners, which share one cap.
 pub struct Connections {
-    permits: Arc<Semaphore>,
+    cap: ConnectionCap,
+    streams: Option<u32>,
     patience: Patience,
     shutdown: Shutdown,
     open: Drain,
@@ -61,7 +69,8 @@ impl Connections {
     /// No connections yet, of at most `cap` at a time.
     pub fn new(cap: usize, patience: Patience, shutdown: Shutdown) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS))),
+            cap: ConnectionCap::new(cap),
+            streams: None,
             patience,
             shutdown,
             open: Drain::default(),
@@ -69,8 +78,17 @@ impl Connections {
         }
     }
 
-    /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. Over
-    /// the cap, clients wait in the listener's queue.
+    /// Those of a metrics listener.
+    pub fn to_metrics(patience: Patience, shutdown: Shutdown) -> Self {
+        Self {
+            streams: Some(METRICS_STREAMS),
+            ..Self::new(METRICS_CONNECTIONS, patience, shutdown)
+        }
+    }
+
+    /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. At
+    /// the cap, an idle connection gives way; while there is none, clients wait in the listener's
+    /// queue.
     pub async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -81,30 +99,34 @@ impl Connections {
         let mut shutdown = self.shutdown.clone();
         loop {
             let accepted = async {
-                let permit = Arc::clone(&self.permits).acquire_owned().await;
-                (permit, listener.accept().await)
+                let (stream, _) = listener.accept().await;
+                (stream, self.cap.admit_when_free().await)
             };
-            let (permit, (stream, _)) = tokio::select! {
+            let (stream, slot) = tokio::select! {
                 () = shutdown.recv() => return,
                 accepted = accepted => accepted,
             };
             let open = self.open.guard();
-            let (handler, patience) = (handler.clone(), self.patience);
+            let handler = handler.clone();
+            let (builder, patience) = (builder(self.streams), self.patience);
             let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
-            let serve = async move {
-                match tls::secure(tls.as_ref(), stream).await {
-                    Ok(stream) => serve(stream, handler, patience, shutdown).await,
-                    // Whoever does not speak TLS has no business here.
-                    Err(error) => tracing::debug!(%error, "a handshake failed"),
-                }
-            };
             let mut abort = self.abort.1.clone();
             tokio::spawn(async move {
+                let serve = async {
+                    match tls::secure(tls.as_ref(), stream).await {
+                        Ok(stream) => {
+                            serve(stream, builder, handler, &slot, patience, shutdown).await
+                        }
+                        // Whoever does not speak TLS has no business here.
+                        Err(error) => tracing::debug!(%error, "a handshake failed"),
+                    }
+                };
                 tokio::select! {
                     () = serve => {}
+                    () = slot.evicted() => {}
                     () = abort.recv() => {}
                 }
-                drop((permit, open));
+                drop((slot, open));
             });
         }
     }
@@ -120,14 +142,20 @@ impl Connections {
 }
 
 /// Serves one connection to its end; once shutdown begins, to the end of the requests at work.
-async fn serve<H, F, B>(stream: Secured, handler: H, patience: Patience, mut shutdown: Shutdown)
-where
+async fn serve<H, F, B>(
+    stream: Secured,
+    builder: auto::Builder<TokioExecutor>,
+    handler: H,
+    slot: &Slot,
+    patience: Patience,
+    mut shutdown: Shutdown,
+) where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let activity = Activity::new();
+    let activity = Activity::new(slot.requests());
     let io = TokioIo::new(Timed::new(stream, Arc::clone(&activity), patience));
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin();
@@ -138,7 +166,6 @@ where
             Ok::<_, Infallible>(response.map(|body| Held { body, busy, http2 }))
         }
     });
-    let builder = builder();
     let mut connection = pin!(builder.serve_connection(io, service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -153,7 +180,8 @@ where
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+/// `streams` bounds the requests at a time on an HTTP/2 connection, where hyper's bound is too high.
+fn builder(streams: Option<u32>) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Its time limit would cover idle connections, too, and arm a timer for each request.
     builder
@@ -166,6 +194,9 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
+    if let Some(streams) = streams {
+        builder.http2().max_concurrent_streams(streams);
+    }
     builder
 }
 

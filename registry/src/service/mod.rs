@@ -1,5 +1,5 @@
 //! What any server of ours needs: metric cells and the exposition page, layered configuration,
-//! listeners, TLS and passwords, logs, the runtime, shutdown.
+//! listeners, connections and their cap, TLS and passwords, logs, the runtime, shutdown.
 //!
 //! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
 //! on this, so it could become a crate of its own with one move.
@@ -9,6 +9,7 @@ pub mod build;
 pub mod cells;
 pub mod config;
 pub mod connection;
+pub mod connection_cap;
 pub mod exposition;
 pub mod health;
 pub mod limits;

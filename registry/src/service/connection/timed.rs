@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::super::connection_cap::{RequestGuard, Requests};
+
 /// How long a closed connection is still listened to. A client that is sending has to be let
 /// finish or stop: closing on it makes its kernel throw away the answer it has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
@@ -38,15 +40,13 @@ pub struct Patience {
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
+    /// Requests whose response has not ended.
+    requests: Requests,
     /// Requests that have begun.
     begun: AtomicU64,
-    /// Requests whose response has not ended.
-    in_flight: AtomicUsize,
-    /// When the last request ended, in milliseconds after `opened`.
-    ended: AtomicU64,
     /// Responses that are being sent over HTTP/2.
     sending: AtomicUsize,
-    /// When one of them last had bytes to send, likewise.
+    /// When one of them last had bytes to send, in milliseconds after `opened`.
     produced: AtomicU64,
 }
 
@@ -55,6 +55,7 @@ pub(super) struct Activity {
 pub(super) struct Busy {
     activity: Arc<Activity>,
     sending: bool,
+    _request: RequestGuard,
 }
 
 /// A connection's bytes, under its time limits.
@@ -80,12 +81,11 @@ pub(super) struct Timed<T> {
 struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(requests: Requests) -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
+            requests,
             begun: AtomicU64::new(0),
-            in_flight: AtomicUsize::new(0),
-            ended: AtomicU64::new(0),
             sending: AtomicUsize::new(0),
             produced: AtomicU64::new(0),
         })
@@ -93,11 +93,12 @@ impl Activity {
 
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let request = self.requests.begin();
         self.begun.fetch_add(1, Ordering::Relaxed);
         Busy {
             activity: Arc::clone(self),
             sending: false,
+            _request: request,
         }
     }
 
@@ -105,8 +106,8 @@ impl Activity {
         u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn at(&self, time: &AtomicU64) -> Instant {
-        self.opened + Duration::from_millis(time.load(Ordering::Relaxed))
+    fn last_produced(&self) -> Instant {
+        self.opened + Duration::from_millis(self.produced.load(Ordering::Relaxed))
     }
 }
 
@@ -125,9 +126,6 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let ended = self.activity.now();
-        self.activity.ended.store(ended, Ordering::Relaxed);
-        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.sending {
             self.activity.sending.fetch_sub(1, Ordering::Relaxed);
         }
@@ -153,17 +151,16 @@ impl<T> Timed<T> {
     /// When a connection from which nothing comes is given up; `None` while that is as it should
     /// be, because a request is at work.
     fn read_deadline(&mut self) -> Option<Instant> {
-        if self.activity.in_flight.load(Ordering::Relaxed) > 0 {
+        if self.activity.requests.is_busy() {
             let sending = self.activity.sending.load(Ordering::Relaxed) > 0;
-            return sending
-                .then(|| self.activity.at(&self.activity.produced) + self.patience.stall);
+            return sending.then(|| self.activity.last_produced() + self.patience.stall);
         }
         let begun = self.activity.begun.load(Ordering::Relaxed);
         match self.head {
             Some((first_byte, before)) if before == begun => {
                 Some(first_byte + self.patience.header)
             }
-            _ => Some(self.activity.at(&self.activity.ended) + self.patience.idle),
+            _ => Some(self.activity.requests.last_ended() + self.patience.idle),
         }
     }
 
@@ -172,7 +169,7 @@ impl<T> Timed<T> {
             self.read_before = true;
             self.http2 = bytes.starts_with(PREFACE);
         }
-        if self.http2 || self.activity.in_flight.load(Ordering::Relaxed) > 0 {
+        if self.http2 || self.activity.requests.is_busy() {
             return;
         }
         let begun = self.activity.begun.load(Ordering::Relaxed);

@@ -1,0 +1,123 @@
+use futures_util::FutureExt as _;
+
+use super::*;
+
+/// Whether it was told to give way.
+fn is_told(slot: &Slot) -> bool {
+    slot.evicted().now_or_never().is_some()
+}
+
+/// So many connections, one after the other.
+async fn open(cap: &ConnectionCap, count: usize) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for _ in 0..count {
+        slots.push(cap.admit().await.unwrap());
+    }
+    slots
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_gives_way() {
+    let cap = ConnectionCap::new(3);
+    let mut slots = open(&cap, 3).await;
+    // The first one has just had a request: the second one is idle for longer.
+    drop(slots[0].requests().begin());
+    let mut admitted = pin!(cap.admit());
+    assert!(admitted.as_mut().now_or_never().is_none());
+    assert!(is_told(&slots[1]));
+    assert!(!is_told(&slots[0]) && !is_told(&slots[2]));
+    // Nobody is served beyond the cap: the new one comes when the other has gone.
+    assert!(admitted.as_mut().now_or_never().is_none());
+    drop(slots.remove(1));
+    assert!(admitted.await.is_some());
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_in_flight_never_gives_way() {
+    let cap = ConnectionCap::new(2);
+    let mut slots = open(&cap, 2).await;
+    let first = slots[0].requests().begin();
+    let second = slots[1].requests();
+    second.set_busy();
+    assert!(cap.admit().await.is_none());
+    assert!(cap.admit().await.is_none());
+    second.set_idle(Instant::now());
+    let mut waiting = pin!(cap.admit_when_free());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    // It is looked at again after a moment.
+    tokio::select! {
+        _ = waiting.as_mut() => panic!("nobody has gone"),
+        () = slots[1].evicted() => {}
+    }
+    assert!(!is_told(&slots[0]));
+    drop(slots.pop());
+    waiting.await;
+    assert_eq!(cap.count(), 1);
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_request_that_begins_keeps_its_connection_and_another_one_gives_way() {
+    let cap = ConnectionCap::new(2);
+    let mut slots = open(&cap, 2).await;
+    let mut admitted = pin!(cap.admit());
+    assert!(admitted.as_mut().now_or_never().is_none());
+    // Told already, but the request was quicker.
+    let request = slots[0].requests().begin();
+    assert!(!is_told(&slots[0]));
+    assert!(admitted.as_mut().now_or_never().is_none());
+    assert!(is_told(&slots[1]));
+    drop(slots.pop());
+    assert!(admitted.await.is_some());
+    drop(request);
+}
+
+#[tokio::test]
+async fn who_waits_and_leaves_takes_nothing_along() {
+    let cap = ConnectionCap::new(1);
+    let slots = open(&cap, 1).await;
+    assert!(cap.admit().now_or_never().is_none());
+    assert!(is_told(&slots[0]));
+    drop(slots);
+    assert_eq!(cap.count(), 0);
+    assert!(cap.admit().await.is_some());
+    assert!(cap.0.table.lock().order.is_empty());
+}
+
+#[tokio::test]
+async fn two_who_wait_are_both_admitted() {
+    let cap = ConnectionCap::new(2);
+    let slots = open(&cap, 2).await;
+    let evictions = slots.into_iter().map(|slot| async move {
+        slot.evicted().await;
+        drop(slot);
+    });
+    let (first, second, _) = tokio::join!(
+        cap.admit(),
+        cap.admit(),
+        futures_util::future::join_all(evictions)
+    );
+    assert!(first.is_some() && second.is_some());
+}
+
+#[tokio::test]
+async fn many_busy_connections_are_not_looked_at_for_each_new_one() {
+    const BUSY: usize = 1_000;
+    let cap = ConnectionCap::new(BUSY + 1);
+    let busy = open(&cap, BUSY).await;
+    let guards: Vec<_> = busy.iter().map(|slot| slot.requests().begin()).collect();
+    let mut silent = cap.admit().await.unwrap();
+    for _ in 0..100 {
+        let mut admitted = pin!(cap.admit());
+        assert!(admitted.as_mut().now_or_never().is_none());
+        assert!(is_told(&silent));
+        // All busy ones come after it in the order: none was in the way, or has to be moved.
+        let now = cap.now();
+        let table = cap.0.table.lock();
+        assert!(table.order.keys().all(|(key, _)| *key > now));
+        drop(table);
+        drop(silent);
+        silent = admitted.await.unwrap();
+    }
+    drop(guards);
+}
