@@ -211,7 +211,9 @@ impl Upstream {
                     addresses.sort_unstable();
                     addresses.dedup();
                     self.replace(&addresses);
-                    failing = false;
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(upstream = self.name, "resolving the upstream again");
+                    }
                     RESOLVE_EVERY
                 }
                 Err(error) => {

@@ -22,6 +22,7 @@ pub use ledger::{Ledger, Totals};
 
 use crate::metrics::stats::{LARGEST, Stats};
 use crate::oci::Kind;
+use crate::service::log::{News, Repeated, causes};
 use crate::store::StoreError;
 use crate::store::fs::{FsStore, Space, Uploads};
 
@@ -36,6 +37,15 @@ pub struct Collector {
     stats: Arc<Stats>,
     uploads_allocated: Arc<AtomicI64>,
     every: Duration,
+    logged: Logged,
+}
+
+/// What was last logged of each kind of work.
+#[derive(Debug, Default)]
+struct Logged {
+    count: Repeated,
+    file_system: Repeated,
+    uploads: Repeated,
 }
 
 impl Collector {
@@ -51,6 +61,7 @@ impl Collector {
             stats,
             uploads_allocated,
             every,
+            logged: Logged::default(),
         }
     }
 
@@ -95,9 +106,7 @@ impl Collector {
         if failures.is_empty() {
             self.stats.last_success.set((), seconds_since_epoch());
         }
-        for failure in failures {
-            self.failed(&failure);
-        }
+        self.note("full count", &self.logged.count, &failures);
     }
 
     /// Reads the figures of the file system once.
@@ -108,6 +117,7 @@ impl Collector {
         let Ok((space, allocated)) = read.await else {
             return;
         };
+        let mut file_system = None;
         match space {
             Ok(Space {
                 size,
@@ -118,18 +128,34 @@ impl Collector {
                 self.stats.filesystem_available.set((), available as f64);
                 self.stats.filesystem_files_free.set((), files_free as f64);
             }
-            Err(failure) => self.failed(&failure),
+            Err(failure) => file_system = Some(failure),
         }
+        let mut uploads = None;
         match allocated {
             Ok(allocated) => self.uploads_allocated.store(allocated, Ordering::Relaxed),
-            Err(failure) => self.failed(&failure),
+            Err(failure) => uploads = Some(failure),
         }
+        let logged = &self.logged;
+        self.note("file system", &logged.file_system, file_system.as_slice());
+        self.note("upload sessions", &logged.uploads, uploads.as_slice());
     }
 
-    fn failed(&self, failure: &StoreError) {
-        self.stats.errors.inc(());
-        let error = failure as &dyn std::error::Error;
-        tracing::warn!(error, "the statistics miss something");
+    /// Counts failures, and logs the first of them when it is news.
+    fn note(&self, of: &'static str, logged: &Repeated, failures: &[StoreError]) {
+        for _ in failures {
+            self.stats.errors.inc(());
+        }
+        let error = failures.first().map(|failure| causes(failure));
+        match logged.note(error.as_deref()) {
+            News::Failed => tracing::warn!(
+                of,
+                error,
+                failures = failures.len(),
+                "statistics incomplete"
+            ),
+            News::Recovered => tracing::info!(of, "statistics complete again"),
+            News::Nothing => {}
+        }
     }
 }
 

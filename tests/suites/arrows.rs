@@ -17,7 +17,7 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("service", &[]),
     ("metrics", &["oci", "service"]),
     ("store", &["oci", "metrics"]),
-    ("stats", &["store", "metrics", "oci"]),
+    ("stats", &["store", "metrics", "oci", "service"]),
     ("gc", &["store", "metrics", "oci"]),
     ("scrub", &["store", "metrics", "oci"]),
     ("config", &["store", "metrics", "oci", "service"]),

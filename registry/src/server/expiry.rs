@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::service::log::causes;
+use crate::service::log::{News, Repeated, causes};
 use crate::store::fs::{Expired, FsStore};
 
 /// The longest and shortest pause between two looks.
@@ -29,18 +29,19 @@ impl Expiry {
         // A session may live a tenth longer than it should, which matters to nobody.
         let pause = (self.idle / 10).clamp(SHORTEST, LONGEST);
         let mut ticks = interval(pause);
+        let logged = Repeated::default();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             // Only the end of the program interrupts it.
             if let Ok(expired) = self.store.expire_uploads(self.idle).await {
-                tell(&expired);
+                tell(&expired, &logged);
             }
         }
     }
 }
 
-fn tell(expired: &Expired) {
+fn tell(expired: &Expired, logged: &Repeated) {
     let &Expired {
         sessions, bytes, ..
     } = expired;
@@ -51,8 +52,15 @@ fn tell(expired: &Expired) {
             "removed uploads that nobody carried on with"
         );
     }
-    for failure in &expired.failures {
-        let error = causes(failure);
-        tracing::warn!(error, "an expired upload could not be removed");
+    let failures = &expired.failures;
+    let error = failures.first().map(|failure| causes(failure));
+    match logged.note(error.as_deref()) {
+        News::Failed => tracing::warn!(
+            error,
+            failures = failures.len(),
+            "expired upload sessions could not be removed"
+        ),
+        News::Recovered => tracing::info!("expired upload sessions can be removed again"),
+        News::Nothing => {}
     }
 }

@@ -7,6 +7,7 @@
 
 mod access;
 mod queue;
+mod repeated;
 
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
@@ -22,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access::{ACCESS, AccessEvent, request_id};
+pub use repeated::{News, Repeated};
 
 use super::config::{Checker, ConfigError};
 use access::Sampler;
