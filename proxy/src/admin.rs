@@ -2,7 +2,6 @@
 //!
 //! No path here can be a registry's: the configuration refuses those of `/v2`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,26 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use registry::oci::{ErrorBody, ErrorCode};
 use registry::service::auth::BasicAuth;
+use registry::service::connection::{Connections, Patience};
+use registry::service::expositions::ExpositionBody;
 use registry::service::listen::Listener;
 use registry::service::page::Wanted;
 use registry::service::shutdown::Shutdown;
-use registry::service::tls::{self, Secured, Tls};
-use tokio::sync::Semaphore;
+use registry::service::tls::Tls;
 
 use crate::aggregate::Aggregate;
 
-/// Connections to the listener for the pages alone: scrapers and probes, nobody else. More wait.
-const CONNECTIONS: usize = 64;
-
-/// How long a scraper may take to say what it wants.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a scrape in flight may still take when all else has ended.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// Whether the process should get traffic: false before everything listens and once it drains, and
 /// while what is behind it is not known to be well.
@@ -93,7 +86,7 @@ impl Admin {
     }
 
     /// Answers a request for a path that is [owned](Admin::owns).
-    pub async fn answer(&self, request: &Parts) -> Response<Bytes> {
+    pub async fn answer(&self, request: &Parts) -> Response<ExpositionBody> {
         let head = match request.method {
             Method::GET => false,
             Method::HEAD => true,
@@ -115,27 +108,30 @@ impl Admin {
             _ => refuse(StatusCode::NOT_FOUND, "there is no such page"),
         };
         if head {
-            std::mem::take(answer.body_mut());
+            *answer.body_mut() = ExpositionBody::default();
         }
         answer
     }
 
-    async fn page(&self, metrics: &Arc<Aggregate>, headers: &HeaderMap) -> Response<Bytes> {
+    async fn page(&self, metrics: &Aggregate, headers: &HeaderMap) -> Response<ExpositionBody> {
         if let Some(auth) = &self.auth
             && let Some(refusal) = auth.check(headers).await.refusal()
         {
-            return refusal;
+            return refusal.map(ExpositionBody::from);
         }
         let scraper_waits = headers
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let wanted = Wanted::of(headers);
-        wanted.respond(metrics.page(wanted, scraper_waits).await)
+        match metrics.scrape(wanted, scraper_waits).await {
+            Some(exposition) => wanted.respond(exposition),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "no metrics\n"),
+        }
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
+fn text(status: StatusCode, body: &'static str) -> Response<ExpositionBody> {
     respond(
         status,
         "text/plain; charset=utf-8",
@@ -143,7 +139,7 @@ fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
     )
 }
 
-fn refuse(status: StatusCode, message: &str) -> Response<Bytes> {
+fn refuse(status: StatusCode, message: &str) -> Response<ExpositionBody> {
     let body = ErrorBody::new(ErrorCode::Unsupported, message).to_json();
     let mut answer = respond(status, "application/json", body.into());
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -154,9 +150,13 @@ fn refuse(status: StatusCode, message: &str) -> Response<Bytes> {
     answer
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+) -> Response<ExpositionBody> {
     let length = body.len();
-    let mut answer = Response::new(body);
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(
@@ -170,54 +170,23 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
 /// Serves the pages on a listener of their own until the shutdown, inside TLS where there is a
 /// certificate.
 pub(crate) async fn serve(
-    mut listener: Listener,
+    listener: Listener,
     tls: Option<Tls>,
     admin: Arc<Admin>,
-    mut shutdown: Shutdown,
+    patience: Patience,
+    shutdown: Shutdown,
 ) {
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.watch(shutdown.clone()));
     }
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await.0)
-        };
-        let (place, stream) = tokio::select! {
-            accepted = accept => accepted,
-            () = shutdown.recv() => return,
-        };
-        let (tls, admin, shutdown) = (tls.clone(), Arc::clone(&admin), shutdown.clone());
-        tokio::spawn(async move {
-            // Whoever does not speak TLS, or HTTP, has no business here.
-            if let Ok(stream) = tls::secure(tls.as_ref(), stream).await {
-                converse(stream, admin, shutdown).await;
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn converse(stream: Secured, admin: Arc<Admin>, mut shutdown: Shutdown) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let connections = Connections::to_metrics(patience, shutdown);
+    let handler = move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
         async move {
             let (head, _) = request.into_parts();
-            Ok::<_, Infallible>(admin.answer(&head).await.map(Full::new))
+            admin.answer(&head).await
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        // Whatever a scraper does wrong is its own loss.
-        _ = connection.as_mut() => {}
-        () = shutdown.recv() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
+    };
+    connections.accept(listener, tls, handler).await;
+    connections.drain(DRAIN).await;
 }

@@ -2,26 +2,34 @@
 //!
 //! A source can be slow, large, wrong or gone, and is never more than a gap on the page: whatever
 //! happens to it is told by the `aggregate_*` families, and the page is always there.
+//!
+//! One [fetch](flight) of the sources serves all who scrape while it is in flight, so that many
+//! scrapers cost as little memory as one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use registry::service::exposition::{Dropped, Limits, Page, Registry};
+use registry::service::exposition::{Dropped, Page, Registry};
+use registry::service::expositions::{Exposition, Expositions};
 use registry::service::page::Wanted;
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::metrics::AggregateMetrics;
 
 pub mod fetch;
+mod flight;
+mod source;
 
-use fetch::{FetchError, Location};
+use fetch::Location;
+use source::Watched;
 
 /// The part of a scraper's patience that is left for merging and sending the page.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// Pages made at a time; more wait. Each may hold what its sources sent.
-const AT_ONCE: usize = 8;
+/// Scrapes that wait to be looked at; more wait to get there.
+const QUEUE: usize = 64;
 
 /// A metrics page to aggregate.
 #[derive(Clone, Debug)]
@@ -46,29 +54,55 @@ pub struct Bounds {
 /// Makes the page.
 pub struct Aggregate {
     registry: Registry,
-    metrics: AggregateMetrics,
-    sources: Vec<Source>,
-    bounds: Bounds,
-    turns: Semaphore,
+    scrapes: mpsc::Sender<Scrape>,
 }
 
-/// What a fetched source is worth.
-enum Fetched {
-    Page(Page, Dropped),
-    Failed(FetchError),
+/// One who waits for the page.
+struct Scrape {
+    wanted: Wanted,
+    times: Times,
+    reply: oneshot::Sender<Arc<Exposition>>,
+}
+
+/// When a scraper's patience ends; `None` where it has not said.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// The sources have this long.
+    fetched: Option<Instant>,
+    /// Then it gets what there is.
+    answered: Option<Instant>,
+}
+
+/// What it takes to make the page.
+struct Parts {
+    registry: Registry,
+    metrics: AggregateMetrics,
+    sources: Vec<Watched>,
+    bounds: Bounds,
+    expositions: Expositions,
+}
+
+/// A page that was fetched: of which source, and what was left out of it, unless that has been counted.
+struct Fetched {
+    source: usize,
+    page: Page,
+    dropped: Option<Dropped>,
 }
 
 impl Aggregate {
-    /// A page of `registry`'s families and the sources'.
+    /// A page of `registry`'s families and the sources'. Must be called within a tokio runtime.
     pub fn new(registry: Registry, sources: Vec<Source>, bounds: Bounds) -> Aggregate {
         let metrics = AggregateMetrics::new(&registry, sources.iter().map(|s| s.name.as_str()));
-        Aggregate {
-            registry,
+        let parts = Parts {
+            registry: registry.clone(),
             metrics,
-            sources,
+            sources: sources.into_iter().map(Watched::new).collect(),
             bounds,
-            turns: Semaphore::new(AT_ONCE),
-        }
+            expositions: Expositions::default(),
+        };
+        let (scrapes, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(flight::serve(Arc::new(parts), queue));
+        Aggregate { registry, scrapes }
     }
 
     /// The most series of our own that the page can ever have.
@@ -76,94 +110,86 @@ impl Aggregate {
         self.registry.max_series()
     }
 
-    /// The page as it is wanted. The sources get less time than `scraper_waits`, so that a slow one
-    /// costs its own samples and not the whole scrape.
-    pub async fn page(self: &Arc<Self>, wanted: Wanted, scraper_waits: Option<Duration>) -> Bytes {
-        let _turn = self.turns.acquire().await;
-        let deadline = self.deadline(scraper_waits);
-        let fetches: Vec<_> = (0..self.sources.len())
-            .map(|index| tokio::spawn(Arc::clone(self).fetch(index, deadline)))
-            .collect();
-        let mut pages = Vec::with_capacity(fetches.len());
-        for (index, fetch) in fetches.into_iter().enumerate() {
-            // A source whose parsing panicked is a source that failed.
-            let outcome = fetch
-                .await
-                .unwrap_or(Fetched::Failed(FetchError::Unreadable));
-            if let Fetched::Page(page, dropped) = outcome {
-                pages.push((index, page, dropped));
-            }
-        }
-        let this = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || this.write(wanted, pages)).await;
-        written.unwrap_or_else(|_| Bytes::from_static(b"# the page could not be written\n"))
-    }
-
-    fn deadline(&self, scraper_waits: Option<Duration>) -> Duration {
-        let patience = scraper_waits.unwrap_or(Duration::MAX);
-        // Short patience is shared by halves: nothing would be left after the reserve.
-        let patience = patience.saturating_sub(RESERVE).max(patience / 2);
-        self.bounds.timeout.min(patience)
-    }
-
-    async fn fetch(self: Arc<Self>, index: usize, deadline: Duration) -> Fetched {
-        let source = &self.sources[index];
-        let started = Instant::now();
-        let limit = self.bounds.max_bytes;
-        let body = fetch::get(&source.location, limit);
-        let fetched = match tokio::time::timeout(deadline, body).await {
-            Err(_) => Fetched::Failed(FetchError::Timeout),
-            Ok(Err(error)) => Fetched::Failed(error),
-            Ok(Ok(body)) => {
-                let limits = Limits {
-                    max_bytes: limit,
-                    max_samples: self.bounds.max_samples,
-                };
-                match tokio::task::spawn_blocking(move || Page::parse(body, &limits)).await {
-                    // Not one line of it was of the format: HTML, or bytes.
-                    Ok((page, dropped)) if page.sample_count() == 0 && dropped.malformed > 0 => {
-                        Fetched::Failed(FetchError::Unreadable)
-                    }
-                    Ok((page, dropped)) => Fetched::Page(page, dropped),
-                    Err(_) => Fetched::Failed(FetchError::Unreadable),
-                }
-            }
+    /// The page as it is wanted. A scraper that waits less long than the sources take gets the page
+    /// with what has been fetched by then. `None` only while the process ends.
+    pub async fn scrape(
+        &self,
+        wanted: Wanted,
+        scraper_waits: Option<Duration>,
+    ) -> Option<Arc<Exposition>> {
+        let (reply, exposition) = oneshot::channel();
+        let times = Times::of(Instant::now(), scraper_waits);
+        let scrape = Scrape {
+            wanted,
+            times,
+            reply,
         };
-        let cells = self.metrics.source(index);
-        cells.duration.set(started.elapsed().as_secs_f64());
-        match &fetched {
-            Fetched::Page(page, _) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                cells
-                    .last_success
-                    .set(now.map_or(0.0, |now| now.as_secs_f64()));
-                cells.samples.set(page.sample_count() as f64);
-                if cells.up.get() < 1.0 {
-                    tracing::info!(source = source.name, "the source's metrics are there");
-                }
-                cells.up.set(1.0);
-            }
-            Fetched::Failed(error) => {
-                if cells.up.get() > 0.0 || cells.last_success.get() == 0.0 {
-                    tracing::warn!(source = source.name, %error, "the source's metrics are missing");
-                }
-                cells.samples.set(0.0);
-                cells.up.set(0.0);
-            }
+        self.scrapes.send(scrape).await.ok()?;
+        exposition.await.ok()
+    }
+}
+
+impl Times {
+    fn of(now: Instant, scraper_waits: Option<Duration>) -> Times {
+        let Some(patience) = scraper_waits else {
+            return Times {
+                fetched: None,
+                answered: None,
+            };
+        };
+        // Short patience is shared by halves: nothing would be left after the reserve.
+        let fetch = patience.saturating_sub(RESERVE).max(patience / 2);
+        // What came in time is still read, before what did not come is left out.
+        let answer = fetch + (patience - fetch) / 2;
+        Times {
+            fetched: now.checked_add(fetch),
+            answered: now.checked_add(answer),
         }
-        fetched
+    }
+}
+
+impl Parts {
+    /// Merges the pages into our own and writes it in each of these forms.
+    async fn write(
+        self: &Arc<Self>,
+        forms: &Arc<[Wanted]>,
+        fetched: Vec<Fetched>,
+    ) -> Vec<(Wanted, Arc<Exposition>)> {
+        let encode = |fetched| {
+            let (this, forms) = (Arc::clone(self), Arc::clone(forms));
+            tokio::task::spawn_blocking(move || this.encode(&forms, fetched))
+        };
+        let written = match encode(fetched).await {
+            Ok(written) => written,
+            // It panicked, over a page that no test has: ours is still there.
+            Err(_) => encode(Vec::new()).await.unwrap_or_default(),
+        };
+        let written = written.into_iter();
+        written
+            .map(|(form, bytes)| (form, self.expositions.add(bytes)))
+            .collect()
     }
 
-    fn write(&self, wanted: Wanted, pages: Vec<(usize, Page, Dropped)>) -> Bytes {
+    fn encode(&self, forms: &[Wanted], fetched: Vec<Fetched>) -> Vec<(Wanted, Bytes)> {
         let mut page = self.registry.gather();
-        for (index, other, mut dropped) in pages {
-            dropped += page.merge(other, &self.sources[index].name);
-            self.metrics.source(index).count(&dropped);
+        let mut counted = Vec::with_capacity(fetched.len());
+        for fetched in fetched {
+            let Fetched {
+                source,
+                page: other,
+                dropped,
+            } = fetched;
+            let lost = page.merge(other, self.sources[source].name());
+            if let Some(mut dropped) = dropped {
+                dropped += lost;
+                self.metrics.source(source).count(&dropped);
+                counted.push(source);
+            }
         }
-        let (encoded, left_out) = wanted.encode_counting(&page);
-        for (index, source) in self.sources.iter().enumerate() {
-            let malformed = left_out.of(&source.name);
-            self.metrics.source(index).count(&Dropped {
+        let (encoded, left_out) = Wanted::encode(&page, forms);
+        for source in counted {
+            let malformed = left_out.of(self.sources[source].name());
+            self.metrics.source(source).count(&Dropped {
                 malformed,
                 ..Dropped::default()
             });

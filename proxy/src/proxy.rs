@@ -9,12 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use crate::admin::Admin;
 use crate::config::Limits;
@@ -111,12 +113,16 @@ impl ProxyHttp for Proxy {
             return Ok(false);
         }
         let answer = self.admin.answer(session.req_header()).await;
-        let (head, body) = answer.into_parts();
+        let (head, mut body) = answer.into_parts();
         let head = ResponseHeader::from(head);
-        let empty = body.is_empty();
+        let empty = body.is_end_stream();
         session.write_response_header(Box::new(head), empty).await?;
-        if !empty {
-            session.write_response_body(Some(body), true).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.or_err(ErrorType::WriteError, "a slow scraper")?;
+            let last = body.is_end_stream();
+            session
+                .write_response_body(frame.into_data().ok(), last)
+                .await?;
         }
         Ok(true)
     }

@@ -8,6 +8,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use registry::service::build;
 use registry::service::cells::Counter;
+use registry::service::connection;
 use registry::service::exposition::Registry;
 use registry::service::listen::{BindError, ListenAddr, Listener};
 use registry::service::log;
@@ -190,14 +191,19 @@ impl Bound {
             })
         });
         tokio::spawn(Arc::clone(&self.upstream).tend(shutdown.clone()));
-        if let Some((listener, _)) = self.admin_listener {
+        let admin = self.admin_listener.map(|(listener, _)| {
             tokio::spawn(crate::admin::serve(
                 listener,
                 self.admin_tls,
                 self.admin_pages,
+                connection::Patience {
+                    header: self.limits.header_timeout,
+                    idle: self.limits.idle_timeout,
+                    stall: self.limits.body_stall,
+                },
                 admin_shutdown,
-            ));
-        }
+            ))
+        });
         let app = Arc::new(App::new(
             build_proxy(Proxy {
                 upstream: self.upstream,
@@ -257,6 +263,10 @@ impl Bound {
         admin_stop.trigger();
         if let Some(embedded) = embedded {
             let _ = tokio::time::timeout(REGISTRY_DRAIN, embedded).await;
+        }
+        if let Some(admin) = admin {
+            // It bounds its own drain.
+            let _ = admin.await;
         }
         drained
     }

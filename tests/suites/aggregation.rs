@@ -3,17 +3,23 @@
 //! and Prometheus can read it.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use harness::octoserve::{Launch, Server};
-use harness::prometheus;
+use harness::process::Stream;
 use harness::scrape::{Scrape, metric};
 use harness::source::Source;
+use harness::wire::Wire;
+use harness::{poll, prometheus};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -336,7 +342,7 @@ async fn a_scraper_that_waits_less_than_a_source_takes_gets_the_rest() -> Result
     })
     .await?;
     let good = Source::page(TEXT, "good 1\n").await?;
-    let server = with(&[("silent", &silent), ("good", &good)], "timeout: 1h").await?;
+    let server = with(&[("silent", &silent), ("good", &good)], "timeout: 5m").await?;
     let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "1")];
     let request = harness::wire::request("GET", "/metrics", &headers, b"");
     let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
@@ -382,5 +388,167 @@ async fn a_source_that_goes_leaves_the_time_of_its_last_success_behind() -> Resu
     ] {
         expect(&page, &format!("octoserve_aggregate_{name}"), "good", value)?;
     }
+    Ok(())
+}
+
+/// A source that answers once it is let, and then always.
+async fn held() -> Result<(Source, watch::Sender<bool>)> {
+    let (open, is_open) = watch::channel(false);
+    let source = Source::scripted(move |mut stream| {
+        let mut is_open = is_open.clone();
+        async move {
+            is_open.wait_for(|open| *open).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nheld 1\n").await?;
+            Ok(())
+        }
+    });
+    Ok((source.await?, open))
+}
+
+/// Sends a scrape whose answer is not read yet.
+async fn begin(server: &Server, headers: &[(&str, &str)]) -> Result<Wire> {
+    let mut wire = Wire::connect(server.metrics_address()).await?;
+    let request = harness::wire::request("GET", "/metrics", headers, b"");
+    wire.send(&request).await?;
+    Ok(wire)
+}
+
+/// Waits until the source has been asked so often.
+async fn asked(source: &Source, times: usize) -> Result<()> {
+    poll::until("the source is asked", DEADLINE, async || {
+        Ok((source.asked().len() >= times).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_fetch_serves_all_who_scrape_meanwhile_whoever_leaves() -> Result<()> {
+    let (source, open) = held().await?;
+    let server = with(&[("held", &source)], "timeout: 1m").await?;
+    let first = begin(&server, &[]).await?;
+    asked(&source, 1).await?;
+    let forms: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("Accept-Encoding", "gzip")],
+        &[("Accept", "application/openmetrics-text")],
+        &[
+            ("Accept", "application/openmetrics-text"),
+            ("Accept-Encoding", "gzip"),
+        ],
+    ];
+    let mut scrapers = Vec::new();
+    for number in 0..16 {
+        scrapers.push((number % 4, begin(&server, forms[number % 4]).await?));
+    }
+    // The one that the fetch began for does not end it.
+    drop(first);
+    open.send_replace(true);
+    for (form, mut scraper) in scrapers {
+        let answer = scraper.answer("GET").await?;
+        assert_eq!(answer.head.status, 200);
+        let mut text = answer.body;
+        if form % 2 == 1 {
+            let mut unpacked = Vec::new();
+            GzDecoder::new(&*text).read_to_end(&mut unpacked)?;
+            text = unpacked;
+        }
+        let text = String::from_utf8(text)?;
+        ensure!(text.contains("\nheld{source=\"held\"} 1\n"), "{text}");
+        assert_eq!(text.ends_with("# EOF\n"), form >= 2);
+    }
+    // Whoever came late was served by a second one.
+    let fetches = source.asked().len();
+    ensure!(fetches <= 2, "{fetches} fetches for 17 scrapes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scraper_in_a_hurry_gets_what_is_there_and_keeps_nothing_from_the_others() -> Result<()> {
+    let (source, open) = held().await?;
+    let good = Source::page(TEXT, "good 1\n").await?;
+    let server = with(&[("held", &source), ("good", &good)], "timeout: 1m").await?;
+    let mut patient = begin(&server, &[("X-Prometheus-Scrape-Timeout-Seconds", "50")]).await?;
+    asked(&source, 1).await?;
+    for patience in ["0.001", "0", "1"] {
+        let headers = [("X-Prometheus-Scrape-Timeout-Seconds", patience)];
+        let answer = begin(&server, &headers).await?.answer("GET").await?;
+        assert_eq!(answer.head.status, 200, "{patience}");
+        let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
+        ensure!(scrape.page().family("octoserve_build_info").is_some());
+        ensure!(scrape.page().family("held").is_none());
+        if patience == "1" {
+            expect(&scrape, "good", "good", 1.0)?;
+        }
+    }
+    open.send_replace(true);
+    let answer = patient.answer("GET").await?;
+    let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
+    expect(&scrape, "held", "held", 1.0)?;
+    expect(&scrape, "octoserve_aggregate_up", "held", 1.0)?;
+    assert_eq!((source.asked().len(), good.asked().len()), (1, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_source_lacks_is_counted_once_a_fetch_however_many_scrape() -> Result<()> {
+    let (source, open) = held().await?;
+    let twice = Source::page(TEXT, "x 1\nx 2\nbad\n").await?;
+    let server = with(&[("held", &source), ("twice", &twice)], "timeout: 1m").await?;
+    let mut patient = begin(&server, &[]).await?;
+    asked(&source, 1).await?;
+    for _ in 0..3 {
+        let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "1")];
+        begin(&server, &headers).await?.answer("GET").await?;
+    }
+    open.send_replace(true);
+    patient.answer("GET").await?;
+    let scrape = server.scrape().await?;
+    let fetches = f64::from(u32::try_from(twice.asked().len())?);
+    // The fetch that came with the page is told by the next one.
+    assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(fetches - 1.0));
+    assert_eq!(dropped(&scrape, "twice", "malformed"), Some(fetches - 1.0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_source_is_logged_when_its_state_changes_and_not_at_each_scrape() -> Result<()> {
+    let (state, current) = watch::channel(503);
+    let source = Source::scripted(move |mut stream| {
+        let status = *current.borrow();
+        async move {
+            let head = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 4\r\n\r\nx 1\n");
+            stream.write_all(head.as_bytes()).await?;
+            Ok(())
+        }
+    });
+    let source = source.await?;
+    let mut server = with(&[("exporter", &source)], "").await?;
+    for status in [503, 200, 503, 200] {
+        state.send_replace(status);
+        for _ in 0..3 {
+            server.scrape().await?;
+        }
+    }
+    drop(source);
+    for _ in 0..3 {
+        server.scrape().await?;
+    }
+    let log = server.process().output(Stream::Stderr)?;
+    let said = |words: &str| {
+        let lines = log.lines().filter(|line| line.contains(words));
+        let lines: Vec<_> = lines.collect();
+        let named = lines
+            .iter()
+            .all(|line| line.contains("\"source\":\"exporter\""));
+        assert!(named, "{lines:?}");
+        lines
+    };
+    let failed = said("source scrape failed");
+    assert_eq!(failed.len(), 3, "{failed:?}");
+    ensure!(
+        failed[0].contains("503") && failed[2].contains("cannot connect"),
+        "{failed:?}"
+    );
+    assert_eq!(said("source scrape recovered").len(), 2);
     Ok(())
 }

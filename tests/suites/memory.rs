@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
 use harness::client::Client;
 use harness::content;
 use harness::octoserve::{Launch, Server};
 use harness::poll;
 use harness::scrape::metric;
-use harness::wire::Wire;
+use harness::source::Source;
+use harness::wire::{self, Wire};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -58,5 +60,87 @@ async fn uploads_in_their_midst_and_those_that_break_off_take_a_bounded_memory()
         peak.saturating_sub(idle) <= MARGIN,
         "idle {idle}, peak {peak}"
     );
+    Ok(())
+}
+
+/// What a large source serves.
+const SOURCE: usize = 12 << 20;
+/// What a scrape may take beside the pages: the program, its stacks and buffers.
+const BESIDE: u64 = 48 << 20;
+
+/// What all expositions that are being sent may take.
+const SENDING: u64 = 64 << 20;
+
+/// The proxy with two large sources.
+async fn with_large_sources() -> Result<(Server, [Source; 2])> {
+    let line = |number: usize| format!("large_total{{number=\"{number}\",text=\"some text\"}} 1\n");
+    let page: String = (0..SOURCE / line(100_000).len()).map(line).collect();
+    let media_type = "text/plain; version=0.0.4";
+    let sources = [
+        Source::page(media_type, &page).await?,
+        Source::page(media_type, &page).await?,
+    ];
+    let [first, second] = [&sources[0], &sources[1]].map(Source::url);
+    let server = Launch::configured(&format!(
+        "upstreams: [{{replicas: ['http://127.0.0.1:1'], metrics: [\
+         {{source: a, url: '{first}'}}, {{source: b, url: '{second}'}}]}}]\n\
+         metrics: {{aggregate: {{timeout: 1m}}}}\n"
+    ));
+    let server = server.metrics_listener().start().await?;
+    Ok((server, sources))
+}
+
+/// Reads an exposition whole; how many bytes it has.
+async fn scrape(server: &Server) -> Result<usize> {
+    let request = wire::request("GET", "/metrics", &[], b"");
+    let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
+    assert_eq!(answer.head.status, 200);
+    Ok(answer.body.len())
+}
+
+#[tokio::test]
+async fn scrapes_at_the_same_time_take_the_memory_of_one() -> Result<()> {
+    let (mut server, sources) = with_large_sources().await?;
+    let length = scrape(&server).await?;
+    ensure!(length > 2 * SOURCE, "{length}");
+    let one = server.process().memory()?.peak;
+    let before = sources[0].asked().len();
+    let scrapes = try_join_all((0..16).map(|_| scrape(&server))).await?;
+    ensure!(scrapes.iter().all(|all| *all > 2 * SOURCE), "{scrapes:?}");
+    let all = server.process().memory()?.peak;
+    ensure!(all <= one + BESIDE, "{one} for one scrape, {all} for 16");
+    let fetches = sources[0].asked().len() - before;
+    // Whoever comes while one fetch is written is served by the next one.
+    ensure!(fetches < 8, "{fetches} fetches");
+    Ok(())
+}
+
+#[tokio::test]
+async fn scrapers_that_do_not_read_share_a_bounded_memory_and_keep_nobody_out() -> Result<()> {
+    let (mut server, _sources) = with_large_sources().await?;
+    // A few, for what the allocator keeps.
+    for _ in 0..3 {
+        scrape(&server).await?;
+    }
+    let one = server.process().memory()?.peak;
+    let request = wire::request("GET", "/metrics", &[], b"");
+    let mut slow = Vec::new();
+    for _ in 0..24 {
+        let mut wire = Wire::connect(server.metrics_address()).await?;
+        wire.send(&request).await?;
+        // It was written for this one alone.
+        assert_eq!(wire.head().await?.status, 200);
+        slow.push(wire);
+    }
+    let many = server.process().memory()?.peak;
+    ensure!(
+        many <= one + BESIDE + SENDING,
+        "{one} for one scrape, {many} for 24"
+    );
+    let length = scrape(&server).await?;
+    ensure!(length > 2 * SOURCE, "{length}");
+    // The first one is cut off: its room was needed.
+    let first = slow[0].rest().await.unwrap_or_default().len();
+    ensure!(first < 2 * SOURCE, "{first}");
     Ok(())
 }

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use harness::h2::H2;
 use harness::octoserve::{Launch, Server};
 use harness::poll;
+use harness::source::Source;
 use harness::wire::Wire;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -88,4 +90,59 @@ async fn an_http2_client_without_requests_is_let_go() -> Result<()> {
         .await?;
     ensure!(!wire.rest().await?.is_empty(), "no settings came");
     still_well(&server).await
+}
+
+/// Asks for a page of several megabytes and reads nothing of it.
+async fn stalled_scrape(over_http2: bool) -> Result<()> {
+    let page: String = (0..100_000)
+        .map(|n| format!("large{{n=\"{n}\",m=\"{n}\"}} 1\n"))
+        .collect();
+    let source = Source::page("text/plain; version=0.0.4", page).await?;
+    let configuration = format!(
+        "upstreams: [{{replicas: ['http://127.0.0.1:1'], \
+         metrics: [{{source: a, url: '{}'}}]}}]\nlimits: {{body_stall: 1s}}\n",
+        source.url()
+    );
+    let launch = Launch::configured(&configuration).metrics_listener();
+    let mut server = launch.start().await?;
+    let before = server.process().descriptors()?;
+    let connections = async |server: &mut Server| {
+        let now = server.process().descriptors()?;
+        Ok((now <= before).then_some(()))
+    };
+    if over_http2 {
+        let mut client = H2::connect(server.metrics_address(), false).await?;
+        // Held to the end: dropping it would cancel the stream.
+        let answer = client
+            .send("GET", "/metrics", &[], true)
+            .await?
+            .answer()
+            .await?;
+        assert_eq!(answer.status, 200);
+        poll::until("it is closed", DEADLINE, async || {
+            connections(&mut server).await
+        })
+        .await?;
+        drop(answer);
+        Ok(())
+    } else {
+        let mut wire = Wire::connect(server.metrics_address()).await?;
+        wire.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await?;
+        assert_eq!(wire.head().await?.status, 200);
+        poll::until("it is closed", DEADLINE, async || {
+            connections(&mut server).await
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_scraper_that_does_not_read_is_closed() -> Result<()> {
+    stalled_scrape(false).await
+}
+
+#[tokio::test]
+async fn a_scraper_that_does_not_read_over_http2_is_closed() -> Result<()> {
+    stalled_scrape(true).await
 }

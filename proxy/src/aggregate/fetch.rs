@@ -6,12 +6,15 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use registry::service::exposition::TEXT_CONTENT_TYPE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 
 /// Where a metrics page is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ pub enum FetchError {
     #[error("cannot connect")]
     Connect(#[source] io::Error),
     /// The connection broke, or what came is not HTTP.
-    #[error("the exchange failed: {0}")]
+    #[error("the exchange failed")]
     Http(#[source] hyper::Error),
     /// It answered, but not with a page.
     #[error("it answered {0}")]
@@ -109,7 +112,7 @@ pub enum FetchError {
 }
 
 /// Fetches a page of at most `limit` bytes. The caller sets the deadline.
-pub async fn get(location: &Location, limit: usize) -> Result<Bytes, FetchError> {
+pub async fn get(location: &Location, limit: usize) -> Result<Vec<u8>, FetchError> {
     match location {
         Location::Http {
             authority,
@@ -135,18 +138,23 @@ pub async fn get(location: &Location, limit: usize) -> Result<Bytes, FetchError>
     }
 }
 
-async fn exchange<T>(stream: T, host: &str, target: &str, limit: usize) -> Result<Bytes, FetchError>
+async fn exchange<T>(
+    stream: T,
+    host: &str,
+    target: &str,
+    limit: usize,
+) -> Result<Vec<u8>, FetchError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(FetchError::Http)?;
-    let driver = tokio::spawn(connection);
-    let fetched = receive(&mut sender, host, target, limit).await;
-    // One page a connection: a source is asked once in many seconds.
-    driver.abort();
-    fetched
+    // One page a connection: a source is asked once in many seconds. It ends with this function,
+    // however that ends.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    receive(&mut sender, host, target, limit).await
 }
 
 async fn receive(
@@ -154,7 +162,7 @@ async fn receive(
     host: &str,
     target: &str,
     limit: usize,
-) -> Result<Bytes, FetchError> {
+) -> Result<Vec<u8>, FetchError> {
     let mut request = Request::new(Empty::new());
     // Both were taken from a URI that parsed.
     *request.uri_mut() = target.parse().unwrap_or_default();
@@ -176,13 +184,23 @@ async fn receive(
     if response.status() != StatusCode::OK {
         return Err(FetchError::Status(response.status()));
     }
-    match Limited::new(response.into_body(), limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(FetchError::Http(*error)),
-            Err(_) => Err(FetchError::TooLarge(limit)),
-        },
+    read(response.into_body(), limit).await
+}
+
+/// Reads a body into one piece of memory, which becomes the page's without a copy.
+async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let told = body.size_hint().lower().min(limit as u64);
+    let mut bytes = Vec::with_capacity(usize::try_from(told).unwrap_or_default());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(FetchError::Http)?.into_data() else {
+            continue;
+        };
+        if data.len() > limit - bytes.len() {
+            return Err(FetchError::TooLarge(limit));
+        }
+        bytes.extend_from_slice(&data);
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::service::auth::BasicAuth;
 use crate::service::exposition::Registry;
+use crate::service::expositions::{ExpositionBody, Expositions};
 use crate::service::page::Wanted;
 use crate::service::shutdown::Shutdown;
 
@@ -19,6 +20,9 @@ pub(super) struct Pages {
     path: String,
     auth: Option<BasicAuth>,
     shutdown: Shutdown,
+    /// One page is made at a time.
+    making: Semaphore,
+    expositions: Expositions,
 }
 
 impl Pages {
@@ -33,11 +37,13 @@ impl Pages {
             path,
             auth,
             shutdown,
+            making: Semaphore::new(1),
+            expositions: Expositions::default(),
         }
     }
 
     /// Answers a request, whose body nobody wants.
-    pub(super) async fn handle<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn handle<B>(&self, request: &Request<B>) -> Response<ExpositionBody> {
         let (method, path) = (request.method(), request.uri().path());
         let is_page = path == self.path;
         let answer = match path {
@@ -58,29 +64,31 @@ impl Pages {
             _ => text(StatusCode::OK, "ok\n"),
         };
         if *method == Method::HEAD {
-            answer.map(|_| Full::default())
+            answer.map(|_| ExpositionBody::default())
         } else {
-            answer.map(Full::new)
+            answer
         }
     }
 
-    async fn metrics(&self, headers: &HeaderMap) -> Response<Bytes> {
+    async fn metrics(&self, headers: &HeaderMap) -> Response<ExpositionBody> {
         if let Some(auth) = &self.auth
             && let Some(refusal) = auth.check(headers).await.refusal()
         {
-            return refusal;
+            return refusal.map(ExpositionBody::from);
         }
         let wanted = Wanted::of(headers);
         let registry = self.registry.clone();
-        match spawn_blocking(move || wanted.encode(&registry.gather())).await {
-            Ok(page) => wanted.respond(page),
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),
+        let _making = self.making.acquire().await;
+        let encoded = spawn_blocking(move || Wanted::encode(&registry.gather(), &[wanted])).await;
+        match encoded.unwrap_or_default().0.pop() {
+            Some((_, bytes)) => wanted.respond(self.expositions.add(bytes)),
+            None => text(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),
         }
     }
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+fn text(status: StatusCode, text: &'static str) -> Response<ExpositionBody> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()).into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PLAIN));

@@ -11,6 +11,7 @@ pub mod config;
 pub mod connection;
 pub mod connection_cap;
 pub mod exposition;
+pub mod expositions;
 pub mod health;
 pub mod limits;
 pub mod listen;

@@ -4,6 +4,7 @@
 //! Deliberately not here: where the page comes from, and who may read it ([`auth`](super::auth)).
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -14,6 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::exposition::{Format, LeftOut, Page, accepts_gzip, negotiate};
+use super::expositions::{Exposition, ExpositionBody};
 
 /// How a scraper wants the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,30 +33,39 @@ impl Wanted {
         }
     }
 
-    /// Writes the page as it will be sent. A large one takes a while: not for a thread that serves.
-    pub fn encode(self, page: &Page) -> Bytes {
-        self.encode_counting(page).0
-    }
-
-    /// The same, with the samples that the format forbids and that were left out for that.
-    pub fn encode_counting(self, page: &Page) -> (Bytes, LeftOut) {
-        let mut text = String::new();
-        let left_out = self.format.write(page, &mut text);
-        if !self.gzip {
-            return (text.into(), left_out);
+    /// Writes the page in each of these forms, and each format once; and what OpenMetrics forbids and
+    /// was left out for that, if it is among them. A large page takes a while: not for a thread that
+    /// serves.
+    pub fn encode(page: &Page, forms: &[Self]) -> (Vec<(Self, Bytes)>, LeftOut) {
+        let mut left_out = LeftOut::default();
+        let mut encoded = Vec::with_capacity(forms.len());
+        for format in [Format::Text, Format::OpenMetrics] {
+            let in_format = |form: &&Self| form.format == format;
+            if !forms.iter().any(|form| in_format(&form)) {
+                continue;
+            }
+            let mut text = String::new();
+            let by_format = format.write(page, &mut text);
+            if format == Format::OpenMetrics {
+                left_out = by_format;
+            }
+            let text = Bytes::from(text);
+            for &form in forms.iter().filter(in_format) {
+                let bytes = if form.gzip {
+                    compressed(&text)
+                } else {
+                    text.clone()
+                };
+                encoded.push((form, bytes));
+            }
         }
-        // A page repeats itself so much that more effort gains little.
-        let buffer = Vec::with_capacity(text.len() / 8);
-        let mut encoder = GzEncoder::new(buffer, Compression::fast());
-        // Writing to a Vec cannot fail.
-        let _ = encoder.write_all(text.as_bytes());
-        (encoder.finish().unwrap_or_default().into(), left_out)
+        (encoded, left_out)
     }
 
-    /// The answer with a page that was [encoded](Self::encode) so.
-    pub fn respond(self, page: Bytes) -> Response<Bytes> {
-        let length = page.len();
-        let mut response = Response::new(page);
+    /// The response with an exposition that was [encoded](Self::encode) so.
+    pub fn respond(self, exposition: Arc<Exposition>) -> Response<ExpositionBody> {
+        let length = exposition.len();
+        let mut response = Response::new(ExpositionBody::new(exposition));
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
@@ -68,6 +79,15 @@ impl Wanted {
         }
         response
     }
+}
+
+fn compressed(text: &[u8]) -> Bytes {
+    // A page repeats itself so much that more effort gains little.
+    let buffer = Vec::with_capacity(text.len() / 8);
+    let mut encoder = GzEncoder::new(buffer, Compression::fast());
+    // Writing to a Vec cannot fail.
+    let _ = encoder.write_all(text);
+    encoder.finish().unwrap_or_default().into()
 }
 
 /// A header's value, which may come in several lines; what is no text of it is passed over.
@@ -85,6 +105,7 @@ mod tests {
 
     use super::*;
     use crate::service::exposition::{Limits, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
+    use crate::service::expositions::Expositions;
 
     fn wanted(headers: &[(HeaderName, &'static str)]) -> Wanted {
         let mut map = HeaderMap::new();
@@ -99,14 +120,18 @@ mod tests {
         let text = "# HELP x_total X.\n# TYPE x_total counter\nx_total 1\n";
         let (page, _) = Page::parse(text, &Limits::default());
         let plain = wanted(&[]);
-        assert_eq!(plain.encode(&page), text);
         let gzip = wanted(&[(ACCEPT_ENCODING, "deflate, gzip;q=0.5")]);
-        let encoded = gzip.encode(&page);
+        let (forms, _) = Wanted::encode(&page, &[gzip, plain]);
+        let [(_, ref encoded), (_, ref written)] = forms[..] else {
+            panic!("{} forms", forms.len())
+        };
+        assert_eq!(forms[0].0, gzip);
+        assert_eq!(written, text);
         let mut again = String::new();
-        let mut unpacked = GzDecoder::new(&*encoded);
+        let mut unpacked = GzDecoder::new(&**encoded);
         unpacked.read_to_string(&mut again).unwrap();
         assert_eq!(again, text);
-        let response = gzip.respond(encoded.clone());
+        let response = gzip.respond(Expositions::default().add(encoded.clone()));
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
         assert_eq!(
             response.headers()[CONTENT_LENGTH],
@@ -123,7 +148,7 @@ mod tests {
                 OPENMETRICS_CONTENT_TYPE,
             ),
         ] {
-            let response = wanted(headers).respond(Bytes::new());
+            let response = wanted(headers).respond(Expositions::default().add(Bytes::new()));
             assert_eq!(response.headers()[VARY], "Accept, Accept-Encoding");
             assert_eq!(response.headers()[CONTENT_TYPE], media_type);
             assert!(!response.headers().contains_key(CONTENT_ENCODING));

@@ -84,7 +84,7 @@ impl<'c> Gathered<'c> {
     pub(super) fn page(self) -> Page {
         Page {
             texts: vec![Text {
-                content: self.text,
+                content: self.text.into(),
                 openmetrics: false,
                 samples: self.samples,
             }],

@@ -19,7 +19,8 @@ pub struct Page {
 /// A text, and the samples in it.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
-    pub(super) content: String,
+    /// Shared by clones of the page.
+    pub(super) content: Arc<String>,
     /// Whether timestamps are seconds, and HELP texts escape quotes.
     pub(super) openmetrics: bool,
     /// Those of one family lie together, in the order of the text.

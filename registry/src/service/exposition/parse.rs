@@ -50,7 +50,7 @@ impl Page {
         (
             Self {
                 texts: vec![Text {
-                    content: text,
+                    content: text.into(),
                     openmetrics,
                     samples,
                 }],

@@ -1,0 +1,155 @@
+//! One source: fetched, read, and what is said of it.
+
+use std::mem::{Discriminant, discriminant};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Instant as Clock, SystemTime};
+
+use parking_lot::Mutex;
+use registry::service::exposition::{Dropped, Limits, Page};
+use registry::service::log::causes;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::fetch::{self, FetchError};
+use super::{Fetched, Parts, Source};
+
+/// A source, and how its last scrape ended.
+pub(super) struct Watched {
+    source: Source,
+    state: Mutex<State>,
+}
+
+/// What the log has said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Up,
+    /// By the kind of the failure.
+    Down(Discriminant<FetchError>),
+}
+
+impl Watched {
+    pub(super) fn new(source: Source) -> Watched {
+        Watched {
+            source,
+            state: Mutex::new(State::Unknown),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    /// Logs how a scrape ended, if that is not how the last one did.
+    fn note(&self, failure: Option<&FetchError>) {
+        let state = failure.map_or(State::Up, |error| State::Down(discriminant(error)));
+        let before = std::mem::replace(&mut *self.state.lock(), state);
+        if before == state {
+            return;
+        }
+        let source = self.name();
+        match failure {
+            Some(error) => {
+                tracing::warn!(source, error = causes(error), "source scrape failed");
+            }
+            None if before == State::Unknown => tracing::info!(source, "source scrape succeeded"),
+            None => tracing::info!(source, "source scrape recovered"),
+        }
+    }
+}
+
+impl Parts {
+    /// Fetches and reads a source's page, by a deadline that may still move.
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        source: usize,
+        deadline: watch::Receiver<Instant>,
+    ) -> Option<Fetched> {
+        let watched = &self.sources[source];
+        let started = Clock::now();
+        let read = self.read(&watched.source, deadline).await;
+        watched.note(read.as_ref().err());
+        let cells = self.metrics.source(source);
+        cells.duration.set(started.elapsed().as_secs_f64());
+        let Ok((page, dropped)) = read else {
+            cells.samples.set(0.0);
+            cells.up.set(0.0);
+            return None;
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        cells
+            .last_success
+            .set(now.map_or(0.0, |now| now.as_secs_f64()));
+        cells.samples.set(page.sample_count() as f64);
+        cells.up.set(1.0);
+        Some(Fetched {
+            source,
+            page,
+            dropped: Some(dropped),
+        })
+    }
+
+    async fn read(
+        &self,
+        source: &Source,
+        deadline: watch::Receiver<Instant>,
+    ) -> Result<(Page, Dropped), FetchError> {
+        let max_bytes = self.bounds.max_bytes;
+        let body = by(deadline, fetch::get(&source.location, max_bytes)).await;
+        let body = body.ok_or(FetchError::Timeout)??;
+        let limits = Limits {
+            max_bytes,
+            max_samples: self.bounds.max_samples,
+        };
+        let parsed = tokio::task::spawn_blocking(move || Page::parse(body, &limits)).await;
+        // A source whose parsing panicked is a source that failed.
+        let (page, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
+        // Not one line of it was of the format: HTML, or bytes.
+        if page.sample_count() == 0 && dropped.malformed > 0 {
+            return Err(FetchError::Unreadable);
+        }
+        Ok((page, dropped))
+    }
+}
+
+/// What the future gives, unless the deadline passes first.
+async fn by<F: Future>(mut deadline: watch::Receiver<Instant>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    loop {
+        let until = *deadline.borrow_and_update();
+        tokio::select! {
+            output = future.as_mut() => return Some(output),
+            () = sleep_until(until) => {
+                if !deadline.has_changed().unwrap_or(false) {
+                    return None;
+                }
+            }
+            changed = deadline.changed() => changed.ok()?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_that_moves_is_waited_for() {
+        let now = Instant::now();
+        let (sender, deadline) = watch::channel(now);
+        assert_eq!(
+            by(deadline.clone(), std::future::pending::<()>()).await,
+            None
+        );
+        sender.send_replace(now + Duration::from_hours(1));
+        assert_eq!(by(deadline.clone(), async { 1 }).await, Some(1));
+        let moved = async {
+            sender.send_replace(Instant::now());
+        };
+        let (output, ()) = tokio::join!(by(deadline, std::future::pending::<()>()), moved);
+        assert_eq!(output, None);
+    }
+}
