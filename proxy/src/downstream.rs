@@ -16,6 +16,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
+use registry::service::connection_cap::ConnectionCap;
 use registry::service::listen::{Listener, Peer};
 use registry::service::shutdown::{Drain, Shutdown, Trigger};
 use tokio::task::JoinSet;
@@ -41,7 +42,7 @@ tokio::task_local! {
 
 /// Says that the request which this task serves has reached the proxy's phases.
 pub(crate) fn request_seen() {
-    let _ = SIGNALS.try_with(|signals| signals.see());
+    let _ = SIGNALS.try_with(|signals| signals.begin());
 }
 
 /// Says that a piece of the body has come of the request which this task serves.
@@ -102,6 +103,13 @@ impl<P> App<P> {
         self.streams.wait(CUT).await;
     }
 
+    /// A connection was closed because there were as many as are allowed.
+    fn count_over_limit(&self) {
+        if let Some(metrics) = &self.connections {
+            metrics.rejected.inc(ConnectionRefusal::Limit);
+        }
+    }
+
     fn count_rejected(&self) {
         if let Some(metrics) = &self.metrics {
             metrics.rejected.inc(());
@@ -114,6 +122,7 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> App<P> {
     /// proxy refuses nothing but CONNECT.
     async fn serve_stream(&self, session: ServerSession, has_body: bool, shutdown: &ShutdownWatch) {
         let signals = Arc::new(Signals::default());
+        let _request = connection::requests(&session).map(|requests| requests.begin());
         let _guard = self.streams.guard();
         let mut cut = self.cut.1.clone();
         let served = self.proxy.process_new_http(session, shutdown);
@@ -173,8 +182,9 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> HttpServerApp for A
     }
 }
 
-/// Accepts connections until the shutdown, each in a task of its own, at most `limit` at a time:
-/// more are closed at once, so that those that are served keep what they need.
+/// Accepts connections until the shutdown, each in a task of its own. At the `cap`, an idle one is
+/// closed for the new one; while there is none the new one is closed at once, so that those that are
+/// served keep what they need.
 ///
 /// Returns when the listener is closed, with the connections that are left: whoever drops them cuts
 /// them off. `connections` tells when the last of them has ended.
@@ -182,7 +192,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
     mut listener: Listener,
     app: Arc<App<P>>,
     connections: Drain,
-    limit: usize,
+    cap: ConnectionCap,
     patience: Patience,
     shutdown: ShutdownWatch,
 ) -> JoinSet<()> {
@@ -195,12 +205,14 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
             Some(_) = serving.join_next() => continue,
             _ = stop.wait_for(|stopping| *stopping) => break,
         };
-        if connections.count() >= limit {
-            if let Some(metrics) = &app.connections {
-                metrics.rejected.inc(ConnectionRefusal::Limit);
-            }
+        let admitted = tokio::select! {
+            admitted = cap.admit() => admitted,
+            _ = stop.wait_for(|stopping| *stopping) => break,
+        };
+        let Some(slot) = admitted else {
+            app.count_over_limit();
             continue;
-        }
+        };
         let counted = Counted::new(app.connections.clone());
         let guard = connections.guard();
         let app = Arc::clone(&app);
@@ -210,7 +222,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
                 Peer::Tcp(address) => Some(address.ip()),
                 Peer::Unix => None,
             };
-            let signals = Arc::new(Signals::of_client(client));
+            let signals = Arc::new(Signals::of_client(client, slot.requests()));
             let wait = Wait::new(patience);
             let connection =
                 Connection::new(stream, peer, Arc::clone(&signals), wait, (counted, guard));
@@ -228,6 +240,7 @@ pub(crate) async fn accept<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'stati
                 biased;
                 _ = served => {}
                 () = silent => {}
+                () = slot.evicted() => app.count_over_limit(),
             }
             // A request that is refused is its connection's last.
             if !signals.is_seen() && signals.is_answered() {

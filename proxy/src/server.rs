@@ -9,6 +9,8 @@ use pingora::server::configuration::ServerConf;
 use registry::service::build;
 use registry::service::cells::Counter;
 use registry::service::connection;
+use registry::service::connection_cap::ConnectionCap;
+use registry::service::descriptors;
 use registry::service::exposition::Registry;
 use registry::service::listen::{BindError, ListenAddr, Listener};
 use registry::service::log;
@@ -27,7 +29,6 @@ use crate::proxy::Proxy;
 use crate::upstream::{Timeouts, Upstream};
 
 mod behind;
-mod descriptors;
 
 use self::behind::Behind;
 
@@ -71,8 +72,8 @@ pub struct Bound {
 
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start
 /// fails here.
-pub async fn bind(config: Config) -> Result<Bound, StartError> {
-    descriptors::make_room(config.limits.connections);
+pub async fn bind(mut config: Config) -> Result<Bound, StartError> {
+    config.limits.connections = descriptors::fit(config.limits.connections);
     let timeouts = Timeouts::beside(config.limits.body_stall);
     let (embedded, mut upstream) = match config.upstream {
         UpstreamConfig::Embedded(fields) => {
@@ -174,6 +175,7 @@ impl Bound {
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
         let connections = Drain::default();
+        let cap = ConnectionCap::new(self.limits.connections);
 
         if let Some(panics) = self.panics {
             log::on_panic(move || panics.inc(()));
@@ -225,7 +227,7 @@ impl Bound {
                     listener,
                     Arc::clone(&app),
                     connections.clone(),
-                    self.limits.connections,
+                    cap.clone(),
                     Patience {
                         header: self.limits.header_timeout,
                         idle: self.limits.idle_timeout,

@@ -10,7 +10,7 @@ use registry::config::cli::Action;
 use registry::server;
 use registry::service::config::{EX_USAGE, environment};
 use registry::service::log::{self, LogConfig};
-use registry::service::{runtime, shutdown};
+use registry::service::{descriptors, runtime, shutdown};
 
 // Quicker than the system's at what a server does: many small pieces, from several threads.
 // Takes the place of the system's allocator. As Rust's own it would be asked for an alignment with
@@ -39,8 +39,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config, logging: &LogConfig) -> anyhow::Result<()> {
+fn serve(mut config: Config, logging: &LogConfig) -> anyhow::Result<()> {
     let _log = log::init(logging)?;
+    config.limits.connections = descriptors::fit(config.limits.connections);
     let runtime = runtime::build()?;
     let served = runtime.block_on(async {
         let stop = shutdown::signals()?;

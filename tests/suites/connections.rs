@@ -8,7 +8,7 @@ use harness::octoserve::Launch;
 use harness::poll;
 use harness::process::Stream;
 use harness::scrape::metric;
-use harness::scripted::Caller;
+use harness::scripted::{Caller, Scripted};
 use harness::wire::Wire;
 
 use crate::scene::{BLOB, LENGTH, SESSION, Scene, answer, get};
@@ -164,19 +164,23 @@ async fn what_asks_first_and_is_refused_sends_no_body() -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_more_connections_are_served_than_the_limit_and_each_makes_room_again() -> Result<()> {
-    let server = Launch::all_in_one()
+async fn no_more_requests_are_served_at_a_time_than_the_limit_has_connections() -> Result<()> {
+    let scene = |caller: Caller| async move { echo(caller).await };
+    let upstream = Scripted::start(scene).await?;
+    let server = Launch::in_front_of(&upstream.url())
         .environment("OCTOSERVE_LIMITS_CONNECTIONS", "3")
         .metrics_listener()
         .start()
         .await?;
+    let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = Wire::connect(server.address()).await?;
-        client.send(get("/v2/").as_bytes()).await?;
-        ensure!(client.answer("GET").await?.head.status == 200);
+        client.send(head.as_bytes()).await?;
         clients.push(client);
     }
+    let in_flight = metric("octoserve_http_requests_in_flight");
+    in_flight.value(3).assert_in(&server).await?;
     for _ in 0..3 {
         let mut more = Wire::connect(server.address()).await?;
         // It may be closed before anything is sent, which breaks what is read, too.
@@ -184,11 +188,10 @@ async fn no_more_connections_are_served_than_the_limit_and_each_makes_room_again
         ensure!(more.rest().await.unwrap_or_default().is_empty());
     }
     for client in &mut clients {
-        client.send(get("/v2/").as_bytes()).await?;
-        ensure!(client.answer("GET").await?.head.status == 200);
+        client.send(b"some").await?;
+        ensure!(client.answer("PATCH").await?.head.status == 200);
     }
-    clients.pop();
-    poll::until("there is room again", DEADLINE, async || {
+    poll::until("there is a free slot again", DEADLINE, async || {
         let mut client = Wire::connect(server.address()).await?;
         if client.send(get("/v2/").as_bytes()).await.is_err() {
             return Ok(None);

@@ -30,6 +30,8 @@ mod connections;
 mod containerd;
 /// What a small request costs in instructions, allocations and system calls: no more than it did.
 mod costs;
+/// Listeners at the cap of their connections: who gives way, and who does not.
+mod crowded;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// docs/metrics.md names every family and no other, Prometheus takes every query in it, and the tests

@@ -271,15 +271,23 @@ async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_els
         .metrics_listener()
         .start()
         .await?;
-    let mut clients = Vec::new();
-    for _ in 0..2 {
-        let mut client = Wire::connect(server.address()).await?;
-        client.send(get("/v2/").as_bytes()).await?;
-        ensure!(client.answer("GET").await?.head.status == 200);
-        clients.push(client);
-    }
+    let api = Client::new(&server.url(""))?;
+    let location = api.open_upload("team/app").await?;
+    let other = api.open_upload("team/app").await?;
+    drop(api);
     let active = metric("octoserve_connections_active");
     let total = metric("octoserve_connections_total");
+    active.clone().value(0).assert_in(&server).await?;
+    let before = server.scrape().await?.sum(&total).unwrap_or_default();
+    let mut clients = Vec::new();
+    for location in [location, other] {
+        let mut client = Wire::connect(server.address()).await?;
+        let head = format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+        client.send(head.as_bytes()).await?;
+        clients.push(client);
+    }
+    let in_flight = metric("octoserve_http_requests_in_flight");
+    in_flight.value(2).assert_in(&server).await?;
     active.clone().value(2).assert_in(&server).await?;
     rejected("limit").value(0).assert_in(&server).await?;
     for refused in 1..=3 {
@@ -290,7 +298,11 @@ async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_els
     let scrape = server.scrape().await?;
     rejected("timeout").value(0).assert(&scrape)?;
     active.clone().value(2).assert(&scrape)?;
-    total.clone().value(2).assert(&scrape)?;
+    assert_eq!(scrape.sum(&total), Some(before + 2.0));
+    for client in &mut clients {
+        client.send(b"some").await?;
+        ensure!(client.answer("PATCH").await?.head.status == 202);
+    }
     // How many requests a connection carries is no matter.
     for client in &mut clients {
         client.send(get("/v2/").as_bytes()).await?;
@@ -298,7 +310,8 @@ async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_els
     }
     drop(clients);
     active.value(0).assert_in(&server).await?;
-    total.value(2).assert_in(&server).await
+    assert_eq!(server.scrape().await?.sum(&total), Some(before + 2.0));
+    Ok(())
 }
 
 #[tokio::test]

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown as ShutdownIo, SocketDigest,
     Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
+use registry::service::connection_cap::Requests;
 use registry::service::listen::{Peer, Stream};
 use registry::service::shutdown::DrainGuard;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
@@ -226,9 +229,23 @@ impl GetTimingDigest for Connection {
 }
 
 impl GetProxyDigest for Connection {
+    /// The streams of an HTTP/2 connection are served by tasks of pingora's, which know nothing of
+    /// it but its digests. This one is for what a proxy before us has said, with room for more.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        if self.ahead != H2_PREFACE {
+            return None;
+        }
+        let requests = self.signals.requests()?.clone();
+        let nothing = ResponseHeader::build_no_case(200, None).ok()?;
+        let digest = ProxyDigest::new(Box::new(nothing), Some(Box::new(requests)));
+        Some(Arc::new(digest))
     }
+}
+
+/// The requests of the HTTP/2 connection that a stream belongs to.
+pub(super) fn requests(session: &ServerSession) -> Option<Requests> {
+    let digest = session.digest()?.proxy_digest.as_deref()?;
+    digest.user_data.as_deref()?.downcast_ref().cloned()
 }
 
 impl GetSocketDigest for Connection {

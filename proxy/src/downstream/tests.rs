@@ -49,7 +49,8 @@ async fn a_request_that_panics_is_answered_counted_and_harms_no_other() {
     };
     let (_stop, stopping) = watch::channel(false);
     let connections = Drain::default();
-    let accepting = accept(listener, app, connections.clone(), 10, patience, stopping);
+    let cap = ConnectionCap::new(10);
+    let accepting = accept(listener, app, connections.clone(), cap, patience, stopping);
     let accepting = tokio::spawn(accepting);
     for _ in 0..2 {
         let mut client = TcpStream::connect(address).await.unwrap();

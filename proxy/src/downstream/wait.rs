@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderValue;
+use registry::service::connection_cap::Requests;
 use tokio::time::{Instant, Sleep};
 
 /// The waits that a connection may cost between requests.
@@ -45,15 +46,18 @@ pub(super) struct Signals {
     stalled: AtomicBool,
     /// The client's address as a header's value, written out once for all of its requests.
     client: Option<HeaderValue>,
+    /// The connection's requests, where more than this one are its own.
+    requests: Option<Requests>,
 }
 
 impl Signals {
     /// Of a connection from this client, if it has an address.
-    pub(super) fn of_client(client: Option<IpAddr>) -> Signals {
+    pub(super) fn of_client(client: Option<IpAddr>, requests: Requests) -> Signals {
         // An address prints as visible ASCII.
         let client = client.and_then(|client| client.to_canonical().to_string().try_into().ok());
         Signals {
             client,
+            requests: Some(requests),
             ..Signals::default()
         }
     }
@@ -74,7 +78,27 @@ impl Signals {
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// The request has reached the proxy's phases.
+    /// The connection's requests.
+    pub(super) fn requests(&self) -> Option<&Requests> {
+        self.requests.as_ref()
+    }
+
+    /// The request has reached the proxy's phases: its connection is not idle.
+    pub(super) fn begin(&self) {
+        self.see();
+        if let Some(requests) = &self.requests {
+            requests.set_busy();
+        }
+    }
+
+    /// Nothing is there of the next request, or not all of its head.
+    fn idle(&self, now: Instant) {
+        if let Some(requests) = &self.requests {
+            requests.set_idle(now);
+        }
+    }
+
+    /// Whoever serves the connection need not look at the request.
     pub(super) fn see(&self) {
         self.seen.store(true, Ordering::Relaxed);
     }
@@ -224,7 +248,11 @@ impl Wait {
         } else {
             self.patience.idle
         };
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+        let deadline = *self.deadline.get_or_insert_with(|| {
+            let now = Instant::now();
+            signals.idle(now);
+            now + limit
+        });
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));

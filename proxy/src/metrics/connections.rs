@@ -6,7 +6,8 @@ use registry::service::exposition::Registry;
 labels! {
     /// Why a connection was not served.
     pub enum ConnectionRefusal {
-        /// As many as are allowed were there.
+        /// As many as are allowed were there: an idle one was closed for the new one, or the new
+        /// one was.
         Limit = "limit",
         /// There was no agreement on how to speak in private.
         Tls = "tls",
@@ -39,8 +40,8 @@ impl ConnectionMetrics {
             ),
             rejected: registry.counters(
                 "connections_rejected_total",
-                "Connections of clients that were closed by us: at once, because there were as \
-                 many as are allowed (`limit`), after a failed TLS handshake (`tls`), or because \
+                "Connections of clients that were closed by us: because there were as many as are \
+                 allowed (`limit`: one that was idle, else the new one), after a failed TLS handshake (`tls`), or because \
                  a request's headers did not come in time (`timeout`).",
                 &["reason"],
             ),

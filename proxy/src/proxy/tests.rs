@@ -81,9 +81,10 @@ where
         header: LONG,
         idle: LONG,
     };
+    let cap = registry::service::connection_cap::ConnectionCap::new(10);
     tokio::spawn(async move {
         let (_stop, stopping) = watch::channel(false);
-        downstream::accept(listener, app, Drain::default(), 10, patience, stopping).await
+        downstream::accept(listener, app, Drain::default(), cap, patience, stopping).await
     });
     address
 }

@@ -10,6 +10,7 @@ pub mod cells;
 pub mod config;
 pub mod connection;
 pub mod connection_cap;
+pub mod descriptors;
 pub mod exposition;
 pub mod expositions;
 pub mod health;
