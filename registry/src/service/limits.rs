@@ -17,7 +17,8 @@ const DRAIN: RangeInclusive<config::Duration> = seconds(0)..=seconds(24 * 60 * 6
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitFields {
-    /// Connections served at a time. More are closed at once by the proxy, and wait at the registry.
+    /// Connections served at a time. For one more, the one that has been idle longest is closed; while
+    /// each has a request in flight, the proxy closes the new one and the registry lets it wait.
     pub connections: usize,
     /// How long a request's headers may take, from the first byte; at the proxy also from the start
     /// of a connection.
