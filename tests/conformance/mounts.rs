@@ -3,7 +3,7 @@
 use anyhow::Result;
 use harness::content;
 
-use super::check::{Check, NOTHING, OCTETS, with};
+use super::check::{Check, OCTETS, with};
 
 clauses![
     a_blob_is_mounted_from_a_repository_that_has_it,
