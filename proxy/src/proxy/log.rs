@@ -40,15 +40,13 @@ impl Asked {
     pub(super) fn log(&self, exchange: &Exchange, request_id: Option<&HeaderValue>) {
         let route = Route::parse(self.uri.path());
         let summary = exchange.summary();
-        // What follows in any other path is opaque: a push location can be as good as a password.
-        let reference = match route.endpoint {
-            Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(route.tail),
-            _ => None,
-        };
+        // A push location may have any shape, and can be as good as a password.
+        let is_opaque = summary.endpoint == Endpoint::UploadSession
+            && route.endpoint != Endpoint::UploadSession;
         AccessEvent {
             endpoint: summary.endpoint.value(),
-            repository: route.repository,
-            reference,
+            repository: route.repository.filter(|_| !is_opaque),
+            reference: route.reference().filter(|_| !is_opaque),
             method: self.method.value(),
             status: summary.status,
             bytes_in: summary.received,

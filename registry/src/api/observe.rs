@@ -10,9 +10,9 @@ use http::{HeaderName, StatusCode};
 use super::Recorders;
 use crate::metrics::http::{CLIENT_LEFT, Recording};
 use crate::metrics::label::{Client, Method, Pair};
-use crate::oci::{Endpoint, Name, Reference, Route};
+use crate::oci::Route;
 use crate::service::cells::Label;
-use crate::service::log::{AccessEvent, request_id};
+use crate::service::log::{AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, cut, request_id};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,16 +23,15 @@ pub(super) struct Observation {
     access: Option<Box<Access>>,
 }
 
-/// What the access log will say. Only what a repository or reference may be spelt as is kept:
-/// whatever else stands in a path is nothing to log.
+/// What the access log will say. Of what a path names no more is kept than is logged.
 struct Access {
     started: Instant,
     answered: Option<(StatusCode, Instant)>,
     endpoint: &'static str,
     method: &'static str,
     client: &'static str,
-    repository: Option<Name>,
-    reference: Option<Reference>,
+    repository: Option<Box<str>>,
+    reference: Option<Box<str>>,
     request_id: Option<Box<str>>,
     received: u64,
     sent: u64,
@@ -56,8 +55,12 @@ impl Observation {
                     endpoint: route.endpoint.as_str(),
                     method: method.value(),
                     client: Client::of(agent.unwrap_or_default()).value(),
-                    repository: route.repository.and_then(|name| Name::parse(name).ok()),
-                    reference: reference(route),
+                    repository: route
+                        .repository
+                        .map(|name| cut(name, MAX_REPOSITORY).into()),
+                    reference: route
+                        .reference()
+                        .map(|name| cut(name, MAX_REFERENCE).into()),
                     request_id: id.map(Box::from),
                     received: 0,
                     sent: 0,
@@ -91,16 +94,6 @@ impl Observation {
     }
 }
 
-/// A tag or digest that a path names. A session's identifier is neither, whatever it looks like.
-fn reference(route: &Route<'_>) -> Option<Reference> {
-    match route.endpoint {
-        Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => {
-            Reference::from_segment(route.tail).ok()
-        }
-        _ => None,
-    }
-}
-
 impl Access {
     /// What is known by now.
     fn event(&self) -> AccessEvent<'_> {
@@ -108,8 +101,8 @@ impl Access {
         let status = self.answered.map(|(status, _)| status.as_u16());
         AccessEvent {
             endpoint: self.endpoint,
-            repository: self.repository.as_ref().map(Name::as_str),
-            reference: self.reference.as_ref().map(Reference::as_str),
+            repository: self.repository.as_deref(),
+            reference: self.reference.as_deref(),
             method: self.method,
             status: status.unwrap_or(CLIENT_LEFT),
             bytes_in: self.received,
@@ -163,5 +156,25 @@ mod tests {
             assert_eq!(event.reference, Some("1"));
             assert_eq!(event.status, 200);
         }
+    }
+
+    #[test]
+    fn no_more_of_a_path_is_kept_than_is_logged() {
+        let recorders = Recorders {
+            metrics: None,
+            access_log: true,
+        };
+        let long = "n".repeat(20_000);
+        let request = Request::get(format!("/v2/{long}/manifests/{long}"));
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let route = Route::parse(head.uri.path());
+        let observation = Observation::begin(&recorders, &head, &route);
+        let event = observation.access.as_ref().unwrap().event();
+        assert_eq!(event.repository.map(str::len), Some(MAX_REPOSITORY));
+        assert!(
+            event
+                .reference
+                .is_none_or(|name| name.len() == MAX_REFERENCE)
+        );
     }
 }

@@ -125,6 +125,15 @@ impl<'a> Route<'a> {
         extension(rest).unwrap_or(Self::bare(Endpoint::Other, path))
     }
 
+    /// What the path names as a tag or digest, valid or not. A session's identifier is neither,
+    /// whatever it looks like.
+    pub fn reference(&self) -> Option<&'a str> {
+        match self.endpoint {
+            Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(self.tail),
+            _ => None,
+        }
+    }
+
     /// A route with neither repository nor tail.
     fn bare(endpoint: Endpoint, path: &'a str) -> Self {
         Self {

@@ -2,10 +2,12 @@
 //! for it to be read.
 //!
 //! [`init`] is called once by `main`; nothing else here is global. What may be logged is for the
-//! caller to see to, with one help: an [`AccessEvent`] has no place for a header (but a checked
-//! [`request_id`]), a query string or an address, so that none can slip into the access log.
+//! caller to see to, with two helps: an [`AccessEvent`] has no place for a header (but a checked
+//! [`request_id`]), a query string or an address, so that none can slip into the access log; and no
+//! line is longer than 8 KiB, whatever text a client or an upstream brought into it.
 
 mod access;
+mod bounded;
 mod queue;
 mod repeated;
 
@@ -22,11 +24,13 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use access::{ACCESS, AccessEvent, request_id};
+pub use access::{ACCESS, AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, request_id};
+pub use bounded::cut;
 pub use repeated::{News, Repeated};
 
 use super::config::{Checker, ConfigError};
 use access::Sampler;
+use bounded::Bounded;
 use queue::Queue;
 
 /// What is logged, and how: the section `logging` of a configuration.
@@ -199,12 +203,13 @@ where
         );
     let sampler = Sampler::new(config.sample);
     let chosen = dynamic_filter_fn(move |event, _| event.target() != ACCESS || sampler.take());
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let is_text = match config.format {
         LogFormat::Auto => is_terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
+    let writer = Bounded::new(writer, is_text);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = if is_text {
         layer.with_ansi(is_terminal).boxed()
     } else {

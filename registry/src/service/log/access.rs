@@ -1,17 +1,27 @@
 //! One event for each request.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::info;
 
+use super::bounded::cut;
+
 /// The target of access events.
 pub const ACCESS: &str = "access";
 
+/// The longest repository that is logged whole, in bytes: no name is longer.
+pub const MAX_REPOSITORY: usize = 255;
+/// The longest reference that is logged whole, in bytes: a sha512 digest; a tag has at most 128.
+pub const MAX_REFERENCE: usize = 135;
 /// The longest identifier of a request that is taken from its headers.
 const MAX_REQUEST_ID: usize = 128;
 
 /// What the access log tells of a request. Every text must be one that anybody may read: no header
 /// value but a [`request_id`], no query string, no address.
+///
+/// A repository or reference need not be one: a request that is refused is logged with what it
+/// named. What is longer than any name, tag or digest is cut, and ends with `…`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccessEvent<'a> {
     /// What kind of path it was.
@@ -46,8 +56,8 @@ impl AccessEvent<'_> {
         info!(
             target: ACCESS,
             endpoint = self.endpoint,
-            repository = self.repository,
-            reference = self.reference,
+            repository = cut_some(self.repository, MAX_REPOSITORY).as_deref(),
+            reference = cut_some(self.reference, MAX_REFERENCE).as_deref(),
             method = self.method,
             status = self.status,
             bytes_in = self.bytes_in,
@@ -59,6 +69,10 @@ impl AccessEvent<'_> {
             trace_id = self.trace_id,
         );
     }
+}
+
+fn cut_some(text: Option<&str>, most: usize) -> Option<Cow<'_, str>> {
+    text.map(|text| cut(text, most))
 }
 
 /// The identifier that an `X-Request-Id` header gives a request, if it is one that can be logged and

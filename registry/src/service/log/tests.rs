@@ -122,6 +122,59 @@ fn a_name_from_outside_cannot_forge_a_line() {
 }
 
 #[test]
+fn an_access_event_is_bounded_whatever_a_client_names() {
+    let longest = "n".repeat(255);
+    let long = "ä".repeat(30_000);
+    let digest = format!("sha512:{}", "0".repeat(128));
+    for (repository, reference, cut) in [(&longest, &digest, false), (&long, &long, true)] {
+        let event = AccessEvent {
+            repository: Some(repository),
+            reference: Some(reference),
+            ..event()
+        };
+        let line = logged(&LogConfig::default(), false, || event.emit());
+        assert!(line.len() < 1000, "{} bytes", line.len());
+        let json: Value = serde_json::from_str(&line).unwrap();
+        for (field, whole, most) in [
+            ("repository", repository, 255),
+            ("reference", reference, 135),
+        ] {
+            let told = json[field].as_str().unwrap();
+            assert!(told.len() <= most, "{field}: {told}");
+            assert_eq!(told == whole, !cut, "{field}");
+            assert_eq!(told.ends_with('…'), cut, "{field}");
+            assert!(whole.starts_with(told.trim_end_matches('…')));
+        }
+    }
+}
+
+#[test]
+fn no_line_is_longer_than_a_bound_whatever_it_repeats() {
+    let long = "\u{1}\"ä".repeat(30_000);
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let config = LogConfig {
+            format,
+            ..LogConfig::default()
+        };
+        let written = logged(&config, false, || {
+            tracing::warn!(error = %long, reason = ?long, status = 400, "{long}");
+            tracing::warn!("the next");
+        });
+        let lines: Vec<_> = written.lines().collect();
+        assert_eq!(lines.len(), 2, "one line for each event");
+        assert!(lines[0].len() <= 8 << 10, "{} bytes", lines[0].len());
+        assert!(lines[0].contains('…') && lines[1].contains("the next"));
+        if format == LogFormat::Json {
+            let json: Value = serde_json::from_str(lines[0]).unwrap();
+            assert_eq!(
+                (&json["level"], &json["status"]),
+                (&"WARN".into(), &400.into())
+            );
+        }
+    }
+}
+
+#[test]
 fn the_configuration_is_read_as_it_is_documented() {
     let config = "{level: warn, format: json, access: false, sample: 0.5}";
     let config: LogConfig = serde_yaml::from_str(config).unwrap();
