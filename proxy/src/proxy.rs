@@ -22,7 +22,7 @@ use crate::admin::Admin;
 use crate::config::Limits;
 use crate::downstream::{body_moved, is_stalled, request_seen};
 use crate::error::Failure;
-use crate::exchange::{End, Exchange, Recorder, Request};
+use crate::exchange::{End, Exchange, Observer, Request};
 use crate::metrics::Awaited;
 use crate::upstream::Upstream;
 
@@ -36,8 +36,8 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Arc<Upstream>,
     /// The pages that the proxy itself answers.
     pub(crate) admin: Arc<Admin>,
-    /// `None` records nothing, at no cost.
-    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// `None` observes nothing, at no cost.
+    pub(crate) observer: Option<Observer>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
 }
@@ -98,8 +98,8 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         ctx.request_id = Some(forward::request_id(&head.headers));
-        if let Some(recorder) = &self.recorder {
-            ctx.exchange = Some(Exchange::begin(recorder, &asked(head)));
+        if let Some(observer) = &self.observer {
+            ctx.exchange = Some(observer.begin(&asked(head)));
             ctx.asked = self.access_log.then(|| log::Asked::of(head));
         }
         request::check(head)?;

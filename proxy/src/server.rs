@@ -23,7 +23,7 @@ use crate::aggregate::Aggregate;
 use crate::config::{self, Config, Limits, UpstreamConfig};
 use crate::downstream::{self, App, Patience};
 use crate::embedded::{Embedded, EmbeddedError};
-use crate::exchange::Recorder;
+use crate::exchange::{Observer, Recorder};
 use crate::metrics::{ConnectionMetrics, UpstreamFamilies};
 use crate::proxy::Proxy;
 use crate::upstream::{Timeouts, Upstream};
@@ -210,7 +210,7 @@ impl Bound {
             build_proxy(Proxy {
                 upstream: self.upstream,
                 admin: self.main_pages,
-                recorder: self.recorder.clone(),
+                observer: Observer::new(self.recorder.as_ref(), self.access_log),
                 limits: self.limits,
                 access_log: self.access_log,
             }),

@@ -54,6 +54,8 @@ mod h2c;
 mod hostile_sources;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
 mod listeners;
+/// What is logged of requests, and how much at most.
+mod logs;
 /// Many clients in the midst of what they do, in a memory that does not grow.
 mod memory;
 /// An upstream's name comes to mean another address, or none.

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::{HeaderMap, HeaderName, header};
-use registry::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Manifest, MediaType};
 
 use super::Recorder;
-use crate::metrics::label::ManifestOperation;
+use crate::metrics::Metrics;
 
 /// The largest body that is copied, in bytes. The kind of a larger one is told by its media type.
 const LARGEST: usize = 256 << 10;
@@ -211,8 +210,13 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// Where it is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.copy.recorder.metrics
+    }
+
     /// A body that is no manifest is of the kind that its media type says.
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         let manifest = Manifest::parse(&self.copy.bytes, self.media_type.as_ref());
         let kind = manifest.map_or_else(
             |_| of_media_type(self.media_type.as_ref()),
@@ -264,33 +268,5 @@ impl Drop for Copy {
     fn drop(&mut self) {
         let room = &self.recorder.kinds.room;
         room.fetch_add(self.taken, Ordering::Relaxed);
-    }
-}
-
-/// An operation on a manifest that ended well, and is counted once its body was read. Reading takes
-/// up to a few milliseconds, so it belongs on a thread that may block. Dropping it reads it, too:
-/// nothing that was served goes uncounted.
-pub struct Unread {
-    pub(super) operation: ManifestOperation,
-    pub(super) reference: ReferenceKind,
-    pub(super) body: Body,
-}
-
-impl Unread {
-    /// Reads the body and counts the operation.
-    pub fn count(self) {
-        drop(self);
-    }
-}
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        let kind = self.body.kind();
-        self.body.copy.recorder.metrics.oci.manifests.inc((
-            self.operation,
-            self.reference,
-            kind,
-            OpResult::Ok,
-        ));
     }
 }

@@ -5,60 +5,67 @@ use std::time::Duration;
 use registry::metrics::label::{OpResult, Status};
 use registry::oci::Kind;
 
+use super::content::{Ended, Unread};
+use super::kind::Body;
 use super::operation::{Operation, Outcome};
-use super::{By, Exchange, Unread};
+use super::recording::Recording;
+use super::{By, Facts};
 use crate::metrics::label::{BlobOperation, Side, Transfer};
 
 /// The size from which a blob's transfer tells how fast the way is, in bytes.
 const SPEED_FROM: u64 = 1 << 20;
 
-impl Exchange {
+impl Recording {
     /// Counts what ended in this way, but for what is returned: that is counted when it was read.
-    pub(super) fn record(&mut self, outcome: Outcome, side: Option<Side>) -> Option<Unread> {
-        let lasted = self.started.elapsed();
-        self.count_request(outcome, lasted);
-        self.count_repository(outcome, self.started + lasted);
+    pub(super) fn record(
+        mut self,
+        facts: &Facts,
+        outcome: Outcome,
+        side: Option<Side>,
+    ) -> Option<Unread> {
+        let lasted = facts.started.elapsed();
+        self.count_request(facts, outcome, lasted);
         if let Some(side) = side {
-            self.count_abortion(side, outcome.whole);
+            self.count_abortion(facts, side, outcome.whole);
         }
-        self.count_operation(outcome)
+        self.count_operation(facts, outcome, lasted)
     }
 
-    fn count_request(&self, outcome: Outcome, lasted: Duration) {
+    fn count_request(&self, facts: &Facts, outcome: Outcome, lasted: Duration) {
         let metrics = &self.recorder.metrics;
-        let (pair, endpoint) = (self.pair, self.pair.endpoint());
+        let (pair, endpoint) = (facts.pair, facts.pair.endpoint());
         let http = &metrics.http;
         http.requests.inc((pair, Status::of(outcome.status)));
         http.duration.observe(pair, lasted.as_secs_f64());
-        if self.request.last && self.request.moved > 0 {
+        if facts.request.last && facts.request.moved > 0 {
             http.request_size
-                .observe(endpoint, self.request.moved as f64);
+                .observe(endpoint, facts.request.moved as f64);
         }
-        if outcome.whole && self.response.moved > 0 {
+        if outcome.whole && facts.response.moved > 0 {
             http.response_size
-                .observe(endpoint, self.response.moved as f64);
+                .observe(endpoint, facts.response.moved as f64);
         }
         http.in_flight.sub(endpoint, 1.0);
-        let purpose = self.operation.purpose();
+        let purpose = facts.operation.purpose();
         metrics.clients.requests.inc((self.client, purpose));
         if outcome.whole
             && let Some(code) = self.code.found()
         {
             metrics.oci.errors.inc(code);
         }
-        self.count_speed(outcome, lasted);
+        self.count_speed(facts, outcome, lasted);
     }
 
-    fn count_speed(&self, outcome: Outcome, lasted: Duration) {
-        let (transfer, bytes, time) = match (self.head, self.request.timed) {
-            (Some(head), _) if self.operation == Operation::Blob(BlobOperation::Pull) => {
+    fn count_speed(&self, facts: &Facts, outcome: Outcome, lasted: Duration) {
+        let (transfer, bytes, time) = match (facts.head, self.timed) {
+            (Some(head), _) if facts.operation == Operation::Blob(BlobOperation::Pull) => {
                 let whole = outcome.whole && head.status == 200;
-                let bytes = if whole { self.response.moved } else { 0 };
+                let bytes = if whole { facts.response.moved } else { 0 };
                 (Transfer::Download, bytes, lasted.saturating_sub(head.after))
             }
             (Some(head), Some((first, last))) if (200..300).contains(&head.status) => {
-                let bytes = if self.request.last {
-                    self.request.moved
+                let bytes = if facts.request.last {
+                    facts.request.moved
                 } else {
                     0
                 };
@@ -76,9 +83,9 @@ impl Exchange {
 
     /// A body was cut if it had begun and had not ended; not if the upstream's answer made the rest
     /// of it pointless.
-    fn count_abortion(&self, side: Side, response_whole: bool) {
-        let by_upstream = self.head.is_some_and(|head| head.by == By::Upstream);
-        let upload_cut = self.request.moved > 0 && !self.request.last;
+    fn count_abortion(&self, facts: &Facts, side: Side, response_whole: bool) {
+        let by_upstream = facts.head.is_some_and(|head| head.by == By::Upstream);
+        let upload_cut = facts.request.moved > 0 && !facts.request.last;
         let cut = if by_upstream {
             !response_whole
         } else {
@@ -86,33 +93,48 @@ impl Exchange {
         };
         if cut {
             let aborted = &self.recorder.metrics.transfers.aborted;
-            aborted.inc((self.pair.endpoint(), side));
+            aborted.inc((facts.pair.endpoint(), side));
         }
     }
 
-    fn count_operation(&mut self, outcome: Outcome) -> Option<Unread> {
-        let oci = &self.recorder.metrics.oci;
-        if let Some(operation) = self.operation.on_blob(outcome) {
-            oci.blobs.inc(operation);
+    fn count_operation(
+        &mut self,
+        facts: &Facts,
+        outcome: Outcome,
+        lasted: Duration,
+    ) -> Option<Unread> {
+        let kind = self.kind(facts.operation, outcome);
+        let metrics = &self.recorder.metrics;
+        if let Some(operation) = facts.operation.on_blob(outcome) {
+            metrics.oci.blobs.inc(operation);
         }
-        if let Some(result) = self.operation.mount(outcome) {
-            oci.mounts.inc(result);
+        if let Some(result) = facts.operation.mount(outcome) {
+            metrics.oci.mounts.inc(result);
         }
-        let (operation, reference, result) = self.operation.on_manifest(outcome)?;
-        let kind = match self.reading.take() {
-            Some(reading) if result == OpResult::Ok => reading.end(),
-            _ => Ok(Kind::Other),
+        if let Some(repository) = &mut self.repository {
+            metrics.repositories.finish(repository);
+        }
+        let ended = Ended {
+            operation: facts.operation,
+            outcome,
+            repository: self.repository.take(),
+            at: facts.started + lasted,
         };
         match kind {
             Ok(kind) => {
-                oci.manifests.inc((operation, reference, kind, result));
+                ended.count(metrics, kind);
                 None
             }
-            Err(body) => Some(Unread {
-                operation,
-                reference,
-                body,
-            }),
+            Err(body) => Some(Unread { ended, body }),
+        }
+    }
+
+    /// The kind of a manifest that was moved with success, or what must be read first.
+    fn kind(&mut self, operation: Operation, outcome: Outcome) -> Result<Kind, Body> {
+        let reading = self.reading.take();
+        match (operation.on_manifest(outcome), reading) {
+            (Some((.., OpResult::Ok)), Some(reading)) => reading.end(),
+            _ => Ok(Kind::Other),
         }
     }
 }

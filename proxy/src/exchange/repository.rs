@@ -1,19 +1,18 @@
 //! What a repository is asked for.
 
-use std::time::{Instant, SystemTime};
-
 use registry::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::Route;
 
 use super::operation::{Operation, Outcome};
-use super::{Exchange, Request};
+use super::recording::Recording;
+use super::{Facts, Head, Request};
 use crate::metrics::RepositoryOperation;
 use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult};
 
-impl Exchange {
+impl Recording {
     /// Gives the repository a label of its own if the answer proves that there is such a one.
-    pub(super) fn admit_repository(&mut self, request: &Request<'_>, status: u16, now: Instant) {
-        if !self.operation.proves_repository(status) {
+    pub(super) fn admit_repository(&mut self, facts: &Facts, request: &Request<'_>, head: Head) {
+        if !facts.operation.proves_repository(head.status) {
             return;
         }
         let Some(handle) = &mut self.repository else {
@@ -22,25 +21,11 @@ impl Exchange {
         if handle.is_shown() {
             return;
         }
-        let name = self.visit.repository();
+        let name = facts.visit.repository();
         if let Some(name) = name.or_else(|| Route::parse(request.path).repository) {
             let repositories = &self.recorder.metrics.repositories;
-            repositories.admit(handle, name, now);
+            repositories.admit(handle, name, facts.started + head.after);
         }
-    }
-
-    pub(super) fn count_repository(&mut self, outcome: Outcome, now: Instant) {
-        let Some(handle) = self.repository.take() else {
-            return;
-        };
-        let repositories = &self.recorder.metrics.repositories;
-        if let Some(operation) = self.operation.on_repository(outcome) {
-            repositories.record(&handle, operation, now);
-            if self.operation.is_pull_of_manifest() {
-                repositories.pulled(&handle, SystemTime::now());
-            }
-        }
-        repositories.finish(handle);
     }
 }
 
@@ -60,7 +45,7 @@ impl Operation {
     }
 
     /// The successful operation on a repository that ends here, if one does.
-    fn on_repository(self, outcome: Outcome) -> Option<RepositoryOperation> {
+    pub(super) fn on_repository(self, outcome: Outcome) -> Option<RepositoryOperation> {
         let operation =
             match self {
                 Operation::Mount if self.mount(outcome) == Some(MountResult::Mounted) => {
@@ -86,7 +71,7 @@ impl Operation {
     }
 
     /// Whether it asks what a tag is at the moment, or for any manifest.
-    fn is_pull_of_manifest(self) -> bool {
+    pub(super) fn is_pull_of_manifest(self) -> bool {
         matches!(
             self,
             Operation::Manifest(ManifestOperation::Pull, _)

@@ -18,28 +18,29 @@ impl Exchange {
         headers: &HeaderMap,
         now: Instant,
     ) {
-        let endpoint = self.pair.endpoint();
+        let facts = &self.facts;
+        let endpoint = facts.pair.endpoint();
         if !matches!(endpoint, Endpoint::UploadStart | Endpoint::UploadSession) {
             return;
         }
-        let sessions = &self.recorder.sessions;
+        let sessions = &self.sessions;
         let location = headers.get(header::LOCATION);
         let location = location.and_then(|value| value.to_str().ok());
         let repository = Route::parse(request.path).repository;
         if endpoint == Endpoint::UploadSession {
             let answer = Answer {
-                method: self.pair.method(),
+                method: facts.pair.method(),
                 path: request.path,
                 query: request.query,
                 repository,
                 status,
                 location,
             };
-            sessions.answered(&self.visit, answer, now);
+            sessions.answered(&facts.visit, answer, now);
         } else if status == 202
             && let Some(location) = location
         {
-            let is_mount = self.operation == Operation::Mount;
+            let is_mount = facts.operation == Operation::Mount;
             sessions.start(request.path, location, repository, is_mount, now);
         }
     }

@@ -3,9 +3,10 @@
 use std::ops::{Deref, DerefMut};
 
 use http::{HeaderName, HeaderValue};
-use registry::metrics::label::Status;
+use registry::metrics::label::{Client, Status};
 
 use super::*;
+use crate::metrics::label::{Scheme, Transfer};
 
 mod errors;
 mod manifests;

@@ -211,7 +211,8 @@ impl Repositories {
     }
 
     /// The request has ended: bytes that are still held belong to a repository that is not shown.
-    pub fn finish(&self, mut handle: Handle) {
+    /// Its operation may be recorded later; the handle keeps the label until then.
+    pub fn finish(&self, handle: &mut Handle) {
         if handle.held.iter().any(|&bytes| bytes > 0) {
             self.other().credit(&mut handle.held);
         }

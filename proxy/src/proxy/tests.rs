@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::admin::Readiness;
 use crate::downstream::{self, App, Patience};
+use crate::exchange::Recorder;
 use crate::metrics::{Rules, UpstreamFamilies};
 use crate::upstream::Timeouts;
 
@@ -45,7 +46,7 @@ fn in_front_of(upstream: Upstream) -> Proxy {
     Proxy {
         upstream: Arc::new(upstream),
         admin: Arc::new(admin),
-        recorder: None,
+        observer: None,
         limits: Limits {
             connections: 10,
             header_timeout: LONG,
@@ -232,7 +233,7 @@ async fn a_panic_is_counted_as_500_over_either_version() {
     let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_"), rules));
     let metrics = Arc::clone(&recorder.metrics.http);
     let mut proxy = proxy(&[], Timeouts::beside(LONG));
-    proxy.recorder = Some(recorder);
+    proxy.observer = Some(Observer::Metrics(recorder));
     let address = serve(Panicking(proxy)).await;
     let counted = || {
         let pair = Pair::of(Endpoint::Base, MethodLabel::Get);

@@ -272,3 +272,60 @@ fn credentials_are_judged_by_the_upstreams_answer_alone() {
     assert_eq!(auth.value((Scheme::Bearer, AuthResult::Unauthorized)), 1);
     assert_eq!(auth.value((Scheme::Bearer, AuthResult::Ok)), 1);
 }
+
+/// The access log is the same whether the metrics are on.
+#[test]
+fn an_exchange_without_a_recorder_knows_the_same() {
+    let observers = [
+        Observer::new(Some(&recorder()), true).unwrap(),
+        Observer::new(None, true).unwrap(),
+    ];
+    let summaries = observers.map(|observer| {
+        let run = |method: &str, target: &str, status, fields: &[(&'static str, &str)]| {
+            let asked = HeaderMap::new();
+            let request = request(method, target, &asked);
+            let mut exchange = observer.begin(&request);
+            exchange.request_body(b"some", true);
+            exchange.response_head(&request, status, &headers(fields));
+            exchange.response_body(b"more", true);
+            exchange.sent(3);
+            drop(exchange.finish(End::Whole));
+            let summary = exchange.summary();
+            assert!(summary.duration >= summary.ttfb.unwrap());
+            (
+                summary.endpoint,
+                summary.status,
+                summary.received,
+                summary.sent,
+            )
+        };
+        let location = [("location", "/elsewhere/7")];
+        [
+            run("GET", &of_app("manifests/1"), 200, &[]),
+            run("POST", &of_app("blobs/uploads/"), 202, &location),
+            run("PATCH", "/elsewhere/7", 202, &[]),
+            run("PUT", "/elsewhere/7?digest=x", 201, &[]),
+        ]
+    });
+    let endpoints = summaries[0].map(|(endpoint, ..)| endpoint);
+    assert_eq!(endpoints[3], Endpoint::UploadSession);
+    assert_eq!(summaries[0], summaries[1]);
+    assert!(
+        Observer::new(None, false).is_none(),
+        "nothing to observe for"
+    );
+}
+
+#[test]
+fn an_exchange_without_a_recorder_that_nobody_ends_is_a_500() {
+    let observer = Observer::new(None, true).unwrap();
+    let asked = HeaderMap::new();
+    let mut exchange = observer.begin(&request("GET", &blob(), &asked));
+    let end = End::Broken {
+        status: 500,
+        side: None,
+    };
+    assert!(exchange.finish(end).is_none());
+    assert!(exchange.has_ended());
+    assert_eq!(exchange.summary().status, 500);
+}

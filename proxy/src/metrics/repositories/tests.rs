@@ -40,7 +40,7 @@ impl Bench {
         let mut handle = self.repositories.find(name);
         self.repositories.admit(&mut handle, name, now);
         self.repositories.record(&handle, Pull, now);
-        self.repositories.finish(handle);
+        self.repositories.finish(&mut handle);
     }
 
     /// The counts of an operation by label.
@@ -95,7 +95,7 @@ fn a_404_mints_no_repository_series() {
         bench
             .repositories
             .bytes(&mut handle, Transfer::Download, 100);
-        bench.repositories.finish(handle);
+        bench.repositories.finish(&mut handle);
     }
     assert_eq!(bench.pulls(), pulls(&[("_other", 0)]));
     assert_eq!(bench.overflow(), 0);
@@ -185,7 +185,7 @@ fn a_full_cap_is_not_searched_before_somebody_can_give_way() {
 }
 
 #[test]
-fn a_transfer_under_way_keeps_its_repository_its_place() {
+fn a_repository_keeps_its_label_until_what_was_asked_of_it_is_counted() {
     let bench = Bench::new(1, &[], &[]);
     bench.pull("a", 0);
     let mut handle = bench.repositories.find("a");
@@ -193,9 +193,14 @@ fn a_transfer_under_way_keeps_its_repository_its_place() {
     bench.repositories.bytes(&mut handle, Transfer::Download, 7);
     let bytes = bench.samples("repository_bytes_total{direction=\"download\",repository=\"a\"}");
     assert_eq!(bytes.map(|(_, value)| value).collect::<Vec<_>>(), [7]);
-    bench.repositories.finish(handle);
+    bench.repositories.finish(&mut handle);
     bench.pull("b", 48);
-    assert_eq!(bench.pulls(), pulls(&[("_other", 1), ("b", 1)]));
+    assert_eq!(bench.pulls(), pulls(&[("_other", 2), ("a", 1)]));
+    bench.repositories.record(&handle, Pull, bench.start);
+    assert_eq!(bench.pulls(), pulls(&[("_other", 2), ("a", 2)]));
+    drop(handle);
+    bench.pull("b", 48);
+    assert_eq!(bench.pulls(), pulls(&[("_other", 2), ("b", 1)]));
 }
 
 #[test]
@@ -214,12 +219,12 @@ fn bytes_show_while_they_move_once_a_repository_is_known() {
     assert_eq!(bytes("a"), 5);
     bench.repositories.bytes(&mut first, Transfer::Upload, 6);
     assert_eq!(bytes("a"), 11);
-    bench.repositories.finish(first);
+    bench.repositories.finish(&mut first);
     assert_eq!(bytes("a"), 11);
     let mut other = bench.repositories.find("b");
     bench.repositories.bytes(&mut other, Transfer::Upload, 3);
     bench.repositories.admit(&mut other, "b", now);
-    bench.repositories.finish(other);
+    bench.repositories.finish(&mut other);
     assert_eq!((bytes("a"), bytes("_other")), (11, 3));
 }
 
@@ -374,7 +379,7 @@ proptest! {
                 repositories.admit(&mut handle, &name, now);
             }
             repositories.record(&handle, if step.admits { Push } else { Other }, now);
-            repositories.finish(handle);
+            repositories.finish(&mut handle);
             model.step(step, cap, minutes);
             prop_assert!(bench.series() <= bench.page.max_series());
         }

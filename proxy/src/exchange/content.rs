@@ -1,0 +1,59 @@
+//! Operations that have ended, and are counted once it is known what kind of manifest they were
+//! about.
+
+use std::time::{Instant, SystemTime};
+
+use registry::oci::Kind;
+
+use super::kind::Body;
+use super::operation::{Operation, Outcome};
+use crate::metrics::{Handle, Metrics};
+
+/// An operation that has ended, before it is known what kind of manifest it was about.
+pub(super) struct Ended {
+    pub(super) operation: Operation,
+    pub(super) outcome: Outcome,
+    /// Held until the operation is counted, so that the repository keeps its label until then.
+    pub(super) repository: Option<Handle>,
+    pub(super) at: Instant,
+}
+
+impl Ended {
+    /// Counts the operation. `kind` is the manifest's, and `other` where there is none.
+    pub(super) fn count(&self, metrics: &Metrics, kind: Kind) {
+        if let Some((operation, reference, result)) = self.operation.on_manifest(self.outcome) {
+            let manifests = &metrics.oci.manifests;
+            manifests.inc((operation, reference, kind, result));
+        }
+        let operation = self.operation.on_repository(self.outcome);
+        if let (Some(handle), Some(operation)) = (&self.repository, operation) {
+            let repositories = &metrics.repositories;
+            repositories.record(handle, operation, self.at);
+            if self.operation.is_pull_of_manifest() {
+                repositories.pulled(handle, SystemTime::now());
+            }
+        }
+    }
+}
+
+/// An operation on a manifest that ended well, and is counted once its body was read. Reading takes
+/// up to a few milliseconds, so it belongs on a thread that may block. Dropping it reads it, too:
+/// nothing that was served goes uncounted.
+pub struct Unread {
+    pub(super) ended: Ended,
+    pub(super) body: Body,
+}
+
+impl Unread {
+    /// Reads the body and counts the operation.
+    pub fn count(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let kind = self.body.kind();
+        self.ended.count(self.body.metrics(), kind);
+    }
+}

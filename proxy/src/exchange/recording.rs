@@ -1,0 +1,149 @@
+//! What an exchange moves in the metrics while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use registry::metrics::label::{Client, Pair};
+use registry::oci::ErrorCode;
+
+use super::error_code::Code;
+use super::kind::Reading;
+use super::operation::Operation;
+use super::{Facts, Head, Recorder, Request, auth};
+use crate::metrics::Handle;
+use crate::metrics::label::{ManifestOperation, Scheme, Transfer};
+
+/// What counts one exchange. It is told everything after the exchange's own facts.
+pub(super) struct Recording {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) client: Client,
+    scheme: Scheme,
+    /// Of a manifest that is pulled, resolved or pushed.
+    pub(super) reading: Option<Reading>,
+    pub(super) code: Code,
+    /// Of a request for something of a repository.
+    pub(super) repository: Option<Handle>,
+    /// When the first bytes of a blob that is pushed came and when its last, since the request's
+    /// headers.
+    pub(super) timed: Option<(Duration, Duration)>,
+}
+
+impl Recording {
+    pub(super) fn begin(
+        recorder: &Arc<Recorder>,
+        pair: Pair,
+        operation: Operation,
+        repository: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Recording {
+        let agent = headers.get(header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        let metrics = &recorder.metrics;
+        metrics.http.in_flight.add(pair.endpoint(), 1.0);
+        let is_push = operation.on_manifests() == Some(ManifestOperation::Push);
+        Recording {
+            recorder: Arc::clone(recorder),
+            client: Client::of(agent.unwrap_or_default()),
+            scheme: auth::scheme(headers),
+            reading: is_push.then(|| Reading::with_body(recorder, headers)),
+            code: Code::None,
+            repository: repository.map(|name| metrics.repositories.find(name)),
+            timed: None,
+        }
+    }
+
+    pub(super) fn request_body(&mut self, facts: &Facts, piece: &[u8]) {
+        let bytes = piece.len() as u64;
+        let metrics = &self.recorder.metrics;
+        metrics.http.request_body_bytes.add(facts.pair, bytes);
+        if let Some(repository) = &mut self.repository {
+            let repositories = &metrics.repositories;
+            repositories.bytes(repository, Transfer::Upload, bytes);
+        }
+        if facts.operation.carries_blob() {
+            let now = facts.started.elapsed();
+            let first = self.timed.map_or(now, |(first, _)| first);
+            self.timed = Some((first, now));
+        }
+        if let Some(reading) = &mut self.reading {
+            reading.piece(piece);
+        }
+    }
+
+    pub(super) fn response_head(
+        &mut self,
+        facts: &Facts,
+        request: &Request<'_>,
+        headers: &HeaderMap,
+    ) {
+        let Some(head) = facts.head else {
+            return;
+        };
+        self.answered(facts, head);
+        self.admit_repository(facts, request, head);
+        let metrics = &self.recorder.metrics;
+        if matches!(head.status, 301 | 302 | 303 | 307 | 308) {
+            metrics.transfers.redirects.inc(facts.pair.endpoint());
+        }
+        if let Some(result) = auth::result(self.scheme, head.status) {
+            metrics.clients.auth.inc((self.scheme, result));
+        }
+        // A response that has ended already has no body.
+        if !facts.response.last {
+            self.code = Code::of(head.status, headers);
+        }
+        self.read(facts.operation, head.status, headers);
+    }
+
+    /// What is to be read of a manifest, and how.
+    fn read(&mut self, operation: Operation, status: u16, headers: &HeaderMap) {
+        let recorder = &self.recorder;
+        match (operation.on_manifests(), status) {
+            (Some(ManifestOperation::Pull), 200) => {
+                self.reading = Some(Reading::pulled(recorder, headers));
+            }
+            (Some(ManifestOperation::Pull | ManifestOperation::Resolve), ..400) => {
+                self.reading = Some(Reading::without_body(headers));
+            }
+            _ => {
+                if let Some(reading) = &mut self.reading {
+                    reading.pushed(recorder, headers);
+                }
+            }
+        }
+    }
+
+    pub(super) fn own_answer(&mut self, facts: &Facts, code: ErrorCode) {
+        if let Some(head) = facts.head {
+            self.answered(facts, head);
+        }
+        if facts.response.seen > 0 {
+            self.code = Code::Known(code.into());
+        }
+    }
+
+    fn answered(&self, facts: &Facts, head: Head) {
+        let ttfb = &self.recorder.metrics.http.ttfb;
+        ttfb.observe(facts.pair, head.after.as_secs_f64());
+    }
+
+    pub(super) fn response_body(&mut self, facts: &Facts, piece: &[u8]) {
+        self.code.piece(piece);
+        if let Some(reading) = &mut self.reading
+            && facts.operation.on_manifests() == Some(ManifestOperation::Pull)
+        {
+            reading.piece(piece);
+        }
+    }
+
+    /// So many more bytes of the response's body were sent.
+    pub(super) fn sent(&mut self, facts: &Facts, bytes: u64) {
+        let metrics = &self.recorder.metrics;
+        metrics.http.response_body_bytes.add(facts.pair, bytes);
+        if let Some(repository) = &mut self.repository {
+            let repositories = &metrics.repositories;
+            repositories.bytes(repository, Transfer::Download, bytes);
+        }
+    }
+}
