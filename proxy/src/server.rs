@@ -318,7 +318,7 @@ mod tests {
 
     /// What the page promises: so many series, and so many for each of what is configured.
     fn promised(repositories: usize, sources: usize) -> usize {
-        3_100 + 8 * (repositories + 1) + 90 + 8 * sources
+        3_200 + 12 * (repositories + 1) + 90 + 8 * sources
     }
 
     async fn bound(yaml: &str) -> Bound {

@@ -2,16 +2,11 @@
 //! it got, and pushes it elsewhere.
 
 use anyhow::{Result, ensure};
-use harness::client::{MANIFEST, descriptor};
 use harness::containerd::Containerd;
 use harness::scrape::metric;
-use harness::{content, tools};
-use serde_json::json;
-use tempfile::TempDir;
 
 use crate::Front;
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+use crate::content::{Moved, PUSHED_INDEX, push_index};
 
 #[tokio::test]
 async fn containerd_works_with_the_embedded_registry() -> Result<()> {
@@ -30,7 +25,7 @@ async fn containerd_works_with_the_registry_alone() -> Result<()> {
 }
 
 async fn day_of_an_index(front: &Front) -> Result<()> {
-    let digest = push_index(front).await?;
+    let digest = push_index(front, "team/multi", 41).await?;
     let containerd = Containerd::start().await?;
     let (multi, copy) = (front.image("team/multi:1"), front.image("team/copy:1"));
     containerd.pull(&multi, &[]).await?;
@@ -48,51 +43,47 @@ async fn day_of_an_index(front: &Front) -> Result<()> {
     containerd.pull(&copy, &["--all-platforms"]).await
 }
 
-/// Pushes an image for each of two platforms, with layers that can be unpacked, and their index.
-async fn push_index(front: &Front) -> Result<String> {
-    let mut manifests = Vec::new();
-    for (seed, architecture) in [(41, "amd64"), (42, "arm64")] {
-        let layer = tar(seed).await?;
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [content::digest(&layer)]},
-        });
-        let config = config.to_string();
-        front.client.push_blob("team/multi", &layer).await?;
-        let repository = "team/multi";
-        front
-            .client
-            .push_blob(repository, config.as_bytes())
-            .await?;
-        let config_type = "application/vnd.oci.image.config.v1+json";
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": descriptor(config_type, config.as_bytes()),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-        });
-        let manifest = manifest.to_string();
-        let digest = content::digest(manifest.as_bytes());
-        front
-            .client
-            .push_manifest(repository, &digest, MANIFEST, &manifest)
-            .await?;
-        let mut entry = descriptor(MANIFEST, manifest.as_bytes());
-        entry["platform"] = json!({"architecture": architecture, "os": "linux"});
-        manifests.push(entry);
-    }
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
-    front
-        .client
-        .push_manifest("team/multi", "1", INDEX, &index.to_string())
-        .await
-}
+#[tokio::test]
+async fn each_image_of_containerd_is_one_pull_or_push() -> Result<()> {
+    let front = Front::embedded().await?;
+    push_index(&front, "team/multi", 51).await?;
+    let image = front.client.push_image("team/one", "1", &[]).await?;
+    let containerd = Containerd::start().await?;
+    let multi = front.image("team/multi:1");
+    containerd.pull(&multi, &["--platform=linux/amd64"]).await?;
+    let mut moved = Moved {
+        index_pull: 1,
+        pull: 1,
+        blob_pull: 3,
+        ..PUSHED_INDEX
+    };
+    moved.assert_in(&front, "team/multi").await?;
+    containerd.forget(&multi).await?;
+    containerd.pull(&multi, &["--all-platforms"]).await?;
+    moved.index_pull += 1;
+    moved.pull += 2;
+    moved.blob_pull += 6;
+    moved.assert_in(&front, "team/multi").await?;
 
-/// A layer: one file.
-async fn tar(seed: u64) -> Result<Vec<u8>> {
-    let work = TempDir::new()?;
-    std::fs::write(work.path().join("file"), content::bytes(seed, 65536))?;
-    let folder = work.path().display().to_string();
-    let tar = format!("{folder}/layer.tar");
-    tools::run("tar", &["-C", &folder, "-cf", &tar, "file"]).await?;
-    Ok(std::fs::read(tar)?)
+    // It has all of it, the manifests too, and only asks what the tag is.
+    containerd.pull(&multi, &["--all-platforms"]).await?;
+    moved.assert_in(&front, "team/multi").await?;
+
+    let copy = front.image("team/copy:1");
+    containerd.tag(&multi, &copy).await?;
+    containerd.push(&copy).await?;
+    PUSHED_INDEX
+        .assert_manifests_in(&front, "team/copy")
+        .await?;
+
+    let one = format!("{}@{}", front.image("team/one"), image.digest);
+    containerd.pull(&one, &[]).await?;
+    let moved = Moved {
+        push: 1,
+        blob_push: 1,
+        pull: 1,
+        blob_pull: 1,
+        ..Moved::default()
+    };
+    moved.assert_in(&front, "team/one").await
 }

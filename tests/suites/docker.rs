@@ -7,6 +7,7 @@ use harness::scrape::{Metric, metric};
 use reqwest::{Method, StatusCode};
 
 use crate::Front;
+use crate::content::{Moved, PUSHED_INDEX, push_index};
 
 #[tokio::test]
 async fn docker_works_with_the_embedded_registry() -> Result<()> {
@@ -102,6 +103,52 @@ async fn day_of_an_image(front: &Front, seed: u64) -> Result<()> {
         .value(0)
         .assert_in(&front.server)
         .await
+}
+
+#[tokio::test]
+async fn each_image_of_docker_is_one_pull_or_push() -> Result<()> {
+    let front = Front::embedded().await?;
+    let docker = Docker::shared().await?;
+    let (base, web) = (
+        front.image("team/own/base:1"),
+        front.image("team/own/web:1"),
+    );
+    docker.image(&base, None, 300).await?;
+    docker.image(&web, Some(&base), 301).await?;
+    docker.run(&["push", &web]).await?;
+    let mut moved = Moved {
+        push: 1,
+        blob_push: 3,
+        ..Moved::default()
+    };
+    moved.assert_in(&front, "team/own/web").await?;
+    let digest = docker.digest(&web).await?;
+    let by_digest = front.image(&format!("team/own/web@{digest}"));
+    for name in [&web, &by_digest] {
+        docker.forget(&[&web, &base]).await?;
+        docker.run(&["pull", name]).await?;
+        moved.pull += 1;
+        moved.blob_pull += 3;
+        moved.assert_in(&front, "team/own/web").await?;
+    }
+    // It has all of it, the manifest too, and only asks what the tag is.
+    docker.run(&["pull", &by_digest]).await?;
+    docker.run(&["pull", &web]).await?;
+    moved.assert_in(&front, "team/own/web").await?;
+    docker.forget(&[&by_digest, &web]).await?;
+
+    push_index(&front, "team/own/multi", 310).await?;
+    let multi = front.image("team/own/multi:1");
+    let platform = "--platform=linux/amd64";
+    docker.run(&["pull", platform, &multi]).await?;
+    let moved = Moved {
+        index_pull: 1,
+        pull: 1,
+        blob_pull: 3,
+        ..PUSHED_INDEX
+    };
+    moved.assert_in(&front, "team/own/multi").await?;
+    docker.forget(&[&multi]).await
 }
 
 fn requests(endpoint: &str, method: &str, status: &str) -> Metric {

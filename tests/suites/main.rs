@@ -28,6 +28,8 @@ mod conformance;
 mod connections;
 /// containerd pulls, unpacks and pushes, one platform and all of them.
 mod containerd;
+/// Content that clients pull and push, and what is counted of it.
+mod content;
 /// What a small request costs in instructions, allocations and system calls: no more than it did.
 mod costs;
 /// Listeners at the cap of their connections: who gives way, and who does not.

@@ -7,6 +7,7 @@ use harness::podman::Podman;
 use harness::scrape::metric;
 
 use crate::Front;
+use crate::content::{Moved, PUSHED_INDEX, push_index};
 
 #[tokio::test]
 async fn podman_works_with_the_embedded_registry() -> Result<()> {
@@ -23,6 +24,42 @@ async fn podman_works_with_the_embedded_registry() -> Result<()> {
 #[tokio::test]
 async fn podman_works_with_the_registry_alone() -> Result<()> {
     days_of_two_platforms(&Front::registry().await?).await
+}
+
+#[tokio::test]
+async fn each_image_of_podman_is_one_pull_or_push() -> Result<()> {
+    let front = Front::embedded().await?;
+    let podman = Podman::new()?;
+    let one = front.image("team/one:1");
+    podman.image(&one, "amd64", 33).await?;
+    podman.push(&one).await?;
+    let mut moved = Moved {
+        push: 1,
+        blob_push: 2,
+        ..Moved::default()
+    };
+    moved.assert_in(&front, "team/one").await?;
+    podman.forget(&[&one]).await?;
+    podman.pull(&one, &[]).await?;
+    moved.pull = 1;
+    moved.blob_pull = 2;
+    moved.assert_in(&front, "team/one").await?;
+    // It has all of it, and gets the manifest and the configuration again.
+    podman.pull(&one, &[]).await?;
+    moved.pull = 2;
+    moved.blob_pull = 3;
+    moved.assert_in(&front, "team/one").await?;
+
+    push_index(&front, "team/multi", 34).await?;
+    let multi = front.image("team/multi:1");
+    podman.pull(&multi, &["--arch=amd64"]).await?;
+    let moved = Moved {
+        index_pull: 1,
+        pull: 1,
+        blob_pull: 3,
+        ..PUSHED_INDEX
+    };
+    moved.assert_in(&front, "team/multi").await
 }
 
 async fn days_of_two_platforms(front: &Front) -> Result<()> {

@@ -9,6 +9,7 @@ use harness::skopeo::Skopeo;
 use serde_json::json;
 
 use crate::Front;
+use crate::content::{Moved, PUSHED_INDEX, push_about_an_image, push_index};
 
 #[tokio::test]
 async fn skopeo_works_with_the_embedded_registry() -> Result<()> {
@@ -50,6 +51,86 @@ async fn skopeo_copies_every_platform() -> Result<()> {
     for entry in &manifests {
         let digest = entry["digest"].as_str().context("no digest")?;
         front.client.pull_image("team/copy", digest).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_image_of_skopeo_is_one_pull_or_push() -> Result<()> {
+    for front in [Front::embedded().await?, Front::foreign().await?] {
+        let skopeo = Skopeo::new()?;
+        let place = |rest: &str| format!("docker://{}", front.image(rest));
+        let back = |name: &str| format!("oci:{}:latest", skopeo.folder().join(name).display());
+        let made = skopeo.layout("made", &[21, 22, 23])?;
+        skopeo.copy(&made, &place("team/one:1"), &[]).await?;
+        let mut moved = Moved {
+            push: 1,
+            blob_push: 4,
+            ..Moved::default()
+        };
+        moved.assert_in(&front, "team/one").await?;
+        skopeo.copy(&place("team/one:1"), &back("one"), &[]).await?;
+        moved.pull = 1;
+        moved.blob_pull = 4;
+        moved.assert_in(&front, "team/one").await?;
+
+        push_index(&front, "team/multi", 24).await?;
+        let multi = place("team/multi:1");
+        skopeo.copy(&multi, &back("multi"), &[]).await?;
+        let mut moved = Moved {
+            index_pull: 1,
+            pull: 1,
+            blob_pull: 3,
+            ..PUSHED_INDEX
+        };
+        moved.assert_in(&front, "team/multi").await?;
+        let whole = ["--all", "--preserve-digests"];
+        skopeo.copy(&multi, &back("whole"), &whole).await?;
+        moved.index_pull += 1;
+        moved.pull += 2;
+        moved.blob_pull += 6;
+        moved.assert_in(&front, "team/multi").await?;
+        skopeo
+            .copy(&back("whole"), &place("team/copy:1"), &whole)
+            .await?;
+        PUSHED_INDEX
+            .assert_manifests_in(&front, "team/copy")
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn signatures_and_attestations_are_no_images() -> Result<()> {
+    let front = Front::embedded().await?;
+    let skopeo = Skopeo::new()?;
+    let place = |rest: &str| format!("docker://{}", front.image(rest));
+    for (tag, layer_type) in [
+        (
+            "signature",
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+        ),
+        ("attestation", "application/vnd.in-toto+json"),
+    ] {
+        push_about_an_image(&front, "team/from", tag, layer_type).await?;
+        let (from, to) = (format!("team/from:{tag}"), format!("team/to:{tag}"));
+        skopeo
+            .copy(&place(&from), &place(&to), &["--preserve-digests"])
+            .await?;
+        let kinds = metric("octoserve_manifest_operations_total").label("kind", tag);
+        for operation in ["pull", "push"] {
+            let kinds = kinds.clone().label("operation", operation);
+            let count = if operation == "pull" { 1 } else { 2 };
+            kinds.value(count).assert_in(&front.server).await?;
+        }
+    }
+    for repository in ["team/from", "team/to"] {
+        let operations = metric("octoserve_repository_operations_total");
+        let of = operations.label("repository", repository);
+        for operation in ["pull", "push", "index_pull", "index_push"] {
+            let none = of.clone().label("operation", operation).value(0);
+            none.assert_in(&front.server).await?;
+        }
     }
     Ok(())
 }

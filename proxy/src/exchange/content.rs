@@ -1,5 +1,7 @@
-//! Operations that have ended, and are counted once it is known what kind of manifest they were
-//! about.
+//! Operations that are counted by the content that they moved.
+//!
+//! What kind a manifest is may be known only once its body was read, which happens after the
+//! exchange: all that depends on it is counted then, and what was asked of the repository with it.
 
 use std::time::{Instant, SystemTime};
 
@@ -13,6 +15,8 @@ use crate::metrics::{Handle, Metrics};
 pub(super) struct Ended {
     pub(super) operation: Operation,
     pub(super) outcome: Outcome,
+    /// Whether the response began with the first byte of what was asked for.
+    pub(super) from_start: bool,
     /// Held until the operation is counted, so that the repository keeps its label until then.
     pub(super) repository: Option<Handle>,
     pub(super) at: Instant,
@@ -25,7 +29,9 @@ impl Ended {
             let manifests = &metrics.oci.manifests;
             manifests.inc((operation, reference, kind, result));
         }
-        let operation = self.operation.on_repository(self.outcome);
+        let operation = self
+            .operation
+            .on_repository(self.outcome, kind, self.from_start);
         if let (Some(handle), Some(operation)) = (&self.repository, operation) {
             let repositories = &metrics.repositories;
             repositories.record(handle, operation, self.at);

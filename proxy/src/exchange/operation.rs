@@ -53,7 +53,7 @@ impl Outcome {
         }
     }
 
-    fn is_success(self) -> bool {
+    pub(super) fn is_success(self) -> bool {
         (200..300).contains(&self.status)
     }
 }

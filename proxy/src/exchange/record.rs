@@ -117,6 +117,7 @@ impl Recording {
         let ended = Ended {
             operation: facts.operation,
             outcome,
+            from_start: self.from_start,
             repository: self.repository.take(),
             at: facts.started + lasted,
         };

@@ -12,7 +12,7 @@ use super::kind::Reading;
 use super::operation::Operation;
 use super::{Facts, Head, Recorder, Request, auth};
 use crate::metrics::Handle;
-use crate::metrics::label::{ManifestOperation, Scheme, Transfer};
+use crate::metrics::label::{BlobOperation, ManifestOperation, Scheme, Transfer};
 
 /// What counts one exchange. It is told everything after the exchange's own facts.
 pub(super) struct Recording {
@@ -24,6 +24,8 @@ pub(super) struct Recording {
     pub(super) code: Code,
     /// Of a request for something of a repository.
     pub(super) repository: Option<Handle>,
+    /// Whether the response begins with the first byte of what was asked for.
+    pub(super) from_start: bool,
     /// When the first bytes of a blob that is pushed came and when its last, since the request's
     /// headers.
     pub(super) timed: Option<(Duration, Duration)>,
@@ -49,6 +51,7 @@ impl Recording {
             reading: is_push.then(|| Reading::with_body(recorder, headers)),
             code: Code::None,
             repository: repository.map(|name| metrics.repositories.find(name)),
+            from_start: false,
             timed: None,
         }
     }
@@ -93,6 +96,10 @@ impl Recording {
         if !facts.response.last {
             self.code = Code::of(head.status, headers);
         }
+        self.from_start = match (facts.operation, head.status) {
+            (Operation::Blob(BlobOperation::Pull), 206) => begins_at_0(headers),
+            (_, status) => status == 200,
+        };
         self.read(facts.operation, head.status, headers);
     }
 
@@ -146,4 +153,11 @@ impl Recording {
             repositories.bytes(repository, Transfer::Download, bytes);
         }
     }
+}
+
+/// Whether a partial response (RFC 9110 §14.4) has the first byte. One of several ranges has no
+/// such header.
+fn begins_at_0(headers: &HeaderMap) -> bool {
+    let range = headers.get(header::CONTENT_RANGE);
+    range.is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))
 }

@@ -1,13 +1,13 @@
 //! What a repository is asked for.
 
 use registry::metrics::label::{OpResult, ReferenceKind};
-use registry::oci::Route;
+use registry::oci::{Kind, Route};
 
 use super::operation::{Operation, Outcome};
 use super::recording::Recording;
 use super::{Facts, Head, Request};
 use crate::metrics::RepositoryOperation;
-use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult};
+use crate::metrics::label::{BlobOperation, ManifestOperation};
 
 impl Recording {
     /// Gives the repository a label of its own if the answer proves that there is such a one.
@@ -44,30 +44,43 @@ impl Operation {
         }
     }
 
-    /// The successful operation on a repository that ends here, if one does.
-    pub(super) fn on_repository(self, outcome: Outcome) -> Option<RepositoryOperation> {
-        let operation =
-            match self {
-                Operation::Mount if self.mount(outcome) == Some(MountResult::Mounted) => {
-                    RepositoryOperation::Mount
-                }
-                Operation::Mount => RepositoryOperation::Other,
-                _ => match (self.on_blob(outcome), self.on_manifest(outcome)) {
-                    (Some((BlobOperation::Pull, _)), _)
-                    | (_, Some((ManifestOperation::Pull, ..))) => RepositoryOperation::Pull,
-                    (Some((BlobOperation::Push, _)), _)
-                    | (_, Some((ManifestOperation::Push, ..))) => RepositoryOperation::Push,
-                    (Some((BlobOperation::Delete, _)), _)
-                    | (_, Some((ManifestOperation::Delete, ..))) => RepositoryOperation::Delete,
-                    _ => RepositoryOperation::Other,
-                },
-            };
-        let result = if operation == RepositoryOperation::Pull {
-            outcome.read()
-        } else {
-            outcome.done()
+    /// The successful operation on a repository that ends here, if one does: the content that moved,
+    /// where that can be told. `kind` is the manifest's; `from_start` says whether the response
+    /// began with the first byte of what was asked for.
+    pub(super) fn on_repository(
+        self,
+        outcome: Outcome,
+        kind: Kind,
+        from_start: bool,
+    ) -> Option<RepositoryOperation> {
+        let result = match self {
+            Operation::Blob(BlobOperation::Pull)
+            | Operation::Manifest(ManifestOperation::Pull, _) => outcome.read(),
+            _ => outcome.done(),
         };
-        (result == OpResult::Ok).then_some(operation)
+        (result == OpResult::Ok).then_some(match self {
+            // A redirect, or that nothing has changed.
+            _ if !outcome.is_success() => RepositoryOperation::Other,
+            Operation::Manifest(ManifestOperation::Pull, _) if from_start => match kind {
+                Kind::Image | Kind::Artifact | Kind::Other => RepositoryOperation::Pull,
+                Kind::Index => RepositoryOperation::IndexPull,
+                Kind::Signature | Kind::Attestation => RepositoryOperation::Other,
+            },
+            Operation::Manifest(ManifestOperation::Push, _) => match kind {
+                Kind::Image | Kind::Artifact | Kind::Other => RepositoryOperation::Push,
+                Kind::Index => RepositoryOperation::IndexPush,
+                Kind::Signature | Kind::Attestation => RepositoryOperation::Other,
+            },
+            Operation::Manifest(ManifestOperation::Delete, _)
+            | Operation::Blob(BlobOperation::Delete) => RepositoryOperation::Delete,
+            Operation::Blob(BlobOperation::Pull) if from_start => RepositoryOperation::BlobPull,
+            // The registry may open a session instead.
+            Operation::Mount if outcome.status != 202 => RepositoryOperation::Mount,
+            Operation::Monolithic | Operation::Commit if outcome.status != 202 => {
+                RepositoryOperation::BlobPush
+            }
+            _ => RepositoryOperation::Other,
+        })
     }
 
     /// Whether it asks what a tag is at the moment, or for any manifest.

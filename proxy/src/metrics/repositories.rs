@@ -35,11 +35,19 @@ const OTHER: &str = "_other";
 labels! {
     /// What was done with a repository.
     pub enum RepositoryOperation {
+        /// A manifest that is no index, signature or attestation: an image for one platform, or an
+        /// artifact.
         Pull = "pull",
         Push = "push",
+        /// A manifest or a blob.
         Delete = "delete",
         /// A blob mounted from another repository.
         Mount = "mount",
+        IndexPull = "index_pull",
+        IndexPush = "index_push",
+        BlobPull = "blob_pull",
+        BlobPush = "blob_push",
+        /// Whatever moved none of these.
         Other = "other",
     }
 }
@@ -110,7 +118,10 @@ impl Repositories {
         let families = Families {
             operations: registry.counter_vec(
                 "repository_operations_total",
-                "Successful operations on a repository; counted when they end. A repository is \
+                "Successful operations on a repository; counted when they end. pull and push are \
+                 manifests of images and artifacts, one for each platform; index_pull and \
+                 index_push those of indexes; blob_pull and blob_push blobs; other is what moved \
+                 none of these, such as a HEAD, a signature or an attestation. A repository is \
                  shown once a manifest or a blob of it was seen, up to the configured number; the \
                  rest is `_other`.",
                 &["repository", "operation"],

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use registry::service::exposition::Kind as FamilyKind;
 
+use super::manifests::{IMAGE, SIGNATURE};
 use super::*;
 
 /// Everything that is counted, by its series.
@@ -136,6 +137,8 @@ struct Script {
     asked: Asked,
     authorization: Option<(&'static str, &'static str)>,
     agent: Option<(&'static str, &'static str)>,
+    /// The media type of the request's body.
+    pushed: &'static str,
     /// The pieces of the request's body, and whether its end comes.
     request: Vec<usize>,
     request_ends: bool,
@@ -150,6 +153,7 @@ enum Answer {
         status: u16,
         /// The media type, and what is read from a body of it.
         body: (&'static str, &'static str, Option<&'static str>),
+        range: &'static str,
         is_empty: bool,
         ends: bool,
         unsent: u64,
@@ -168,7 +172,7 @@ enum Ending {
 }
 
 const JSON: &str = "application/json";
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 fn script() -> impl Strategy<Value = Script> {
     let authorization = prop_oneof![
@@ -194,18 +198,30 @@ fn script() -> impl Strategy<Value = Script> {
         ),
         (JSON, "{}", None),
         (IMAGE, "no manifest at all", None),
+        (IMAGE, SIGNATURE, None),
+        (INDEX, "no manifest at all", None),
         ("text/plain", r#"{"errors":[{"code":"DENIED"}]}"#, None),
     ]);
     let unsent = prop_oneof![3 => Just(0), 1 => 1..20_u64];
-    let upstream = (status, body, any::<bool>(), any::<bool>(), unsent.clone()).prop_map(
-        |(status, body, is_empty, ends, unsent)| Answer::Upstream {
-            status,
-            body,
-            is_empty,
-            ends,
-            unsent,
-        },
-    );
+    let range = proptest::sample::select(vec!["bytes 0-9/99", "bytes 10-98/99", ""]);
+    let upstream = (
+        status,
+        body,
+        range,
+        any::<bool>(),
+        any::<bool>(),
+        unsent.clone(),
+    )
+        .prop_map(
+            |(status, body, range, is_empty, ends, unsent)| Answer::Upstream {
+                status,
+                body,
+                range,
+                is_empty,
+                ends,
+                unsent,
+            },
+        );
     let proxy = (proptest::sample::select(vec![400, 408, 502, 504]), unsent)
         .prop_map(|(status, unsent)| Answer::Proxy { status, unsent });
     let answer = prop_oneof![1 => Just(Answer::None), 6 => upstream, 1 => proxy];
@@ -219,16 +235,18 @@ fn script() -> impl Strategy<Value = Script> {
         proptest::sample::select(ASKED.to_vec()),
         authorization,
         agent,
+        proptest::sample::select(vec![IMAGE, INDEX]),
         proptest::collection::vec(0..3000_usize, 0..3),
         any::<bool>(),
         answer,
         end,
     )
         .prop_map(
-            |(asked, authorization, agent, request, request_ends, answer, end)| Script {
+            |(asked, authorization, agent, pushed, request, request_ends, answer, end)| Script {
                 asked,
                 authorization,
                 agent,
+                pushed,
                 request,
                 request_ends,
                 answer,
@@ -239,7 +257,7 @@ fn script() -> impl Strategy<Value = Script> {
 
 impl Script {
     fn begin(&self, recorder: &Arc<Recorder>) -> Observed {
-        let mut fields = vec![("content-type", IMAGE)];
+        let mut fields = vec![("content-type", self.pushed)];
         fields.extend(
             self.authorization
                 .map(|(value, _)| ("authorization", value)),
@@ -288,10 +306,12 @@ impl Script {
             Answer::Upstream {
                 status,
                 body: (media_type, text, _),
+                range,
                 ends,
                 ..
             } => {
-                exchange.answered(status, &[("content-type", media_type)]);
+                let fields = [("content-type", media_type), ("content-range", range)];
+                exchange.answered(status, &fields);
                 if bytes > 0 {
                     let (start, rest) = text.as_bytes().split_at(text.len() / 2);
                     exchange.response_body(start, false);
@@ -452,18 +472,26 @@ impl Script {
             };
             add("blob_mounts_total", format!("result=\"{result}\""), 1);
         }
+        let mut kind = "other";
         if let Some((operation, reference)) = operation.split_once(' ') {
             let result = if operation == "pull" { read } else { done };
-            let media_type = match self.answer {
-                _ if operation == "push" => IMAGE,
+            let (media_type, text) = match self.answer {
+                _ if operation == "push" => (self.pushed, ""),
                 Answer::Upstream {
-                    body: (media_type, ..),
+                    body: (media_type, text, _),
                     ..
-                } => media_type,
-                _ => "",
+                } => (media_type, text),
+                _ => ("", ""),
             };
-            let has_kind = result == "ok" && operation != "delete" && media_type == IMAGE;
-            let kind = if has_kind { "image" } else { "other" };
+            let has_body = operation == "pull" && status == 200 && seen > 0;
+            if result == "ok" && operation != "delete" {
+                kind = match media_type {
+                    IMAGE if has_body && text == SIGNATURE => "signature",
+                    IMAGE => "image",
+                    INDEX => "index",
+                    _ => "other",
+                };
+            }
             add(
                 "manifest_operations_total",
                 format!(
@@ -494,14 +522,25 @@ impl Script {
                 let labels = format!("direction=\"{direction}\",{repository}");
                 add("repository_bytes_total", labels, bytes);
             }
-            let (on_repository, result) = match operation.split(' ').next().unwrap_or_default() {
-                "pull" => ("pull", read),
-                "push" => ("push", done),
-                "monolithic" | "commit" if status != 202 => ("push", done),
-                "delete" => ("delete", done),
-                "mount" if (200..300).contains(&status) && status != 202 => ("mount", done),
-                _ => ("other", done),
+            let from_start = match self.answer {
+                Answer::Upstream { range, .. } if status == 206 => range.starts_with("bytes 0-"),
+                _ => status == 200,
             };
+            let is_done = (200..300).contains(&status) && status != 202;
+            let on_repository = match (operation.split(' ').next(), kind) {
+                (Some("pull" | "push"), "signature") => "other",
+                (Some("pull"), "index") if status == 200 => "index_pull",
+                (Some("pull"), _) if endpoint == "blob" && from_start => "blob_pull",
+                (Some("pull"), _) if endpoint == "manifest" && status == 200 => "pull",
+                (Some("push"), "index") if status < 300 => "index_push",
+                (Some("push"), _) if status < 300 => "push",
+                (Some("delete"), _) if status < 300 => "delete",
+                (Some("monolithic" | "commit"), _) if is_done => "blob_push",
+                (Some("mount"), _) if is_done => "mount",
+                _ => "other",
+            };
+            let is_pull = operation.starts_with("pull");
+            let result = if is_pull { read } else { done };
             if result == "ok" {
                 let labels = format!("operation=\"{on_repository}\",{repository}");
                 add("repository_operations_total", labels, 1);

@@ -1,6 +1,12 @@
 //! Which repositories are shown, and what is counted of them.
 
+use super::manifests::{IMAGE, SIGNATURE};
 use super::*;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const ARTIFACT: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.example","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[]}"#;
+/// An attestation as buildkit makes them.
+const ATTESTATION: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.in-toto+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
 
 /// The series of the families of repositories that are not 0, but for the time of the last pull.
 fn series(page: &Registry) -> Vec<String> {
@@ -123,4 +129,130 @@ fn the_cap_folds_what_comes_later() {
             "operations_total{operation=\"pull\",repository=\"b\"} 1"
         ]
     );
+}
+
+/// The operations that were counted for the only repository there is.
+fn operations(page: &Registry) -> Vec<String> {
+    let series = series(page);
+    let named = series.iter().filter_map(|line| {
+        let operation = line.strip_prefix("operations_total{operation=\"")?;
+        let (operation, rest) = operation.split_once('"')?;
+        Some(format!("{operation} {}", rest.rsplit_once(' ')?.1))
+    });
+    named.collect()
+}
+
+#[test]
+fn a_pull_is_an_image_however_many_layers_it_has() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    exchange(&recorder, "GET", "/v2/", 401);
+    exchange(&recorder, "HEAD", &of_app("manifests/1"), 200);
+    let image = [("content-type", IMAGE)];
+    let mut pull = ask(&recorder, "GET", &of_app("manifests/1"));
+    pull.received(b"").answered(200, &image).whole(b"{}");
+    for _ in 0..4 {
+        exchange(&recorder, "GET", &blob(), 200);
+    }
+    assert_eq!(operations(&page), ["blob_pull 4", "other 1", "pull 1"]);
+}
+
+#[test]
+fn a_push_is_an_image_however_many_layers_it_has() {
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    for _ in 0..4 {
+        exchange(&recorder, "HEAD", &blob(), 404);
+        exchange(&recorder, "POST", &of_app("blobs/uploads/?digest=x"), 201);
+    }
+    let image = [("content-type", IMAGE)];
+    let mut push = ask_with(&recorder, "PUT", &of_app("manifests/1"), &image);
+    push.received(b"{}").answered(201, &[]).whole(b"");
+    assert_eq!(operations(&page), ["blob_push 4", "push 1"]);
+}
+
+#[test]
+fn a_manifest_is_pulled_and_pushed_as_what_its_body_says() {
+    for (media_type, body, pulled, pushed) in [
+        (IMAGE, "{}", "pull 1", "push 1"),
+        (IMAGE, ARTIFACT, "pull 1", "push 1"),
+        ("text/plain", "hello", "pull 1", "push 1"),
+        (INDEX, "{}", "index_pull 1", "index_push 1"),
+        (IMAGE, SIGNATURE, "other 1", "other 1"),
+        (IMAGE, ATTESTATION, "other 1", "other 1"),
+    ] {
+        let fields = [("content-type", media_type)];
+        let page = Registry::new("octoserve_");
+        let mut pull = ask(&recorder_on(&page), "GET", &of_app("manifests/1"));
+        pull.received(b"")
+            .answered(200, &fields)
+            .whole(body.as_bytes());
+        assert_eq!(operations(&page), [pulled], "{body}");
+        let page = Registry::new("octoserve_");
+        let mut push = ask_with(&recorder_on(&page), "PUT", &of_app("manifests/1"), &fields);
+        push.received(body.as_bytes()).answered(201, &[]).whole(b"");
+        assert_eq!(operations(&page), [pushed], "{body}");
+    }
+}
+
+#[test]
+fn only_content_that_moved_whole_is_pulled() {
+    let whole = ("content-range", "bytes 0-9/10");
+    let rest = ("content-range", "bytes 5-9/10");
+    let several = ("content-type", "multipart/byteranges; boundary=x");
+    for (method, target, status, field, expected) in [
+        ("GET", blob(), 200, whole, "blob_pull 1"),
+        ("GET", blob(), 206, whole, "blob_pull 1"),
+        ("GET", blob(), 206, rest, "other 1"),
+        ("GET", blob(), 206, several, "other 1"),
+        ("GET", blob(), 304, whole, "other 1"),
+        ("GET", blob(), 307, whole, "other 1"),
+        ("HEAD", blob(), 200, whole, "other 1"),
+        ("GET", of_app("manifests/1"), 304, whole, "other 1"),
+        ("GET", of_app("manifests/1"), 307, whole, "other 1"),
+        ("HEAD", of_app("manifests/1"), 200, whole, "other 1"),
+        ("PUT", of_app("manifests/1"), 307, whole, "other 1"),
+    ] {
+        let page = Registry::new("octoserve_");
+        let mut asked = ask(&recorder_on(&page), method, &target);
+        asked.received(b"").answered(status, &[field]).whole(b"");
+        assert_eq!(operations(&page), [expected], "{method} {target} {status}");
+    }
+    // What was cut is no operation.
+    let page = Registry::new("octoserve_");
+    let recorder = recorder_on(&page);
+    for target in [blob(), of_app("manifests/1")] {
+        let mut pull = ask(&recorder, "GET", &target);
+        pull.received(b"").answered(200, &[]);
+        pull.response_body(b"{}", false);
+        pull.cut(1, Side::Client);
+    }
+    assert_eq!(operations(&page), [""; 0]);
+}
+
+#[test]
+fn a_pull_is_counted_by_its_repository_once_its_manifest_was_read() {
+    let page = Registry::new("octoserve_");
+    let rules = Rules::new(1, Vec::new(), Vec::new(), Duration::ZERO).unwrap();
+    let recorder = Arc::new(Recorder::new(&page, rules));
+    let pull = |name: &str, body: &[u8]| {
+        let mut pull = ask(&recorder, "GET", &format!("/v2/{name}/manifests/1"));
+        pull.received(b"").answered(200, &[("content-type", IMAGE)]);
+        pull.response_body(body, true);
+        pull.sent(body.len() as u64);
+        pull.finish(End::Whole)
+    };
+    let unread = pull("a", SIGNATURE.as_bytes()).expect("a body that was never seen");
+    let label = |operation: &str, name: &str| {
+        format!("operations_total{{operation=\"{operation}\",repository=\"{name}\"}} 1")
+    };
+    assert!(!series(&page).contains(&label("other", "a")));
+    // Until then nobody takes its label, however long it has been idle.
+    drop(pull("b", b"{}"));
+    assert!(series(&page).contains(&label("pull", "_other")));
+    unread.count();
+    assert!(series(&page).contains(&label("other", "a")));
+    drop(pull("b", b"{}"));
+    assert!(series(&page).contains(&label("pull", "b")));
+    assert!(!series(&page).contains(&label("other", "a")));
 }

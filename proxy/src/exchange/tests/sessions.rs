@@ -102,7 +102,7 @@ fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
     assert_eq!(requests.value((other, Status::of(404))), 1);
     let mut text = String::new();
     page.gather().write_text(&mut text);
-    let pushed = "repository_operations_total{operation=\"push\",repository=\"team/app\"} 1";
+    let pushed = "repository_operations_total{operation=\"blob_push\",repository=\"team/app\"} 1";
     assert!(text.contains(pushed), "{text}");
 }
 

@@ -99,7 +99,7 @@ fn a_404_mints_no_repository_series() {
     }
     assert_eq!(bench.pulls(), pulls(&[("_other", 0)]));
     assert_eq!(bench.overflow(), 0);
-    assert_eq!(bench.series(), 8 + 1);
+    assert_eq!(bench.series(), 12 + 1);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn an_admitted_repository_starts_with_all_its_series_at_0() {
     bench
         .repositories
         .admit(&mut handle, "team/app", bench.start);
-    assert_eq!(bench.series(), 8 + 1);
+    assert_eq!(bench.series(), 12 + 1);
     let all = bench.samples("repository_").map(|(_, value)| value);
     assert_eq!(all.sum::<u64>(), 0);
 }
@@ -403,6 +403,6 @@ proptest! {
         }
         prop_assert_eq!(found, expected);
         prop_assert_eq!(bench.overflow(), model.other.0);
-        prop_assert_eq!(bench.page.max_series(), 8 * (cap + 1) + 1);
+        prop_assert_eq!(bench.page.max_series(), 12 * (cap + 1) + 1);
     }
 }

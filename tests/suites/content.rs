@@ -1,0 +1,134 @@
+//! What a repository's operations say after clients have pulled and pushed: images and other content,
+//! whatever requests they took. And content that is not a plain image, to be pulled and pushed.
+
+use anyhow::Result;
+use harness::client::{MANIFEST, descriptor};
+use harness::scrape::metric;
+use harness::{content, tools};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::Front;
+
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// What was moved of a repository so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Moved {
+    pub(crate) pull: u32,
+    pub(crate) push: u32,
+    pub(crate) index_pull: u32,
+    pub(crate) index_push: u32,
+    pub(crate) blob_pull: u32,
+    pub(crate) blob_push: u32,
+}
+
+impl Moved {
+    /// Waits until that is counted, and no more.
+    pub(crate) async fn assert_in(self, front: &Front, repository: &str) -> Result<()> {
+        self.assert_manifests_in(front, repository).await?;
+        count(front, repository, "blob_pull", self.blob_pull).await?;
+        count(front, repository, "blob_push", self.blob_push).await
+    }
+
+    /// The same but for blobs: a client that knows of another repository with them mounts some.
+    pub(crate) async fn assert_manifests_in(self, front: &Front, repository: &str) -> Result<()> {
+        count(front, repository, "pull", self.pull).await?;
+        count(front, repository, "push", self.push).await?;
+        count(front, repository, "index_pull", self.index_pull).await?;
+        count(front, repository, "index_push", self.index_push).await
+    }
+}
+
+async fn count(front: &Front, repository: &str, operation: &str, count: u32) -> Result<()> {
+    metric("octoserve_repository_operations_total")
+        .label("repository", repository)
+        .label("operation", operation)
+        .value(count)
+        .assert_in(&front.server)
+        .await
+}
+
+/// Pushes an image for each of two platforms, with two layers each that can be unpacked, and their
+/// index with the tag `1`. Returns the index's digest.
+pub(crate) async fn push_index(front: &Front, repository: &str, seed: u64) -> Result<String> {
+    let client = &front.client;
+    let mut manifests = Vec::new();
+    for (seed, architecture) in [(seed, "amd64"), (seed + 2, "arm64")] {
+        let layers = [tar(seed).await?, tar(seed + 1).await?];
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": layers.each_ref().map(|layer| content::digest(layer))},
+        });
+        let config = config.to_string();
+        for layer in &layers {
+            client.push_blob(repository, layer).await?;
+        }
+        client.push_blob(repository, config.as_bytes()).await?;
+        let config_type = "application/vnd.oci.image.config.v1+json";
+        let layer_type = "application/vnd.oci.image.layer.v1.tar";
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": descriptor(config_type, config.as_bytes()),
+            "layers": layers.each_ref().map(|layer| descriptor(layer_type, layer)),
+        });
+        let manifest = manifest.to_string();
+        let digest = content::digest(manifest.as_bytes());
+        client
+            .push_manifest(repository, &digest, MANIFEST, &manifest)
+            .await?;
+        let mut entry = descriptor(MANIFEST, manifest.as_bytes());
+        entry["platform"] = json!({"architecture": architecture, "os": "linux"});
+        manifests.push(entry);
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    client
+        .push_manifest(repository, "1", INDEX, &index.to_string())
+        .await
+}
+
+/// What [`push_index`] moves.
+pub(crate) const PUSHED_INDEX: Moved = Moved {
+    push: 2,
+    index_push: 1,
+    blob_push: 6,
+    pull: 0,
+    index_pull: 0,
+    blob_pull: 0,
+};
+
+/// Pushes a manifest that only its layer's media type tells from an image: a signature as cosign
+/// makes them, an attestation as buildkit does.
+pub(crate) async fn push_about_an_image(
+    front: &Front,
+    repository: &str,
+    tag: &str,
+    layer_type: &str,
+) -> Result<()> {
+    let client = &front.client;
+    let (layer, config) = (format!("{{\"of\":\"{tag}\"}}"), "{}");
+    for blob in [&layer, config] {
+        client.push_blob(repository, blob.as_bytes()).await?;
+    }
+    let config_type = "application/vnd.oci.image.config.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": descriptor(config_type, config.as_bytes()),
+        "layers": [descriptor(layer_type, layer.as_bytes())],
+    });
+    client
+        .push_manifest(repository, tag, MANIFEST, &manifest.to_string())
+        .await?;
+    Ok(())
+}
+
+/// A layer: one file.
+async fn tar(seed: u64) -> Result<Vec<u8>> {
+    let work = TempDir::new()?;
+    let file = format!("file-{seed}");
+    std::fs::write(work.path().join(&file), content::bytes(seed, 65536))?;
+    let folder = work.path().display().to_string();
+    let tar = format!("{folder}/layer.tar");
+    tools::run("tar", &["-C", &folder, "-cf", &tar, &file]).await?;
+    Ok(std::fs::read(tar)?)
+}
