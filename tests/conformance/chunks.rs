@@ -29,6 +29,7 @@ clauses![
     a_wrong_digest_of_the_chunks_is_refused;
     ours:
     a_refused_chunk_tells_where_to_go_on,
+    a_head_of_a_session_says_what_a_get_says,
     a_session_without_a_byte_says_zero,
     a_range_that_is_not_the_length_is_refused,
     a_malformed_range_of_a_chunk_is_refused,
@@ -183,6 +184,19 @@ async fn a_session_tells_where_it_stands(at: &Check) -> Result<()> {
     let taken = chunk(at, &status.location()?, 3, b"de").await?;
     let status = at.get(&taken.is(202)?.location()?).await?;
     status.is(204)?.says("range", "0-4")?;
+    Ok(())
+}
+
+/// end-13, and RFC 9110, section 9.3.2: a HEAD says what a GET says.
+async fn a_head_of_a_session_says_what_a_get_says(at: &Check) -> Result<()> {
+    let location = at.session().await?;
+    let taken = chunk(at, &location, 0, b"abc").await?;
+    let location = taken.is(202)?.location()?;
+    let status = at.get(&location).await?;
+    let head = at.head(&location).await?;
+    head.is(204)?.says("range", "0-2")?.holds(b"")?;
+    head.says("location", status.header("location")?)?;
+    head.says("docker-upload-uuid", status.header("docker-upload-uuid")?)?;
     Ok(())
 }
 

@@ -178,13 +178,17 @@ async fn a_head_of_a_manifest_says_what_a_get_says(at: &Check) -> Result<()> {
 }
 
 /// end-3, Pulling manifests: the `Content-Type` of the push, without parameters, which a registry is
-/// to ignore (Pushing Manifests).
+/// to ignore (Pushing Manifests), and whatever its case (RFC 9110, section 8.3.1).
 async fn a_manifest_has_the_type_it_was_pushed_with(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
-    let kind = format!("{MANIFEST}; charset=utf-8");
-    at.put("1", &kind, &manifest).await?.is(201)?;
-    let pulled = at.get(&at.path("manifests/1")).await?;
-    pulled.is(200)?.says("content-type", MANIFEST)?;
+    for kind in [
+        format!("{MANIFEST}; charset=utf-8"),
+        MANIFEST.to_uppercase(),
+    ] {
+        at.put("1", &kind, &manifest).await?.is(201)?;
+        let pulled = at.get(&at.path("manifests/1")).await?;
+        pulled.is(200)?.says("content-type", MANIFEST)?;
+    }
     Ok(())
 }
 

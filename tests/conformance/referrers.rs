@@ -27,6 +27,7 @@ clauses![
     a_referrer_pushed_twice_is_listed_once;
     ours:
     more_referrers_than_fit_are_linked_to,
+    an_artifact_type_is_kept_whole,
 ];
 
 /// Asks who refers to a digest.
@@ -279,5 +280,35 @@ async fn more_referrers_than_fit_are_linked_to(at: &Check) -> Result<()> {
         ensure!(pages > 1, "all on one page");
         ensure!(found == expected, "{found:?}");
     }
+    Ok(())
+}
+
+/// end-12a and end-12b: the artifact type is the one in the manifest, its parameter included, and so
+/// is that of the configuration where it stands in; the filter compares all of it.
+async fn an_artifact_type_is_kept_whole(at: &Check) -> Result<()> {
+    const PLAIN: &str = "application/vnd.dev.sigstore.bundle+json";
+    let kind = format!("{PLAIN};version=0.2");
+    let subject = at.tagged("1", 1).await?;
+    let digest = content::digest(subject.as_bytes());
+    let mut declared = at.artifact(&kind).await?;
+    declared["subject"] = descriptor(MANIFEST, subject.as_bytes());
+    let mut configured = declared.clone();
+    configured["artifactType"] = json!("");
+    configured["config"]["mediaType"] = json!(kind);
+    for (tag, manifest) in [("2", declared), ("3", configured)] {
+        let pushed = at.put(tag, MANIFEST, &manifest.to_string()).await?;
+        pushed.is(201)?;
+    }
+    let encoded = "application%2Fvnd.dev.sigstore.bundle%2Bjson%3Bversion%3D0.2";
+    for filter in [kind.as_str(), encoded] {
+        let (list, _) = referrers(at, &digest, &format!("?artifactType={filter}")).await?;
+        ensure!(list.len() == 2, "{filter}: {list:?}");
+        ensure!(
+            list.iter().all(|entry| entry["artifactType"] == kind),
+            "{list:?}"
+        );
+    }
+    let (list, _) = referrers(at, &digest, &format!("?artifactType={PLAIN}")).await?;
+    ensure!(list.is_empty(), "{list:?}");
     Ok(())
 }

@@ -146,7 +146,7 @@ impl Reading {
         Reading {
             media_type: media_type
                 .and_then(|value| value.to_str().ok())
-                .and_then(|text| MediaType::parse(text).ok()),
+                .and_then(|text| MediaType::from_content_type(text).ok()),
             ..Reading::default()
         }
     }

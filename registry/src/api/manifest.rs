@@ -44,7 +44,9 @@ impl<S: Store> Api<S> {
             Reference::from_segment(call.route.tail).map_err(ApiError::invalid_reference)?;
         let tags = tags_to_push(call)?;
         let content_type = match call.headers.get(CONTENT_TYPE) {
-            Some(value) => Some(MediaType::parse(value.to_str().unwrap_or_default())?),
+            Some(value) => Some(MediaType::from_content_type(
+                value.to_str().unwrap_or_default(),
+            )?),
             None => None,
         };
         let limit = self.policy.manifest_limit;

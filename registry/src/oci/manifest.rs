@@ -47,10 +47,14 @@ pub enum ManifestError {
     #[error("the manifest has no media type")]
     NoMediaType,
     /// It is something else than a manifest, or one that is not accepted.
-    #[error("{0} is not the media type of a manifest that this registry accepts")]
+    #[error("{} is not the media type of a manifest that this registry accepts", brief(.0))]
     UnsupportedMediaType(MediaType),
     /// Header and body do not agree.
-    #[error("the manifest says it is {body}, the Content-Type says {header}")]
+    #[error(
+        "the manifest says it is {}, the Content-Type says {}",
+        brief(body),
+        brief(header)
+    )]
     MediaTypeMismatch {
         /// The header's.
         header: MediaType,
@@ -90,7 +94,7 @@ impl Manifest {
         })
     }
 
-    /// Its media type.
+    /// Its media type, in the usual spelling.
     pub fn media_type(&self) -> &MediaType {
         &self.media_type
     }
@@ -202,7 +206,7 @@ impl Fields {
 
     fn media_type(&self, header: Option<&MediaType>) -> Result<MediaType, ManifestError> {
         let media_type = match (header, &self.media_type) {
-            (Some(header), Some(body)) if header != body => {
+            (Some(header), Some(body)) if !header.is(body) => {
                 return Err(ManifestError::MediaTypeMismatch {
                     header: header.clone(),
                     body: body.clone(),
@@ -213,11 +217,9 @@ impl Fields {
             (None, None) if self.config.is_some() => MediaType::OCI_MANIFEST,
             (None, None) => return Err(ManifestError::NoMediaType),
         };
-        if media_type.is_manifest() {
-            Ok(media_type)
-        } else {
-            Err(ManifestError::UnsupportedMediaType(media_type))
-        }
+        media_type
+            .as_manifest()
+            .ok_or(ManifestError::UnsupportedMediaType(media_type))
     }
 
     /// Checks that the fields are those of the media type.

@@ -4,17 +4,22 @@ use std::borrow::Cow;
 
 use super::text;
 
-/// A media type without parameters, such as `application/vnd.oci.image.manifest.v1+json`.
+/// A media type as it was spelt, such as `application/vnd.oci.image.manifest.v1+json` or
+/// `application/vnd.dev.sigstore.bundle+json;version=0.2`.
 ///
-/// The grammar is RFC 6838's (section 4.2). The spelling is kept; the types that manifests are made
-/// of need no allocation.
+/// The grammar is RFC 6838's (section 4.2) for the type, and RFC 9110's (section 5.6.6) for its
+/// parameters. Two media types are equal if their texts are; the methods that ask what a media type
+/// is read its type alone, whatever its case and parameters. The types that manifests are made of
+/// need no allocation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(Cow<'static, str>);
 
 /// The text is no media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a media type must be two names of at most 127 letters, digits and !#$&-^_.+, joined by a slash"
+    "a media type must be two names of at most 127 letters, digits and !#$&-^_.+, joined by a \
+     slash, with parameters such as ;version=1 if any, and have at most {max} bytes",
+    max = MediaType::MAX_LENGTH
 )]
 pub struct MediaTypeError;
 
@@ -67,24 +72,36 @@ impl MediaType {
         Self::OCTET_STREAM,
     ];
 
-    /// Reads a media type as it stands in a `Content-Type` header; parameters are dropped, as
-    /// distribution-spec asks registries to (Pushing Manifests).
+    /// The longest media type accepted, in bytes, parameters included.
+    pub const MAX_LENGTH: usize = 1024;
+
+    /// Reads a media type and keeps its text whole: image-spec compares media types as they are
+    /// spelt, and some artifact types have a parameter.
     pub fn parse(text: &str) -> Result<Self, MediaTypeError> {
-        let essence = text
-            .split_once(';')
-            .map_or(text, |(essence, _)| essence)
-            .trim_ascii();
-        if let Some(known) = Self::KNOWN
-            .into_iter()
-            .find(|known| known.as_str() == essence)
-        {
+        if let Some(known) = Self::KNOWN.into_iter().find(|known| known.as_str() == text) {
             return Ok(known);
         }
-        let (kind, subtype) = essence.split_once('/').ok_or(MediaTypeError)?;
-        if !is_restricted_name(kind.as_bytes()) || !is_restricted_name(subtype.as_bytes()) {
+        let essence = essence(text);
+        if text.len() > Self::MAX_LENGTH
+            || !is_essence(essence)
+            || !are_parameters(&text[essence.len()..])
+        {
             return Err(MediaTypeError);
         }
-        Ok(Self(Cow::Owned(essence.to_owned())))
+        Ok(Self(Cow::Owned(text.to_owned())))
+    }
+
+    /// Reads a `Content-Type` header: parameters are dropped, as distribution-spec asks registries
+    /// to (Pushing Manifests), and so is the case, which does not matter (RFC 9110, section 8.3.1).
+    pub fn from_content_type(text: &str) -> Result<Self, MediaTypeError> {
+        let essence = essence(text.trim_ascii());
+        if let Some(known) = Self::known(essence) {
+            return Ok(known);
+        }
+        if !is_essence(essence) {
+            return Err(MediaTypeError);
+        }
+        Ok(Self(Cow::Owned(essence.to_ascii_lowercase())))
     }
 
     /// The media type as text.
@@ -92,29 +109,55 @@ impl MediaType {
         &self.0
     }
 
+    /// The media type without parameters.
+    pub fn essence(&self) -> &str {
+        essence(&self.0)
+    }
+
+    /// Whether it is `other`'s type, whatever the parameters and the case of both.
+    pub fn is(&self, other: &Self) -> bool {
+        self.essence().eq_ignore_ascii_case(other.essence())
+    }
+
+    /// The manifest that it is, in the usual spelling; `None` if the registry accepts no manifest
+    /// of this type.
+    pub fn as_manifest(&self) -> Option<Self> {
+        Self::known(self.essence()).filter(Self::is_manifest)
+    }
+
     /// Whether it is an image manifest, OCI's or Docker's.
     pub fn is_image(&self) -> bool {
-        *self == Self::OCI_MANIFEST || *self == Self::DOCKER_MANIFEST
+        self.is(&Self::OCI_MANIFEST) || self.is(&Self::DOCKER_MANIFEST)
     }
 
     /// Whether it is an index, OCI's or Docker's.
     pub fn is_index(&self) -> bool {
-        *self == Self::OCI_INDEX || *self == Self::DOCKER_MANIFEST_LIST
+        self.is(&Self::OCI_INDEX) || self.is(&Self::DOCKER_MANIFEST_LIST)
     }
 
     /// Whether it is any manifest that the registry accepts.
     pub fn is_manifest(&self) -> bool {
-        self.is_image() || self.is_index() || *self == Self::OCI_ARTIFACT
+        self.is_image() || self.is_index() || self.is(&Self::OCI_ARTIFACT)
     }
 
     /// Whether it is a layer that must not be, or need not be, pushed (image-spec,
     /// Non-Distributable Layers).
     pub fn is_non_distributable(&self) -> bool {
-        self.as_str()
-            .starts_with("application/vnd.oci.image.layer.nondistributable.")
-            || self
-                .as_str()
-                .starts_with("application/vnd.docker.image.rootfs.foreign.")
+        [
+            "application/vnd.oci.image.layer.nondistributable.",
+            "application/vnd.docker.image.rootfs.foreign.",
+        ]
+        .into_iter()
+        .any(|prefix| {
+            let start = self.as_str().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        })
+    }
+
+    fn known(essence: &str) -> Option<Self> {
+        Self::KNOWN
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(essence))
     }
 }
 
@@ -122,6 +165,67 @@ text!(MediaType, MediaTypeError);
 
 const fn known(text: &'static str) -> MediaType {
     MediaType(Cow::Borrowed(text))
+}
+
+/// What stands before the parameters and the spaces that lead to them.
+fn essence(text: &str) -> &str {
+    let essence = text.split_once(';').map_or(text, |(essence, _)| essence);
+    essence.trim_end_matches(SPACE)
+}
+
+/// Optional whitespace (RFC 9110, section 5.6.3).
+const SPACE: [char; 2] = [' ', '\t'];
+
+fn is_essence(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(kind, subtype)| {
+        is_restricted_name(kind.as_bytes()) && is_restricted_name(subtype.as_bytes())
+    })
+}
+
+/// Whether what follows a media type is its parameters: each after a semicolon, any of them empty.
+fn are_parameters(mut rest: &str) -> bool {
+    loop {
+        let Some(next) = rest.trim_start_matches(SPACE).strip_prefix(';') else {
+            return rest.is_empty();
+        };
+        let next = next.trim_start_matches(SPACE);
+        let name = token(next);
+        rest = match next[name..].strip_prefix('=') {
+            Some(value) if name > 0 => match length_of_value(value) {
+                Some(length) => &value[length..],
+                None => return false,
+            },
+            _ if name == 0 => next,
+            _ => return false,
+        };
+    }
+}
+
+/// How long the value at the front is: a token or a quoted string. `None` if it is neither.
+fn length_of_value(text: &str) -> Option<usize> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        return Some(token(text)).filter(|&length| length > 0);
+    };
+    let mut escaped = false;
+    for (at, byte) in quoted.bytes().enumerate() {
+        if !matches!(byte, b'\t' | b' '..=b'~') {
+            return None;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// How many bytes at the front are a token (RFC 9110, section 5.6.2).
+fn token(text: &str) -> usize {
+    text.bytes()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+        .count()
 }
 
 fn is_restricted_name(name: &[u8]) -> bool {
@@ -142,27 +246,101 @@ mod tests {
 
     use super::*;
 
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle+json";
+
     #[test]
-    fn parameters_and_spaces_are_dropped() {
+    fn of_a_content_type_neither_parameters_nor_case_matter() {
         for text in [
             "application/vnd.oci.image.index.v1+json",
             " application/vnd.oci.image.index.v1+json ",
             "application/vnd.oci.image.index.v1+json; charset=utf-8",
-            "application/vnd.oci.image.index.v1+json;",
+            "application/vnd.oci.image.index.v1+json ;",
+            "Application/Vnd.OCI.Image.Index.V1+JSON",
         ] {
-            assert_eq!(MediaType::parse(text), Ok(MediaType::OCI_INDEX), "{text:?}");
+            let read = MediaType::from_content_type(text);
+            assert_eq!(read, Ok(MediaType::OCI_INDEX), "{text:?}");
         }
+        let other = MediaType::from_content_type("Application/X; Y=Z").unwrap();
+        assert_eq!(other.as_str(), "application/x");
+        assert!(MediaType::from_content_type("x; charset=utf-8").is_err());
+    }
+
+    #[test]
+    fn a_media_type_is_kept_as_it_was_spelt() {
+        for parameters in [
+            "",
+            ";version=0.2",
+            "; version=0.2",
+            " ;version=0.2\t; b=\"c; \\\"d\"",
+            ";",
+            ";;a=b",
+        ] {
+            let text = format!("{BUNDLE}{parameters}");
+            let read = MediaType::parse(&text).unwrap();
+            assert_eq!(read.as_str(), text);
+            assert_eq!(read.essence(), BUNDLE);
+        }
+        let read = |text| MediaType::parse(text).unwrap();
+        assert_ne!(read("a/b;version=1"), read("a/b"));
+        assert_ne!(read("a/b"), read("A/b"));
+        assert!(read("a/b;version=1").is(&read("A/B")));
+    }
+
+    #[test]
+    fn a_media_type_is_bounded() {
+        let text = |length: usize| format!("a/b;c={}", "d".repeat(length - "a/b;c=".len()));
+        assert!(MediaType::parse(&text(MediaType::MAX_LENGTH)).is_ok());
+        assert!(MediaType::parse(&text(MediaType::MAX_LENGTH + 1)).is_err());
     }
 
     #[test]
     fn anything_else_is_refused() {
         let long = format!("a/{}", "x".repeat(128));
         for text in [
-            "", "/", "a", "a/", "/b", "a/b/c", "a b/c", "a/b c", ".a/b", "a/.b", "ä/b", "a/b,c/d",
+            "",
+            "/",
+            "a",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a b/c",
+            "a/b c",
+            ".a/b",
+            "a/.b",
+            "ä/b",
+            "a/b,c/d",
+            "a/b ",
+            " a/b",
+            "a/b;c",
+            "a/b;c=",
+            "a/b;=c",
+            "a/b;c =d",
+            "a/b;c= d",
+            "a/b;c=d e",
+            "a/b;c=\"d",
+            "a/b;c=\"d\\\"",
+            "a/b;c=\"d\"e",
+            "a/b;c=\"\n\"",
+            "a/b;c=d\n",
+            "a/b;c=ä",
+            "a/b;c=\"ä\"",
             &long,
         ] {
             assert_eq!(MediaType::parse(text), Err(MediaTypeError), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_manifest_is_one_whatever_its_parameters_and_case() {
+        for text in [
+            "application/vnd.oci.image.index.v1+json;a=b",
+            "application/vnd.oci.IMAGE.index.v1+json",
+        ] {
+            let read = MediaType::parse(text).unwrap();
+            assert!(read.is_index() && read.is_manifest(), "{text}");
+            assert_eq!(read.as_manifest(), Some(MediaType::OCI_INDEX));
+        }
+        assert_eq!(MediaType::OCI_CONFIG.as_manifest(), None);
     }
 
     #[test]
@@ -201,7 +379,22 @@ mod tests {
         #[test]
         fn any_text_is_read_without_a_panic(text: String) {
             if let Ok(media_type) = MediaType::parse(&text) {
+                prop_assert_eq!(media_type.as_str(), &text);
+            }
+            if let Ok(media_type) = MediaType::from_content_type(&text) {
+                let text = text.to_ascii_lowercase();
                 prop_assert!(text.contains(media_type.as_str()));
+            }
+        }
+
+        #[test]
+        fn what_follows_a_media_type_is_read_without_a_panic(
+            parameters in "[;= \t\"\\\\a-cä]{0,12}"
+        ) {
+            let text = format!("a/b{parameters}");
+            if let Ok(media_type) = MediaType::parse(&text) {
+                prop_assert_eq!(media_type.as_str(), &text);
+                prop_assert!(text.starts_with(media_type.essence()));
             }
         }
     }

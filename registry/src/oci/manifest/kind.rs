@@ -49,7 +49,7 @@ impl Kind {
             Self::Image
         } else if media_type.is_index() {
             Self::Index
-        } else if *media_type == MediaType::OCI_ARTIFACT {
+        } else if media_type.is(&MediaType::OCI_ARTIFACT) {
             Self::Artifact
         } else {
             Self::Other
@@ -92,7 +92,7 @@ pub(super) fn of(manifest: &Manifest) -> Kind {
 
 /// Which of signature and attestation a type stands for, if any.
 fn proof(manifest: &Manifest, media_type: &MediaType) -> Option<Kind> {
-    match media_type.as_str() {
+    match media_type.essence() {
         "application/vnd.cncf.notary.signature"
         | "application/vnd.cncf.notary.v2.signature"
         | "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -101,7 +101,12 @@ fn proof(manifest: &Manifest, media_type: &MediaType) -> Option<Kind> {
         | "application/vnd.dsse.envelope.v1+json"
         | "application/vnd.dev.cosign.artifact.att.v1+json"
         | "application/vnd.docker.attestation.manifest.v1+json" => Some(Kind::Attestation),
-        other if other.starts_with("application/vnd.dev.sigstore.bundle.") => {
+        // Its version is a part of the name, as in `bundle.v0.3+json`, and was a parameter before.
+        other
+            if other
+                .strip_prefix("application/vnd.dev.sigstore.bundle")
+                .is_some_and(|version| version.starts_with(['.', '+'])) =>
+        {
             Some(bundle(manifest))
         }
         _ => None,
@@ -122,10 +127,10 @@ fn bundle(manifest: &Manifest) -> Kind {
 }
 
 fn is_image_config(manifest: &Manifest, config: &MediaType) -> bool {
-    *config == MediaType::OCI_CONFIG
-        || *config == MediaType::DOCKER_CONFIG
+    config.is(&MediaType::OCI_CONFIG)
+        || config.is(&MediaType::DOCKER_CONFIG)
         // Docker's first schema 2 manifests called their configuration so.
-        || (*config == MediaType::OCTET_STREAM && manifest.media_type == MediaType::DOCKER_MANIFEST)
+        || (config.is(&MediaType::OCTET_STREAM) && manifest.media_type == MediaType::DOCKER_MANIFEST)
 }
 
 /// Bills of materials were attached as images with a document for a layer.

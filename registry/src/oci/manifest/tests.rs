@@ -64,7 +64,7 @@ fn parse(manifest: &Value) -> Result<Manifest, ManifestError> {
 }
 
 fn parse_as(manifest: &Value, content_type: &str) -> Result<Manifest, ManifestError> {
-    let content_type = MediaType::parse(content_type).unwrap();
+    let content_type = MediaType::from_content_type(content_type).unwrap();
     Manifest::parse(manifest.to_string().as_bytes(), Some(&content_type))
 }
 
@@ -599,6 +599,76 @@ fn a_sigstore_bundle_says_in_an_annotation_what_it_holds() {
         kind(json!({predicate: "https://slsa.dev/provenance/v1"})),
         Kind::Attestation
     );
+}
+
+#[test]
+fn a_sigstore_bundle_whose_version_is_a_parameter_is_recognized() {
+    for (bundle, expected) in [
+        (
+            "application/vnd.dev.sigstore.bundle+json;version=0.2",
+            Kind::Signature,
+        ),
+        (
+            "application/vnd.dev.sigstore.bundle+json; version=0.1",
+            Kind::Signature,
+        ),
+        (
+            "application/vnd.dev.sigstore.bundle.v0.3+json;a=b",
+            Kind::Signature,
+        ),
+        ("application/vnd.dev.sigstore.bundles+json", Kind::Artifact),
+    ] {
+        let manifest = with(
+            image("application/vnd.oci.empty.v1+json", &[bundle]),
+            json!({"artifactType": bundle}),
+        );
+        assert_eq!(parse(&manifest).unwrap().kind(), expected, "{bundle}");
+    }
+}
+
+#[test]
+fn an_artifact_type_is_listed_as_it_was_pushed() {
+    const BUNDLE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.2";
+    let subject = json!({"subject": descriptor(IMAGE, "subject")});
+    let listed = |manifest: Value| {
+        let manifest = parse(&with(manifest, subject.clone())).unwrap();
+        let (_, listed) = manifest.referrer(digest_of("it"), 2).unwrap();
+        listed.artifact_type.unwrap().to_string()
+    };
+    let declared = with(plain_image(), json!({"artifactType": BUNDLE}));
+    assert_eq!(listed(declared), BUNDLE);
+    // An empty one is none, and the configuration's type stands in for it.
+    let configured = with(image(BUNDLE, &[]), json!({"artifactType": ""}));
+    assert_eq!(listed(configured), BUNDLE);
+    let spelt = with(plain_image(), json!({"artifactType": "Text/X ; A=\"b;c\""}));
+    assert_eq!(listed(spelt), "Text/X ; A=\"b;c\"");
+}
+
+#[test]
+fn parameters_and_case_make_no_other_manifest() {
+    let spelt = "application/vnd.OCI.image.manifest.v1+json; a=b";
+    let manifest = with(plain_image(), json!({"mediaType": spelt}));
+    for parsed in [
+        parse(&manifest),
+        parse_as(&manifest, IMAGE),
+        parse_as(&manifest, &IMAGE.to_uppercase()),
+        parse_as(&plain_image(), spelt),
+    ] {
+        assert_eq!(parsed.unwrap().media_type(), &MediaType::OCI_MANIFEST);
+    }
+    assert!(parse_as(&manifest, INDEX).is_err());
+    let entry = format!("{IMAGE};a=b");
+    let listed = parse(&index(&[(&entry, "child")])).unwrap();
+    assert_eq!(listed.references().children, [digest_of("child")]);
+}
+
+#[test]
+fn an_error_quotes_media_types_cut_short() {
+    let long = format!("a/b;c={}", "d".repeat(1000));
+    let unsupported = parse(&with(plain_image(), json!({"mediaType": long})));
+    assert!(unsupported.unwrap_err().to_string().len() < 400);
+    let mismatch = parse_as(&with(plain_image(), json!({"mediaType": long})), IMAGE);
+    assert!(mismatch.unwrap_err().to_string().len() < 400);
 }
 
 #[test]
