@@ -14,7 +14,7 @@ clauses![
     a_suffix_is_counted_from_the_end,
     a_range_behind_the_end_is_416_with_the_length,
     a_range_of_another_unit_is_ignored,
-    several_ranges_are_answered_with_everything,
+    more_ranges_than_there_are_bytes_are_everything,
     a_range_of_a_head_is_ignored,
     a_range_of_an_unknown_blob_is_not_found,
     a_range_of_the_same_content_is_given,
@@ -22,6 +22,8 @@ clauses![
     a_pull_that_broke_is_carried_on;
     ours:
     a_malformed_range_is_416,
+    several_ranges_are_parts,
+    as_many_ranges_as_lazy_pullers_ask_for_are_parts,
     a_client_that_has_the_blob_gets_304,
     a_client_that_has_the_manifest_gets_304,
     a_condition_on_what_is_not_there_is_404,
@@ -131,11 +133,71 @@ async fn a_range_of_another_unit_is_ignored(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.2: a server may ignore `Range`; of several ranges ours makes the whole.
-async fn several_ranges_are_answered_with_everything(at: &Check) -> Result<()> {
+/// RFC 9110, section 14.2: a server may ignore ranges that are a burden to it.
+async fn more_ranges_than_there_are_bytes_are_everything(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
-    let all = range(at, &path, "bytes=0-1,5-6").await?;
+    let all = range(at, &path, "bytes=0-99,5-6").await?;
     all.is(200)?.holds(&bytes)?.lacks("content-range")?;
+    Ok(())
+}
+
+/// The body of a response of several parts, as RFC 9110, section 14.6, has it.
+fn parts(reply: &Reply, ranges: &[(usize, usize)], bytes: &[u8]) -> Result<Vec<u8>> {
+    let kind = reply.header("content-type")?;
+    let boundary = kind
+        .strip_prefix("multipart/byteranges; boundary=")
+        .with_context(|| kind.to_owned())?;
+    let mut body = Vec::new();
+    for (place, &(first, last)) in ranges.iter().enumerate() {
+        let before = if place > 0 { "\r\n" } else { "" };
+        let head = format!(
+            "{before}--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: bytes {first}-{last}/{}\r\n\r\n",
+            bytes.len()
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(&bytes[first..=last]);
+    }
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    Ok(body)
+}
+
+/// RFC 9110, section 15.3.7.2: several ranges are the parts of one 206, in the order asked for;
+/// what no byte satisfies is left out, one that is left is no part, and none is 416.
+async fn several_ranges_are_parts(at: &Check) -> Result<()> {
+    let (bytes, path) = digits(at).await?;
+    let reply = range(at, &path, "bytes=10-13, 0-3,200-,-2").await?;
+    let body = parts(&reply, &[(10, 13), (0, 3), (98, 99)], &bytes)?;
+    reply.is(206)?.holds(&body)?.lacks("content-range")?;
+    reply.says("content-length", &body.len().to_string())?;
+    let one = range(at, &path, "bytes=200-,10-13").await?;
+    one.is(206)?.holds(&bytes[10..=13])?;
+    one.says("content-range", "bytes 10-13/100")?;
+    let none = range(at, &path, "bytes=200-,300-301").await?;
+    none.refuses(416, "SIZE_INVALID")?;
+    none.says("content-range", "bytes */100")?;
+    let headers = [("Range", "bytes=0-1,5-6"), ("If-Range", "\"other\"")];
+    at.send("GET", &path, &headers, b"").await?.is(200)?;
+    let head = at.send("HEAD", &path, &headers[..1], b"").await?;
+    head.is(200)?.says("content-length", "100")?;
+    Ok(())
+}
+
+/// Lazy pullers ask for up to 1,024 ranges at once, and count the parts.
+async fn as_many_ranges_as_lazy_pullers_ask_for_are_parts(at: &Check) -> Result<()> {
+    let bytes = at.bytes(1, 300_000);
+    let digest = at.push(&bytes).await?;
+    let path = at.path(&format!("blobs/{digest}"));
+    let ranges: Vec<_> = (0..1024).map(|n| (n * 290, n * 290 + n % 200)).collect();
+    let spelt: Vec<_> = ranges
+        .iter()
+        .map(|(first, last)| format!("{first}-{last}"))
+        .collect();
+    let spelt = spelt.join(",");
+    let reply = range(at, &path, &format!("bytes={spelt}")).await?;
+    reply.is(206)?.holds(&parts(&reply, &ranges, &bytes)?)?;
+    let more = range(at, &path, &format!("bytes={spelt},299000-299001")).await?;
+    more.is(200)?.holds(&bytes)?;
     Ok(())
 }
 

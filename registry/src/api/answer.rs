@@ -6,7 +6,7 @@
 //! either, hence nothing for `If-Modified-Since` to mean.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::observe::Observation;
+use super::parts::Parts;
 use crate::oci::{Digest, MediaType};
 use crate::store::StoreError;
 
@@ -37,6 +38,8 @@ pub(super) enum Content<R> {
     Whole(Bytes),
     /// A reader, and the bytes still to come from it.
     Stream { reader: R, remaining: u64 },
+    /// Several parts of a blob.
+    Parts(Box<Parts<R>>),
 }
 
 /// A response's body as hyper sends it. Dropping it ends the request's observation.
@@ -78,23 +81,16 @@ where
             Content::Whole(bytes) => std::mem::take(bytes),
             Content::Stream { remaining: 0, .. } => return Poll::Ready(None),
             Content::Stream { reader, remaining } => {
-                match std::task::ready!(Pin::new(reader).poll_next(cx)) {
-                    Some(Ok(bytes)) if bytes.len() as u64 <= *remaining => {
-                        *remaining -= bytes.len() as u64;
-                        bytes
-                    }
-                    failed => {
-                        let error = failed.and_then(Result::err);
-                        tracing::error!(
-                            error = error.as_ref().map(tracing::field::debug),
-                            missing = *remaining,
-                            "a blob could not be read to its end"
-                        );
-                        *remaining = 0;
-                        return Poll::Ready(Some(Err(BodyError(error))));
-                    }
+                match ready!(poll_reader(Pin::new(reader), remaining, cx)) {
+                    Ok(bytes) => bytes,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
                 }
             }
+            Content::Parts(parts) => match ready!(parts.poll_bytes(cx)) {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            },
         };
         this.observation.sent(bytes.len());
         Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -104,6 +100,7 @@ where
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Stream { remaining, .. } => *remaining == 0,
+            Content::Parts(parts) => parts.remaining() == 0,
         }
     }
 
@@ -111,7 +108,36 @@ where
         SizeHint::with_exact(match &self.content {
             Content::Whole(bytes) => bytes.len() as u64,
             Content::Stream { remaining, .. } => *remaining,
+            Content::Parts(parts) => parts.remaining(),
         })
+    }
+}
+
+/// The next bytes of a reader, of which `remaining` are to come. More of them, or an early end, is a
+/// failure; nothing is to come after one.
+pub(super) fn poll_reader<R>(
+    reader: Pin<&mut R>,
+    remaining: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Bytes, BodyError>>
+where
+    R: Stream<Item = Result<Bytes, StoreError>>,
+{
+    match ready!(reader.poll_next(cx)) {
+        Some(Ok(bytes)) if bytes.len() as u64 <= *remaining => {
+            *remaining -= bytes.len() as u64;
+            Poll::Ready(Ok(bytes))
+        }
+        failed => {
+            let error = failed.and_then(Result::err);
+            tracing::error!(
+                error = error.as_ref().map(tracing::field::debug),
+                missing = *remaining,
+                "a blob could not be read to its end"
+            );
+            *remaining = 0;
+            Poll::Ready(Err(BodyError(error)))
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! Blobs: pull, whole and in part, and delete (end-2, end-10).
 
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::answer::{self, Answer, Content};
 use super::error::ApiError;
+use super::parts::Parts;
 use super::{Api, Call};
-use crate::oci::{ByteRange, Digest, MediaType, Name, RangeError};
-use crate::store::Store;
+use crate::oci::{ByteRanges, Digest, MediaType, Name, RangeError, Span, Spans};
+use crate::store::{BlobRead, Store};
 
 impl<S: Store> Api<S> {
-    /// end-2: a blob, a range of it, or what there is to know of it.
+    /// end-2: a blob, ranges of it, or what there is to know of it.
     pub(super) async fn blob_get(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
         let name = call.name()?;
         let digest = Digest::from_segment(call.route.tail)?;
@@ -24,11 +27,11 @@ impl<S: Store> Api<S> {
             let size = self.store.blob_stat(&name, &digest).await?;
             return Ok(described(&digest, size));
         }
-        let Ok(range) = range(call.headers, &digest) else {
+        let Ok(ranges) = ranges(call.headers, &digest) else {
             let size = self.store.blob_stat(&name, &digest).await?;
             return Err(ApiError::Range { size });
         };
-        self.send(&name, &digest, range).await
+        self.send(&name, &digest, ranges).await
     }
 
     /// end-10: removes a blob from a repository.
@@ -43,22 +46,41 @@ impl<S: Store> Api<S> {
         &self,
         name: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> Result<Answer<S::Reader>, ApiError> {
-        let blob = self.store.blob_read(name, digest, range).await?;
-        let mut answer = described(digest, blob.size);
-        if range.is_some() {
-            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let headers = answer.headers_mut();
-            headers.insert(CONTENT_LENGTH, blob.span.length.into());
-            let (first, last) = (blob.span.start, blob.span.start + blob.span.length - 1);
-            let part = format!("bytes {first}-{last}/{}", blob.size);
-            answer::set(headers, CONTENT_RANGE, &part);
-        }
-        *answer.body_mut() = Content::Stream {
-            reader: blob.reader,
-            remaining: blob.span.length,
+        let BlobRead {
+            size,
+            spans,
+            reader,
+        } = self.store.blob_read(name, digest, ranges).await?;
+        let is_partial = spans != Spans::Whole;
+        let mut answer = described(digest, size);
+        let headers = answer.headers_mut();
+        let content = match spans {
+            Spans::Whole => Content::Stream {
+                reader,
+                remaining: size,
+            },
+            Spans::One(Span { start, length }) => {
+                headers.insert(CONTENT_LENGTH, length.into());
+                let part = format!("bytes {start}-{}/{size}", start + length - 1);
+                answer::set(headers, CONTENT_RANGE, &part);
+                Content::Stream {
+                    reader,
+                    remaining: length,
+                }
+            }
+            Spans::Several(spans) => {
+                let parts = Parts::new(reader, spans, size);
+                headers.insert(CONTENT_LENGTH, parts.remaining().into());
+                answer::set(headers, CONTENT_TYPE, &parts.content_type());
+                Content::Parts(Box::new(parts))
+            }
         };
+        if is_partial {
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        *answer.body_mut() = content;
         Ok(answer)
     }
 }
@@ -70,9 +92,9 @@ fn described<R>(digest: &Digest, size: u64) -> Answer<R> {
     answer
 }
 
-/// The part that is asked for. With an `If-Range` that names other content than there is, all of
+/// The parts that are asked for. With an `If-Range` that names other content than there is, all of
 /// it; the validator has to be strong (RFC 9110, section 13.1.5).
-fn range(headers: &HeaderMap, digest: &Digest) -> Result<Option<ByteRange>, RangeError> {
+fn ranges(headers: &HeaderMap, digest: &Digest) -> Result<Option<ByteRanges>, RangeError> {
     let text = |name| match headers.get(name) {
         Some(value) => value.to_str().map(Some).map_err(|_| RangeError),
         None => Ok(None),
@@ -80,5 +102,5 @@ fn range(headers: &HeaderMap, digest: &Digest) -> Result<Option<ByteRange>, Rang
     if text(IF_RANGE)?.is_some_and(|tag| !answer::names(tag, digest)) {
         return Ok(None);
     }
-    ByteRange::parse(text(RANGE)?)
+    ByteRanges::parse(text(RANGE)?)
 }

@@ -14,6 +14,7 @@ mod clean;
 mod error;
 mod manifest;
 mod observe;
+mod parts;
 mod query;
 mod referrers;
 mod tags;

@@ -24,7 +24,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use manifest::{Kind, Manifest, ManifestError, References};
 pub use media_type::{MediaType, MediaTypeError};
 pub use name::{Name, NameError};
-pub use range::{ByteRange, RangeError, Unsatisfiable, UploadRange};
+pub use range::{ByteRange, ByteRanges, RangeError, Span, Spans, Unsatisfiable, UploadRange};
 pub use reference::{Reference, ReferenceError};
 pub use route::{Endpoint, Route};
 pub use tag::{Tag, TagError};

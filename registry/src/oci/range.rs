@@ -1,6 +1,8 @@
 //! Byte ranges: of a blob that is read, and of a chunk that is uploaded.
 
-/// The part of a blob that a `Range` header asks for (RFC 9110, section 14).
+use std::sync::Arc;
+
+/// One part of a blob that a `Range` header asks for (RFC 9110, section 14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
     /// From the first to the last byte named, both included.
@@ -9,6 +11,35 @@ pub enum ByteRange {
     From(u64),
     /// So many bytes at the end.
     Suffix(u64),
+}
+
+/// All parts that a `Range` header asks for, in its order: one at least, and
+/// [`ByteRanges::MAX`] at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByteRanges {
+    first: ByteRange,
+    // Almost always empty, and then without an allocation.
+    others: Vec<ByteRange>,
+}
+
+/// Part of a blob: `length` bytes from `start`. Always within the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: u64,
+    /// How many bytes.
+    pub length: u64,
+}
+
+/// The parts of a blob that are to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spans {
+    /// All of the blob: nothing else was asked for, or ranges that are more than the blob together.
+    Whole,
+    /// One part of it.
+    One(Span),
+    /// Several, in the order in which they were asked for.
+    Several(Arc<[Span]>),
 }
 
 /// The header does not follow its grammar.
@@ -24,11 +55,16 @@ pub struct Unsatisfiable {
     pub length: u64,
 }
 
-impl ByteRange {
+impl ByteRanges {
+    /// The most ranges that are read of one header. Lazy pullers ask for about as many: a partial
+    /// pull of a `zstd:chunked` layer for 1,024.
+    pub const MAX: usize = 1024;
+
     /// Reads a `Range` header's value.
     ///
     /// `None` means that the whole is to be sent: the header is absent, its unit is not bytes, or
-    /// it asks for several ranges, which a server may answer with everything.
+    /// it asks for more than [`Self::MAX`] ranges, which a server may ignore (RFC 9110, section
+    /// 14.2).
     pub fn parse(header: Option<&str>) -> Result<Option<Self>, RangeError> {
         let Some(header) = header else {
             return Ok(None);
@@ -41,28 +77,97 @@ impl ByteRange {
             .split(',')
             .map(str::trim_ascii)
             .filter(|range| !range.is_empty());
-        let range = ranges.next().ok_or(RangeError)?;
-        if ranges.next().is_some() {
-            return Ok(None);
+        let first = ByteRange::parse(ranges.next().ok_or(RangeError)?)?;
+        let mut others = Vec::new();
+        for range in ranges {
+            if others.len() + 1 == Self::MAX {
+                return Ok(None);
+            }
+            others.push(ByteRange::parse(range)?);
         }
+        Ok(Some(Self { first, others }))
+    }
+
+    /// The ranges, in the header's order.
+    pub fn iter(&self) -> impl Iterator<Item = ByteRange> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    /// What to read of a whole of `length` bytes.
+    ///
+    /// Ranges that no byte satisfies are left out; where no byte satisfies any, that is an error.
+    /// The others keep their order and are not merged: clients count the parts. Where they are more
+    /// than the whole together, the whole is sent: so no header makes a response larger than that.
+    pub fn resolve(&self, length: u64) -> Result<Spans, Unsatisfiable> {
+        if self.others.is_empty() {
+            return self.first.resolve(length).map(Spans::One);
+        }
+        let resolved = self.iter().filter_map(|range| range.resolve(length).ok());
+        let spans: Vec<Span> = resolved.collect();
+        // Wide enough for as many of the longest spans as there may be.
+        let wanted: u128 = spans.iter().map(|span| u128::from(span.length)).sum();
+        match *spans {
+            [] => Err(Unsatisfiable { length }),
+            [span] => Ok(Spans::One(span)),
+            _ if wanted > u128::from(length) => Ok(Spans::Whole),
+            _ => Ok(Spans::Several(spans.into())),
+        }
+    }
+}
+
+impl From<ByteRange> for ByteRanges {
+    fn from(first: ByteRange) -> Self {
+        let others = Vec::new();
+        Self { first, others }
+    }
+}
+
+impl Spans {
+    /// What to read of a whole of `length` bytes, where perhaps nothing but ranges is asked for.
+    pub fn of(ranges: Option<&ByteRanges>, length: u64) -> Result<Self, Unsatisfiable> {
+        ranges.map_or(Ok(Self::Whole), |ranges| ranges.resolve(length))
+    }
+
+    /// The span at a place, counted from 0, of a whole of `length` bytes.
+    pub fn get(&self, place: usize, length: u64) -> Option<Span> {
+        match self {
+            Self::Several(spans) => spans.get(place).copied(),
+            Self::One(span) => (place == 0).then_some(*span),
+            Self::Whole => (place == 0).then_some(Span { start: 0, length }),
+        }
+    }
+
+    /// How many bytes they are together, of a whole of `length` bytes.
+    pub fn total(&self, length: u64) -> u64 {
+        match self {
+            Self::Whole => length,
+            Self::One(span) => span.length,
+            Self::Several(spans) => spans.iter().map(|span| span.length).sum(),
+        }
+    }
+}
+
+impl ByteRange {
+    /// Reads one range of a set.
+    fn parse(range: &str) -> Result<Self, RangeError> {
         let (first, last) = range.split_once('-').ok_or(RangeError)?;
         match (first, last) {
-            ("", suffix) => Ok(Some(Self::Suffix(position(suffix)?))),
-            (first, "") => Ok(Some(Self::From(position(first)?))),
+            ("", suffix) => Ok(Self::Suffix(position(suffix)?)),
+            (first, "") => Ok(Self::From(position(first)?)),
             (first, last) => {
                 let (first, last) = (position(first)?, position(last)?);
                 if first > last {
                     return Err(RangeError);
                 }
-                Ok(Some(Self::FromTo(first, last)))
+                Ok(Self::FromTo(first, last))
             }
         }
     }
 
-    /// The start and the length (at least 1) within a whole of `length` bytes.
+    /// What it is (a byte at least) of a whole of `length` bytes.
     ///
     /// An empty whole satisfies no range: a 206 has no way to name nothing.
-    pub fn resolve(self, length: u64) -> Result<(u64, u64), Unsatisfiable> {
+    pub fn resolve(self, length: u64) -> Result<Span, Unsatisfiable> {
         let (start, end) = match self {
             Self::FromTo(first, last) => (first, last.saturating_add(1).min(length)),
             Self::From(first) => (first, length),
@@ -71,7 +176,8 @@ impl ByteRange {
         if start >= end {
             return Err(Unsatisfiable { length });
         }
-        Ok((start, end - start))
+        let length = end - start;
+        Ok(Span { start, length })
     }
 }
 
@@ -157,19 +263,56 @@ mod tests {
                 ByteRange::FromTo(0, u64::MAX),
             ),
         ] {
-            assert_eq!(ByteRange::parse(Some(header)), Ok(Some(range)), "{header}");
+            let read = ByteRanges::parse(Some(header));
+            assert_eq!(read, Ok(Some(range.into())), "{header}");
         }
     }
 
     #[test]
-    fn what_a_server_may_answer_with_everything_is_no_range() {
-        for header in [
-            None,
-            Some("items=0-5"),
-            Some("bytes=0-1,3-4"),
-            Some("bytes=0-1, -1"),
+    fn several_ranges_are_read_in_order_up_to_a_bound() {
+        let read = |header: &str| {
+            let ranges = ByteRanges::parse(Some(header)).unwrap();
+            ranges.map(|ranges| ranges.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(
+            read("bytes=10-13, ,0-3,\t-1,5-"),
+            Some(vec![
+                ByteRange::FromTo(10, 13),
+                ByteRange::FromTo(0, 3),
+                ByteRange::Suffix(1),
+                ByteRange::From(5),
+            ])
+        );
+        let many = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));
+        assert_eq!(read(&many(ByteRanges::MAX)).unwrap().len(), ByteRanges::MAX);
+        assert_eq!(read(&many(ByteRanges::MAX + 1)), None);
+        assert_eq!(ByteRanges::parse(Some("bytes=0-3,x")), Err(RangeError));
+    }
+
+    #[test]
+    fn several_ranges_keep_their_order_and_lose_what_does_not_exist() {
+        let span = |start, length| Span { start, length };
+        let several = |spans: &[Span]| Ok(Spans::Several(spans.into()));
+        for (header, length, spans) in [
+            ("bytes=0-3,10-13", 14, several(&[span(0, 4), span(10, 4)])),
+            ("bytes=10-13,0-3", 14, several(&[span(10, 4), span(0, 4)])),
+            ("bytes=0-1,0-1", 10, several(&[span(0, 2), span(0, 2)])),
+            ("bytes=0-4,5-", 10, several(&[span(0, 5), span(5, 5)])),
+            ("bytes=0-3,10-13", 10, Ok(Spans::One(span(0, 4)))),
+            ("bytes=99-,-2", 10, Ok(Spans::One(span(8, 2)))),
+            ("bytes=10-,20-30", 10, Err(Unsatisfiable { length: 10 })),
+            ("bytes=0-,0-0", 10, Ok(Spans::Whole)),
+            ("bytes=0-,0-", u64::MAX, Ok(Spans::Whole)),
         ] {
-            assert_eq!(ByteRange::parse(header), Ok(None), "{header:?}");
+            let ranges = ByteRanges::parse(Some(header)).unwrap().unwrap();
+            assert_eq!(ranges.resolve(length), spans, "{header} of {length}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_something_else_than_bytes_is_no_range() {
+        for header in [None, Some("items=0-5")] {
+            assert_eq!(ByteRanges::parse(header), Ok(None), "{header:?}");
         }
     }
 
@@ -192,7 +335,7 @@ mod tests {
             "bytes=\u{661}-",
         ] {
             assert_eq!(
-                ByteRange::parse(Some(header)),
+                ByteRanges::parse(Some(header)),
                 Err(RangeError),
                 "{header:?}"
             );
@@ -217,6 +360,7 @@ mod tests {
             (ByteRange::From(0), 0, None),
             (ByteRange::Suffix(1), 0, None),
         ] {
+            let part = part.map(|(start, length)| Span { start, length });
             assert_eq!(range.resolve(length).ok(), part, "{range:?} of {length}");
         }
     }
@@ -268,14 +412,22 @@ mod tests {
     proptest! {
         #[test]
         fn a_resolved_range_lies_within_the_whole(
-            header in "bytes=([0-9]{0,3}|[0-9]{18,22})-([0-9]{0,3}|[0-9]{18,22})",
+            header in "bytes=(([0-9]{0,3}|[0-9]{18,22})-([0-9]{0,3}|[0-9]{18,22}),){1,4}",
             length in prop_oneof![0_u64..1000, any::<u64>()],
         ) {
-            if let Ok(Some(range)) = ByteRange::parse(Some(&header))
-                && let Ok((start, part)) = range.resolve(length)
+            if let Ok(Some(ranges)) = ByteRanges::parse(Some(&header))
+                && let Ok(spans) = ranges.resolve(length)
             {
-                prop_assert!(part > 0);
-                prop_assert!(start.checked_add(part).is_some_and(|end| end <= length));
+                prop_assert!(spans.total(length) <= length);
+                let parts = match &spans {
+                    Spans::Whole => &[][..],
+                    Spans::One(span) => std::slice::from_ref(span),
+                    Spans::Several(spans) => spans,
+                };
+                for Span { start, length: part } in parts {
+                    prop_assert!(*part > 0);
+                    prop_assert!(start.checked_add(*part).is_some_and(|end| end <= length));
+                }
             }
         }
 
@@ -287,13 +439,13 @@ mod tests {
                 (format!("bytes={first}-"), ByteRange::From(first)),
                 (format!("bytes=-{first}"), ByteRange::Suffix(first)),
             ] {
-                prop_assert_eq!(ByteRange::parse(Some(&header)), Ok(Some(range)));
+                prop_assert_eq!(ByteRanges::parse(Some(&header)), Ok(Some(range.into())));
             }
         }
 
         #[test]
         fn any_text_is_read_without_a_panic(text in "(bytes=)?[0-9, -]{0,9}|.*") {
-            let _ = ByteRange::parse(Some(&text));
+            let _ = ByteRanges::parse(Some(&text));
             let _ = UploadRange::parse(&text);
         }
     }

@@ -22,7 +22,7 @@ use super::{
     TagChanges, Upload, UploadId,
 };
 use crate::metrics::storage::Operation;
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
 
 /// What is to go wrong. Clones are the same plan, so that it can be changed while a store is in
 /// use.
@@ -142,13 +142,21 @@ impl<S: Store> Store for Faulty<S> {
         &self,
         repository: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<Self::Reader>> {
         let fault = self.plan.next(Operation::BlobRead);
-        let work = self.store.blob_read(repository, digest, range);
-        let BlobRead { size, span, reader } = run(fault, work).await?;
+        let work = self.store.blob_read(repository, digest, ranges);
+        let BlobRead {
+            size,
+            spans,
+            reader,
+        } = run(fault, work).await?;
         let reader = FaultyStream::new(reader, fault);
-        Ok(BlobRead { size, span, reader })
+        Ok(BlobRead {
+            size,
+            spans,
+            reader,
+        })
     }
 
     async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {

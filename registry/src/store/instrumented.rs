@@ -15,7 +15,7 @@ use super::{
     TagChanges, Upload, UploadId,
 };
 use crate::metrics::storage::{Direction, ErrorType, Operation, Storage, TagOperation};
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
 
 /// A store whose every operation is timed to its end and whose bytes are counted as they move.
 #[derive(Clone, Debug)]
@@ -62,16 +62,20 @@ impl<S: Store> Store for Instrumented<S> {
         &self,
         repository: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<Self::Reader>> {
         let timer = self.begin(Operation::BlobRead);
-        match self.store.blob_read(repository, digest, range).await {
+        match self.store.blob_read(repository, digest, ranges).await {
             Err(e) => timer.end(Err(e)),
-            Ok(BlobRead { size, span, reader }) => {
-                let left = span.length;
+            Ok(BlobRead {
+                size,
+                spans,
+                reader,
+            }) => {
+                let left = spans.total(size);
                 Ok(BlobRead {
                     size,
-                    span,
+                    spans,
                     reader: Counted {
                         reader,
                         timer,

@@ -13,10 +13,10 @@ use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 
 use super::{
-    BlobRead, Listing, NewManifest, Result, Span, Store, StoreError, StoredManifest, TagChanges,
-    Upload, UploadId,
+    BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
+    UploadId,
 };
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Hasher, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Hasher, Name, Reference, Spans, Tag};
 
 /// The most bytes that a reader yields at once.
 const CHUNK: usize = 256 * 1024;
@@ -58,14 +58,29 @@ struct Session {
 
 /// A blob's bytes, a chunk at a time.
 #[derive(Debug)]
-pub struct MemoryReader(Bytes);
+pub struct MemoryReader {
+    blob: Bytes,
+    spans: Spans,
+    /// Which span is the next one, and what is left of the one before it.
+    place: usize,
+    left: Bytes,
+}
 
 impl Stream for MemoryReader {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        let chunk = self.0.len().min(CHUNK);
-        Poll::Ready((chunk > 0).then(|| Ok(self.0.split_to(chunk))))
+        if self.left.is_empty()
+            && let Some(span) = self.spans.get(self.place, self.blob.len() as u64)
+        {
+            // Both ends lie within the bytes, whose length is a usize.
+            let index = |position: u64| usize::try_from(position).unwrap_or(self.blob.len());
+            let part = index(span.start)..index(span.start + span.length);
+            self.left = self.blob.slice(part);
+            self.place += 1;
+        }
+        let chunk = self.left.len().min(CHUNK);
+        Poll::Ready((chunk > 0).then(|| Ok(self.left.split_to(chunk))))
     }
 }
 
@@ -169,22 +184,22 @@ impl Store for MemoryStore {
         &self,
         repository: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<MemoryReader>> {
         let bytes = self.state.lock().blob(repository, digest)?.clone();
         let size = bytes.len() as u64;
-        let (start, length) = match range.map(|range| range.resolve(size)) {
-            None => (0, size),
-            Some(Ok(part)) => part,
-            Some(Err(_)) => return Err(StoreError::RangeUnsatisfiable { size }),
+        let spans = Spans::of(ranges.as_ref(), size)
+            .map_err(|_| StoreError::RangeUnsatisfiable { size })?;
+        let reader = MemoryReader {
+            blob: bytes,
+            spans: spans.clone(),
+            place: 0,
+            left: Bytes::new(),
         };
-        // Both lie within the bytes, whose length is a usize.
-        let index = |position: u64| usize::try_from(position).unwrap_or(bytes.len());
-        let part = bytes.slice(index(start)..index(start + length));
         Ok(BlobRead {
             size,
-            span: Span { start, length },
-            reader: MemoryReader(part),
+            spans,
+            reader,
         })
     }
 

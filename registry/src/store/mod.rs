@@ -29,7 +29,9 @@ pub use instrumented::{Counted, Instrumented};
 pub use memory::{MemoryReader, MemoryStore};
 pub use upload_id::UploadId;
 
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Reference, Tag};
+use crate::oci::{
+    Algorithm, ByteRanges, Descriptor, Digest, Kind, MediaType, Name, Reference, Spans, Tag,
+};
 
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -43,23 +45,14 @@ pub struct Upload {
     pub offset: u64,
 }
 
-/// Part of a blob: `length` bytes from `start`. Always within the blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The first byte.
-    pub start: u64,
-    /// How many bytes.
-    pub length: u64,
-}
-
 /// A blob that was opened for reading.
 #[derive(Debug)]
 pub struct BlobRead<R> {
     /// The size of the whole blob in bytes.
     pub size: u64,
-    /// The part that `reader` yields: all of the blob where no range was asked for.
-    pub span: Span,
-    /// The bytes of `span`, in order.
+    /// The parts that `reader` yields.
+    pub spans: Spans,
+    /// The bytes of the spans, one span after another; no chunk has bytes of two.
     pub reader: R,
 }
 
@@ -134,14 +127,14 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// A blob's bytes, or a range of them, as a stream in bounded memory. The blob is looked up,
+    /// A blob's bytes, or ranges of them, as a stream in bounded memory. The blob is looked up,
     /// measured and opened in one step, and read to its end even if it is deleted meanwhile. Fails
-    /// with `BlobUnknown` and `RangeUnsatisfiable`.
+    /// with `BlobUnknown`, and with `RangeUnsatisfiable` where no byte satisfies any range.
     fn blob_read(
         &self,
         repository: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> impl Future<Output = Result<BlobRead<Self::Reader>>> + Send;
 
     /// Removes a blob from a repository; other repositories that hold it keep it. Fails with

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Listing, NewManifest, Result, Store};
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Kind, MediaType, Name, Tag};
+use crate::oci::{
+    Algorithm, ByteRange, ByteRanges, Descriptor, Digest, Kind, MediaType, Name, Tag,
+};
 
 pub(crate) use blobs::*;
 pub(crate) use manifests::*;
@@ -33,6 +35,8 @@ macro_rules! suite {
                 a_large_blob_is_read_in_order
                 an_empty_blob_is_a_blob
                 a_range_is_read_and_told
+                several_ranges_are_read_in_the_order_asked_for
+                ranges_that_are_more_than_the_blob_are_the_blob
                 a_range_outside_the_blob_is_refused_with_its_size
                 a_blob_belongs_only_to_the_repositories_it_came_to
                 a_blob_is_mounted_from_a_repository_that_holds_it
@@ -145,11 +149,12 @@ async fn pull(
     digest: &Digest,
     range: Option<ByteRange>,
 ) -> Result<Vec<u8>> {
-    let read = store.blob_read(&name(repository), digest, range).await?;
+    let ranges = range.map(ByteRanges::from);
+    let read = store.blob_read(&name(repository), digest, ranges).await?;
     let chunks: Vec<Bytes> = read.reader.try_collect().await?;
     assert_eq!(
         chunks.iter().map(Bytes::len).sum::<usize>() as u64,
-        read.span.length
+        read.spans.total(read.size)
     );
     Ok(chunks.concat())
 }

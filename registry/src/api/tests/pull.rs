@@ -79,13 +79,62 @@ async fn a_range_gives_its_part_and_what_is_none_gives_everything() {
         let answer = answer.refused(416, "SIZE_INVALID");
         assert_eq!(answer.header("content-range"), "bytes */10", "{range}");
     }
-    for range in ["lines=1-2", "bytes=0-1,5-6"] {
+    for range in ["lines=1-2", "bytes=0-9,5-6"] {
         let answer = registry
             .ask("GET", &target, &[("range", range)], b"")
             .await
             .expect(200);
         assert_eq!(answer.text(), "0123456789", "{range}");
     }
+}
+
+#[tokio::test]
+async fn several_ranges_come_as_parts_in_their_order() {
+    let registry = Running::start().await;
+    let digest = registry.push_blob("a", b"0123456789abcdef").await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let answer = registry
+        .ask("GET", &target, &[("range", "bytes=10-13,0-3,99-")], b"")
+        .await
+        .expect(206);
+    let kind = answer.header("content-type");
+    let boundary = kind
+        .strip_prefix("multipart/byteranges; boundary=")
+        .unwrap();
+    assert_eq!(
+        answer.header("content-length"),
+        answer.body.len().to_string()
+    );
+    assert_eq!(answer.header("etag"), format!("\"{digest}\""));
+    let part = |range, bytes| {
+        format!(
+            "--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: bytes {range}/16\r\n\r\n{bytes}\r\n"
+        )
+    };
+    let (first, second) = (part("10-13", "abcd"), part("0-3", "0123"));
+    assert_eq!(answer.text(), format!("{first}{second}--{boundary}--\r\n"));
+    // A HEAD has no range, and one range that is left is sent alone.
+    let headers = [("range", "bytes=0-3,10-13")];
+    registry
+        .ask("HEAD", &target, &headers, b"")
+        .await
+        .expect(200);
+    let headers = [("range", "bytes=0-3,99-")];
+    let answer = registry
+        .ask("GET", &target, &headers, b"")
+        .await
+        .expect(206);
+    assert_eq!(answer.header("content-range"), "bytes 0-3/16");
+    assert_eq!(answer.text(), "0123");
+    let headers = [("range", "bytes=16-,99-")];
+    let answer = registry.ask("GET", &target, &headers, b"").await;
+    assert_eq!(
+        answer.refused(416, "SIZE_INVALID").header("content-range"),
+        "bytes */16"
+    );
+    let other = [("range", "bytes=0-3,10-13"), ("if-range", "\"other\"")];
+    registry.ask("GET", &target, &other, b"").await.expect(200);
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{allocated, exists, if_there, remove};
 use super::layout::{Pool, Shard};
 use super::reader::BlobReader;
-use crate::oci::{ByteRange, Digest, Name};
-use crate::store::{BlobRead, Result, Span, StoreError};
+use crate::oci::{ByteRanges, Digest, Name, Spans};
+use crate::store::{BlobRead, Result, StoreError};
 
 pub(super) fn stat(inner: &Inner, name: &Name, digest: &Digest) -> Result<u64> {
     size(inner, name, digest)?.ok_or(StoreError::BlobUnknown)
@@ -31,7 +31,7 @@ pub(super) fn read(
     inner: &Inner,
     name: &Name,
     digest: &Digest,
-    range: Option<ByteRange>,
+    ranges: Option<&ByteRanges>,
 ) -> Result<BlobRead<BlobReader>> {
     if !exists(&inner.layout.blob_link(name, digest))? {
         return Err(StoreError::BlobUnknown);
@@ -42,16 +42,11 @@ pub(super) fn read(
         .metadata()
         .map_err(|e| StoreError::io(&path, e))?
         .size();
-    let (start, length) = match range.map(|range| range.resolve(size)) {
-        None => (0, size),
-        Some(Ok(part)) => part,
-        Some(Err(_)) => return Err(StoreError::RangeUnsatisfiable { size }),
-    };
-    let span = Span { start, length };
+    let spans = Spans::of(ranges, size).map_err(|_| StoreError::RangeUnsatisfiable { size })?;
     Ok(BlobRead {
         size,
-        span,
-        reader: BlobReader::open(file, path, span, &inner.buffers)?,
+        spans: spans.clone(),
+        reader: BlobReader::open(file, path, size, spans, &inner.buffers)?,
     })
 }
 

@@ -66,7 +66,7 @@ use super::{
     BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
     UploadId,
 };
-use crate::oci::{Algorithm, ByteRange, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
 
 /// What an acknowledgement promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,10 +165,10 @@ impl Store for FsStore {
         &self,
         repository: &Name,
         digest: &Digest,
-        range: Option<ByteRange>,
+        ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<BlobReader>> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| blob::read(inner, &name, &digest, range))
+        self.run(move |inner| blob::read(inner, &name, &digest, ranges.as_ref()))
             .await
     }
 

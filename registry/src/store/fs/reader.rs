@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::buffers::{self, Buffers};
 use super::unwind;
-use crate::store::{Result, Span, StoreError};
+use crate::oci::{Span, Spans};
+use crate::store::{Result, StoreError};
 
 /// How much is read at once. Larger chunks spare system calls, smaller ones memory: up to three of
 /// them are in flight for each stream.
@@ -32,10 +33,16 @@ const SMALL: u64 = CHUNK / 4;
 /// thread, one chunk ahead, so that disk and network work at the same time.
 ///
 /// The first chunk is there from the start: a small blob costs one visit to a blocking thread.
+///
+/// Of several spans each begins with a chunk of its own.
 #[derive(Debug)]
 pub struct BlobReader {
     source: Arc<Source>,
-    /// Where the next read begins, and where the last one ends.
+    size: u64,
+    spans: Spans,
+    /// Which span comes after the one at hand.
+    place: usize,
+    /// Where the next read begins, and where the span at hand ends.
     next: u64,
     end: u64,
     chunk: Chunk,
@@ -60,11 +67,12 @@ enum Chunk {
 }
 
 impl BlobReader {
-    /// Reads the first chunk; the span lies within the file.
+    /// Reads the first chunk; the spans lie within the file of `size` bytes.
     pub(super) fn open(
         file: File,
         path: PathBuf,
-        span: Span,
+        size: u64,
+        spans: Spans,
         buffers: &Arc<Buffers>,
     ) -> Result<Self> {
         let buffers = Arc::clone(buffers);
@@ -72,6 +80,10 @@ impl BlobReader {
             file,
             path,
             buffers,
+        });
+        let span = spans.get(0, size).unwrap_or(Span {
+            start: 0,
+            length: 0,
         });
         let length = span.length.min(CHUNK);
         let chunk = match length {
@@ -81,6 +93,9 @@ impl BlobReader {
         let end = span.start + span.length;
         Ok(Self {
             source,
+            size,
+            spans,
+            place: 1,
             next: span.start + length,
             end,
             chunk,
@@ -89,10 +104,14 @@ impl BlobReader {
 
     /// Reads the next chunk, or begins to.
     fn read_on(&mut self) -> Result<Chunk> {
-        let length = CHUNK.min(self.end - self.next);
-        if length == 0 {
-            return Ok(Chunk::End);
+        if self.next == self.end {
+            let Some(span) = self.spans.get(self.place, self.size) else {
+                return Ok(Chunk::End);
+            };
+            self.place += 1;
+            (self.next, self.end) = (span.start, span.start + span.length);
         }
+        let length = CHUNK.min(self.end - self.next);
         let start = self.next;
         if let Some(bytes) = self.source.read_cached(start, length)? {
             self.next += bytes.len() as u64;
@@ -168,12 +187,27 @@ impl Source {
     /// of them is not.
     fn read_cached(&self, start: u64, length: u64) -> Result<Option<Bytes>> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        if length < SMALL {
+            // Many small spans may wait to be sent at once: none of them holds a whole buffer.
+            let mut bytes = vec![0; wanted];
+            let read = self.read_now(&mut bytes, start)?;
+            return Ok(read.map(|read| {
+                bytes.truncate(read);
+                bytes.into()
+            }));
+        }
         let mut buffer = self.buffers.take();
-        let space = &mut [IoSliceMut::new(&mut buffer.space()[..wanted])];
+        let read = self.read_now(&mut buffer.space()[..wanted], start)?;
+        Ok(read.map(|read| buffer.freeze(read)))
+    }
+
+    /// Fills the front of `space` without waiting for the disk; `None` if that can't be.
+    fn read_now(&self, space: &mut [u8], start: u64) -> Result<Option<usize>> {
+        let space = &mut [IoSliceMut::new(space)];
         match preadv2(&self.file, space, start, ReadWriteFlags::NOWAIT) {
             // Not in memory, or a file system that can't tell.
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
-            read => Ok(Some(buffer.freeze(self.progress(read)?))),
+            read => self.progress(read).map(Some),
         }
     }
 

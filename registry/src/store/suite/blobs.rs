@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{digest, name, pull, push};
-use crate::oci::{Algorithm, ByteRange};
+use crate::oci::{Algorithm, ByteRange, ByteRanges, Span, Spans};
 use crate::store::{Store, StoreError};
 
 pub(crate) async fn a_pushed_blob_is_read_back_whole(store: &impl Store) {
@@ -69,11 +69,61 @@ pub(crate) async fn a_range_is_read_and_told(store: &impl Store) {
             "{range:?}"
         );
         let read = store
-            .blob_read(&name("a"), &digest, Some(range))
+            .blob_read(&name("a"), &digest, Some(range.into()))
             .await
             .unwrap();
-        assert_eq!((read.size, read.span.start), (10, start), "{range:?}");
+        let length = expected.len() as u64;
+        let span = Spans::One(Span { start, length });
+        assert_eq!((read.size, read.spans), (10, span), "{range:?}");
     }
+}
+
+fn ranges(header: &str) -> ByteRanges {
+    ByteRanges::parse(Some(header)).unwrap().unwrap()
+}
+
+pub(crate) async fn several_ranges_are_read_in_the_order_asked_for(store: &impl Store) {
+    let bytes: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
+    let digest = push(store, "a", &bytes).await;
+    // Within a chunk and over several, backwards, repeated, and one that no byte satisfies.
+    let ranges = ranges("bytes=600000-600003,0-3,900000-,10-400000,7-7,7-7,-2");
+    let parts = [
+        (600_000, 4),
+        (0, 4),
+        (10, 399_991),
+        (7, 1),
+        (7, 1),
+        (699_998, 2),
+    ];
+    let mut read = store
+        .blob_read(&name("a"), &digest, Some(ranges))
+        .await
+        .unwrap();
+    let parts = parts.map(|(start, length)| Span { start, length });
+    assert_eq!(read.size, 700_000);
+    assert_eq!(read.spans, Spans::Several(parts.into()));
+    for Span { start, length } in parts {
+        let mut part = Vec::new();
+        while (part.len() as u64) < length {
+            part.extend_from_slice(&read.reader.next().await.unwrap().unwrap());
+        }
+        // No chunk has bytes of two spans.
+        let start = usize::try_from(start).unwrap();
+        assert!(part == bytes[start..][..usize::try_from(length).unwrap()]);
+    }
+    assert!(read.reader.next().await.is_none());
+}
+
+pub(crate) async fn ranges_that_are_more_than_the_blob_are_the_blob(store: &impl Store) {
+    let digest = push(store, "a", b"0123456789").await;
+    let ranges = ranges("bytes=0-9,3-3");
+    let read = store
+        .blob_read(&name("a"), &digest, Some(ranges))
+        .await
+        .unwrap();
+    assert_eq!((read.size, read.spans), (10, Spans::Whole));
+    let chunks: Vec<Bytes> = read.reader.try_collect().await.unwrap();
+    assert_eq!(chunks.concat(), b"0123456789");
 }
 
 pub(crate) async fn a_range_outside_the_blob_is_refused_with_its_size(store: &impl Store) {

@@ -1,0 +1,203 @@
+//! Several ranges of a blob in one body: `multipart/byteranges` (RFC 9110, sections 14.6 and
+//! 15.3.7.2).
+//!
+//! The reader yields the spans one after another; a head goes before each of them, and a last line
+//! after all. No more than one head exists at a time.
+
+use std::fmt::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::answer::{BodyError, poll_reader};
+use crate::oci::{MediaType, Span};
+use crate::store::StoreError;
+
+/// What is still to be sent of several parts of a blob.
+#[derive(Debug)]
+pub(super) struct Parts<R> {
+    reader: R,
+    spans: Arc<[Span]>,
+    size: u64,
+    /// Unguessable, so that no blob can be made to hold it.
+    boundary: u128,
+    /// Which part comes after the one at hand.
+    place: usize,
+    /// What is to come of the part at hand, and in all, in bytes.
+    left: u64,
+    remaining: u64,
+}
+
+impl<R> Parts<R> {
+    /// The parts `spans` of a blob of `size` bytes, which `reader` yields.
+    pub(super) fn new(reader: R, spans: Arc<[Span]>, size: u64) -> Self {
+        let mut parts = Self {
+            reader,
+            spans,
+            size,
+            boundary: rand::random(),
+            place: 0,
+            left: 0,
+            remaining: 0,
+        };
+        parts.remaining = parts.length();
+        parts
+    }
+
+    /// The `Content-Type` of them together.
+    pub(super) fn content_type(&self) -> String {
+        format!("multipart/byteranges; boundary={:032x}", self.boundary)
+    }
+
+    /// How many bytes are to come.
+    pub(super) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// How long the whole body is.
+    fn length(&self) -> u64 {
+        let mut length = Length(0);
+        for (place, span) in self.spans.iter().enumerate() {
+            // Counting cannot fail.
+            let _ = self.write_head(&mut length, place, *span);
+            length.0 += span.length;
+        }
+        let _ = self.write_end(&mut length);
+        length.0
+    }
+
+    fn write_head(&self, to: &mut impl Write, place: usize, span: Span) -> fmt::Result {
+        let (first, last) = (span.start, span.start + span.length - 1);
+        write!(
+            to,
+            "{}--{:032x}\r\nContent-Type: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
+            if place == 0 { "" } else { "\r\n" },
+            self.boundary,
+            MediaType::OCTET_STREAM,
+            self.size
+        )
+    }
+
+    fn write_end(&self, to: &mut impl Write) -> fmt::Result {
+        write!(to, "\r\n--{:032x}--\r\n", self.boundary)
+    }
+
+    /// The next head, or the line after the last part.
+    fn delimiter(&mut self) -> Bytes {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = match self.spans.get(self.place).copied() {
+            Some(span) => {
+                self.left = span.length;
+                self.write_head(&mut text, self.place, span)
+            }
+            None => self.write_end(&mut text),
+        };
+        self.place += 1;
+        text.into()
+    }
+}
+
+impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> Parts<R> {
+    /// The next bytes; `None` after the last of them, or after a failure.
+    pub(super) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if self.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let bytes = if self.left == 0 {
+            Ok(self.delimiter())
+        } else {
+            ready!(poll_reader(Pin::new(&mut self.reader), &mut self.left, cx))
+        };
+        self.remaining = match &bytes {
+            Ok(bytes) => self.remaining.saturating_sub(bytes.len() as u64),
+            Err(_) => 0,
+        };
+        Poll::Ready(Some(bytes))
+    }
+}
+
+/// Counts what is written.
+struct Length(u64);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    const SPANS: [Span; 2] = [
+        Span {
+            start: 10,
+            length: 4,
+        },
+        Span {
+            start: 0,
+            length: 2,
+        },
+    ];
+
+    async fn collect(
+        chunks: Vec<Result<Bytes, StoreError>>,
+    ) -> (Parts<impl Stream>, Vec<u8>, bool) {
+        let mut parts = Parts::new(stream::iter(chunks), SPANS.into(), 14);
+        let (mut body, mut failed) = (Vec::new(), false);
+        while let Some(bytes) = poll_fn(|cx| parts.poll_bytes(cx)).await {
+            match bytes {
+                Ok(bytes) => body.extend_from_slice(&bytes),
+                Err(_) => failed = true,
+            }
+        }
+        (parts, body, failed)
+    }
+
+    #[tokio::test]
+    async fn each_part_says_where_it_belongs_and_the_length_is_known_before() {
+        let chunk = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        let chunks = vec![chunk("ab"), chunk("cd"), chunk("01")];
+        let (parts, body, failed) = collect(chunks).await;
+        assert!(!failed);
+        assert_eq!(parts.length(), body.len() as u64);
+        let kind = parts.content_type();
+        let boundary = kind
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap();
+        let body = String::from_utf8(body).unwrap().replace(boundary, "X");
+        assert_eq!(
+            body,
+            "--X\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: bytes 10-13/14\r\n\r\nabcd\r\n\
+             --X\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: bytes 0-1/14\r\n\r\n01\r\n--X--\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_fails_ends_early_or_runs_over_a_part_breaks_the_body() {
+        let chunk = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        for chunks in [
+            vec![chunk("ab")],
+            vec![chunk("ab"), Err(StoreError::Interrupted)],
+            vec![chunk("abcd01")],
+        ] {
+            let (parts, body, failed) = collect(chunks).await;
+            assert!(failed && parts.remaining() == 0);
+            assert!(!String::from_utf8_lossy(&body).contains("Content-Range: bytes 0-1"));
+        }
+    }
+}
