@@ -54,7 +54,7 @@ pub(super) enum ApiError {
     TooManyTags { limit: usize },
     #[error("no upload session has such an identifier")]
     UploadId,
-    #[error("{0}")]
+    #[error("Content-Type: {0}")]
     MediaType(#[from] MediaTypeError),
     #[error("{0}")]
     Manifest(#[from] ManifestError),
@@ -64,7 +64,7 @@ pub(super) enum ApiError {
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("the parameter n must be a number of entries, in decimal digits")]
     PageSize,
-    #[error("the range can't be satisfied")]
+    #[error("the Range header is malformed")]
     Range { size: u64 },
     #[error("Content-Range: {0}")]
     ContentRange(RangeError),
