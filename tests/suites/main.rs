@@ -78,6 +78,8 @@ mod refusals;
 mod restart;
 /// Who may read the page, in which format, compressed or inside TLS.
 mod serving;
+/// Upload sessions that nobody goes on with keep no push out.
+mod sessions;
 /// SIGTERM: no new work, all begun work finished.
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.

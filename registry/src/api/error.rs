@@ -276,10 +276,14 @@ mod tests {
             },
             StoreError::RangeUnsatisfiable { size: 3 },
             StoreError::TooManySessions { limit: 3 },
-            StoreError::TooManyBytes { limit: 3 },
+            StoreError::TooManyBytes {
+                limit: 3,
+                missing: 1,
+            },
             StoreError::Reserved {
                 available: 3,
                 reserve: 4,
+                missing: 1,
             },
             StoreError::NoSpace {
                 path: place(),

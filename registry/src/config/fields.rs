@@ -80,9 +80,9 @@ pub struct EmbeddedFields {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UploadFields {
-    /// How long a session that receives nothing is kept.
+    /// How long an idle session is kept.
     pub expire: config::Duration,
-    /// The most sessions open at a time.
+    /// The most sessions open at a time; idle ones give way to new ones.
     pub max_sessions: u64,
     /// The most bytes that open sessions hold; none: as many as fit.
     pub max_bytes: Option<ByteSize>,

@@ -67,6 +67,8 @@ pub enum StoreError {
     TooManyBytes {
         /// How many bytes they may hold.
         limit: u64,
+        /// How many would have to go.
+        missing: u64,
     },
     /// Uploads would take what is left of the disk below its reserve.
     #[error("{available} bytes of the disk are free, and uploads leave a reserve of {reserve}")]
@@ -75,6 +77,8 @@ pub enum StoreError {
         available: u64,
         /// The bytes that are to stay free.
         reserve: u64,
+        /// How many more would have to be free.
+        missing: u64,
     },
     /// The disk is full, or a quota is.
     #[error("no space left for {}", path.display())]
@@ -236,7 +240,10 @@ mod tests {
         assert_eq!(damaged.kind(), ErrorKind::Io);
         assert_eq!(StoreError::Interrupted.kind(), ErrorKind::Other);
         assert_eq!(StoreError::UploadBusy.kind(), ErrorKind::Invalid);
-        let bound = StoreError::TooManyBytes { limit: 1 };
+        let bound = StoreError::TooManyBytes {
+            limit: 1,
+            missing: 1,
+        };
         assert_eq!(bound.kind(), ErrorKind::NoSpace);
     }
 

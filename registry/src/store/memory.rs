@@ -1,7 +1,7 @@
 //! A store in memory, for tests: the whole contract in one table under one lock.
 //!
-//! It keeps what it is given for as long as it lives and bounds nothing, so it is not for serving
-//! strangers. Blobs that several repositories hold share their bytes.
+//! It keeps what it is given for as long as it lives and bounds nothing but its upload sessions, if it
+//! is told to, so it is not for serving strangers. Blobs that several repositories hold share their bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -32,6 +32,10 @@ struct State {
     /// Those that hold something, and no others.
     repositories: BTreeMap<Name, Repository>,
     sessions: HashMap<UploadId, Session>,
+    /// The most sessions, if they are bounded.
+    max_sessions: Option<usize>,
+    /// The number of the last request for a session.
+    requests: u64,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +58,8 @@ struct Session {
     hasher: Hasher,
     /// A body is arriving.
     receiving: bool,
+    /// The number of the last request for it.
+    used: u64,
 }
 
 /// A blob's bytes, a chunk at a time.
@@ -103,13 +109,51 @@ impl Receiving<'_> {
 
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        if let Ok(session) = self.store.state.lock().session(self.repository, self.id) {
+        let mut state = self.store.state.lock();
+        let number = state.next();
+        if let Ok(session) = state.session(self.repository, self.id) {
             session.receiving = false;
+            session.used = number;
         }
     }
 }
 
+impl MemoryStore {
+    /// A store with at most so many upload sessions.
+    pub fn with_max_sessions(limit: usize) -> Self {
+        let store = Self::default();
+        store.state.lock().max_sessions = Some(limit);
+        store
+    }
+}
+
 impl State {
+    /// Numbers a request for a session: the least one is the longest ago.
+    fn next(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// Sees to it that there may be one more session: the longest idle one gives way, and those without
+    /// bytes before the others.
+    fn make_room(&mut self) -> Result<()> {
+        let Some(limit) = self
+            .max_sessions
+            .filter(|&limit| self.sessions.len() >= limit)
+        else {
+            return Ok(());
+        };
+        let idle = self.sessions.iter().filter(|(_, one)| !one.receiving);
+        let first = idle.min_by_key(|(_, one)| (!one.bytes.is_empty(), one.used));
+        let limit = limit as u64;
+        let id = first
+            .ok_or(StoreError::TooManySessions { limit })?
+            .0
+            .clone();
+        self.sessions.remove(&id);
+        Ok(())
+    }
+
     fn blob(&self, repository: &Name, digest: &Digest) -> Result<&Bytes> {
         let repository = self.repositories.get(repository);
         repository
@@ -229,13 +273,16 @@ impl Store for MemoryStore {
 
     async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
         let id = UploadId::random();
+        let mut state = self.state.lock();
+        state.make_room()?;
         let session = Session {
             repository: repository.clone(),
             bytes: Vec::new(),
             hasher: Hasher::new(algorithm),
             receiving: false,
+            used: state.next(),
         };
-        self.state.lock().sessions.insert(id.clone(), session);
+        state.sessions.insert(id.clone(), session);
         Ok(Upload { id, offset: 0 })
     }
 
@@ -446,4 +493,8 @@ mod tests {
     use crate::store::suite::suite;
 
     suite!(memory, (super::MemoryStore::default(), ()));
+    suite!(
+        bounded_memory,
+        bounded(super::MemoryStore::with_max_sessions(3), ())
+    );
 }

@@ -155,10 +155,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// Opens an upload session whose digest will be computed with `algorithm`. A store may bound
-    /// its sessions, and what they hold together: then this fails with `TooManySessions`, and this
-    /// and appends with `TooManyBytes` and `Reserved`. It may also end a session that has received
-    /// nothing for long, or that was refused for want of room which others need; it is unknown from
-    /// then on.
+    /// its sessions, and what they hold together. Where a bound is reached, it ends idle sessions, the
+    /// longest idle first, and of all those without bytes first; they are unknown from then on, as are
+    /// sessions that have been idle for too long. A session that a request is for is not idle. Where
+    /// none can be ended, this fails with `TooManySessions`, and this and appends with `TooManyBytes`
+    /// and `Reserved`.
     fn upload_create(
         &self,
         repository: &Name,

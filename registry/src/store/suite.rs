@@ -1,8 +1,11 @@
 //! The contract of [`Store`], one test for each clause, for every store and wrapper.
 //!
 //! `suite!(name, make)` makes a module of tests; `make` returns a store and what must outlive it.
+//! `suite!(name, bounded make)` makes one of the clauses about a store that has three upload sessions
+//! at most.
 
 mod blobs;
+mod bounded;
 mod manifests;
 mod referrers;
 mod repositories;
@@ -21,6 +24,7 @@ use crate::oci::{
 };
 
 pub(crate) use blobs::*;
+pub(crate) use bounded::*;
 pub(crate) use manifests::*;
 pub(crate) use referrers::*;
 pub(crate) use repositories::*;
@@ -28,6 +32,15 @@ pub(crate) use tags::*;
 pub(crate) use uploads::*;
 
 macro_rules! suite {
+    ($module:ident, bounded $make:expr) => {
+        mod $module {
+            $crate::store::suite::suite!(@tests $make;
+                the_longest_idle_session_gives_way
+                a_session_without_bytes_gives_way_before_one_with_bytes
+                a_session_that_is_receiving_does_not_give_way
+            );
+        }
+    };
     ($module:ident, $make:expr) => {
         mod $module {
             $crate::store::suite::suite!(@tests $make;

@@ -15,10 +15,11 @@ fn whole(content: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn over_the_number_of_sessions_a_client_is_asked_to_come_back_later() {
+async fn while_all_sessions_are_in_use_a_client_is_asked_to_come_back_later() {
     let registry = Running::configured(|config| config.storage.uploads.max_sessions = 1).await;
     let digest = registry.push_blob("a", b"content").await;
     let location = registry.open("a").await;
+    let mut client = registry.half_sent(&location).await;
     for (target, body) in [
         ("/v2/a/blobs/uploads/", &b""[..]),
         (&whole(b"more"), b"more"),
@@ -30,11 +31,26 @@ async fn over_the_number_of_sessions_a_client_is_asked_to_come_back_later() {
     let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
     registry.ask("POST", &mount, &[], b"").await.expect(201);
     registry.get(&location).await.expect(204);
+    client.send("56789").await;
+    client.answer().await.expect(202);
     let answer = registry.ask("DELETE", &location, &[], b"").await;
     answer.expect(204);
     let answer = registry.ask("POST", &whole(b"more"), &[], b"more").await;
     answer.expect(201);
     registry.open("a").await;
+}
+
+#[tokio::test]
+async fn an_idle_session_gives_way_to_a_new_one() {
+    let registry = Running::configured(|config| config.storage.uploads.max_sessions = 1).await;
+    let first = registry.open("a").await;
+    let second = registry.open("a").await;
+    let gone = registry.ask("PATCH", &first, &[], b"more").await;
+    gone.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    registry
+        .ask("PATCH", &second, &[], b"more")
+        .await
+        .expect(202);
 }
 
 #[tokio::test]

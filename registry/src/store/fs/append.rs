@@ -21,7 +21,8 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::buffers::Buffer;
-use super::session::{Session, Work};
+use super::session::Work;
+use super::sessions::InUse;
 use super::{Durability, Inner, unwind};
 use crate::oci::{Algorithm, Hasher};
 use crate::store::{ErrorKind, Result, StoreError, Upload};
@@ -66,13 +67,15 @@ impl Limits {
 
 pub(super) async fn append<B>(
     inner: Arc<Inner>,
-    session: Arc<Session>,
+    session: InUse,
     offset: u64,
     mut body: B,
 ) -> Result<Upload>
 where
     B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 {
+    // The request is over when all that it brought is written, even if nobody waits for that.
+    let session = Arc::new(session);
     let work = session.claim().await?;
     let receiving = session.receiving();
     let expected = session.offset();
@@ -100,7 +103,6 @@ where
     drop(receiving);
     // What the store has to say about itself matters more than a body that broke as well.
     match gathering.finish().await.and(received) {
-        // Whoever needs the room may have ended the session already, since it was refused.
         Err(e) if e.kind() == ErrorKind::NoSpace => Err(e),
         _ if session.has_ended() => Err(StoreError::UploadUnknown),
         done => done.map(|()| session.upload()),
@@ -223,7 +225,7 @@ impl Drop for Gathering {
 /// Hashes and writes, on blocking threads; owns the right to work on the session.
 struct Writer {
     inner: Arc<Inner>,
-    session: Arc<Session>,
+    session: Arc<InUse>,
     work: OwnedMutexGuard<Work>,
     path: PathBuf,
     file: Option<Arc<File>>,
@@ -234,7 +236,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(inner: Arc<Inner>, session: Arc<Session>, work: OwnedMutexGuard<Work>) -> Self {
+    fn new(inner: Arc<Inner>, session: Arc<InUse>, work: OwnedMutexGuard<Work>) -> Self {
         let path = inner.layout.upload_data(&session.id);
         let promised = session.offset();
         Self {

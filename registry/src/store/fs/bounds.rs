@@ -1,13 +1,15 @@
-//! What uploads may take: sessions, bytes in them, and room on the disk.
+//! What uploads may take: sessions, bytes in them, and space on the disk.
 //!
-//! An upload that is refused for want of room gives back what the refused request brought. What it
-//! was told to have before stays, so that it can go on when there is room; but only until somebody
-//! else needs it, for most clients begin anew and never come back to it.
+//! Where a bound is reached, idle sessions give way ([`sessions`]). What is needed is known before
+//! anything is written, but for a disk that is really full. An upload that is refused for want of
+//! space gives back what the refused request brought. What it was told to have before stays, until
+//! something else needs it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Durability, Inner, session};
+use super::session::Session;
+use super::{Durability, Inner, sessions};
 use crate::store::{ErrorKind, Result, StoreError};
 
 /// What uploads may take, all together.
@@ -35,13 +37,31 @@ pub struct Options {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held(Arc<AtomicU64>);
 
-/// What an upload, or whatever else writes, finds no room for.
+/// What is missing for an upload, or for whatever else writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// One more session.
-    Session,
-    /// Bytes.
-    Bytes,
+    /// A slot for one more session.
+    Slot,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Wanted {
+    /// How much it is.
+    pub(super) fn amount(self) -> u64 {
+        match self {
+            Self::Slot => 1,
+            Self::Bytes(amount) => amount,
+        }
+    }
+
+    /// How much of it there is when a session has ended.
+    pub(super) fn freed_by(self, session: &Session) -> u64 {
+        match self {
+            Self::Slot => 1,
+            Self::Bytes(_) => session.offset(),
+        }
+    }
 }
 
 impl Bounds {
@@ -70,7 +90,10 @@ impl Held {
         let more = |held: u64| held.checked_add(bytes).filter(|&held| held <= limit);
         match self.0.fetch_update(set, fetch, more) {
             Ok(_) => Ok(()),
-            Err(_) => Err(StoreError::TooManyBytes { limit }),
+            Err(held) => Err(StoreError::TooManyBytes {
+                limit,
+                missing: held.saturating_add(bytes).saturating_sub(limit),
+            }),
         }
     }
 
@@ -86,27 +109,44 @@ impl Held {
 }
 
 impl Inner {
-    /// Does a step that needs room. While it finds none, a session that was itself refused for want
-    /// of it is ended, the one first that has been idle for longest, and the step is done again.
+    /// Does a step that needs space. While it finds none, idle sessions give way, and the step is done
+    /// again: each round ends a session, so that there are no more rounds than sessions.
     pub(super) fn in_room<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
         loop {
             let done = step();
             let wanted = match &done {
-                Err(StoreError::TooManySessions { .. }) => Wanted::Session,
-                Err(e) if e.kind() == ErrorKind::NoSpace => Wanted::Bytes,
-                _ => return done,
+                Ok(_) => None,
+                Err(error) => self.wanted(error),
             };
-            if !session::end_refused(self, wanted) {
-                return done;
+            match wanted {
+                Some(wanted) if sessions::give_way(self, wanted) => {}
+                _ => return done,
             }
+        }
+    }
+
+    /// What a step that failed was missing.
+    fn wanted(&self, error: &StoreError) -> Option<Wanted> {
+        match error {
+            StoreError::TooManySessions { .. } => Some(Wanted::Slot),
+            StoreError::TooManyBytes { missing, .. } | StoreError::Reserved { missing, .. } => {
+                Some(Wanted::Bytes(*missing))
+            }
+            // How much is missing the system does not say.
+            error if error.kind() == ErrorKind::NoSpace => Some(Wanted::Bytes(1)),
+            _ => None,
         }
     }
 
     /// Fails unless another session may receive something.
     pub(super) fn room_to_begin(&self) -> Result<()> {
-        let limit = self.sessions.bounds.max_bytes;
-        if self.sessions.held.bytes() >= limit {
-            return Err(StoreError::TooManyBytes { limit });
+        let Bounds { max_bytes, .. } = self.sessions.bounds;
+        let held = self.sessions.held.bytes();
+        if held >= max_bytes {
+            return Err(StoreError::TooManyBytes {
+                limit: max_bytes,
+                missing: (held - max_bytes).saturating_add(1),
+            });
         }
         self.leave_reserve(0)
     }
@@ -126,10 +166,14 @@ impl Inner {
             return Ok(());
         }
         let available = self.space()?.available;
-        if available < reserve.saturating_add(bytes) {
-            return Err(StoreError::Reserved { available, reserve });
+        match reserve.saturating_add(bytes).saturating_sub(available) {
+            0 => Ok(()),
+            missing => Err(StoreError::Reserved {
+                available,
+                reserve,
+                missing,
+            }),
         }
-        Ok(())
     }
 }
 

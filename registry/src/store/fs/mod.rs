@@ -25,6 +25,7 @@ mod manifest;
 mod reader;
 mod referrer;
 mod session;
+mod sessions;
 mod start;
 mod survey;
 mod tag;
@@ -50,7 +51,7 @@ pub use bounds::{Bounds, Options};
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
 pub use layout::{Pool, Shard};
 pub use reader::BlobReader;
-pub use session::{Expired, UploadTotals};
+pub use sessions::{Expired, UploadTotals};
 pub use start::StartError;
 pub use survey::{Space, Uploads, Walk};
 
@@ -59,7 +60,8 @@ use self::buffers::Buffers;
 use self::cache::Cache;
 use self::deletions::Deletions;
 use self::layout::Layout;
-use self::session::{Session, Sessions};
+use self::session::Session;
+use self::sessions::Sessions;
 use self::turn::Turns;
 use self::windows::Windows;
 use super::{
@@ -135,10 +137,10 @@ impl FsStore {
         })
     }
 
-    /// Ends the upload sessions that have received nothing for as long as `idle`. One that a body
-    /// is arriving for, or that is being committed, is not idle however long that takes.
+    /// Ends the upload sessions that have been idle for as long as `idle`. One that a request is for
+    /// is not idle, however long that takes.
     pub async fn expire_uploads(&self, idle: Duration) -> Result<Expired> {
-        self.run(move |inner| Ok(session::expire(inner, idle)))
+        self.run(move |inner| Ok(sessions::expire(inner, idle)))
             .await
     }
 
@@ -212,20 +214,20 @@ impl Store for FsStore {
     where
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
-        let session = self.inner.sessions.get(repository, id)?;
+        let session = self.inner.sessions.take(repository, id)?;
         append::append(Arc::clone(&self.inner), session, offset, body).await
     }
 
     async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
         let (name, digest) = (repository.clone(), digest.clone());
-        let session = self.inner.sessions.get(repository, id)?;
+        let session = self.inner.sessions.take(repository, id)?;
         let work = session.claim().await?;
         self.run(move |inner| upload::commit(inner, &session, &work, &name, &digest))
             .await
     }
 
     async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
-        let session = self.inner.sessions.get(repository, id)?;
+        let session = self.inner.sessions.take(repository, id)?;
         self.run(move |inner| session.end(inner)).await
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{allocated, allocated_at, each_entry, if_there};
 use super::layout::{Pool, RESERVED, Shard, digest_of};
-use super::session::{Sessions, UploadTotals};
+use super::sessions::{Sessions, UploadTotals};
 use super::turn::settled;
 use super::{FsStore, Inner, blob, manifest};
 use crate::oci::{Digest, Name};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, TryStreamExt};
 use tempfile::TempDir;
 
-use super::{Durability, FsStore, StartError};
+use super::{Bounds, Durability, FsStore, Options, StartError};
 use crate::oci::{Algorithm, Digest, Name, Reference, Tag};
 use crate::store::suite::{manifest, push, put, suite};
 use crate::store::{Store, StoreError};
@@ -32,6 +32,20 @@ fn relaxed() -> (FsStore, TempDir) {
 
 suite!(durable, super::new());
 suite!(relaxed, super::relaxed());
+suite!(bounded, bounded super::bounded());
+
+fn bounded() -> (FsStore, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        durability: Durability::Relaxed,
+        bounds: Bounds {
+            max_sessions: 3,
+            ..Bounds::NONE
+        },
+    };
+    let store = FsStore::open(folder.path(), options, Arc::new(())).unwrap();
+    (store, folder)
+}
 
 /// Every file below a folder, by its path from there.
 fn tree(root: &Path) -> BTreeSet<String> {

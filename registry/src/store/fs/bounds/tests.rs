@@ -52,31 +52,130 @@ fn age(file: &Path, age: Duration) {
     file.set_modified(SystemTime::now() - age).unwrap();
 }
 
+async fn is_open(store: &FsStore, id: &UploadId) -> bool {
+    match store.upload_stat(&name(), id).await {
+        Ok(_) => true,
+        Err(StoreError::UploadUnknown) => false,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// The names of the sessions' directories.
+fn on_disk(folder: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(folder.path().join("uploads")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
 #[tokio::test]
-async fn no_more_sessions_than_may_be_are_open_and_an_ended_one_makes_room() {
+async fn no_more_sessions_are_open_than_may_be() {
     let max_sessions = 3;
-    let (store, _folder) = new(Bounds {
+    let (store, folder) = new(Bounds {
         max_sessions,
         ..Bounds::NONE
     });
-    let begun = join_all((0..8).map(|_| begin(&store))).await;
-    let (open, refused): (Vec<_>, Vec<_>) = begun.into_iter().partition(Result::is_ok);
-    assert_eq!(open.len(), 3);
-    for refused in refused {
-        let error = refused.unwrap_err();
-        assert!(
-            matches!(error, StoreError::TooManySessions { limit: 3 }),
-            "{error:?}"
-        );
+    let begun = join_all((0..50).map(|_| begin(&store))).await;
+    let last = begin(&store).await.unwrap();
+    assert_eq!(store.uploads().totals().sessions, 3);
+    assert_eq!(on_disk(&folder).len(), 3);
+    assert!(is_open(&store, &last).await);
+    for refused in begun.into_iter().filter_map(Result::err) {
+        // All others were just being opened.
+        assert!(matches!(refused, StoreError::TooManySessions { limit: 3 }));
     }
-    let open: Vec<_> = open.into_iter().map(Result::unwrap).collect();
-    store.upload_cancel(&name(), &open[0]).await.unwrap();
-    begin(&store).await.unwrap();
-    let empty = Digest::of(Algorithm::Sha256, b"");
-    let committed = store.upload_commit(&name(), &open[1], &empty).await;
-    committed.unwrap();
-    begin(&store).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_several_requests_are_for_is_idle_after_the_last_of_them() {
+    let (store, _folder) = new(Bounds {
+        max_sessions: 1,
+        ..Bounds::NONE
+    });
+    let id = begin(&store).await.unwrap();
+    let sessions = &store.inner.sessions;
+    let first = sessions.take(&name(), &id).unwrap();
+    let second = sessions.take(&name(), &id).unwrap();
     begin(&store).await.unwrap_err();
+    drop(first);
+    begin(&store).await.unwrap_err();
+    drop(second);
+    begin(&store).await.unwrap();
+    assert!(!is_open(&store, &id).await);
+}
+
+#[tokio::test]
+async fn what_was_idle_before_a_restart_gives_way_after_it() {
+    let (store, folder) = new(Bounds::NONE);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(begin(&store).await.unwrap());
+    }
+    append(&store, &ids[3], 10).await.unwrap();
+    drop(store);
+    let uploads = folder.path().join("uploads");
+    for (id, days) in ids.iter().zip([2, 3, 1, 9]) {
+        age(&uploads.join(id.as_str()).join("session"), DAY * days);
+    }
+    age(&uploads.join(ids[3].as_str()).join("data"), DAY * 9);
+    let store = open(
+        folder.path(),
+        Bounds {
+            max_sessions: 4,
+            ..Bounds::NONE
+        },
+    );
+    for (round, gone) in [1, 0, 2].into_iter().enumerate() {
+        assert!(is_open(&store, &ids[gone]).await, "{round}");
+        let new = begin(&store).await.unwrap();
+        append(&store, &new, 1).await.unwrap();
+        assert!(!is_open(&store, &ids[gone]).await, "{round}");
+    }
+    // None is empty any more, and only one has been idle for longer than a moment.
+    assert!(is_open(&store, &ids[3]).await);
+    begin(&store).await.unwrap();
+    assert!(!is_open(&store, &ids[3]).await);
+}
+
+#[tokio::test]
+async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
+    let (store, folder) = new(Bounds::NONE);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(begin(&store).await.unwrap());
+        append(&store, ids.last().unwrap(), 300).await.unwrap();
+    }
+    drop(store);
+    for (id, days) in ids.iter().zip([2, 4, 3, 0]) {
+        for file in ["session", "data"] {
+            let session = folder.path().join("uploads").join(id.as_str());
+            age(&session.join(file), DAY * days);
+        }
+    }
+    let store = open(
+        folder.path(),
+        Bounds {
+            max_bytes: 1200,
+            ..Bounds::NONE
+        },
+    );
+    let new = begin(&store).await.unwrap();
+    // There is a request for the last one.
+    let _in_use = store.inner.sessions.take(&name(), &ids[3]).unwrap();
+    // It would not fit if all that are idle went, so that none goes.
+    append(&store, &new, 1201).await.unwrap_err();
+    assert_eq!(held(&store), 900);
+    append(&store, &new, 400).await.unwrap();
+    let mut left = Vec::new();
+    for id in &ids {
+        left.push(is_open(&store, id).await);
+    }
+    assert_eq!(left, [true, false, false, true]);
+    assert_eq!(held(&store), 1000);
+    // The other one is enough.
+    append(&store, &new, 500).await.unwrap();
+    assert!(!is_open(&store, &ids[0]).await);
+    append(&store, &new, 1).await.unwrap_err();
+    assert!(is_open(&store, &ids[3]).await);
 }
 
 #[tokio::test]
@@ -89,7 +188,7 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
     assert_eq!(append(&store, &first, 180_000).await.unwrap(), 180_000);
     let error = append(&store, &second, 180_000).await.unwrap_err();
     assert!(
-        matches!(error, StoreError::TooManyBytes { limit: 300_000 }),
+        matches!(error, StoreError::TooManyBytes { limit: 300_000, .. }),
         "{error:?}"
     );
     assert_eq!(append(&store, &second, 120_000).await.unwrap(), 120_000);
@@ -190,14 +289,16 @@ async fn uploads_that_were_refused_end_when_there_are_too_many() {
     });
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(begin(&store).await.unwrap());
+        let id = begin(&store).await.unwrap();
+        append(&store, &id, 100).await.unwrap();
+        ids.push(id);
     }
     begin(&store).await.unwrap_err();
     append(&store, &ids[1], 2000).await.unwrap_err();
+    let empty = begin(&store).await.unwrap();
+    assert!(!is_open(&store, &ids[1]).await);
     begin(&store).await.unwrap();
-    let gone = store.upload_stat(&name(), &ids[1]).await;
-    assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
-    begin(&store).await.unwrap_err();
+    assert!(!is_open(&store, &empty).await);
 }
 
 #[tokio::test]
