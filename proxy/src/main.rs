@@ -8,13 +8,14 @@ use proxy::cli::{Action, Cli};
 use proxy::server;
 use registry::service::config::EX_USAGE;
 use registry::service::health::Probe;
-use registry::service::{log, runtime, shutdown};
+use registry::service::{log, runtime, shutdown, umask};
 
 // Takes the place of the system's allocator. As Rust's own it would be asked for an alignment with
 // every allocation, which takes a longer way.
 use mimalloc as _;
 
 fn main() -> ExitCode {
+    umask::set();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

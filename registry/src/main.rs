@@ -10,7 +10,7 @@ use registry::config::cli::Action;
 use registry::server;
 use registry::service::config::{EX_USAGE, environment};
 use registry::service::log::{self, LogConfig};
-use registry::service::{descriptors, runtime, shutdown};
+use registry::service::{descriptors, runtime, shutdown, umask};
 
 // Quicker than the system's at what a server does: many small pieces, from several threads.
 // Takes the place of the system's allocator. As Rust's own it would be asked for an alignment with
@@ -18,6 +18,7 @@ use registry::service::{descriptors, runtime, shutdown};
 use mimalloc as _;
 
 fn main() -> ExitCode {
+    umask::set();
     let done = match Action::read(std::env::args_os(), environment()) {
         Ok(Action::Serve(config, logging)) => serve(*config, &logging),
         Ok(Action::Print(text)) => write!(io::stdout(), "{text}").map_err(Into::into),

@@ -60,6 +60,8 @@ mod listeners;
 mod logs;
 /// Many clients in the midst of what they do, in a memory that does not grow.
 mod memory;
+/// The modes of files and directories.
+mod modes;
 /// An upstream's name comes to mean another address, or none.
 mod names;
 /// oras-py pushes artifacts and what refers to them.

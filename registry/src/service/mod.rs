@@ -21,3 +21,4 @@ pub mod page;
 pub mod runtime;
 pub mod shutdown;
 pub mod tls;
+pub mod umask;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/
-//!   lock                              held (flock) while a registry uses the folder; names the layout
+//!   lock                              held (flock) while a registry uses the directory; says which
+//!                                     layout it has; nobody else may read it
 //!   blobs/sha256/<ab>/<hex>           a blob's bytes, once for all repositories; <ab>: first two digits
 //!   blobs/sha512/<ab>/<hex>
 //!   manifests/sha256/<ab>/<hex>       a manifest's bytes, once for all repositories

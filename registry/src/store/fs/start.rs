@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::each_entry;
@@ -10,6 +11,9 @@ use crate::store::StoreError;
 
 /// What the lock file says, for people and for later layouts.
 const LAYOUT: &str = "octoserve 1\n";
+
+/// The lock file's mode: whoever can open it can lock it, and so keep the registry from starting.
+const LOCK_MODE: u32 = 0o600;
 
 /// Why a folder cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,7 @@ pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(LOCK_MODE)
         .open(&path);
     let mut file = opened.map_err(failed(&path))?;
     match file.try_lock() {
@@ -72,6 +77,7 @@ pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
         }
         Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
     }
+    restrict(&file, &path);
     let mut found = String::new();
     file.read_to_string(&mut found).map_err(failed(&path))?;
     if !LAYOUT.starts_with(&found) {
@@ -87,6 +93,21 @@ pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
             .map_err(failed(&path))?;
     }
     Ok(file)
+}
+
+/// Keeps others from opening a lock file that a former version made for everybody.
+fn restrict(file: &File, path: &Path) {
+    let restricted = file.metadata().and_then(|metadata| {
+        if metadata.permissions().mode() & 0o777 == LOCK_MODE {
+            return Ok(());
+        }
+        file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+    });
+    // Only its owner may.
+    if let Err(error) = restricted {
+        let path = path.display();
+        tracing::warn!(%path, %error, "other users can hold the lock: its mode cannot be set");
+    }
 }
 
 /// Removes the small files that an interrupted run was still writing.
