@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use registry::oci::{ErrorBody, ErrorCode};
 use registry::service::auth::BasicAuth;
 use registry::service::connection::{Connections, Patience};
@@ -29,7 +30,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Readiness {
     serving: AtomicBool,
-    behind: AtomicBool,
+    /// `None` until it is known; else why what is behind the proxy can't serve, if it can't.
+    behind: Mutex<Option<Result<(), String>>>,
 }
 
 impl Readiness {
@@ -38,13 +40,22 @@ impl Readiness {
         self.serving.store(ready, Ordering::Release);
     }
 
-    /// Says whether what is behind the proxy is well.
-    pub fn set_behind(&self, is_well: bool) {
-        self.behind.store(is_well, Ordering::Release);
+    /// Says whether what is behind the proxy can serve, or why not: a probe is told that much.
+    pub fn set_behind(&self, state: Result<(), String>) {
+        *self.behind.lock() = Some(state);
     }
 
-    fn is_ready(&self) -> bool {
-        self.serving.load(Ordering::Acquire) && self.behind.load(Ordering::Acquire)
+    /// Fails with what a probe is told.
+    fn check(&self) -> Result<(), String> {
+        let not_ready = Err("not ready\n".to_owned());
+        if !self.serving.load(Ordering::Acquire) {
+            return not_ready;
+        }
+        match &*self.behind.lock() {
+            None => not_ready,
+            Some(Ok(())) => Ok(()),
+            Some(Err(why)) => Err(format!("not ready: {why}\n")),
+        }
     }
 }
 
@@ -99,8 +110,10 @@ impl Admin {
         };
         let mut answer = match request.uri.path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            "/readyz" => match self.readiness.check() {
+                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            },
             path if path == self.path => match &self.metrics {
                 Some(metrics) => self.page(metrics, &request.headers).await,
                 None => refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
@@ -131,12 +144,8 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<ExpositionBody> {
-    respond(
-        status,
-        "text/plain; charset=utf-8",
-        Bytes::from_static(body.as_bytes()),
-    )
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<ExpositionBody> {
+    respond(status, "text/plain; charset=utf-8", body.into())
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response<ExpositionBody> {

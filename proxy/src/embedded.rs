@@ -2,8 +2,7 @@
 //! Its metrics are on a Unix socket in a folder that only this user can enter.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use registry::config::{Config, EmbeddedFields};
+pub use registry::server::Presence;
 use registry::server::in_process::{self, Dialer};
 use registry::server::{self, Bound};
 use registry::service::shutdown::Shutdown;
@@ -27,7 +27,6 @@ use crate::config;
 pub struct Embedded {
     bound: Bound,
     metrics: Option<PathBuf>,
-    data: Folder,
     /// Removed with the socket in it when the registry has ended.
     folder: TempDir,
 }
@@ -38,54 +37,9 @@ pub enum EmbeddedError {
     /// There is no place for the socket of its metrics.
     #[error("cannot make a folder for the registry's socket: {0}")]
     Folder(#[source] std::io::Error),
-    /// The folder of its data can't be looked at.
-    #[error("cannot look at the data folder: {0}")]
-    Data(#[source] std::io::Error),
     /// The registry itself could not start.
     #[error(transparent)]
     Start(#[from] server::StartError),
-}
-
-/// A folder that must stay where it is.
-#[derive(Clone, Debug)]
-pub struct Folder {
-    path: PathBuf,
-    /// The file system and the number in it, which tell one folder of a name from the next.
-    identity: (u64, u64),
-}
-
-/// Why a folder is of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// It is gone, or can't be read.
-    #[error("the data folder can't be read")]
-    Unreadable(#[from] std::io::Error),
-    /// Another is in its place, such as the one that a file system was mounted on.
-    #[error("the data folder is not the one that was opened")]
-    Another,
-}
-
-impl Folder {
-    fn remember(path: PathBuf) -> std::io::Result<Folder> {
-        let identity = identity(&path)?;
-        Ok(Folder { path, identity })
-    }
-
-    /// Looks whether it is still there, and can be read. Blocks as long as the disk does.
-    pub fn look(&self) -> Result<(), FolderError> {
-        if identity(&self.path)? != self.identity {
-            return Err(FolderError::Another);
-        }
-        if let Some(first) = std::fs::read_dir(&self.path)?.next() {
-            first?;
-        }
-        Ok(())
-    }
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Embedded {
@@ -101,15 +55,12 @@ impl Embedded {
             .tempdir()
             .map_err(EmbeddedError::Folder)?;
         let metrics = labels.is_some().then(|| folder.path().join("metrics.sock"));
-        let data = fields.data.clone();
         let labels = labels.unwrap_or_default();
         let config = Config::embedded(fields, metrics.clone(), labels);
         let bound = server::bind(config).await?;
-        let data = Folder::remember(data).map_err(EmbeddedError::Data)?;
         Ok(Embedded {
             bound,
             metrics,
-            data,
             folder,
         })
     }
@@ -124,9 +75,9 @@ impl Embedded {
         self.metrics.clone().map(config::embedded_source)
     }
 
-    /// The folder of its data, to be looked at.
-    pub fn data(&self) -> Folder {
-        self.data.clone()
+    /// Whether the directory of its data is there.
+    pub fn presence(&self) -> Option<Presence> {
+        self.bound.presence()
     }
 
     /// Serves until the shutdown, which the proxy triggers once its own work has drained.
@@ -190,27 +141,5 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_that_is_gone_or_another_is_of_no_use() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("data");
-        std::fs::create_dir(&path).unwrap();
-        let folder = Folder::remember(path.clone()).unwrap();
-        folder.look().unwrap();
-        let aside = parent.path().join("aside");
-        std::fs::rename(&path, &aside).unwrap();
-        assert!(matches!(folder.look(), Err(FolderError::Unreadable(_))));
-        std::fs::create_dir(&path).unwrap();
-        assert!(matches!(folder.look(), Err(FolderError::Another)));
-        std::fs::remove_dir(&path).unwrap();
-        std::fs::rename(&aside, &path).unwrap();
-        folder.look().unwrap();
     }
 }

@@ -180,8 +180,8 @@ impl Bound {
         if let Some(panics) = self.panics {
             log::on_panic(move || panics.inc(()));
         }
-        let behind = match &self.embedded {
-            Some(embedded) => Behind::Embedded(embedded.data()),
+        let behind = match self.embedded.as_ref().and_then(Embedded::presence) {
+            Some(presence) => Behind::Embedded(presence),
             None => Behind::Remote(Arc::clone(&self.upstream)),
         };
         tokio::spawn(behind.watch(Arc::clone(&self.readiness), shutdown.clone()));

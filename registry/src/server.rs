@@ -28,6 +28,7 @@ use crate::service::exposition::Registry;
 use crate::service::listen::{BindError, ListenAddr, Listener};
 use crate::service::shutdown::Shutdown;
 use crate::stats::{Collector, Ledger};
+pub use crate::store::fs::Presence;
 use crate::store::fs::{self, Changes, FsStore};
 use crate::store::{Instrumented, Store};
 
@@ -67,6 +68,8 @@ pub struct Bound<S = FsStore> {
     page: Option<Page>,
     /// Who ends abandoned uploads; only a store of files can be told to.
     expiry: Option<Expiry>,
+    /// The store whose data directory is watched; only a store of files has one.
+    watched: Option<FsStore>,
     limits: Limits,
 }
 
@@ -99,13 +102,14 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     // What is read-only stays as it is.
     let expiry = (!config.storage.read_only)
         .then(|| Expiry::new(store.clone(), config.storage.uploads.expire.get()));
-    let counted = store.clone();
+    let (counted, watched) = (store.clone(), Some(store.clone()));
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
     let bound = bind_with(config, store, Backend::Filesystem, |stats| {
         Some(collector(stats))
     });
     Ok(Bound {
         expiry,
+        watched,
         ..bound.await?
     })
 }
@@ -185,6 +189,7 @@ async fn bind_with<S: Store>(
         api,
         page,
         expiry: None,
+        watched: None,
         limits: config.limits,
     })
 }
@@ -198,6 +203,11 @@ impl<S: Store> Bound<S> {
     /// Where the metrics page is.
     pub fn metrics_address(&self) -> Option<&ListenAddr> {
         self.page.as_ref().map(|page| &page.address)
+    }
+
+    /// Whether the data directory is there; `None` for a store that has none.
+    pub fn presence(&self) -> Option<Presence> {
+        self.watched.as_ref().map(FsStore::presence)
     }
 
     /// Connects to the API from within this process, as long as anyone holds it.
@@ -218,9 +228,10 @@ impl<S: Store> Bound<S> {
         };
         let (end, page_shutdown) = Shutdown::new();
         let pages = Connections::to_metrics(patience, page_shutdown);
+        let presence = self.presence();
         let serve_page = async {
             if let Some(page) = self.page {
-                page.serve(&pages, shutdown.clone()).await;
+                page.serve(&pages, presence, shutdown.clone()).await;
             }
         };
         let connections = Connections::new(self.limits.connections, patience, shutdown.clone());
@@ -241,10 +252,17 @@ impl<S: Store> Bound<S> {
                 None => pending().await,
             }
         };
+        let watch = async {
+            match self.watched {
+                Some(store) => store.watch().await,
+                None => pending().await,
+            }
+        };
         let serve = async { tokio::join!(serve_api, serve_page) };
         let (drained, ()) = tokio::select! {
             served = serve => served,
             never = expire => match never {},
+            never = watch => match never {},
         };
         pages.drain(PAGE_DRAIN).await;
         if drained {
@@ -268,7 +286,12 @@ async fn accept<S: Store>(api: Arc<Api<S>>, listeners: Vec<Listener>, connection
 }
 
 impl Page {
-    async fn serve(self, connections: &Connections, stopping: Shutdown) {
+    async fn serve(
+        self,
+        connections: &Connections,
+        presence: Option<Presence>,
+        stopping: Shutdown,
+    ) {
         let MetricsConfig {
             path, auth, tls, ..
         } = self.config;
@@ -279,7 +302,13 @@ impl Page {
             }
             pending::<()>().await;
         };
-        let pages = Arc::new(Pages::new(self.registry, path, auth, stopping.clone()));
+        let pages = Arc::new(Pages::new(
+            self.registry,
+            path,
+            auth,
+            presence,
+            stopping.clone(),
+        ));
         let handler = move |request| {
             let pages = Arc::clone(&pages);
             async move { pages.handle(&request).await }

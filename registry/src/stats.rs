@@ -88,18 +88,22 @@ impl Collector {
             }
         };
         let count = async {
+            let mut presence = self.store.presence();
             let mut ticks = interval(self.every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                self.count().await;
+                while !self.count().await {
+                    presence.wait().await;
+                }
             }
         };
         tokio::join!(refresh, count);
     }
 
-    /// Counts everything once.
-    pub async fn count(&self) {
+    /// Counts everything once. False if the data directory is gone: then nothing can be said, and it
+    /// is to be counted when it is back.
+    pub async fn count(&self) -> bool {
         let began = Instant::now();
         let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&self.ledger)).await;
         self.stats.duration.set((), began.elapsed().as_secs_f64());
@@ -107,6 +111,7 @@ impl Collector {
             self.stats.last_success.set((), seconds_since_epoch());
         }
         self.note("full count", &self.logged.count, &failures);
+        !failures.iter().any(is_lost)
     }
 
     /// Reads the figures of the file system once.
@@ -157,6 +162,10 @@ impl Collector {
             News::Nothing => {}
         }
     }
+}
+
+fn is_lost(failure: &StoreError) -> bool {
+    matches!(failure, StoreError::Lost { .. })
 }
 
 /// Brings the gauges up to date for a scrape.

@@ -34,6 +34,8 @@ mod content;
 mod costs;
 /// Listeners at the cap of their connections: who gives way, and who does not.
 mod crowded;
+/// The data directory is moved away while it is served.
+mod data_directory;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// docs/metrics.md names every family and no other, Prometheus takes every query in it, and the tests

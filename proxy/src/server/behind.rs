@@ -1,7 +1,7 @@
-//! Whether what is behind the proxy is well, looked at now and then: what `/readyz` says.
+//! Whether what the proxy forwards to can serve: what `/readyz` says.
 //!
 //! No request waits for it, and none is refused for it: a request that reaches an upstream which was
-//! not well a moment ago may find it well again.
+//! unhealthy a moment ago may find it healthy again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,58 +10,71 @@ use registry::service::log::causes;
 use registry::service::shutdown::Shutdown;
 
 use crate::admin::Readiness;
-use crate::embedded::Folder;
+use crate::embedded::Presence;
 use crate::upstream::Upstream;
 
-/// How often it is looked at.
+/// How often an upstream is probed.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked at while it is not well.
+/// How often it is probed while it is unhealthy.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is behind the proxy.
 pub(super) enum Behind {
     /// A registry somewhere, which must answer.
     Remote(Arc<Upstream>),
-    /// The registry in this process, which must have its folder.
-    Embedded(Folder),
+    /// The registry in this process, which must have its data directory.
+    Embedded(Presence),
 }
 
 impl Behind {
-    /// Looks at it until the shutdown, and says what it saw.
+    /// Keeps the readiness up to date until the shutdown.
     pub(super) async fn watch(self, readiness: Arc<Readiness>, mut shutdown: Shutdown) {
-        let behind = Arc::new(self);
-        let mut was_well = true;
-        loop {
-            let seen = tokio::select! {
-                seen = behind.look() => seen,
-                () = shutdown.recv() => return,
-            };
-            let is_well = seen.is_ok();
-            readiness.set_behind(is_well);
-            if is_well != was_well {
-                match seen {
-                    Ok(()) => tracing::info!("what is behind the proxy is well again"),
-                    Err(error) => tracing::warn!(error, "what is behind the proxy is not well"),
-                }
+        let watch = async {
+            match self {
+                Behind::Remote(upstream) => probe(&upstream, &readiness).await,
+                Behind::Embedded(presence) => follow(presence, &readiness).await,
             }
-            was_well = is_well;
-            tokio::select! {
-                () = tokio::time::sleep(if is_well { EVERY } else { AGAIN }) => {}
-                () = shutdown.recv() => return,
-            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = shutdown.recv() => {}
         }
     }
+}
 
-    async fn look(self: &Arc<Self>) -> Result<(), String> {
-        if let Behind::Remote(upstream) = &**self {
-            return upstream.look().await.map_err(|error| causes(&error));
+/// Probes an upstream again and again, and logs when its state changes.
+async fn probe(upstream: &Upstream, readiness: &Readiness) {
+    let mut was_healthy = true;
+    loop {
+        let seen = upstream.look().await;
+        let is_healthy = seen.is_ok();
+        match seen {
+            Ok(()) if was_healthy => {}
+            Ok(()) => tracing::info!("what is behind the proxy is well again"),
+            Err(error) if was_healthy => {
+                let error = causes(&error);
+                tracing::warn!(error, "what is behind the proxy is not well");
+            }
+            Err(_) => {}
         }
-        let behind = Arc::clone(self);
-        // A disk that hangs must not hang a worker.
-        let looked = tokio::task::spawn_blocking(move || match &*behind {
-            Behind::Embedded(folder) => folder.look().map_err(|error| causes(&error)),
-            Behind::Remote(_) => Ok(()),
+        let unhealthy = "the upstream is unhealthy";
+        readiness.set_behind(if is_healthy {
+            Ok(())
+        } else {
+            Err(unhealthy.into())
         });
-        looked.await.unwrap_or_else(|error| Err(causes(&error)))
+        was_healthy = is_healthy;
+        tokio::time::sleep(if is_healthy { EVERY } else { AGAIN }).await;
+    }
+}
+
+/// Passes on what the registry in this process finds out; it has its own lines in the log.
+async fn follow(mut presence: Presence, readiness: &Readiness) {
+    loop {
+        let lost = presence.lost();
+        readiness.set_behind(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
+        if !presence.changed().await {
+            return;
+        }
     }
 }

@@ -164,7 +164,9 @@ impl ApiError {
                 | StoreError::NoSpace { .. } => {
                     (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable)
                 }
-                StoreError::Interrupted => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+                StoreError::Interrupted | StoreError::Lost { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+                }
                 StoreError::Corrupt { .. } | StoreError::Io { .. } => {
                     (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable)
                 }
@@ -176,8 +178,8 @@ impl ApiError {
     pub(super) fn into_answer<R>(self) -> Answer<R> {
         let (status, code) = self.classify();
         let message: Cow<'static, str> = if status.is_server_error() {
-            tracing::error!(error = causes(&self), %status, "a request failed");
-            Cow::Borrowed(vague(status))
+            self.log(status);
+            Cow::Borrowed(self.vague(status))
         } else if status == StatusCode::TOO_MANY_REQUESTS {
             // Whoever runs the registry can do something about it, and should know.
             tracing::warn!(error = ?self, %status, "a request was turned away");
@@ -192,6 +194,32 @@ impl ApiError {
         let mut answer = answer::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
         self.headers(answer.headers_mut());
         answer
+    }
+
+    /// The log says what the response leaves out. That the data directory is lost it says once, when
+    /// that happens.
+    fn log(&self, status: StatusCode) {
+        let error = causes(self);
+        if matches!(self, Self::Store(StoreError::Lost { .. })) {
+            tracing::debug!(error, %status, "a request failed");
+        } else {
+            tracing::error!(error, %status, "a request failed");
+        }
+    }
+
+    /// What the client is told of a 5xx.
+    fn vague(&self, status: StatusCode) -> &'static str {
+        match status {
+            StatusCode::INSUFFICIENT_STORAGE => {
+                "the registry has no space left for this: try again later, or ask whoever runs it to \
+                 make room; pulls and deletes go on"
+            }
+            _ if matches!(self, Self::Store(StoreError::Lost { .. })) => {
+                "the registry cannot reach its storage: try again later"
+            }
+            StatusCode::SERVICE_UNAVAILABLE => "the registry is stopping",
+            _ => "the registry failed to handle the request",
+        }
     }
 
     /// What a program may want to know beyond the code.
@@ -215,7 +243,7 @@ impl ApiError {
                 answer::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
             }
             Self::OutOfOrder(progress) => progress.headers(headers),
-            Self::Store(StoreError::Interrupted) => {
+            Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Store(StoreError::TooManySessions { .. }) => {
@@ -237,17 +265,6 @@ impl Progress {
     }
 }
 
-fn vague(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::INSUFFICIENT_STORAGE => {
-            "the registry has no space left for this: try again later, or ask whoever runs it to \
-             make room; pulls and deletes go on"
-        }
-        StatusCode::SERVICE_UNAVAILABLE => "the registry is stopping",
-        _ => "the registry failed to handle the request",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
@@ -255,6 +272,7 @@ mod tests {
 
     use super::*;
     use crate::oci::Algorithm;
+    use crate::store::Lost;
 
     /// One of each sort of failure that a store has.
     fn all() -> Vec<StoreError> {
@@ -284,6 +302,10 @@ mod tests {
                 available: 3,
                 reserve: 4,
                 missing: 1,
+            },
+            StoreError::Lost {
+                path: place(),
+                source: Lost::Gone,
             },
             StoreError::NoSpace {
                 path: place(),
@@ -315,6 +337,7 @@ mod tests {
                 | StoreError::TooManySessions { .. }
                 | StoreError::TooManyBytes { .. }
                 | StoreError::Reserved { .. }
+                | StoreError::Lost { .. }
                 | StoreError::NoSpace { .. }
                 | StoreError::Body(_)
                 | StoreError::Corrupt { .. }
@@ -354,6 +377,7 @@ mod tests {
         TooManySessions 429 TOOMANYREQUESTS
         TooManyBytes 507 UNAVAILABLE
         Reserved 507 UNAVAILABLE
+        Lost 503 UNAVAILABLE
         NoSpace 507 UNAVAILABLE
         Body 400 SIZE_INVALID
         Corrupt 500 UNAVAILABLE

@@ -142,7 +142,10 @@ impl<S: Store> Api<S> {
         let writes = !self.policy.read_only;
         let deletes = writes && self.policy.delete;
         match (call.route.endpoint, call.method) {
-            (Endpoint::Base, &Method::GET | &Method::HEAD) => Ok(base()),
+            (Endpoint::Base, &Method::GET | &Method::HEAD) => {
+                self.store.available()?;
+                Ok(base())
+            }
             (Endpoint::Catalog, &Method::GET | &Method::HEAD) => self.catalog(call).await,
             (Endpoint::Tags, &Method::GET | &Method::HEAD) => self.tags_list(call).await,
             (Endpoint::Referrers, &Method::GET | &Method::HEAD) => self.referrers(call).await,

@@ -33,7 +33,8 @@ impl Expiry {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Only the end of the program interrupts it.
+            // It fails only when the program ends, or when the data directory is lost, of which the log
+            // tells.
             if let Ok(expired) = self.store.expire_uploads(self.idle).await {
                 tell(&expired, &logged);
             }

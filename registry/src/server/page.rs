@@ -11,6 +11,7 @@ use crate::service::exposition::Registry;
 use crate::service::expositions::{ExpositionBody, Expositions};
 use crate::service::page::Wanted;
 use crate::service::shutdown::Shutdown;
+use crate::store::fs::Presence;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -19,6 +20,7 @@ pub(super) struct Pages {
     registry: Registry,
     path: String,
     auth: Option<BasicAuth>,
+    presence: Option<Presence>,
     shutdown: Shutdown,
     /// One page is made at a time.
     making: Semaphore,
@@ -30,12 +32,14 @@ impl Pages {
         registry: Registry,
         path: String,
         auth: Option<BasicAuth>,
+        presence: Option<Presence>,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             registry,
             path,
             auth,
+            presence,
             shutdown,
             making: Semaphore::new(1),
             expositions: Expositions::default(),
@@ -57,16 +61,26 @@ impl Pages {
                 answer
             }
             _ if is_page => self.metrics(request.headers()).await,
-            // A registry that is stopping ends what it is at, but is not to be sent more.
-            "/readyz" if self.shutdown.is_triggered() => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-            }
+            "/readyz" => self.ready(),
             _ => text(StatusCode::OK, "ok\n"),
         };
         if *method == Method::HEAD {
             answer.map(|_| ExpositionBody::default())
         } else {
             answer
+        }
+    }
+
+    /// A registry that is stopping ends what it is at, but is not to be sent more; and one without its
+    /// data can do nothing.
+    fn ready(&self) -> Response<ExpositionBody> {
+        let lost = self.presence.as_ref().and_then(Presence::lost);
+        if self.shutdown.is_triggered() {
+            text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        } else if let Some(lost) = lost {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("{lost}\n"))
+        } else {
+            text(StatusCode::OK, "ok\n")
         }
     }
 
@@ -87,12 +101,14 @@ impl Pages {
     }
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<ExpositionBody> {
-    let mut response = Response::new(Bytes::from_static(text.as_bytes()).into());
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<ExpositionBody> {
+    let text = text.into();
+    let length = text.len();
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PLAIN));
-    headers.insert(CONTENT_LENGTH, text.len().into());
+    headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

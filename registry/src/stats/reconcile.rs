@@ -49,7 +49,10 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
     loop {
         let sliced = spawn_blocking(move || {
             let began = Instant::now();
-            while began.elapsed() < SLICE && !matches!(count.stage, Stage::Done) {
+            while began.elapsed() < SLICE
+                && !matches!(count.stage, Stage::Done)
+                && !count.failures.iter().any(super::is_lost)
+            {
                 count.step();
             }
             (count, began.elapsed())
@@ -59,6 +62,10 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
             return vec![StoreError::Interrupted];
         };
         count = returned;
+        // Figures of half a count would be wrong: those of the last one stay.
+        if count.failures.iter().any(super::is_lost) {
+            return count.failures;
+        }
         if matches!(count.stage, Stage::Done) {
             return count.failures;
         }

@@ -9,8 +9,8 @@ use crate::oci::Digest;
 /// Why a store operation failed.
 ///
 /// The variants that name something unknown, mismatched, busy or too many are answers to a caller;
-/// `TooManyBytes`, `Reserved`, `NoSpace`, `Corrupt`, `Interrupted` and `Io` are troubles of the store
-/// itself, whose text (it holds figures and paths) belongs in the log and never in a response.
+/// `TooManyBytes`, `Reserved`, `NoSpace`, `Lost`, `Corrupt`, `Interrupted` and `Io` are
+/// troubles of the store itself, whose text (it holds figures and paths) belongs in the log and never in a response.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No repository has this name: it holds no blob and no manifest.
@@ -80,6 +80,14 @@ pub enum StoreError {
         /// How many more would have to be free.
         missing: u64,
     },
+    /// The data directory is gone, or another is in its place.
+    #[error("{}", path.display())]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Lost,
+    },
     /// The disk is full, or a quota is.
     #[error("no space left for {}", path.display())]
     NoSpace {
@@ -110,6 +118,20 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+/// Why the data directory can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// Nothing is where it was.
+    #[error("the data directory is gone")]
+    Gone,
+    /// Something else is there: another directory, or a file system that was mounted over it.
+    #[error("the data directory is not the one that was opened")]
+    Another,
+    /// The system does not say what is there.
+    #[error("the data directory cannot be read")]
+    Unreadable,
 }
 
 /// The kind of a failure, whatever it is wrapped in; what `storage_errors_total` counts by.
@@ -161,7 +183,7 @@ impl StoreError {
             Self::NoSpace { .. } | Self::TooManyBytes { .. } | Self::Reserved { .. } => {
                 ErrorKind::NoSpace
             }
-            Self::Corrupt { .. } => ErrorKind::Io,
+            Self::Corrupt { .. } | Self::Lost { .. } => ErrorKind::Io,
             Self::Interrupted => ErrorKind::Other,
             Self::Io { source, .. } => kind_of_io(source),
             Self::Body(source) => kind_of_body(source.as_ref()),

@@ -133,6 +133,10 @@ pub(crate) fn error(kind: ErrorKind) -> StoreError {
 impl<S: Store> Store for Faulty<S> {
     type Reader = FaultyStream<S::Reader>;
 
+    fn available(&self) -> Result<()> {
+        self.store.available()
+    }
+
     async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
         let work = self.store.blob_stat(repository, digest);
         self.run(Operation::BlobStat, work).await

@@ -53,6 +53,10 @@ impl<S> Instrumented<S> {
 impl<S: Store> Store for Instrumented<S> {
     type Reader = Counted<S::Reader>;
 
+    fn available(&self) -> Result<()> {
+        self.store.available()
+    }
+
     async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
         let timer = self.begin(Operation::BlobStat);
         timer.end(self.store.blob_stat(repository, digest).await)

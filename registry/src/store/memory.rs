@@ -217,6 +217,10 @@ impl Repository {
 impl Store for MemoryStore {
     type Reader = MemoryReader;
 
+    fn available(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
         let state = self.state.lock();
         state

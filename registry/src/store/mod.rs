@@ -24,7 +24,7 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use error::{ErrorKind, StoreError};
+pub use error::{ErrorKind, Lost, StoreError};
 pub use instrumented::{Counted, Instrumented};
 pub use memory::{MemoryReader, MemoryStore};
 pub use upload_id::UploadId;
@@ -119,6 +119,9 @@ pub struct Listing<T> {
 pub trait Store: Send + Sync + 'static {
     /// A blob's bytes, in order. Dropping it stops the reading.
     type Reader: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
+
+    /// Fails while the store can serve nothing at all. Answers from memory.
+    fn available(&self) -> Result<()>;
 
     /// A blob's size in bytes. Fails with `BlobUnknown`.
     fn blob_stat(

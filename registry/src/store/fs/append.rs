@@ -285,8 +285,13 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends a batch, whole or not at all.
-    fn write(mut self, batch: &[u8]) -> Result<Self> {
+    /// Appends a batch, whole or not at all, and not where nobody would find it again.
+    fn write(self, batch: &[u8]) -> Result<Self> {
+        let inner = Arc::clone(&self.inner);
+        inner.root.confirm(self.write_at_end(batch))
+    }
+
+    fn write_at_end(mut self, batch: &[u8]) -> Result<Self> {
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => self.open()?,

@@ -86,11 +86,16 @@ impl Inner {
         step().map_err(|e| StoreError::io(path, e))
     }
 
-    /// Makes a folder and those above it that are missing; they are durable when it returns.
+    /// Makes a folder and those above it that are missing; they are durable when it returns. What
+    /// stands directly under the root is not made again: it is missing only if somebody took it away.
     pub(super) fn make_folder(&self, folder: &Path) -> Result<()> {
+        self.root.check()?;
         let _one_at_a_time = self.folders.lock();
         let mut missing = vec![];
-        for folder in folder.ancestors() {
+        let on_demand = folder
+            .ancestors()
+            .take_while(|folder| self.layout.is_on_demand(folder));
+        for folder in on_demand {
             match fs::create_dir(folder) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(folder),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => break,

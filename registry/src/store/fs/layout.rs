@@ -103,6 +103,23 @@ impl Layout {
         self.root.join("lock")
     }
 
+    /// The directories that stand directly under the root. They are made at the start and never again.
+    pub(super) fn directories(&self) -> [PathBuf; 5] {
+        [
+            self.root.join(pool(Pool::Blobs)),
+            self.root.join(pool(Pool::Manifests)),
+            self.repositories(),
+            self.uploads(),
+            self.temporaries(),
+        ]
+    }
+
+    /// Whether a directory is below one of [these](Self::directories), and may be made on demand.
+    pub(super) fn is_on_demand(&self, directory: &Path) -> bool {
+        let below = directory.strip_prefix(&self.root);
+        below.is_ok_and(|below| below.components().count() > 1)
+    }
+
     pub(super) fn repositories(&self) -> PathBuf {
         self.root.join("repositories")
     }

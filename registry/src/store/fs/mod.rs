@@ -24,6 +24,7 @@ mod listing;
 mod manifest;
 mod reader;
 mod referrer;
+mod root;
 mod session;
 mod sessions;
 mod start;
@@ -35,8 +36,8 @@ mod turn;
 mod upload;
 mod windows;
 
+use std::convert::Infallible;
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,11 +47,13 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
 
 pub use bounds::{Bounds, Options};
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
 pub use layout::{Pool, Shard};
 pub use reader::BlobReader;
+pub use root::Presence;
 pub use sessions::{Expired, UploadTotals};
 pub use start::StartError;
 pub use survey::{Space, Uploads, Walk};
@@ -60,6 +63,7 @@ use self::buffers::Buffers;
 use self::cache::Cache;
 use self::deletions::Deletions;
 use self::layout::Layout;
+use self::root::Root;
 use self::session::Session;
 use self::sessions::Sessions;
 use self::turn::Turns;
@@ -69,6 +73,9 @@ use super::{
     UploadId,
 };
 use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
+
+/// How often it is looked at whether the data directory is there.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What an acknowledgement promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,8 +108,7 @@ struct Inner {
     limits: Limits,
     /// Held while folders are made or removed, so that none goes while another is made in it.
     folders: Mutex<()>,
-    /// Keeps others out of the folder while it is open.
-    _lock: File,
+    root: Root,
 }
 
 impl FsStore {
@@ -115,7 +121,7 @@ impl FsStore {
     ) -> std::result::Result<Self, StartError> {
         let Options { durability, bounds } = options.into();
         let layout = Layout::new(root.to_owned());
-        let lock = start::take(&layout)?;
+        let root = start::take(&layout)?;
         start::remove_leftovers(&layout)?;
         let sessions = Arc::new(Sessions::restore(&layout, bounds)?);
         let inner = Inner {
@@ -130,7 +136,7 @@ impl FsStore {
             buffers: Arc::default(),
             limits: Limits::new(),
             folders: Mutex::new(()),
-            _lock: lock,
+            root,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -140,8 +146,46 @@ impl FsStore {
     /// Ends the upload sessions that have been idle for as long as `idle`. One that a request is for
     /// is not idle, however long that takes.
     pub async fn expire_uploads(&self, idle: Duration) -> Result<Expired> {
-        self.run(move |inner| Ok(sessions::expire(inner, idle)))
-            .await
+        self.run(move |inner| {
+            // Without their files they would only seem to be gone.
+            inner.root.check()?;
+            Ok(sessions::expire(inner, idle))
+        })
+        .await
+    }
+
+    /// Looks once a second whether the data directory is there, until the future is dropped.
+    pub async fn watch(self) -> Infallible {
+        let mut ticks = interval(WATCH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // Whoever wants to know is told by `presence`, and the log was, too.
+            let _ = self.run(|inner| inner.root.check()).await;
+        }
+    }
+
+    /// Whether the data directory is there, as it was found when it was last looked at.
+    pub fn presence(&self) -> Presence {
+        self.inner.root.presence()
+    }
+
+    /// Looks something up: if it is not found, the directory must be there.
+    async fn find<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.root.present()?;
+        self.run(move |inner| inner.root.trust(work(inner))).await
+    }
+
+    /// Changes something, or lists: whatever comes of it, the directory must be there at the end.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.root.present()?;
+        self.run(move |inner| inner.root.confirm(work(inner))).await
     }
 
     /// Does work on a blocking thread. It goes on to its end even if nobody waits for it any more.
@@ -157,9 +201,13 @@ impl FsStore {
 impl Store for FsStore {
     type Reader = BlobReader;
 
+    fn available(&self) -> Result<()> {
+        self.inner.root.present()
+    }
+
     async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| blob::stat(inner, &name, &digest))
+        self.find(move |inner| blob::stat(inner, &name, &digest))
             .await
     }
 
@@ -170,13 +218,13 @@ impl Store for FsStore {
         ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<BlobReader>> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| blob::read(inner, &name, &digest, ranges.as_ref()))
+        self.find(move |inner| blob::read(inner, &name, &digest, ranges.as_ref()))
             .await
     }
 
     async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| blob::delete(inner, &name, &digest))
+        self.change(move |inner| blob::delete(inner, &name, &digest))
             .await
     }
 
@@ -187,17 +235,18 @@ impl Store for FsStore {
         digest: &Digest,
     ) -> Result<()> {
         let (name, from, digest) = (repository.clone(), from.cloned(), digest.clone());
-        self.run(move |inner| blob::mount(inner, &name, from.as_ref(), &digest))
+        self.change(move |inner| blob::mount(inner, &name, from.as_ref(), &digest))
             .await
     }
 
     async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
         let name = repository.clone();
-        self.run(move |inner| Session::create(inner, &name, algorithm))
+        self.change(move |inner| Session::create(inner, &name, algorithm))
             .await
     }
 
     async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
+        self.inner.root.present()?;
         self.inner
             .sessions
             .get(repository, id)
@@ -214,21 +263,24 @@ impl Store for FsStore {
     where
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
+        self.inner.root.present()?;
         let session = self.inner.sessions.take(repository, id)?;
         append::append(Arc::clone(&self.inner), session, offset, body).await
     }
 
     async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
         let (name, digest) = (repository.clone(), digest.clone());
+        self.inner.root.present()?;
         let session = self.inner.sessions.take(repository, id)?;
         let work = session.claim().await?;
-        self.run(move |inner| upload::commit(inner, &session, &work, &name, &digest))
+        self.change(move |inner| upload::commit(inner, &session, &work, &name, &digest))
             .await
     }
 
     async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
+        self.inner.root.present()?;
         let session = self.inner.sessions.take(repository, id)?;
-        self.run(move |inner| session.end(inner)).await
+        self.change(move |inner| session.end(inner)).await
     }
 
     async fn manifest_read(
@@ -236,11 +288,12 @@ impl Store for FsStore {
         repository: &Name,
         reference: &Reference,
     ) -> Result<StoredManifest> {
+        self.inner.root.present()?;
         if let Some(manifest) = self.inner.cache.manifest(repository, reference) {
             return Ok(manifest);
         }
         let (name, reference) = (repository.clone(), reference.clone());
-        self.run(move |inner| manifest::read(inner, &name, &reference))
+        self.find(move |inner| manifest::read(inner, &name, &reference))
             .await
     }
 
@@ -251,33 +304,35 @@ impl Store for FsStore {
         tags: &[Tag],
     ) -> Result<TagChanges> {
         let (name, tags) = (repository.clone(), tags.to_vec());
-        self.run(move |inner| manifest::write(inner, &name, &manifest, &tags))
+        self.change(move |inner| manifest::write(inner, &name, &manifest, &tags))
             .await
     }
 
     async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| manifest::delete(inner, &name, &digest))
+        self.change(move |inner| manifest::delete(inner, &name, &digest))
             .await
     }
 
     async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
+        self.inner.root.present()?;
         if let Some(digest) = self.inner.cache.tag(repository, tag) {
             return Ok(digest);
         }
         let (name, tag) = (repository.clone(), tag.clone());
-        self.run(move |inner| tag::read(inner, &name, &tag)).await
+        self.find(move |inner| tag::read(inner, &name, &tag)).await
     }
 
     async fn tag_write(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
         let (name, tag, digest) = (repository.clone(), tag.clone(), digest.clone());
-        self.run(move |inner| tag::write(inner, &name, &tag, &digest))
+        self.change(move |inner| tag::write(inner, &name, &tag, &digest))
             .await
     }
 
     async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
         let (name, tag) = (repository.clone(), tag.clone());
-        self.run(move |inner| tag::delete(inner, &name, &tag)).await
+        self.change(move |inner| tag::delete(inner, &name, &tag))
+            .await
     }
 
     async fn tag_list(
@@ -286,23 +341,24 @@ impl Store for FsStore {
         last: Option<&str>,
         limit: usize,
     ) -> Result<Listing<Tag>> {
+        self.inner.root.present()?;
         if let Some(page) = self.inner.windows.page(repository, last, limit) {
             return Ok(page);
         }
         let (name, last) = (repository.clone(), last.map(str::to_owned));
-        self.run(move |inner| listing::tags(inner, &name, last.as_deref(), limit))
+        self.change(move |inner| listing::tags(inner, &name, last.as_deref(), limit))
             .await
     }
 
     async fn repository_list(&self, last: Option<&str>, limit: usize) -> Result<Listing<Name>> {
         let last = last.map(str::to_owned);
-        self.run(move |inner| listing::repositories(inner, last.as_deref(), limit))
+        self.change(move |inner| listing::repositories(inner, last.as_deref(), limit))
             .await
     }
 
     async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| referrer::list(inner, &name, &digest))
+        self.change(move |inner| referrer::list(inner, &name, &digest))
             .await
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::each_entry;
 use super::layout::Layout;
+use super::root::{Root, leads_to};
 use crate::store::StoreError;
 
 /// What the lock file says, for people and for later layouts.
@@ -21,6 +22,12 @@ pub enum StartError {
     /// Another registry, or a command, is using it.
     #[error("{} is in use by another registry", path.display())]
     InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It was moved away, or another came in its place, while it was being opened.
+    #[error("{} was moved while it was being opened", path.display())]
+    Moved {
         /// The folder.
         path: PathBuf,
     },
@@ -45,17 +52,13 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Makes the folder and takes its lock, which lasts as long as the file that is returned.
-pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
+/// Makes the folder and takes its lock, which lasts as long as what is returned.
+pub(super) fn take(layout: &Layout) -> Result<Root, StartError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| StartError::Io { path, source }
     };
-    for folder in [
-        layout.repositories(),
-        layout.uploads(),
-        layout.temporaries(),
-    ] {
+    for folder in layout.directories() {
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
     }
     let path = layout.lock();
@@ -77,6 +80,12 @@ pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
         }
         Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
     }
+    // It may have been moved or removed since it was opened.
+    if !leads_to(&path, &file).map_err(failed(&path))? {
+        return Err(StartError::Moved {
+            path: layout.root().to_owned(),
+        });
+    }
     restrict(&file, &path);
     let mut found = String::new();
     file.read_to_string(&mut found).map_err(failed(&path))?;
@@ -92,7 +101,7 @@ pub(super) fn take(layout: &Layout) -> Result<File, StartError> {
             .and_then(|()| file.write_all(LAYOUT.as_bytes()))
             .map_err(failed(&path))?;
     }
-    Ok(file)
+    Root::open(layout, file).map_err(failed(layout.root()))
 }
 
 /// Keeps others from opening a lock file that a former version made for everybody.

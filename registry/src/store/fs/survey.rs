@@ -58,6 +58,8 @@ impl FsStore {
             || inner.turns.repository(name),
             || count_repository(inner, name),
             |_, counts| {
+                // Without the directory there would be nothing to count.
+                inner.root.check()?;
                 tell(counts);
                 Ok(())
             },
@@ -71,6 +73,8 @@ impl FsStore {
             || inner.turns.shard(shard),
             || count_shard(inner, shard),
             |_, counts| {
+                // Without the directory there would be nothing to count.
+                inner.root.check()?;
                 tell(counts);
                 Ok(())
             },
@@ -83,6 +87,7 @@ impl FsStore {
             store: self.clone(),
             stack: Vec::new(),
             started: false,
+            ended: false,
             folders: 0,
         }
     }
@@ -128,7 +133,7 @@ impl FsStore {
                 Ok(())
             })
         })?;
-        Ok(total)
+        self.inner.root.confirm(Ok(total))
     }
 
     /// Asks the system about the space that is left.
@@ -139,8 +144,9 @@ impl FsStore {
 
 impl Inner {
     pub(super) fn space(&self) -> Result<Space> {
-        let root = self.layout.root();
-        let told = rustix::fs::statvfs(root).map_err(|e| StoreError::io(root, e.into()))?;
+        // Of what is held open: the path may lead to another file system by now.
+        let failed = |e: rustix::io::Errno| StoreError::io(self.layout.root(), e.into());
+        let told = rustix::fs::fstatvfs(self.root.lock()).map_err(failed)?;
         Ok(Space {
             size: told.f_blocks.saturating_mul(told.f_frsize),
             available: told.f_bavail.saturating_mul(told.f_frsize),
@@ -200,6 +206,7 @@ pub struct Walk {
     store: FsStore,
     stack: Vec<(String, ReadDir)>,
     started: bool,
+    ended: bool,
     folders: i64,
 }
 
@@ -261,7 +268,12 @@ impl Iterator for Walk {
             return Some(Err(e));
         }
         loop {
-            let (name, entries) = self.stack.last_mut()?;
+            let Some((name, entries)) = self.stack.last_mut() else {
+                // What was taken away looks like an empty tree.
+                let is_first = !std::mem::replace(&mut self.ended, true);
+                let checked = self.store.inner.root.check();
+                return checked.err().filter(|_| is_first).map(Err);
+            };
             let Some(entry) = entries.next() else {
                 self.stack.pop();
                 continue;

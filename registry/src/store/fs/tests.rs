@@ -1,4 +1,5 @@
 mod deletion;
+mod lost;
 mod together;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,197 @@
+//! The data directory, watched: whether it is still the one that was opened.
+//!
+//! A path may lead elsewhere at any time: somebody moves the directory away, or mounts another file
+//! system over it. Whatever is missing then is not unknown, and whatever is written is lost. So the
+//! lock file and the directories beside it are held open, which keeps their numbers from being used
+//! again, and are compared with what the path leads to: once a second, and before anything is
+//! believed that would look the same without the directory: that something is not there, that a
+//! listing is complete, that a change has been made.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+use super::layout::Layout;
+use crate::store::{Lost, Result, StoreError};
+
+/// What stands directly under the root.
+pub(super) struct Root {
+    path: PathBuf,
+    /// Keeps others out of the directory while it is open.
+    lock: Held,
+    directories: Vec<Held>,
+    /// The same as `state` says, for the path of every request.
+    is_lost: AtomicBool,
+    state: watch::Sender<Option<Lost>>,
+}
+
+/// A file or directory that must stay where it is.
+struct Held {
+    path: PathBuf,
+    file: File,
+    identity: Identity,
+}
+
+/// The file system, and the number of a file in it.
+type Identity = (u64, u64);
+
+/// Whether the data directory is there, for whoever must not keep the store itself open.
+#[derive(Clone, Debug)]
+pub struct Presence(watch::Receiver<Option<Lost>>);
+
+impl Presence {
+    /// Why the directory can't be used at this moment, if it can't.
+    pub fn lost(&self) -> Option<Lost> {
+        *self.0.borrow()
+    }
+
+    /// Waits until that changes. False if it never will again: the store is closed.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
+    /// Waits until the directory is there.
+    pub async fn wait(&mut self) {
+        // The store may be closed meanwhile: then there is nothing to wait for.
+        let _ = self.0.wait_for(Option::is_none).await;
+    }
+}
+
+impl Root {
+    /// Remembers what the layout's root is. `lock` is its lock file, which is held.
+    pub(super) fn open(layout: &Layout, lock: File) -> io::Result<Self> {
+        let mut directories = Vec::new();
+        for directory in layout.directories() {
+            let file = File::open(&directory)?;
+            directories.push(Held::new(directory, file)?);
+        }
+        Ok(Self {
+            path: layout.root().to_owned(),
+            lock: Held::new(layout.lock(), lock)?,
+            directories,
+            is_lost: AtomicBool::new(false),
+            state: watch::Sender::new(None),
+        })
+    }
+
+    /// Fails while the directory is known to be lost. Asks nobody.
+    pub(super) fn present(&self) -> Result<()> {
+        if !self.is_lost.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let lost = *self.state.borrow();
+        lost.map_or(Ok(()), |source| Err(self.error(source)))
+    }
+
+    /// Looks whether the directory is there.
+    pub(super) fn check(&self) -> Result<()> {
+        let lost = self.look().err();
+        if lost.is_some() || self.is_lost.load(Ordering::Relaxed) {
+            self.state.send_if_modified(|state| {
+                let is_new = *state != lost;
+                if is_new {
+                    *state = lost;
+                    self.is_lost.store(lost.is_some(), Ordering::Relaxed);
+                    self.tell(lost);
+                }
+                is_new
+            });
+        }
+        lost.map_or(Ok(()), |source| Err(self.error(source)))
+    }
+
+    /// What came of looking for something: that it is not there is believed only if the directory is.
+    pub(super) fn trust<T>(&self, found: Result<T>) -> Result<T> {
+        if found.is_err() {
+            self.check()?;
+        }
+        found
+    }
+
+    /// What came of a change or of a listing, which would look like a success without the directory.
+    pub(super) fn confirm<T>(&self, done: Result<T>) -> Result<T> {
+        self.check().and(done)
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        Presence(self.state.subscribe())
+    }
+
+    /// The lock file, which is on the directory's file system.
+    pub(super) fn lock(&self) -> &File {
+        &self.lock.file
+    }
+
+    fn look(&self) -> std::result::Result<(), Lost> {
+        for held in [&self.lock].into_iter().chain(&self.directories) {
+            match fs::metadata(&held.path) {
+                Ok(found) if identity(&found) == held.identity => {}
+                Ok(_) => return Err(Lost::Another),
+                Err(e) => match e.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                        return Err(self.gone());
+                    }
+                    _ => return Err(Lost::Unreadable),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that does not hold the lock file is another one.
+    fn gone(&self) -> Lost {
+        if self.path.exists() {
+            Lost::Another
+        } else {
+            Lost::Gone
+        }
+    }
+
+    fn tell(&self, lost: Option<Lost>) {
+        let path = self.path.display();
+        if let Some(error) = lost {
+            tracing::error!(
+                %path,
+                %error,
+                "the data directory is lost: requests get 503 until it is back"
+            );
+        } else {
+            tracing::info!(%path, "the data directory is back");
+        }
+    }
+
+    fn error(&self, source: Lost) -> StoreError {
+        StoreError::Lost {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+impl Held {
+    fn new(path: PathBuf, file: File) -> io::Result<Self> {
+        let identity = identity(&file.metadata()?);
+        Ok(Self {
+            path,
+            file,
+            identity,
+        })
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Whether a path leads to the file that is open.
+pub(super) fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
+    let found = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    Ok(identity(&found) == identity(&file.metadata()?))
+}
