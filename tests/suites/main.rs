@@ -34,6 +34,8 @@ mod content;
 mod costs;
 /// Listeners at the cap of their connections: who gives way, and who does not.
 mod crowded;
+/// A blob that was cut short on disk is refused and mended by a push.
+mod damaged;
 /// The data directory is moved away while it is served.
 mod data_directory;
 /// A docker daemon pushes, pulls, mounts and deletes.

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::buffers::Buffer;
+use super::file::{SHORTER, cut};
 use super::session::Work;
 use super::sessions::InUse;
 use super::{Durability, Inner, unwind};
@@ -337,8 +338,7 @@ impl Writer {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
             opened => opened.map_err(|e| StoreError::io(&self.path, e))?,
         };
-        file.set_len(offset)
-            .map_err(|e| StoreError::io(&self.path, e))?;
+        cut(&file, &self.path, offset)?;
         let file = Arc::new(file);
         self.file = Some(Arc::clone(&file));
         Ok(file)
@@ -383,7 +383,10 @@ pub(super) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Has
     if rest.limit() == 0 {
         Ok(hasher)
     } else {
-        Err(failed(io::ErrorKind::UnexpectedEof.into()))
+        Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            reason: SHORTER,
+        })
     }
 }
 

@@ -206,6 +206,26 @@ pub(super) fn has_entries(folder: &Path) -> Result<bool> {
     }
 }
 
+/// What is wrong with an upload whose file has lost bytes.
+pub(super) const SHORTER: &str = "it is shorter than what was received";
+
+/// Cuts off what follows the first `length` bytes of a file, such as the torn end that a failure
+/// leaves. A file that is shorter has lost bytes that were acknowledged.
+pub(super) fn cut(file: &File, path: &Path, length: u64) -> Result<()> {
+    let failed = |e| StoreError::io(path, e);
+    let found = file.metadata().map_err(failed)?.size();
+    if found < length {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            reason: SHORTER,
+        });
+    }
+    if found > length {
+        file.set_len(length).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// What a file takes on disk, in bytes.
 pub(super) fn allocated(metadata: &fs::Metadata) -> i64 {
     // The unit of st_blocks is 512 bytes, whatever the file system's block is.

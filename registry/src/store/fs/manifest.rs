@@ -105,6 +105,15 @@ fn read_digest(inner: &Inner, name: &Name, digest: &Digest) -> Result<Option<Sto
     };
     let content = inner.layout.content(Pool::Manifests, digest);
     let bytes = if_there(&content, fs::read(&content))?;
+    if bytes
+        .as_ref()
+        .is_some_and(|bytes| bytes.len() as u64 != entry.size)
+    {
+        return Err(StoreError::Corrupt {
+            path: content,
+            reason: "it has not the length that it was pushed with",
+        });
+    }
     Ok(bytes.map(|bytes| StoredManifest {
         digest: digest.clone(),
         media_type: entry.media_type,
@@ -124,7 +133,9 @@ pub(super) fn write(
     // Everything is on disk, aside, before anything is visible.
     let layout = &inner.layout;
     let content = layout.content(Pool::Manifests, &new.digest);
-    let drafted = (!exists(&content)?)
+    let size = new.bytes.len() as u64;
+    // Content of another length is damaged, and gives way to what was pushed.
+    let drafted = (blob::length(&content)? != Some(size))
         .then(|| Draft::write(inner, &new.bytes))
         .transpose()?;
     let referrer = match &new.subject {
@@ -160,7 +171,7 @@ pub(super) fn write(
         turn.changes += 1;
         inner.cache.forget_manifest(name, &new.digest);
         if let Some(draft) = drafted {
-            keep(inner, draft, &content, &new.digest)?;
+            keep(inner, draft, &content, &new.digest, size)?;
         }
         let mut change = RepositoryCounts::default();
         if let Some((draft, path)) = referrer {
@@ -266,15 +277,16 @@ fn check(inner: &Inner, name: &Name, new: &NewManifest) -> Result<()> {
 }
 
 /// Makes a draft the content of `digest`, which another repository may have given it meanwhile.
-fn keep(inner: &Inner, draft: Draft, content: &Path, digest: &Digest) -> Result<()> {
+fn keep(inner: &Inner, draft: Draft, content: &Path, digest: &Digest, size: u64) -> Result<()> {
     let shard = Shard::of(Pool::Manifests, digest);
     let mut turn = inner.turns.shard(shard);
-    if exists(content)? {
+    let found = blob::length(content)?;
+    if found == Some(size) {
         return Ok(());
     }
     let change = ContentCounts {
-        items: 1,
-        allocated: draft.allocated(),
+        items: i64::from(found.is_none()),
+        allocated: draft.allocated() - allocated_at(content),
     };
     draft.place(inner, content)?;
     turn.changes += 1;

@@ -1,7 +1,7 @@
 //! A store in a folder: plain files that a person can read, and nothing else.
 //!
 //! [`layout`] draws the tree. Content is kept once and named by its digest; what a repository holds
-//! is names: empty files for blobs, small ones for manifests and tags. Every name appears in one
+//! is names: small files for blobs, manifests and tags. Every name appears in one
 //! step (a link or a rename), after what it stands for is on disk; a change of several names makes
 //! the one last that lets readers see it. So the program can be killed at any moment: what a reader
 //! finds is whole, and what was acknowledged is there.

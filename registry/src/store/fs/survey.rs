@@ -161,6 +161,7 @@ fn count_repository(inner: &Inner, name: &Name) -> Result<RepositoryCounts> {
     each_entry(&layout.blob_links(name), |file| {
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
+            counts.allocated += allocated_at(&file.path());
             counts.stored += blob_size(inner, &digest)?;
         }
         Ok(())

@@ -1,3 +1,4 @@
+mod damage;
 mod deletion;
 mod lost;
 mod together;
@@ -104,6 +105,11 @@ async fn the_tree_is_as_it_is_drawn_and_nothing_else_is_left() {
         "repositories/team/app/web/_tags/1".to_owned(),
     ];
     assert_eq!(tree(folder.path()), expected.into());
+    for repository in ["other", "team/app/web"] {
+        let link = format!("repositories/{repository}/_blobs/sha256-{b}");
+        let link = fs::read_to_string(folder.path().join(link)).unwrap();
+        assert_eq!(link, "1\n", "{repository}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::append::hash;
+use super::file::cut;
 use super::layout::{Pool, Shard};
 use super::session::{Session, Work};
 use super::{Durability, Inner, blob};
@@ -45,16 +46,15 @@ pub(super) fn commit(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
         opened => opened.map_err(|e| StoreError::io(&path, e))?,
     };
-    // After a failure on the way a torn tail may be there; the digest is of the bytes before it.
-    file.set_len(length).map_err(|e| StoreError::io(&path, e))?;
+    cut(&file, &path, length)?;
     if inner.durability == Durability::Full && work.sync_failed.load(Ordering::Acquire) {
         let lost = io::Error::other("an earlier sync of the file failed");
         return Err(StoreError::io(&path, lost));
     }
     let kept = inner
         .sync_file(&file, &path)
-        .and_then(|()| blob::keep(inner, &path, digest))
-        .and_then(|()| blob::link(inner, name, digest));
+        .and_then(|()| blob::keep(inner, &path, digest, length))
+        .and_then(|()| blob::link(inner, name, digest, Some(length)));
     if let Err(e) = kept {
         if e.kind() == ErrorKind::NoSpace {
             session.refuse(length);
