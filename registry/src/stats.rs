@@ -128,6 +128,7 @@ impl Collector {
                 size,
                 available,
                 files_free,
+                ..
             }) => {
                 self.stats.filesystem_size.set((), size as f64);
                 self.stats.filesystem_available.set((), available as f64);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use harness::client::Client;
+use harness::client::{Client, MANIFEST};
 use harness::content;
 use harness::octoserve::Launch;
 use reqwest::{Method, StatusCode};
@@ -24,10 +24,13 @@ struct Disk(TempDir);
 
 impl Disk {
     fn mount() -> Result<Self> {
+        Self::with(&format!("size={SIZE}"))
+    }
+
+    fn with(options: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("octoserve-disk-")?;
-        let size = format!("size={SIZE}");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "octoserve-test"])
+            .args(["-t", "tmpfs", "-o", options, "octoserve-test"])
             .arg(folder.path())
             .status()
             .context("mount")?;
@@ -37,6 +40,11 @@ impl Disk {
 
     fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// How many more files can be made.
+    fn files_free(&self) -> Result<u64> {
+        Ok(rustix::fs::statvfs(self.path())?.f_ffree)
     }
 }
 
@@ -121,6 +129,69 @@ async fn a_burst_of_pushes_that_find_no_room_blocks_none_that_come_later() -> Re
             client.push_image("team/app", "1", &[1, 2]).await?;
             client.pull_image("team/app", "1").await?;
         }
+    }
+    Ok(())
+}
+
+/// The inodes of the disk, and those of them that a reserve of an eighth of the disk leaves free.
+const FILES: u64 = 800;
+const FILES_KEPT: u64 = FILES / 8;
+
+#[tokio::test]
+async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
+    for (variable, launch) in [
+        ("OCTOSERVE_RESERVE", Launch::registry()),
+        ("OCTOSERVE_REGISTRY_RESERVE", Launch::all_in_one()),
+    ] {
+        let disk = Disk::with(&format!("size={SIZE},nr_inodes={FILES}"))?;
+        let reserve = (SIZE / 8).to_string();
+        let data = disk.path().join("data");
+        let launch = launch.data(&data).environment(variable, &reserve);
+        let server = launch.start().await?;
+        let client = Client::new(&server.url(""))?;
+        let image = client.push_image("team/app", "1", &[1]).await?;
+
+        // Sessions that nobody goes on with give way before the reserve is touched.
+        for _ in 0..FILES {
+            client.open_upload("team/app").await?;
+        }
+        ensure!(
+            disk.files_free()? + 3 >= FILES_KEPT,
+            "{}",
+            disk.files_free()?
+        );
+        client.push_image("team/app", "2", &[2]).await?;
+
+        // Somebody else takes them, until no session is left that could give way.
+        let other = disk.path().join("other");
+        std::fs::create_dir(&other)?;
+        let start = "/v2/team/app/blobs/uploads/";
+        let mut refused = None;
+        for file in 0..FILES {
+            std::fs::write(other.join(file.to_string()), "")?;
+            let answer = client.send(Method::POST, start, &[], "").await?;
+            if answer.status() != StatusCode::ACCEPTED {
+                refused = Some(answer.status());
+                break;
+            }
+        }
+        ensure!(
+            refused == Some(StatusCode::INSUFFICIENT_STORAGE),
+            "{refused:?}"
+        );
+        ensure!(
+            disk.files_free()? > FILES_KEPT / 2,
+            "{}",
+            disk.files_free()?
+        );
+        // The reserve is for what is small.
+        let manifest = &image.manifest;
+        client
+            .push_manifest("team/app", "3", MANIFEST, manifest)
+            .await?;
+        client.pull_image("team/app", "3").await?;
+        std::fs::remove_dir_all(&other)?;
+        client.push_image("team/app", "4", &[4]).await?;
     }
     Ok(())
 }

@@ -161,6 +161,7 @@ impl ApiError {
                 }
                 StoreError::TooManyBytes { .. }
                 | StoreError::Reserved { .. }
+                | StoreError::ReservedFiles { .. }
                 | StoreError::NoSpace { .. } => {
                     (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable)
                 }
@@ -303,6 +304,11 @@ mod tests {
                 reserve: 4,
                 missing: 1,
             },
+            StoreError::ReservedFiles {
+                available: 3,
+                reserve: 4,
+                missing: 1,
+            },
             StoreError::Lost {
                 path: place(),
                 source: Lost::Gone,
@@ -337,6 +343,7 @@ mod tests {
                 | StoreError::TooManySessions { .. }
                 | StoreError::TooManyBytes { .. }
                 | StoreError::Reserved { .. }
+                | StoreError::ReservedFiles { .. }
                 | StoreError::Lost { .. }
                 | StoreError::NoSpace { .. }
                 | StoreError::Body(_)
@@ -377,6 +384,7 @@ mod tests {
         TooManySessions 429 TOOMANYREQUESTS
         TooManyBytes 507 UNAVAILABLE
         Reserved 507 UNAVAILABLE
+        ReservedFiles 507 UNAVAILABLE
         Lost 503 UNAVAILABLE
         NoSpace 507 UNAVAILABLE
         Body 400 SIZE_INVALID

@@ -42,7 +42,7 @@ pub struct Fields {
     pub manifest_limit: ByteSize,
     /// Whether a manifest is taken whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// What of the disk uploads leave free.
+    /// What of the disk uploads leave free: so many bytes, and the same share of its inodes.
     pub reserve: ByteSize,
     /// What uploads may take.
     pub uploads: UploadFields,
@@ -70,7 +70,7 @@ pub struct EmbeddedFields {
     pub manifest_limit: ByteSize,
     /// Whether a manifest is taken whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// What of the disk uploads leave free.
+    /// What of the disk uploads leave free: so many bytes, and the same share of its inodes.
     pub reserve: ByteSize,
     /// What uploads may take.
     pub uploads: UploadFields,

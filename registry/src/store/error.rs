@@ -9,7 +9,7 @@ use crate::oci::Digest;
 /// Why a store operation failed.
 ///
 /// The variants that name something unknown, mismatched, busy or too many are answers to a caller;
-/// `TooManyBytes`, `Reserved`, `NoSpace`, `Lost`, `Corrupt`, `Interrupted` and `Io` are
+/// `TooManyBytes`, `Reserved`, `ReservedFiles`, `NoSpace`, `Lost`, `Corrupt`, `Interrupted` and `Io` are
 /// troubles of the store itself, whose text (it holds figures and paths) belongs in the log and never in a response.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -76,6 +76,16 @@ pub enum StoreError {
         /// The bytes that are free.
         available: u64,
         /// The bytes that are to stay free.
+        reserve: u64,
+        /// How many more would have to be free.
+        missing: u64,
+    },
+    /// Uploads would take the inodes that are left below the reserve.
+    #[error("{available} inodes of the disk are free, and uploads leave a reserve of {reserve}")]
+    ReservedFiles {
+        /// The inodes that are free.
+        available: u64,
+        /// The inodes that are to stay free.
         reserve: u64,
         /// How many more would have to be free.
         missing: u64,
@@ -180,9 +190,10 @@ impl StoreError {
             | Self::RangeUnsatisfiable { .. }
             | Self::TooManySessions { .. } => ErrorKind::Invalid,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
-            Self::NoSpace { .. } | Self::TooManyBytes { .. } | Self::Reserved { .. } => {
-                ErrorKind::NoSpace
-            }
+            Self::NoSpace { .. }
+            | Self::TooManyBytes { .. }
+            | Self::Reserved { .. }
+            | Self::ReservedFiles { .. } => ErrorKind::NoSpace,
             Self::Corrupt { .. } | Self::Lost { .. } => ErrorKind::Io,
             Self::Interrupted => ErrorKind::Other,
             Self::Io { source, .. } => kind_of_io(source),

@@ -161,8 +161,8 @@ pub trait Store: Send + Sync + 'static {
     /// its sessions, and what they hold together. Where a bound is reached, it ends idle sessions, the
     /// longest idle first, and of all those without bytes first; they are unknown from then on, as are
     /// sessions that have been idle for too long. A session that a request is for is not idle. Where
-    /// none can be ended, this fails with `TooManySessions`, and this and appends with `TooManyBytes`
-    /// and `Reserved`.
+    /// none can be ended, this fails with `TooManySessions`, and this and appends with `TooManyBytes`,
+    /// `Reserved` and `ReservedFiles`.
     fn upload_create(
         &self,
         repository: &Name,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::session::Session;
+use super::survey::Space;
 use super::{Durability, Inner, sessions};
 use crate::store::{ErrorKind, Result, StoreError};
 
@@ -20,7 +21,7 @@ pub struct Bounds {
     /// The most bytes that open sessions hold.
     pub max_bytes: u64,
     /// The bytes of the disk that uploads leave free for everything else: manifests, tags, and
-    /// whoever else writes there.
+    /// whoever else writes there. They leave the same share of its inodes.
     pub reserve: u64,
 }
 
@@ -44,6 +45,8 @@ pub(super) enum Wanted {
     Slot,
     /// So many bytes.
     Bytes(u64),
+    /// So many inodes.
+    Files(u64),
 }
 
 impl Wanted {
@@ -51,7 +54,7 @@ impl Wanted {
     pub(super) fn amount(self) -> u64 {
         match self {
             Self::Slot => 1,
-            Self::Bytes(amount) => amount,
+            Self::Bytes(amount) | Self::Files(amount) => amount,
         }
     }
 
@@ -60,6 +63,8 @@ impl Wanted {
         match self {
             Self::Slot => 1,
             Self::Bytes(_) => session.offset(),
+            // A directory, and the file `session` in it.
+            Self::Files(_) => 2,
         }
     }
 }
@@ -132,8 +137,12 @@ impl Inner {
             StoreError::TooManyBytes { missing, .. } | StoreError::Reserved { missing, .. } => {
                 Some(Wanted::Bytes(*missing))
             }
-            // How much is missing the system does not say.
-            error if error.kind() == ErrorKind::NoSpace => Some(Wanted::Bytes(1)),
+            StoreError::ReservedFiles { missing, .. } => Some(Wanted::Files(*missing)),
+            // How much is missing the system does not say, and only by the figures what.
+            error if error.kind() == ErrorKind::NoSpace => Some(match self.space() {
+                Ok(space) if space.files > 0 && space.files_available == 0 => Wanted::Files(1),
+                _ => Wanted::Bytes(1),
+            }),
             _ => None,
         }
     }
@@ -165,16 +174,34 @@ impl Inner {
         if reserve == 0 {
             return Ok(());
         }
-        let available = self.space()?.available;
-        match reserve.saturating_add(bytes).saturating_sub(available) {
+        let space = self.space()?;
+        let available = space.available;
+        let missing = reserve.saturating_add(bytes).saturating_sub(available);
+        if missing > 0 {
+            return Err(StoreError::Reserved {
+                available,
+                reserve,
+                missing,
+            });
+        }
+        let (available, reserve) = (space.files_available, files_of(reserve, &space));
+        match reserve.saturating_sub(available) {
             0 => Ok(()),
-            missing => Err(StoreError::Reserved {
+            missing => Err(StoreError::ReservedFiles {
                 available,
                 reserve,
                 missing,
             }),
         }
     }
+}
+
+/// The inodes that uploads leave free: of all there are the share that the reserve is of the bytes.
+/// None where the file system makes them as it needs them, and says that there are none.
+fn files_of(reserve: u64, space: &Space) -> u64 {
+    let size = u128::from(space.size.max(1));
+    let share = u128::from(reserve.min(space.size)) * u128::from(space.files) / size;
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

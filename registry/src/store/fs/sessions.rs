@@ -2,7 +2,7 @@
 //!
 //! A session is idle while no request is for it. The idle ones stand in one order: by [`Rank`], then
 //! by how long they have been idle. That order alone says which session gives way where something
-//! else needs its slot or its bytes. A session that a request is for is not in it, so it
+//! else needs its slot, its bytes or its files. A session that a request is for is not in it, so it
 //! neither gives way nor expires.
 
 use std::collections::{BTreeMap, HashMap};
@@ -221,7 +221,7 @@ impl Sessions {
     fn remove_for(&self, wanted: Wanted) -> Vec<Arc<Session>> {
         let mut table = self.table.lock();
         let first = match wanted {
-            Wanted::Slot => Rank::Empty,
+            Wanted::Slot | Wanted::Files(_) => Rank::Empty,
             Wanted::Bytes(_) => Rank::Refused,
         };
         let (mut chosen, mut missing) = (Vec::new(), wanted.amount());

@@ -27,6 +27,10 @@ pub struct Space {
     pub available: u64,
     /// How many files may still be made.
     pub files_free: u64,
+    /// How many files there may be in all; 0 where the file system has no such bound.
+    pub files: u64,
+    /// How many files an ordinary user may still make.
+    pub files_available: u64,
 }
 
 /// The open upload sessions of a store, for whoever must not keep the store itself open.
@@ -151,6 +155,8 @@ impl Inner {
             size: told.f_blocks.saturating_mul(told.f_frsize),
             available: told.f_bavail.saturating_mul(told.f_frsize),
             files_free: told.f_ffree,
+            files: told.f_files,
+            files_available: told.f_favail,
         })
     }
 }

@@ -178,6 +178,27 @@ async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
     assert!(is_open(&store, &ids[3]).await);
 }
 
+#[test]
+fn uploads_leave_the_share_of_inodes_that_the_reserve_is_of_the_bytes() {
+    let files_of = |reserve, size, files| {
+        let space = Space {
+            size,
+            available: 0,
+            files_free: 0,
+            files,
+            files_available: 0,
+        };
+        files_of(reserve, &space)
+    };
+    assert_eq!(files_of(1 << 30, 100 << 30, 6_553_600), 65_536);
+    assert_eq!(files_of(0, 100, 1000), 0);
+    assert_eq!(files_of(10, 0, 1000), 0);
+    assert_eq!(files_of(1000, 100, 70), 70);
+    assert_eq!(files_of(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+    // A file system without inodes of its own.
+    assert_eq!(files_of(1 << 30, 100 << 30, 0), 0);
+}
+
 #[tokio::test]
 async fn open_uploads_hold_no_more_bytes_than_they_may() {
     let (store, folder) = new(Bounds {
