@@ -1,6 +1,8 @@
 //! Ranges (Pulling blobs, RFC 9110 section 14) and conditional requests (section 13).
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use harness::client::MANIFEST;
 use harness::content;
 use harness::wire::{self, Wire};
 
@@ -27,6 +29,14 @@ clauses![
     a_client_that_has_the_blob_gets_304,
     a_client_that_has_the_manifest_gets_304,
     a_condition_on_what_is_not_there_is_404,
+    a_pull_of_other_content_than_is_wanted_is_412,
+    a_tag_is_written_once,
+    a_tag_moves_only_from_where_it_was,
+    of_concurrent_pushes_of_an_absent_tag_exactly_one_wins,
+    a_condition_is_the_paths_and_not_the_querys,
+    a_condition_may_concern_a_digest,
+    a_malformed_condition_is_400,
+    a_delete_heeds_its_condition,
 ];
 
 /// What the ranges are taken of: each byte is its position.
@@ -310,6 +320,209 @@ async fn conditional(at: &Check, path: &str) -> Result<()> {
         let changed = at.send("GET", path, &headers, b"").await;
         let changed = changed.with_context(|| other.to_owned())?;
         changed.is(200)?.holds(&whole.answer.body)?;
+    }
+    Ok(())
+}
+
+const ABSENT: (&str, &str) = ("If-None-Match", "*");
+
+/// Pushes an image under a reference with conditions.
+async fn push(
+    at: &Check,
+    reference: &str,
+    manifest: &str,
+    conditions: &[(&str, &str)],
+) -> Result<Reply> {
+    let path = at.path(&format!("manifests/{reference}"));
+    let headers = [&[("Content-Type", MANIFEST)], conditions].concat();
+    at.send("PUT", &path, &headers, manifest.as_bytes()).await
+}
+
+fn entity_tag(manifest: &str) -> String {
+    format!("\"{}\"", content::digest(manifest.as_bytes()))
+}
+
+/// RFC 9110, section 13.1.1: 412 if the entity tag is not among those of `If-Match`; section 13.2.2:
+/// which comes before `If-None-Match`.
+async fn a_pull_of_other_content_than_is_wanted_is_412(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let blob = at.push(b"blob").await?;
+    let blob = (at.path(&format!("blobs/{blob}")), format!("\"{blob}\""));
+    for (path, own) in [(at.path("manifests/1"), entity_tag(&manifest)), blob] {
+        let other = entity_tag("other");
+        let all = format!("{other}, {own}");
+        for wanted in ["*", &own, &all] {
+            let get = at.send("GET", &path, &[("If-Match", wanted)], b"").await?;
+            get.is(200)?.says("etag", &own)?;
+        }
+        let both = [("If-Match", other.as_str()), ABSENT];
+        for conditions in [&both[..1], &both] {
+            let get = at.send("GET", &path, conditions, b"").await?;
+            get.refuses(412, "DENIED")?;
+            at.send("HEAD", &path, conditions, b"").await?.is(412)?;
+        }
+        let weak = format!("W/{own}");
+        let get = at.send("GET", &path, &[("If-Match", &weak)], b"").await?;
+        get.refuses(412, "DENIED")?;
+    }
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.2: with `If-None-Match: *` a tag is written only where there is none, and
+/// a refused push writes nothing.
+async fn a_tag_is_written_once(at: &Check) -> Result<()> {
+    let (first, second) = (
+        at.image(1).await?.to_string(),
+        at.image(2).await?.to_string(),
+    );
+    push(at, "1", &first, &[ABSENT]).await?.is(201)?;
+    for manifest in [&first, &second] {
+        let refused = push(at, "1", manifest, &[ABSENT]).await?;
+        refused.refuses(412, "DENIED")?;
+    }
+    let named = [("If-None-Match", entity_tag(&first))];
+    let named = named
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    push(at, "1", &second, &named)
+        .await?
+        .refuses(412, "DENIED")?;
+    let path = at.path("manifests/1");
+    at.get(&path).await?.is(200)?.holds(first.as_bytes())?;
+    let path = at.path(&format!("manifests/{}", content::digest(second.as_bytes())));
+    at.get(&path).await?.is(404)?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.1: with `If-Match` a tag moves only from the manifest that it names.
+async fn a_tag_moves_only_from_where_it_was(at: &Check) -> Result<()> {
+    let first = at.tagged("1", 1).await?;
+    let (second, third) = (
+        at.image(2).await?.to_string(),
+        at.image(3).await?.to_string(),
+    );
+    let from_first = entity_tag(&first);
+    let condition = [("If-Match", from_first.as_str())];
+    push(at, "2", &second, &condition)
+        .await?
+        .refuses(412, "DENIED")?;
+    push(at, "2", &second, &[("If-Match", "*")])
+        .await?
+        .refuses(412, "DENIED")?;
+    push(at, "1", &second, &condition).await?.is(201)?;
+    push(at, "1", &third, &condition)
+        .await?
+        .refuses(412, "DENIED")?;
+    let weak = format!("W/{}", entity_tag(&second));
+    let refused = push(at, "1", &third, &[("If-Match", &weak)]).await?;
+    refused.refuses(412, "DENIED")?;
+    let own = entity_tag(&second);
+    let lines = [("If-Match", "\"a,b\""), ("If-Match", own.as_str())];
+    push(at, "1", &third, &lines).await?.is(201)?;
+    let found = at.get(&at.path("manifests/1")).await?;
+    found.is(200)?.holds(third.as_bytes())?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.2: "can be used … to prevent lost updates": whoever comes second is told.
+async fn of_concurrent_pushes_of_an_absent_tag_exactly_one_wins(at: &Check) -> Result<()> {
+    let mut manifests = Vec::new();
+    for number in 0..8 {
+        manifests.push(at.image(number).await?.to_string());
+    }
+    let pushes = manifests
+        .iter()
+        .map(|manifest| push(at, "once", manifest, &[ABSENT]));
+    let replies = try_join_all(pushes).await?;
+    let mut winners = replies
+        .iter()
+        .zip(&manifests)
+        .filter(|(reply, _)| reply.answer.head.status == 201);
+    let (_, winner) = winners.next().context("nobody wins")?;
+    ensure!(winners.next().is_none(), "two win");
+    for reply in replies
+        .iter()
+        .filter(|reply| reply.answer.head.status != 201)
+    {
+        reply.refuses(412, "DENIED")?;
+    }
+    let found = at.get(&at.path("manifests/once")).await?;
+    found.is(200)?.holds(winner.as_bytes())?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1: a condition concerns the target resource, which the path names; the tags
+/// of the query move along.
+async fn a_condition_is_the_paths_and_not_the_querys(at: &Check) -> Result<()> {
+    let (first, second) = (
+        at.image(1).await?.to_string(),
+        at.image(2).await?.to_string(),
+    );
+    push(at, "1.0?tag=latest", &first, &[ABSENT])
+        .await?
+        .is(201)?;
+    push(at, "1.1?tag=latest", &second, &[ABSENT])
+        .await?
+        .is(201)?;
+    let refused = push(at, "1.1?tag=latest", &first, &[ABSENT]).await?;
+    refused.refuses(412, "DENIED")?;
+    let latest = at.get(&at.path("manifests/latest")).await?;
+    latest.is(200)?.holds(second.as_bytes())?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.2: of a manifest by its digest, too.
+async fn a_condition_may_concern_a_digest(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let digest = content::digest(manifest.as_bytes());
+    push(at, &digest, &manifest, &[ABSENT]).await?.is(201)?;
+    push(at, &digest, &manifest, &[ABSENT])
+        .await?
+        .refuses(412, "DENIED")?;
+    let own = entity_tag(&manifest);
+    push(at, &digest, &manifest, &[("If-Match", &own)])
+        .await?
+        .is(201)?;
+    Ok(())
+}
+
+/// RFC 9110, sections 8.8.3 and 13.1: a condition that cannot be read is not passed over where a
+/// change depends on it.
+async fn a_malformed_condition_is_400(at: &Check) -> Result<()> {
+    let manifest = at.image(1).await?.to_string();
+    let digest = content::digest(manifest.as_bytes());
+    for name in ["If-Match", "If-None-Match"] {
+        for malformed in ["", "x", &digest, "\"x", "*, \"x\"", "\"x\" \"y\""] {
+            let refused = push(at, "1", &manifest, &[(name, malformed)]).await?;
+            refused.refuses(400, "UNSUPPORTED")?;
+        }
+    }
+    at.get(&at.path("manifests/1")).await?.is(404)?;
+    Ok(())
+}
+
+/// RFC 9110, section 13.1.1: a tag, a manifest or a blob is deleted only if it is what the client
+/// takes it for; section 13.2.1: what is not there is 404 whatever the condition.
+async fn a_delete_heeds_its_condition(at: &Check) -> Result<()> {
+    let manifest = at.tagged("1", 1).await?;
+    let digest = content::digest(manifest.as_bytes());
+    let blob = at.push(b"blob").await?;
+    let own_blob = format!("\"{blob}\"");
+    let own = entity_tag(&manifest);
+    let other = entity_tag("other");
+    for (path, own) in [
+        (at.path("manifests/1"), &own),
+        (at.path(&format!("manifests/{digest}")), &own),
+        (at.path(&format!("blobs/{blob}")), &own_blob),
+    ] {
+        let refused = at
+            .send("DELETE", &path, &[("If-Match", &other)], b"")
+            .await?;
+        refused.refuses(412, "DENIED")?;
+        at.get(&path).await?.is(200)?;
+        let own = [("If-Match", own.as_str())];
+        at.send("DELETE", &path, &own, b"").await?.is(202)?;
+        at.send("DELETE", &path, &own, b"").await?.is(404)?;
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ clauses![
     ours:
     more_referrers_than_fit_are_linked_to,
     an_artifact_type_is_kept_whole,
+    large_annotations_stay_in_the_manifest,
 ];
 
 /// Asks who refers to a digest.
@@ -254,9 +255,10 @@ async fn a_referrer_pushed_twice_is_listed_once(at: &Check) -> Result<()> {
 async fn more_referrers_than_fit_are_linked_to(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut expected = Vec::new();
-    for number in 0..3 {
-        let mut artifact = about(at, &subject, SBOM).await?;
-        let annotation = "x".repeat(2 << 20);
+    // As much as a descriptor repeats of its manifest: 140 are more than 4 MiB.
+    let mut artifact = about(at, &subject, SBOM).await?;
+    for number in 0..140 {
+        let annotation = "x".repeat(31 << 10);
         artifact["annotations"] = json!({"number": number.to_string(), "long": annotation});
         expected.push(pushed(at, MANIFEST, &artifact).await?);
     }
@@ -310,5 +312,25 @@ async fn an_artifact_type_is_kept_whole(at: &Check) -> Result<()> {
     }
     let (list, _) = referrers(at, &digest, &format!("?artifactType={PLAIN}")).await?;
     ensure!(list.is_empty(), "{list:?}");
+    Ok(())
+}
+
+/// Listing Referrers: a descriptor repeats the annotations of its manifest. Ours leaves out what is
+/// too large for a listing; the manifest keeps it.
+async fn large_annotations_stay_in_the_manifest(at: &Check) -> Result<()> {
+    let subject = at.tagged("1", 1).await?;
+    let mut artifact = about(at, &subject, SBOM).await?;
+    artifact["annotations"] = json!({"large": "x".repeat(3 << 20), "small": "y"});
+    let digest = pushed(at, MANIFEST, &artifact).await?;
+    let (list, _) = referrers(at, &content::digest(subject.as_bytes()), "").await?;
+    ensure!(list.len() == 1, "{}", list.len());
+    ensure!(
+        list[0]["annotations"] == json!({"small": "y"}),
+        "{}",
+        list[0]
+    );
+    let path = at.path(&format!("manifests/{digest}"));
+    let whole = at.get(&path).await?.is(200)?.json()?;
+    ensure!(whole == artifact, "it was changed");
     Ok(())
 }

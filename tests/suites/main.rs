@@ -62,6 +62,8 @@ mod hostile_sources;
 mod listeners;
 /// What is logged of requests, and how much at most.
 mod logs;
+/// Manifests that stall, and listings of large ones, in a memory that does not grow.
+mod manifests;
 /// Many clients in the midst of what they do, in a memory that does not grow.
 mod memory;
 /// The modes of files and directories.

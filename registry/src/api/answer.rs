@@ -1,20 +1,20 @@
-//! Responses: their bodies, the headers they share, and conditional requests.
+//! Responses: their bodies and the headers they share.
 //!
-//! `If-None-Match` and `If-Range` spare a client what it has. Other preconditions are deliberately
-//! not here, and passed over: content never changes under its digest, a tag is moved by whoever
-//! pushes last, and no client of registries asks for anything else. There is no `Last-Modified`
-//! either, hence nothing for `If-Modified-Since` to mean.
+//! `If-Match` and `If-None-Match` are read in [`precondition`](super::precondition). There is no
+//! `Last-Modified`, hence nothing for `If-Modified-Since` and `If-Unmodified-Since` to mean: they
+//! are passed over.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
+use super::budget::Share;
 use super::observe::Observation;
 use super::parts::Parts;
 use crate::oci::{Digest, MediaType};
@@ -36,6 +36,8 @@ const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribut
 pub(super) enum Content<R> {
     /// All of it; empty for none.
     Whole(Bytes),
+    /// All of it, as long as it does not have to give way to others.
+    Shared(Share),
     /// A reader, and the bytes still to come from it.
     Stream { reader: R, remaining: u64 },
     /// Several parts of a blob.
@@ -49,11 +51,16 @@ pub struct AnswerBody<R> {
     observation: Observation,
 }
 
-/// A reader that failed, or ended early, with a response half sent. The connection has to break, as
-/// nothing else tells the client.
+/// Why a response ended half sent. The connection has to break, as nothing else tells the client.
 #[derive(Debug, thiserror::Error)]
-#[error("the response's body could not be read")]
-pub struct BodyError(#[source] Option<StoreError>);
+pub enum BodyError {
+    /// A reader failed, or ended early.
+    #[error("the response's body could not be read")]
+    Read(#[source] Option<StoreError>),
+    /// It gave way to others while its client read nothing.
+    #[error("the response gave way to others")]
+    GaveWay,
+}
 
 impl<R> AnswerBody<R> {
     pub(super) fn new(content: Content<R>, observation: Observation) -> Self {
@@ -79,6 +86,15 @@ where
         let bytes = match &mut this.content {
             Content::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Content::Whole(bytes) => std::mem::take(bytes),
+            Content::Shared(share) if share.length() == 0 => return Poll::Ready(None),
+            Content::Shared(share) => match share.pop() {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::warn!(%error, "a response was cut");
+                    this.content = Content::Whole(Bytes::new());
+                    return Poll::Ready(Some(Err(BodyError::GaveWay)));
+                }
+            },
             Content::Stream { remaining: 0, .. } => return Poll::Ready(None),
             Content::Stream { reader, remaining } => {
                 match ready!(poll_reader(Pin::new(reader), remaining, cx)) {
@@ -99,6 +115,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
+            Content::Shared(share) => share.length() == 0,
             Content::Stream { remaining, .. } => *remaining == 0,
             Content::Parts(parts) => parts.remaining() == 0,
         }
@@ -107,6 +124,7 @@ where
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.content {
             Content::Whole(bytes) => bytes.len() as u64,
+            Content::Shared(share) => share.length() as u64,
             Content::Stream { remaining, .. } => *remaining,
             Content::Parts(parts) => parts.remaining(),
         })
@@ -136,7 +154,7 @@ where
                 "a blob could not be read to its end"
             );
             *remaining = 0;
-            Poll::Ready(Err(BodyError(error)))
+            Poll::Ready(Err(BodyError::Read(error)))
         }
     }
 }
@@ -199,17 +217,6 @@ pub(super) fn moved<R>(target: &str) -> Answer<R> {
     answer
 }
 
-/// Whether `If-None-Match` names the content (RFC 9110, section 13.1.2), so that it need not be
-/// sent again.
-pub(super) fn is_known_to_client(headers: &HeaderMap, digest: &Digest) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|tag| tag.trim() == "*" || names(tag.trim().trim_start_matches("W/"), digest))
-}
-
 /// Whether an entity tag is the content's.
 pub(super) fn names(tag: &str, digest: &Digest) -> bool {
     tag.strip_prefix('"')
@@ -230,34 +237,4 @@ pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 fn name_content(headers: &mut HeaderMap, digest: &Digest) {
     set(headers, DOCKER_CONTENT_DIGEST, digest.as_str());
     set(headers, ETAG, &format!("\"{digest}\""));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::Algorithm;
-
-    fn condition(value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())])
-    }
-
-    #[test]
-    fn an_entity_tag_is_known_strong_weak_in_a_list_or_by_a_star() {
-        let digest = Digest::of(Algorithm::Sha256, b"x");
-        for known in [
-            format!("\"{digest}\""),
-            format!("W/\"{digest}\""),
-            format!("\"other\" , \"{digest}\""),
-            "*".to_owned(),
-        ] {
-            assert!(is_known_to_client(&condition(&known), &digest), "{known}");
-        }
-        for unknown in [digest.to_string(), "\"other\"".to_owned(), String::new()] {
-            assert!(
-                !is_known_to_client(&condition(&unknown), &digest),
-                "{unknown}"
-            );
-        }
-        assert!(!is_known_to_client(&HeaderMap::new(), &digest));
-    }
 }

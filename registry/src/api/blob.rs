@@ -1,14 +1,12 @@
 //! Blobs: pull, whole and in part, and delete (end-2, end-10).
 
-use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::answer::{self, Answer, Content};
 use super::error::ApiError;
 use super::parts::Parts;
-use super::{Api, Call};
+use super::{Api, Call, precondition};
 use crate::oci::{ByteRanges, Digest, MediaType, Name, RangeError, Span, Spans};
 use crate::store::{BlobRead, Store};
 
@@ -17,11 +15,11 @@ impl<S: Store> Api<S> {
     pub(super) async fn blob_get(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
         let name = call.name()?;
         let digest = Digest::from_segment(call.route.tail)?;
-        if call.headers.contains_key(IF_NONE_MATCH)
-            && answer::is_known_to_client(call.headers, &digest)
-        {
+        if precondition::is_conditional(call.headers) {
             self.store.blob_stat(&name, &digest).await?;
-            return Ok(answer::not_modified(&digest));
+            if precondition::is_known_to_reader(call.headers, &digest)? {
+                return Ok(answer::not_modified(&digest));
+            }
         }
         if call.method == Method::HEAD {
             let size = self.store.blob_stat(&name, &digest).await?;
@@ -38,6 +36,10 @@ impl<S: Store> Api<S> {
     pub(super) async fn blob_delete(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
         let name = call.name()?;
         let digest = Digest::from_segment(call.route.tail)?;
+        if precondition::is_conditional(call.headers) {
+            self.store.blob_stat(&name, &digest).await?;
+            precondition::check_deletion(call.headers, &digest)?;
+        }
         self.store.blob_delete(&name, &digest).await?;
         Ok(answer::empty(StatusCode::ACCEPTED))
     }

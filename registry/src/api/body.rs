@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
+use super::budget::{Budget, GaveWay, Share};
+use super::error::ApiError;
 use crate::store::StoreError;
 
 /// As much of a refused body is read away as a client has probably sent already; a connection with
@@ -123,38 +125,35 @@ impl RequestBody {
         }
     }
 
-    /// The whole body, or `None` if it has more than `limit` bytes.
-    pub(super) async fn collect(&self, limit: u64) -> Result<Option<Bytes>, BodyFailure> {
+    /// The whole body, of at most `limit` bytes, with its share of a budget. Fails where it has to
+    /// give way to others.
+    pub(super) async fn collect(
+        &self,
+        limit: u64,
+        budget: &Arc<Budget>,
+    ) -> Result<Share, ApiError> {
+        let too_large = || ApiError::ManifestTooLarge { limit };
         if self.declared.is_some_and(|length| length > limit) {
-            return Ok(None);
+            return Err(too_large());
         }
         let mut stream = self.stream(None);
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(chunk) = stream.next().await {
+        let mut share = budget.share();
+        loop {
+            let chunk = tokio::select! {
+                chunk = stream.next() => chunk,
+                () = share.gave_way() => return Err(GaveWay.into()),
+            };
+            let Some(chunk) = chunk else {
+                share.seal()?;
+                return Ok(share);
+            };
             let chunk = chunk.map_err(|_| self.failure().unwrap_or(BodyFailure::Gone))?;
             if stream.received > limit {
-                return Ok(None);
+                return Err(too_large());
             }
-            if first.is_empty() {
-                first = chunk;
-                continue;
-            }
-            if rest.is_empty() {
-                // The announced length is within the limit, so it may be believed.
-                let length = self
-                    .declared
-                    .and_then(|length| usize::try_from(length).ok());
-                rest.reserve(length.unwrap_or(first.len() + chunk.len()));
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&chunk);
+            let pushed = tokio::time::timeout(self.stall, share.push(&chunk)).await;
+            pushed.unwrap_or(Err(GaveWay))?;
         }
-        Ok(Some(if rest.is_empty() {
-            first
-        } else {
-            rest.freeze()
-        }))
     }
 
     /// Whether the body was read to its end, or never began.

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::answer::{self, Answer, DOCKER_UPLOAD_UUID};
 use super::body::BodyFailure;
+use super::budget::GaveWay;
+use super::precondition::PreconditionError;
 use crate::metrics::http::CLIENT_LEFT;
 use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
@@ -62,6 +64,8 @@ pub(super) enum ApiError {
     ManifestTooLarge { limit: u64 },
     #[error("the content has the digest {actual}, not {expected}")]
     DigestMismatch { expected: Digest, actual: Digest },
+    #[error("{0}")]
+    Precondition(#[from] PreconditionError),
     #[error("the parameter n must be a number of entries, in decimal digits")]
     PageSize,
     #[error("the Range header is malformed")]
@@ -74,6 +78,8 @@ pub(super) enum ApiError {
     OutOfOrder(Progress),
     #[error("{0}")]
     Body(#[from] BodyFailure),
+    #[error("{0}")]
+    GaveWay(#[from] GaveWay),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("no transfer coding is understood but chunked, once")]
@@ -124,7 +130,7 @@ impl ApiError {
             Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
             Self::PageSize => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid),
-            Self::TransferCoding | Self::NoHost | Self::ManyHosts => {
+            Self::Precondition(_) | Self::TransferCoding | Self::NoHost | Self::ManyHosts => {
                 (StatusCode::BAD_REQUEST, Code::Unsupported)
             }
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
@@ -139,6 +145,7 @@ impl ApiError {
                 StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST),
                 Code::BlobUploadInvalid,
             ),
+            Self::GaveWay(GaveWay) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable),
             Self::Store(error) => match error {
                 StoreError::RepositoryUnknown => (StatusCode::NOT_FOUND, Code::NameUnknown),
@@ -151,6 +158,11 @@ impl ApiError {
                 StoreError::DigestMismatch { .. } => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
                 StoreError::ReferenceUnknown { .. } => {
                     (StatusCode::NOT_FOUND, Code::ManifestBlobUnknown)
+                }
+                // The manifest is fine, and so is the request: it is what it asks for that is not
+                // granted. No code of the specification comes closer.
+                StoreError::ConditionFailed { .. } => {
+                    (StatusCode::PRECONDITION_FAILED, Code::Denied)
                 }
                 StoreError::RangeUnsatisfiable { .. } => {
                     (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid)
@@ -178,10 +190,12 @@ impl ApiError {
     /// The response that tells the client. A 5xx says nothing of our insides; the log says all.
     pub(super) fn into_answer<R>(self) -> Answer<R> {
         let (status, code) = self.classify();
-        let message: Cow<'static, str> = if status.is_server_error() {
+        let turned_away =
+            matches!(self, Self::GaveWay(_)) || status == StatusCode::TOO_MANY_REQUESTS;
+        let message: Cow<'static, str> = if status.is_server_error() && !turned_away {
             self.log(status);
             Cow::Borrowed(self.vague(status))
-        } else if status == StatusCode::TOO_MANY_REQUESTS {
+        } else if turned_away {
             // Whoever runs the registry can do something about it, and should know.
             tracing::warn!(error = ?self, %status, "a request was turned away");
             Cow::Owned(self.to_string())
@@ -244,7 +258,7 @@ impl ApiError {
                 answer::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
             }
             Self::OutOfOrder(progress) => progress.headers(headers),
-            Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) => {
+            Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) | Self::GaveWay(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Store(StoreError::TooManySessions { .. }) => {
@@ -293,6 +307,7 @@ mod tests {
             StoreError::ReferenceUnknown {
                 digests: vec![digest("a")],
             },
+            StoreError::ConditionFailed { current: None },
             StoreError::RangeUnsatisfiable { size: 3 },
             StoreError::TooManySessions { limit: 3 },
             StoreError::TooManyBytes {
@@ -339,6 +354,7 @@ mod tests {
                 | StoreError::UploadOffset { .. }
                 | StoreError::DigestMismatch { .. }
                 | StoreError::ReferenceUnknown { .. }
+                | StoreError::ConditionFailed { .. }
                 | StoreError::RangeUnsatisfiable { .. }
                 | StoreError::TooManySessions { .. }
                 | StoreError::TooManyBytes { .. }
@@ -380,6 +396,7 @@ mod tests {
         UploadOffset 416 BLOB_UPLOAD_INVALID
         DigestMismatch 400 DIGEST_INVALID
         ReferenceUnknown 404 MANIFEST_BLOB_UNKNOWN
+        ConditionFailed 412 DENIED
         RangeUnsatisfiable 416 SIZE_INVALID
         TooManySessions 429 TOOMANYREQUESTS
         TooManyBytes 507 UNAVAILABLE

@@ -1,13 +1,21 @@
 //! Manifests: pull, push and delete, by tag and by digest (end-3, end-7, end-9).
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
+use tokio::task::spawn_blocking;
 
 use super::answer::{self, Answer, Content, OCI_SUBJECT, OCI_TAG};
+use super::budget::Share;
 use super::error::ApiError;
-use super::{Api, Call};
+use super::{Api, Call, precondition};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, References, Tag};
-use crate::store::{NewManifest, Store};
+use crate::store::{ManifestContent, NewManifest, Store, StoreError};
+
+/// The largest manifest that is parsed where it was received, which takes about a millisecond.
+const LARGE: usize = 64 << 10;
 
 /// The most tags that one push may name; the specification asks for at least 10.
 const MAX_TAGS: usize = 256;
@@ -23,18 +31,25 @@ impl<S: Store> Api<S> {
         let reference =
             Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)?;
         let manifest = self.store.manifest_read(&name, &reference).await?;
-        if answer::is_known_to_client(call.headers, &manifest.digest) {
+        if precondition::is_known_to_reader(call.headers, &manifest.digest)? {
             return Ok(answer::not_modified(&manifest.digest));
         }
-        let length = manifest.bytes.len() as u64;
-        let mut answer = answer::describe(&manifest.digest, &manifest.media_type, length);
+        let size = manifest.size;
+        let mut answer = answer::describe(&manifest.digest, &manifest.media_type, size);
         if call.method == Method::GET {
-            *answer.body_mut() = Content::Whole(manifest.bytes);
+            *answer.body_mut() = match manifest.content {
+                ManifestContent::Whole(bytes) => Content::Whole(bytes),
+                ManifestContent::Stream(reader) => Content::Stream {
+                    reader,
+                    remaining: size,
+                },
+            };
         }
         Ok(answer)
     }
 
-    /// end-7a, end-7b: stores a manifest under its digest, and the tags that go with it.
+    /// end-7a, end-7b: stores a manifest under its digest, and the tags that go with it. A
+    /// condition concerns the reference in the path, not the tags of the query.
     pub(super) async fn manifest_put(
         &self,
         call: &Call<'_>,
@@ -42,6 +57,7 @@ impl<S: Store> Api<S> {
         let name = call.name()?;
         let reference =
             Reference::from_segment(call.route.tail).map_err(ApiError::invalid_reference)?;
+        let condition = precondition::of_change(call.headers, &reference)?;
         let tags = tags_to_push(call)?;
         let content_type = match call.headers.get(CONTENT_TYPE) {
             Some(value) => Some(MediaType::from_content_type(
@@ -50,38 +66,25 @@ impl<S: Store> Api<S> {
             None => None,
         };
         let limit = self.policy.manifest_limit;
-        let bytes = call
-            .body
-            .collect(limit)
-            .await?
-            .ok_or(ApiError::ManifestTooLarge { limit })?;
-        let manifest = Manifest::parse(&bytes, content_type.as_ref())?;
-        let digest = digest_of(&reference, &bytes)?;
-
-        let references = if self.policy.sparse_manifests {
-            References::default()
-        } else {
-            manifest.references()
+        let body = call.body.collect(limit, &self.budget).await?;
+        let pushed = Pushed {
+            reference: reference.clone(),
+            content_type,
+            sparse: self.policy.sparse_manifests,
         };
-        let subject = manifest.referrer(digest.clone(), bytes.len() as u64);
-        let subject_digest = subject.as_ref().map(|(subject, _)| subject.clone());
-        let new = NewManifest {
-            digest: digest.clone(),
-            media_type: manifest.media_type().clone(),
-            bytes,
-            kind: manifest.kind(),
-            blobs: references.blobs,
-            children: references.children,
-            subject,
-        };
+        let new = self.accept(body, pushed).await?;
+        let digest = new.digest.clone();
+        let subject = new.subject.as_ref().map(|(subject, _)| subject.clone());
         let all: Vec<Tag> = match reference {
             Reference::Tag(tag) => std::iter::once(tag).chain(tags.iter().cloned()).collect(),
             Reference::Digest(_) => tags.clone(),
         };
-        self.store.manifest_write(&name, new, &all).await?;
+        self.store
+            .manifest_write(&name, new, &all, condition.as_ref())
+            .await?;
 
         let mut answer = answer::created(&location(&name, &digest), &digest);
-        if let Some(subject) = subject_digest {
+        if let Some(subject) = subject {
             answer::set(answer.headers_mut(), OCI_SUBJECT, subject.as_str());
         }
         if !tags.is_empty() {
@@ -91,19 +94,75 @@ impl<S: Store> Api<S> {
         Ok(answer)
     }
 
+    /// Verifies and parses a manifest. A large one takes as long as a thread that may block has to be
+    /// used, and few are in memory as what parsing makes of them.
+    async fn accept(&self, body: Share, pushed: Pushed) -> Result<NewManifest, ApiError> {
+        if body.length() <= LARGE {
+            return pushed.accept(body.into_bytes(None));
+        }
+        let permit = Arc::clone(&self.large_manifests).acquire_owned().await.ok();
+        let parse = move || pushed.accept(body.into_bytes(permit));
+        match spawn_blocking(parse).await {
+            Ok(accepted) => accepted,
+            Err(error) if error.is_panic() => Err(ApiError::Panicked),
+            Err(_) => Err(StoreError::Interrupted.into()),
+        }
+    }
+
     /// end-9: removes a tag, or a manifest with every tag that points at it.
     pub(super) async fn manifest_delete(
         &self,
         call: &Call<'_>,
     ) -> Result<Answer<S::Reader>, ApiError> {
         let name = call.name()?;
-        match Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)? {
-            Reference::Tag(tag) => self.store.tag_delete(&name, &tag).await?,
+        let reference =
+            Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)?;
+        match &reference {
+            Reference::Tag(tag) => {
+                let condition = precondition::of_change(call.headers, &reference)?;
+                self.store
+                    .tag_delete(&name, tag, condition.as_ref())
+                    .await?;
+            }
             Reference::Digest(digest) => {
-                self.store.manifest_delete(&name, &digest).await?;
+                if precondition::is_conditional(call.headers) {
+                    self.store.manifest_read(&name, &reference).await?;
+                    precondition::check_deletion(call.headers, digest)?;
+                }
+                self.store.manifest_delete(&name, digest).await?;
             }
         }
         Ok(answer::empty(StatusCode::ACCEPTED))
+    }
+}
+
+/// What a push says of its manifest.
+struct Pushed {
+    reference: Reference,
+    content_type: Option<MediaType>,
+    /// Whether it may name what its repository does not hold.
+    sparse: bool,
+}
+
+impl Pushed {
+    /// The manifest that these bytes are.
+    fn accept(self, bytes: Bytes) -> Result<NewManifest, ApiError> {
+        let manifest = Manifest::parse(&bytes, self.content_type.as_ref())?;
+        let digest = digest_of(&self.reference, &bytes)?;
+        let references = if self.sparse {
+            References::default()
+        } else {
+            manifest.references()
+        };
+        Ok(NewManifest {
+            media_type: manifest.media_type().clone(),
+            kind: manifest.kind(),
+            blobs: references.blobs,
+            children: references.children,
+            subject: manifest.referrer(digest.clone(), bytes.len() as u64),
+            digest,
+            bytes,
+        })
     }
 }
 

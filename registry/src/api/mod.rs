@@ -10,11 +10,13 @@
 mod answer;
 mod blob;
 mod body;
+mod budget;
 mod clean;
 mod error;
 mod manifest;
 mod observe;
 mod parts;
+mod precondition;
 mod query;
 mod referrers;
 mod tags;
@@ -26,14 +28,17 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use self::answer::{Answer, Content};
 pub use self::answer::{AnswerBody, BodyError};
 use self::body::RequestBody;
+use self::budget::{Budget, GaveWay};
 use self::error::ApiError;
 use self::observe::Observation;
 use self::query::Query;
@@ -65,11 +70,29 @@ pub struct Recorders {
     pub access_log: bool,
 }
 
+/// The memory, in bytes, that manifests being received, parsed and written and large listings being
+/// sent take together; a manifest of the largest size that the policy allows always fits.
+const BODIES: u64 = 32 << 20;
+
+/// How many large manifests are parsed and written at once: what parsing makes of one may take many
+/// times its size.
+const LARGE_MANIFESTS: usize = 2;
+
+/// How many listings are gathered at once. Each may hold a page, and one that scans a large folder
+/// some MiB more.
+const LISTINGS: usize = 4;
+
+/// The largest page that takes nothing from the budget.
+const SMALL_PAGE: usize = 64 << 10;
+
 /// The registry's API over a store.
 pub struct Api<S> {
     store: Arc<S>,
     policy: Policy,
     recorders: Recorders,
+    budget: Arc<Budget>,
+    large_manifests: Arc<Semaphore>,
+    listings: Semaphore,
 }
 
 /// A request, taken apart.
@@ -93,10 +116,14 @@ impl Call<'_> {
 impl<S: Store> Api<S> {
     /// The API over `store`.
     pub fn new(store: S, policy: Policy, recorders: Recorders) -> Self {
+        let bodies = BODIES.max(policy.manifest_limit.saturating_mul(2));
         Self {
             store: Arc::new(store),
             policy,
             recorders,
+            budget: Budget::new(usize::try_from(bodies).unwrap_or(usize::MAX)),
+            large_manifests: Arc::new(Semaphore::new(LARGE_MANIFESTS)),
+            listings: Semaphore::new(LISTINGS),
         }
     }
 
@@ -129,6 +156,26 @@ impl<S: Store> Api<S> {
         observation.received(call.body.received());
         observation.answered(answer.status());
         answer.map(|content| AnswerBody::new(content, observation))
+    }
+
+    /// A response of JSON that is made whole before it is sent. A large one takes from the budget, and
+    /// gives way to others while its client reads nothing.
+    async fn page(
+        &self,
+        media_type: &'static str,
+        body: Vec<u8>,
+    ) -> Result<Answer<S::Reader>, ApiError> {
+        let mut answer = answer::json(StatusCode::OK, media_type, Vec::new());
+        *answer.body_mut() = if body.len() <= SMALL_PAGE {
+            Content::Whole(body.into())
+        } else {
+            let mut share = self.budget.share();
+            let pushed = share.push(&body);
+            let pushed = tokio::time::timeout(self.policy.body_stall, pushed).await;
+            pushed.unwrap_or(Err(GaveWay))?;
+            Content::Shared(share)
+        };
+        Ok(answer)
     }
 
     async fn dispatch(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
@@ -238,10 +285,13 @@ async fn settle(call: &Call<'_>) -> bool {
 
 /// A HEAD is answered with the headers of a GET, its length included, and nothing more.
 fn leave_body_out<R>(answer: &mut Answer<R>) {
-    if let Content::Whole(bytes) = answer.body_mut() {
-        let length = std::mem::take(bytes).len();
-        if length > 0 {
-            answer.headers_mut().insert(CONTENT_LENGTH, length.into());
-        }
+    let length = match answer.body() {
+        Content::Whole(bytes) => bytes.len(),
+        Content::Shared(share) => share.length(),
+        Content::Stream { .. } | Content::Parts(_) => return,
+    };
+    *answer.body_mut() = Content::Whole(Bytes::new());
+    if length > 0 {
+        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 
-use http::StatusCode;
 use http::header::LINK;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -44,6 +43,7 @@ impl<S: Store> Api<S> {
         let name = call.name()?;
         let page = Page::parse(call.query)?;
         let last = call.query.get("last");
+        let _one_of_few = self.listings.acquire().await;
         let listing = self
             .store
             .tag_list(&name, last.as_deref(), page.ask())
@@ -54,13 +54,15 @@ impl<S: Store> Api<S> {
             tags: &listing.items,
         };
         let path = format!("/v2/{name}/tags/list");
-        Ok(page.answer(&tags, &path, next(&listing)))
+        let answer = self.page("application/json", answer::encode(&tags)).await?;
+        Ok(page.linked(answer, &path, next(&listing)))
     }
 
     /// The repositories in order of their bytes: an extension as old as the API.
     pub(super) async fn catalog(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
         let page = Page::parse(call.query)?;
         let last = call.query.get("last");
+        let _one_of_few = self.listings.acquire().await;
         let listing = self
             .store
             .repository_list(last.as_deref(), page.ask())
@@ -69,7 +71,9 @@ impl<S: Store> Api<S> {
         let catalog = Catalog {
             repositories: &listing.items,
         };
-        Ok(page.answer(&catalog, "/v2/_catalog", next(&listing)))
+        let body = answer::encode(&catalog);
+        let answer = self.page("application/json", body).await?;
+        Ok(page.linked(answer, "/v2/_catalog", next(&listing)))
     }
 }
 
@@ -106,8 +110,8 @@ impl Page {
         }
     }
 
-    fn answer<R>(self, body: &impl Serialize, path: &str, next: Option<&str>) -> Answer<R> {
-        let mut answer = answer::json(StatusCode::OK, "application/json", answer::encode(body));
+    /// The answer with a `Link` to the next page, if there is one.
+    fn linked<R>(self, mut answer: Answer<R>, path: &str, next: Option<&str>) -> Answer<R> {
         if let Some(last) = next {
             let last = utf8_percent_encode(last, &VALUE);
             link(&mut answer, format_args!("{path}?n={}&last={last}", self.0));

@@ -3,9 +3,11 @@
 mod bodies;
 mod bounds;
 mod broken;
+mod conditions;
 pub(crate) mod harness;
 mod listing;
 mod manifests;
+mod memory;
 mod pull;
 mod refused;
 mod uploads;

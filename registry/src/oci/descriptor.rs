@@ -49,6 +49,20 @@ pub struct Descriptor {
     pub data: Option<String>,
 }
 
+/// The most bytes of annotations, as JSON, that a descriptor repeats of its manifest.
+const REPEATED_ANNOTATIONS: usize = 32 << 10;
+
+/// The fields of a descriptor that tell what it describes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Essentials {
+    media_type: MediaType,
+    digest: Digest,
+    size: u64,
+    #[serde(default, deserialize_with = "optional_type")]
+    artifact_type: Option<MediaType>,
+}
+
 impl Descriptor {
     /// A descriptor with nothing optional in it.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
@@ -61,6 +75,40 @@ impl Descriptor {
             urls: Vec::new(),
             data: None,
         }
+    }
+
+    /// Repeats a manifest's annotations, the smallest first, as far as they fit into some KiB. Whoever
+    /// needs the others reads the manifest.
+    pub(super) fn repeat_annotations(&mut self, of_manifest: &Annotations) {
+        let length = |text: &str| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
+        let mut by_length: Vec<_> = of_manifest
+            .iter()
+            // With the colon and the comma.
+            .map(|(key, value)| {
+                (
+                    length(key).saturating_add(length(value)).saturating_add(2),
+                    key,
+                    value,
+                )
+            })
+            .collect();
+        by_length.sort_unstable();
+        let mut left = REPEATED_ANNOTATIONS;
+        for (length, key, value) in by_length {
+            let Some(rest) = left.checked_sub(length) else {
+                break;
+            };
+            left = rest;
+            self.annotations.insert(key.clone(), value.clone());
+        }
+    }
+
+    /// Reads a descriptor of any length without keeping what it can do without.
+    pub fn read_without_annotations(reader: impl std::io::Read) -> serde_json::Result<Self> {
+        let fields: Essentials = serde_json::from_reader(reader)?;
+        let mut descriptor = Self::new(fields.media_type, fields.digest, fields.size);
+        descriptor.artifact_type = fields.artifact_type;
+        Ok(descriptor)
     }
 }
 
@@ -122,6 +170,36 @@ mod tests {
         let fields = r#""size":2,"artifactType":"","annotations":null,"urls":null,"data":null"#;
         assert_eq!(read(fields).unwrap(), absent);
         assert_eq!(read(r#""size":2,"artifactType":null"#).unwrap(), absent);
+    }
+
+    #[test]
+    fn large_annotations_are_not_repeated_and_the_small_ones_are() {
+        let digest = Digest::parse(DIGEST).unwrap();
+        let annotation = |key: &str, length| (key.to_owned(), "\n".repeat(length));
+        let all = Annotations::from([
+            annotation("huge", 4 << 20),
+            annotation("half", REPEATED_ANNOTATIONS / 4),
+            annotation("half-again", REPEATED_ANNOTATIONS / 4),
+            annotation("small", 10),
+        ]);
+        let mut descriptor = Descriptor::new(MediaType::OCI_EMPTY, digest, 2);
+        descriptor.repeat_annotations(&all);
+        let keys: Vec<_> = descriptor.annotations.keys().collect();
+        assert_eq!(keys, ["half", "small"]);
+        let json = serde_json::to_string(&descriptor.annotations).unwrap();
+        assert!(json.len() <= REPEATED_ANNOTATIONS);
+    }
+
+    #[test]
+    fn a_large_descriptor_is_read_without_its_annotations() {
+        let whole = read(r#""size":2,"artifactType":"a/b","annotations":{"k":"v"},"urls":["x"]"#);
+        let whole = whole.unwrap();
+        let text = serde_json::to_vec(&whole).unwrap();
+        let read = Descriptor::read_without_annotations(&text[..]).unwrap();
+        assert_eq!(read.artifact_type, whole.artifact_type);
+        assert_eq!((read.digest, read.size), (whole.digest, whole.size));
+        assert!(read.annotations.is_empty());
+        assert!(Descriptor::read_without_annotations(&b"{}"[..]).is_err());
     }
 
     #[test]

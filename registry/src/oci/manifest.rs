@@ -150,7 +150,8 @@ impl Manifest {
     }
 
     /// Its subject's digest, and the descriptor to list it with among the subject's referrers
-    /// (end-12), given its own digest and size. `None` if it has no subject.
+    /// (end-12), given its own digest and size. It repeats the manifest's annotations but for large
+    /// ones. `None` if it has no subject.
     pub fn referrer(&self, digest: Digest, size: u64) -> Option<(Digest, Descriptor)> {
         let subject = self.subject.as_ref()?;
         let mut descriptor = Descriptor::new(self.media_type.clone(), digest, size);
@@ -158,7 +159,7 @@ impl Manifest {
             .artifact_type
             .clone()
             .or_else(|| self.config.as_ref().map(|config| config.media_type.clone()));
-        descriptor.annotations = self.annotations.clone();
+        descriptor.repeat_annotations(&self.annotations);
         Some((subject.digest.clone(), descriptor))
     }
 

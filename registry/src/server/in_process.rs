@@ -200,7 +200,10 @@ impl Stream {
         let polled = AssertUnwindSafe(serving).catch_unwind().poll_unpin(context);
         if polled.is_ready() {
             *slot = None;
-            self.pipes.lock().to_client.closed = true;
+            let mut pipes = self.pipes.lock();
+            pipes.to_client.closed = true;
+            // Nobody reads what was still coming: it need not stay for as long as the client does.
+            pipes.to_server = Pipe::default();
         }
     }
 

@@ -200,7 +200,11 @@ async fn operate(store: &FsStore, (operation, a, b): Random) {
         2 => drop(store.blob_mount(&repository, Some(&other), &blob).await),
         3 => drop(store.blob_mount(&repository, None, &blob).await),
         4 => drop(store.blob_delete(&repository, &blob).await),
-        5 | 6 => drop(store.manifest_write(&repository, manifest(b), &[tag]).await),
+        5 | 6 => drop(
+            store
+                .manifest_write(&repository, manifest(b), &[tag], None)
+                .await,
+        ),
         7 => drop(
             store
                 .manifest_delete(&repository, &manifest(b).digest)
@@ -211,7 +215,7 @@ async fn operate(store: &FsStore, (operation, a, b): Random) {
                 .tag_write(&repository, &tag, &manifest(b).digest)
                 .await,
         ),
-        _ => drop(store.tag_delete(&repository, &tag).await),
+        _ => drop(store.tag_delete(&repository, &tag, None).await),
     }
 }
 
@@ -407,7 +411,7 @@ async fn a_damaged_entry_is_an_error_and_the_old_figures_stay() {
     let new = manifest(0);
     fixture
         .store
-        .manifest_write(&name(0), new.clone(), &[])
+        .manifest_write(&name(0), new.clone(), &[], None)
         .await
         .unwrap();
     let entry = fixture.folder.path().join("repositories/a/_manifests");
@@ -450,7 +454,9 @@ async fn a_count_tells_when_it_ended_well_and_how_long_it_took_and_a_failed_one_
     assert_eq!(value(&page, "stats_errors_total"), Some(0.0));
 
     let (repository, new) = (name(0), manifest(0));
-    let written = fixture.store.manifest_write(&repository, new.clone(), &[]);
+    let written = fixture
+        .store
+        .manifest_write(&repository, new.clone(), &[], None);
     written.await.unwrap();
     let entry = fixture.folder.path().join("repositories/a/_manifests");
     let entry = entry.join(new.digest.as_str().replace(':', "-"));

@@ -48,6 +48,12 @@ pub enum StoreError {
         /// What is missing: blobs first, then manifests, each in the manifest's order.
         digests: Vec<Digest>,
     },
+    /// The condition of a change does not hold.
+    #[error("{}", condition_failed(current.as_ref()))]
+    ConditionFailed {
+        /// What the reference leads to.
+        current: Option<Digest>,
+    },
     /// The blob has no byte of the range that was asked for.
     #[error("the range lies outside the blob's {size} bytes")]
     RangeUnsatisfiable {
@@ -187,6 +193,7 @@ impl StoreError {
             Self::UploadBusy
             | Self::UploadOffset { .. }
             | Self::ReferenceUnknown { .. }
+            | Self::ConditionFailed { .. }
             | Self::RangeUnsatisfiable { .. }
             | Self::TooManySessions { .. } => ErrorKind::Invalid,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
@@ -199,6 +206,13 @@ impl StoreError {
             Self::Io { source, .. } => kind_of_io(source),
             Self::Body(source) => kind_of_body(source.as_ref()),
         }
+    }
+}
+
+fn condition_failed(current: Option<&Digest>) -> String {
+    match current {
+        Some(digest) => format!("the condition does not hold: the reference leads to {digest}"),
+        None => "the condition does not hold: the reference leads to nothing".to_owned(),
     }
 }
 

@@ -18,11 +18,11 @@ use futures_util::Stream;
 use parking_lot::Mutex;
 
 use super::{
-    BlobRead, ErrorKind, Listing, NewManifest, Result, Store, StoreError, StoredManifest,
-    TagChanges, Upload, UploadId,
+    BlobRead, Condition, ErrorKind, Listing, ManifestContent, ManifestRead, NewManifest, Referrers,
+    ReferrersQuery, Result, Store, StoreError, TagChanges, Upload, UploadId,
 };
 use crate::metrics::storage::Operation;
-use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
 /// What is to go wrong. Clones are the same plan, so that it can be changed while a store is in
 /// use.
@@ -218,9 +218,21 @@ impl<S: Store> Store for Faulty<S> {
         &self,
         repository: &Name,
         reference: &Reference,
-    ) -> Result<StoredManifest> {
+    ) -> Result<ManifestRead<Self::Reader>> {
+        let fault = self.plan.next(Operation::ManifestRead);
         let work = self.store.manifest_read(repository, reference);
-        self.run(Operation::ManifestRead, work).await
+        let read = run(fault, work).await?;
+        Ok(ManifestRead {
+            digest: read.digest,
+            media_type: read.media_type,
+            size: read.size,
+            content: match read.content {
+                ManifestContent::Whole(bytes) => ManifestContent::Whole(bytes),
+                ManifestContent::Stream(reader) => {
+                    ManifestContent::Stream(FaultyStream::new(reader, fault))
+                }
+            },
+        })
     }
 
     async fn manifest_write(
@@ -228,8 +240,11 @@ impl<S: Store> Store for Faulty<S> {
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
+        condition: Option<&Condition>,
     ) -> Result<TagChanges> {
-        let work = self.store.manifest_write(repository, manifest, tags);
+        let work = self
+            .store
+            .manifest_write(repository, manifest, tags, condition);
         self.run(Operation::ManifestWrite, work).await
     }
 
@@ -248,8 +263,13 @@ impl<S: Store> Store for Faulty<S> {
         self.run(Operation::TagWrite, work).await
     }
 
-    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
-        let work = self.store.tag_delete(repository, tag);
+    async fn tag_delete(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        condition: Option<&Condition>,
+    ) -> Result<()> {
+        let work = self.store.tag_delete(repository, tag, condition);
         self.run(Operation::TagDelete, work).await
     }
 
@@ -268,8 +288,13 @@ impl<S: Store> Store for Faulty<S> {
         self.run(Operation::RepositoryList, work).await
     }
 
-    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
-        let work = self.store.referrers_list(repository, digest);
+    async fn referrers_list(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        query: &ReferrersQuery,
+    ) -> Result<Referrers> {
+        let work = self.store.referrers_list(repository, digest, query);
         self.run(Operation::ReferrersList, work).await
     }
 }

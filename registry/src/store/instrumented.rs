@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{
-    BlobRead, ErrorKind, Listing, NewManifest, Result, Store, StoreError, StoredManifest,
-    TagChanges, Upload, UploadId,
+    BlobRead, Condition, ErrorKind, Listing, ManifestContent, ManifestRead, NewManifest, Referrers,
+    ReferrersQuery, Result, Store, StoreError, TagChanges, Upload, UploadId,
 };
 use crate::metrics::storage::{Direction, ErrorType, Operation, Storage, TagOperation};
-use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
 /// A store whose every operation is timed to its end and whose bytes are counted as they move.
 #[derive(Clone, Debug)]
@@ -147,14 +147,29 @@ impl<S: Store> Store for Instrumented<S> {
         &self,
         repository: &Name,
         reference: &Reference,
-    ) -> Result<StoredManifest> {
+    ) -> Result<ManifestRead<Self::Reader>> {
         let timer = self.begin(Operation::ManifestRead);
-        let read = timer.end(self.store.manifest_read(repository, reference).await);
-        if let Ok(manifest) = &read {
-            self.metrics
-                .moved(Direction::Read, manifest.bytes.len() as u64);
-        }
-        read
+        let read = match self.store.manifest_read(repository, reference).await {
+            Err(e) => return timer.end(Err(e)),
+            Ok(read) => read,
+        };
+        let content = match read.content {
+            ManifestContent::Whole(bytes) => {
+                self.metrics.moved(Direction::Read, read.size);
+                timer.end(Ok(ManifestContent::Whole(bytes)))?
+            }
+            ManifestContent::Stream(reader) => ManifestContent::Stream(Counted {
+                reader,
+                timer,
+                left: read.size,
+            }),
+        };
+        Ok(ManifestRead {
+            digest: read.digest,
+            media_type: read.media_type,
+            size: read.size,
+            content,
+        })
     }
 
     async fn manifest_write(
@@ -162,10 +177,15 @@ impl<S: Store> Store for Instrumented<S> {
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
+        condition: Option<&Condition>,
     ) -> Result<TagChanges> {
         let timer = self.begin(Operation::ManifestWrite);
         let bytes = manifest.bytes.len() as u64;
-        let written = timer.end(self.store.manifest_write(repository, manifest, tags).await);
+        let written = timer.end(
+            self.store
+                .manifest_write(repository, manifest, tags, condition)
+                .await,
+        );
         if written.is_ok() {
             self.metrics.moved(Direction::Write, bytes);
         }
@@ -192,9 +212,14 @@ impl<S: Store> Store for Instrumented<S> {
         written
     }
 
-    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
+    async fn tag_delete(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        condition: Option<&Condition>,
+    ) -> Result<()> {
         let timer = self.begin(Operation::TagDelete);
-        let deleted = timer.end(self.store.tag_delete(repository, tag).await);
+        let deleted = timer.end(self.store.tag_delete(repository, tag, condition).await);
         if deleted.is_ok() {
             self.metrics.tags(TagOperation::Deleted, 1);
         }
@@ -216,9 +241,14 @@ impl<S: Store> Store for Instrumented<S> {
         timer.end(self.store.repository_list(last, limit).await)
     }
 
-    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers_list(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        query: &ReferrersQuery,
+    ) -> Result<Referrers> {
         let timer = self.begin(Operation::ReferrersList);
-        timer.end(self.store.referrers_list(repository, digest).await)
+        timer.end(self.store.referrers_list(repository, digest, query).await)
     }
 }
 

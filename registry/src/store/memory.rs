@@ -13,10 +13,12 @@ use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 
 use super::{
-    BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
-    UploadId,
+    BlobRead, Condition, Listing, ManifestContent, ManifestRead, NewManifest, Referrers,
+    ReferrersQuery, Result, Store, StoreError, TagChanges, Upload, UploadId, referrers,
 };
-use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Hasher, Name, Reference, Spans, Tag};
+use crate::oci::{
+    Algorithm, ByteRanges, Descriptor, Digest, Hasher, MediaType, Name, Reference, Spans, Tag,
+};
 
 /// The most bytes that a reader yields at once.
 const CHUNK: usize = 256 * 1024;
@@ -47,7 +49,9 @@ struct Repository {
 
 #[derive(Debug)]
 struct Entry {
-    manifest: StoredManifest,
+    digest: Digest,
+    media_type: MediaType,
+    bytes: Bytes,
     subject: Option<(Digest, Descriptor)>,
 }
 
@@ -203,6 +207,19 @@ impl Repository {
 
     fn tag(&self, tag: &Tag) -> Result<&Digest> {
         self.tags.get(tag).ok_or(StoreError::ManifestUnknown)
+    }
+
+    fn check(&self, condition: Option<&Condition>) -> Result<()> {
+        let Some(condition) = condition else {
+            return Ok(());
+        };
+        condition.check(match &condition.reference {
+            Reference::Tag(tag) => self.tags.get(tag),
+            Reference::Digest(digest) => {
+                let found = self.manifests.get_key_value(digest);
+                found.map(|(digest, _)| digest)
+            }
+        })
     }
 
     fn point(&mut self, tag: &Tag, digest: &Digest, changes: &mut TagChanges) {
@@ -365,14 +382,20 @@ impl Store for MemoryStore {
         &self,
         repository: &Name,
         reference: &Reference,
-    ) -> Result<StoredManifest> {
+    ) -> Result<ManifestRead<MemoryReader>> {
         let mut state = self.state.lock();
         let repository = state.repository(repository)?;
         let digest = match reference {
             Reference::Digest(digest) => digest,
             Reference::Tag(tag) => repository.tag(tag)?,
         };
-        Ok(repository.manifest(digest)?.manifest.clone())
+        let entry = repository.manifest(digest)?;
+        Ok(ManifestRead {
+            digest: entry.digest.clone(),
+            media_type: entry.media_type.clone(),
+            size: entry.bytes.len() as u64,
+            content: ManifestContent::Whole(entry.bytes.clone()),
+        })
     }
 
     async fn manifest_write(
@@ -380,9 +403,14 @@ impl Store for MemoryStore {
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
+        condition: Option<&Condition>,
     ) -> Result<TagChanges> {
         let mut state = self.state.lock();
         let found = state.repositories.get(repository);
+        match found {
+            Some(repository) => repository.check(condition)?,
+            None => Repository::default().check(condition)?,
+        }
         let blobs = manifest.blobs.iter().filter(|&digest| {
             !found.is_some_and(|repository| repository.blobs.contains_key(digest))
         });
@@ -401,11 +429,10 @@ impl Store for MemoryStore {
         let digest = manifest.digest.clone();
         let entry = Entry {
             subject: manifest.subject,
-            manifest: StoredManifest {
-                digest: manifest.digest,
-                media_type: manifest.media_type,
-                bytes: manifest.bytes,
-            },
+            digest: manifest.digest,
+            media_type: manifest.media_type,
+            // The caller's may be bytes that it wants back.
+            bytes: Bytes::copy_from_slice(&manifest.bytes),
         };
         repository.manifests.insert(digest, entry);
         Ok(changes)
@@ -440,10 +467,18 @@ impl Store for MemoryStore {
         Ok(changes)
     }
 
-    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
+    async fn tag_delete(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        condition: Option<&Condition>,
+    ) -> Result<()> {
         let mut state = self.state.lock();
-        let removed = state.repository(repository)?.tags.remove(tag);
-        removed.map(drop).ok_or(StoreError::ManifestUnknown)
+        let repository = state.repository(repository)?;
+        repository.tag(tag)?;
+        repository.check(condition)?;
+        repository.tags.remove(tag);
+        Ok(())
     }
 
     async fn tag_list(
@@ -462,17 +497,28 @@ impl Store for MemoryStore {
         Ok(page(&self.state.lock().repositories, last, limit))
     }
 
-    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers_list(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        query: &ReferrersQuery,
+    ) -> Result<Referrers> {
         let state = self.state.lock();
         let found = state.repositories.get(repository);
         let manifests = found.into_iter().flat_map(|found| found.manifests.values());
-        let mut referrers: Vec<Descriptor> = manifests
+        let last = query.last.as_deref();
+        let mut found: Vec<&Descriptor> = manifests
             .filter_map(|entry| entry.subject.as_ref())
             .filter(|(subject, _)| subject == digest)
-            .map(|(_, descriptor)| descriptor.clone())
+            .map(|(_, descriptor)| descriptor)
+            .filter(|descriptor| last.is_none_or(|last| descriptor.digest.as_str() > last))
             .collect();
-        referrers.sort_by(|a, b| a.digest.cmp(&b.digest));
-        Ok(referrers)
+        found.sort_by(|a, b| a.digest.cmp(&b.digest));
+        let mut page = referrers::Page::new(query);
+        let full = !found
+            .into_iter()
+            .all(|descriptor| page.offer(descriptor.clone()));
+        Ok(page.finish(full))
     }
 }
 

@@ -9,12 +9,14 @@
 //! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
 //! manifest may be), and metrics, which [`Instrumented`] adds around any store.
 
+mod condition;
 mod error;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub mod fs;
 mod instrumented;
 mod memory;
+mod referrers;
 #[cfg(test)]
 pub(crate) mod suite;
 mod upload_id;
@@ -24,9 +26,11 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::Stream;
 
+pub use condition::{Condition, Versions};
 pub use error::{ErrorKind, Lost, StoreError};
 pub use instrumented::{Counted, Instrumented};
 pub use memory::{MemoryReader, MemoryStore};
+pub use referrers::{Referrers, ReferrersQuery};
 pub use upload_id::UploadId;
 
 use crate::oci::{
@@ -71,15 +75,27 @@ pub struct TagChanges {
     pub damaged: u64,
 }
 
-/// A manifest as it was pushed, byte for byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredManifest {
+/// A manifest that was opened for reading.
+#[derive(Debug)]
+pub struct ManifestRead<R> {
     /// The digest it is stored under.
     pub digest: Digest,
     /// The media type it was pushed with.
     pub media_type: MediaType,
-    /// Its bytes.
-    pub bytes: Bytes,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its bytes as they were pushed.
+    pub content: ManifestContent<R>,
+}
+
+/// The bytes of a manifest: in memory, or, so that many large ones at once take a bounded memory, to
+/// be read like a blob's.
+#[derive(Debug)]
+pub enum ManifestContent<R> {
+    /// All of them.
+    Whole(Bytes),
+    /// A reader that yields them in order.
+    Stream(R),
 }
 
 /// A manifest to be stored; the caller has verified the digest and parsed the body.
@@ -89,7 +105,8 @@ pub struct NewManifest {
     pub digest: Digest,
     /// The media type to serve it with.
     pub media_type: MediaType,
-    /// The bytes to keep, unchanged.
+    /// The bytes to keep, unchanged. The caller may bound those in its memory: a store that keeps
+    /// them there makes a copy.
     pub bytes: Bytes,
     /// What sort of manifest it is, for the statistics.
     pub kind: Kind,
@@ -109,6 +126,17 @@ pub struct Listing<T> {
     pub items: Vec<T>,
     /// Whether items follow the last one.
     pub more: bool,
+}
+
+#[cfg(test)]
+impl<R> ManifestRead<R> {
+    /// The bytes of a small manifest.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        match &self.content {
+            ManifestContent::Whole(bytes) => bytes,
+            ManifestContent::Stream(_) => panic!("it is not small"),
+        }
+    }
 }
 
 /// Content-addressed storage of repositories, blobs, manifests, tags and upload sessions.
@@ -208,20 +236,22 @@ pub trait Store: Send + Sync + 'static {
         id: &UploadId,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// The manifest behind a tag or digest.
+    /// The manifest behind a tag or digest. Fails with `ManifestUnknown`.
     fn manifest_read(
         &self,
         repository: &Name,
         reference: &Reference,
-    ) -> impl Future<Output = Result<StoredManifest>> + Send;
+    ) -> impl Future<Output = Result<ManifestRead<Self::Reader>>> + Send;
 
-    /// Stores a manifest and points `tags` at it, in this order. Fails with `ReferenceUnknown`
-    /// where a blob or child is not in the repository, before anything is visible.
+    /// Stores a manifest and points `tags` at it, in this order. Fails with `ConditionFailed`
+    /// where the condition does not hold, and with `ReferenceUnknown` where a blob or child is not
+    /// in the repository, before anything is visible.
     fn manifest_write(
         &self,
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
+        condition: Option<&Condition>,
     ) -> impl Future<Output = Result<TagChanges>> + Send;
 
     /// Removes a manifest, every tag that points at it, and its entry among its subject's
@@ -245,8 +275,14 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<TagChanges>> + Send;
 
-    /// Removes a tag; the manifest stays. Fails with `ManifestUnknown`.
-    fn tag_delete(&self, repository: &Name, tag: &Tag) -> impl Future<Output = Result<()>> + Send;
+    /// Removes a tag; the manifest stays. Fails with `ManifestUnknown`, and with `ConditionFailed`
+    /// where the condition does not hold.
+    fn tag_delete(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        condition: Option<&Condition>,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// The tags after `last`, at most `limit`, in ascending byte order. Fails with
     /// `RepositoryUnknown`.
@@ -264,11 +300,13 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Listing<Name>>> + Send;
 
-    /// Descriptors of the manifests whose subject is `digest`, in ascending order of their digests;
-    /// none is no error.
+    /// A page of descriptors of the manifests whose subject is `digest`, in ascending order of their
+    /// digests; none is no error. It takes bounded memory and time, however many there are and
+    /// however few the query wants of them.
     fn referrers_list(
         &self,
         repository: &Name,
         digest: &Digest,
-    ) -> impl Future<Output = Result<Vec<Descriptor>>> + Send;
+        query: &ReferrersQuery,
+    ) -> impl Future<Output = Result<Referrers>> + Send;
 }

@@ -6,6 +6,7 @@
 
 mod blobs;
 mod bounded;
+mod conditions;
 mod manifests;
 mod referrers;
 mod repositories;
@@ -18,13 +19,14 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Listing, NewManifest, Result, Store};
+use super::{Listing, NewManifest, ReferrersQuery, Result, Store};
 use crate::oci::{
     Algorithm, ByteRange, ByteRanges, Descriptor, Digest, Kind, MediaType, Name, Tag,
 };
 
 pub(crate) use blobs::*;
 pub(crate) use bounded::*;
+pub(crate) use conditions::*;
 pub(crate) use manifests::*;
 pub(crate) use referrers::*;
 pub(crate) use repositories::*;
@@ -73,6 +75,7 @@ macro_rules! suite {
                 a_session_that_is_receiving_can_be_cancelled
                 a_commit_that_is_given_up_has_happened_whole_or_not_at_all
                 a_manifest_is_read_by_tag_and_digest_byte_for_byte
+                a_large_manifest_is_read_whole_or_in_order
                 a_manifest_pushed_again_takes_the_new_media_type
                 a_manifest_with_unknown_references_is_refused_and_leaves_nothing
                 an_index_needs_its_children_in_the_repository
@@ -92,7 +95,13 @@ macro_rules! suite {
                 names_may_hold_the_words_of_the_tree
                 referrers_are_listed_in_order_with_or_without_their_subject
                 a_deleted_referrer_is_no_longer_listed
+                referrers_are_filtered_and_listed_by_pages
                 a_push_and_a_delete_at_once_leave_no_broken_manifest
+                a_tag_that_is_written_once_stays_as_it_is
+                a_tag_moves_only_from_where_it_was_expected
+                a_condition_may_concern_a_manifest_by_its_digest
+                of_concurrent_writes_of_an_absent_tag_exactly_one_wins
+                a_tag_is_deleted_only_where_it_leads_to_what_was_expected
             );
         }
     };
@@ -190,7 +199,7 @@ pub(super) async fn put(store: &impl Store, repository: &str, text: &str, tags: 
     let digest = new.digest.clone();
     let tags: Vec<_> = tags.iter().map(|text| tag(text)).collect();
     store
-        .manifest_write(&name(repository), new, &tags)
+        .manifest_write(&name(repository), new, &tags, None)
         .await
         .unwrap();
     digest
@@ -202,6 +211,33 @@ fn referrer(text: &str, subject: &Digest) -> NewManifest {
     let descriptor = Descriptor::new(new.media_type.clone(), new.digest.clone(), size);
     new.subject = Some((subject.clone(), descriptor));
     new
+}
+
+/// All referrers of a subject, gathered from pages of so many bytes.
+pub(crate) async fn all_referrers(
+    store: &impl Store,
+    repository: &str,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    bytes: usize,
+) -> Vec<Descriptor> {
+    let mut query = ReferrersQuery {
+        artifact_type: artifact_type.map(str::to_owned),
+        last: None,
+        bytes,
+    };
+    let mut all = Vec::new();
+    loop {
+        let repository = name(repository);
+        let page = store.referrers_list(&repository, subject, &query).await;
+        let page = page.unwrap();
+        all.extend(page.items);
+        let Some(next) = page.next else {
+            return all;
+        };
+        assert!(query.last.as_deref() < Some(next.as_str()), "it goes on");
+        query.last = Some(next.to_string());
+    }
 }
 
 async fn all_tags(store: &impl Store, repository: &str) -> Vec<String> {

@@ -57,14 +57,20 @@ async fn call(store: &impl Store, operation: Operation, session: &UploadId) -> R
             let read = store.manifest_read(&name, &Reference::Tag(tag)).await;
             read.map(drop)
         }
-        Operation::ManifestWrite => store.manifest_write(&name, new, &[tag]).await.map(drop),
+        Operation::ManifestWrite => store
+            .manifest_write(&name, new, &[tag], None)
+            .await
+            .map(drop),
         Operation::ManifestDelete => store.manifest_delete(&name, &digest).await.map(drop),
         Operation::TagRead => store.tag_read(&name, &tag).await.map(drop),
         Operation::TagWrite => store.tag_write(&name, &tag, &digest).await.map(drop),
-        Operation::TagDelete => store.tag_delete(&name, &tag).await,
+        Operation::TagDelete => store.tag_delete(&name, &tag, None).await,
         Operation::TagList => store.tag_list(&name, None, 1).await.map(drop),
         Operation::RepositoryList => store.repository_list(None, 1).await.map(drop),
-        Operation::ReferrersList => store.referrers_list(&name, &digest).await.map(drop),
+        Operation::ReferrersList => {
+            let page = ReferrersQuery::default();
+            store.referrers_list(&name, &digest, &page).await.map(drop)
+        }
     }
 }
 

@@ -12,13 +12,13 @@
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Bounded;
 
+use super::manifest::StoredManifest;
 use crate::oci::{Digest, Name, Reference, Tag};
-use crate::store::StoredManifest;
 
 /// The room for manifests, in bytes.
 const MANIFESTS: u64 = 16 << 20;
 /// The largest manifest that is kept: a few enormous ones must not push out all others.
-const LARGEST: usize = 256 << 10;
+pub(super) const LARGEST: u64 = 256 << 10;
 /// What an entry takes beside the manifest's bytes, roughly: key, digest, media type and table.
 const OVERHEAD: u64 = 512;
 /// The number of tags, at some 200 bytes each.
@@ -63,7 +63,7 @@ impl Cache {
 
     /// Remembers what was read; for the holder of the repository's turn.
     pub(super) fn remember(&self, name: &Name, reference: &Reference, manifest: &StoredManifest) {
-        if manifest.bytes.len() > LARGEST {
+        if manifest.bytes.len() as u64 > LARGEST {
             return;
         }
         if let Reference::Tag(tag) = reference {

@@ -73,14 +73,14 @@ fn exists(inner: &Inner, name: &Name) -> Result<bool> {
 }
 
 /// The `limit` smallest of the items that were offered and come after `last`, and one more.
-struct Page<'a, T> {
+pub(super) struct Page<'a, T> {
     last: Option<&'a str>,
     limit: usize,
     items: BTreeSet<T>,
 }
 
 impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
-    fn new(last: Option<&'a str>, limit: usize) -> Self {
+    pub(super) fn new(last: Option<&'a str>, limit: usize) -> Self {
         Self {
             last,
             limit,
@@ -88,7 +88,7 @@ impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
         }
     }
 
-    fn offer(&mut self, text: &str, item: impl FnOnce() -> Option<T>) {
+    pub(super) fn offer(&mut self, text: &str, item: impl FnOnce() -> Option<T>) {
         let full = self.items.len() > self.limit;
         let too_late = full
             && self
@@ -106,7 +106,7 @@ impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
         }
     }
 
-    fn finish(mut self) -> Listing<T> {
+    pub(super) fn finish(mut self) -> Listing<T> {
         let more = self.items.len() > self.limit;
         if more {
             self.items.pop_last();

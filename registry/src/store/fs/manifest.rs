@@ -3,20 +3,44 @@
 //! The entry is what makes a manifest exist. The content is there before it, and its place among
 //! its subject's referrers too; whoever finds one of these without the entry takes it for nothing.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
 use super::layout::{Pool, Shard};
-use super::{Inner, blob, tag};
-use crate::oci::{Digest, Kind, MediaType, Name, Reference, Tag};
-use crate::store::{NewManifest, Result, StoreError, StoredManifest, TagChanges};
+use super::reader::BlobReader;
+use super::{Inner, blob, cache, tag};
+use crate::oci::{Digest, Kind, MediaType, Name, Reference, Spans, Tag};
+use crate::store::{
+    Condition, ManifestContent, ManifestRead, NewManifest, Result, StoreError, TagChanges,
+};
 
 /// The tags that go with a manifest in one turn: a millisecond or two, for which others wait.
 const TAGS_AT_ONCE: usize = 100;
+
+/// A manifest that is small enough to be kept in memory.
+#[derive(Clone, Debug)]
+pub(super) struct StoredManifest {
+    pub(super) digest: Digest,
+    pub(super) media_type: MediaType,
+    pub(super) bytes: Bytes,
+}
+
+impl From<StoredManifest> for ManifestRead<BlobReader> {
+    fn from(manifest: StoredManifest) -> Self {
+        Self {
+            digest: manifest.digest,
+            media_type: manifest.media_type,
+            size: manifest.bytes.len() as u64,
+            content: ManifestContent::Whole(manifest.bytes),
+        }
+    }
+}
 
 /// What a repository knows of a manifest that it holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,17 +91,28 @@ impl Entry {
     }
 }
 
-pub(super) fn read(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManifest> {
+pub(super) fn read(
+    inner: &Inner,
+    name: &Name,
+    reference: &Reference,
+) -> Result<ManifestRead<BlobReader>> {
     let before = inner.turns.repository(name).changes;
-    let manifest = find(inner, name, reference)?;
-    let turn = inner.turns.repository(name);
-    if turn.changes == before {
-        inner.cache.remember(name, reference, &manifest);
+    let read = find(inner, name, reference)?;
+    if let ManifestContent::Whole(bytes) = &read.content {
+        let manifest = StoredManifest {
+            digest: read.digest.clone(),
+            media_type: read.media_type.clone(),
+            bytes: bytes.clone(),
+        };
+        let turn = inner.turns.repository(name);
+        if turn.changes == before {
+            inner.cache.remember(name, reference, &manifest);
+        }
     }
-    Ok(manifest)
+    Ok(read)
 }
 
-fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManifest> {
+fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<ManifestRead<BlobReader>> {
     match reference {
         Reference::Digest(digest) => {
             read_digest(inner, name, digest)?.ok_or(StoreError::ManifestUnknown)
@@ -99,25 +134,40 @@ fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<StoredManif
     }
 }
 
-fn read_digest(inner: &Inner, name: &Name, digest: &Digest) -> Result<Option<StoredManifest>> {
+/// A manifest of a repository: a small one whole, a large one like a blob.
+fn read_digest(
+    inner: &Inner,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Option<ManifestRead<BlobReader>>> {
     let Some(entry) = Entry::read(&inner.layout.manifest_entry(name, digest))? else {
         return Ok(None);
     };
-    let content = inner.layout.content(Pool::Manifests, digest);
-    let bytes = if_there(&content, fs::read(&content))?;
-    if bytes
-        .as_ref()
-        .is_some_and(|bytes| bytes.len() as u64 != entry.size)
-    {
+    let path = inner.layout.content(Pool::Manifests, digest);
+    let Some(mut file) = if_there(&path, File::open(&path))? else {
+        return Ok(None);
+    };
+    let failed = |e| StoreError::io(&path, e);
+    let size = file.metadata().map_err(failed)?.len();
+    if size != entry.size {
         return Err(StoreError::Corrupt {
-            path: content,
+            path,
             reason: "it has not the length that it was pushed with",
         });
     }
-    Ok(bytes.map(|bytes| StoredManifest {
+    let content = if size <= cache::LARGEST {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        ManifestContent::Whole(bytes.into())
+    } else {
+        let reader = BlobReader::open(file, path, size, Spans::Whole, &inner.buffers)?;
+        ManifestContent::Stream(reader)
+    };
+    Ok(Some(ManifestRead {
         digest: digest.clone(),
         media_type: entry.media_type,
-        bytes: bytes.into(),
+        size,
+        content,
     }))
 }
 
@@ -126,8 +176,10 @@ pub(super) fn write(
     name: &Name,
     new: &NewManifest,
     tags: &[Tag],
+    condition: Option<&Condition>,
 ) -> Result<TagChanges> {
     let before = inner.turns.repository(name).removals;
+    check_condition(inner, name, condition)?;
     check(inner, name, new)?;
 
     // Everything is on disk, aside, before anything is visible.
@@ -165,6 +217,8 @@ pub(super) fn write(
     let mut changed = TagChanges::default();
     {
         let mut turn = inner.turns.repository(name);
+        // Now that nobody else can make it false.
+        check_condition(inner, name, condition)?;
         if turn.removals != before {
             check(inner, name, new)?;
         }
@@ -254,6 +308,25 @@ pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagC
         damaged,
         ..Default::default()
     })
+}
+
+/// Fails unless a condition holds. It goes on to hold for as long as the caller has the
+/// repository's turn.
+pub(super) fn check_condition(
+    inner: &Inner,
+    name: &Name,
+    condition: Option<&Condition>,
+) -> Result<()> {
+    let Some(condition) = condition else {
+        return Ok(());
+    };
+    let current = match &condition.reference {
+        Reference::Tag(tag) => tag::find(inner, name, tag)?,
+        Reference::Digest(digest) => {
+            exists(&inner.layout.manifest_entry(name, digest))?.then(|| digest.clone())
+        }
+    };
+    condition.check(current.as_ref())
 }
 
 /// Fails unless everything that the manifest refers to is in the repository.

@@ -69,10 +69,10 @@ use self::sessions::Sessions;
 use self::turn::Turns;
 use self::windows::Windows;
 use super::{
-    BlobRead, Listing, NewManifest, Result, Store, StoreError, StoredManifest, TagChanges, Upload,
-    UploadId,
+    BlobRead, Condition, Listing, ManifestRead, NewManifest, Referrers, ReferrersQuery, Result,
+    Store, StoreError, TagChanges, Upload, UploadId,
 };
-use crate::oci::{Algorithm, ByteRanges, Descriptor, Digest, Name, Reference, Tag};
+use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
 /// How often it is looked at whether the data directory is there.
 const WATCH: Duration = Duration::from_secs(1);
@@ -287,10 +287,10 @@ impl Store for FsStore {
         &self,
         repository: &Name,
         reference: &Reference,
-    ) -> Result<StoredManifest> {
+    ) -> Result<ManifestRead<BlobReader>> {
         self.inner.root.present()?;
         if let Some(manifest) = self.inner.cache.manifest(repository, reference) {
-            return Ok(manifest);
+            return Ok(manifest.into());
         }
         let (name, reference) = (repository.clone(), reference.clone());
         self.find(move |inner| manifest::read(inner, &name, &reference))
@@ -302,10 +302,13 @@ impl Store for FsStore {
         repository: &Name,
         manifest: NewManifest,
         tags: &[Tag],
+        condition: Option<&Condition>,
     ) -> Result<TagChanges> {
-        let (name, tags) = (repository.clone(), tags.to_vec());
-        self.change(move |inner| manifest::write(inner, &name, &manifest, &tags))
-            .await
+        let (name, tags, condition) = (repository.clone(), tags.to_vec(), condition.cloned());
+        self.change(move |inner| {
+            manifest::write(inner, &name, &manifest, &tags, condition.as_ref())
+        })
+        .await
     }
 
     async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
@@ -329,9 +332,14 @@ impl Store for FsStore {
             .await
     }
 
-    async fn tag_delete(&self, repository: &Name, tag: &Tag) -> Result<()> {
-        let (name, tag) = (repository.clone(), tag.clone());
-        self.change(move |inner| tag::delete(inner, &name, &tag))
+    async fn tag_delete(
+        &self,
+        repository: &Name,
+        tag: &Tag,
+        condition: Option<&Condition>,
+    ) -> Result<()> {
+        let (name, tag, condition) = (repository.clone(), tag.clone(), condition.cloned());
+        self.change(move |inner| tag::delete(inner, &name, &tag, condition.as_ref()))
             .await
     }
 
@@ -356,9 +364,14 @@ impl Store for FsStore {
             .await
     }
 
-    async fn referrers_list(&self, repository: &Name, digest: &Digest) -> Result<Vec<Descriptor>> {
-        let (name, digest) = (repository.clone(), digest.clone());
-        self.change(move |inner| referrer::list(inner, &name, &digest))
+    async fn referrers_list(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        query: &ReferrersQuery,
+    ) -> Result<Referrers> {
+        let (name, digest, query) = (repository.clone(), digest.clone(), query.clone());
+        self.change(move |inner| referrer::list(inner, &name, &digest, &query))
             .await
     }
 }

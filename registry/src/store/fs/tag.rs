@@ -3,11 +3,11 @@
 use std::fs;
 use std::io;
 
-use super::Inner;
 use super::changes::RepositoryCounts;
 use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
+use super::{Inner, manifest};
 use crate::oci::{Digest, Name, Tag};
-use crate::store::{Result, StoreError, TagChanges};
+use crate::store::{Condition, Result, StoreError, TagChanges};
 
 pub(super) fn read(inner: &Inner, name: &Name, tag: &Tag) -> Result<Digest> {
     find(inner, name, tag)?.ok_or(StoreError::ManifestUnknown)
@@ -29,10 +29,19 @@ pub(super) fn write(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> R
     Ok(changed)
 }
 
-pub(super) fn delete(inner: &Inner, name: &Name, tag: &Tag) -> Result<()> {
+pub(super) fn delete(
+    inner: &Inner,
+    name: &Name,
+    tag: &Tag,
+    condition: Option<&Condition>,
+) -> Result<()> {
     let tags = inner.layout.tags(name);
     {
         let mut turn = inner.turns.repository(name);
+        if condition.is_some() && !exists(&inner.layout.tag(name, tag))? {
+            return Err(StoreError::ManifestUnknown);
+        }
+        manifest::check_condition(inner, name, condition)?;
         if !remove_one(inner, name, tag)? {
             return Err(StoreError::ManifestUnknown);
         }
@@ -146,7 +155,8 @@ pub(super) fn points_at(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) 
     }
 }
 
-fn find(inner: &Inner, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
+/// What a tag points at, if it is there.
+pub(super) fn find(inner: &Inner, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
     let path = inner.layout.tag(name, tag);
     let bytes = match fs::read(&path) {
         // A folder in a tag's place.

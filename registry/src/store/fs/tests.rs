@@ -1,6 +1,7 @@
 mod damage;
 mod deletion;
 mod lost;
+mod referrers;
 mod together;
 
 use std::collections::BTreeSet;
@@ -122,7 +123,7 @@ async fn what_is_refused_leaves_the_tree_as_it_was() {
     new.blobs = vec![unknown.clone()];
     let tag = Tag::parse("1").unwrap();
     store
-        .manifest_write(&name("b"), new, std::slice::from_ref(&tag))
+        .manifest_write(&name("b"), new, std::slice::from_ref(&tag), None)
         .await
         .unwrap_err();
     store
@@ -161,7 +162,7 @@ async fn folders_go_with_the_last_thing_in_them() {
     referrer.subject = Some((subject.clone(), descriptor));
     let referring = referrer.digest.clone();
     store
-        .manifest_write(&name("a/b/c"), referrer, &[])
+        .manifest_write(&name("a/b/c"), referrer, &[], None)
         .await
         .unwrap();
     store
@@ -423,7 +424,7 @@ async fn what_is_remembered_is_never_older_than_what_was_acknowledged() {
     let mut again = manifest("[]");
     again.media_type = crate::oci::MediaType::parse("application/other").unwrap();
     store
-        .manifest_write(&repository, again, std::slice::from_ref(&tag))
+        .manifest_write(&repository, again, std::slice::from_ref(&tag), None)
         .await
         .unwrap();
     let found = store.manifest_read(&repository, &reference).await.unwrap();
@@ -457,6 +458,6 @@ async fn a_listing_under_way_shows_what_comes_and_goes() {
     let (new, gone) = (Tag::parse("ba").unwrap(), Tag::parse("d").unwrap());
     store.tag_write(&name("a"), &new, &digest).await.unwrap();
     assert_eq!(page("b").await, ("ba bb".to_owned(), true));
-    store.tag_delete(&name("a"), &gone).await.unwrap();
+    store.tag_delete(&name("a"), &gone, None).await.unwrap();
     assert_eq!(page("bb").await, ("c e".to_owned(), false));
 }

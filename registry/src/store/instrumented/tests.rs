@@ -165,7 +165,7 @@ async fn tags_are_counted_by_what_happened_to_them() {
     let second = put(&store, "a", "{\"n\":2}", &["1"]).await;
     put(&store, "a", "{\"n\":2}", &["1"]).await;
     store
-        .tag_delete(&name(), &Tag::parse("2").unwrap())
+        .tag_delete(&name(), &Tag::parse("2").unwrap(), None)
         .await
         .unwrap();
     store.manifest_delete(&name(), &second).await.unwrap();
@@ -198,8 +198,9 @@ async fn every_operation_is_timed_once_under_its_own_name() {
     store.tag_read(&name, &tag).await.unwrap();
     store.tag_list(&name, None, 1).await.unwrap();
     store.repository_list(None, 1).await.unwrap();
-    store.referrers_list(&name, &manifest).await.unwrap();
-    store.tag_delete(&name, &tag).await.unwrap();
+    let page = ReferrersQuery::default();
+    store.referrers_list(&name, &manifest, &page).await.unwrap();
+    store.tag_delete(&name, &tag, None).await.unwrap();
     store.manifest_delete(&name, &manifest).await.unwrap();
     let timed = lines(&registry, "storage_operation_duration_seconds");
     let expected = [

@@ -1,8 +1,11 @@
 //! Manifests, and what they refer to.
 
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+
 use super::{all_tags, digest, give_up, manifest, name, push, put, tag};
 use crate::oci::{MediaType, Reference};
-use crate::store::{NewManifest, Store, StoreError, TagChanges};
+use crate::store::{ManifestContent, NewManifest, Store, StoreError, TagChanges};
 
 pub(crate) async fn a_manifest_is_read_by_tag_and_digest_byte_for_byte(store: &impl Store) {
     let text = "{ \"schemaVersion\" : 2,\n\"x\": \"\\u00e4\" }\n";
@@ -14,13 +17,13 @@ pub(crate) async fn a_manifest_is_read_by_tag_and_digest_byte_for_byte(store: &i
             (&read.digest, &read.media_type),
             (&digest, &MediaType::OCI_MANIFEST)
         );
-        assert_eq!(read.bytes, text.as_bytes());
+        assert_eq!(read.bytes(), text.as_bytes());
         for other in ["a", "a/b/c"] {
-            let error = store
-                .manifest_read(&name(other), &reference)
-                .await
-                .unwrap_err();
-            assert!(matches!(error, StoreError::ManifestUnknown), "{error:?}");
+            let error = store.manifest_read(&name(other), &reference).await.err();
+            assert!(
+                matches!(error, Some(StoreError::ManifestUnknown)),
+                "{error:?}"
+            );
         }
     }
     assert_eq!(
@@ -35,7 +38,10 @@ pub(crate) async fn a_manifest_pushed_again_takes_the_new_media_type(store: &imp
         media_type: MediaType::DOCKER_MANIFEST,
         ..manifest("{}")
     };
-    let changes = store.manifest_write(&name("a"), new, &[]).await.unwrap();
+    let changes = store
+        .manifest_write(&name("a"), new, &[], None)
+        .await
+        .unwrap();
     assert_eq!(changes, TagChanges::default());
     for reference in [Reference::Tag(tag("1")), Reference::Digest(digest)] {
         let read = store.manifest_read(&name("a"), &reference).await.unwrap();
@@ -54,7 +60,7 @@ pub(crate) async fn a_manifest_with_unknown_references_is_refused_and_leaves_not
     new.children = vec![child.clone()];
     let reference = Reference::Digest(new.digest.clone());
     match store
-        .manifest_write(&name("a"), new, &[tag("1")])
+        .manifest_write(&name("a"), new, &[tag("1")], None)
         .await
         .unwrap_err()
     {
@@ -74,14 +80,17 @@ pub(crate) async fn an_index_needs_its_children_in_the_repository(store: &impl S
         ..manifest("{\"index\":1}")
     };
     let error = store
-        .manifest_write(&name("b"), index.clone(), &[])
+        .manifest_write(&name("b"), index.clone(), &[], None)
         .await
         .unwrap_err();
     assert!(
         matches!(&error, StoreError::ReferenceUnknown { digests } if *digests == [child]),
         "{error:?}"
     );
-    store.manifest_write(&name("a"), index, &[]).await.unwrap();
+    store
+        .manifest_write(&name("a"), index, &[], None)
+        .await
+        .unwrap();
 }
 
 pub(crate) async fn a_deleted_manifest_takes_its_tags_with_it(store: &impl Store) {
@@ -97,11 +106,11 @@ pub(crate) async fn a_deleted_manifest_takes_its_tags_with_it(store: &impl Store
     );
     for gone in ["1", "one", first.as_str()] {
         let reference = Reference::parse(gone).unwrap();
-        let error = store
-            .manifest_read(&name("a"), &reference)
-            .await
-            .unwrap_err();
-        assert!(matches!(error, StoreError::ManifestUnknown), "{error:?}");
+        let error = store.manifest_read(&name("a"), &reference).await.err();
+        assert!(
+            matches!(error, Some(StoreError::ManifestUnknown)),
+            "{error:?}"
+        );
     }
     assert_eq!(all_tags(store, "a").await, ["2"]);
     assert!(
@@ -126,7 +135,7 @@ pub(crate) async fn what_is_unknown_cannot_be_deleted(store: &impl Store) {
             matches!(manifest, Err(StoreError::ManifestUnknown)),
             "{manifest:?}"
         );
-        let tag = store.tag_delete(&name, &tag("2")).await;
+        let tag = store.tag_delete(&name, &tag("2"), None).await;
         assert!(matches!(tag, Err(StoreError::ManifestUnknown)), "{tag:?}");
     }
 }
@@ -139,7 +148,7 @@ pub(crate) async fn a_push_and_a_delete_at_once_leave_no_broken_manifest(store: 
         new.blobs = vec![blob.clone()];
         let reference = Reference::Digest(new.digest.clone());
         let (written, deleted) = tokio::join!(
-            store.manifest_write(&name, new, &[]),
+            store.manifest_write(&name, new, &[], None),
             store.blob_delete(&name, &blob),
         );
         deleted.unwrap();
@@ -163,13 +172,34 @@ pub(crate) async fn a_push_that_is_given_up_has_happened_whole_or_not_at_all(sto
         let (new, tag) = (manifest(&text), tag(&format!("of-round-{round}")));
         let reference = Reference::Tag(tag.clone());
         let tags = [tag];
-        give_up(store.manifest_write(&name, new.clone(), &tags), round % 4).await;
+        give_up(
+            store.manifest_write(&name, new.clone(), &tags, None),
+            round % 4,
+        )
+        .await;
         match store.manifest_read(&name, &reference).await {
-            Ok(read) => assert_eq!(read.bytes, text.as_bytes()),
+            Ok(read) => assert_eq!(read.bytes(), text.as_bytes()),
             Err(error) => assert!(matches!(error, StoreError::ManifestUnknown), "{error:?}"),
         }
-        store.manifest_write(&name, new, &tags).await.unwrap();
+        store.manifest_write(&name, new, &tags, None).await.unwrap();
         let read = store.manifest_read(&name, &reference).await.unwrap();
-        assert_eq!(read.bytes, text.as_bytes());
+        assert_eq!(read.bytes(), text.as_bytes());
+    }
+}
+
+pub(crate) async fn a_large_manifest_is_read_whole_or_in_order(store: &impl Store) {
+    let text = format!("{{\"long\":\"{}\"}}", "0123456789".repeat(300_000));
+    let digest = put(store, "a", &text, &["1"]).await;
+    for reference in [Reference::Tag(tag("1")), Reference::Digest(digest.clone())] {
+        let read = store.manifest_read(&name("a"), &reference).await.unwrap();
+        assert_eq!((&read.digest, read.size), (&digest, text.len() as u64));
+        let bytes = match read.content {
+            ManifestContent::Whole(bytes) => bytes,
+            ManifestContent::Stream(reader) => {
+                let pieces: Vec<Bytes> = reader.try_collect().await.unwrap();
+                pieces.concat().into()
+            }
+        };
+        assert!(bytes == text.as_bytes(), "{} bytes", bytes.len());
     }
 }

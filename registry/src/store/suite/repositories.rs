@@ -82,7 +82,7 @@ pub(crate) async fn what_is_refused_makes_no_repository(store: &impl Store) {
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
     let refused = [
         store
-            .manifest_write(&name, new, &[tag("1")])
+            .manifest_write(&name, new, &[tag("1")], None)
             .await
             .map(drop),
         store.tag_write(&name, &tag("1"), &unknown).await.map(drop),
@@ -90,7 +90,7 @@ pub(crate) async fn what_is_refused_makes_no_repository(store: &impl Store) {
         store.upload_commit(&name, &upload.id, &unknown).await,
         store.blob_delete(&name, &unknown).await,
         store.manifest_delete(&name, &unknown).await.map(drop),
-        store.tag_delete(&name, &tag("1")).await,
+        store.tag_delete(&name, &tag("1"), None).await,
     ];
     for result in refused {
         result.unwrap_err();

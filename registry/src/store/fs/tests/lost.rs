@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::store::{Lost, NewManifest, Result, UploadId};
+use crate::store::{Lost, NewManifest, ReferrersQuery, Result, UploadId};
 
 /// A directory that holds a store, and can be moved.
 struct Place {
@@ -79,17 +79,18 @@ async fn all_is_lost(store: &FsStore, content: &Content, lost: Lost) {
     }
     is_lost(
         store
-            .manifest_write(&a, image(), std::slice::from_ref(&tag))
+            .manifest_write(&a, image(), std::slice::from_ref(&tag), None)
             .await,
         lost,
     );
     is_lost(store.manifest_delete(&a, manifest).await, lost);
     is_lost(store.tag_read(&a, &tag).await, lost);
     is_lost(store.tag_write(&a, &tag, manifest).await, lost);
-    is_lost(store.tag_delete(&a, &tag).await, lost);
+    is_lost(store.tag_delete(&a, &tag, None).await, lost);
     is_lost(store.tag_list(&a, None, 10).await, lost);
     is_lost(store.repository_list(None, 10).await, lost);
-    is_lost(store.referrers_list(&a, manifest).await, lost);
+    let query = ReferrersQuery::default();
+    is_lost(store.referrers_list(&a, manifest, &query).await, lost);
     is_lost(store.available(), lost);
 }
 
@@ -120,7 +121,10 @@ async fn the_first_to_ask_finds_out(store: &FsStore, content: &Content, place: &
                 .map(drop),
             5 => store.tag_write(&a, &tag, &content.manifest).await.map(drop),
             6 => store.repository_list(None, 10).await.map(drop),
-            _ => store.referrers_list(&a, &unknown).await.map(drop),
+            _ => {
+                let query = ReferrersQuery::default();
+                store.referrers_list(&a, &unknown, &query).await.map(drop)
+            }
         };
         assert!(!place.data().exists(), "{operation} made it again");
         is_lost(lost, Lost::Gone);

@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::store::NewManifest;
+use crate::store::suite::all_referrers;
+use crate::store::{NewManifest, ReferrersQuery};
 
 /// Tasks, and the operations of each.
 const TASKS: u64 = 8;
@@ -68,11 +69,11 @@ async fn read_blob(store: &FsStore, name: &Name, bytes: &[u8]) -> bool {
 /// A manifest, if it is there, is what its digest says.
 async fn read_manifest(store: &FsStore, name: &Name, reference: Reference) -> Option<Bytes> {
     let read = unless_gone(store.manifest_read(name, &reference).await)?;
-    assert_eq!(read.digest, digest(&read.bytes));
+    assert_eq!(read.digest, digest(read.bytes()));
     if let Reference::Digest(asked) = reference {
         assert_eq!(read.digest, asked);
     }
-    Some(read.bytes)
+    Some(read.bytes().clone())
 }
 
 /// One operation on what everybody works on.
@@ -98,7 +99,7 @@ async fn share(store: &FsStore, random: &mut StdRng) {
         )),
         5 => drop(read_blob(store, &shared, &bytes).await),
         6 | 7 => drop(unless_gone(
-            store.manifest_write(&shared, new, &[tag]).await,
+            store.manifest_write(&shared, new, &[tag], None).await,
         )),
         8 => drop(unless_gone(
             store.manifest_delete(&shared, &new.digest).await,
@@ -108,12 +109,19 @@ async fn share(store: &FsStore, random: &mut StdRng) {
         11 => drop(unless_gone(
             store.tag_write(&shared, &tag, &new.digest).await,
         )),
-        12 => drop(unless_gone(store.tag_delete(&shared, &tag).await)),
+        12 => drop(unless_gone(store.tag_delete(&shared, &tag, None).await)),
         _ => {
             drop(unless_gone(store.tag_list(&shared, None, 10).await));
             store.repository_list(None, 10).await.unwrap();
             let subject = manifest("{}").digest;
-            store.referrers_list(&shared, &subject).await.unwrap();
+            let page = ReferrersQuery {
+                bytes: 1 << 20,
+                ..ReferrersQuery::default()
+            };
+            store
+                .referrers_list(&shared, &subject, &page)
+                .await
+                .unwrap();
         }
     }
 }
@@ -135,7 +143,7 @@ async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Ackno
         }
         2 => {
             let (new, tag) = (image(n), Tag::parse(&format!("v{}", n % 2)).unwrap());
-            let written = store.manifest_write(own, new.clone(), std::slice::from_ref(&tag));
+            let written = store.manifest_write(own, new.clone(), std::slice::from_ref(&tag), None);
             let written = unless_gone(written.await).is_some();
             // Here, nobody else takes a blob away.
             assert_eq!(written, known.blobs.contains_key(&new.blobs[0]));
@@ -183,8 +191,9 @@ async fn assert_there(store: &FsStore, own: &Name, known: &Acknowledged) {
     let listed = unless_gone(store.tag_list(own, None, 100).await);
     let listed = listed.map_or(vec![], |listing| listing.items);
     assert_eq!(listed, known.tags.keys().cloned().collect::<Vec<_>>());
-    let referrers = store.referrers_list(own, &manifest("{}").digest).await;
-    let referrers = referrers.unwrap().into_iter().map(|it| it.digest);
+    let subject = manifest("{}").digest;
+    let referrers = all_referrers(store, own.as_str(), &subject, None, 1 << 20).await;
+    let referrers = referrers.into_iter().map(|it| it.digest);
     assert!(referrers.eq(known.manifests.keys().cloned()));
 }
 
