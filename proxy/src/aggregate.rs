@@ -140,7 +140,7 @@ impl Times {
         // Short patience is shared by halves: nothing would be left after the reserve.
         let fetch = patience.saturating_sub(RESERVE).max(patience / 2);
         // What came in time is still read, before what did not come is left out.
-        let answer = fetch + (patience - fetch) / 2;
+        let answer = fetch + patience.saturating_sub(fetch) / 2;
         Times {
             fetched: now.checked_add(fetch),
             answered: now.checked_add(answer),

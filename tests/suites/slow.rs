@@ -1,6 +1,7 @@
 //! Clients that take their time: none holds a connection longer than the limits say, whatever it
 //! sends meanwhile.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -94,9 +95,11 @@ async fn an_http2_client_without_requests_is_let_go() -> Result<()> {
 
 /// Asks for a page of several megabytes and reads nothing of it.
 async fn stalled_scrape(over_http2: bool) -> Result<()> {
-    let page: String = (0..100_000)
-        .map(|n| format!("large{{n=\"{n}\",m=\"{n}\"}} 1\n"))
-        .collect();
+    let page = (0..100_000).fold(String::new(), |mut page, n| {
+        // Writing to a String cannot fail.
+        writeln!(page, "large{{n=\"{n}\",m=\"{n}\"}} 1").ok();
+        page
+    });
     let source = Source::page("text/plain; version=0.0.4", page).await?;
     let configuration = format!(
         "upstreams: [{{replicas: ['http://127.0.0.1:1'], \

@@ -115,7 +115,7 @@ impl Connections {
                 let serve = async {
                     match tls::secure(tls.as_ref(), stream).await {
                         Ok(stream) => {
-                            serve(stream, builder, handler, &slot, patience, shutdown).await
+                            serve(stream, builder, handler, &slot, patience, shutdown).await;
                         }
                         // Whoever does not speak TLS has no business here.
                         Err(error) => tracing::debug!(%error, "a handshake failed"),

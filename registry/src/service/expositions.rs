@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn content(length: usize) -> Bytes {
-        (0..length).map(|at| (at % 251) as u8).collect()
+        (0_u8..251).cycle().take(length).collect()
     }
 
     #[tokio::test]

@@ -149,9 +149,10 @@ async fn no_spelling_of_a_reference_or_digest_leaves_its_place() {
             answer.refused(400, "DIGEST_INVALID");
         }
         // Without a colon it can only be meant as a tag.
-        let (status, code) = match digest.contains(':') {
-            true => (400, "DIGEST_INVALID"),
-            false => (404, "MANIFEST_UNKNOWN"),
+        let (status, code) = if digest.contains(':') {
+            (400, "DIGEST_INVALID")
+        } else {
+            (404, "MANIFEST_UNKNOWN")
         };
         let answer = registry.get(&format!("/v2/a/manifests/{digest}")).await;
         answer.refused(status, code);
