@@ -151,8 +151,8 @@ const CLOSED: &[(&str, &str)] = &[
     ("method", "GET HEAD POST PUT PATCH DELETE OPTIONS OTHER"),
     (
         "status",
-        "200 201 202 204 206 301 302 303 304 307 308 400 401 403 404 405 406 408 413 416 429 499 \
-         500 502 503 504 507 other success error",
+        "200 201 202 204 206 301 302 303 304 307 308 400 401 403 404 405 406 408 412 413 416 429 499 \
+         500 502 503 504 507 508 other success error",
     ),
     (
         "result",
@@ -193,7 +193,7 @@ const CLOSED: &[(&str, &str)] = &[
         "pull head push mount delete resolve other created moved deleted blob_stat blob_read \
          blob_delete blob_mount upload_create upload_append upload_commit upload_cancel \
          upload_stat manifest_read manifest_write manifest_delete tag_read tag_write tag_delete \
-         tag_list repository_list referrers_list",
+         tag_list repository_list referrers_list index_pull index_push blob_pull blob_push",
     ),
     (
         "code",

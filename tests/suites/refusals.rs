@@ -41,8 +41,8 @@ const METHODS: &[&str] = &[
 /// The statuses of requests, and the outcomes of storage operations, whose label is called alike.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401",
-    "403", "404", "405", "406", "408", "413", "416", "429", "499", "500", "502", "503", "504",
-    "507", "other", "success", "error",
+    "403", "404", "405", "406", "408", "412", "413", "416", "429", "499", "500", "502", "503",
+    "504", "507", "508", "other", "success", "error",
 ];
 
 /// What a request must get: a status and a code of the specification, or a bare status for a HEAD.
@@ -105,7 +105,6 @@ impl Table {
         let long = format!("/v2/{}/tags/list", "a/".repeat(128) + "a");
         for path in [
             "/v2/UPPER/tags/list",
-            "/v2/team//app/tags/list",
             "/v2/-team/tags/list",
             "/v2/team-/tags/list",
             "/v2/team..app/tags/list",
@@ -136,6 +135,11 @@ impl Table {
             self.refused("PUT", path, &[("Content-Type", MANIFEST)], b"{}", NAME)
                 .await?;
             self.refused("DELETE", path, &[], b"", NAME).await?;
+        }
+        // Of a GET it would be redirected.
+        for method in ["PUT", "DELETE"] {
+            let path = "/v2/team//app/manifests/1";
+            self.refused(method, path, &[], b"", NAME).await?;
         }
         for path in ["/v2/UPPER/blobs/uploads/", "/v2/../../tmp/x/blobs/uploads/"] {
             self.refused("POST", path, &[], b"", NAME).await?;

@@ -102,6 +102,8 @@ labels! {
         S406 = "406",
         /// The client stopped in the middle of its request.
         S408 = "408",
+        /// A precondition failed.
+        S412 = "412",
         S413 = "413",
         S416 = "416",
         S429 = "429",
@@ -112,6 +114,8 @@ labels! {
         S503 = "503",
         S504 = "504",
         S507 = "507",
+        /// A loop was found.
+        S508 = "508",
         Other = "other",
     }
 
@@ -172,6 +176,7 @@ impl Status {
             405 => Self::S405,
             406 => Self::S406,
             408 => Self::S408,
+            412 => Self::S412,
             413 => Self::S413,
             416 => Self::S416,
             429 => Self::S429,
@@ -181,6 +186,7 @@ impl Status {
             503 => Self::S503,
             504 => Self::S504,
             507 => Self::S507,
+            508 => Self::S508,
             _ => Self::Other,
         }
     }
@@ -335,7 +341,7 @@ mod tests {
             Client::ALL.len(),
             ErrorCode::ALL.len(),
         ];
-        assert_eq!(sizes, [11, 8, 28, 6, 16, 16]);
+        assert_eq!(sizes, [11, 8, 30, 6, 16, 17]);
     }
 
     #[test]
