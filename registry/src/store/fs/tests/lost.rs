@@ -27,8 +27,10 @@ impl Place {
 }
 
 fn is_lost<T: std::fmt::Debug>(result: Result<T>, lost: Lost) {
-    let is_so = matches!(&result, Err(StoreError::Lost { source, .. }) if *source == lost);
-    assert!(is_so, "{result:?}");
+    match result.unwrap_err() {
+        StoreError::Lost { source, .. } => assert_eq!(source, lost),
+        error => panic!("{error:?}"),
+    }
 }
 
 /// What the store holds before it is lost.
