@@ -131,7 +131,9 @@ async fn counted(server: &Server) -> Result<Scrape> {
         let done = page.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
         // It comes with what the open uploads take on disk.
         let read = page.sum(&metric("octoserve_storage_filesystem_size_bytes"));
-        Ok(done.and(read).map(|_| page))
+        // The sums are taken before the page is gathered, and may be those of a moment before.
+        let sums = page.sum(&metric("octoserve_blobs"));
+        Ok(done.and(read).and(sums).map(|_| page))
     });
     counted.await
 }

@@ -379,6 +379,7 @@ mod tests {
             (401, "denied"),
             (403, "denied"),
             (404, "not_found"),
+            (412, "client_error"),
             (416, "client_error"),
             (499, "aborted"),
             (500, "server_error"),
