@@ -48,7 +48,7 @@ fuzz: ## A minute of each fuzz target; `make fuzz FUZZ=exposition SECONDS=3600` 
 	    -artifact_prefix=target/fuzz/ target/fuzz/corpus/$$target fuzz/seeds/$$target; \
 	done
 
-docs: ## The documentation of both crates, to be read in a browser
+docs: ## The documentation of the crates, to be read in a browser
 	@$(INSTALL) build
 	$(DOC)
 	@echo target/doc/registry/index.html target/doc/proxy/index.html

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use registry::service::exposition::{Dropped, Format, Limits, Page};
+use service::exposition::{Dropped, Format, Limits, Page};
 
 fn read_back(page: &Page, format: Format) {
     let mut text = String::new();

@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use proxy::metrics::Rules;
-use registry::service::exposition::Registry;
+use service::exposition::Registry;
 
 const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -12,13 +12,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use registry::oci::{ErrorBody, ErrorCode};
-use registry::service::auth::BasicAuth;
-use registry::service::connection::{Connections, Patience};
-use registry::service::expositions::ExpositionBody;
-use registry::service::listen::Listener;
-use registry::service::page::Wanted;
-use registry::service::shutdown::Shutdown;
-use registry::service::tls::Tls;
+use service::auth::BasicAuth;
+use service::connection::{Connections, Patience};
+use service::expositions::ExpositionBody;
+use service::listen::Listener;
+use service::page::Wanted;
+use service::shutdown::Shutdown;
+use service::tls::Tls;
 
 use crate::aggregate::Aggregate;
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use registry::service::exposition::{Dropped, Page, Registry};
-use registry::service::expositions::{Exposition, Expositions};
-use registry::service::page::Wanted;
+use service::exposition::{Dropped, Page, Registry};
+use service::expositions::{Exposition, Expositions};
+use service::page::Wanted;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 

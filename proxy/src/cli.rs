@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use registry::service::config::{self, ConfigError, Flag, Sources};
-use registry::service::health::Probe;
+use service::config::{self, ConfigError, Flag, Sources};
+use service::health::Probe;
 
 use crate::config::{Config, Fields};
 
@@ -13,7 +13,7 @@ use crate::config::{Config, Fields};
 ///
 /// Without an upstream the registry runs in the same process, with its data in ./data.
 #[derive(Debug, Parser)]
-#[command(name = "octoserve", version = registry::service::build::LONG_VERSION)]
+#[command(name = "octoserve", version = service::build::LONG_VERSION)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

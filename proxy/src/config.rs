@@ -9,13 +9,13 @@ use std::path::Path;
 
 pub(crate) use registry::config::PAGE;
 use registry::config::page;
-use registry::service::auth::BasicAuth;
-use registry::service::config::{Checker, ConfigError, Origins};
-use registry::service::health::{Probe, READY};
-pub use registry::service::limits::{LimitFields, Limits};
-use registry::service::listen::{self, ListenAddr};
-use registry::service::log::LogConfig;
-use registry::service::tls::Tls;
+use service::auth::BasicAuth;
+use service::config::{Checker, ConfigError, Origins};
+use service::health::{Probe, READY};
+pub use service::limits::{LimitFields, Limits};
+use service::listen::{self, ListenAddr};
+use service::log::LogConfig;
+use service::tls::Tls;
 
 use crate::aggregate::fetch::{Location, LocationError};
 use crate::aggregate::{Bounds, Source};

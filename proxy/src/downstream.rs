@@ -16,9 +16,9 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
-use registry::service::connection_cap::ConnectionCap;
-use registry::service::listen::{Listener, Peer};
-use registry::service::shutdown::{Drain, Shutdown, Trigger};
+use service::connection_cap::ConnectionCap;
+use service::listen::{Listener, Peer};
+use service::shutdown::{Drain, Shutdown, Trigger};
 use tokio::task::JoinSet;
 
 use crate::metrics::{ConnectionMetrics, ConnectionRefusal, HttpMetrics};

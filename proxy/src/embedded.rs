@@ -16,7 +16,7 @@ use registry::config::{Config, EmbeddedFields};
 pub use registry::server::Presence;
 use registry::server::in_process::{self, Dialer};
 use registry::server::{self, Bound};
-use registry::service::shutdown::Shutdown;
+use service::shutdown::Shutdown;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

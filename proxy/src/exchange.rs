@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, header};
 use registry::metrics::label::{Method, Pair};
 use registry::oci::{Endpoint, ErrorCode, Route};
-use registry::service::exposition::Registry;
+use service::exposition::Registry;
 
 use self::body::Body;
 use self::kind::Kinds;

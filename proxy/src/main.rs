@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use proxy::cli::{Action, Cli};
 use proxy::server;
-use registry::service::config::EX_USAGE;
-use registry::service::health::Probe;
-use registry::service::{log, runtime, shutdown, umask};
+use service::config::EX_USAGE;
+use service::health::Probe;
+use service::{log, runtime, shutdown, umask};
 
 // Takes the place of the system's allocator. As Rust's own it would be asked for an alignment with
 // every allocation, which takes a longer way.

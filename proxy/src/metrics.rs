@@ -15,7 +15,7 @@ mod upstream;
 
 use std::sync::Arc;
 
-use registry::service::exposition::Registry;
+use service::exposition::Registry;
 
 pub use self::aggregate::{AggregateMetrics, SourceCells};
 pub use self::client::ClientMetrics;

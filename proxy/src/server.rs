@@ -6,16 +6,16 @@ use std::time::Duration;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use registry::service::build;
-use registry::service::cells::Counter;
-use registry::service::connection;
-use registry::service::connection_cap::ConnectionCap;
-use registry::service::descriptors;
-use registry::service::exposition::Registry;
-use registry::service::listen::{BindError, ListenAddr, Listener};
-use registry::service::log;
-use registry::service::shutdown::{Drain, Shutdown};
-use registry::service::tls::Tls;
+use service::build;
+use service::cells::Counter;
+use service::connection;
+use service::connection_cap::ConnectionCap;
+use service::descriptors;
+use service::exposition::Registry;
+use service::listen::{BindError, ListenAddr, Listener};
+use service::log;
+use service::shutdown::{Drain, Shutdown};
+use service::tls::Tls;
 use tokio::sync::watch;
 
 use crate::admin::{Admin, Readiness};
@@ -309,7 +309,7 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
 
 #[cfg(test)]
 mod tests {
-    use registry::service::config::{Sources, load_with_origins};
+    use service::config::{Sources, load_with_origins};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 

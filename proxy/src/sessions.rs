@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use registry::metrics::label::Method;
 use registry::oci::{Endpoint, Name};
-use registry::service::exposition::Registry;
+use service::exposition::Registry;
 
 use crate::metrics::{SessionEvent, SessionMetrics, SessionOutcome};
 

@@ -14,9 +14,9 @@ use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
-use registry::service::health::{HealthError, Probe};
-use registry::service::listen::ListenAddr;
-use registry::service::shutdown::Shutdown;
+use service::health::{HealthError, Probe};
+use service::listen::ListenAddr;
+use service::shutdown::Shutdown;
 
 use crate::metrics::UpstreamMetrics;
 

@@ -1,7 +1,7 @@
 //! Observing a request allocates nothing once its cells were touched and the digest of its manifest
 //! was seen.
 
-#[path = "../../registry/tests/counting/mod.rs"]
+#[path = "../../service/tests/counting/mod.rs"]
 mod counting;
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use counting::allocations;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use proxy::metrics::Rules;
-use registry::service::exposition::Registry;
+use service::exposition::Registry;
 
 #[expect(clippy::unwrap_used, reason = "constants of this test")]
 fn recorder() -> Recorder {

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::service::auth::BasicAuth;
-use crate::service::config::{self, Checker, ConfigError, Loaded, Origins, Sources};
-use crate::service::health::{Probe, READY};
-use crate::service::listen::{self, ListenAddr};
-use crate::service::tls::Tls;
+use service::auth::BasicAuth;
+use service::config::{self, Checker, ConfigError, Loaded, Origins, Sources};
+use service::health::{Probe, READY};
+use service::listen::{self, ListenAddr};
+use service::tls::Tls;
 
 pub use self::fields::{EmbeddedFields, Fields, MetricsFields, UploadFields};
-pub use crate::service::limits::{LimitFields, Limits};
+pub use service::limits::{LimitFields, Limits};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ fn loopback(port: u16) -> ListenAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::config::Flag;
+    use service::config::Flag;
 
     fn load(flags: Vec<Flag>) -> Result<Config, String> {
         let sources = Sources {

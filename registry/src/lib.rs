@@ -1,16 +1,15 @@
 //! A complete OCI Distribution registry on plain files.
 //!
-//! The map, from the bottom up; an arrow reads "imports", and there is none upward:
+//! The map, from the bottom up; an arrow reads "imports", and there is none upward. What any server
+//! needs (configuration, listeners, logs, shutdown, the exposition page) is the crate [`service`].
 //!
 //! - [`oci`]: the specifications' vocabulary. No I/O; imports no sibling.
-//! - [`service`]: what any server of ours needs (configuration, listeners, logs, shutdown, the
-//!   exposition page). Knows no OCI; imports no sibling.
-//! - [`metrics`] → `oci`, `service`: the labels both programs share and the registry's families.
+//! - [`metrics`] → `oci`: the labels both programs share and the registry's families.
 //! - [`store`] → `oci`, `metrics`: where content lives, behind a trait; a folder implements it, and
 //!   memory, for tests.
 //! - [`stats`] → `store`, `metrics`: the background count of what there is.
-//! - [`api`] → `store`, `metrics`, `oci`, `service`: the specification's HTTP, endpoint by endpoint.
-//! - [`config`] → `store`, `service`: the keys and flags as people write them, and what they come
+//! - [`api`] → `store`, `metrics`, `oci`: the specification's HTTP, endpoint by endpoint.
+//! - [`config`] → `store`: the keys and flags as people write them, and what they come
 //!   to.
 //! - [`server`] → all of these: bind, announce, serve, drain.
 //!
@@ -26,13 +25,12 @@
 //! - Every metric is declared on a registry that was handed in; nothing is global but the log.
 //!
 //! The proxy (the crate `octoserve-proxy`) embeds all this through [`server::bind`], and shares
-//! `oci`, `service` and [`metrics::label`] with it. [`server::bind_store`] serves any other store.
+//! `oci` and [`metrics::label`] with it. [`server::bind_store`] serves any other store.
 
 pub mod api;
 pub mod config;
 pub mod metrics;
 pub mod oci;
 pub mod server;
-pub mod service;
 pub mod stats;
 pub mod store;

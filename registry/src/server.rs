@@ -23,14 +23,14 @@ use crate::config::{Config, Limits, MetricsConfig};
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
-use crate::service::connection::{Connections, Patience};
-use crate::service::exposition::Registry;
-use crate::service::listen::{BindError, ListenAddr, Listener};
-use crate::service::shutdown::Shutdown;
 use crate::stats::{Collector, Ledger};
 pub use crate::store::fs::Presence;
 use crate::store::fs::{self, Changes, FsStore};
 use crate::store::{Instrumented, Store};
+use service::connection::{Connections, Patience};
+use service::exposition::Registry;
+use service::listen::{BindError, ListenAddr, Listener};
+use service::shutdown::Shutdown;
 
 /// How long a scrape under way may still take when all else has ended.
 const PAGE_DRAIN: Duration = Duration::from_secs(1);

@@ -22,9 +22,9 @@ pub use ledger::{Ledger, Totals};
 
 use crate::metrics::stats::{LARGEST, Stats};
 use crate::oci::Kind;
-use crate::service::log::{News, Repeated, causes};
 use crate::store::StoreError;
 use crate::store::fs::{FsStore, Space, Uploads};
+use service::log::{News, Repeated, causes};
 
 /// How often the figures of the file system are read.
 const REFRESH: Duration = Duration::from_secs(10);

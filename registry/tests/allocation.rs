@@ -1,5 +1,6 @@
 //! What runs for every request must not allocate.
 
+#[path = "../../service/tests/counting/mod.rs"]
 mod counting;
 
 use std::hint::black_box;

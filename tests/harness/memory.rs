@@ -9,9 +9,9 @@ use anyhow::{Context, Result, anyhow};
 use registry::config::{Config, EmbeddedFields, Limits};
 use registry::metrics::storage::Backend;
 use registry::server;
-use registry::service::listen::ListenAddr;
-use registry::service::shutdown::{Shutdown, Trigger};
 use registry::store::MemoryStore;
+use service::listen::ListenAddr;
+use service::shutdown::{Shutdown, Trigger};
 use tokio::sync::oneshot;
 
 /// A running registry without a folder. Dropping it ends it.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use registry::service::exposition::{Limits, Page, Sample};
+use service::exposition::{Limits, Page, Sample};
 use tokio::time::timeout;
 
 use crate::octoserve::Server;

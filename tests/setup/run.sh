@@ -26,7 +26,7 @@ step build cargo build --quiet --workspace --bins --tests
 [ -z "$failed" ] || exit 1
 if [ $# -eq 0 ]; then
     step unit cargo test --quiet --workspace --lib --bins
-    others=$(ls registry/tests/*.rs proxy/tests/*.rs 2>/dev/null | sed 's|.*/||; s|\.rs$||; s|^|--test |')
+    others=$(ls service/tests/*.rs registry/tests/*.rs proxy/tests/*.rs 2>/dev/null | sed 's|.*/||; s|\.rs$||; s|^|--test |')
     [ -z "$others" ] || step crates cargo test --quiet --workspace $others
     step doc cargo test --quiet --workspace --doc
     # The suites are the modules of the test binary.

@@ -1,4 +1,5 @@
-//! Who may import whom, read off the sources: the arrows of the architecture, which point one way.
+//! Who may import whom within a crate, read off the sources: the arrows of the architecture, which
+//! point one way. Between crates Cargo sees to it: `service` knows no OCI, and no registry knows a proxy.
 //!
 //! A module is a file or folder right below `src`. Only code counts: what a comment links to is not
 //! an import. Within a module anything goes; what is asked here is that the story the tree tells
@@ -14,69 +15,40 @@ type Arrows = BTreeMap<String, BTreeSet<String>>;
 /// What each module of the registry may import.
 const REGISTRY: &[(&str, &[&str])] = &[
     ("oci", &[]),
-    ("service", &[]),
-    ("metrics", &["oci", "service"]),
+    ("metrics", &["oci"]),
     ("store", &["oci", "metrics"]),
-    ("stats", &["store", "metrics", "oci", "service"]),
+    ("stats", &["store", "metrics", "oci"]),
     ("gc", &["store", "metrics", "oci"]),
     ("scrub", &["store", "metrics", "oci"]),
-    ("config", &["store", "metrics", "oci", "service"]),
-    ("api", &["store", "oci", "metrics", "service"]),
+    ("config", &["store", "metrics", "oci"]),
+    ("api", &["store", "oci", "metrics"]),
     (
         "server",
-        &[
-            "api", "store", "stats", "gc", "scrub", "config", "metrics", "service",
-        ],
+        &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
     ),
-    ("main", &["server", "config", "service"]),
+    ("main", &["server", "config"]),
 ];
 
 /// What each module of the proxy may import of its own crate, and of the registry as `registry::…`.
 const PROXY: &[(&str, &[&str])] = &[
-    (
-        "metrics",
-        &["registry::oci", "registry::metrics", "registry::service"],
-    ),
-    ("upstream", &["metrics", "registry::service"]),
-    ("aggregate", &["metrics", "registry::service"]),
+    ("metrics", &["registry::oci", "registry::metrics"]),
+    ("upstream", &["metrics"]),
+    ("aggregate", &["metrics"]),
     (
         "config",
-        &[
-            "upstream",
-            "aggregate",
-            "metrics",
-            "registry::config",
-            "registry::service",
-        ],
+        &["upstream", "aggregate", "metrics", "registry::config"],
     ),
     (
         "sessions",
-        &[
-            "metrics",
-            "registry::metrics",
-            "registry::oci",
-            "registry::service",
-        ],
+        &["metrics", "registry::metrics", "registry::oci"],
     ),
     (
         "exchange",
-        &[
-            "sessions",
-            "metrics",
-            "registry::metrics",
-            "registry::oci",
-            "registry::service",
-        ],
+        &["sessions", "metrics", "registry::metrics", "registry::oci"],
     ),
-    (
-        "error",
-        &["exchange", "metrics", "registry::oci", "registry::service"],
-    ),
-    ("downstream", &["error", "metrics", "registry::service"]),
-    (
-        "admin",
-        &["metrics", "aggregate", "registry::oci", "registry::service"],
-    ),
+    ("error", &["exchange", "metrics", "registry::oci"]),
+    ("downstream", &["error", "metrics"]),
+    ("admin", &["metrics", "aggregate", "registry::oci"]),
     (
         "embedded",
         &[
@@ -85,7 +57,6 @@ const PROXY: &[(&str, &[&str])] = &[
             "aggregate",
             "registry::server",
             "registry::config",
-            "registry::service",
         ],
     ),
     (
@@ -100,7 +71,6 @@ const PROXY: &[(&str, &[&str])] = &[
             "config",
             "registry::metrics",
             "registry::oci",
-            "registry::service",
         ],
     ),
     (
@@ -115,11 +85,10 @@ const PROXY: &[(&str, &[&str])] = &[
             "config",
             "upstream",
             "metrics",
-            "registry::service",
         ],
     ),
-    ("cli", &["config", "registry::service"]),
-    ("main", &["cli", "server", "config", "registry::service"]),
+    ("cli", &["config"]),
+    ("main", &["cli", "server", "config"]),
 ];
 
 #[test]

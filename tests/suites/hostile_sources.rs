@@ -15,9 +15,7 @@ use harness::{hostile, openmetrics};
 use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use registry::service::exposition::{
-    Format, Limits, OPENMETRICS_CONTENT_TYPE, Page, TEXT_CONTENT_TYPE,
-};
+use service::exposition::{Format, Limits, OPENMETRICS_CONTENT_TYPE, Page, TEXT_CONTENT_TYPE};
 
 /// How many are merged in the test's own process.
 const MERGED: u64 = 512;

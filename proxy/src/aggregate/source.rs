@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Instant as Clock, SystemTime};
 
 use parking_lot::Mutex;
-use registry::service::exposition::{Dropped, Limits, Page};
-use registry::service::log::causes;
+use service::exposition::{Dropped, Limits, Page};
+use service::log::causes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 

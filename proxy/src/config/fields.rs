@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use registry::service::auth::BasicAuthFields;
-use registry::service::config::{self, ByteSize, Checker, ConfigError};
-use registry::service::listen::{ListenAddr, ListenFields, one_or_many};
-use registry::service::log::LogConfig;
 use serde::{Deserialize, Serialize};
+use service::auth::BasicAuthFields;
+use service::config::{self, ByteSize, Checker, ConfigError};
+use service::listen::{ListenAddr, ListenFields, one_or_many};
+use service::log::LogConfig;
 
 use super::{DEFAULT, LimitFields, PAGE, RepositoryFields};
 

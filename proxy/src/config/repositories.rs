@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use registry::service::config::{self, Checker, ConfigError, Origins};
 use serde::{Deserialize, Serialize};
+use service::config::{self, Checker, ConfigError, Origins};
 
 use crate::metrics::{GroupRule, Rules, RulesError};
 

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use registry::service::config::{Flag, Sources, load, load_with_origins};
+use service::config::{Flag, Sources, load, load_with_origins};
 use tempfile::NamedTempFile;
 
 use super::*;

@@ -14,9 +14,9 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown as ShutdownIo, SocketDigest,
     Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
-use registry::service::connection_cap::Requests;
-use registry::service::listen::{Peer, Stream};
-use registry::service::shutdown::DrainGuard;
+use service::connection_cap::Requests;
+use service::listen::{Peer, Stream};
+use service::shutdown::DrainGuard;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use super::counted::Counted;

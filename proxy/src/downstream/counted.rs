@@ -49,7 +49,7 @@ impl fmt::Debug for Counted {
 
 #[cfg(test)]
 mod tests {
-    use registry::service::exposition::Registry;
+    use service::exposition::Registry;
 
     use super::*;
 

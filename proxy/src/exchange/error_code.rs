@@ -203,8 +203,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 mod tests {
     use proptest::prelude::*;
     use registry::oci;
-    use registry::service::cells::Label;
     use serde_json::{Value, json};
+    use service::cells::Label;
 
     use super::*;
 
@@ -253,7 +253,7 @@ mod tests {
                 "other",
             ),
         ] {
-            let found = read(body, 7).map(registry::service::cells::Label::value);
+            let found = read(body, 7).map(service::cells::Label::value);
             assert_eq!(found, Some(code), "{body}");
         }
     }

@@ -1,7 +1,7 @@
 //! How the aggregation of other pages goes.
 
 use prometheus::{Gauge, IntCounter};
-use registry::service::exposition::{Dropped, Registry};
+use service::exposition::{Dropped, Registry};
 
 /// The `aggregate_*` families.
 pub struct AggregateMetrics {

@@ -1,8 +1,8 @@
 //! Who asks: with what, for what, and with which right.
 
 use registry::metrics::label::Client;
-use registry::service::cells::Counters;
-use registry::service::exposition::Registry;
+use service::cells::Counters;
+use service::exposition::Registry;
 
 use super::label::{AuthResult, Purpose, Scheme};
 

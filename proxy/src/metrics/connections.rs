@@ -1,7 +1,7 @@
 //! The connections of clients.
 
-use registry::service::cells::{Counter, Counters, Gauge, labels};
-use registry::service::exposition::Registry;
+use service::cells::{Counter, Counters, Gauge, labels};
+use service::exposition::Registry;
 
 labels! {
     /// Why a connection was not served.

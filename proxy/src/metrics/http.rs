@@ -2,8 +2,8 @@
 
 use registry::metrics::label::{BYTES, LATENCY, Pair, Status};
 use registry::oci::Endpoint;
-use registry::service::cells::{Counter, Counters, Gauges, Histograms};
-use registry::service::exposition::Registry;
+use service::cells::{Counter, Counters, Gauges, Histograms};
+use service::exposition::Registry;
 
 /// The `http_*` families. An [`Exchange`](crate::exchange::Exchange) moves them.
 pub struct HttpMetrics {

@@ -2,8 +2,8 @@
 
 use registry::metrics::label::{ErrorCode, OpResult, ReferenceKind};
 use registry::oci::Kind;
-use registry::service::cells::{Counters, Label as _};
-use registry::service::exposition::Registry;
+use service::cells::{Counters, Label as _};
+use service::exposition::Registry;
 
 use super::label::{BlobOperation, ManifestOperation, MountResult};
 

@@ -18,8 +18,8 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
-use registry::service::cells::{Counter, Counters, Gauge, Gauges, Label, labels};
-use registry::service::exposition::Registry;
+use service::cells::{Counter, Counters, Gauge, Gauges, Label, labels};
+use service::exposition::Registry;
 
 use super::label::Transfer;
 

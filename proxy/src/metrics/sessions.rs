@@ -1,8 +1,8 @@
 //! How upload sessions go.
 
 use registry::metrics::label::LATENCY;
-use registry::service::cells::{Counters, Gauge, Histograms, Label, labels};
-use registry::service::exposition::Registry;
+use service::cells::{Counters, Gauge, Histograms, Label, labels};
+use service::exposition::Registry;
 
 labels! {
     /// What became of an upload session.

@@ -2,8 +2,8 @@
 
 use registry::metrics::label::SPEED;
 use registry::oci::Endpoint;
-use registry::service::cells::{Counters, Histograms};
-use registry::service::exposition::Registry;
+use service::cells::{Counters, Histograms};
+use service::exposition::Registry;
 
 use super::label::{Side, Transfer};
 

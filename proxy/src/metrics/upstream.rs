@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 use registry::metrics::label::LATENCY;
-use registry::service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
-use registry::service::cells::{Label, labels};
-use registry::service::exposition::Registry;
+use service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
+use service::cells::{Label, labels};
+use service::exposition::Registry;
 
 labels! {
     /// What became of a request to an upstream.

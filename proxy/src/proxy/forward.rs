@@ -6,7 +6,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
-use registry::service::log;
+use service::log;
 
 use crate::downstream;
 use crate::upstream::Upstream;

@@ -7,9 +7,9 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use registry::metrics::label::{Method as MethodLabel, Pair, Status};
 use registry::oci::Endpoint;
-use registry::service::exposition::Registry;
-use registry::service::listen::{ListenAddr, Listener};
-use registry::service::shutdown::Drain;
+use service::exposition::Registry;
+use service::listen::{ListenAddr, Listener};
+use service::shutdown::Drain;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -82,7 +82,7 @@ where
         header: LONG,
         idle: LONG,
     };
-    let cap = registry::service::connection_cap::ConnectionCap::new(10);
+    let cap = service::connection_cap::ConnectionCap::new(10);
     tokio::spawn(async move {
         let (_stop, stopping) = watch::channel(false);
         downstream::accept(listener, app, Drain::default(), cap, patience, stopping).await

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry::service::log::causes;
-use registry::service::shutdown::Shutdown;
+use service::log::causes;
+use service::shutdown::Shutdown;
 
 use crate::admin::Readiness;
 use crate::embedded::Presence;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use registry::service::cells::Label as _;
+use service::cells::Label as _;
 
 use super::*;
 

@@ -15,8 +15,8 @@ use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
     RangeError, ReferenceError, TagError, UnknownAlgorithm,
 };
-use crate::service::log::causes;
 use crate::store::StoreError;
+use service::log::causes;
 
 /// The most digests that an error's detail names: the message says how many there are.
 const DETAILS: usize = 100;

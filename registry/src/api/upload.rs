@@ -11,8 +11,8 @@ use super::body::BodyStream;
 use super::error::{ApiError, Progress};
 use super::{Api, Call};
 use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
-use crate::service::log::causes;
 use crate::store::{Store, StoreError, Upload, UploadId};
+use service::log::causes;
 
 impl<S: Store> Api<S> {
     /// end-4a, end-4b, end-4c and end-11: mounts a blob, takes one whole, or opens a session.

@@ -7,11 +7,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{Config, Fields};
-use crate::service::build;
-use crate::service::config::{ConfigError, Flag, Sources, print};
-use crate::service::health::Probe;
-use crate::service::listen::ListenAddr;
-use crate::service::log::LogConfig;
+use service::build;
+use service::config::{ConfigError, Flag, Sources, print};
+use service::health::Probe;
+use service::listen::ListenAddr;
+use service::log::LogConfig;
 
 const NAME: &str = "octoserve-registry";
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{LimitFields, PAGE, loopback};
-use crate::service::auth::BasicAuthFields;
-use crate::service::config::{self, ByteSize, Checker, ConfigError};
-use crate::service::listen::{ListenAddr, ListenFields, one_or_many};
-use crate::service::log::LogConfig;
 use crate::store::fs::{Bounds, Durability, Options};
+use service::auth::BasicAuthFields;
+use service::config::{self, ByteSize, Checker, ConfigError};
+use service::listen::{ListenAddr, ListenFields, one_or_many};
+use service::log::LogConfig;
 
 /// Clients refuse larger manifests than 4 MiB; what a registry holds in memory grows with it.
 const MANIFEST_LIMIT: RangeInclusive<ByteSize> = ByteSize::bytes(1 << 10)..=ByteSize::mib(32);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::metrics::label::NAMES;
 use crate::oci::{Endpoint, Route};
-use crate::service::config::{Checker, ConfigError, Origins};
+use service::config::{Checker, ConfigError, Origins};
 
 const LONGEST_PATH: usize = 255;
 const MOST_LABELS: usize = 32;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::label::{LATENCY, Pair, Status};
-use crate::service::cells::{Counters, Histograms};
-use crate::service::exposition::Registry;
+use service::cells::{Counters, Histograms};
+use service::exposition::Registry;
 
 /// The families `registry_http_*`.
 pub struct Http {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use self::http::Http;
 use self::stats::Stats;
 use self::storage::{Backend, Storage};
-use crate::service::build;
-use crate::service::exposition::Registry;
+use service::build;
+use service::exposition::Registry;
 
 /// What every name of ours begins with.
 pub const PREFIX: &str = "octoserve_";

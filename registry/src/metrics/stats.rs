@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use prometheus::GaugeVec;
 
 use crate::oci::Kind;
-use crate::service::cells::{Counter, Gauge, Gauges};
-use crate::service::exposition::Registry;
+use service::cells::{Counter, Gauge, Gauges};
+use service::exposition::Registry;
 
 /// The families of the collector. Those of which nothing is known yet are not printed.
 pub struct Stats {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::label::STORAGE_LATENCY;
-use crate::service::cells::{Counters, Histograms, Label, labels};
-use crate::service::exposition::Registry;
+use service::cells::{Counters, Histograms, Label, labels};
+use service::exposition::Registry;
 
 labels! {
     /// The implementation of the store.

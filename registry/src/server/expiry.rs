@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::service::log::{News, Repeated, causes};
 use crate::store::fs::{Expired, FsStore};
+use service::log::{News, Repeated, causes};
 
 /// The longest and shortest pause between two looks.
 const LONGEST: Duration = Duration::from_mins(10);

@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::api::Api;
-use crate::service::connection::READ_BUFFER;
 use crate::store::Store;
+use service::connection::READ_BUFFER;
 
 /// The most bytes that are on their way in one direction.
 const CAPACITY: usize = 64 * 1024;

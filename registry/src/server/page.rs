@@ -6,12 +6,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::service::auth::BasicAuth;
-use crate::service::exposition::Registry;
-use crate::service::expositions::{ExpositionBody, Expositions};
-use crate::service::page::Wanted;
-use crate::service::shutdown::Shutdown;
 use crate::store::fs::Presence;
+use service::auth::BasicAuth;
+use service::exposition::Registry;
+use service::expositions::{ExpositionBody, Expositions};
+use service::page::Wanted;
+use service::shutdown::Shutdown;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 

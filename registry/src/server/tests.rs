@@ -16,10 +16,10 @@ use crate::config::Config;
 use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
 use crate::server;
-use crate::service::config::{Flag, Sources};
-use crate::service::listen::ListenAddr;
-use crate::service::shutdown::Shutdown;
 use crate::store::MemoryStore;
+use service::config::{Flag, Sources};
+use service::listen::ListenAddr;
+use service::shutdown::Shutdown;
 
 const MOMENT: Duration = Duration::from_millis(100);
 

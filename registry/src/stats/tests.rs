@@ -14,9 +14,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
-use crate::service::exposition::Registry;
 use crate::store::fs::Durability;
 use crate::store::{NewManifest, Store, UploadId};
+use service::exposition::Registry;
 
 struct Fixture {
     folder: TempDir,

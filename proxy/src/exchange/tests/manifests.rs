@@ -2,7 +2,7 @@
 
 use registry::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::Kind;
-use registry::service::cells::Label as _;
+use service::cells::Label as _;
 
 use super::*;
 use crate::metrics::label::ManifestOperation;

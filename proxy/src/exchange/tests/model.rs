@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use registry::service::exposition::Kind as FamilyKind;
+use service::exposition::Kind as FamilyKind;
 
 use super::manifests::{IMAGE, SIGNATURE};
 use super::*;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::harness::{IMAGE, Running, image};
 use crate::oci::{Algorithm, Digest};
-use crate::service::config::ByteSize;
 use crate::store::fs::{Durability, FsStore};
 use crate::store::suite::push;
+use service::config::ByteSize;
 
 fn whole(content: &[u8]) -> String {
     let digest = Digest::of(Algorithm::Sha256, content);

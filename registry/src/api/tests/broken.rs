@@ -3,9 +3,9 @@
 use super::harness::{IMAGE, Running, image};
 use crate::metrics::storage::Operation;
 use crate::oci::{Algorithm, Digest};
-use crate::service::cells::Label;
 use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::{ErrorKind, MemoryStore};
+use service::cells::Label;
 
 /// A registry whose store goes wrong as planned.
 async fn troubled() -> (Running, Plan) {

@@ -15,11 +15,11 @@ use crate::config::Config;
 use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
 use crate::server::{self, Bound, ServeError};
-use crate::service::config::{ByteSize, Flag, Sources};
-use crate::service::listen::ListenAddr;
-use crate::service::shutdown::{Shutdown, Trigger};
 use crate::store::Store;
 use crate::store::fs::Durability;
+use service::config::{ByteSize, Flag, Sources};
+use service::listen::ListenAddr;
+use service::shutdown::{Shutdown, Trigger};
 
 /// Nothing in a test may take longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

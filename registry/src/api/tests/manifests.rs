@@ -69,7 +69,7 @@ async fn tags_are_pushed_with_a_digest() {
 #[tokio::test]
 async fn a_manifest_over_the_limit_is_too_large_however_it_comes() {
     let registry = Running::configured(|config| {
-        config.storage.manifest_limit = crate::service::config::ByteSize::bytes(2000);
+        config.storage.manifest_limit = service::config::ByteSize::bytes(2000);
     })
     .await;
     let small = registry.image("a", "").await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::{Client, DEADLINE, IMAGE, Running};
 use crate::oci::{Algorithm, Digest};
-use crate::service::config::ByteSize;
+use service::config::ByteSize;
 
 /// The largest manifest of these tests; the budget is that of the default all the same.
 const MANIFEST: usize = 4 << 20;

@@ -1,9 +1,9 @@
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::*;
-use crate::service::cells::Label;
 use crate::store::MemoryStore;
 use crate::store::suite::{manifest, push, put, suite};
+use service::cells::Label;
 
 suite!(transparent, super::new());
 

@@ -6,10 +6,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::metrics::storage::Backend;
-use crate::service::exposition::Registry;
 use crate::store::MemoryStore;
 use crate::store::fs::{Durability, FsStore};
 use crate::store::suite::{push, put, suite};
+use service::exposition::Registry;
 
 fn new() -> (Instrumented<FsStore>, (TempDir, Registry)) {
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ async fn failures_are_counted_by_kind() {
 
 #[test]
 fn every_kind_of_a_failure_has_its_own_label() {
-    use crate::service::cells::Label as _;
+    use service::cells::Label as _;
     for (kind, label) in [
         (ErrorKind::NotFound, "not_found"),
         (ErrorKind::DigestMismatch, "digest_mismatch"),

@@ -86,11 +86,11 @@ tuple_of_sets!(A 0, B 1, C 2, D 3);
 /// Declares enums whose variants are the values of a metric label.
 ///
 /// ```
-/// registry::labels! {
+/// service::labels! {
 ///     /// The side that cut a transfer.
 ///     pub enum Side { Client = "client", Upstream = "upstream" }
 /// }
-/// use registry::service::cells::Label;
+/// use service::cells::Label;
 /// assert_eq!(Side::Upstream.value(), "upstream");
 /// assert_eq!(Side::ALL, [Side::Client, Side::Upstream]);
 /// ```
@@ -109,7 +109,7 @@ macro_rules! labels {
             ),+
         }
 
-        impl $crate::service::cells::Label for $name {
+        impl $crate::cells::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             #[inline]
@@ -139,7 +139,7 @@ pub type Histogram = Histograms<()>;
 pub struct Counters<S>(Cells<S, IntCounter>);
 
 impl<S: LabelSet> Counters<S> {
-    pub(in crate::service) fn new(vec: &IntCounterVec) -> Self {
+    pub(crate) fn new(vec: &IntCounterVec) -> Self {
         Self(Cells::new(vec, &[]))
     }
 
@@ -177,7 +177,7 @@ impl<S: LabelSet> Counters<S> {
 pub struct Gauges<S>(Cells<S, GaugeHandle>);
 
 impl<S: LabelSet> Gauges<S> {
-    pub(in crate::service) fn new(vec: &GaugeVec) -> Self {
+    pub(crate) fn new(vec: &GaugeVec) -> Self {
         Self(Cells::new(vec, &[]))
     }
 
@@ -221,7 +221,7 @@ impl<S: LabelSet> Gauges<S> {
 pub struct Histograms<S>(Cells<S, HistogramHandle>);
 
 impl<S: LabelSet> Histograms<S> {
-    pub(in crate::service) fn new(vec: &HistogramVec) -> Self {
+    pub(crate) fn new(vec: &HistogramVec) -> Self {
         Self(Cells::new(vec, &[]))
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
-use registry::service::cells::Label;
-use registry::service::exposition::{Limits, Page, Registry};
-use registry::service::page::Wanted;
+use service::cells::Label;
+use service::exposition::{Limits, Page, Registry};
+use service::page::Wanted;
 
-registry::labels! {
+service::labels! {
     /// Eleven values, as endpoints are.
     enum Endpoint {
         A = "a", B = "b", C = "c", D = "d", E = "e", F = "f", G = "g", H = "h", I = "i", J = "j",

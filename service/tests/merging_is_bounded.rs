@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use registry::service::exposition::{Dropped, Limits, Page};
+use service::exposition::{Dropped, Limits, Page};
 
 struct Counting;
 

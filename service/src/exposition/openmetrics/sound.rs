@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 
-use crate::service::exposition::Kind;
-use crate::service::exposition::index::SeriesHasher;
-use crate::service::exposition::lex::Labels;
-use crate::service::exposition::model::Sample;
-use crate::service::exposition::number::is_count;
+use crate::exposition::Kind;
+use crate::exposition::index::SeriesHasher;
+use crate::exposition::lex::Labels;
+use crate::exposition::model::Sample;
+use crate::exposition::number::is_count;
 
 /// Looks at the parts of one family, one after the other.
 pub(super) struct Soundness<'a> {

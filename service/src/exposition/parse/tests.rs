@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::service::exposition::Kind;
+use crate::exposition::Kind;
 
 fn parse(text: impl Into<Vec<u8>>) -> (Page, Dropped) {
     Page::parse(text, &Limits::default())

@@ -1,6 +1,6 @@
 //! What the text format allows and OpenMetrics does not.
 
-use crate::service::exposition::{Dropped, Limits, Page};
+use crate::exposition::{Dropped, Limits, Page};
 
 /// What is written of a page, and of others merged into it as sources `a`, `b`, …; how many samples
 /// are left out.

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::*;
-use crate::service::listen::{ListenAddr, Listener};
+use crate::listen::{ListenAddr, Listener};
 
 /// Files of a certificate, and what is in them.
 struct Files {

@@ -1,7 +1,7 @@
 //! Pages of several sources as one.
 
 use super::*;
-use crate::service::exposition::Format;
+use crate::exposition::Format;
 
 fn parse(text: &str) -> Page {
     let (page, dropped) = Page::parse(text, &Limits::default());

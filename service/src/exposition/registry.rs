@@ -10,7 +10,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use super::gather::{Gathered, push_label};
 use super::{Kind, Page};
-use crate::service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, LabelSet};
+use crate::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, LabelSet};
 
 /// Where families are declared and gathered. Clones are the same registry; there is no global one.
 ///

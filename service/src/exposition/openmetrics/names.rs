@@ -5,9 +5,9 @@ use std::collections::HashSet;
 
 use super::sound::Soundness;
 use super::typed_name;
-use crate::service::exposition::Kind;
-use crate::service::exposition::index::SeriesHasher;
-use crate::service::exposition::model::{Family, Page};
+use crate::exposition::Kind;
+use crate::exposition::index::SeriesHasher;
+use crate::exposition::model::{Family, Page};
 
 /// How a family is written.
 pub(super) enum Form {

@@ -1,7 +1,7 @@
 //! What a registry declares and gathers.
 
 use super::*;
-use crate::service::exposition::{Dropped, Format, Limits};
+use crate::exposition::{Dropped, Format, Limits};
 
 crate::labels! {
     /// Test label.

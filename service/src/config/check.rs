@@ -89,7 +89,7 @@ impl<'a> Checker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::config::{ByteSize, Duration};
+    use crate::config::{ByteSize, Duration};
 
     fn told(result: Result<(), ConfigError>) -> String {
         result

@@ -8,8 +8,8 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::ListenAddr;
-use crate::service::config::{Checker, ConfigError, Origins};
-use crate::service::tls::{Tls, TlsFields};
+use crate::config::{Checker, ConfigError, Origins};
+use crate::tls::{Tls, TlsFields};
 
 /// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

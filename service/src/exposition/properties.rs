@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Dropped, Family, Format, Kind, LeftOut, Limits, Page};
 
-#[path = "../../../../tests/harness/hostile.rs"]
+#[path = "../../../tests/harness/hostile.rs"]
 #[expect(unreachable_pub, reason = "the harness of the suites shares the file")]
 mod hostile;
 

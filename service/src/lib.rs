@@ -1,8 +1,7 @@
 //! What any server of ours needs: metric cells and the exposition page, layered configuration,
 //! listeners, connections and their cap, TLS and passwords, logs, the runtime, shutdown.
 //!
-//! Deliberately not here: anything of OCI, and any import of a sibling module. Both programs build
-//! on this, so it could become a crate of its own with one move.
+//! Deliberately not here: anything of OCI. Both programs build on this.
 
 pub mod auth;
 pub mod build;

@@ -104,8 +104,8 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::service::exposition::{Limits, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
-    use crate::service::expositions::Expositions;
+    use crate::exposition::{Limits, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
+    use crate::expositions::Expositions;
 
     fn wanted(headers: &[(HeaderName, &'static str)]) -> Wanted {
         let mut map = HeaderMap::new();

@@ -6,11 +6,11 @@ mod counting;
 use std::hint::black_box;
 
 use counting::allocations;
-use registry::service::cells::{Label, LabelSet};
-use registry::service::exposition::Registry;
-use registry::service::shutdown::Drain;
+use service::cells::{Label, LabelSet};
+use service::exposition::Registry;
+use service::shutdown::Drain;
 
-registry::labels! {
+service::labels! {
     /// A label.
     enum Endpoint { Blob = "blob", Manifest = "manifest" }
     /// Another one.
