@@ -3,19 +3,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use service::exposition::{Dropped, Format, Limits, Page};
+use service::exposition::{DroppedSamples, Format, ParseLimits, Exposition};
 
-fn read_back(page: &Page, format: Format) {
+fn read_back(page: &Exposition, format: Format) {
     let mut text = String::new();
-    let left_out = format.write(page, &mut text);
+    let omitted = format.write(page, &mut text);
     let samples = text.lines().filter(|line| !line.starts_with('#')).count() as u64;
     assert_eq!(
-        samples + left_out.total(),
+        samples + omitted.total(),
         page.sample_count() as u64,
         "{text}"
     );
-    let (again, dropped) = Page::parse(text.clone(), &Limits::default());
-    assert_eq!(dropped, Dropped::default(), "{text}");
+    let (again, dropped) = Exposition::parse(text.clone(), &ParseLimits::default());
+    assert_eq!(dropped, DroppedSamples::default(), "{text}");
     if format == Format::Text {
         assert_eq!(again.sample_count(), page.sample_count(), "{text}");
         let mut twice = String::new();
@@ -27,16 +27,16 @@ fn read_back(page: &Page, format: Format) {
 fuzz_target!(|bytes: &[u8]| {
     let at = bytes.len() / 2;
     let (first, second) = bytes.split_at(at);
-    let (whole, _) = Page::parse(bytes, &Limits::default());
+    let (whole, _) = Exposition::parse(bytes, &ParseLimits::default());
     read_back(&whole, Format::Text);
     read_back(&whole, Format::OpenMetrics);
-    let (mut merged, _) = Page::parse(first, &Limits::default());
+    let (mut merged, _) = Exposition::parse(first, &ParseLimits::default());
     for source in ["a", "b", "a"] {
-        let limits = Limits {
+        let limits = ParseLimits {
             max_samples: 100,
-            ..Limits::default()
+            ..ParseLimits::default()
         };
-        merged.merge(Page::parse(second, &limits).0, source);
+        merged.merge(Exposition::parse(second, &limits).0, source);
         read_back(&merged, Format::Text);
         read_back(&merged, Format::OpenMetrics);
     }

@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use proxy::metrics::Rules;
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -16,7 +16,7 @@ const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 #[expect(clippy::unwrap_used, reason = "constants of this benchmark")]
 fn recorder() -> Recorder {
     let rules = Rules::new(200, Vec::new(), Vec::new(), Duration::from_hours(24));
-    Recorder::new(&Registry::new("octoserve_"), rules.unwrap())
+    Recorder::new(&MetricsRegistry::new("octoserve_"), rules.unwrap())
 }
 
 fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

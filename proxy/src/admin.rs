@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use registry::oci::{ErrorBody, ErrorCode};
 use service::auth::BasicAuth;
-use service::connection::{Connections, Patience};
-use service::expositions::ExpositionBody;
+use service::connection::{ConnectionTimeouts, Connections};
 use service::listen::Listener;
-use service::page::Wanted;
+use service::scrape::ExpositionBody;
+use service::scrape::ScrapeFormat;
 use service::shutdown::Shutdown;
 use service::tls::Tls;
 
@@ -136,7 +136,7 @@ impl Admin {
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let wanted = Wanted::of(headers);
+        let wanted = ScrapeFormat::of(headers);
         match metrics.scrape(wanted, scraper_waits).await {
             Some(exposition) => wanted.respond(exposition),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "no metrics\n"),
@@ -182,13 +182,13 @@ pub(crate) async fn serve(
     listener: Listener,
     tls: Option<Tls>,
     admin: Arc<Admin>,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
 ) {
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.watch(shutdown.clone()));
     }
-    let connections = Connections::to_metrics(patience, shutdown);
+    let connections = Connections::to_metrics(timeouts, shutdown);
     let handler = move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
         async move {

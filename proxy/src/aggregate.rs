@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use service::exposition::{Dropped, Page, Registry};
-use service::expositions::{Exposition, Expositions};
-use service::page::Wanted;
+use service::exposition::{DroppedSamples, Exposition};
+use service::metrics::MetricsRegistry;
+use service::scrape::ScrapeFormat;
+use service::scrape::{EncodedExposition, EncodedExpositions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -53,15 +54,15 @@ pub struct Bounds {
 
 /// Makes the page.
 pub struct Aggregate {
-    registry: Registry,
+    registry: MetricsRegistry,
     scrapes: mpsc::Sender<Scrape>,
 }
 
 /// One who waits for the page.
 struct Scrape {
-    wanted: Wanted,
+    wanted: ScrapeFormat,
     times: Times,
-    reply: oneshot::Sender<Arc<Exposition>>,
+    reply: oneshot::Sender<Arc<EncodedExposition>>,
 }
 
 /// When a scraper's patience ends; `None` where it has not said.
@@ -75,30 +76,30 @@ struct Times {
 
 /// What it takes to make the page.
 struct Parts {
-    registry: Registry,
+    registry: MetricsRegistry,
     metrics: AggregateMetrics,
     sources: Vec<Watched>,
     bounds: Bounds,
-    expositions: Expositions,
+    expositions: EncodedExpositions,
 }
 
 /// A page that was fetched: of which source, and what was left out of it, unless that has been counted.
 struct Fetched {
     source: usize,
-    page: Page,
-    dropped: Option<Dropped>,
+    page: Exposition,
+    dropped: Option<DroppedSamples>,
 }
 
 impl Aggregate {
     /// A page of `registry`'s families and the sources'. Must be called within a tokio runtime.
-    pub fn new(registry: Registry, sources: Vec<Source>, bounds: Bounds) -> Aggregate {
+    pub fn new(registry: MetricsRegistry, sources: Vec<Source>, bounds: Bounds) -> Aggregate {
         let metrics = AggregateMetrics::new(&registry, sources.iter().map(|s| s.name.as_str()));
         let parts = Parts {
             registry: registry.clone(),
             metrics,
             sources: sources.into_iter().map(Watched::new).collect(),
             bounds,
-            expositions: Expositions::default(),
+            expositions: EncodedExpositions::default(),
         };
         let (scrapes, queue) = mpsc::channel(QUEUE);
         tokio::spawn(flight::serve(Arc::new(parts), queue));
@@ -114,9 +115,9 @@ impl Aggregate {
     /// with what has been fetched by then. `None` only while the process ends.
     pub async fn scrape(
         &self,
-        wanted: Wanted,
+        wanted: ScrapeFormat,
         scraper_waits: Option<Duration>,
-    ) -> Option<Arc<Exposition>> {
+    ) -> Option<Arc<EncodedExposition>> {
         let (reply, exposition) = oneshot::channel();
         let times = Times::of(Instant::now(), scraper_waits);
         let scrape = Scrape {
@@ -152,9 +153,9 @@ impl Parts {
     /// Merges the pages into our own and writes it in each of these forms.
     async fn write(
         self: &Arc<Self>,
-        forms: &Arc<[Wanted]>,
+        forms: &Arc<[ScrapeFormat]>,
         fetched: Vec<Fetched>,
-    ) -> Vec<(Wanted, Arc<Exposition>)> {
+    ) -> Vec<(ScrapeFormat, Arc<EncodedExposition>)> {
         let encode = |fetched| {
             let (this, forms) = (Arc::clone(self), Arc::clone(forms));
             tokio::task::spawn_blocking(move || this.encode(&forms, fetched))
@@ -170,7 +171,7 @@ impl Parts {
             .collect()
     }
 
-    fn encode(&self, forms: &[Wanted], fetched: Vec<Fetched>) -> Vec<(Wanted, Bytes)> {
+    fn encode(&self, forms: &[ScrapeFormat], fetched: Vec<Fetched>) -> Vec<(ScrapeFormat, Bytes)> {
         let mut page = self.registry.gather();
         let mut counted = Vec::with_capacity(fetched.len());
         for fetched in fetched {
@@ -186,12 +187,12 @@ impl Parts {
                 counted.push(source);
             }
         }
-        let (encoded, left_out) = Wanted::encode(&page, forms);
+        let (encoded, omitted) = ScrapeFormat::encode(&page, forms);
         for source in counted {
-            let malformed = left_out.of(self.sources[source].name());
-            self.metrics.source(source).count(&Dropped {
+            let malformed = omitted.of(self.sources[source].name());
+            self.metrics.source(source).count(&DroppedSamples {
                 malformed,
-                ..Dropped::default()
+                ..DroppedSamples::default()
             });
         }
         encoded

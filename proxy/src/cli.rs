@@ -13,7 +13,7 @@ use crate::config::{Config, Fields};
 ///
 /// Without an upstream the registry runs in the same process, with its data in ./data.
 #[derive(Debug, Parser)]
-#[command(name = "octoserve", version = service::build::LONG_VERSION)]
+#[command(name = "octoserve", version = service::build_info::LONG_VERSION)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

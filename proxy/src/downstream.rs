@@ -16,7 +16,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
-use service::connection_cap::ConnectionCap;
+use service::connection::ConnectionCap;
 use service::listen::{Listener, Peer};
 use service::shutdown::{Drain, Shutdown, Trigger};
 use tokio::task::JoinSet;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, header};
 use registry::metrics::label::{Method, Pair};
 use registry::oci::{Endpoint, ErrorCode, Route};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 use self::body::Body;
 use self::kind::Kinds;
@@ -52,7 +52,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Registers every family that exchanges move. `repositories` says which are shown by name.
-    pub fn new(registry: &Registry, repositories: Rules) -> Recorder {
+    pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Recorder {
         Recorder {
             metrics: Metrics::new(registry, repositories),
             kinds: Kinds::default(),
@@ -77,7 +77,9 @@ impl Observer {
         match recorder {
             Some(recorder) => Some(Observer::Metrics(Arc::clone(recorder))),
             // What these sessions count is gathered by nobody.
-            None => access_log.then(|| Observer::AccessLog(Sessions::new(&Registry::new("")))),
+            None => {
+                access_log.then(|| Observer::AccessLog(Sessions::new(&MetricsRegistry::new(""))))
+            }
         }
     }
 

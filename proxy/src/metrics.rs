@@ -1,4 +1,4 @@
-//! The proxy's families, one struct each, registered on an injected [`Registry`].
+//! The proxy's families, one struct each, registered on an injected [`MetricsRegistry`].
 //!
 //! Which moves when is said by the `HELP` of each; the README has them all.
 
@@ -15,7 +15,7 @@ mod upstream;
 
 use std::sync::Arc;
 
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 pub use self::aggregate::{AggregateMetrics, SourceCells};
 pub use self::client::ClientMetrics;
@@ -47,7 +47,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers the families. `repositories` says which are shown by name.
-    pub fn new(registry: &Registry, repositories: Rules) -> Metrics {
+    pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Metrics {
         Metrics {
             http: Arc::new(HttpMetrics::new(registry)),
             oci: OciMetrics::new(registry),

@@ -6,14 +6,14 @@ use std::time::Duration;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use service::build;
-use service::cells::Counter;
+use service::build_info;
 use service::connection;
-use service::connection_cap::ConnectionCap;
+use service::connection::ConnectionCap;
 use service::descriptors;
-use service::exposition::Registry;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::log;
+use service::metrics::Counter;
+use service::metrics::MetricsRegistry;
 use service::shutdown::{Drain, Shutdown};
 use service::tls::Tls;
 use tokio::sync::watch;
@@ -99,8 +99,8 @@ pub async fn bind(mut config: Config) -> Result<Bound, StartError> {
     let mut path = config::PAGE.to_owned();
     let (mut auth, mut admin_tls) = (None, None);
     if let Some(metrics) = config.metrics {
-        let registry = Registry::labelled("octoserve_", &metrics.labels);
-        registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
+        let registry = MetricsRegistry::labelled("octoserve_", &metrics.labels);
+        registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
         panics = Some(registry.counter(
             "panics_total",
@@ -198,7 +198,7 @@ impl Bound {
                 listener,
                 self.admin_tls,
                 self.admin_pages,
-                connection::Patience {
+                connection::ConnectionTimeouts {
                     header: self.limits.header_timeout,
                     idle: self.limits.idle_timeout,
                     stall: self.limits.body_stall,

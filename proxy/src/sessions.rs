@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use registry::metrics::label::Method;
 use registry::oci::{Endpoint, Name};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 use crate::metrics::{SessionEvent, SessionMetrics, SessionOutcome};
 
@@ -81,14 +81,14 @@ enum Step {
 
 impl Sessions {
     /// An empty table, whose gauges are brought up to date whenever `registry` is gathered.
-    pub fn new(registry: &Registry) -> Arc<Sessions> {
+    pub fn new(registry: &MetricsRegistry) -> Arc<Sessions> {
         let sessions = Arc::new(Sessions::with_limit(registry, LIMIT));
         let table = Arc::clone(&sessions);
         registry.before_gather(move || table.refresh(Instant::now()));
         sessions
     }
 
-    fn with_limit(registry: &Registry, limit: usize) -> Sessions {
+    fn with_limit(registry: &MetricsRegistry, limit: usize) -> Sessions {
         Sessions {
             metrics: SessionMetrics::new(registry),
             shards: Default::default(),

@@ -11,12 +11,12 @@ use counting::allocations;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use proxy::metrics::Rules;
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 #[expect(clippy::unwrap_used, reason = "constants of this test")]
 fn recorder() -> Recorder {
     let rules = Rules::new(200, Vec::new(), Vec::new(), Duration::from_hours(24));
-    Recorder::new(&Registry::new("octoserve_"), rules.unwrap())
+    Recorder::new(&MetricsRegistry::new("octoserve_"), rules.unwrap())
 }
 
 #[expect(clippy::unwrap_used, reason = "constants of this test")]

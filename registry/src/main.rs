@@ -8,9 +8,9 @@ use anyhow::Context;
 use registry::config::Config;
 use registry::config::cli::Action;
 use registry::server;
-use registry::service::config::{EX_USAGE, environment};
-use registry::service::log::{self, LogConfig};
-use registry::service::{descriptors, runtime, shutdown, umask};
+use service::config::{EX_USAGE, environment};
+use service::log::{self, LogConfig};
+use service::{descriptors, runtime, shutdown, umask};
 
 // Quicker than the system's at what a server does: many small pieces, from several threads.
 // Takes the place of the system's allocator. As Rust's own it would be asked for an alignment with

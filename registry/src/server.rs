@@ -27,9 +27,9 @@ use crate::stats::{Collector, Ledger};
 pub use crate::store::fs::Presence;
 use crate::store::fs::{self, Changes, FsStore};
 use crate::store::{Instrumented, Store};
-use service::connection::{Connections, Patience};
-use service::exposition::Registry;
+use service::connection::{ConnectionTimeouts, Connections};
 use service::listen::{BindError, ListenAddr, Listener};
+use service::metrics::MetricsRegistry;
 use service::shutdown::Shutdown;
 
 /// How long a scrape under way may still take when all else has ended.
@@ -84,7 +84,7 @@ struct Page {
     listener: Listener,
     address: ListenAddr,
     config: MetricsConfig,
-    registry: Registry,
+    registry: MetricsRegistry,
     /// Who counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
 }
@@ -221,20 +221,20 @@ impl<S: Store> Bound<S> {
     /// Serves until `shutdown`, then lets the requests under way end, and cuts those that don't in
     /// time. The metrics page is served to the very end.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let patience = Patience {
+        let timeouts = ConnectionTimeouts {
             header: self.limits.header_timeout,
             idle: self.limits.idle_timeout,
             stall: self.limits.body_stall,
         };
         let (end, page_shutdown) = Shutdown::new();
-        let pages = Connections::to_metrics(patience, page_shutdown);
+        let pages = Connections::to_metrics(timeouts, page_shutdown);
         let presence = self.presence();
         let serve_page = async {
             if let Some(page) = self.page {
                 page.serve(&pages, presence, shutdown.clone()).await;
             }
         };
-        let connections = Connections::new(self.limits.connections, patience, shutdown.clone());
+        let connections = Connections::new(self.limits.connections, timeouts, shutdown.clone());
         let serve_api = async {
             match self.api {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,

@@ -24,7 +24,7 @@ use crate::metrics::stats::{LARGEST, Stats};
 use crate::oci::Kind;
 use crate::store::StoreError;
 use crate::store::fs::{FsStore, Space, Uploads};
-use service::log::{News, Repeated, causes};
+use service::log::{OutcomeChange, OutcomeChanges, causes};
 
 /// How often the figures of the file system are read.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -43,9 +43,9 @@ pub struct Collector {
 /// What was last logged of each kind of work.
 #[derive(Debug, Default)]
 struct Logged {
-    count: Repeated,
-    file_system: Repeated,
-    uploads: Repeated,
+    count: OutcomeChanges,
+    file_system: OutcomeChanges,
+    uploads: OutcomeChanges,
 }
 
 impl Collector {
@@ -147,20 +147,20 @@ impl Collector {
     }
 
     /// Counts failures, and logs the first of them when it is news.
-    fn note(&self, of: &'static str, logged: &Repeated, failures: &[StoreError]) {
+    fn note(&self, of: &'static str, logged: &OutcomeChanges, failures: &[StoreError]) {
         for _ in failures {
             self.stats.errors.inc(());
         }
         let error = failures.first().map(|failure| causes(failure));
         match logged.note(error.as_deref()) {
-            News::Failed => tracing::warn!(
+            OutcomeChange::Failed => tracing::warn!(
                 of,
                 error,
                 failures = failures.len(),
                 "statistics incomplete"
             ),
-            News::Recovered => tracing::info!(of, "statistics complete again"),
-            News::Nothing => {}
+            OutcomeChange::Recovered => tracing::info!(of, "statistics complete again"),
+            OutcomeChange::None => {}
         }
     }
 }

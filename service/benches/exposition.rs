@@ -8,9 +8,10 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
-use service::cells::Label;
-use service::exposition::{Limits, Page, Registry};
-use service::page::Wanted;
+use service::exposition::{Exposition, ParseLimits};
+use service::metrics::Label;
+use service::metrics::MetricsRegistry;
+use service::scrape::ScrapeFormat;
 
 service::labels! {
     /// Eleven values, as endpoints are.
@@ -57,7 +58,7 @@ fn page(samples: usize) -> String {
 }
 
 fn recording(c: &mut Criterion) {
-    let registry = Registry::new("bench_");
+    let registry = MetricsRegistry::new("bench_");
     let labels = ["endpoint", "method"];
     let counters = registry.counters::<(Endpoint, Method)>("a_total", "A.", &labels);
     let gauges = registry.gauges::<Endpoint>("b", "B.", &labels[..1]);
@@ -75,7 +76,7 @@ fn recording(c: &mut Criterion) {
 }
 
 fn gathering(c: &mut Criterion) {
-    let registry = Registry::new("bench_");
+    let registry = MetricsRegistry::new("bench_");
     let labels = ["endpoint", "method"];
     for name in ["a", "b", "c"] {
         let family = registry.histograms::<(Endpoint, Method)>(name, "H.", &labels, &BUCKETS);
@@ -86,11 +87,11 @@ fn gathering(c: &mut Criterion) {
         }
     }
     registry.process();
-    let written = Wanted::of(&HeaderMap::new());
+    let written = ScrapeFormat::of(&HeaderMap::new());
     let gzip = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
-    let gzip = Wanted::of(&gzip);
+    let gzip = ScrapeFormat::of(&gzip);
     let page = registry.gather();
-    let (forms, _) = Wanted::encode(&page, &[written, gzip]);
+    let (forms, _) = ScrapeFormat::encode(&page, &[written, gzip]);
     let sizes: Vec<_> = forms.iter().map(|(_, bytes)| bytes.len()).collect();
     println!(
         "page: {} series, {sizes:?} bytes, as it is and compressed",
@@ -99,10 +100,10 @@ fn gathering(c: &mut Criterion) {
     let mut group = c.benchmark_group("page");
     group.bench_function("gather", |b| b.iter(|| registry.gather()));
     group.bench_function("gather and write", |b| {
-        b.iter(|| Wanted::encode(&registry.gather(), &[written]));
+        b.iter(|| ScrapeFormat::encode(&registry.gather(), &[written]));
     });
     group.bench_function("gather, write and compress", |b| {
-        b.iter(|| Wanted::encode(&registry.gather(), &[gzip]));
+        b.iter(|| ScrapeFormat::encode(&registry.gather(), &[gzip]));
     });
     group.finish();
 }
@@ -110,8 +111,8 @@ fn gathering(c: &mut Criterion) {
 fn merging(c: &mut Criterion) {
     let text = page(100_000);
     println!("merge: {} bytes", text.len());
-    let limits = Limits::default();
-    let parsed = || Page::parse(text.clone(), &limits).0;
+    let limits = ParseLimits::default();
+    let parsed = || Exposition::parse(text.clone(), &limits).0;
     let mut group = c.benchmark_group("100,000 samples");
     group
         .sample_size(20)
@@ -120,20 +121,20 @@ fn merging(c: &mut Criterion) {
         let text = || text.clone();
         b.iter_batched(
             text,
-            |text| Page::parse(text, &limits),
+            |text| Exposition::parse(text, &limits),
             BatchSize::PerIteration,
         );
     });
     group.bench_function("merge", |b| {
         let merge = |page| {
-            let mut merged = Page::default();
+            let mut merged = Exposition::default();
             merged.merge(page, "registry");
             merged
         };
         b.iter_batched(parsed, merge, BatchSize::PerIteration);
     });
     group.bench_function("write", |b| {
-        let mut merged = Page::default();
+        let mut merged = Exposition::default();
         merged.merge(parsed(), "registry");
         b.iter(|| {
             let mut out = String::new();
@@ -144,8 +145,8 @@ fn merging(c: &mut Criterion) {
     group.bench_function("parse, merge and write", |b| {
         let text = || text.clone();
         let whole = |text| {
-            let mut merged = Page::default();
-            merged.merge(Page::parse(text, &limits).0, "registry");
+            let mut merged = Exposition::default();
+            merged.merge(Exposition::parse(text, &limits).0, "registry");
             let mut out = String::new();
             merged.write_text(&mut out);
             out

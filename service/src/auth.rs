@@ -52,12 +52,12 @@ pub struct BasicAuthFields {
 
 /// Who may read the page. Clones are the same.
 #[derive(Clone)]
-pub struct BasicAuth(Arc<Inner>);
+pub struct BasicAuth(Arc<Credentials>);
 
-struct Inner {
+struct Credentials {
     /// Random, so that a digest tells nothing.
     salt: [u8; 32],
-    username: Digest,
+    username: SaltedDigest,
     password: Password,
     /// The places of those who wait for bcrypt, the one at work included.
     waiting: Arc<Semaphore>,
@@ -66,16 +66,16 @@ struct Inner {
 }
 
 enum Password {
-    Known(Digest),
+    Known(SaltedDigest),
     Hashed {
         hash: String,
         /// The password that bcrypt accepted.
-        accepted: Mutex<Option<Digest>>,
+        accepted: Mutex<Option<SaltedDigest>>,
     },
 }
 
 /// A salted digest, to compare instead of what it is made of.
-type Digest = [u8; 32];
+type SaltedDigest = [u8; 32];
 
 /// What comes of a request's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,9 +155,9 @@ impl BasicAuth {
         })
     }
 
-    fn new(username: &str, password: impl FnOnce(&Digest) -> Password) -> Self {
+    fn new(username: &str, password: impl FnOnce(&SaltedDigest) -> Password) -> Self {
         let salt = rand::random();
-        Self(Arc::new(Inner {
+        Self(Arc::new(Credentials {
             username: digest(&salt, username.as_bytes()),
             password: password(&salt),
             salt,
@@ -191,7 +191,7 @@ impl BasicAuth {
         }
     }
 
-    async fn ask_bcrypt(&self, is_user: bool, password: Vec<u8>, given: Digest) -> Verdict {
+    async fn ask_bcrypt(&self, is_user: bool, password: Vec<u8>, given: SaltedDigest) -> Verdict {
         let Ok(place) = Arc::clone(&self.0.waiting).try_acquire_owned() else {
             return Verdict::Busy;
         };
@@ -283,7 +283,7 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     Some((username, decoded[colon + 1..].to_vec()))
 }
 
-fn digest(salt: &Digest, text: &[u8]) -> Digest {
+fn digest(salt: &SaltedDigest, text: &[u8]) -> SaltedDigest {
     let mut hasher = Sha256::new();
     hasher.update(salt);
     hasher.update(text);

@@ -20,15 +20,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 
-use super::connection_cap::{ConnectionCap, Slot};
 use super::listen::Listener;
 use super::shutdown::{Drain, Shutdown, Trigger};
 use super::tls::{self, Secured, Tls};
 
-mod timed;
+mod cap;
+mod timeouts;
 
-pub use timed::Patience;
-use timed::{Activity, Busy, Timed};
+pub use cap::{ConnectionCap, ConnectionSlot, RequestGuard, Requests};
+pub use timeouts::ConnectionTimeouts;
+use timeouts::{Activity, Busy, Timed};
 
 /// Connections to a metrics listener at a time: scrapers and probes, nobody else.
 pub const METRICS_CONNECTIONS: usize = 64;
@@ -52,14 +53,14 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 pub struct Connections {
     cap: ConnectionCap,
     streams: Option<u32>,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
     open: Drain,
     abort: (Trigger, Shutdown),
 }
 
 /// A response's body that keeps its connection busy until it has been sent.
-struct Held<B> {
+struct BusyBody<B> {
     body: B,
     busy: Busy,
     http2: bool,
@@ -67,11 +68,11 @@ struct Held<B> {
 
 impl Connections {
     /// No connections yet, of at most `cap` at a time.
-    pub fn new(cap: usize, patience: Patience, shutdown: Shutdown) -> Self {
+    pub fn new(cap: usize, timeouts: ConnectionTimeouts, shutdown: Shutdown) -> Self {
         Self {
             cap: ConnectionCap::new(cap),
             streams: None,
-            patience,
+            timeouts,
             shutdown,
             open: Drain::default(),
             abort: Shutdown::new(),
@@ -79,10 +80,10 @@ impl Connections {
     }
 
     /// Those of a metrics listener.
-    pub fn to_metrics(patience: Patience, shutdown: Shutdown) -> Self {
+    pub fn to_metrics(timeouts: ConnectionTimeouts, shutdown: Shutdown) -> Self {
         Self {
             streams: Some(METRICS_STREAMS),
-            ..Self::new(METRICS_CONNECTIONS, patience, shutdown)
+            ..Self::new(METRICS_CONNECTIONS, timeouts, shutdown)
         }
     }
 
@@ -108,14 +109,14 @@ impl Connections {
             };
             let open = self.open.guard();
             let handler = handler.clone();
-            let (builder, patience) = (builder(self.streams), self.patience);
+            let (builder, timeouts) = (builder(self.streams), self.timeouts);
             let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
             let mut abort = self.abort.1.clone();
             tokio::spawn(async move {
                 let serve = async {
                     match tls::secure(tls.as_ref(), stream).await {
                         Ok(stream) => {
-                            serve(stream, builder, handler, &slot, patience, shutdown).await;
+                            serve(stream, builder, handler, &slot, timeouts, shutdown).await;
                         }
                         // Whoever does not speak TLS has no business here.
                         Err(error) => tracing::debug!(%error, "a handshake failed"),
@@ -146,8 +147,8 @@ async fn serve<H, F, B>(
     stream: Secured,
     builder: auto::Builder<TokioExecutor>,
     handler: H,
-    slot: &Slot,
-    patience: Patience,
+    slot: &ConnectionSlot,
+    timeouts: ConnectionTimeouts,
     mut shutdown: Shutdown,
 ) where
     H: Fn(Request<Incoming>) -> F,
@@ -156,14 +157,14 @@ async fn serve<H, F, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = Activity::new(slot.requests());
-    let io = TokioIo::new(Timed::new(stream, Arc::clone(&activity), patience));
+    let io = TokioIo::new(Timed::new(stream, Arc::clone(&activity), timeouts));
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin();
         let http2 = request.version() == Version::HTTP_2;
         let response = handler(request);
         async move {
             let response = response.await;
-            Ok::<_, Infallible>(response.map(|body| Held { body, busy, http2 }))
+            Ok::<_, Infallible>(response.map(|body| BusyBody { body, busy, http2 }))
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -200,7 +201,7 @@ fn builder(streams: Option<u32>) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Held<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for BusyBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

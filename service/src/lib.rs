@@ -4,20 +4,18 @@
 //! Deliberately not here: anything of OCI. Both programs build on this.
 
 pub mod auth;
-pub mod build;
-pub mod cells;
+pub mod build_info;
 pub mod config;
 pub mod connection;
-pub mod connection_cap;
 pub mod descriptors;
 pub mod exposition;
-pub mod expositions;
 pub mod health;
 pub mod limits;
 pub mod listen;
 pub mod log;
-pub mod page;
+pub mod metrics;
 pub mod runtime;
+pub mod scrape;
 pub mod shutdown;
 pub mod tls;
 pub mod umask;

@@ -35,12 +35,12 @@ pub struct BindError {
 /// A bound socket. That of a Unix socket removes its file when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
+    socket: BoundSocket,
     episode: Episode,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum BoundSocket {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
 }
@@ -61,10 +61,10 @@ impl Listener {
     /// replaced only if it is a socket on which nobody listens.
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let socket = match address {
-            ListenAddr::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
+            ListenAddr::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
             ListenAddr::Unix(path) => unix::bind(path)
                 .await
-                .map(|(listener, file)| Socket::Unix(listener, file)),
+                .map(|(listener, file)| BoundSocket::Unix(listener, file)),
         };
         match socket {
             Ok(socket) => Ok(Self {
@@ -81,8 +81,8 @@ impl Listener {
     /// Where it listens, with the port that the kernel chose if it was asked to.
     pub fn local_addr(&self) -> io::Result<ListenAddr> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
-            Socket::Unix(_, file) => Ok(ListenAddr::Unix(file.path().to_owned())),
+            BoundSocket::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
+            BoundSocket::Unix(_, file) => Ok(ListenAddr::Unix(file.path().to_owned())),
         }
     }
 
@@ -110,13 +110,13 @@ impl Listener {
     /// The socket without the runtime, non-blocking.
     pub fn into_std(self) -> io::Result<StdListener> {
         Ok(match self.socket {
-            Socket::Tcp(listener) => StdListener::Tcp(listener.into_std()?),
-            Socket::Unix(listener, file) => StdListener::Unix(listener.into_std()?, file),
+            BoundSocket::Tcp(listener) => StdListener::Tcp(listener.into_std()?),
+            BoundSocket::Unix(listener, file) => StdListener::Unix(listener.into_std()?, file),
         })
     }
 }
 
-impl Socket {
+impl BoundSocket {
     async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {

@@ -8,8 +8,8 @@
 
 mod access;
 mod bounded;
+mod outcome_changes;
 mod queue;
-mod repeated;
 
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
@@ -26,7 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access::{ACCESS, AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, request_id};
 pub use bounded::cut;
-pub use repeated::{News, Repeated};
+pub use outcome_changes::{OutcomeChange, OutcomeChanges};
 
 use super::config::{Checker, ConfigError};
 use access::Sampler;

@@ -85,19 +85,19 @@ pub struct Tls {
     current: Arc<Current>,
     acceptor: TlsAcceptor,
     /// The files as they were before they were loaded.
-    loaded: Fingerprint,
+    loaded: FileVersions,
 }
 
 /// The certificate that the next handshake gets.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
 /// What tells one state of the two files from another.
-type Fingerprint = [Option<(u64, u64, i64, i64)>; 2];
+type FileVersions = [Option<(u64, u64, i64, i64)>; 2];
 
 impl Tls {
     /// Loads a certificate and its key.
     pub fn load(files: &TlsFields) -> Result<Self, TlsError> {
-        let loaded = fingerprint(files);
+        let loaded = file_versions(files);
         let current = Arc::new(Current(RwLock::new(Arc::new(read(files)?))));
         let config = current.config(&[b"http/1.1"])?;
         Ok(Self {
@@ -124,7 +124,7 @@ impl Tls {
                 () = tokio::time::sleep(LOOK) => {}
                 () = shutdown.recv() => return,
             }
-            let now = self.fingerprint().await;
+            let now = self.file_versions().await;
             let stands = now == std::mem::replace(&mut last, now);
             if stands && now != loaded {
                 loaded = now;
@@ -150,9 +150,9 @@ impl Tls {
         }
     }
 
-    async fn fingerprint(&self) -> Fingerprint {
+    async fn file_versions(&self) -> FileVersions {
         let files = Arc::clone(&self.files);
-        let looked = tokio::task::spawn_blocking(move || fingerprint(&files));
+        let looked = tokio::task::spawn_blocking(move || file_versions(&files));
         looked.await.unwrap_or_default()
     }
 }
@@ -190,7 +190,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-fn fingerprint(files: &TlsFields) -> Fingerprint {
+fn file_versions(files: &TlsFields) -> FileVersions {
     [&files.certificate, &files.key].map(|path| {
         let metadata = std::fs::metadata(path).ok()?;
         let changed = (metadata.mtime(), metadata.mtime_nsec());

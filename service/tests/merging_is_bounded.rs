@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use service::exposition::{Dropped, Limits, Page};
+use service::exposition::{DroppedSamples, Exposition, ParseLimits};
 
 struct Counting;
 
@@ -56,9 +56,9 @@ fn a_hundred_thousand_samples_are_merged_in_less_than_three_times_their_page() {
     let before = NOW.load(Relaxed) - size;
     PEAK.store(NOW.load(Relaxed), Relaxed);
 
-    let (page, dropped) = Page::parse(text, &Limits::default());
-    assert_eq!(dropped, Dropped::default());
-    let mut merged = Page::default();
+    let (page, dropped) = Exposition::parse(text, &ParseLimits::default());
+    assert_eq!(dropped, DroppedSamples::default());
+    let mut merged = Exposition::default();
     merged.merge(page, "registry");
     let mut out = String::new();
     merged.write_text(&mut out);

@@ -6,8 +6,8 @@ mod counting;
 use std::hint::black_box;
 
 use counting::allocations;
-use service::cells::{Label, LabelSet};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Label, LabelSet};
 use service::shutdown::Drain;
 
 service::labels! {
@@ -19,7 +19,7 @@ service::labels! {
 
 #[test]
 fn a_touched_cell_records_without_an_allocation() {
-    let registry = Registry::new("test_");
+    let registry = MetricsRegistry::new("test_");
     let labels = ["endpoint", "method"];
     let counters = registry.counters::<(Endpoint, Method)>("a_total", "A.", &labels);
     let gauges = registry.gauges::<Endpoint>("b", "B.", &labels[..1]);

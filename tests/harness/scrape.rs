@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use service::exposition::{Limits, Page, Sample};
+use service::exposition::{Exposition, ParseLimits, Sample};
 use tokio::time::timeout;
 
 use crate::octoserve::Server;
@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A page as it was served.
 pub struct Scrape {
     text: String,
-    page: Page,
+    page: Exposition,
 }
 
 /// Some series of one metric: those that have all these labels, whatever else they have.
@@ -49,7 +49,7 @@ impl Scrape {
     /// # Errors
     /// If anything in it is malformed or there twice.
     pub fn parse(text: String) -> Result<Self> {
-        let (page, dropped) = Page::parse(text.as_str(), &Limits::default());
+        let (page, dropped) = Exposition::parse(text.as_str(), &ParseLimits::default());
         ensure!(
             dropped.total() == 0,
             "not everything on the page parses: {dropped:?}\n{text}"
@@ -63,7 +63,7 @@ impl Scrape {
     }
 
     /// The page, parsed.
-    pub fn page(&self) -> &Page {
+    pub fn page(&self) -> &Exposition {
         &self.page
     }
 

@@ -15,7 +15,9 @@ use harness::{hostile, openmetrics};
 use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use service::exposition::{Format, Limits, OPENMETRICS_CONTENT_TYPE, Page, TEXT_CONTENT_TYPE};
+use service::exposition::{
+    Exposition, Format, OPENMETRICS_CONTENT_TYPE, ParseLimits, TEXT_CONTENT_TYPE,
+};
 
 /// How many are merged in the test's own process.
 const MERGED: u64 = 512;
@@ -95,7 +97,7 @@ fn own(prefix: &str) -> String {
     )
 }
 
-fn write(page: &Page, format: Format) -> String {
+fn write(page: &Exposition, format: Format) -> String {
     let mut out = String::new();
     format.write(page, &mut out);
     out
@@ -104,9 +106,12 @@ fn write(page: &Page, format: Format) -> String {
 fn merged(seed: u64, number: u64) -> Case {
     let sources = sources(seed, number, 1..=3);
     let own = own(&prefix(number));
-    let (mut page, _) = Page::parse(own.as_str(), &Limits::default());
+    let (mut page, _) = Exposition::parse(own.as_str(), &ParseLimits::default());
     for (name, source) in ["a", "b", "c"].into_iter().zip(&sources) {
-        page.merge(Page::parse(source.as_slice(), &Limits::default()).0, name);
+        page.merge(
+            Exposition::parse(source.as_slice(), &ParseLimits::default()).0,
+            name,
+        );
     }
     Case {
         name: number.to_string(),
@@ -282,7 +287,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
 impl Case {
     /// Checks that each family of our own page is on both pages, with its type and its samples.
     fn keeps_our_own(&self) -> Result<()> {
-        let (own, _) = Page::parse(self.own.as_str(), &Limits::default());
+        let (own, _) = Exposition::parse(self.own.as_str(), &ParseLimits::default());
         for (format, page) in [
             (Format::Text, &self.text),
             (Format::OpenMetrics, &self.openmetrics),

@@ -10,7 +10,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::page::Wanted;
+use service::scrape::ScrapeFormat;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -124,7 +124,7 @@ impl Flight {
 /// Writes the page in each form that is wanted, and answers.
 async fn answer(parts: &Arc<Parts>, mut scrapes: Vec<Scrape>, fetched: Vec<Fetched>) {
     scrapes.retain(|scrape| !scrape.reply.is_closed());
-    let mut forms: Vec<Wanted> = Vec::new();
+    let mut forms: Vec<ScrapeFormat> = Vec::new();
     for scrape in &scrapes {
         if !forms.contains(&scrape.wanted) {
             forms.push(scrape.wanted);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant as Clock, SystemTime};
 
 use parking_lot::Mutex;
-use service::exposition::{Dropped, Limits, Page};
+use service::exposition::{DroppedSamples, Exposition, ParseLimits};
 use service::log::causes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -94,15 +94,15 @@ impl Parts {
         &self,
         source: &Source,
         deadline: watch::Receiver<Instant>,
-    ) -> Result<(Page, Dropped), FetchError> {
+    ) -> Result<(Exposition, DroppedSamples), FetchError> {
         let max_bytes = self.bounds.max_bytes;
         let body = by(deadline, fetch::get(&source.location, max_bytes)).await;
         let body = body.ok_or(FetchError::Timeout)??;
-        let limits = Limits {
+        let limits = ParseLimits {
             max_bytes,
             max_samples: self.bounds.max_samples,
         };
-        let parsed = tokio::task::spawn_blocking(move || Page::parse(body, &limits)).await;
+        let parsed = tokio::task::spawn_blocking(move || Exposition::parse(body, &limits)).await;
         // A source whose parsing panicked is a source that failed.
         let (page, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
         // Not one line of it was of the format: HTML, or bytes.

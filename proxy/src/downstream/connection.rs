@@ -14,7 +14,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown as ShutdownIo, SocketDigest,
     Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
-use service::connection_cap::Requests;
+use service::connection::Requests;
 use service::listen::{Peer, Stream};
 use service::shutdown::DrainGuard;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};

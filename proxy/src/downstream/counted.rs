@@ -49,13 +49,13 @@ impl fmt::Debug for Counted {
 
 #[cfg(test)]
 mod tests {
-    use service::exposition::Registry;
+    use service::metrics::MetricsRegistry;
 
     use super::*;
 
     #[test]
     fn a_connection_is_active_while_it_is_there_and_times_out_once() {
-        let metrics = Arc::new(ConnectionMetrics::new(&Registry::new("")));
+        let metrics = Arc::new(ConnectionMetrics::new(&MetricsRegistry::new("")));
         let active = || metrics.active.value(()).to_bits();
         let mut first = Counted::new(Some(Arc::clone(&metrics)));
         let second = Counted::new(Some(Arc::clone(&metrics)));

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderValue;
-use service::connection_cap::Requests;
+use service::connection::Requests;
 use tokio::time::{Instant, Sleep};
 
 /// The waits that a connection may cost between requests.

@@ -204,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
     use registry::oci;
     use serde_json::{Value, json};
-    use service::cells::Label;
+    use service::metrics::Label;
 
     use super::*;
 
@@ -253,7 +253,7 @@ mod tests {
                 "other",
             ),
         ] {
-            let found = read(body, 7).map(service::cells::Label::value);
+            let found = read(body, 7).map(service::metrics::Label::value);
             assert_eq!(found, Some(code), "{body}");
         }
     }

@@ -20,11 +20,11 @@ mod transfers;
 const DIGEST: &str = "sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 
 fn recorder() -> Arc<Recorder> {
-    recorder_on(&Registry::new("octoserve_"))
+    recorder_on(&MetricsRegistry::new("octoserve_"))
 }
 
 /// One that shows two repositories at most.
-fn recorder_on(page: &Registry) -> Arc<Recorder> {
+fn recorder_on(page: &MetricsRegistry) -> Arc<Recorder> {
     let rules = Rules::new(2, Vec::new(), Vec::new(), Duration::from_hours(24));
     Arc::new(Recorder::new(page, rules.unwrap()))
 }
@@ -152,7 +152,7 @@ fn pass_a_moment() {
 }
 
 /// What a histogram's observations add up to.
-fn sum(page: &Registry, family: &str, labels: &str) -> f64 {
+fn sum(page: &MetricsRegistry, family: &str, labels: &str) -> f64 {
     let mut text = String::new();
     page.gather().write_text(&mut text);
     let series = format!("octoserve_{family}_sum{{{labels}}} ");

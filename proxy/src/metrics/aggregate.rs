@@ -1,7 +1,8 @@
 //! How the aggregation of other pages goes.
 
 use prometheus::{Gauge, IntCounter};
-use service::exposition::{Dropped, Registry};
+use service::exposition::DroppedSamples;
+use service::metrics::MetricsRegistry;
 
 /// The `aggregate_*` families.
 pub struct AggregateMetrics {
@@ -27,7 +28,7 @@ pub struct SourceCells {
 impl AggregateMetrics {
     /// Registers the families, with a cell for each source.
     pub fn new<'a>(
-        registry: &Registry,
+        registry: &MetricsRegistry,
         sources: impl ExactSizeIterator<Item = &'a str>,
     ) -> AggregateMetrics {
         let label = &["source"];
@@ -87,7 +88,7 @@ impl AggregateMetrics {
 
 impl SourceCells {
     /// Counts what was left out.
-    pub fn count(&self, dropped: &Dropped) {
+    pub fn count(&self, dropped: &DroppedSamples) {
         self.type_conflict.inc_by(dropped.type_conflict);
         self.duplicate.inc_by(dropped.duplicate);
         self.malformed.inc_by(dropped.malformed);

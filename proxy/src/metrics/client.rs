@@ -1,8 +1,8 @@
 //! Who asks: with what, for what, and with which right.
 
 use registry::metrics::label::Client;
-use service::cells::Counters;
-use service::exposition::Registry;
+use service::metrics::Counters;
+use service::metrics::MetricsRegistry;
 
 use super::label::{AuthResult, Purpose, Scheme};
 
@@ -16,7 +16,7 @@ pub struct ClientMetrics {
 
 impl ClientMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> ClientMetrics {
+    pub fn new(registry: &MetricsRegistry) -> ClientMetrics {
         ClientMetrics {
             requests: registry.counters(
                 "client_requests_total",

@@ -1,7 +1,7 @@
 //! The connections of clients.
 
-use service::cells::{Counter, Counters, Gauge, labels};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, Counters, Gauge, labels};
 
 labels! {
     /// Why a connection was not served.
@@ -28,7 +28,7 @@ pub struct ConnectionMetrics {
 
 impl ConnectionMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> ConnectionMetrics {
+    pub fn new(registry: &MetricsRegistry) -> ConnectionMetrics {
         let metrics = ConnectionMetrics {
             active: registry.gauge(
                 "connections_active",

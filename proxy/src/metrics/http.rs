@@ -2,8 +2,8 @@
 
 use registry::metrics::label::{BYTES, LATENCY, Pair, Status};
 use registry::oci::Endpoint;
-use service::cells::{Counter, Counters, Gauges, Histograms};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, Counters, Gauges, Histograms};
 
 /// The `http_*` families. An [`Exchange`](crate::exchange::Exchange) moves them.
 pub struct HttpMetrics {
@@ -29,7 +29,7 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> HttpMetrics {
+    pub fn new(registry: &MetricsRegistry) -> HttpMetrics {
         let pair = &["endpoint", "method"];
         HttpMetrics {
             requests: registry.counters(

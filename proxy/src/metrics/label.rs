@@ -1,6 +1,6 @@
 //! The labels that only the proxy's families have. Closed sets, all of them.
 
-use service::cells::labels;
+use service::metrics::labels;
 
 labels! {
     /// What was done with a blob.

@@ -2,8 +2,8 @@
 
 use registry::metrics::label::{ErrorCode, OpResult, ReferenceKind};
 use registry::oci::Kind;
-use service::cells::{Counters, Label as _};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Label as _};
 
 use super::label::{BlobOperation, ManifestOperation, MountResult};
 
@@ -21,7 +21,7 @@ pub struct OciMetrics {
 
 impl OciMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> OciMetrics {
+    pub fn new(registry: &MetricsRegistry) -> OciMetrics {
         let metrics = OciMetrics {
             blobs: registry.counters(
                 "blob_operations_total",

@@ -18,8 +18,8 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
-use service::cells::{Counter, Counters, Gauge, Gauges, Label, labels};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, Counters, Gauge, Gauges, Label, labels};
 
 use super::label::Transfer;
 
@@ -113,7 +113,7 @@ impl Handle {
 
 impl Repositories {
     /// Declares the families.
-    pub fn new(registry: &Registry, rules: Rules) -> Repositories {
+    pub fn new(registry: &MetricsRegistry, rules: Rules) -> Repositories {
         let most = rules.limit() + 1;
         let families = Families {
             operations: registry.counter_vec(

@@ -1,8 +1,8 @@
 //! How upload sessions go.
 
 use registry::metrics::label::LATENCY;
-use service::cells::{Counters, Gauge, Histograms, Label, labels};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Gauge, Histograms, Label, labels};
 
 labels! {
     /// What became of an upload session.
@@ -40,7 +40,7 @@ pub struct SessionMetrics {
 
 impl SessionMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> SessionMetrics {
+    pub fn new(registry: &MetricsRegistry) -> SessionMetrics {
         let events = registry.counters(
             "upload_sessions_total",
             "Upload sessions by what became of them; counted when it is seen: `unknown` when one \

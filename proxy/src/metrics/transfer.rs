@@ -2,8 +2,8 @@
 
 use registry::metrics::label::SPEED;
 use registry::oci::Endpoint;
-use service::cells::{Counters, Histograms};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Histograms};
 
 use super::label::{Side, Transfer};
 
@@ -19,7 +19,7 @@ pub struct TransferMetrics {
 
 impl TransferMetrics {
     /// Registers the families.
-    pub fn new(registry: &Registry) -> TransferMetrics {
+    pub fn new(registry: &MetricsRegistry) -> TransferMetrics {
         TransferMetrics {
             aborted: registry.counters(
                 "transfers_aborted_total",

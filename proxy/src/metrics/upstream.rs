@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 use registry::metrics::label::LATENCY;
-use service::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
-use service::cells::{Label, labels};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
+use service::metrics::{Label, labels};
 
 labels! {
     /// What became of a request to an upstream.
@@ -60,7 +60,7 @@ pub struct Awaited(Option<Instant>);
 
 impl UpstreamFamilies {
     /// Registers the families, for so many upstreams.
-    pub fn new(registry: &Registry, upstreams: usize) -> UpstreamFamilies {
+    pub fn new(registry: &MetricsRegistry, upstreams: usize) -> UpstreamFamilies {
         let label = &["upstream"];
         UpstreamFamilies {
             request: registry.histogram_vec(
@@ -183,13 +183,13 @@ fn remaining(header: &[u8]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn page(registry: &Registry) -> String {
+    fn page(registry: &MetricsRegistry) -> String {
         let mut text = String::new();
         registry.gather().write_text(&mut text);
         text
     }
 
-    fn value(registry: &Registry, series: &str) -> Option<f64> {
+    fn value(registry: &MetricsRegistry, series: &str) -> Option<f64> {
         let page = page(registry);
         let line = page.lines().find_map(|line| line.strip_prefix(series));
         line.map(|value| value.trim().parse().unwrap())
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_reused_connection_repeats_no_handshake() {
-        let registry = Registry::new("");
+        let registry = MetricsRegistry::new("");
         let metrics = UpstreamFamilies::new(&registry, 1).of("main");
         let took = Some(Duration::from_millis(3));
         metrics.connected(false, took);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_request_has_one_outcome_and_a_broken_body_is_but_an_error() {
-        let registry = Registry::new("");
+        let registry = MetricsRegistry::new("");
         let metrics = UpstreamFamilies::new(&registry, 1).of("main");
         let count = |outcome: &str| {
             let name = "upstream_request_duration_seconds_count";
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_request_has_waited_since_it_was_sent_last() {
-        let registry = Registry::new("");
+        let registry = MetricsRegistry::new("");
         let metrics = UpstreamFamilies::new(&registry, 1).of("main");
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
         let mut awaited = Awaited(ago(30));
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_rate_limit_is_what_the_last_good_header_said() {
-        let registry = Registry::new("");
+        let registry = MetricsRegistry::new("");
         let metrics = UpstreamFamilies::new(&registry, 1).of("main");
         let series = "upstream_ratelimit_remaining{upstream=\"main\"}";
         let told = |header: Option<&[u8]>| {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_upstream_has_no_more_series_than_the_bound_allows_for() {
-        let registry = Registry::new("");
+        let registry = MetricsRegistry::new("");
         let families = UpstreamFamilies::new(&registry, 2);
         assert!(registry.max_series() <= 2 * 90, "{}", registry.max_series());
         for name in ["a", "b"] {

@@ -8,8 +8,8 @@ use pingora::Error;
 use pingora::http::RequestHeader;
 use registry::metrics::label::{Client, Method};
 use registry::oci::{Endpoint, Route};
-use service::cells::Label as _;
 use service::log::AccessEvent;
+use service::metrics::Label as _;
 
 use crate::error::Failure;
 use crate::exchange::Exchange;

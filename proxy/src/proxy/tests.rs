@@ -7,8 +7,8 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use registry::metrics::label::{Method as MethodLabel, Pair, Status};
 use registry::oci::Endpoint;
-use service::exposition::Registry;
 use service::listen::{ListenAddr, Listener};
+use service::metrics::MetricsRegistry;
 use service::shutdown::Drain;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -82,7 +82,7 @@ where
         header: LONG,
         idle: LONG,
     };
-    let cap = service::connection_cap::ConnectionCap::new(10);
+    let cap = service::connection::ConnectionCap::new(10);
     tokio::spawn(async move {
         let (_stop, stopping) = watch::channel(false);
         downstream::accept(listener, app, Drain::default(), cap, patience, stopping).await
@@ -142,20 +142,20 @@ async fn where_nobody_listens_at_all_it_is_not_tried_for_ever() {
 }
 
 /// A proxy whose upstream may be silent for a moment only, and its page.
-async fn impatient(upstream: SocketAddr) -> (SocketAddr, Registry) {
+async fn impatient(upstream: SocketAddr) -> (SocketAddr, MetricsRegistry) {
     let short = Duration::from_millis(100);
     let timeouts = Timeouts {
         read: short,
         write: short,
     };
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let metrics = UpstreamFamilies::new(&registry, 1).of("main");
     let upstream = upstream_at(&[upstream], timeouts).measured(metrics);
     (serve(in_front_of(upstream)).await, registry)
 }
 
 /// So many requests were sent to the upstream and given up, and it did nothing else wrong.
-fn assert_given_up(registry: &Registry, count: u64) {
+fn assert_given_up(registry: &MetricsRegistry, count: u64) {
     let mut page = String::new();
     registry.gather().write_text(&mut page);
     let seen: Vec<_> = page
@@ -230,7 +230,7 @@ impl ProxyHttp for Panicking {
 #[tokio::test]
 async fn a_panic_is_counted_as_500_over_either_version() {
     let rules = Rules::new(10, Vec::new(), Vec::new(), LONG).unwrap();
-    let recorder = Arc::new(Recorder::new(&Registry::new("octoserve_"), rules));
+    let recorder = Arc::new(Recorder::new(&MetricsRegistry::new("octoserve_"), rules));
     let metrics = Arc::clone(&recorder.metrics.http);
     let mut proxy = proxy(&[], Timeouts::beside(LONG));
     proxy.observer = Some(Observer::Metrics(recorder));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use service::cells::Label as _;
+use service::metrics::Label as _;
 
 use super::*;
 
@@ -11,7 +11,7 @@ const START: &str = "/v2/team/app/blobs/uploads/";
 const HOUR: Duration = Duration::from_hours(1);
 
 fn table(limit: usize) -> Sessions {
-    Sessions::with_limit(&Registry::new(""), limit)
+    Sessions::with_limit(&MetricsRegistry::new(""), limit)
 }
 
 fn counts(sessions: &Sessions) -> [u64; 6] {
@@ -447,7 +447,7 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
 
 #[test]
 fn a_session_has_lasted_from_its_start_to_its_end() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let sessions = Sessions::with_limit(&registry, 9);
     let target = |number: u32| format!("/v2/a/blobs/uploads/{number}");
     let now = sessions.origin;

@@ -11,8 +11,8 @@ use super::Recorders;
 use crate::metrics::http::{CLIENT_LEFT, Recording};
 use crate::metrics::label::{Client, Method, Pair};
 use crate::oci::Route;
-use service::cells::Label;
 use service::log::{AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, cut, request_id};
+use service::metrics::Label;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

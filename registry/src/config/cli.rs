@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{Config, Fields};
-use service::build;
+use service::build_info;
 use service::config::{ConfigError, Flag, Sources, print};
 use service::health::Probe;
 use service::listen::ListenAddr;
@@ -39,7 +39,7 @@ pub enum UsageError {
 
 /// A complete OCI registry on plain files.
 #[derive(Debug, Parser)]
-#[command(name = NAME, version = build::LONG_VERSION, args_conflicts_with_subcommands = true)]
+#[command(name = NAME, version = build_info::LONG_VERSION, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

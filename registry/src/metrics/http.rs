@@ -7,8 +7,8 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::label::{LATENCY, Pair, Status};
-use service::cells::{Counters, Histograms};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Histograms};
 
 /// The families `registry_http_*`.
 pub struct Http {
@@ -30,7 +30,7 @@ pub const CLIENT_LEFT: u16 = 499;
 
 impl Http {
     /// Declares the families.
-    pub fn register(registry: &Registry) -> Self {
+    pub fn register(registry: &MetricsRegistry) -> Self {
         Self {
             requests: registry.counters(
                 "registry_http_requests_total",

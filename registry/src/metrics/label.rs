@@ -9,7 +9,7 @@ pub use client::Client;
 pub use pair::Pair;
 
 use crate::oci::{self, Endpoint, Kind, Reference};
-use service::cells::{Label, labels};
+use service::metrics::{Label, labels};
 
 /// The name of every label of ours, on either page: what a configuration adds has another.
 pub const NAMES: &[&str] = &[

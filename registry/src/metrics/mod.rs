@@ -11,8 +11,8 @@ use std::sync::Arc;
 use self::http::Http;
 use self::stats::Stats;
 use self::storage::{Backend, Storage};
-use service::build;
-use service::exposition::Registry;
+use service::build_info;
+use service::metrics::MetricsRegistry;
 
 /// What every name of ours begins with.
 pub const PREFIX: &str = "octoserve_";
@@ -20,7 +20,7 @@ pub const PREFIX: &str = "octoserve_";
 /// The registry's families.
 pub struct Metrics {
     /// Where they are declared, to be gathered.
-    pub registry: Registry,
+    pub registry: MetricsRegistry,
     /// The requests.
     pub http: Arc<Http>,
     /// The store's operations.
@@ -37,12 +37,12 @@ impl Metrics {
         with_process: bool,
         labels: &BTreeMap<String, String>,
     ) -> Self {
-        let registry = Registry::labelled(PREFIX, labels);
+        let registry = MetricsRegistry::labelled(PREFIX, labels);
         let http = Arc::new(Http::register(&registry));
         let storage = Storage::register(&registry, backend);
         let stats = Stats::register(&registry);
         if with_process {
-            registry.build_info(build::VERSION, build::REVISION, build::RUSTC);
+            registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
             registry.process();
         }
         Self {

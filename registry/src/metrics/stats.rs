@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use prometheus::GaugeVec;
 
 use crate::oci::Kind;
-use service::cells::{Counter, Gauge, Gauges};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, Gauge, Gauges};
 
 /// The families of the collector. Those of which nothing is known yet are not printed.
 pub struct Stats {
@@ -53,7 +53,7 @@ const OTHER: &str = "_other";
 
 impl Stats {
     /// Declares the families.
-    pub fn register(registry: &Registry) -> Self {
+    pub fn register(registry: &MetricsRegistry) -> Self {
         Self {
             repositories: registry.gauge(
                 "repositories",

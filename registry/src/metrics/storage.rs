@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::label::STORAGE_LATENCY;
-use service::cells::{Counters, Histograms, Label, labels};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Histograms, Label, labels};
 
 labels! {
     /// The implementation of the store.
@@ -79,7 +79,7 @@ pub struct Storage {
 
 impl Storage {
     /// Declares the families.
-    pub fn register(registry: &Registry, backend: Backend) -> Self {
+    pub fn register(registry: &MetricsRegistry, backend: Backend) -> Self {
         let storage = Self {
             backend,
             duration: registry.histograms(

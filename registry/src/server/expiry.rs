@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::store::fs::{Expired, FsStore};
-use service::log::{News, Repeated, causes};
+use service::log::{OutcomeChange, OutcomeChanges, causes};
 
 /// The longest and shortest pause between two looks.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -29,7 +29,7 @@ impl Expiry {
         // A session may live a tenth longer than it should, which matters to nobody.
         let pause = (self.idle / 10).clamp(SHORTEST, LONGEST);
         let mut ticks = interval(pause);
-        let logged = Repeated::default();
+        let logged = OutcomeChanges::default();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -42,7 +42,7 @@ impl Expiry {
     }
 }
 
-fn tell(expired: &Expired, logged: &Repeated) {
+fn tell(expired: &Expired, logged: &OutcomeChanges) {
     let &Expired {
         sessions, bytes, ..
     } = expired;
@@ -56,12 +56,12 @@ fn tell(expired: &Expired, logged: &Repeated) {
     let failures = &expired.failures;
     let error = failures.first().map(|failure| causes(failure));
     match logged.note(error.as_deref()) {
-        News::Failed => tracing::warn!(
+        OutcomeChange::Failed => tracing::warn!(
             error,
             failures = failures.len(),
             "expired upload sessions could not be removed"
         ),
-        News::Recovered => tracing::info!("expired upload sessions can be removed again"),
-        News::Nothing => {}
+        OutcomeChange::Recovered => tracing::info!("expired upload sessions can be removed again"),
+        OutcomeChange::None => {}
     }
 }

@@ -8,28 +8,28 @@ use tokio::task::spawn_blocking;
 
 use crate::store::fs::Presence;
 use service::auth::BasicAuth;
-use service::exposition::Registry;
-use service::expositions::{ExpositionBody, Expositions};
-use service::page::Wanted;
+use service::metrics::MetricsRegistry;
+use service::scrape::ScrapeFormat;
+use service::scrape::{EncodedExpositions, ExpositionBody};
 use service::shutdown::Shutdown;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The metrics page, `/livez` and `/readyz`.
 pub(super) struct Pages {
-    registry: Registry,
+    registry: MetricsRegistry,
     path: String,
     auth: Option<BasicAuth>,
     presence: Option<Presence>,
     shutdown: Shutdown,
     /// One page is made at a time.
     making: Semaphore,
-    expositions: Expositions,
+    expositions: EncodedExpositions,
 }
 
 impl Pages {
     pub(super) fn new(
-        registry: Registry,
+        registry: MetricsRegistry,
         path: String,
         auth: Option<BasicAuth>,
         presence: Option<Presence>,
@@ -42,7 +42,7 @@ impl Pages {
             presence,
             shutdown,
             making: Semaphore::new(1),
-            expositions: Expositions::default(),
+            expositions: EncodedExpositions::default(),
         }
     }
 
@@ -90,10 +90,11 @@ impl Pages {
         {
             return refusal.map(ExpositionBody::from);
         }
-        let wanted = Wanted::of(headers);
+        let wanted = ScrapeFormat::of(headers);
         let registry = self.registry.clone();
         let _making = self.making.acquire().await;
-        let encoded = spawn_blocking(move || Wanted::encode(&registry.gather(), &[wanted])).await;
+        let encoded =
+            spawn_blocking(move || ScrapeFormat::encode(&registry.gather(), &[wanted])).await;
         match encoded.unwrap_or_default().0.pop() {
             Some((_, bytes)) => wanted.respond(self.expositions.add(bytes)),
             None => text(StatusCode::INTERNAL_SERVER_ERROR, "no page\n"),

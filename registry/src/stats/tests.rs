@@ -16,14 +16,14 @@ use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
 use crate::store::fs::Durability;
 use crate::store::{NewManifest, Store, UploadId};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
 struct Fixture {
     folder: TempDir,
     store: FsStore,
     ledger: Arc<Ledger>,
     collector: Collector,
-    registry: Registry,
+    registry: MetricsRegistry,
 }
 
 fn fixture() -> Fixture {
@@ -34,7 +34,7 @@ fn in_folder(folder: TempDir) -> Fixture {
     let ledger = Arc::new(Ledger::default());
     let changes = Arc::clone(&ledger);
     let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
-    let registry = Registry::new("octoserve_");
+    let registry = MetricsRegistry::new("octoserve_");
     let counted = Arc::clone(&ledger);
     let stats = Stats::register(&registry);
     let collector = Collector::new(store.clone(), counted, stats, Collector::EVERY);

@@ -2,28 +2,28 @@
 
 use std::collections::HashMap;
 
-use super::Kind;
+use super::metric_type::MetricType;
 
 /// The families of a page by name. A histogram `x` also prints `x_count`, so that a family of that
 /// name cannot stand beside it.
 #[derive(Default)]
 pub(super) struct Claims<'a> {
-    families: HashMap<&'a str, (Kind, usize)>,
+    families: HashMap<&'a str, (MetricType, usize)>,
 }
 
 impl<'a> Claims<'a> {
     /// Notes family number `index`.
-    pub(super) fn add(&mut self, name: &'a str, kind: Kind, index: usize) {
+    pub(super) fn add(&mut self, name: &'a str, kind: MetricType, index: usize) {
         self.families.insert(name, (kind, index));
     }
 
     /// The family of that name.
-    pub(super) fn get(&self, name: &str) -> Option<(Kind, usize)> {
+    pub(super) fn get(&self, name: &str) -> Option<(MetricType, usize)> {
         self.families.get(name).copied()
     }
 
     /// Whether a further family would print a name that another one does.
-    pub(super) fn clash(&self, name: &str, kind: Kind) -> bool {
+    pub(super) fn clash(&self, name: &str, kind: MetricType) -> bool {
         if self.families.contains_key(name) {
             return true;
         }

@@ -5,19 +5,35 @@
 
 use std::fmt::Write as _;
 
-use prometheus::proto::{Metric, MetricFamily, MetricType};
+use prometheus::proto::{self, Metric, MetricFamily};
 
 use super::escape::{escape_help, escape_label};
-use super::index::SeriesHasher;
+use super::labels::LabelPairs;
+use super::metric_type::MetricType;
 use super::model::{
-    FamilyData, HAS_SOURCE, LE, NEGATIVE, PLAIN, Page, Part, SampleData, Span, Text,
+    Exposition, FamilyData, HAS_SOURCE, LE, NEGATIVE, PLAIN, Part, SampleData, SourceText, TextSpan,
 };
 use super::number::{push_bound, push_value};
-use super::registry::Described;
+use super::series::SeriesHasher;
+
+/// A declared family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyDescription {
+    /// The name with the registry's prefix.
+    pub name: String,
+    /// What its samples mean.
+    pub kind: MetricType,
+    /// Its help text.
+    pub help: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// The most series it can ever print.
+    pub max_series: usize,
+}
 
 /// Writes families, one after the other.
-pub(super) struct Gathered<'c> {
-    /// Labels of every sample, as the page spells them, and what they add to its hash.
+pub struct Gathered<'c> {
+    /// GatheredLabels of every sample, as the page spells them, and what they add to its hash.
     constant: (&'c str, u64),
     hasher: SeriesHasher,
     text: String,
@@ -27,7 +43,7 @@ pub(super) struct Gathered<'c> {
 
 /// The labels of one metric, as the page spells them.
 #[derive(Default)]
-struct Labels {
+struct GatheredLabels {
     text: String,
     hash: u64,
     flags: u8,
@@ -35,9 +51,9 @@ struct Labels {
 
 impl<'c> Gathered<'c> {
     /// An empty page, with labels that every sample is to carry.
-    pub(super) fn new(constant: &'c str) -> Self {
+    pub fn new(constant: &'c str) -> Self {
         let hasher = SeriesHasher::get();
-        let labels = super::lex::Labels::new(constant);
+        let labels = LabelPairs::new(constant);
         let hash = labels.fold(0, |hash: u64, (name, value)| {
             hash.wrapping_add(hasher.label(name, value))
         });
@@ -51,7 +67,7 @@ impl<'c> Gathered<'c> {
     }
 
     /// Adds a family with what was gathered of it.
-    pub(super) fn add(&mut self, described: &Described, gathered: Option<&MetricFamily>) {
+    pub fn add(&mut self, described: &FamilyDescription, gathered: Option<&MetricFamily>) {
         self.text.push_str("# HELP ");
         let name = self.span(|text| text.push_str(&described.name));
         self.text.push(' ');
@@ -81,9 +97,9 @@ impl<'c> Gathered<'c> {
     }
 
     /// The page.
-    pub(super) fn page(self) -> Page {
-        Page {
-            texts: vec![Text {
+    pub fn page(self) -> Exposition {
+        Exposition {
+            texts: vec![SourceText {
                 content: self.text.into(),
                 openmetrics: false,
                 samples: self.samples,
@@ -99,20 +115,20 @@ impl<'c> Gathered<'c> {
             let hash = self.hasher.name(&name);
             (name, hash)
         });
-        let mut labels = Labels::default();
-        let mut bounds = Bounds::default();
+        let mut labels = GatheredLabels::default();
+        let mut bounds = BucketBounds::default();
         for metric in family.get_metric() {
             labels.of(metric, self.constant, self.hasher);
             match family.get_field_type() {
-                MetricType::COUNTER => {
+                proto::MetricType::COUNTER => {
                     let value = metric.get_counter().get_value();
                     self.sample((name, hash), &labels, None, value);
                 }
-                MetricType::GAUGE => {
+                proto::MetricType::GAUGE => {
                     let value = metric.get_gauge().get_value();
                     self.sample((name, hash), &labels, None, value);
                 }
-                MetricType::HISTOGRAM => {
+                proto::MetricType::HISTOGRAM => {
                     let histogram = metric.get_histogram();
                     let all = histogram.get_sample_count() as f64;
                     for (at, each) in histogram.get_bucket().iter().enumerate() {
@@ -128,7 +144,7 @@ impl<'c> Gathered<'c> {
                     self.sample((&count.0, count.1), &labels, None, all);
                 }
                 // Nothing of ours makes these.
-                MetricType::SUMMARY | MetricType::UNTYPED => {}
+                proto::MetricType::SUMMARY | proto::MetricType::UNTYPED => {}
             }
         }
     }
@@ -136,7 +152,7 @@ impl<'c> Gathered<'c> {
     fn sample(
         &mut self,
         (name, name_hash): (&str, u64),
-        labels: &Labels,
+        labels: &GatheredLabels,
         bound: Option<(&str, u64)>,
         value: f64,
     ) {
@@ -177,17 +193,17 @@ impl<'c> Gathered<'c> {
         });
     }
 
-    fn span(&mut self, write: impl FnOnce(&mut String)) -> Span {
+    fn span(&mut self, write: impl FnOnce(&mut String)) -> TextSpan {
         let start = self.text.len();
         write(&mut self.text);
-        Span {
+        TextSpan {
             start: wide(start),
             len: wide(self.text.len() - start),
         }
     }
 }
 
-impl Labels {
+impl GatheredLabels {
     fn of(
         &mut self,
         metric: &Metric,
@@ -221,9 +237,9 @@ impl Labels {
 
 /// The `le` labels of a family, each spelt once: nearly always all its metrics have the same.
 #[derive(Default)]
-struct Bounds(Vec<(f64, String, u64)>);
+struct BucketBounds(Vec<(f64, String, u64)>);
 
-impl Bounds {
+impl BucketBounds {
     fn get(&mut self, at: usize, bound: f64, hasher: SeriesHasher) -> (&str, u64) {
         if self
             .0
@@ -245,7 +261,7 @@ impl Bounds {
 }
 
 /// Appends a label as the page spells it.
-pub(super) fn push_label(name: &str, value: &str, out: &mut String) {
+pub fn push_label(name: &str, value: &str, out: &mut String) {
     out.push_str(name);
     out.push_str("=\"");
     escape_label(value, out);

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use super::claims::Claims;
 use super::escape::{escape_label, respell};
-use super::index::{SeriesHasher, SeriesIndex};
-use super::lex::Labels;
-use super::model::{FamilyData, HAS_SOURCE, Page, Part, Sample, Text, exported_source};
-use super::{Dropped, Limits};
+use super::labels::{LabelPairs, exported_source};
+use super::limits::{DroppedSamples, ParseLimits};
+use super::model::{Exposition, FamilyData, HAS_SOURCE, Part, Sample, SourceText};
+use super::series::{SeriesHasher, SeriesIndex};
 
-impl Page {
+impl Exposition {
     /// Adds what another page holds, each sample with a label `source`. A label of that name which
     /// a sample has already becomes `exported_source`.
     ///
     /// What is here stays as it is: of the other page, families of another type and families that
     /// print names of another family are dropped, and so are series that are here already. Help
     /// and type are those of the page that had the family first.
-    pub fn merge(&mut self, other: Self, source: &str) -> Dropped {
-        let mut dropped = Dropped::default();
+    pub fn merge(&mut self, other: Self, source: &str) -> DroppedSamples {
+        let mut dropped = DroppedSamples::default();
         let mut other = other.flattened();
         for text in &mut other.texts {
             text.add_source(source);
@@ -41,7 +41,7 @@ impl Page {
         self.write_text(&mut text);
         Self::parse(
             text,
-            &Limits {
+            &ParseLimits {
                 max_bytes: usize::MAX,
                 max_samples: usize::MAX,
             },
@@ -55,7 +55,7 @@ impl Page {
         families: Vec<FamilyData>,
         offset: usize,
         source: &Arc<str>,
-        dropped: &mut Dropped,
+        dropped: &mut DroppedSamples,
     ) -> Vec<usize> {
         let Self {
             texts,
@@ -149,7 +149,7 @@ impl Page {
     }
 }
 
-impl Text {
+impl SourceText {
     /// Brings the hashes to what the series are once they have a label `source`.
     fn add_source(&mut self, source: &str) {
         let mut escaped = String::new();
@@ -162,7 +162,8 @@ impl Text {
                 continue;
             }
             let labels = sample.labels(&self.content);
-            if let Some((name, value)) = Labels::new(labels).find(|(name, _)| *name == "source") {
+            if let Some((name, value)) = LabelPairs::new(labels).find(|(name, _)| *name == "source")
+            {
                 let value = respell(value);
                 let renamed = hasher.label(&exported_source(labels), &value);
                 let hash = sample.hash.wrapping_sub(hasher.label(name, &value));

@@ -4,21 +4,21 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Kind;
 use super::escape::{Help, unescape};
-use super::lex::Labels;
+use super::labels::{LabelPairs, exported_source};
+use super::metric_type::MetricType;
 use super::number::seconds_to_ms;
 
 /// An exposition page: families of samples, ready to be merged and written.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
-    pub(super) texts: Vec<Text>,
+pub struct Exposition {
+    pub(super) texts: Vec<SourceText>,
     pub(super) families: Vec<FamilyData>,
 }
 
 /// A text, and the samples in it.
 #[derive(Clone, Debug)]
-pub(super) struct Text {
+pub(super) struct SourceText {
     /// Shared by clones of the page.
     pub(super) content: Arc<String>,
     /// Whether timestamps are seconds, and HELP texts escape quotes.
@@ -29,7 +29,7 @@ pub(super) struct Text {
 
 /// A piece of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct TextSpan {
     pub(super) start: u32,
     pub(super) len: u32,
 }
@@ -37,10 +37,10 @@ pub(super) struct Span {
 #[derive(Clone, Debug)]
 pub(super) struct FamilyData {
     /// The text that the name is a piece of, and which.
-    pub(super) name: (u32, Span),
+    pub(super) name: (u32, TextSpan),
     /// The text that the help is a piece of, and which.
-    pub(super) help: Option<(u32, Span)>,
-    pub(super) kind: Kind,
+    pub(super) help: Option<(u32, TextSpan)>,
+    pub(super) kind: MetricType,
     /// Samples by the page they came from, in the order of merging.
     pub(super) parts: Vec<Part>,
 }
@@ -89,7 +89,7 @@ pub(super) const WRONG_QUANTILE: u8 = 64;
 /// The value is below zero.
 pub(super) const NEGATIVE: u8 = 128;
 
-impl Span {
+impl TextSpan {
     /// Where a piece of `text` is in it.
     pub(super) fn locate(text: &str, piece: &str) -> Self {
         let start = (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
@@ -106,7 +106,7 @@ impl Span {
 }
 
 impl FamilyData {
-    pub(super) fn name<'t>(&self, texts: &'t [Text]) -> &'t str {
+    pub(super) fn name<'t>(&self, texts: &'t [SourceText]) -> &'t str {
         let (text, name) = self.name;
         name.of(&texts[text as usize].content)
     }
@@ -152,7 +152,7 @@ fn slice(text: &str, start: usize, len: usize) -> &str {
     text.get(start..start + len).unwrap_or_default()
 }
 
-impl Page {
+impl Exposition {
     /// The families, in the order in which they are written.
     pub fn families(&self) -> impl ExactSizeIterator<Item = Family<'_>> {
         self.families.iter().map(|data| Family { page: self, data })
@@ -197,7 +197,7 @@ impl Page {
 /// A family of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Family<'a> {
-    page: &'a Page,
+    page: &'a Exposition,
     data: &'a FamilyData,
 }
 
@@ -208,7 +208,7 @@ impl<'a> Family<'a> {
     }
 
     /// What the family's samples mean.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MetricType {
         self.data.kind
     }
 
@@ -251,7 +251,7 @@ impl<'a> Family<'a> {
 /// A sample of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
-    pub(super) text: &'a Text,
+    pub(super) text: &'a SourceText,
     pub(super) part: &'a Part,
     pub(super) data: SampleData,
 }
@@ -266,7 +266,7 @@ impl<'a> Sample<'a> {
     /// without a value is as none.
     pub fn labels(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         let renamed = self.renamed_source();
-        let labels = Labels::new(self.raw_labels()).filter(|(_, value)| !value.is_empty());
+        let labels = LabelPairs::new(self.raw_labels()).filter(|(_, value)| !value.is_empty());
         let labels = labels.map(move |(name, value)| {
             let name = match &renamed {
                 Some(renamed) if name == "source" => Cow::Owned(renamed.clone()),
@@ -288,6 +288,12 @@ impl<'a> Sample<'a> {
     /// The value.
     pub fn value(&self) -> f64 {
         self.value_text().parse().unwrap_or(f64::NAN)
+    }
+
+    /// What merging compares.
+    #[cfg(test)]
+    pub(crate) fn hash_and_flags(&self) -> (u64, u8) {
+        (self.data.hash, self.data.flags)
     }
 
     /// The value as it was spelt.
@@ -328,14 +334,4 @@ impl<'a> Sample<'a> {
         }
         Some(exported_source(self.raw_labels()))
     }
-}
-
-/// The first of `exported_source`, `exported_exported_source`, … that no label is called, as
-/// Prometheus itself names it.
-pub(super) fn exported_source(labels: &str) -> String {
-    let mut name = String::from("exported_source");
-    while Labels::new(labels).any(|(label, _)| label == name) {
-        name.insert_str(0, "exported_");
-    }
-    name
 }

@@ -1,7 +1,7 @@
 //! Choosing the format by an Accept header (RFC 9110 §12.5.1), and compression by Accept-Encoding
 //! (§12.5.3).
 
-use super::{LeftOut, Page};
+use super::{Exposition, OmittedSamples};
 
 /// The content type of the text format.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -12,7 +12,7 @@ pub const OPENMETRICS_CONTENT_TYPE: &str =
 /// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Text 0.0.4.
+    /// SourceText 0.0.4.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
@@ -28,11 +28,11 @@ impl Format {
     }
 
     /// Appends a page in this format; what the format forbids is left out.
-    pub fn write(self, page: &Page, out: &mut String) -> LeftOut {
+    pub fn write(self, page: &Exposition, out: &mut String) -> OmittedSamples {
         match self {
             Self::Text => {
                 page.write_text(out);
-                LeftOut::default()
+                OmittedSamples::default()
             }
             Self::OpenMetrics => page.write_openmetrics(out),
         }
@@ -162,7 +162,7 @@ mod tests {
             Format::Text
         );
         assert_eq!(
-            negotiate(Some("Application/OpenMetrics-Text")),
+            negotiate(Some("Application/OpenMetrics-SourceText")),
             Format::OpenMetrics
         );
     }

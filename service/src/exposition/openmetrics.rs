@@ -18,52 +18,58 @@ mod sound;
 
 use names::Form;
 
-use super::model::{Page, Part, Sample};
+use super::limits::OmittedSamples;
+use super::metric_type::MetricType;
+use super::model::{Exposition, Family, Part, Sample};
 use super::number::push_ms_as_seconds;
 use super::text::{push_help, push_series, push_type};
-use super::{Family, Kind, LeftOut};
 
-impl Page {
+impl Exposition {
     /// Appends the page in OpenMetrics' text format, with its `# EOF`; which samples had to be left
     /// out.
     ///
     /// A counter's family is named without `_total` there. What may not have its type is written as
     /// `unknown`; a counter that is NaN or negative is left out, and so is what cannot stand beside
     /// something that the page had first.
-    pub fn write_openmetrics(&self, out: &mut String) -> LeftOut {
+    pub fn write_openmetrics(&self, out: &mut String) -> OmittedSamples {
         out.reserve(self.size_hint());
-        let mut left_out = LeftOut::default();
+        let mut omitted = OmittedSamples::default();
         for (family, form) in self.families().zip(self.forms()) {
             match form {
                 Form::Typed { without } => {
-                    write_typed(&family, &without, out, &mut left_out);
+                    write_typed(&family, &without, out, &mut omitted);
                 }
                 Form::Unknown => write_unknown(&family, out),
-                Form::LeftOut => family.parts().for_each(|part| left_out.add_all(part)),
+                Form::Omitted => family.parts().for_each(|part| omitted.add_all(part)),
             }
         }
         out.push_str("# EOF\n");
-        left_out
+        omitted
     }
 }
 
 /// Writes a family under its type, but for the parts of these numbers.
-fn write_typed(family: &Family<'_>, without: &[usize], out: &mut String, left_out: &mut LeftOut) {
+fn write_typed(
+    family: &Family<'_>,
+    without: &[usize],
+    out: &mut String,
+    omitted: &mut OmittedSamples,
+) {
     let name = typed_name(family);
     let kind = match family.kind() {
-        Kind::Untyped => "unknown",
+        MetricType::Untyped => "unknown",
         kind => kind.as_str(),
     };
     push_help(family, name, true, out);
     push_type(name, kind, out);
     for (index, part) in family.parts().enumerate() {
         if without.contains(&index) {
-            left_out.add_all(part);
+            omitted.add_all(part);
             continue;
         }
         for sample in family.samples_of(part) {
-            if family.kind() == Kind::Counter && !is_counted(&sample) {
-                left_out.add(part, 1);
+            if family.kind() == MetricType::Counter && !is_counted(&sample) {
+                omitted.add(part, 1);
             } else {
                 push_sample(&sample, out);
             }
@@ -88,7 +94,7 @@ fn write_unknown(family: &Family<'_>, out: &mut String) {
 fn typed_name<'a>(family: &Family<'a>) -> &'a str {
     let name = family.name();
     match family.kind() {
-        Kind::Counter => name.strip_suffix("_total").unwrap_or(name),
+        MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
         _ => name,
     }
 }
@@ -113,7 +119,7 @@ fn push_sample(sample: &Sample<'_>, out: &mut String) {
     out.push('\n');
 }
 
-impl LeftOut {
+impl OmittedSamples {
     fn add(&mut self, part: &Part, samples: u64) {
         let source = part.source.clone().unwrap_or_default();
         *self.by_source.entry(source).or_default() += samples;

@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 
-use super::index::{SeriesIndex, same_labels};
-use super::lex::{Lexer, split_name};
-use super::model::{Page, SampleData, Text};
-use super::resolve::{Declared, Names, Resolver};
-use super::{Dropped, Limits};
+use super::cursor::split_name;
+use super::labels::same_labels;
+use super::limits::{DroppedSamples, ParseLimits};
+use super::model::{Exposition, SampleData, SourceText};
+use super::resolve::{Declared, MentionedNames, Resolver};
+use super::sample_line::Lexer;
+use super::series::SeriesIndex;
 
-impl Page {
+impl Exposition {
     /// Reads a page of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
     /// the format, or over a limit, is left out and counted.
     ///
@@ -22,8 +24,8 @@ impl Page {
     /// negative or has more than 53 bits; nothing holds a NUL. A label without a value is as none.
     ///
     /// A `Vec` or `String` is taken over without a copy.
-    pub fn parse(text: impl Into<Vec<u8>>, limits: &Limits) -> (Self, Dropped) {
-        let mut dropped = Dropped::default();
+    pub fn parse(text: impl Into<Vec<u8>>, limits: &ParseLimits) -> (Self, DroppedSamples) {
+        let mut dropped = DroppedSamples::default();
         let mut bytes = text.into();
         let max_bytes = limits.max_bytes.min(u32::MAX as usize);
         dropped.limit += cut(&mut bytes, max_bytes);
@@ -31,7 +33,7 @@ impl Page {
         dropped.malformed += invalid;
 
         let openmetrics = text.trim_end().lines().next_back() == Some("# EOF");
-        let mut reader = Reader::new(&text, openmetrics, limits.max_samples);
+        let mut reader = LineReader::new(&text, openmetrics, limits.max_samples);
         let mut start = 0;
         for line in text.split('\n') {
             let end = start + line.len();
@@ -39,7 +41,7 @@ impl Page {
             start = end + 1;
         }
         dropped += reader.dropped;
-        let Reader {
+        let LineReader {
             names,
             groups,
             mut samples,
@@ -49,7 +51,7 @@ impl Page {
         let families = resolver.families(&groups.all, &mut samples, &mut dropped);
         (
             Self {
-                texts: vec![Text {
+                texts: vec![SourceText {
                     content: text.into(),
                     openmetrics,
                     samples,
@@ -97,20 +99,20 @@ fn into_text(bytes: Vec<u8>) -> (String, u64) {
 }
 
 /// What the lines so far say.
-struct Reader<'t> {
+struct LineReader<'t> {
     text: &'t str,
     lexer: Lexer<'t>,
     max_samples: usize,
-    names: Names<'t>,
+    names: MentionedNames<'t>,
     groups: Groups,
     /// The name whose metadata came last.
     block: Option<u32>,
     samples: Vec<SampleData>,
     series: SeriesIndex,
-    dropped: Dropped,
+    dropped: DroppedSamples,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> LineReader<'t> {
     fn new(text: &'t str, openmetrics: bool, max_samples: usize) -> Self {
         // A sample line of under 64 bytes is rare; a wrong guess costs a reallocation.
         let expected = (text.len() / 64).min(max_samples);
@@ -118,12 +120,12 @@ impl<'t> Reader<'t> {
             text,
             lexer: Lexer::new(openmetrics),
             max_samples,
-            names: Names::default(),
+            names: MentionedNames::default(),
             groups: Groups::default(),
             block: None,
             samples: Vec::with_capacity(expected),
             series: SeriesIndex::default(),
-            dropped: Dropped::default(),
+            dropped: DroppedSamples::default(),
         }
     }
 

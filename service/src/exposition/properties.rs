@@ -5,17 +5,17 @@
 
 use proptest::prelude::*;
 
-use super::{Dropped, Family, Format, Kind, LeftOut, Limits, Page};
+use super::{DroppedSamples, Exposition, Family, Format, MetricType, OmittedSamples, ParseLimits};
 
 #[path = "../../../tests/harness/hostile.rs"]
 #[expect(unreachable_pub, reason = "the harness of the suites shares the file")]
 mod hostile;
 
 /// A family's name, kind, help and samples; a sample's name, labels, value and timestamp.
-type FamilyOf = (String, Kind, Option<String>, Vec<SampleOf>);
+type FamilyOf = (String, MetricType, Option<String>, Vec<SampleOf>);
 type SampleOf = (String, Vec<(String, String)>, String, Option<i64>);
 
-fn contents(page: &Page) -> Vec<FamilyOf> {
+fn contents(page: &Exposition) -> Vec<FamilyOf> {
     let family = |family: Family<'_>| {
         let samples = family.samples().map(|sample| {
             let labels = sample.labels();
@@ -39,18 +39,18 @@ fn contents(page: &Page) -> Vec<FamilyOf> {
     page.families().map(family).collect()
 }
 
-fn parse(text: impl Into<Vec<u8>>) -> (Page, Dropped) {
-    Page::parse(text, &Limits::default())
+fn parse(text: impl Into<Vec<u8>>) -> (Exposition, DroppedSamples) {
+    Exposition::parse(text, &ParseLimits::default())
 }
 
-fn write(page: &Page, format: Format) -> String {
+fn write(page: &Exposition, format: Format) -> String {
     written(page, format).0
 }
 
-fn written(page: &Page, format: Format) -> (String, LeftOut) {
+fn written(page: &Exposition, format: Format) -> (String, OmittedSamples) {
     let mut out = String::new();
-    let left_out = format.write(page, &mut out);
-    (out, left_out)
+    let omitted = format.write(page, &mut out);
+    (out, omitted)
 }
 
 fn page() -> impl Strategy<Value = Vec<u8>> {
@@ -69,7 +69,7 @@ proptest! {
         let (page, _) = parse(text);
         let written = write(&page, Format::Text);
         let (again, dropped) = parse(written.clone());
-        prop_assert_eq!(dropped, Dropped::default(), "{}", written);
+        prop_assert_eq!(dropped, DroppedSamples::default(), "{}", written);
         prop_assert_eq!(contents(&again), contents(&page), "{}", written);
         prop_assert_eq!(write(&again, Format::Text), written);
     }
@@ -87,7 +87,7 @@ proptest! {
         prop_assert_eq!(merged.sample_count() as u64, samples);
         let written = write(&merged, Format::Text);
         let (again, dropped) = parse(written.clone());
-        prop_assert_eq!(dropped, Dropped::default(), "{}", written);
+        prop_assert_eq!(dropped, DroppedSamples::default(), "{}", written);
         prop_assert_eq!(contents(&again), contents(&merged), "{}", written);
     }
 
@@ -95,17 +95,17 @@ proptest! {
     fn openmetrics_is_read_back_without_a_loss(own in page(), other in page()) {
         let (mut merged, _) = parse(own);
         merged.merge(parse(other).0, "s");
-        let (written, left_out) = written(&merged, Format::OpenMetrics);
+        let (written, omitted) = written(&merged, Format::OpenMetrics);
         let (again, dropped) = parse(written.clone());
-        prop_assert_eq!(dropped, Dropped::default(), "{}", written);
+        prop_assert_eq!(dropped, DroppedSamples::default(), "{}", written);
         let lines = written.lines().filter(|line| !line.starts_with('#')).count();
         prop_assert_eq!(again.sample_count(), lines);
-        prop_assert_eq!(merged.sample_count() as u64, lines as u64 + left_out.total());
+        prop_assert_eq!(merged.sample_count() as u64, lines as u64 + omitted.total());
     }
 
     #[test]
     fn a_limit_holds(text in page(), max_bytes in 0..400_usize, max_samples in 0..10_usize) {
-        let (page, _) = Page::parse(text, &Limits { max_bytes, max_samples });
+        let (page, _) = Exposition::parse(text, &ParseLimits { max_bytes, max_samples });
         prop_assert!(page.sample_count() <= max_samples);
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use super::claims::Claims;
+use super::limits::DroppedSamples;
+use super::metric_type::MetricType;
 use super::model::{
-    FamilyData, LE, NEGATIVE, Part, QUANTILE, SampleData, Span, WRONG_LE, WRONG_QUANTILE,
+    FamilyData, LE, NEGATIVE, Part, QUANTILE, SampleData, TextSpan, WRONG_LE, WRONG_QUANTILE,
 };
-use super::{Dropped, Kind};
 
 /// What a TYPE line declares: the text format's types, and OpenMetrics' own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Declared {
-    Kind(Kind),
+    MetricType(MetricType),
     /// A gauge whose samples end in `_info`.
     Info,
     /// Its halves have names of their own; as a whole it means nothing in the text format.
@@ -21,11 +22,11 @@ pub(super) enum Declared {
 impl Declared {
     pub(super) fn parse(word: &str) -> Option<Self> {
         Some(match word {
-            "counter" => Self::Kind(Kind::Counter),
-            "gauge" | "stateset" => Self::Kind(Kind::Gauge),
-            "histogram" => Self::Kind(Kind::Histogram),
-            "summary" => Self::Kind(Kind::Summary),
-            "untyped" | "unknown" => Self::Kind(Kind::Untyped),
+            "counter" => Self::MetricType(MetricType::Counter),
+            "gauge" | "stateset" => Self::MetricType(MetricType::Gauge),
+            "histogram" => Self::MetricType(MetricType::Histogram),
+            "summary" => Self::MetricType(MetricType::Summary),
+            "untyped" | "unknown" => Self::MetricType(MetricType::Untyped),
             "info" => Self::Info,
             "gaugehistogram" => Self::GaugeHistogram,
             _ => return None,
@@ -40,15 +41,15 @@ pub(super) struct Mention<'t> {
     pub(super) declared: Option<Declared>,
 }
 
-/// Names of the page, numbered in the order in which they first appear.
+/// MentionedNames of the page, numbered in the order in which they first appear.
 #[derive(Default)]
-pub(super) struct Names<'t> {
+pub(super) struct MentionedNames<'t> {
     ids: HashMap<&'t str, u32>,
     pub(super) all: Vec<Mention<'t>>,
     last: u32,
 }
 
-impl<'t> Names<'t> {
+impl<'t> MentionedNames<'t> {
     pub(super) fn intern(&mut self, name: &'t str) -> u32 {
         if self
             .all
@@ -84,11 +85,11 @@ impl<'t> Names<'t> {
 pub(super) struct Resolver<'t> {
     text: &'t str,
     openmetrics: bool,
-    names: Names<'t>,
+    names: MentionedNames<'t>,
 }
 
 impl<'t> Resolver<'t> {
-    pub(super) fn new(text: &'t str, openmetrics: bool, names: Names<'t>) -> Self {
+    pub(super) fn new(text: &'t str, openmetrics: bool, names: MentionedNames<'t>) -> Self {
         Self {
             text,
             openmetrics,
@@ -102,7 +103,7 @@ impl<'t> Resolver<'t> {
         &self,
         groups: &[(u32, Option<u32>)],
         samples: &mut Vec<SampleData>,
-        dropped: &mut Dropped,
+        dropped: &mut DroppedSamples,
     ) -> Vec<FamilyData> {
         let roles: Vec<_> = groups
             .iter()
@@ -154,8 +155,10 @@ impl<'t> Resolver<'t> {
                 source: None,
             };
             families.push(FamilyData {
-                name: (0, Span::locate(self.text, name.name)),
-                help: meaning.help.map(|help| (0, Span::locate(self.text, help))),
+                name: (0, TextSpan::locate(self.text, name.name)),
+                help: meaning
+                    .help
+                    .map(|help| (0, TextSpan::locate(self.text, help))),
                 kind: meaning.kind,
                 parts: if count > 0 { vec![part] } else { Vec::new() },
             });
@@ -170,7 +173,7 @@ impl<'t> Resolver<'t> {
         if let Some(block) = block
             && let Mention {
                 name: base,
-                declared: Some(Declared::Kind(kind)),
+                declared: Some(Declared::MetricType(kind)),
                 ..
             } = self.names.all[block as usize]
             && own
@@ -181,14 +184,14 @@ impl<'t> Resolver<'t> {
             return Some(block);
         }
         if let Some(declared) = own.declared {
-            let bare = !matches!(declared, Declared::Kind(kind) if !kind.has_bare_samples());
+            let bare = !matches!(declared, Declared::MetricType(kind) if !kind.has_bare_samples());
             return bare.then_some(name);
         }
         let halves = ["_bucket", "_sum", "_count"]
             .into_iter()
             .find_map(|suffix| {
                 let (base, declared) = self.names.base(own.name, suffix)?;
-                matches!(declared, Declared::Kind(kind) if kind.suffixes().contains(&suffix))
+                matches!(declared, Declared::MetricType(kind) if kind.suffixes().contains(&suffix))
                     .then_some(base)
             });
         Some(halves.unwrap_or(name))
@@ -201,11 +204,15 @@ impl<'t> Resolver<'t> {
             .name
             .strip_prefix(family.name)?;
         let (wants, refuses) = match (family.declared, suffix) {
-            (Some(Declared::Kind(Kind::Histogram)), "_bucket") => (LE, WRONG_LE | NEGATIVE),
-            (Some(Declared::Kind(Kind::Histogram)), "_count") => (0, WRONG_LE | NEGATIVE),
-            (Some(Declared::Kind(Kind::Histogram)), _) => (0, WRONG_LE),
-            (Some(Declared::Kind(Kind::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
-            (Some(Declared::Kind(Kind::Summary)), _) => (0, WRONG_QUANTILE),
+            (Some(Declared::MetricType(MetricType::Histogram)), "_bucket") => {
+                (LE, WRONG_LE | NEGATIVE)
+            }
+            (Some(Declared::MetricType(MetricType::Histogram)), "_count") => {
+                (0, WRONG_LE | NEGATIVE)
+            }
+            (Some(Declared::MetricType(MetricType::Histogram)), _) => (0, WRONG_LE),
+            (Some(Declared::MetricType(MetricType::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
+            (Some(Declared::MetricType(MetricType::Summary)), _) => (0, WRONG_QUANTILE),
             _ => (0, 0),
         };
         Some(Role {
@@ -217,7 +224,7 @@ impl<'t> Resolver<'t> {
 
     /// What a family of that name would be: as declared, or as the name it is derived from says.
     fn meaning(&self, name: &Mention<'t>) -> Meaning<'t> {
-        if let Some(Declared::Kind(kind)) = name.declared {
+        if let Some(Declared::MetricType(kind)) = name.declared {
             return Meaning {
                 kind,
                 help: name.help,
@@ -228,8 +235,10 @@ impl<'t> Resolver<'t> {
         let counter = self.names.base(name.name, "_total");
         let info = self.names.base(name.name, "_info");
         let derived = match (counter, info) {
-            (Some((base, Declared::Kind(Kind::Counter))), _) => Some((base, Kind::Counter)),
-            (_, Some((base, Declared::Info))) => Some((base, Kind::Gauge)),
+            (Some((base, Declared::MetricType(MetricType::Counter))), _) => {
+                Some((base, MetricType::Counter))
+            }
+            (_, Some((base, Declared::Info))) => Some((base, MetricType::Gauge)),
             _ => None,
         };
         if let Some((base, kind)) = derived {
@@ -246,10 +255,16 @@ impl<'t> Resolver<'t> {
             .is_some_and(|(_, declared)| {
                 matches!(
                     declared,
-                    Declared::Kind(Kind::Counter | Kind::Histogram | Kind::Summary)
+                    Declared::MetricType(
+                        MetricType::Counter | MetricType::Histogram | MetricType::Summary
+                    )
                 )
             });
-        let kind = if created { Kind::Gauge } else { Kind::Untyped };
+        let kind = if created {
+            MetricType::Gauge
+        } else {
+            MetricType::Untyped
+        };
         Meaning {
             kind,
             help: name.help,
@@ -261,8 +276,8 @@ impl<'t> Resolver<'t> {
     /// counter's block is not the one its samples would have.
     fn prints_empty(&self, name: &Mention<'_>) -> bool {
         match name.declared {
-            Some(Declared::Kind(Kind::Counter)) => !self.openmetrics,
-            Some(Declared::Kind(_)) => true,
+            Some(Declared::MetricType(MetricType::Counter)) => !self.openmetrics,
+            Some(Declared::MetricType(_)) => true,
             Some(Declared::Info | Declared::GaugeHistogram) | None => false,
         }
     }
@@ -284,7 +299,7 @@ impl Role {
 }
 
 struct Meaning<'t> {
-    kind: Kind,
+    kind: MetricType,
     help: Option<&'t str>,
     /// The name whose metadata this one takes over.
     base: Option<u32>,

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::escape::{escape_help, escape_label, respell};
-use super::lex::Labels;
-use super::model::{Family, PLAIN, Page, Sample};
+use super::labels::LabelPairs;
+use super::model::{Exposition, Family, PLAIN, Sample};
 
-impl Page {
+impl Exposition {
     /// Appends the page in the text format.
     pub fn write_text(&self, out: &mut String) {
         out.reserve(self.size_hint());
@@ -50,7 +50,7 @@ pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
             push_all(out, &[std::mem::replace(&mut separator, ","), labels]);
         }
     } else {
-        for (name, value) in Labels::new(labels).filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in LabelPairs::new(labels).filter(|(_, value)| !value.is_empty()) {
             let name = if name == "source" {
                 renamed.as_deref().unwrap_or(name)
             } else {

@@ -24,7 +24,7 @@ pub struct ListenFields {
 /// The same with its keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct ListenTable {
     address: ListenAddr,
     #[serde(default)]
     tls: Option<TlsFields>,
@@ -71,7 +71,8 @@ impl<'de> Visitor<'de> for One {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenFields, A::Error> {
-        let Table { address, tls } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        let ListenTable { address, tls } =
+            ListenTable::deserialize(MapAccessDeserializer::new(map))?;
         Ok(ListenFields { address, tls })
     }
 }

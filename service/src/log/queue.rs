@@ -19,11 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where events are written to. Never blocks and never fails; clones are one queue.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<QueueShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct QueueShared {
+    state: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// There is nothing to write any more.
@@ -31,7 +31,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     waiting: Vec<u8>,
     /// Events that did not fit since the last time that was told.
     lost: u64,
@@ -67,12 +67,12 @@ impl Queue {
     /// Waits until everything is written, but no longer than a moment.
     pub(super) fn flush(&self) {
         let mut state = self.0.state.lock();
-        let is_busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let is_busy = |state: &mut QueueState| state.writing || !state.waiting.is_empty();
         self.0.emptied.wait_while_for(&mut state, is_busy, PATIENCE);
     }
 }
 
-impl Shared {
+impl QueueShared {
     /// Takes what waits, once there is something, and how many events were lost before it.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let mut state = self.state.lock();

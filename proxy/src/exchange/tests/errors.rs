@@ -1,7 +1,7 @@
 //! OCI errors that clients are told.
 
 use registry::metrics::label::ErrorCode as Label;
-use service::cells::Label as _;
+use service::metrics::Label as _;
 
 use super::*;
 

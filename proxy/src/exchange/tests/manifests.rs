@@ -2,7 +2,7 @@
 
 use registry::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::Kind;
-use service::cells::Label as _;
+use service::metrics::Label as _;
 
 use super::*;
 use crate::metrics::label::ManifestOperation;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use service::exposition::Kind as FamilyKind;
+use service::exposition::MetricType;
 
 use super::manifests::{IMAGE, SIGNATURE};
 use super::*;
@@ -561,7 +561,7 @@ impl Script {
     clippy::cast_sign_loss,
     reason = "counts, and small ones"
 )]
-fn counted(page: &Registry) -> Counts {
+fn counted(page: &MetricsRegistry) -> Counts {
     let mut counts = Counts::new();
     let page = page.gather();
     for family in page.families() {
@@ -571,11 +571,11 @@ fn counted(page: &Registry) -> Counts {
                 assert_eq!(sample.value() as i64, 0, "{name}");
             }
             // Sessions have tests of their own.
-            if family.kind() == FamilyKind::Gauge || name.contains("_upload_session") {
+            if family.kind() == MetricType::Gauge || name.contains("_upload_session") {
                 continue;
             }
             let is_count =
-                family.kind() == FamilyKind::Counter || sample.name().ends_with("_count");
+                family.kind() == MetricType::Counter || sample.name().ends_with("_count");
             if !is_count || sample.value() == 0.0 {
                 continue;
             }
@@ -599,7 +599,7 @@ proptest! {
     fn every_counter_is_what_the_model_says(
         waves in proptest::collection::vec(proptest::collection::vec(script(), 1..8), 1..4)
     ) {
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         let recorder = recorder_on(&page);
         let mut model = Counts::new();
         let mut shown = false;

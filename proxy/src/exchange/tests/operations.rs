@@ -1,7 +1,7 @@
 //! What is done with blobs.
 
 use registry::metrics::label::OpResult;
-use service::cells::Label as _;
+use service::metrics::Label as _;
 
 use super::*;
 use crate::metrics::label::{BlobOperation, MountResult};

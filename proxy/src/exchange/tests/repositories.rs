@@ -9,7 +9,7 @@ const ARTIFACT: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 const ATTESTATION: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.in-toto+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
 
 /// The series of the families of repositories that are not 0, but for the time of the last pull.
-fn series(page: &Registry) -> Vec<String> {
+fn series(page: &MetricsRegistry) -> Vec<String> {
     let mut text = String::new();
     page.gather().write_text(&mut text);
     text.lines()
@@ -19,7 +19,7 @@ fn series(page: &Registry) -> Vec<String> {
         .collect()
 }
 
-fn last_pull(page: &Registry, repository: &str) -> Option<f64> {
+fn last_pull(page: &MetricsRegistry, repository: &str) -> Option<f64> {
     let page = page.gather();
     let family = page.family("octoserve_repository_last_pull_timestamp_seconds");
     let mut samples = family.unwrap().samples();
@@ -29,7 +29,7 @@ fn last_pull(page: &Registry, repository: &str) -> Option<f64> {
 
 #[test]
 fn a_404_mints_no_repository() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for (method, rest, status) in [
         ("GET", "manifests/1".to_owned(), 404),
@@ -63,7 +63,7 @@ fn a_repository_is_shown_once_a_success_proves_it() {
         ("POST", "blobs/uploads/?digest=x".to_owned(), 201),
         ("POST", "blobs/uploads/?mount=x".to_owned(), 201),
     ] {
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         exchange(&recorder_on(&page), method, &of_app(&rest), status);
         assert!(last_pull(&page, "team/app").is_some(), "{method} {rest}");
     }
@@ -71,7 +71,7 @@ fn a_repository_is_shown_once_a_success_proves_it() {
 
 #[test]
 fn operations_and_bytes_are_counted_by_repository() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let mut push = ask(&recorder, "PUT", &of_app("manifests/1"));
     push.received(&[0; 7]).answered(201, &[]).whole(b"");
@@ -104,7 +104,7 @@ fn the_last_pull_is_a_manifests_or_a_tags_and_no_blobs() {
         ("GET", of_app("manifests/1"), 404, false),
         ("PUT", of_app("manifests/1"), 201, false),
     ] {
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         let recorder = recorder_on(&page);
         exchange(&recorder, "PUT", &of_app("manifests/1"), 201);
         exchange(&recorder, method, &target, status);
@@ -115,7 +115,7 @@ fn the_last_pull_is_a_manifests_or_a_tags_and_no_blobs() {
 
 #[test]
 fn the_cap_folds_what_comes_later() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for name in ["a", "b", "c", "d"] {
         exchange(&recorder, "GET", &format!("/v2/{name}/manifests/1"), 200);
@@ -132,7 +132,7 @@ fn the_cap_folds_what_comes_later() {
 }
 
 /// The operations that were counted for the only repository there is.
-fn operations(page: &Registry) -> Vec<String> {
+fn operations(page: &MetricsRegistry) -> Vec<String> {
     let series = series(page);
     let named = series.iter().filter_map(|line| {
         let operation = line.strip_prefix("operations_total{operation=\"")?;
@@ -144,7 +144,7 @@ fn operations(page: &Registry) -> Vec<String> {
 
 #[test]
 fn a_pull_is_an_image_however_many_layers_it_has() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     exchange(&recorder, "GET", "/v2/", 401);
     exchange(&recorder, "HEAD", &of_app("manifests/1"), 200);
@@ -159,7 +159,7 @@ fn a_pull_is_an_image_however_many_layers_it_has() {
 
 #[test]
 fn a_push_is_an_image_however_many_layers_it_has() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for _ in 0..4 {
         exchange(&recorder, "HEAD", &blob(), 404);
@@ -182,13 +182,13 @@ fn a_manifest_is_pulled_and_pushed_as_what_its_body_says() {
         (IMAGE, ATTESTATION, "other 1", "other 1"),
     ] {
         let fields = [("content-type", media_type)];
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         let mut pull = ask(&recorder_on(&page), "GET", &of_app("manifests/1"));
         pull.received(b"")
             .answered(200, &fields)
             .whole(body.as_bytes());
         assert_eq!(operations(&page), [pulled], "{body}");
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         let mut push = ask_with(&recorder_on(&page), "PUT", &of_app("manifests/1"), &fields);
         push.received(body.as_bytes()).answered(201, &[]).whole(b"");
         assert_eq!(operations(&page), [pushed], "{body}");
@@ -213,13 +213,13 @@ fn only_content_that_moved_whole_is_pulled() {
         ("HEAD", of_app("manifests/1"), 200, whole, "other 1"),
         ("PUT", of_app("manifests/1"), 307, whole, "other 1"),
     ] {
-        let page = Registry::new("octoserve_");
+        let page = MetricsRegistry::new("octoserve_");
         let mut asked = ask(&recorder_on(&page), method, &target);
         asked.received(b"").answered(status, &[field]).whole(b"");
         assert_eq!(operations(&page), [expected], "{method} {target} {status}");
     }
     // What was cut is no operation.
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for target in [blob(), of_app("manifests/1")] {
         let mut pull = ask(&recorder, "GET", &target);
@@ -232,7 +232,7 @@ fn only_content_that_moved_whole_is_pulled() {
 
 #[test]
 fn a_pull_is_counted_by_its_repository_once_its_manifest_was_read() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let rules = Rules::new(1, Vec::new(), Vec::new(), Duration::ZERO).unwrap();
     let recorder = Arc::new(Recorder::new(&page, rules));
     let pull = |name: &str, body: &[u8]| {

@@ -12,7 +12,7 @@ fn in_flight(recorder: &Recorder, endpoint: Endpoint) -> i64 {
     recorder.metrics.http.in_flight.value(endpoint) as i64
 }
 
-fn text(page: &Registry) -> String {
+fn text(page: &MetricsRegistry) -> String {
     let mut text = String::new();
     page.gather().write_text(&mut text);
     text
@@ -93,7 +93,7 @@ fn a_download_lasts_to_its_last_byte_and_not_to_its_headers() {
 
 #[test]
 fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     ask(&recorder, "GET", &blob())
         .received(b"")
@@ -122,7 +122,7 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
 
 #[test]
 fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let began = Instant::now();
     let mut exchange = ask(&recorder, "GET", &blob());
@@ -200,7 +200,7 @@ fn a_method_that_an_endpoint_does_not_have_is_counted_as_other() {
 
 #[test]
 fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for method in ["GET", "PURGE", "get"] {
         for rest in [

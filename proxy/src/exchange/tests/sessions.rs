@@ -7,7 +7,7 @@ use super::*;
 /// How many sessions are open, and the events so far: started, completed, cancelled, failed,
 /// expired, unknown.
 #[expect(clippy::cast_possible_truncation, reason = "counts, and small ones")]
-fn sessions(page: &Registry) -> (i64, [i64; 6]) {
+fn sessions(page: &MetricsRegistry) -> (i64, [i64; 6]) {
     let page = page.gather();
     let sum = |family: &str, event: Option<&str>| {
         let family = page.family(family).unwrap();
@@ -47,7 +47,7 @@ fn go_on(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, loca
 
 #[test]
 fn a_session_is_followed_from_its_start_to_its_end() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let place = of_app("blobs/uploads/1");
     start(&recorder, &place);
@@ -62,7 +62,7 @@ fn a_session_is_followed_from_its_start_to_its_end() {
 
 #[test]
 fn a_failed_commit_never_turns_the_gauge_of_sessions_negative() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let place = of_app("blobs/uploads/1");
     let commit = format!("{place}?digest=x");
@@ -79,7 +79,7 @@ fn a_failed_commit_never_turns_the_gauge_of_sessions_negative() {
 
 #[test]
 fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     start(&recorder, "https://elsewhere.example/up/loads/7?state=abc");
     let patch = Pair::of(Endpoint::UploadSession, Method::Patch);
@@ -108,7 +108,7 @@ fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
 
 #[test]
 fn a_mount_that_falls_back_opens_a_session_and_one_that_succeeds_none() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let target = of_app("blobs/uploads/?mount=x&from=y");
     go_on(&recorder, "POST", &target, 201, &blob());
@@ -119,7 +119,7 @@ fn a_mount_that_falls_back_opens_a_session_and_one_that_succeeds_none() {
 
 #[test]
 fn an_upload_that_is_cut_can_be_carried_on_with() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let place = of_app("blobs/uploads/1");
     start(&recorder, &place);

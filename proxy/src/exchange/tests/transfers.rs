@@ -109,7 +109,7 @@ fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
 
 #[test]
 fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
-    let page = Registry::new("octoserve_");
+    let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let big = vec![0; 4 << 20];
     // Neither the wait for an answer nor that for the end of a commit is a part of it.

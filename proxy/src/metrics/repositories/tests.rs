@@ -11,14 +11,14 @@ use super::*;
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Bench {
-    page: Registry,
+    page: MetricsRegistry,
     repositories: Repositories,
     start: Instant,
 }
 
 impl Bench {
     fn new(limit: usize, allow: &[&str], groups: &[(&str, &str)]) -> Bench {
-        let page = Registry::new("");
+        let page = MetricsRegistry::new("");
         let allow = allow.iter().map(ToString::to_string).collect();
         let groups = groups
             .iter()

@@ -5,7 +5,7 @@ use crate::metrics::storage::Operation;
 use crate::oci::{Algorithm, Digest};
 use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::{ErrorKind, MemoryStore};
-use service::cells::Label;
+use service::metrics::Label;
 
 /// A registry whose store goes wrong as planned.
 async fn troubled() -> (Running, Plan) {

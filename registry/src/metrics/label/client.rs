@@ -1,6 +1,6 @@
 //! The families of clients.
 
-use service::cells::labels;
+use service::metrics::labels;
 
 labels! {
     /// A family of clients, told by the `User-Agent` they send.
@@ -82,7 +82,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use service::cells::Label as _;
+    use service::metrics::Label as _;
 
     #[test]
     fn real_clients_are_told_by_their_user_agents() {

@@ -1,7 +1,7 @@
 //! The combinations of endpoint and method.
 
 use super::{Endpoint, Method};
-use service::cells::{Label as _, LabelSet};
+use service::metrics::{Label as _, LabelSet};
 
 /// An endpoint with a method that it has: 32 of the 88 combinations, so that no method a client
 /// makes up multiplies the series.

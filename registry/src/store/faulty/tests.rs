@@ -3,7 +3,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use super::*;
 use crate::store::MemoryStore;
 use crate::store::suite::{manifest, push, put, suite};
-use service::cells::Label;
+use service::metrics::Label;
 
 suite!(transparent, super::new());
 

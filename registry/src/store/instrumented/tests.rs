@@ -9,18 +9,18 @@ use crate::metrics::storage::Backend;
 use crate::store::MemoryStore;
 use crate::store::fs::{Durability, FsStore};
 use crate::store::suite::{push, put, suite};
-use service::exposition::Registry;
+use service::metrics::MetricsRegistry;
 
-fn new() -> (Instrumented<FsStore>, (TempDir, Registry)) {
+fn new() -> (Instrumented<FsStore>, (TempDir, MetricsRegistry)) {
     let folder = tempfile::tempdir().unwrap();
     let store = FsStore::open(folder.path(), Durability::Relaxed, Arc::new(())).unwrap();
-    let registry = Registry::new("octoserve_");
+    let registry = MetricsRegistry::new("octoserve_");
     let metrics = Storage::register(&registry, Backend::Filesystem);
     (Instrumented::new(store, metrics), (folder, registry))
 }
 
-fn in_memory() -> (Instrumented<MemoryStore>, Registry) {
-    let registry = Registry::new("octoserve_");
+fn in_memory() -> (Instrumented<MemoryStore>, MetricsRegistry) {
+    let registry = MetricsRegistry::new("octoserve_");
     let metrics = Storage::register(&registry, Backend::Memory);
     let store = Instrumented::new(MemoryStore::default(), metrics);
     (store, registry)
@@ -30,7 +30,7 @@ suite!(instrumented, super::new());
 suite!(instrumented_memory, super::in_memory());
 
 /// The lines of the page that hold `part`, without those of buckets and sums.
-fn lines(registry: &Registry, part: &str) -> Vec<String> {
+fn lines(registry: &MetricsRegistry, part: &str) -> Vec<String> {
     let mut page = String::new();
     registry.gather().write_text(&mut page);
     let wanted = |line: &&str| {
@@ -41,7 +41,7 @@ fn lines(registry: &Registry, part: &str) -> Vec<String> {
 }
 
 /// The sum of the one histogram that has these labels.
-fn seconds(registry: &Registry, labels: &str) -> f64 {
+fn seconds(registry: &MetricsRegistry, labels: &str) -> f64 {
     let mut page = String::new();
     registry.gather().write_text(&mut page);
     let mut sums = page
@@ -126,7 +126,7 @@ async fn failures_are_counted_by_kind() {
 
 #[test]
 fn every_kind_of_a_failure_has_its_own_label() {
-    use service::cells::Label as _;
+    use service::metrics::Label as _;
     for (kind, label) in [
         (ErrorKind::NotFound, "not_found"),
         (ErrorKind::DigestMismatch, "digest_mismatch"),

@@ -3,22 +3,22 @@
 use super::*;
 use crate::exposition::Format;
 
-fn parse(text: &str) -> Page {
-    let (page, dropped) = Page::parse(text, &Limits::default());
-    assert_eq!(dropped, Dropped::default(), "{text}");
+fn parse(text: &str) -> Exposition {
+    let (page, dropped) = Exposition::parse(text, &ParseLimits::default());
+    assert_eq!(dropped, DroppedSamples::default(), "{text}");
     page
 }
 
-fn text(page: &Page) -> String {
+fn text(page: &Exposition) -> String {
     let mut out = String::new();
     page.write_text(&mut out);
     out
 }
 
 /// What is written of `own` with the others merged into it, and what was dropped.
-fn merged(own: &str, others: &[(&str, &str)]) -> (String, Dropped) {
+fn merged(own: &str, others: &[(&str, &str)]) -> (String, DroppedSamples) {
     let mut page = parse(own);
-    let mut dropped = Dropped::default();
+    let mut dropped = DroppedSamples::default();
     for (source, other) in others {
         dropped += page.merge(parse(other), source);
     }
@@ -42,7 +42,7 @@ fn a_family_of_several_pages_is_written_once_and_each_sample_names_its_source() 
             ),
         ],
     );
-    assert_eq!(dropped, Dropped::default());
+    assert_eq!(dropped, DroppedSamples::default());
     assert_eq!(
         text,
         "# HELP x Ours.\n# TYPE x counter\nx 1\nx{source=\"a\"} 2\nx{b=\"c\",source=\"a\"} 3\n\
@@ -74,9 +74,9 @@ fn series_that_become_equal_by_their_new_names_are_dropped() {
     let (text, dropped) = merged("", &[("s", page)]);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             duplicate: 1,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(
@@ -91,9 +91,9 @@ fn a_series_that_is_here_already_is_dropped() {
     let (text, dropped) = merged(own, &[("s", "# TYPE up gauge\nup 0\nup{a=\"b\"} 2\n")]);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             duplicate: 1,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(
@@ -108,9 +108,9 @@ fn the_same_source_twice_adds_nothing() {
     let (_, dropped) = merged("", &[("s", page), ("s", page)]);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             duplicate: 3,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
 }
@@ -129,9 +129,9 @@ fn a_family_of_another_type_is_dropped_from_the_later_page() {
     );
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             type_conflict: 3,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(
@@ -146,9 +146,9 @@ fn a_family_that_prints_another_ones_name_is_dropped() {
     let (text, dropped) = merged(own, &[("a", "# TYPE x_count gauge\nx_count 1\nx_sum 2\n")]);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             type_conflict: 2,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(text, own);
@@ -157,9 +157,9 @@ fn a_family_that_prints_another_ones_name_is_dropped() {
     let (text, dropped) = merged(own, &[("a", histogram)]);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             type_conflict: 3,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(text, own);
@@ -175,8 +175,8 @@ fn the_name_of_a_source_is_escaped() {
 fn a_merged_page_can_be_merged_again() {
     let mut inner = parse("# TYPE x gauge\nx 1\n");
     inner.merge(parse("# TYPE x gauge\nx 2\n"), "inner");
-    let mut outer = Page::default();
-    assert_eq!(outer.merge(inner, "outer"), Dropped::default());
+    let mut outer = Exposition::default();
+    assert_eq!(outer.merge(inner, "outer"), DroppedSamples::default());
     assert_eq!(
         text(&outer),
         "# TYPE x gauge\nx{source=\"outer\"} 1\nx{exported_source=\"inner\",source=\"outer\"} 2\n"
@@ -200,7 +200,7 @@ fn openmetrics_names_counters_its_way_and_ends_with_eof() {
          # TYPE untyped unknown\nuntyped 3\n# TYPE b gauge\nb 4\n\
          # TYPE b_total unknown\nb_total 5\n# EOF\n"
     );
-    let (again, dropped) = Page::parse(out, &Limits::default());
-    assert_eq!(dropped, Dropped::default());
+    let (again, dropped) = Exposition::parse(out, &ParseLimits::default());
+    assert_eq!(dropped, DroppedSamples::default());
     assert_eq!(again.sample_count(), 6);
 }

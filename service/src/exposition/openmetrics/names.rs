@@ -5,9 +5,9 @@ use std::collections::HashSet;
 
 use super::sound::Soundness;
 use super::typed_name;
-use crate::exposition::Kind;
-use crate::exposition::index::SeriesHasher;
-use crate::exposition::model::{Family, Page};
+use crate::exposition::MetricType;
+use crate::exposition::model::{Exposition, Family};
+use crate::exposition::series::SeriesHasher;
 
 /// How a family is written.
 pub(super) enum Form {
@@ -19,16 +19,16 @@ pub(super) enum Form {
     /// As `unknown`.
     Unknown,
     /// Not at all.
-    LeftOut,
+    Omitted,
 }
 
-impl Page {
+impl Exposition {
     /// The form of each family.
     pub(super) fn forms(&self) -> Vec<Form> {
         let mut order: Vec<_> = self.families().enumerate().collect();
         order.sort_by_key(|(_, family)| rank(family));
-        let mut names = Names::new();
-        let mut forms: Vec<_> = order.iter().map(|_| Form::LeftOut).collect();
+        let mut names = TakenNames::new();
+        let mut forms: Vec<_> = order.iter().map(|_| Form::Omitted).collect();
         for (index, family) in order {
             forms[index] = form(&family, &mut names);
         }
@@ -36,19 +36,19 @@ impl Page {
     }
 }
 
-/// Names are taken in the order of the pages. Within a page counters come after the others, because
+/// TakenNames are taken in the order of the pages. Within a page counters come after the others, because
 /// as `unknown` they lose least; and what is called `…_created` comes last, because most often it
 /// tells of another family.
 fn rank(family: &Family<'_>) -> (u32, u8) {
     let class = if family.name().ends_with("_created") {
         2
     } else {
-        u8::from(family.kind() == Kind::Counter)
+        u8::from(family.kind() == MetricType::Counter)
     };
     (family.page_number(), class)
 }
 
-fn form(family: &Family<'_>, names: &mut Names) -> Form {
+fn form(family: &Family<'_>, names: &mut TakenNames) -> Form {
     let kind = family.kind();
     if let Some(without) = unsound_parts(family)
         && names.take(typed_name(family), reserved(kind))
@@ -57,19 +57,19 @@ fn form(family: &Family<'_>, names: &mut Names) -> Form {
     } else if names.take(family.name(), kind.endings()) {
         Form::Unknown
     } else {
-        Form::LeftOut
+        Form::Omitted
     }
 }
 
 /// The parts that do not go with the family's type; none if the first is of these.
 fn unsound_parts(family: &Family<'_>) -> Option<Vec<usize>> {
     match family.kind() {
-        Kind::Gauge | Kind::Untyped => Some(Vec::new()),
-        Kind::Counter => {
+        MetricType::Gauge | MetricType::Untyped => Some(Vec::new()),
+        MetricType::Counter => {
             let base = family.name().strip_suffix("_total")?;
             (!base.is_empty()).then(Vec::new)
         }
-        kind @ (Kind::Histogram | Kind::Summary) => {
+        kind @ (MetricType::Histogram | MetricType::Summary) => {
             let mut soundness = Soundness::new(family.name(), kind);
             let parts = family.parts().enumerate();
             let unsound = parts.filter(|(_, part)| !soundness.holds(family.samples_of(part)));
@@ -80,24 +80,24 @@ fn unsound_parts(family: &Family<'_>) -> Option<Vec<usize>> {
 }
 
 /// What follows a family's name in the names that nothing else may have.
-fn reserved(kind: Kind) -> impl Iterator<Item = &'static str> {
+fn reserved(kind: MetricType) -> impl Iterator<Item = &'static str> {
     let (total, created): (&[_], &[_]) = match kind {
-        Kind::Counter => (&["_total"], &["_created"]),
-        Kind::Histogram | Kind::Summary => (&[], &["_created"]),
-        Kind::Gauge | Kind::Untyped => (&[], &[]),
+        MetricType::Counter => (&["_total"], &["_created"]),
+        MetricType::Histogram | MetricType::Summary => (&[], &["_created"]),
+        MetricType::Gauge | MetricType::Untyped => (&[], &[]),
     };
     let own = [""].iter().chain(kind.suffixes());
     own.chain(total).chain(created).copied()
 }
 
 /// The names that are taken, by their hashes: a page can have a family for each of its samples.
-struct Names {
+struct TakenNames {
     taken: HashSet<u64>,
     hasher: SeriesHasher,
     name: String,
 }
 
-impl Names {
+impl TakenNames {
     fn new() -> Self {
         Self {
             taken: HashSet::new(),

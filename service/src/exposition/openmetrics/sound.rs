@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 
-use crate::exposition::Kind;
-use crate::exposition::index::SeriesHasher;
-use crate::exposition::lex::Labels;
+use crate::exposition::MetricType;
+use crate::exposition::labels::LabelPairs;
 use crate::exposition::model::Sample;
 use crate::exposition::number::is_count;
+use crate::exposition::series::SeriesHasher;
 
 /// Looks at the parts of one family, one after the other.
 pub(super) struct Soundness<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Soundness<'a> {
 
 /// What was said of one metric so far.
 #[derive(Clone, Copy, Default)]
-struct Metric {
+struct PartialMetric {
     timestamp: Option<i64>,
     bucket: Option<Bucket>,
     negative_bounds: bool,
@@ -39,10 +39,10 @@ struct Bucket {
 }
 
 impl<'a> Soundness<'a> {
-    pub(super) fn new(family: &'a str, kind: Kind) -> Self {
+    pub(super) fn new(family: &'a str, kind: MetricType) -> Self {
         Self {
             family,
-            is_histogram: kind == Kind::Histogram,
+            is_histogram: kind == MetricType::Histogram,
             hasher: SeriesHasher::get(),
             seen: HashSet::new(),
             name: ("", 0),
@@ -55,7 +55,7 @@ impl<'a> Soundness<'a> {
     }
 
     fn check(&mut self, samples: impl Iterator<Item = Sample<'a>>) -> Option<()> {
-        let mut last: Option<(u64, Metric)> = None;
+        let mut last: Option<(u64, PartialMetric)> = None;
         for sample in samples {
             let suffix = sample.name().strip_prefix(self.family)?;
             let divider = match suffix {
@@ -64,16 +64,16 @@ impl<'a> Soundness<'a> {
                 _ => None,
             };
             let label = divider.and_then(|divider| {
-                Labels::new(sample.raw_labels()).find(|(name, _)| *name == divider)
+                LabelPairs::new(sample.raw_labels()).find(|(name, _)| *name == divider)
             });
             let id = self.metric(&sample, label);
             let mut metric = match last {
                 Some((known, metric)) if known == id => metric,
                 _ => {
                     self.end(last)?;
-                    self.seen.insert(id).then(|| Metric {
+                    self.seen.insert(id).then(|| PartialMetric {
                         timestamp: sample.timestamp_ms(),
-                        ..Metric::default()
+                        ..PartialMetric::default()
                     })?
                 }
             };
@@ -97,7 +97,7 @@ impl<'a> Soundness<'a> {
             .wrapping_sub(label)
     }
 
-    fn end(&self, last: Option<(u64, Metric)>) -> Option<()> {
+    fn end(&self, last: Option<(u64, PartialMetric)>) -> Option<()> {
         match last {
             Some((_, metric)) if self.is_histogram => metric.is_histogram().then_some(()),
             _ => Some(()),
@@ -105,7 +105,7 @@ impl<'a> Soundness<'a> {
     }
 }
 
-impl Metric {
+impl PartialMetric {
     /// Adds a sample, if it goes with those before.
     fn add(&mut self, suffix: &str, bound: Option<&str>, sample: &Sample<'_>) -> Option<()> {
         let value = sample.value();

@@ -1,22 +1,22 @@
 //! What the text format allows and OpenMetrics does not.
 
-use crate::exposition::{Dropped, Limits, Page};
+use crate::exposition::{DroppedSamples, Exposition, ParseLimits};
 
 /// What is written of a page, and of others merged into it as sources `a`, `b`, …; how many samples
 /// are left out.
 fn written(pages: &[&str]) -> (String, u64) {
     let mut all = pages.iter().map(|text| {
-        let (page, dropped) = Page::parse(*text, &Limits::default());
-        assert_eq!(dropped, Dropped::default(), "{text}");
+        let (page, dropped) = Exposition::parse(*text, &ParseLimits::default());
+        assert_eq!(dropped, DroppedSamples::default(), "{text}");
         page
     });
     let mut page = all.next().unwrap_or_default();
     for (source, other) in ["a", "b"].into_iter().zip(all) {
-        assert_eq!(page.merge(other, source), Dropped::default());
+        assert_eq!(page.merge(other, source), DroppedSamples::default());
     }
     let mut out = String::new();
-    let left_out = page.write_openmetrics(&mut out);
-    (out, left_out.total())
+    let omitted = page.write_openmetrics(&mut out);
+    (out, omitted.total())
 }
 
 const HISTOGRAM: &str = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_bucket{le=\"+Inf\"} 2\nx_sum 3\n\
@@ -29,13 +29,17 @@ fn a_counter_is_a_number_of_what_was_counted() {
     let expected =
         "# TYPE x counter\nx_total 1\nx_total{a=\"3\"} +Inf\nx_total{a=\"4\"} -0\n# EOF\n";
     assert_eq!(written(&[page]), (expected.to_owned(), 2));
-    let mut page = Page::parse("", &Limits::default()).0;
+    let mut page = Exposition::parse("", &ParseLimits::default()).0;
     page.merge(
-        Page::parse("# TYPE x_total counter\nx_total NaN\n", &Limits::default()).0,
+        Exposition::parse(
+            "# TYPE x_total counter\nx_total NaN\n",
+            &ParseLimits::default(),
+        )
+        .0,
         "s",
     );
-    let left_out = page.write_openmetrics(&mut String::new());
-    assert_eq!((left_out.of("s"), left_out.of("")), (1, 0));
+    let omitted = page.write_openmetrics(&mut String::new());
+    assert_eq!((omitted.of("s"), omitted.of("")), (1, 0));
 }
 
 #[test]
@@ -85,10 +89,10 @@ fn what_openmetrics_takes_for_no_histogram_is_unknown() {
     ] {
         let page = HISTOGRAM.replace(sound, odd);
         let samples = page.lines().count() - 1;
-        let (page, left_out) = written(&[&page]);
+        let (page, omitted) = written(&[&page]);
         assert!(page.contains("# TYPE x_bucket unknown\n"), "{odd}: {page}");
         let lines = page.lines().filter(|line| !line.starts_with('#'));
-        assert_eq!((lines.count(), left_out), (samples, 0), "{odd}: {page}");
+        assert_eq!((lines.count(), omitted), (samples, 0), "{odd}: {page}");
     }
 }
 
@@ -113,11 +117,11 @@ fn what_openmetrics_takes_for_no_summary_is_unknown() {
 #[test]
 fn the_page_that_had_a_family_first_gives_it_its_type() {
     let odd = "# TYPE x histogram\nx_bucket{le=\"1\"} 7\n";
-    let (page, left_out) = written(&[HISTOGRAM, odd]);
-    assert_eq!((page, left_out), (format!("{HISTOGRAM}# EOF\n"), 1));
-    let (page, left_out) = written(&["", odd, HISTOGRAM]);
+    let (page, omitted) = written(&[HISTOGRAM, odd]);
+    assert_eq!((page, omitted), (format!("{HISTOGRAM}# EOF\n"), 1));
+    let (page, omitted) = written(&["", odd, HISTOGRAM]);
     assert!(page.contains("# TYPE x_bucket unknown\n"), "{page}");
-    assert_eq!(left_out, 0);
+    assert_eq!(omitted, 0);
 }
 
 #[test]

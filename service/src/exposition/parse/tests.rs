@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::exposition::Kind;
+use crate::exposition::MetricType;
 
-fn parse(text: impl Into<Vec<u8>>) -> (Page, Dropped) {
-    Page::parse(text, &Limits::default())
+fn parse(text: impl Into<Vec<u8>>) -> (Exposition, DroppedSamples) {
+    Exposition::parse(text, &ParseLimits::default())
 }
 
 /// A page without a mistake, written again.
 fn rewritten(text: &str) -> String {
     let (page, dropped) = parse(text);
-    assert_eq!(dropped, Dropped::default(), "{text}");
+    assert_eq!(dropped, DroppedSamples::default(), "{text}");
     let mut out = String::new();
     page.write_text(&mut out);
     out
@@ -60,15 +60,15 @@ rpc_duration_seconds_count 2693
     assert_eq!(malformed(page), 1);
     let (read, _) = parse(page);
     let kinds: Vec<_> = read.families().map(|family| family.kind()).collect();
-    let untyped = Kind::Untyped;
+    let untyped = MetricType::Untyped;
     assert_eq!(
         kinds,
         [
-            Kind::Counter,
+            MetricType::Counter,
             untyped,
             untyped,
-            Kind::Histogram,
-            Kind::Summary
+            MetricType::Histogram,
+            MetricType::Summary
         ]
     );
     let odd = read
@@ -207,9 +207,9 @@ fn malformed_lines_are_counted_and_the_rest_is_kept() {
         let (page, dropped) = parse(format!("ok 1\n{line}\nok{{a=\"b\"}} 1\n"));
         assert_eq!(
             dropped,
-            Dropped {
+            DroppedSamples {
                 malformed: 1,
-                ..Dropped::default()
+                ..DroppedSamples::default()
             },
             "{line}"
         );
@@ -288,7 +288,7 @@ fn metadata_that_contradicts_itself_is_malformed_and_the_first_counts() {
     let family = page.family("x").unwrap();
     assert_eq!(
         (family.kind(), family.help().as_deref()),
-        (Kind::Gauge, Some("a"))
+        (MetricType::Gauge, Some("a"))
     );
     assert_eq!(
         malformed("# TYPE x gauge\nx 1\n# TYPE x gauge\nx{a=\"b\"} 1\n"),
@@ -315,9 +315,9 @@ fn the_second_of_two_equal_series_is_dropped_whatever_its_order() {
     let (page, dropped) = parse(page);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             duplicate: 2,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     let values: Vec<_> = page
@@ -339,9 +339,9 @@ fn families_that_print_one_name_do_not_stand_side_by_side() {
     let (read, dropped) = parse(page);
     assert_eq!(
         dropped,
-        Dropped {
+        DroppedSamples {
             type_conflict: 1,
-            ..Dropped::default()
+            ..DroppedSamples::default()
         }
     );
     assert_eq!(read.families().len(), 1);
@@ -355,24 +355,24 @@ fn families_that_print_one_name_do_not_stand_side_by_side() {
 #[test]
 fn what_is_over_a_limit_is_dropped_and_counted() {
     let page = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"2\"} 2\n# TYPE y gauge\ny 3\n";
-    let samples = Limits {
+    let samples = ParseLimits {
         max_samples: 1,
-        ..Limits::default()
+        ..ParseLimits::default()
     };
-    let (read, dropped) = Page::parse(page, &samples);
+    let (read, dropped) = Exposition::parse(page, &samples);
     assert_eq!((read.sample_count(), dropped.limit), (1, 2));
-    let bytes = Limits {
+    let bytes = ParseLimits {
         max_bytes: 30,
-        ..Limits::default()
+        ..ParseLimits::default()
     };
-    let (read, dropped) = Page::parse(page, &bytes);
+    let (read, dropped) = Exposition::parse(page, &bytes);
     assert_eq!(
         (read.sample_count(), dropped.limit, dropped.malformed),
         (1, 2, 0)
     );
-    let (read, dropped) = Page::parse(
+    let (read, dropped) = Exposition::parse(
         page,
-        &Limits {
+        &ParseLimits {
             max_bytes: 0,
             max_samples: 0,
         },

@@ -8,44 +8,29 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
-use super::gather::{Gathered, push_label};
-use super::{Kind, Page};
-use crate::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, LabelSet};
+use super::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
+use super::label::LabelSet;
+use crate::exposition::{Exposition, FamilyDescription, Gathered, MetricType, push_label};
 
 /// Where families are declared and gathered. Clones are the same registry; there is no global one.
 ///
 /// Names, label names and buckets are constants of the program. A wrong one panics when it is
 /// declared, so that no test gets past it; a name declared twice is noted in
-/// [`Registry::duplicates`].
+/// [`MetricsRegistry::duplicates`].
 #[derive(Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct MetricsRegistry(Arc<Families>);
 
-struct Inner {
+struct Families {
     prefix: String,
     /// What every sample carries beside its own labels, as the page spells it: `a="b",c="d"`.
     constant: String,
     collector: prometheus::Registry,
-    declared: Mutex<BTreeMap<String, Described>>,
+    declared: Mutex<BTreeMap<String, FamilyDescription>>,
     duplicates: Mutex<Vec<String>>,
     hooks: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
 }
 
-/// A declared family.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    /// The name with the registry's prefix.
-    pub name: String,
-    /// What its samples mean.
-    pub kind: Kind,
-    /// Its help text.
-    pub help: String,
-    /// The names of its labels.
-    pub labels: Vec<String>,
-    /// The most series it can ever print.
-    pub max_series: usize,
-}
-
-impl Registry {
+impl MetricsRegistry {
     /// An empty registry that puts `prefix` before every name.
     pub fn new(prefix: &str) -> Self {
         Self::labelled(prefix, &BTreeMap::new())
@@ -61,7 +46,7 @@ impl Registry {
             }
             push_label(name, value, &mut constant);
         }
-        Self(Arc::new(Inner {
+        Self(Arc::new(Families {
             prefix: prefix.to_owned(),
             constant,
             collector: prometheus::Registry::new(),
@@ -73,7 +58,7 @@ impl Registry {
 
     /// Declares counters; nothing prints until it is touched.
     pub fn counters<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Counters<S> {
-        let opts = self.describe::<S>(name, Kind::Counter, help, labels, 1);
+        let opts = self.describe::<S>(name, MetricType::Counter, help, labels, 1);
         let vec = valid(IntCounterVec::new(opts, labels));
         self.collect(&vec);
         Counters::new(&vec)
@@ -81,7 +66,7 @@ impl Registry {
 
     /// Declares gauges; nothing prints until it is touched.
     pub fn gauges<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Gauges<S> {
-        let opts = self.describe::<S>(name, Kind::Gauge, help, labels, 1);
+        let opts = self.describe::<S>(name, MetricType::Gauge, help, labels, 1);
         let vec = valid(GaugeVec::new(opts, labels));
         self.collect(&vec);
         Gauges::new(&vec)
@@ -98,7 +83,7 @@ impl Registry {
     ) -> Histograms<S> {
         let series = series_of_one(buckets);
         let opts = HistogramOpts {
-            common_opts: self.describe::<S>(name, Kind::Histogram, help, labels, series),
+            common_opts: self.describe::<S>(name, MetricType::Histogram, help, labels, series),
             buckets: buckets.to_vec(),
         };
         let vec = valid(HistogramVec::new(opts, labels));
@@ -134,7 +119,7 @@ impl Registry {
         labels: &[&str],
         most: usize,
     ) -> IntCounterVec {
-        let opts = self.note_family(name, Kind::Counter, help, labels, most);
+        let opts = self.note_family(name, MetricType::Counter, help, labels, most);
         let vec = valid(IntCounterVec::new(opts, labels));
         self.collect(&vec);
         vec
@@ -143,13 +128,13 @@ impl Registry {
     /// Declares gauges whose label values are not known beforehand. The caller sees to it that
     /// there are never more than `most` combinations of them.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str], most: usize) -> GaugeVec {
-        let opts = self.note_family(name, Kind::Gauge, help, labels, most);
+        let opts = self.note_family(name, MetricType::Gauge, help, labels, most);
         let vec = valid(GaugeVec::new(opts, labels));
         self.collect(&vec);
         vec
     }
 
-    /// Declares histograms, as [`Registry::histograms`] does, whose label values are not known
+    /// Declares histograms, as [`MetricsRegistry::histograms`] does, whose label values are not known
     /// beforehand. The caller sees to it that there are never more than `most` combinations of
     /// them.
     pub fn histogram_vec(
@@ -162,7 +147,7 @@ impl Registry {
     ) -> HistogramVec {
         let series = most * series_of_one(buckets);
         let opts = HistogramOpts {
-            common_opts: self.note_family(name, Kind::Histogram, help, labels, series),
+            common_opts: self.note_family(name, MetricType::Histogram, help, labels, series),
             buckets: buckets.to_vec(),
         };
         let vec = valid(HistogramVec::new(opts, labels));
@@ -183,11 +168,11 @@ impl Registry {
         let collector = ProcessCollector::for_self();
         for desc in collector.desc() {
             let kind = if desc.fq_name.ends_with("_total") {
-                Kind::Counter
+                MetricType::Counter
             } else {
-                Kind::Gauge
+                MetricType::Gauge
             };
-            self.note(Described {
+            self.note(FamilyDescription {
                 name: desc.fq_name.clone(),
                 kind,
                 help: desc.help.clone(),
@@ -204,7 +189,7 @@ impl Registry {
     }
 
     /// The page as it is now: every declared family with help and type, by name.
-    pub fn gather(&self) -> Page {
+    pub fn gather(&self) -> Exposition {
         // A hook may declare or gather itself, so none runs under the lock.
         let hooks = self.0.hooks.lock().clone();
         for hook in hooks {
@@ -222,7 +207,7 @@ impl Registry {
     }
 
     /// The declared families, by name.
-    pub fn families(&self) -> Vec<Described> {
+    pub fn families(&self) -> Vec<FamilyDescription> {
         self.0.declared.lock().values().cloned().collect()
     }
 
@@ -239,11 +224,11 @@ impl Registry {
     }
 }
 
-impl Registry {
+impl MetricsRegistry {
     fn describe<S: LabelSet>(
         &self,
         name: &str,
-        kind: Kind,
+        kind: MetricType,
         help: &str,
         labels: &[&str],
         series: usize,
@@ -259,7 +244,7 @@ impl Registry {
     fn note_family(
         &self,
         name: &str,
-        kind: Kind,
+        kind: MetricType,
         help: &str,
         labels: &[&str],
         max_series: usize,
@@ -267,7 +252,7 @@ impl Registry {
         let name = format!("{}{name}", self.0.prefix);
         let opts = Opts::new(name.clone(), help.to_owned());
         let labels = labels.iter().map(ToString::to_string).collect();
-        self.note(Described {
+        self.note(FamilyDescription {
             name,
             kind,
             help: help.to_owned(),
@@ -277,7 +262,7 @@ impl Registry {
         opts
     }
 
-    fn note(&self, family: Described) {
+    fn note(&self, family: FamilyDescription) {
         let mut declared = self.0.declared.lock();
         if declared.contains_key(&family.name) {
             self.0.duplicates.lock().push(family.name);

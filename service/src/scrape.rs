@@ -14,17 +14,20 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use super::exposition::{Format, LeftOut, Page, accepts_gzip, negotiate};
-use super::expositions::{Exposition, ExpositionBody};
+mod body;
+
+pub use body::{EncodedExposition, EncodedExpositions, ExpositionBody, ReadTooSlowly};
+
+use crate::exposition::{Exposition, Format, OmittedSamples, accepts_gzip, negotiate};
 
 /// How a scraper wants the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ScrapeFormat {
     format: Format,
     gzip: bool,
 }
 
-impl Wanted {
+impl ScrapeFormat {
     /// What a request's headers ask for.
     pub fn of(headers: &HeaderMap) -> Self {
         Self {
@@ -36,8 +39,8 @@ impl Wanted {
     /// Writes the page in each of these forms, and each format once; and what OpenMetrics forbids and
     /// was left out for that, if it is among them. A large page takes a while: not for a thread that
     /// serves.
-    pub fn encode(page: &Page, forms: &[Self]) -> (Vec<(Self, Bytes)>, LeftOut) {
-        let mut left_out = LeftOut::default();
+    pub fn encode(page: &Exposition, forms: &[Self]) -> (Vec<(Self, Bytes)>, OmittedSamples) {
+        let mut omitted = OmittedSamples::default();
         let mut encoded = Vec::with_capacity(forms.len());
         for format in [Format::Text, Format::OpenMetrics] {
             let in_format = |form: &&Self| form.format == format;
@@ -47,7 +50,7 @@ impl Wanted {
             let mut text = String::new();
             let by_format = format.write(page, &mut text);
             if format == Format::OpenMetrics {
-                left_out = by_format;
+                omitted = by_format;
             }
             let text = Bytes::from(text);
             for &form in forms.iter().filter(in_format) {
@@ -59,11 +62,11 @@ impl Wanted {
                 encoded.push((form, bytes));
             }
         }
-        (encoded, left_out)
+        (encoded, omitted)
     }
 
     /// The response with an exposition that was [encoded](Self::encode) so.
-    pub fn respond(self, exposition: Arc<Exposition>) -> Response<ExpositionBody> {
+    pub fn respond(self, exposition: Arc<EncodedExposition>) -> Response<ExpositionBody> {
         let length = exposition.len();
         let mut response = Response::new(ExpositionBody::new(exposition));
         let headers = response.headers_mut();
@@ -104,24 +107,23 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::exposition::{Limits, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
-    use crate::expositions::Expositions;
+    use crate::exposition::{OPENMETRICS_CONTENT_TYPE, ParseLimits, TEXT_CONTENT_TYPE};
 
-    fn wanted(headers: &[(HeaderName, &'static str)]) -> Wanted {
+    fn wanted(headers: &[(HeaderName, &'static str)]) -> ScrapeFormat {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name, HeaderValue::from_static(value));
         }
-        Wanted::of(&map)
+        ScrapeFormat::of(&map)
     }
 
     #[test]
     fn a_compressed_page_is_the_same_page() {
         let text = "# HELP x_total X.\n# TYPE x_total counter\nx_total 1\n";
-        let (page, _) = Page::parse(text, &Limits::default());
+        let (page, _) = Exposition::parse(text, &ParseLimits::default());
         let plain = wanted(&[]);
         let gzip = wanted(&[(ACCEPT_ENCODING, "deflate, gzip;q=0.5")]);
-        let (forms, _) = Wanted::encode(&page, &[gzip, plain]);
+        let (forms, _) = ScrapeFormat::encode(&page, &[gzip, plain]);
         let [(_, ref encoded), (_, ref written)] = forms[..] else {
             panic!("{} forms", forms.len())
         };
@@ -131,7 +133,7 @@ mod tests {
         let mut unpacked = GzDecoder::new(&**encoded);
         unpacked.read_to_string(&mut again).unwrap();
         assert_eq!(again, text);
-        let response = gzip.respond(Expositions::default().add(encoded.clone()));
+        let response = gzip.respond(EncodedExpositions::default().add(encoded.clone()));
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
         assert_eq!(
             response.headers()[CONTENT_LENGTH],
@@ -148,7 +150,7 @@ mod tests {
                 OPENMETRICS_CONTENT_TYPE,
             ),
         ] {
-            let response = wanted(headers).respond(Expositions::default().add(Bytes::new()));
+            let response = wanted(headers).respond(EncodedExpositions::default().add(Bytes::new()));
             assert_eq!(response.headers()[VARY], "Accept, Accept-Encoding");
             assert_eq!(response.headers()[CONTENT_TYPE], media_type);
             assert!(!response.headers().contains_key(CONTENT_ENCODING));

@@ -3,12 +3,12 @@ use futures_util::FutureExt as _;
 use super::*;
 
 /// Whether it was told to give way.
-fn is_told(slot: &Slot) -> bool {
+fn is_told(slot: &ConnectionSlot) -> bool {
     slot.evicted().now_or_never().is_some()
 }
 
 /// So many connections, one after the other.
-async fn open(cap: &ConnectionCap, count: usize) -> Vec<Slot> {
+async fn open(cap: &ConnectionCap, count: usize) -> Vec<ConnectionSlot> {
     let mut slots = Vec::new();
     for _ in 0..count {
         slots.push(cap.admit().await.unwrap());

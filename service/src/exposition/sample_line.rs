@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use super::cursor::Cursor;
 use super::escape::respell;
-use super::index::SeriesHasher;
+use super::labels::LabelPairs;
 use super::model::{
     HAS_SOURCE, LE, NEGATIVE, PLAIN, QUANTILE, SampleData, TIMESTAMP, WRONG_LE, WRONG_QUANTILE,
 };
 use super::number::{is_bound, is_timestamp, parse_value, seconds_to_ms};
+use super::series::SeriesHasher;
 
 /// Reads sample lines.
 pub(super) struct Lexer<'t> {
@@ -16,12 +18,12 @@ pub(super) struct Lexer<'t> {
     /// The name of the last sample and its hash: most often that of the next one, too.
     last: (&'t str, u64),
     /// The first labels of the last sample, likewise.
-    labels: Vec<Label<'t>>,
+    labels: Vec<ParsedLabel<'t>>,
 }
 
 /// A label that was read.
 #[derive(Clone, Copy)]
-struct Label<'t> {
+struct ParsedLabel<'t> {
     /// From the start of its name to its closing quote.
     raw: &'t str,
     name: &'t str,
@@ -103,157 +105,13 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// The labels inside a pair of braces, which a [`Lexer`] has accepted: name, and value with its
-/// escapes.
-#[derive(Clone, Debug)]
-pub(super) struct Labels<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Labels<'a> {
-    pub(super) fn new(labels: &'a str) -> Self {
-        Self { rest: labels }
-    }
-}
-
-impl<'a> Iterator for Labels<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut at = Cursor {
-            line: self.rest,
-            at: 0,
-        };
-        at.skip_blanks();
-        let name = at.take_name(false)?;
-        at.skip_blanks();
-        at.take(b'=');
-        at.skip_blanks();
-        let (value, _) = at.take_quoted()?;
-        at.skip_blanks();
-        at.take(b',');
-        self.rest = self.rest.get(at.at..).unwrap_or_default();
-        Some((name, value))
-    }
-}
-
-/// A metric's name at the start of a metadata line's rest, and what follows it.
-pub(super) fn split_name(rest: &str) -> Option<(&str, &str)> {
-    let mut at = Cursor { line: rest, at: 0 };
-    let name = at.take_name(true)?;
-    let rest = &rest[at.at..];
-    (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some((name, rest))
-}
-
-/// A letter, a digit or an underscore.
-const NAME: u8 = 1;
-const COLON: u8 = 2;
-/// What ends a quoted value, escapes in it, or must not be in it.
-const QUOTED: u8 = 4;
-
-const CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0_u8;
-    loop {
-        classes[byte as usize] = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => NAME,
-            b':' => COLON,
-            b'"' | b'\\' | b'\0' => QUOTED,
-            _ => 0,
-        };
-        if byte == u8::MAX {
-            break classes;
-        }
-        byte += 1;
-    }
-};
-
-struct Cursor<'a> {
-    line: &'a str,
-    at: usize,
-}
-
 impl<'a> Cursor<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.line.as_bytes().get(self.at).copied()
-    }
-
-    fn is_done(&self) -> bool {
-        self.at >= self.line.len()
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let taken = self.peek() == Some(byte);
-        self.at += usize::from(taken);
-        taken
-    }
-
-    fn skip_blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t')) {
-            self.at += 1;
-        }
-    }
-
-    /// `[a-zA-Z_][a-zA-Z0-9_]*`, and colons in the names of metrics.
-    fn take_name(&mut self, colons: bool) -> Option<&'a str> {
-        let start = self.at;
-        let rest = &self.line.as_bytes()[start..];
-        if rest.first().is_some_and(u8::is_ascii_digit) {
-            return None;
-        }
-        let allowed = if colons { NAME | COLON } else { NAME };
-        let len = rest
-            .iter()
-            .position(|&byte| CLASSES[usize::from(byte)] & allowed == 0);
-        self.at = start + len.unwrap_or(rest.len());
-        (self.at > start).then(|| &self.line[start..self.at])
-    }
-
-    fn take_token(&mut self) -> &'a str {
-        let start = self.at;
-        while !matches!(self.peek(), None | Some(b' ' | b'\t')) {
-            self.at += 1;
-        }
-        &self.line[start..self.at]
-    }
-
-    /// A quoted value without its quotes, and whether its escapes are those we would write. It
-    /// holds no NUL, at which Prometheus stops reading.
-    fn take_quoted(&mut self) -> Option<(&'a str, bool)> {
-        if !self.take(b'"') {
-            return None;
-        }
-        let start = self.at;
-        let mut plain = true;
-        loop {
-            let rest = self.line.as_bytes().get(self.at..)?;
-            let found = rest
-                .iter()
-                .position(|&byte| CLASSES[usize::from(byte)] & QUOTED != 0)?;
-            self.at += found;
-            if rest[found] == b'"' {
-                break;
-            }
-            let escaped = *rest.get(found + 1).filter(|&&escaped| escaped != 0)?;
-            if rest[found] == 0 {
-                return None;
-            }
-            plain &= matches!(escaped, b'\\' | b'"' | b'n');
-            // The escaped character may be longer than this; its other bytes are none of those
-            // looked for.
-            self.at += 2;
-        }
-        let value = self.line.get(start..self.at)?;
-        self.at += 1;
-        Some((value, plain))
-    }
-
     /// Everything up to and with the closing brace; the flags of the sample. A name that comes
     /// twice is malformed.
     fn labels(
         &mut self,
         hasher: SeriesHasher,
-        known: &mut Vec<Label<'a>>,
+        known: &mut Vec<ParsedLabel<'a>>,
         hash: &mut u64,
     ) -> Option<u8> {
         let start = self.at;
@@ -294,9 +152,9 @@ impl<'a> Cursor<'a> {
     fn label(
         &mut self,
         hasher: SeriesHasher,
-        known: &mut Vec<Label<'a>>,
+        known: &mut Vec<ParsedLabel<'a>>,
         count: usize,
-    ) -> Option<Label<'a>> {
+    ) -> Option<ParsedLabel<'a>> {
         let rest = self.line.get(self.at..)?;
         if let Some(label) = known.get(count)
             && rest.starts_with(label.raw)
@@ -330,7 +188,7 @@ impl<'a> Cursor<'a> {
             "quantile" => WRONG_QUANTILE,
             _ => 0,
         };
-        let label = Label {
+        let label = ParsedLabel {
             raw,
             name,
             hash: hasher.label(name, &spelling),
@@ -356,7 +214,7 @@ impl<'a> Cursor<'a> {
 const FEW: usize = 16;
 
 fn are_unique(labels: &str) -> bool {
-    let mut names: Vec<_> = Labels::new(labels).map(|(name, _)| name).collect();
+    let mut names: Vec<_> = LabelPairs::new(labels).map(|(name, _)| name).collect();
     names.sort_unstable();
     names.is_sorted_by(|left, right| left < right)
 }

@@ -4,10 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
-use super::escape::unescape;
-use super::lex::Labels;
-
-/// Hashes series piece by piece. Labels are added up, so that their order does not matter and none
+/// Hashes series piece by piece. LabelPairs are added up, so that their order does not matter and none
 /// has to be sorted or copied.
 #[derive(Clone, Copy)]
 pub(super) struct SeriesHasher {
@@ -118,22 +115,6 @@ impl SeriesIndex {
     }
 }
 
-/// Whether two label sets, as pages spell them, are equal.
-pub(super) fn same_labels(left: &str, right: &str) -> bool {
-    if left == right {
-        return true;
-    }
-    let sorted = |labels| {
-        let mut labels: Vec<_> = Labels::new(labels)
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name, unescape(value)))
-            .collect();
-        labels.sort_unstable();
-        labels
-    };
-    sorted(left) == sorted(right)
-}
-
 /// Random, so that no page can be made to clash on purpose.
 static HASHER: LazyLock<SeriesHasher> = LazyLock::new(|| {
     let state = RandomState::new();
@@ -156,6 +137,7 @@ fn mix(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::same_labels;
     use super::*;
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::super::connection_cap::{RequestGuard, Requests};
+use super::cap::{RequestGuard, Requests};
 
 /// How long a closed connection is still listened to. A client that is sending has to be let
 /// finish or stop: closing on it makes its kernel throw away the answer it has not read yet.
@@ -27,7 +27,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// The waits that a connection may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct ConnectionTimeouts {
     /// From a request's first byte to the end of its headers.
     pub header: Duration,
     /// Between requests.
@@ -63,7 +63,7 @@ pub(super) struct Busy {
 pub(super) struct Timed<T> {
     inner: T,
     activity: Arc<Activity>,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     reads: Timer,
     writes: Timer,
     /// The first byte after the last request, and how many requests had begun by then.
@@ -133,11 +133,11 @@ impl Drop for Busy {
 }
 
 impl<T> Timed<T> {
-    pub(super) fn new(inner: T, activity: Arc<Activity>, patience: Patience) -> Self {
+    pub(super) fn new(inner: T, activity: Arc<Activity>, timeouts: ConnectionTimeouts) -> Self {
         Self {
             inner,
             activity,
-            patience,
+            timeouts,
             reads: Timer::default(),
             writes: Timer::default(),
             head: None,
@@ -153,14 +153,14 @@ impl<T> Timed<T> {
     fn read_deadline(&mut self) -> Option<Instant> {
         if self.activity.requests.is_busy() {
             let sending = self.activity.sending.load(Ordering::Relaxed) > 0;
-            return sending.then(|| self.activity.last_produced() + self.patience.stall);
+            return sending.then(|| self.activity.last_produced() + self.timeouts.stall);
         }
         let begun = self.activity.begun.load(Ordering::Relaxed);
         match self.head {
             Some((first_byte, before)) if before == begun => {
-                Some(first_byte + self.patience.header)
+                Some(first_byte + self.timeouts.header)
             }
-            _ => Some(self.activity.requests.last_ended() + self.patience.idle),
+            _ => Some(self.activity.requests.last_ended() + self.timeouts.idle),
         }
     }
 
@@ -189,7 +189,7 @@ impl<T> Timed<T> {
             return outcome;
         }
         let blocked = *self.blocked.get_or_insert_with(Instant::now);
-        ready!(self.writes.poll(cx, blocked + self.patience.stall));
+        ready!(self.writes.poll(cx, blocked + self.timeouts.stall));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -208,14 +208,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
         }
         // While a request is at work there is no deadline, but there will be one, and nobody may
         // ask again before it: so look again when the earliest could have passed.
-        let patience = this
-            .patience
+        let timeouts = this
+            .timeouts
             .header
-            .min(this.patience.idle)
-            .min(this.patience.stall);
+            .min(this.timeouts.idle)
+            .min(this.timeouts.stall);
         loop {
             let deadline = this.read_deadline();
-            let wake = deadline.unwrap_or_else(|| Instant::now() + patience);
+            let wake = deadline.unwrap_or_else(|| Instant::now() + timeouts);
             ready!(this.reads.poll(cx, wake));
             if deadline.is_some() {
                 // No more bytes, as if the client had closed: hyper closes without a word.

@@ -25,15 +25,15 @@ const PIECE: usize = 64 << 10;
 
 /// The expositions that are being sent.
 #[derive(Debug)]
-pub struct Expositions {
+pub struct EncodedExpositions {
     budget: usize,
-    sending: Mutex<VecDeque<Weak<Exposition>>>,
+    sending: Mutex<VecDeque<Weak<EncodedExposition>>>,
 }
 
 /// A finished exposition. It lives as long as somebody reads it, and no longer than there is room for
 /// it.
 #[derive(Debug)]
-pub struct Exposition {
+pub struct EncodedExposition {
     /// `None` once it has been dropped for a newer one.
     bytes: Mutex<Option<Bytes>>,
     length: usize,
@@ -41,13 +41,13 @@ pub struct Exposition {
 
 /// The body of a response: a short text, or an exposition.
 #[derive(Debug)]
-pub struct ExpositionBody(Content);
+pub struct ExpositionBody(BodyContent);
 
 #[derive(Debug)]
-enum Content {
+enum BodyContent {
     Text(Bytes),
     Exposition {
-        exposition: Arc<Exposition>,
+        exposition: Arc<EncodedExposition>,
         sent: usize,
     },
 }
@@ -55,15 +55,15 @@ enum Content {
 /// The exposition was dropped before it was sent whole: newer ones needed its room.
 #[derive(Debug, thiserror::Error)]
 #[error("the exposition was read too slowly")]
-pub struct Dropped;
+pub struct ReadTooSlowly;
 
-impl Default for Expositions {
+impl Default for EncodedExpositions {
     fn default() -> Self {
         Self::within(BUDGET)
     }
 }
 
-impl Expositions {
+impl EncodedExpositions {
     /// None yet, and no more at a time than fit into `budget` bytes; the two newest always may.
     pub fn within(budget: usize) -> Self {
         Self {
@@ -73,16 +73,17 @@ impl Expositions {
     }
 
     /// Adds a finished exposition, for which the oldest ones are dropped if need be.
-    pub fn add(&self, bytes: Bytes) -> Arc<Exposition> {
+    pub fn add(&self, bytes: Bytes) -> Arc<EncodedExposition> {
         let length = bytes.len();
-        let exposition = Arc::new(Exposition {
+        let exposition = Arc::new(EncodedExposition {
             bytes: Mutex::new(Some(bytes)),
             length,
         });
         let mut sending = self.sending.lock();
         sending.retain(|other| other.strong_count() > 0);
         let budget = self.budget.max(length.saturating_mul(2));
-        let held = |other: &Weak<Exposition>| other.upgrade().map_or(0, |other| other.length);
+        let held =
+            |other: &Weak<EncodedExposition>| other.upgrade().map_or(0, |other| other.length);
         let mut all = sending.iter().map(held).sum::<usize>() + length;
         while all > budget
             && let Some(oldest) = sending.pop_front()
@@ -97,7 +98,7 @@ impl Expositions {
     }
 }
 
-impl Exposition {
+impl EncodedExposition {
     /// How many bytes it has.
     pub fn len(&self) -> usize {
         self.length
@@ -111,9 +112,9 @@ impl Exposition {
 
 impl ExpositionBody {
     /// A body that sends the exposition.
-    pub fn new(exposition: Arc<Exposition>) -> Self {
+    pub fn new(exposition: Arc<EncodedExposition>) -> Self {
         let sent = 0;
-        Self(Content::Exposition { exposition, sent })
+        Self(BodyContent::Exposition { exposition, sent })
     }
 }
 
@@ -125,29 +126,29 @@ impl Default for ExpositionBody {
 
 impl From<Bytes> for ExpositionBody {
     fn from(text: Bytes) -> Self {
-        Self(Content::Text(text))
+        Self(BodyContent::Text(text))
     }
 }
 
 impl Body for ExpositionBody {
     type Data = Bytes;
-    type Error = Dropped;
+    type Error = ReadTooSlowly;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadTooSlowly>>> {
         let this = self.get_mut();
         if this.is_end_stream() {
             return Poll::Ready(None);
         }
         let piece = match &mut this.0 {
-            Content::Text(text) => std::mem::take(text),
-            Content::Exposition { exposition, sent } => {
+            BodyContent::Text(text) => std::mem::take(text),
+            BodyContent::Exposition { exposition, sent } => {
                 let bytes = exposition.bytes.lock();
                 let rest = bytes.as_ref().and_then(|bytes| bytes.get(*sent..));
                 let Some(rest) = rest else {
-                    return Poll::Ready(Some(Err(Dropped)));
+                    return Poll::Ready(Some(Err(ReadTooSlowly)));
                 };
                 let piece = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE)]);
                 *sent += piece.len();
@@ -167,8 +168,8 @@ impl Body for ExpositionBody {
 
     fn size_hint(&self) -> SizeHint {
         let left = match &self.0 {
-            Content::Text(text) => text.len(),
-            Content::Exposition { exposition, sent } => exposition.length - sent,
+            BodyContent::Text(text) => text.len(),
+            BodyContent::Exposition { exposition, sent } => exposition.length - sent,
         };
         SizeHint::with_exact(left as u64)
     }
@@ -186,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_exposition_is_sent_whole_to_everybody() {
-        let all = Expositions::default();
+        let all = EncodedExpositions::default();
         for length in [0, 1, PIECE, 3 * PIECE + 1] {
             let exposition = all.add(content(length));
             for _ in 0..2 {
@@ -200,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_is_dropped_where_a_new_one_does_not_fit() {
-        let all = Expositions::within(10 * PIECE);
+        let all = EncodedExpositions::within(10 * PIECE);
         let mut bodies: Vec<_> = (0..5)
             .map(|_| ExpositionBody::new(all.add(content(4 * PIECE))))
             .collect();
@@ -214,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_two_newest_are_sent_however_large_they_are() {
-        let all = Expositions::within(0);
+        let all = EncodedExpositions::within(0);
         let first = ExpositionBody::new(all.add(content(PIECE)));
         let second = ExpositionBody::new(all.add(content(PIECE)));
         assert!(first.collect().await.is_ok());
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_takes_no_room() {
-        let all = Expositions::within(10);
+        let all = EncodedExpositions::within(10);
         for _ in 0..100 {
             let exposition = all.add(content(10));
             assert!(exposition.bytes.lock().is_some());

@@ -1,7 +1,7 @@
 //! What a registry declares and gathers.
 
 use super::*;
-use crate::exposition::{Dropped, Format, Limits};
+use crate::exposition::{DroppedSamples, Format, ParseLimits};
 
 crate::labels! {
     /// Test label.
@@ -10,7 +10,7 @@ crate::labels! {
     enum Size { Small = "small", Large = "large" }
 }
 
-fn text(registry: &Registry) -> String {
+fn text(registry: &MetricsRegistry) -> String {
     let mut out = String::new();
     registry.gather().write_text(&mut out);
     out
@@ -18,7 +18,7 @@ fn text(registry: &Registry) -> String {
 
 #[test]
 fn families_print_help_and_type_before_anything_is_recorded() {
-    let registry = Registry::new("test_");
+    let registry = MetricsRegistry::new("test_");
     let _ = registry.counters::<Colour>("b_total", "Moves \\ when.", &["colour"]);
     let _ = registry.gauge("a", "Now.");
     let _ = registry.histograms::<()>("c_seconds", "Ends.", &[], &[1.0]);
@@ -32,7 +32,7 @@ fn families_print_help_and_type_before_anything_is_recorded() {
 
 #[test]
 fn only_touched_cells_print() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let pairs = registry.counters::<(Colour, Size)>("x_total", "X.", &["colour", "size"]);
     pairs.inc((Colour::Blue, Size::Large));
     pairs.add((Colour::Blue, Size::Large), 2);
@@ -53,7 +53,7 @@ fn only_touched_cells_print() {
 
 #[test]
 fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let sizes = registry.histograms::<Colour>("x", "X.", &["colour"], &[0.5, 1.0, 1_048_576.0]);
     for value in [0.25, 0.5, 0.75, 2e6] {
         sizes.observe(Colour::Red, value);
@@ -70,7 +70,7 @@ fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
 
 #[test]
 fn dynamic_label_values_are_escaped_and_can_be_removed() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let vec = registry.counter_vec("x_total", "X.", &["repository"], 3);
     vec.with_label_values(&["a\"b\\\n"]).inc();
     let page = registry.gather();
@@ -82,12 +82,15 @@ fn dynamic_label_values_are_escaped_and_can_be_removed() {
 
 #[test]
 fn the_process_and_the_build_are_told() {
-    let registry = Registry::new("test_");
+    let registry = MetricsRegistry::new("test_");
     registry.process();
     registry.build_info("1.2.3", "abc", "1.95.0");
     let page = registry.gather();
     let cpu = page.family("process_cpu_seconds_total").unwrap();
-    assert_eq!((cpu.kind(), cpu.samples().count()), (Kind::Counter, 1));
+    assert_eq!(
+        (cpu.kind(), cpu.samples().count()),
+        (MetricType::Counter, 1)
+    );
     let memory = page.family("process_resident_memory_bytes").unwrap();
     assert!(memory.samples().next().unwrap().value() > 0.0);
     let build = page
@@ -108,7 +111,7 @@ fn the_process_and_the_build_are_told() {
 
 #[test]
 fn hooks_run_before_every_gathering() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let gauge = registry.gauge("x", "X.");
     registry.before_gather(move || gauge.add((), 1.0));
     registry.gather();
@@ -117,7 +120,7 @@ fn hooks_run_before_every_gathering() {
 
 #[test]
 fn a_name_declared_twice_is_told_and_the_first_one_prints() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     let first = registry.counter("x_total", "X.");
     let second = registry.gauge("x_total", "Other.");
     first.inc(());
@@ -131,7 +134,7 @@ fn a_name_declared_twice_is_told_and_the_first_one_prints() {
 
 #[test]
 fn what_is_declared_tells_how_much_it_can_print() {
-    let registry = Registry::new("p_");
+    let registry = MetricsRegistry::new("p_");
     let _ = registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[1.0, 2.0]);
     let _ = registry.gauge_vec("y", "Y.", &["repository"], 3);
     let families = registry.families();
@@ -143,13 +146,13 @@ fn what_is_declared_tells_how_much_it_can_print() {
 
 #[test]
 fn a_gathered_page_is_read_without_a_loss() {
-    let registry = Registry::new("");
+    let registry = MetricsRegistry::new("");
     registry.process();
     let histogram = registry.histogram("x_seconds", "X.", &[0.001, 900.0]);
     histogram.observe((), 1e-7);
     histogram.observe((), 1e12);
-    let (page, dropped) = Page::parse(text(&registry), &Limits::default());
-    assert_eq!(dropped, Dropped::default());
+    let (page, dropped) = Exposition::parse(text(&registry), &ParseLimits::default());
+    assert_eq!(dropped, DroppedSamples::default());
     assert_eq!(page.families().len(), registry.families().len());
 }
 
@@ -157,7 +160,7 @@ fn a_gathered_page_is_read_without_a_loss() {
 fn constant_labels_are_on_every_sample() {
     let labels = [("region", "eu-\"1\""), ("zone", "b")];
     let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let registry = Registry::labelled("", &BTreeMap::from(labels));
+    let registry = MetricsRegistry::labelled("", &BTreeMap::from(labels));
     registry.counter("a_total", "A.").inc(());
     registry.histogram("b", "B.", &[1.0]).observe((), 0.5);
     let colours = registry.gauges::<Colour>("c", "C.", &["colour"]);
@@ -178,7 +181,10 @@ fn constant_labels_are_on_every_sample() {
 #[test]
 fn a_gathered_page_is_what_its_text_says() {
     let labels = BTreeMap::from([("region".to_owned(), "eu\\1".to_owned())]);
-    for registry in [Registry::new("p_"), Registry::labelled("p_", &labels)] {
+    for registry in [
+        MetricsRegistry::new("p_"),
+        MetricsRegistry::labelled("p_", &labels),
+    ] {
         let _ = registry.histograms::<Colour>("empty_seconds", "E.", &["colour"], &[1.0]);
         let pairs =
             registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[0.5, 2.0]);
@@ -190,17 +196,14 @@ fn a_gathered_page_is_what_its_text_says() {
         let page = registry.gather();
         let mut text = String::new();
         page.write_text(&mut text);
-        let (read, dropped) = Page::parse(text, &Limits::default());
-        assert_eq!(dropped, Dropped::default());
-        let told = |page: &Page| {
+        let (read, dropped) = Exposition::parse(text, &ParseLimits::default());
+        assert_eq!(dropped, DroppedSamples::default());
+        let told = |page: &Exposition| {
             let families = page.families().map(|family| {
                 let samples = family.samples().map(|sample| {
                     let labels: Vec<_> = sample.labels().collect();
                     let (name, value) = (sample.name(), sample.value_text());
-                    format!(
-                        "{name} {labels:?} {value} {:?}",
-                        (sample.data.hash, sample.data.flags)
-                    )
+                    format!("{name} {labels:?} {value} {:?}", sample.hash_and_flags())
                 });
                 let samples: Vec<_> = samples.collect();
                 format!(

@@ -30,30 +30,30 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The connections of some listeners, of which there are so many at most. Clones count together.
 #[derive(Clone)]
-pub struct ConnectionCap(Arc<Inner>);
+pub struct ConnectionCap(Arc<SharedCap>);
 
-struct Inner {
+struct SharedCap {
     limit: usize,
     started: Instant,
-    table: Mutex<Table>,
+    table: Mutex<ConnectionTable>,
     /// Told whenever a connection has ended, or does not give way after all.
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionTable {
     open: usize,
     next_id: u64,
     /// Connections that were told to give way and have not ended yet.
     leaving: usize,
     /// All others, by the earliest time since which they may be idle.
-    order: BTreeMap<Key, Arc<Entry>>,
+    order: BTreeMap<Key, Arc<ConnectionEntry>>,
 }
 
 /// Nanoseconds since the cap was made, and the connection's number.
 type Key = (u64, u64);
 
-struct Entry {
+struct ConnectionEntry {
     id: u64,
     started: Instant,
     /// How many are in flight.
@@ -68,14 +68,14 @@ struct Entry {
 const LEAVING: u64 = u64::MAX;
 
 /// The slot of one open connection. Dropping it frees the slot.
-pub struct Slot {
+pub struct ConnectionSlot {
     cap: ConnectionCap,
-    entry: Arc<Entry>,
+    entry: Arc<ConnectionEntry>,
 }
 
 /// The requests in flight on one connection. Clones are of the same connection.
 #[derive(Clone)]
-pub struct Requests(Arc<Entry>);
+pub struct Requests(Arc<ConnectionEntry>);
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub struct RequestGuard(Requests);
 impl ConnectionCap {
     /// No connections yet, of at most `limit` at a time.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SharedCap {
             limit,
             started: Instant::now(),
             table: Mutex::default(),
@@ -95,7 +95,7 @@ impl ConnectionCap {
     /// A slot for a new connection. At the cap, the connection that has been idle longest is told to
     /// give way, and its slot is waited for; `None` if every connection has a request in flight.
     /// Cancel safe.
-    pub async fn admit(&self) -> Option<Slot> {
+    pub async fn admit(&self) -> Option<ConnectionSlot> {
         loop {
             let mut changed = pin!(self.0.changed.notified());
             changed.as_mut().enable();
@@ -114,7 +114,7 @@ impl ConnectionCap {
     }
 
     /// A slot for a new connection, as soon as there is one. Cancel safe.
-    pub async fn admit_when_free(&self) -> Slot {
+    pub async fn admit_when_free(&self) -> ConnectionSlot {
         loop {
             if let Some(slot) = self.admit().await {
                 return slot;
@@ -128,8 +128,8 @@ impl ConnectionCap {
         self.0.table.lock().open
     }
 
-    fn open(&self, table: &mut Table, now: u64) -> Slot {
-        let entry = Arc::new(Entry {
+    fn open(&self, table: &mut ConnectionTable, now: u64) -> ConnectionSlot {
+        let entry = Arc::new(ConnectionEntry {
             id: table.next_id,
             started: self.0.started,
             requests: AtomicUsize::new(0),
@@ -140,7 +140,7 @@ impl ConnectionCap {
         table.next_id += 1;
         table.open += 1;
         table.put(now, Arc::clone(&entry));
-        Slot {
+        ConnectionSlot {
             cap: self.clone(),
             entry,
         }
@@ -157,14 +157,14 @@ impl fmt::Debug for ConnectionCap {
     }
 }
 
-impl Table {
-    fn put(&mut self, key: u64, entry: Arc<Entry>) {
+impl ConnectionTable {
+    fn put(&mut self, key: u64, entry: Arc<ConnectionEntry>) {
         entry.key.store(key, Ordering::Relaxed);
         self.order.insert((key, entry.id), entry);
     }
 
     /// Takes the connection that has been idle longest out of the order.
-    fn longest_idle(&mut self, now: u64) -> Option<Arc<Entry>> {
+    fn longest_idle(&mut self, now: u64) -> Option<Arc<ConnectionEntry>> {
         loop {
             let first = self.order.first_entry()?;
             let (key, _) = *first.key();
@@ -186,7 +186,7 @@ impl Table {
     }
 
     /// Forgets a connection that has ended.
-    fn remove(&mut self, entry: &Entry) {
+    fn remove(&mut self, entry: &ConnectionEntry) {
         let key = entry.key.load(Ordering::Relaxed);
         if key == LEAVING {
             self.leaving -= 1;
@@ -197,7 +197,7 @@ impl Table {
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// The connection's requests.
     pub fn requests(&self) -> Requests {
         Requests(Arc::clone(&self.entry))
@@ -223,16 +223,18 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.cap.0.table.lock().remove(&self.entry);
         self.cap.0.changed.notify_waiters();
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Slot").field(&self.entry.id).finish()
+        f.debug_tuple("ConnectionSlot")
+            .field(&self.entry.id)
+            .finish()
     }
 }
 
@@ -283,7 +285,7 @@ impl Drop for RequestGuard {
     }
 }
 
-impl Entry {
+impl ConnectionEntry {
     fn ended(&self, now: Instant) {
         self.idle_since
             .store(since(self.started, now), Ordering::Release);

@@ -5,7 +5,7 @@
 //! instruction: no hash, no lock, no allocation. A place that was never touched prints nothing, so
 //! an idle page stays small.
 //!
-//! Families are declared on a [`Registry`](super::exposition::Registry). Where the first labels of a
+//! Families are declared on a [`MetricsRegistry`](super::MetricsRegistry). Where the first labels of a
 //! family are known at run time only, such as the name of an upstream, it is declared open there,
 //! and each of those values has cells of its own `under` it.
 
@@ -16,116 +16,7 @@ use prometheus::core::{Metric, MetricVec, MetricVecBuilder};
 use prometheus::{Gauge as GaugeHandle, GaugeVec, Histogram as HistogramHandle, HistogramVec};
 use prometheus::{IntCounter, IntCounterVec};
 
-#[doc(inline)]
-pub use crate::labels;
-
-/// A label whose values are a closed set.
-pub trait Label: Copy + Send + Sync + 'static {
-    /// Every value, such that `ALL[x.index()]` is `x`.
-    const ALL: &'static [Self];
-
-    /// The value's place in [`Label::ALL`].
-    fn index(self) -> usize;
-
-    /// The value as it is printed.
-    fn value(self) -> &'static str;
-}
-
-/// A combination of label values: a [`Label`], a tuple of sets, or a type of the caller's that
-/// admits only some combinations.
-pub trait LabelSet: Copy + Send + Sync + 'static {
-    /// How many combinations there are.
-    const COUNT: usize;
-    /// How many labels a combination has.
-    const WIDTH: usize;
-
-    /// This combination's place, less than `COUNT` and its own.
-    fn index(self) -> usize;
-
-    /// Appends this combination's `WIDTH` values, in the order of the label names.
-    fn values(self, values: &mut Vec<&'static str>);
-}
-
-impl<L: Label> LabelSet for L {
-    const COUNT: usize = L::ALL.len();
-    const WIDTH: usize = 1;
-
-    fn index(self) -> usize {
-        Label::index(self)
-    }
-
-    fn values(self, values: &mut Vec<&'static str>) {
-        values.push(self.value());
-    }
-}
-
-macro_rules! tuple_of_sets {
-    ($($set:ident $field:tt),*) => {
-        impl<$($set: LabelSet),*> LabelSet for ($($set,)*) {
-            const COUNT: usize = 1 $(* $set::COUNT)*;
-            const WIDTH: usize = 0 $(+ $set::WIDTH)*;
-
-            fn index(self) -> usize {
-                let index = 0;
-                $(let index = index * $set::COUNT + self.$field.index();)*
-                index
-            }
-
-            fn values(self, _values: &mut Vec<&'static str>) {
-                $(self.$field.values(_values);)*
-            }
-        }
-    };
-}
-
-tuple_of_sets!();
-tuple_of_sets!(A 0, B 1);
-tuple_of_sets!(A 0, B 1, C 2);
-tuple_of_sets!(A 0, B 1, C 2, D 3);
-
-/// Declares enums whose variants are the values of a metric label.
-///
-/// ```
-/// service::labels! {
-///     /// The side that cut a transfer.
-///     pub enum Side { Client = "client", Upstream = "upstream" }
-/// }
-/// use service::cells::Label;
-/// assert_eq!(Side::Upstream.value(), "upstream");
-/// assert_eq!(Side::ALL, [Side::Client, Side::Upstream]);
-/// ```
-#[macro_export]
-macro_rules! labels {
-    ($($(#[$meta:meta])* $vis:vis enum $name:ident {
-        $($(#[$variant_meta:meta])* $variant:ident = $value:literal),+ $(,)?
-    })+) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        $vis enum $name {
-            $(
-                $(#[$variant_meta])*
-                #[doc = concat!("Printed as `", $value, "`.")]
-                $variant
-            ),+
-        }
-
-        impl $crate::cells::Label for $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            #[inline]
-            fn index(self) -> usize {
-                self as usize
-            }
-
-            #[inline]
-            fn value(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $value),+
-                }
-            }
-        }
-    )+};
-}
+use super::label::LabelSet;
 
 /// A counter without labels.
 pub type Counter = Counters<()>;
@@ -321,6 +212,7 @@ impl<S, M> Clone for Cells<S, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Label as _;
 
     crate::labels! {
         /// Test label.
