@@ -18,7 +18,7 @@ use registry::oci::{Endpoint, ErrorCode, Route};
 use service::metrics::MetricsRegistry;
 
 use self::body::Body;
-use self::kind::Kinds;
+use self::manifest_kind::Kinds;
 use self::operation::{Operation, Outcome};
 use self::recording::Recording;
 use crate::metrics::label::Side;
@@ -29,7 +29,7 @@ mod auth;
 mod body;
 mod content;
 mod error_code;
-mod kind;
+mod manifest_kind;
 mod operation;
 mod record;
 mod recording;

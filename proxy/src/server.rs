@@ -28,9 +28,9 @@ use crate::metrics::{ConnectionMetrics, UpstreamFamilies};
 use crate::proxy::Proxy;
 use crate::upstream::{Timeouts, Upstream};
 
-mod behind;
+mod readiness;
 
-use self::behind::Behind;
+use self::readiness::Behind;
 
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);

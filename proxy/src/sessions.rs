@@ -1,7 +1,7 @@
 //! The upload sessions that are open, as far as the proxy saw: a bounded table.
 //!
 //! A session is known by the Location that its registry handed out, which may be anything; see
-//! [`Place`]. It enters the table with the 202 that starts it, or with the first success of a
+//! [`LocationKey`]. It enters the table with the 202 that starts it, or with the first success of a
 //! request for one that was opened elsewhere, and leaves it once: completed, cancelled, failed or
 //! expired. So what has entered is always what has left and what is there; nothing is counted down
 //! by an event that may come twice or never. Of several requests that are at once the first for one
@@ -26,10 +26,10 @@ use service::metrics::MetricsRegistry;
 
 use crate::metrics::{SessionEvent, SessionMetrics, SessionOutcome};
 
-mod place;
+mod location;
 mod table;
 
-use self::place::Place;
+use self::location::LocationKey;
 use self::table::{SHARDS, Session, Shard};
 
 /// How many sessions are followed at a time: some megabytes.
@@ -109,7 +109,7 @@ impl Sessions {
         if self.odd[endpoint as usize].load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let hash = place::hash_path(&self.hasher, path);
+        let hash = location::hash_path(&self.hasher, path);
         let shard = self.shard(hash).lock();
         let Some(there) = shard.get(&hash) else {
             return false;
@@ -119,7 +119,7 @@ impl Sessions {
             Endpoint::Other | Endpoint::Extension | Endpoint::Token
         );
         is_opaque || {
-            let query = place::hash_query(&self.hasher, query);
+            let query = location::hash_query(&self.hasher, query);
             there
                 .iter()
                 .any(|session| session.query.load(Ordering::Relaxed) == query)
@@ -140,7 +140,7 @@ impl Sessions {
         now: Instant,
     ) {
         self.metrics.events.inc(SessionEvent::Started);
-        let place = Place::of_location(&self.hasher, location, path);
+        let place = LocationKey::of_location(&self.hasher, location, path);
         let session = Session {
             since: now,
             is_started: true,
@@ -156,12 +156,12 @@ impl Sessions {
 
     /// A request for a session begins.
     pub fn visit(&self, path: &str, query: Option<&str>, now: Instant) -> Visit {
-        let hash = place::hash_path(&self.hasher, path);
+        let hash = location::hash_path(&self.hasher, path);
         let shard = self.shard(hash).lock();
         let Some(there) = shard.get(&hash) else {
             return Visit::default();
         };
-        let session = table::find(there, || place::hash_query(&self.hasher, query));
+        let session = table::find(there, || location::hash_query(&self.hasher, query));
         if let Some(session) = session {
             session.used.fetch_max(self.millis(now), Ordering::Relaxed);
         }
@@ -234,7 +234,7 @@ impl Sessions {
     /// A session goes on where its answer says.
     fn carry(&self, session: &Arc<Session>, answer: Answer<'_>) {
         if let Some(location) = answer.location {
-            let place = Place::of_location(&self.hasher, location, answer.path);
+            let place = LocationKey::of_location(&self.hasher, location, answer.path);
             self.relocate(session, place);
         }
     }
@@ -242,7 +242,7 @@ impl Sessions {
     /// The session that another request has brought here since this one came, which then was the
     /// first for it. One that was started here meanwhile is not what the request was for.
     fn adopted(&self, answer: Answer<'_>) -> Option<Arc<Session>> {
-        let place = Place::new(&self.hasher, answer.path, answer.query);
+        let place = LocationKey::new(&self.hasher, answer.path, answer.query);
         let shard = self.shard(place.path).lock();
         table::adopted(&shard, place).cloned()
     }
@@ -250,8 +250,8 @@ impl Sessions {
     /// A session that was opened elsewhere is carried on with.
     fn adopt(&self, answer: Answer<'_>, now: Instant) {
         let place = match answer.location {
-            Some(location) => Place::of_location(&self.hasher, location, answer.path),
-            None => Place::new(&self.hasher, answer.path, answer.query),
+            Some(location) => LocationKey::of_location(&self.hasher, location, answer.path),
+            None => LocationKey::new(&self.hasher, answer.path, answer.query),
         };
         let entered = self.insert(Session {
             since: now,

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use registry::oci::Kind;
 
-use super::kind::Body;
+use super::manifest_kind::Body;
 use super::operation::{Operation, Outcome};
 use crate::metrics::{Handle, Metrics};
 

@@ -6,7 +6,7 @@ use registry::metrics::label::{OpResult, Status};
 use registry::oci::Kind;
 
 use super::content::{Ended, Unread};
-use super::kind::Body;
+use super::manifest_kind::Body;
 use super::operation::{Operation, Outcome};
 use super::recording::Recording;
 use super::{By, Facts};

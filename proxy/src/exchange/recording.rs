@@ -8,7 +8,7 @@ use registry::metrics::label::{Client, Pair};
 use registry::oci::ErrorCode;
 
 use super::error_code::Code;
-use super::kind::Reading;
+use super::manifest_kind::Reading;
 use super::operation::Operation;
 use super::{Facts, Head, Recorder, Request, auth};
 use crate::metrics::Handle;

@@ -2,7 +2,7 @@
 //!
 //! A name becomes a label only by [`Repositories::admit`], which the proxy calls for a success that
 //! proves the repository to exist, and only as long as there is room under the cap; see [`Rules`].
-//! Everything else is counted as `_other`. A name that is in use keeps its place: when the cap is
+//! Everything else is counted as `_other`. A name that is in use keeps its slot: when the cap is
 //! full, the least recently used one that was idle for long enough gives way, and what it counted
 //! goes with it rather than into `_other`, which is a counter of its own.
 //!
@@ -56,8 +56,8 @@ labels! {
 pub struct Repositories {
     families: Families,
     labels: Labels,
-    places: ArcSwap<Places>,
-    /// Held while the places change.
+    slots: ArcSwap<Slots>,
+    /// Held while the slots change.
     changing: Mutex<()>,
     /// Before this time, in milliseconds since `origin`, nobody can give way: of a full table no
     /// more need be looked at.
@@ -69,7 +69,7 @@ pub struct Repositories {
 }
 
 /// Labels and their cells.
-type Places = HashMap<Arc<str>, Arc<Place>>;
+type Slots = HashMap<Arc<str>, Arc<Slot>>;
 
 struct Families {
     operations: IntCounterVec,
@@ -85,7 +85,7 @@ struct Cells {
 }
 
 /// An admitted label.
-struct Place {
+struct Slot {
     cells: Cells,
     /// When it last counted an operation, in milliseconds since `origin`.
     used: AtomicU64,
@@ -100,14 +100,14 @@ struct Place {
 /// could not be taken back.
 #[derive(Default)]
 pub struct Handle {
-    place: Option<Arc<Place>>,
+    slot: Option<Arc<Slot>>,
     held: [u64; Transfer::ALL.len()],
 }
 
 impl Handle {
     /// Whether the repository has a label, its own or its group's.
     pub fn is_shown(&self) -> bool {
-        self.place.is_some()
+        self.slot.is_some()
     }
 }
 
@@ -151,7 +151,7 @@ impl Repositories {
         Repositories {
             families,
             labels: Labels::new(rules),
-            places: ArcSwap::default(),
+            slots: ArcSwap::default(),
             changing: Mutex::default(),
             full_until: AtomicU64::new(0),
             other: OnceLock::new(),
@@ -162,24 +162,24 @@ impl Repositories {
 
     /// What is known of a repository when a request for it begins. Any text will do.
     pub fn find(&self, name: &str) -> Handle {
-        let places = self.places.load();
-        let place = if self.labels.are_names() {
-            places.get(name)
+        let slots = self.slots.load();
+        let slot = if self.labels.are_names() {
+            slots.get(name)
         } else {
             let label = self.labels.remembered(name);
-            label.and_then(|label| places.get(&label))
+            label.and_then(|label| slots.get(&label))
         };
-        let place = place.cloned();
+        let slot = slot.cloned();
         Handle {
-            place,
+            slot,
             held: Default::default(),
         }
     }
 
     /// Body bytes moved.
     pub fn bytes(&self, handle: &mut Handle, direction: Transfer, bytes: u64) {
-        match &handle.place {
-            Some(place) => place.cells.bytes.add(direction, bytes),
+        match &handle.slot {
+            Some(slot) => slot.cells.bytes.add(direction, bytes),
             None => handle.held[direction.index()] += bytes,
         }
     }
@@ -189,20 +189,20 @@ impl Repositories {
     ///
     /// `name` is the one that the handle was found by.
     pub fn admit(&self, handle: &mut Handle, name: &str, now: Instant) {
-        if handle.place.is_some() {
+        if handle.slot.is_some() {
             return;
         }
-        handle.place = self.place(name, now);
-        if let Some(place) = &handle.place {
-            place.cells.credit(&mut handle.held);
+        handle.slot = self.slot(name, now);
+        if let Some(slot) = &handle.slot {
+            slot.cells.credit(&mut handle.held);
         }
     }
 
     /// An operation ended with success.
     pub fn record(&self, handle: &Handle, operation: RepositoryOperation, now: Instant) {
-        if let Some(place) = &handle.place {
-            place.cells.operations.inc(operation);
-            place.used.fetch_max(self.millis(now), Ordering::Relaxed);
+        if let Some(slot) = &handle.slot {
+            slot.cells.operations.inc(operation);
+            slot.used.fetch_max(self.millis(now), Ordering::Relaxed);
         } else {
             self.other().operations.inc(operation);
             self.overflow.inc(());
@@ -211,8 +211,8 @@ impl Repositories {
 
     /// A manifest was pulled, or a tag resolved, with success.
     pub fn pulled(&self, handle: &Handle, now: SystemTime) {
-        let cells = match &handle.place {
-            Some(place) => &place.cells,
+        let cells = match &handle.slot {
+            Some(slot) => &slot.cells,
             None => self.other(),
         };
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -240,56 +240,56 @@ impl Repositories {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The place of a name, a new one if there is room.
-    fn place(&self, name: &str, now: Instant) -> Option<Arc<Place>> {
+    /// The slot of a name, a new one if there is room.
+    fn slot(&self, name: &str, now: Instant) -> Option<Arc<Slot>> {
         let label = self.labels.of(name)?;
         let is_reserved = self.labels.rules().reserves(&label);
-        if let Some(place) = self.places.load().get(&*label) {
-            return Some(Arc::clone(place));
+        if let Some(slot) = self.slots.load().get(&*label) {
+            return Some(Arc::clone(slot));
         }
         let now = self.millis(now);
         if !is_reserved && now < self.full_until.load(Ordering::Relaxed) {
             return None;
         }
         let _changing = self.changing.lock();
-        let places = self.places.load_full();
-        if let Some(place) = places.get(&*label) {
-            return Some(Arc::clone(place));
+        let slots = self.slots.load_full();
+        if let Some(slot) = slots.get(&*label) {
+            return Some(Arc::clone(slot));
         }
-        let gives_way = if is_reserved || self.has_room(&places) {
+        let gives_way = if is_reserved || self.has_room(&slots) {
             None
         } else {
-            Some(self.idlest(&places, now)?)
+            Some(self.idlest(&slots, now)?)
         };
-        let mut places = Places::clone(&places);
+        let mut slots = Slots::clone(&slots);
         if let Some(evicted) = gives_way {
-            places.remove(&evicted);
+            slots.remove(&evicted);
             self.families.remove(&evicted);
         }
-        let place = Arc::new(Place {
+        let slot = Arc::new(Slot {
             cells: self.families.cells(&label),
             used: AtomicU64::new(now),
             is_reserved,
         });
-        places.insert(label.into(), Arc::clone(&place));
-        self.places.store(Arc::new(places));
-        Some(place)
+        slots.insert(label.into(), Arc::clone(&slot));
+        self.slots.store(Arc::new(slots));
+        Some(slot)
     }
 
     /// Whether a name that nothing is reserved for finds room.
-    fn has_room(&self, places: &Places) -> bool {
-        let taken = places.values().filter(|place| !place.is_reserved).count();
+    fn has_room(&self, slots: &Slots) -> bool {
+        let taken = slots.values().filter(|slot| !slot.is_reserved).count();
         taken < self.labels.rules().unreserved()
     }
 
     /// The label that is to give way, or `None` and the time until which that is so.
-    fn idlest(&self, places: &Places, now: u64) -> Option<Arc<str>> {
+    fn idlest(&self, slots: &Slots, now: u64) -> Option<Arc<str>> {
         let idle = u64::try_from(self.labels.rules().idle().as_millis()).unwrap_or(u64::MAX);
-        let candidates = places.iter().filter(|(_, place)| !place.is_reserved);
-        let by_use = candidates.map(|(label, place)| {
-            let used = place.used.load(Ordering::Relaxed);
+        let candidates = slots.iter().filter(|(_, slot)| !slot.is_reserved);
+        let by_use = candidates.map(|(label, slot)| {
+            let used = slot.used.load(Ordering::Relaxed);
             // A request under way has a handle on it.
-            let is_idle = used.saturating_add(idle) <= now && Arc::strong_count(place) == 1;
+            let is_idle = used.saturating_add(idle) <= now && Arc::strong_count(slot) == 1;
             (!is_idle, used, label)
         });
         match by_use.min() {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Sessions;
-use super::place::Place;
+use super::location::LocationKey;
 use crate::metrics::SessionOutcome;
 
 /// Parts of the table, each under a lock of its own.
@@ -29,7 +29,7 @@ pub(super) struct Session {
     /// When it was last heard of, in milliseconds since the table's origin.
     pub(super) used: AtomicU64,
     /// Where it is now; held while it moves. Taken before a shard's lock.
-    pub(super) place: Mutex<Place>,
+    pub(super) place: Mutex<LocationKey>,
     /// Of the query of the place, to be compared under a shard's lock.
     pub(super) query: AtomicU64,
 }
@@ -64,7 +64,7 @@ impl Sessions {
     }
 
     /// Enters a session at a place.
-    fn put(&self, shard: &mut Shard, place: Place, session: Arc<Session>) {
+    fn put(&self, shard: &mut Shard, place: LocationKey, session: Arc<Session>) {
         if let Some(odd) = place.odd {
             self.odd[odd as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -72,7 +72,7 @@ impl Sessions {
     }
 
     /// Takes a session from its place; false if somebody else has.
-    fn take(&self, place: Place, session: &Arc<Session>) -> bool {
+    fn take(&self, place: LocationKey, session: &Arc<Session>) -> bool {
         let mut shard = self.shard(place.path).lock();
         let Some(there) = shard.get_mut(&place.path) else {
             return false;
@@ -89,13 +89,13 @@ impl Sessions {
         true
     }
 
-    fn forget(&self, place: Place) {
+    fn forget(&self, place: LocationKey) {
         if let Some(odd) = place.odd {
             self.odd[odd as usize].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn relocate(&self, session: &Arc<Session>, place: Place) {
+    pub(super) fn relocate(&self, session: &Arc<Session>, place: LocationKey) {
         let mut current = session.place.lock();
         if *current != place && self.take(*current, session) {
             *current = place;
@@ -177,7 +177,7 @@ pub(super) fn find(there: &[Arc<Session>], query: impl FnOnce() -> u64) -> Optio
 }
 
 /// The session at a place, if it was found under way.
-pub(super) fn adopted(shard: &Shard, place: Place) -> Option<&Arc<Session>> {
+pub(super) fn adopted(shard: &Shard, place: LocationKey) -> Option<&Arc<Session>> {
     let session = find(shard.get(&place.path)?, || place.query)?;
     (!session.is_started).then_some(session)
 }

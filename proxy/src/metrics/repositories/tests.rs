@@ -282,8 +282,8 @@ fn groups_share_a_label_and_the_allow_list_comes_first() {
         ])
     );
     // A member is known by now, and another is not before it is admitted.
-    assert!(bench.repositories.find("team-a/x").place.is_some());
-    assert!(bench.repositories.find("team-a/z").place.is_none());
+    assert!(bench.repositories.find("team-a/x").slot.is_some());
+    assert!(bench.repositories.find("team-a/z").slot.is_none());
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub(super) fn read(
 pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<()> {
     let links = inner.layout.blob_links(name);
     {
-        let mut turn = inner.turns.repository(name);
+        let mut turn = inner.locks.repository(name);
         let content = inner.layout.content(Pool::Blobs, digest);
         let stored = length(&content)?.map_or(0, signed);
         let link = inner.layout.blob_link(name, digest);
@@ -157,7 +157,7 @@ pub(super) fn link(
 ) -> Result<()> {
     let content = inner.layout.content(Pool::Blobs, digest);
     let path = inner.layout.blob_link(name, digest);
-    let mut turn = inner.turns.repository(name);
+    let mut turn = inner.locks.repository(name);
     let size = length(&content)?.ok_or(StoreError::BlobUnknown)?;
     let found = Link::read(&path)?;
     let known = expected.or(found.and_then(|link| link.size));
@@ -193,7 +193,7 @@ pub(super) fn link(
 pub(super) fn keep(inner: &Inner, data: &Path, digest: &Digest, size: u64) -> Result<()> {
     let content = inner.layout.content(Pool::Blobs, digest);
     let shard = Shard::of(Pool::Blobs, digest);
-    let mut turn = inner.turns.shard(shard);
+    let mut turn = inner.locks.shard(shard);
     let is_new = inner.with_folder_of(&content, || match fs::hard_link(data, &content) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         result => result.map(|()| true),

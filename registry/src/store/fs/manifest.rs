@@ -14,7 +14,7 @@ use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
 use super::layout::{Pool, Shard};
 use super::reader::BlobReader;
-use super::{Inner, blob, cache, tag};
+use super::{Inner, blob, manifest_cache, tag};
 use crate::oci::{Digest, Kind, MediaType, Name, Reference, Spans, Tag};
 use crate::store::{
     Condition, ManifestContent, ManifestRead, NewManifest, Result, StoreError, TagChanges,
@@ -96,7 +96,7 @@ pub(super) fn read(
     name: &Name,
     reference: &Reference,
 ) -> Result<ManifestRead<BlobReader>> {
-    let before = inner.turns.repository(name).changes;
+    let before = inner.locks.repository(name).changes;
     let read = find(inner, name, reference)?;
     if let ManifestContent::Whole(bytes) = &read.content {
         let manifest = StoredManifest {
@@ -104,7 +104,7 @@ pub(super) fn read(
             media_type: read.media_type.clone(),
             bytes: bytes.clone(),
         };
-        let turn = inner.turns.repository(name);
+        let turn = inner.locks.repository(name);
         if turn.changes == before {
             inner.cache.remember(name, reference, &manifest);
         }
@@ -155,7 +155,7 @@ fn read_digest(
             reason: "it has not the length that it was pushed with",
         });
     }
-    let content = if size <= cache::LARGEST {
+    let content = if size <= manifest_cache::LARGEST {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         file.read_to_end(&mut bytes).map_err(failed)?;
         ManifestContent::Whole(bytes.into())
@@ -178,7 +178,7 @@ pub(super) fn write(
     tags: &[Tag],
     condition: Option<&Condition>,
 ) -> Result<TagChanges> {
-    let before = inner.turns.repository(name).removals;
+    let before = inner.locks.repository(name).removals;
     check_condition(inner, name, condition)?;
     check(inner, name, new)?;
 
@@ -216,7 +216,7 @@ pub(super) fn write(
 
     let mut changed = TagChanges::default();
     {
-        let mut turn = inner.turns.repository(name);
+        let mut turn = inner.locks.repository(name);
         // Now that nobody else can make it false.
         check_condition(inner, name, condition)?;
         if turn.removals != before {
@@ -269,7 +269,7 @@ pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagC
     let mut deleted = 0;
     loop {
         let batch = tags.split_off(tags.len().saturating_sub(TAGS_AT_ONCE));
-        let mut turn = inner.turns.repository(name);
+        let mut turn = inner.locks.repository(name);
         let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
         tags.extend(watch.placed());
         turn.changes += 1;
@@ -352,7 +352,7 @@ fn check(inner: &Inner, name: &Name, new: &NewManifest) -> Result<()> {
 /// Makes a draft the content of `digest`, which another repository may have given it meanwhile.
 fn keep(inner: &Inner, draft: Draft, content: &Path, digest: &Digest, size: u64) -> Result<()> {
     let shard = Shard::of(Pool::Manifests, digest);
-    let mut turn = inner.turns.shard(shard);
+    let mut turn = inner.locks.shard(shard);
     let found = blob::length(content)?;
     if found == Some(size) {
         return Ok(());

@@ -11,30 +11,25 @@
 //! Deliberately not here: removing content that no repository holds any more, which is for a
 //! garbage collector, and counting, for which [`Changes`] tells what happened.
 
-mod append;
 mod blob;
-mod bounds;
 mod buffers;
-mod cache;
 mod changes;
+mod count;
 mod deletions;
 mod file;
 mod layout;
 mod listing;
+mod locks;
 mod manifest;
+mod manifest_cache;
+mod open;
 mod reader;
 mod referrer;
 mod root;
-mod session;
-mod sessions;
-mod start;
-mod survey;
 mod tag;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod upload;
-mod windows;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -49,25 +44,26 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use bounds::{Bounds, Options};
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
+pub use count::{Space, Uploads, Walk};
 pub use layout::{Pool, Shard};
+pub use open::StartError;
 pub use reader::BlobReader;
 pub use root::Presence;
-pub use sessions::{Expired, UploadTotals};
-pub use start::StartError;
-pub use survey::{Space, Uploads, Walk};
+pub use upload::quota::{Bounds, Options};
+pub use upload::sessions::{Expired, UploadTotals};
 
-use self::append::Limits;
 use self::buffers::Buffers;
-use self::cache::Cache;
 use self::deletions::Deletions;
 use self::layout::Layout;
+use self::listing::cache::ListingCache;
+use self::locks::StripedLocks;
+use self::manifest_cache::ManifestCache;
 use self::root::Root;
-use self::session::Session;
-use self::sessions::Sessions;
-use self::turn::Turns;
-use self::windows::Windows;
+use self::upload::append::Limits;
+use self::upload::session::Session;
+use self::upload::sessions::Sessions;
+use self::upload::{append, commit, sessions};
 use super::{
     BlobRead, Condition, Listing, ManifestRead, NewManifest, Referrers, ReferrersQuery, Result,
     Store, StoreError, TagChanges, Upload, UploadId,
@@ -98,12 +94,12 @@ pub struct FsStore {
 struct Inner {
     layout: Layout,
     durability: Durability,
-    turns: Turns,
+    locks: StripedLocks,
     deletions: Deletions,
     sessions: Arc<Sessions>,
     changes: Arc<dyn Changes>,
-    cache: Cache,
-    windows: Windows,
+    cache: ManifestCache,
+    listings: ListingCache,
     buffers: Arc<Buffers>,
     limits: Limits,
     /// Held while folders are made or removed, so that none goes while another is made in it.
@@ -121,18 +117,18 @@ impl FsStore {
     ) -> std::result::Result<Self, StartError> {
         let Options { durability, bounds } = options.into();
         let layout = Layout::new(root.to_owned());
-        let root = start::take(&layout)?;
-        start::remove_leftovers(&layout)?;
+        let root = open::take(&layout)?;
+        open::remove_leftovers(&layout)?;
         let sessions = Arc::new(Sessions::restore(&layout, bounds)?);
         let inner = Inner {
             layout,
             durability,
-            turns: Turns::new(),
+            locks: StripedLocks::new(),
             deletions: Deletions::default(),
             sessions,
             changes,
-            cache: Cache::new(),
-            windows: Windows::default(),
+            cache: ManifestCache::new(),
+            listings: ListingCache::default(),
             buffers: Arc::default(),
             limits: Limits::new(),
             folders: Mutex::new(()),
@@ -273,7 +269,7 @@ impl Store for FsStore {
         self.inner.root.present()?;
         let session = self.inner.sessions.take(repository, id)?;
         let work = session.claim().await?;
-        self.change(move |inner| upload::commit(inner, &session, &work, &name, &digest))
+        self.change(move |inner| commit::commit(inner, &session, &work, &name, &digest))
             .await
     }
 
@@ -350,7 +346,7 @@ impl Store for FsStore {
         limit: usize,
     ) -> Result<Listing<Tag>> {
         self.inner.root.present()?;
-        if let Some(page) = self.inner.windows.page(repository, last, limit) {
+        if let Some(page) = self.inner.listings.page(repository, last, limit) {
             return Ok(page);
         }
         let (name, last) = (repository.clone(), last.map(str::to_owned));

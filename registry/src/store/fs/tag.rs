@@ -18,7 +18,7 @@ pub(super) fn write(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> R
     draft.sync(inner)?;
     let mut changed = TagChanges::default();
     {
-        let mut turn = inner.turns.repository(name);
+        let mut turn = inner.locks.repository(name);
         if !exists(&inner.layout.manifest_entry(name, digest))? {
             return Err(StoreError::ManifestUnknown);
         }
@@ -37,7 +37,7 @@ pub(super) fn delete(
 ) -> Result<()> {
     let tags = inner.layout.tags(name);
     {
-        let mut turn = inner.turns.repository(name);
+        let mut turn = inner.locks.repository(name);
         if condition.is_some() && !exists(&inner.layout.tag(name, tag))? {
             return Err(StoreError::ManifestUnknown);
         }
@@ -83,7 +83,7 @@ pub(super) fn place(
     let tags = i64::from(old.is_none());
     match old {
         None => {
-            inner.windows.forget(name);
+            inner.listings.forget(name);
             changed.created += 1;
         }
         Some(_) => changed.moved += 1,
@@ -104,7 +104,7 @@ pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> 
     inner.cache.forget_tag(name, tag);
     let removed = remove(&path)?;
     if removed {
-        inner.windows.forget(name);
+        inner.listings.forget(name);
         let change = RepositoryCounts {
             tags: -1,
             allocated,

@@ -15,7 +15,7 @@ use registry::oci::{Endpoint, Route};
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LocationKey {
     /// The hash of the path.
     pub(super) path: u64,
     /// That of the query.
@@ -24,10 +24,10 @@ pub(super) struct Place {
     pub(super) odd: Option<Endpoint>,
 }
 
-impl Place {
-    pub(super) fn new(hasher: &RandomState, path: &str, query: Option<&str>) -> Place {
+impl LocationKey {
+    pub(super) fn new(hasher: &RandomState, path: &str, query: Option<&str>) -> LocationKey {
         let endpoint = Route::parse(path).endpoint;
-        Place {
+        LocationKey {
             path: hash_path(hasher, path),
             query: hash_query(hasher, query),
             odd: (endpoint != Endpoint::UploadSession).then_some(endpoint),
@@ -35,9 +35,9 @@ impl Place {
     }
 
     /// The place of a Location in the answer to a request for the path `base`.
-    pub(super) fn of_location(hasher: &RandomState, location: &str, base: &str) -> Place {
+    pub(super) fn of_location(hasher: &RandomState, location: &str, base: &str) -> LocationKey {
         let (path, query) = resolve(location, base);
-        Place::new(hasher, &path, query)
+        LocationKey::new(hasher, &path, query)
     }
 }
 

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::append::hash;
-use super::file::cut;
-use super::layout::{Pool, Shard};
 use super::session::{Session, Work};
-use super::{Durability, Inner, blob};
 use crate::oci::{Digest, Name};
+use crate::store::fs::file::cut;
+use crate::store::fs::layout::{Pool, Shard};
+use crate::store::fs::{Durability, Inner, blob};
 use crate::store::{ErrorKind, Result, StoreError};
 
 /// Commits a session, of which `work` is the right to do so.
-pub(super) fn commit(
+pub(in crate::store::fs) fn commit(
     inner: &Inner,
     session: &Session,
     work: &Work,

@@ -25,7 +25,7 @@ const OVERHEAD: u64 = 512;
 const TAGS: usize = 32 << 10;
 
 /// The memory of one store.
-pub(super) struct Cache {
+pub(super) struct ManifestCache {
     tags: Bounded<(Name, Tag), Digest>,
     manifests: Bounded<(Name, Digest), StoredManifest, Size>,
 }
@@ -39,7 +39,7 @@ impl Weighter<(Name, Digest), StoredManifest> for Size {
     }
 }
 
-impl Cache {
+impl ManifestCache {
     pub(super) fn new() -> Self {
         Self {
             tags: Bounded::new(TAGS),

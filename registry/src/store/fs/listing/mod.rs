@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::file::{each_entry, has_entries};
-use super::layout::RESERVED;
-use super::{Inner, windows};
+use crate::store::fs::Inner;
+use crate::store::fs::file::{each_entry, has_entries};
+use crate::store::fs::layout::RESERVED;
+
+pub(super) mod cache;
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Result, StoreError};
 
@@ -23,8 +25,8 @@ pub(super) fn tags(
     last: Option<&str>,
     limit: usize,
 ) -> Result<Listing<Tag>> {
-    let before = inner.turns.repository(name).changes;
-    let mut page = Page::new(last, limit.max(windows::LENGTH));
+    let before = inner.locks.repository(name).changes;
+    let mut page = Page::new(last, limit.max(cache::LENGTH));
     each_entry(&inner.layout.tags(name), |file| {
         if let Some(text) = file.file_name().to_str() {
             page.offer(text, || Tag::parse(text).ok());
@@ -36,9 +38,9 @@ pub(super) fn tags(
     }
     let mut listing = page.finish();
     if listing.items.len() > limit {
-        let turn = inner.turns.repository(name);
+        let turn = inner.locks.repository(name);
         if turn.changes == before {
-            inner.windows.keep(name, last, &listing);
+            inner.listings.keep(name, last, &listing);
         }
         listing.items.truncate(limit);
         listing.more = true;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::file::{allocated, allocated_at, each_entry, if_there};
 use super::layout::{Pool, RESERVED, Shard, digest_of};
-use super::sessions::{Sessions, UploadTotals};
-use super::turn::settled;
+use super::locks::settled;
+use super::upload::sessions::{Sessions, UploadTotals};
 use super::{FsStore, Inner, blob, manifest};
 use crate::oci::{Digest, Name};
 use crate::store::{Result, StoreError};
@@ -59,7 +59,7 @@ impl FsStore {
     ) -> Result<()> {
         let inner = &self.inner;
         settled(
-            || inner.turns.repository(name),
+            || inner.locks.repository(name),
             || count_repository(inner, name),
             |_, counts| {
                 // Without the directory there would be nothing to count.
@@ -74,7 +74,7 @@ impl FsStore {
     pub fn survey_shard(&self, shard: Shard, tell: impl FnOnce(ContentCounts)) -> Result<()> {
         let inner = &self.inner;
         settled(
-            || inner.turns.shard(shard),
+            || inner.locks.shard(shard),
             || count_shard(inner, shard),
             |_, counts| {
                 // Without the directory there would be nothing to count.

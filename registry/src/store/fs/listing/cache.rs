@@ -21,50 +21,57 @@ const KEPT: usize = 4;
 
 /// The stretches of one store.
 #[derive(Default)]
-pub(super) struct Windows(Mutex<VecDeque<Arc<Window>>>);
+pub(in crate::store::fs) struct ListingCache(Mutex<VecDeque<Arc<Stretch>>>);
 
 /// The tags of a repository that come after one, in order, and whether more follow them.
-struct Window {
+struct Stretch {
     name: Name,
     after: Option<String>,
     listing: Listing<Tag>,
 }
 
-impl Windows {
+impl ListingCache {
     /// The page after `last`, if a stretch holds all of it.
-    pub(super) fn page(
+    pub(in crate::store::fs) fn page(
         &self,
         name: &Name,
         last: Option<&str>,
         limit: usize,
     ) -> Option<Listing<Tag>> {
-        let windows: Vec<_> = {
-            let windows = self.0.lock();
-            let of_repository = windows.iter().filter(|window| window.name == *name);
+        let stretches: Vec<_> = {
+            let stretches = self.0.lock();
+            let of_repository = stretches.iter().filter(|stretch| stretch.name == *name);
             of_repository.map(Arc::clone).collect()
         };
-        windows.iter().find_map(|window| window.page(last, limit))
+        stretches
+            .iter()
+            .find_map(|stretch| stretch.page(last, limit))
     }
 
     /// Keeps what a scan for the tags after `after` found; for the holder of the repository's turn.
-    pub(super) fn keep(&self, name: &Name, after: Option<&str>, listing: &Listing<Tag>) {
-        let window = Window {
+    pub(in crate::store::fs) fn keep(
+        &self,
+        name: &Name,
+        after: Option<&str>,
+        listing: &Listing<Tag>,
+    ) {
+        let stretch = Stretch {
             name: name.clone(),
             after: after.map(str::to_owned),
             listing: listing.clone(),
         };
-        let mut windows = self.0.lock();
-        windows.push_front(Arc::new(window));
-        windows.truncate(KEPT);
+        let mut stretches = self.0.lock();
+        stretches.push_front(Arc::new(stretch));
+        stretches.truncate(KEPT);
     }
 
     /// Forgets a repository's tags, of which one came or went; for the holder of its turn.
-    pub(super) fn forget(&self, name: &Name) {
-        self.0.lock().retain(|window| window.name != *name);
+    pub(in crate::store::fs) fn forget(&self, name: &Name) {
+        self.0.lock().retain(|stretch| stretch.name != *name);
     }
 }
 
-impl Window {
+impl Stretch {
     fn page(&self, last: Option<&str>, limit: usize) -> Option<Listing<Tag>> {
         if self.after.as_deref() > last {
             return None;
@@ -95,15 +102,19 @@ mod tests {
         Name::parse(text).unwrap()
     }
 
-    fn kept(after: Option<&str>, tags: &[&str], more: bool) -> Windows {
-        let windows = Windows::default();
+    fn kept(after: Option<&str>, tags: &[&str], more: bool) -> ListingCache {
+        let stretches = ListingCache::default();
         let items = names(tags);
-        windows.keep(&name("a"), after, &Listing { items, more });
-        windows
+        stretches.keep(&name("a"), after, &Listing { items, more });
+        stretches
     }
 
-    fn page(windows: &Windows, last: Option<&str>, limit: usize) -> Option<(Vec<String>, bool)> {
-        let page = windows.page(&name("a"), last, limit)?;
+    fn page(
+        stretches: &ListingCache,
+        last: Option<&str>,
+        limit: usize,
+    ) -> Option<(Vec<String>, bool)> {
+        let page = stretches.page(&name("a"), last, limit)?;
         let items = page.items.iter().map(ToString::to_string).collect();
         Some((items, page.more))
     }
@@ -114,51 +125,57 @@ mod tests {
 
     #[test]
     fn a_page_within_a_stretch_is_served_and_says_whether_more_follows() {
-        let windows = kept(None, &["a", "b", "c", "d"], true);
-        assert_eq!(page(&windows, None, 2), Some(expected(&["a", "b"], true)));
+        let stretches = kept(None, &["a", "b", "c", "d"], true);
+        assert_eq!(page(&stretches, None, 2), Some(expected(&["a", "b"], true)));
         assert_eq!(
-            page(&windows, Some("b"), 2),
+            page(&stretches, Some("b"), 2),
             Some(expected(&["c", "d"], true))
         );
-        assert_eq!(page(&windows, Some("aa"), 1), Some(expected(&["b"], true)));
-        assert_eq!(page(&windows, Some("b"), 3), None);
-        assert_eq!(page(&windows, Some("d"), 1), None);
+        assert_eq!(
+            page(&stretches, Some("aa"), 1),
+            Some(expected(&["b"], true))
+        );
+        assert_eq!(page(&stretches, Some("b"), 3), None);
+        assert_eq!(page(&stretches, Some("d"), 1), None);
     }
 
     #[test]
     fn the_last_stretch_knows_the_end() {
-        let windows = kept(Some("b"), &["c", "d"], false);
+        let stretches = kept(Some("b"), &["c", "d"], false);
         assert_eq!(
-            page(&windows, Some("b"), 2),
+            page(&stretches, Some("b"), 2),
             Some(expected(&["c", "d"], false))
         );
-        assert_eq!(page(&windows, Some("c"), 9), Some(expected(&["d"], false)));
-        assert_eq!(page(&windows, Some("z"), 9), Some(expected(&[], false)));
-        assert_eq!(page(&windows, Some("a"), 1), None);
-        assert_eq!(page(&windows, None, 1), None);
+        assert_eq!(
+            page(&stretches, Some("c"), 9),
+            Some(expected(&["d"], false))
+        );
+        assert_eq!(page(&stretches, Some("z"), 9), Some(expected(&[], false)));
+        assert_eq!(page(&stretches, Some("a"), 1), None);
+        assert_eq!(page(&stretches, None, 1), None);
     }
 
     #[test]
     fn what_changed_is_forgotten_and_other_repositories_are_not() {
-        let windows = kept(None, &["a"], false);
-        windows.forget(&name("b"));
-        assert!(page(&windows, None, 1).is_some());
-        assert!(windows.page(&name("b"), None, 1).is_none());
-        windows.forget(&name("a"));
-        assert!(page(&windows, None, 1).is_none());
+        let stretches = kept(None, &["a"], false);
+        stretches.forget(&name("b"));
+        assert!(page(&stretches, None, 1).is_some());
+        assert!(stretches.page(&name("b"), None, 1).is_none());
+        stretches.forget(&name("a"));
+        assert!(page(&stretches, None, 1).is_none());
     }
 
     #[test]
     fn the_oldest_stretch_goes_first() {
-        let windows = kept(None, &["a"], false);
+        let stretches = kept(None, &["a"], false);
         for other in ["b", "c", "d", "e"] {
             let listing = Listing {
                 items: names(&["1"]),
                 more: false,
             };
-            windows.keep(&name(other), None, &listing);
+            stretches.keep(&name(other), None, &listing);
         }
-        assert!(page(&windows, None, 1).is_none());
-        assert!(windows.page(&name("b"), None, 1).is_some());
+        assert!(page(&stretches, None, 1).is_none());
+        assert!(stretches.page(&name("b"), None, 1).is_some());
     }
 }

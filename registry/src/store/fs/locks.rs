@@ -14,7 +14,7 @@ use crate::oci::Name;
 const STRIPES: usize = 256;
 
 /// The locks of all repositories and all shards.
-pub(super) struct Turns {
+pub(super) struct StripedLocks {
     hasher: RandomState,
     repositories: Box<[Mutex<Turn>]>,
     shards: Box<[Mutex<Turn>]>,
@@ -32,7 +32,7 @@ pub(super) struct Turn {
     pub(super) removals: u64,
 }
 
-impl Turns {
+impl StripedLocks {
     pub(super) fn new() -> Self {
         let stripes = || (0..STRIPES).map(|_| Mutex::default()).collect();
         Self {

@@ -9,19 +9,19 @@ use std::time::SystemTime;
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::Inner;
-use super::bounds::Held;
-use super::file::{if_there, remove};
-use super::layout::Layout;
+use super::quota::Held;
 use super::sessions::Rank;
 use crate::oci::{Algorithm, Hasher, Name};
+use crate::store::fs::Inner;
+use crate::store::fs::file::{if_there, remove};
+use crate::store::fs::layout::Layout;
 use crate::store::{Result, StoreError, Upload, UploadId};
 
 /// One open session.
-pub(super) struct Session {
-    pub(super) id: UploadId,
-    pub(super) repository: Name,
-    pub(super) created: SystemTime,
+pub(in crate::store::fs) struct Session {
+    pub(in crate::store::fs) id: UploadId,
+    pub(in crate::store::fs) repository: Name,
+    pub(in crate::store::fs) created: SystemTime,
     /// The bytes written, which are a whole prefix of the upload at every moment.
     offset: AtomicU64,
     /// A body is arriving: nobody can tell for how long, so that others are turned away.
@@ -36,28 +36,32 @@ pub(super) struct Session {
 }
 
 /// What only the one at work on a session touches.
-pub(super) struct Work {
-    pub(super) algorithm: Algorithm,
+pub(in crate::store::fs) struct Work {
+    pub(in crate::store::fs) algorithm: Algorithm,
     /// The state after `offset` bytes; `None` after a restart, until the file is read again.
-    pub(super) hasher: Option<Hasher>,
+    pub(in crate::store::fs) hasher: Option<Hasher>,
     /// A sync that ran ahead has failed, which the system reports only once.
-    pub(super) sync_failed: Arc<AtomicBool>,
+    pub(in crate::store::fs) sync_failed: Arc<AtomicBool>,
 }
 
 /// A session that a former run left.
-pub(super) struct Restored {
-    pub(super) session: Session,
+pub(in crate::store::fs) struct Restored {
+    pub(in crate::store::fs) session: Session,
     /// When it was begun, or last received something.
-    pub(super) active: SystemTime,
+    pub(in crate::store::fs) active: SystemTime,
 }
 
 /// Tells others that a body is arriving, for as long as it lives.
-pub(super) struct Receiving<'a>(&'a Session);
+pub(in crate::store::fs) struct Receiving<'a>(&'a Session);
 
 impl Session {
     /// Begins a session. It is not synced: an upload survives a restart of the program, and needs
     /// to survive no more before it is committed.
-    pub(super) fn create(inner: &Inner, name: &Name, algorithm: Algorithm) -> Result<Upload> {
+    pub(in crate::store::fs) fn create(
+        inner: &Inner,
+        name: &Name,
+        algorithm: Algorithm,
+    ) -> Result<Upload> {
         inner.in_room(|| inner.room_to_begin())?;
         let sessions = &inner.sessions;
         let id = UploadId::random();
@@ -94,7 +98,7 @@ impl Session {
     }
 
     /// How early it gives way once it is idle.
-    pub(super) fn rank(&self) -> Rank {
+    pub(in crate::store::fs) fn rank(&self) -> Rank {
         if self.offset() == 0 {
             Rank::Empty
         } else if self.refused.load(Ordering::Acquire) {
@@ -104,29 +108,29 @@ impl Session {
         }
     }
 
-    pub(super) fn offset(&self) -> u64 {
+    pub(in crate::store::fs) fn offset(&self) -> u64 {
         self.offset.load(Ordering::Acquire)
     }
 
-    pub(super) fn advance(&self, offset: u64) {
+    pub(in crate::store::fs) fn advance(&self, offset: u64) {
         self.offset.store(offset, Ordering::Release);
         self.refused.store(false, Ordering::Release);
     }
 
     /// The session found no space: it goes back to `offset`, and gives way early once it is idle. For
     /// the holder of its work, who sees to the file.
-    pub(super) fn refuse(&self, offset: u64) {
+    pub(in crate::store::fs) fn refuse(&self, offset: u64) {
         let dropped = self.offset().saturating_sub(offset);
         self.offset.fetch_sub(dropped, Ordering::AcqRel);
         self.held.give_back(dropped);
         self.refused.store(true, Ordering::Release);
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::store::fs) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn upload(&self) -> Upload {
+    pub(in crate::store::fs) fn upload(&self) -> Upload {
         Upload {
             id: self.id.clone(),
             offset: self.offset(),
@@ -135,7 +139,7 @@ impl Session {
 
     /// The right to work on the session, alone. Waits for one who only has to finish, so that a
     /// client whose connection broke can resume at once; fails where a body is still arriving.
-    pub(super) async fn claim(&self) -> Result<OwnedMutexGuard<Work>> {
+    pub(in crate::store::fs) async fn claim(&self) -> Result<OwnedMutexGuard<Work>> {
         let work = match Arc::clone(&self.work).try_lock_owned() {
             Ok(work) => work,
             Err(_) if self.receiving.load(Ordering::Acquire) => return Err(StoreError::UploadBusy),
@@ -149,13 +153,13 @@ impl Session {
     }
 
     /// Marks the session as receiving; for the holder of its work.
-    pub(super) fn receiving(&self) -> Receiving<'_> {
+    pub(in crate::store::fs) fn receiving(&self) -> Receiving<'_> {
         self.receiving.store(true, Ordering::Release);
         Receiving(self)
     }
 
     /// Ends the session. Its file `session` goes first: without it there is none, whatever stays.
-    pub(super) fn end(&self, inner: &Inner) -> Result<()> {
+    pub(in crate::store::fs) fn end(&self, inner: &Inner) -> Result<()> {
         self.ended.store(true, Ordering::Release);
         inner.sessions.remove(&self.id);
         remove(&inner.layout.upload_session(&self.id))?;
@@ -170,7 +174,11 @@ impl Session {
         }
     }
 
-    pub(super) fn restore(layout: &Layout, id: UploadId, held: &Held) -> Result<Option<Restored>> {
+    pub(in crate::store::fs) fn restore(
+        layout: &Layout,
+        id: UploadId,
+        held: &Held,
+    ) -> Result<Option<Restored>> {
         let path = layout.upload_session(&id);
         let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
             return Ok(None);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::session::Session;
-use super::survey::Space;
-use super::{Durability, Inner, sessions};
+use super::sessions;
+use crate::store::fs::count::Space;
+use crate::store::fs::{Durability, Inner};
 use crate::store::{ErrorKind, Result, StoreError};
 
 /// What uploads may take, all together.
@@ -36,11 +37,11 @@ pub struct Options {
 
 /// The bytes that all open sessions hold, and those that are being written right now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held(Arc<AtomicU64>);
+pub(in crate::store::fs) struct Held(Arc<AtomicU64>);
 
 /// What is missing for an upload, or for whatever else writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::store::fs) enum Wanted {
     /// A slot for one more session.
     Slot,
     /// So many bytes.
@@ -51,7 +52,7 @@ pub(super) enum Wanted {
 
 impl Wanted {
     /// How much it is.
-    pub(super) fn amount(self) -> u64 {
+    pub(in crate::store::fs) fn amount(self) -> u64 {
         match self {
             Self::Slot => 1,
             Self::Bytes(amount) | Self::Files(amount) => amount,
@@ -59,7 +60,7 @@ impl Wanted {
     }
 
     /// How much of it there is when a session has ended.
-    pub(super) fn freed_by(self, session: &Session) -> u64 {
+    pub(in crate::store::fs) fn freed_by(self, session: &Session) -> u64 {
         match self {
             Self::Slot => 1,
             Self::Bytes(_) => session.offset(),
@@ -90,7 +91,7 @@ impl From<Durability> for Options {
 
 impl Held {
     /// Takes `bytes` more, unless that would be more than `limit` together.
-    pub(super) fn take(&self, bytes: u64, limit: u64) -> Result<()> {
+    pub(in crate::store::fs) fn take(&self, bytes: u64, limit: u64) -> Result<()> {
         let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
         let more = |held: u64| held.checked_add(bytes).filter(|&held| held <= limit);
         match self.0.fetch_update(set, fetch, more) {
@@ -103,12 +104,12 @@ impl Held {
     }
 
     /// The bytes that are held at this moment.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::store::fs) fn bytes(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
     /// Gives back what was taken.
-    pub(super) fn give_back(&self, bytes: u64) {
+    pub(in crate::store::fs) fn give_back(&self, bytes: u64) {
         self.0.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
@@ -116,7 +117,7 @@ impl Held {
 impl Inner {
     /// Does a step that needs space. While it finds none, idle sessions give way, and the step is done
     /// again: each round ends a session, so that there are no more rounds than sessions.
-    pub(super) fn in_room<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
+    pub(in crate::store::fs) fn in_room<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
         loop {
             let done = step();
             let wanted = match &done {
@@ -148,7 +149,7 @@ impl Inner {
     }
 
     /// Fails unless another session may receive something.
-    pub(super) fn room_to_begin(&self) -> Result<()> {
+    pub(in crate::store::fs) fn room_to_begin(&self) -> Result<()> {
         let Bounds { max_bytes, .. } = self.sessions.bounds;
         let held = self.sessions.held.bytes();
         if held >= max_bytes {
@@ -161,7 +162,7 @@ impl Inner {
     }
 
     /// Takes room for `bytes` that a session is about to write.
-    pub(super) fn take_room(&self, bytes: u64) -> Result<()> {
+    pub(in crate::store::fs) fn take_room(&self, bytes: u64) -> Result<()> {
         self.leave_reserve(bytes)?;
         self.sessions
             .held

@@ -20,12 +20,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::buffers::Buffer;
-use super::file::{SHORTER, cut};
 use super::session::Work;
 use super::sessions::InUse;
-use super::{Durability, Inner, unwind};
 use crate::oci::{Algorithm, Hasher};
+use crate::store::fs::buffers::Buffer;
+use crate::store::fs::file::{SHORTER, cut};
+use crate::store::fs::{Durability, Inner, unwind};
 use crate::store::{ErrorKind, Result, StoreError, Upload};
 
 /// The bytes that are gathered in memory of their own size: most uploads are not larger, and need
@@ -49,14 +49,14 @@ const SYNC_AHEAD: u64 = 16 * 1024 * 1024;
 
 /// What keeps many uploads at a time from taking a thread or two each: the processor is shared by
 /// all of them anyway.
-pub(super) struct Limits {
+pub(in crate::store::fs) struct Limits {
     batches: Semaphore,
     large: Arc<Semaphore>,
     syncs: Arc<Semaphore>,
 }
 
 impl Limits {
-    pub(super) fn new() -> Self {
+    pub(in crate::store::fs) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             batches: Semaphore::new(2 * processors),
@@ -66,7 +66,7 @@ impl Limits {
     }
 }
 
-pub(super) async fn append<B>(
+pub(in crate::store::fs) async fn append<B>(
     inner: Arc<Inner>,
     session: InUse,
     offset: u64,
@@ -364,7 +364,7 @@ impl Writer {
 }
 
 /// The hasher's state after the first `length` bytes of a file.
-pub(super) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Hasher> {
+pub(in crate::store::fs) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Hasher> {
     let mut hasher = Hasher::new(algorithm);
     if length == 0 {
         return Ok(hasher);

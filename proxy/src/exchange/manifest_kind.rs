@@ -110,7 +110,7 @@ pub(super) struct Reading {
     media_type: Option<MediaType>,
     digest: Option<Fingerprint>,
     known: Option<Kind>,
-    copy: Option<Copy>,
+    copy: Option<ManifestBody>,
 }
 
 impl Reading {
@@ -118,7 +118,7 @@ impl Reading {
     pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
         let readable = !headers.contains_key(header::CONTENT_ENCODING);
         Reading {
-            copy: readable.then(|| Copy::new(recorder)),
+            copy: readable.then(|| ManifestBody::new(recorder)),
             ..Reading::without_body(headers)
         }
     }
@@ -206,7 +206,7 @@ fn of_media_type(media_type: Option<&MediaType>) -> Kind {
 pub(super) struct Body {
     media_type: Option<MediaType>,
     digest: Option<Fingerprint>,
-    copy: Copy,
+    copy: ManifestBody,
 }
 
 impl Body {
@@ -230,15 +230,15 @@ impl Body {
 }
 
 /// A copy that takes of the room for all of them for as long as it is there.
-struct Copy {
+struct ManifestBody {
     recorder: Arc<Recorder>,
     bytes: Vec<u8>,
     taken: usize,
 }
 
-impl Copy {
-    fn new(recorder: &Arc<Recorder>) -> Copy {
-        Copy {
+impl ManifestBody {
+    fn new(recorder: &Arc<Recorder>) -> ManifestBody {
+        ManifestBody {
             recorder: Arc::clone(recorder),
             bytes: Vec::new(),
             taken: 0,
@@ -264,7 +264,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for ManifestBody {
     fn drop(&mut self) {
         let room = &self.recorder.kinds.room;
         room.fetch_add(self.taken, Ordering::Relaxed);

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::Inner;
-use super::bounds::{Bounds, Held, Wanted};
-use super::file::each_entry;
-use super::layout::Layout;
+use super::quota::{Bounds, Held, Wanted};
 use super::session::{Restored, Session};
 use crate::oci::Name;
+use crate::store::fs::Inner;
+use crate::store::fs::file::each_entry;
+use crate::store::fs::layout::Layout;
 use crate::store::{Result, StoreError, UploadId};
 
 /// For how long a session that holds bytes is kept whoever needs them: a client that is still there
@@ -29,11 +29,11 @@ const KEPT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// All open sessions.
-pub(super) struct Sessions {
+pub(in crate::store::fs) struct Sessions {
     table: Mutex<Table>,
     gave_way: Mutex<GaveWay>,
-    pub(super) held: Held,
-    pub(super) bounds: Bounds,
+    pub(in crate::store::fs) held: Held,
+    pub(in crate::store::fs) bounds: Bounds,
 }
 
 #[derive(Default)]
@@ -61,7 +61,7 @@ type IdleKey = (Rank, u64);
 
 /// Which sessions give way before others: the first ones here go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(in crate::store::fs) enum Rank {
     /// It holds no bytes: its client loses nothing.
     Empty,
     /// It was refused for want of space. Most clients begin anew then and never come back to it.
@@ -85,7 +85,7 @@ impl Idle {
 }
 
 /// A request for a session, from its start to its end.
-pub(super) struct InUse {
+pub(in crate::store::fs) struct InUse {
     sessions: Arc<Sessions>,
     session: Arc<Session>,
 }
@@ -123,7 +123,7 @@ struct GaveWay {
 
 impl Sessions {
     /// Restores the sessions that a former run left, and removes what is none.
-    pub(super) fn restore(layout: &Layout, bounds: Bounds) -> Result<Self> {
+    pub(in crate::store::fs) fn restore(layout: &Layout, bounds: Bounds) -> Result<Self> {
         let (mut restored, held) = (Vec::<Restored>::new(), Held::default());
         each_entry(&layout.uploads(), |entry| {
             let name = entry.file_name();
@@ -157,7 +157,7 @@ impl Sessions {
     }
 
     /// A session, as it stands.
-    pub(super) fn get(&self, name: &Name, id: &UploadId) -> Result<Arc<Session>> {
+    pub(in crate::store::fs) fn get(&self, name: &Name, id: &UploadId) -> Result<Arc<Session>> {
         let table = self.table.lock();
         let entry = table.open.get(id).map(|entry| &entry.session);
         let found = entry.filter(|session| session.repository == *name);
@@ -165,7 +165,11 @@ impl Sessions {
     }
 
     /// A request for a session begins.
-    pub(super) fn take(self: &Arc<Self>, name: &Name, id: &UploadId) -> Result<InUse> {
+    pub(in crate::store::fs) fn take(
+        self: &Arc<Self>,
+        name: &Name,
+        id: &UploadId,
+    ) -> Result<InUse> {
         let mut table = self.table.lock();
         let Table { open, idle, .. } = &mut *table;
         let entry = open
@@ -184,7 +188,7 @@ impl Sessions {
 
     /// Enters a new session, as long as there may be one more. The request that begins it is the
     /// first one for it.
-    pub(super) fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Result<InUse> {
+    pub(in crate::store::fs) fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Result<InUse> {
         let limit = self.bounds.max_sessions;
         let mut table = self.table.lock();
         if table.open.len() as u64 >= limit {
@@ -199,7 +203,7 @@ impl Sessions {
     }
 
     /// Removes a session; whoever asks for it from now on does not find it.
-    pub(super) fn remove(&self, id: &UploadId) {
+    pub(in crate::store::fs) fn remove(&self, id: &UploadId) {
         let mut table = self.table.lock();
         if let Some(Entry { state, .. }) = table.open.remove(id)
             && let State::Idle(key) = state
@@ -209,7 +213,7 @@ impl Sessions {
     }
 
     /// Removes the sessions that have been idle for as long as `idle`.
-    pub(super) fn remove_idle(&self, idle: Duration) -> Vec<Arc<Session>> {
+    pub(in crate::store::fs) fn remove_idle(&self, idle: Duration) -> Vec<Arc<Session>> {
         let mut table = self.table.lock();
         let old = table.idle.iter().filter(|(_, one)| one.time() >= idle);
         let old = old.map(|(key, _)| *key).collect();
@@ -239,7 +243,7 @@ impl Sessions {
         table.remove_all(chosen)
     }
 
-    pub(super) fn totals(&self) -> UploadTotals {
+    pub(in crate::store::fs) fn totals(&self) -> UploadTotals {
         let mut totals = UploadTotals::default();
         for Entry { session, .. } in self.table.lock().open.values() {
             totals.sessions += 1;
@@ -322,7 +326,7 @@ impl GaveWay {
 }
 
 /// Ends the sessions that have been idle for as long as `idle`.
-pub(super) fn expire(inner: &Inner, idle: Duration) -> Expired {
+pub(in crate::store::fs) fn expire(inner: &Inner, idle: Duration) -> Expired {
     let mut expired = Expired::default();
     inner.sessions.gave_way.lock().tell();
     for session in inner.sessions.remove_idle(idle) {
@@ -334,7 +338,7 @@ pub(super) fn expire(inner: &Inner, idle: Duration) -> Expired {
 }
 
 /// Ends the idle sessions that have to go for what is wanted. Whether there were any.
-pub(super) fn give_way(inner: &Inner, wanted: Wanted) -> bool {
+pub(in crate::store::fs) fn give_way(inner: &Inner, wanted: Wanted) -> bool {
     let ended = inner.sessions.remove_for(wanted);
     for session in &ended {
         if let Err(error) = session.end(inner) {
