@@ -1,6 +1,6 @@
 //! The proxy's families, one struct each, registered on an injected [`MetricsRegistry`].
 //!
-//! Which moves when is said by the `HELP` of each; the README has them all.
+//! The HELP text of each family says when it moves; README.md lists them all.
 
 mod aggregate;
 mod client;
@@ -31,28 +31,28 @@ pub use self::upstream::{
     Awaited, UpstreamError, UpstreamFamilies, UpstreamMetrics, UpstreamOutcome,
 };
 
-/// Whatever an [`Exchange`](crate::exchange::Exchange) moves.
+/// The families that an [`Exchange`](crate::exchange::Exchange) moves.
 pub struct Metrics {
     /// What every HTTP server can say of itself.
     pub http: Arc<HttpMetrics>,
     /// What the requests mean to a registry.
     pub oci: OciMetrics,
-    /// How bodies travel.
+    /// Transfers of bodies.
     pub transfers: TransferMetrics,
-    /// Who asks.
+    /// The clients.
     pub clients: ClientMetrics,
-    /// What each repository is asked for.
+    /// Operations by repository.
     pub repositories: Repositories,
 }
 
 impl Metrics {
-    /// Registers the families. `repositories` says which are shown by name.
+    /// Declares the families. `repositories` says which repositories are shown by name.
     pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Metrics {
         Metrics {
-            http: Arc::new(HttpMetrics::new(registry)),
+            http: Arc::new(HttpMetrics::declare(registry)),
             oci: OciMetrics::new(registry),
-            transfers: TransferMetrics::new(registry),
-            clients: ClientMetrics::new(registry),
+            transfers: TransferMetrics::declare(registry),
+            clients: ClientMetrics::declare(registry),
             repositories: Repositories::new(registry, repositories),
         }
     }

@@ -12,8 +12,8 @@ use service::connection::ConnectionCap;
 use service::descriptors;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::log;
-use service::metrics::Counter;
 use service::metrics::MetricsRegistry;
+use service::metrics::{Counter, families};
 use service::shutdown::{Drain, Shutdown};
 use service::tls::Tls;
 use tokio::sync::watch;
@@ -40,6 +40,15 @@ const UPSTREAM_POOL: usize = 512;
 /// distance of 40 ms would crawl at 1.6 MB/s.
 const H2_STREAM_WINDOW: u32 = 8 << 20;
 const H2_CONNECTION_WINDOW: u32 = 32 << 20;
+
+families! {
+    /// The families of the process.
+    struct ProcessMetrics {
+        /// Panics that were contained: each ended one request or task, never the process; counted
+        /// when it happens.
+        panics: Counter = "panics_total",
+    }
+}
 
 /// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -102,14 +111,10 @@ pub async fn bind(mut config: Config) -> Result<Bound, StartError> {
         let registry = MetricsRegistry::labelled("octoserve_", &metrics.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
-        panics = Some(registry.counter(
-            "panics_total",
-            "Panics that were contained: each ended one request or task, never the process; \
-             counted when it happens.",
-        ));
+        panics = Some(ProcessMetrics::declare(&registry).panics);
         recording = Some(Arc::new(Recorder::new(&registry, metrics.repositories)));
         connections = Some(Arc::new(ConnectionMetrics::new(&registry)));
-        let behind = UpstreamFamilies::new(&registry, 1).of(upstream.name());
+        let behind = UpstreamFamilies::declare(&registry, 1).of(upstream.name());
         upstream = upstream.measured(behind);
         let mut sources = metrics.sources;
         sources.extend(embedded.as_ref().and_then(Embedded::source));

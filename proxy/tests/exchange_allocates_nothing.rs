@@ -4,6 +4,7 @@
 #[path = "../../service/tests/counting/mod.rs"]
 mod counting;
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use counting::allocations;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::exchange::{End, Exchange, Recorder, Request};
 use proxy::metrics::Rules;
+use proxy::metrics::label::{ErrorCodeLabel, OpResult, ReferenceKind};
 use service::metrics::MetricsRegistry;
 
 #[expect(clippy::unwrap_used, reason = "constants of this test")]
@@ -95,4 +97,23 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
         );
         assert_eq!(allocations(|| observe(cut)), 0, "cut: {cut}");
     }
+}
+
+#[test]
+fn turning_texts_into_labels_allocates_nothing() {
+    assert_eq!(
+        0,
+        allocations(|| for text in ["BLOB_UNKNOWN", "sha256%3A00"] {
+            black_box((
+                ErrorCodeLabel::of(black_box(text)),
+                ReferenceKind::of(black_box(text)),
+            ));
+        })
+    );
+    assert_eq!(
+        0,
+        allocations(|| for status in 0..=u16::MAX {
+            black_box(OpResult::of(status));
+        })
+    );
 }

@@ -106,9 +106,15 @@ impl Collector {
     pub async fn count(&self) -> bool {
         let began = Instant::now();
         let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&self.ledger)).await;
-        self.stats.duration.set((), began.elapsed().as_secs_f64());
+        self.stats
+            .families
+            .duration
+            .set((), began.elapsed().as_secs_f64());
         if failures.is_empty() {
-            self.stats.last_success.set((), seconds_since_epoch());
+            self.stats
+                .families
+                .last_success
+                .set((), seconds_since_epoch());
         }
         self.note("full count", &self.logged.count, &failures);
         !failures.iter().any(is_lost)
@@ -130,9 +136,15 @@ impl Collector {
                 files_free,
                 ..
             }) => {
-                self.stats.filesystem_size.set((), size as f64);
-                self.stats.filesystem_available.set((), available as f64);
-                self.stats.filesystem_files_free.set((), files_free as f64);
+                self.stats.families.filesystem_size.set((), size as f64);
+                self.stats
+                    .families
+                    .filesystem_available
+                    .set((), available as f64);
+                self.stats
+                    .families
+                    .filesystem_files_free
+                    .set((), files_free as f64);
             }
             Err(failure) => file_system = Some(failure),
         }
@@ -149,7 +161,7 @@ impl Collector {
     /// Counts failures, and logs the first of them when it is news.
     fn note(&self, of: &'static str, logged: &OutcomeChanges, failures: &[StoreError]) {
         for _ in failures {
-            self.stats.errors.inc(());
+            self.stats.families.errors.inc(());
         }
         let error = failures.first().map(|failure| causes(failure));
         match logged.note(error.as_deref()) {
@@ -185,20 +197,27 @@ impl Page {
             .oldest
             .and_then(|oldest| oldest.elapsed().ok())
             .unwrap_or_default();
-        stats.upload_sessions.set((), uploads.sessions as f64);
-        stats.upload_bytes.set((), uploads.bytes as f64);
-        stats.upload_oldest_age.set((), age.as_secs_f64());
+        stats
+            .families
+            .upload_sessions
+            .set((), uploads.sessions as f64);
+        stats.families.upload_bytes.set((), uploads.bytes as f64);
+        stats.families.upload_oldest_age.set((), age.as_secs_f64());
         let Some(totals) = self.ledger.totals() else {
             return;
         };
-        stats.repositories.set((), totals.repositories as f64);
-        stats.tags.set((), totals.tags as f64);
-        stats.blobs.set((), totals.blobs as f64);
+        stats
+            .families
+            .repositories
+            .set((), totals.repositories as f64);
+        stats.families.tags.set((), totals.tags as f64);
+        stats.families.blobs.set((), totals.blobs as f64);
         for (kind, count) in Kind::ALL.into_iter().zip(totals.manifests) {
-            stats.manifests.set(kind, count as f64);
+            stats.families.manifests.set(kind, count as f64);
         }
         let uploads = self.uploads_allocated.load(Ordering::Relaxed);
         stats
+            .families
             .disk_usage
             .set((), (totals.allocated + uploads) as f64);
         self.ledger.largest(LARGEST, |largest, other| {

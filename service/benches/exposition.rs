@@ -1,4 +1,4 @@
-//! What recording, gathering and merging cost.
+//! What it costs to record, to gather and to merge.
 #![expect(clippy::print_stdout, reason = "a benchmark tells what it measures")]
 
 use std::fmt::Write as _;
@@ -9,18 +9,17 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 use service::exposition::{Exposition, ParseLimits};
-use service::metrics::Label;
-use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Gauges, Histograms, Label, MetricsRegistry};
 use service::scrape::ScrapeFormat;
 
 service::labels! {
     /// Eleven values, as endpoints are.
-    enum Endpoint {
+    enum Endpoint: "endpoint" {
         A = "a", B = "b", C = "c", D = "d", E = "e", F = "f", G = "g", H = "h", I = "i", J = "j",
         K = "k",
     }
     /// Eight values, as methods are.
-    enum Method {
+    enum Method: "method" {
         Get = "GET", Head = "HEAD", Post = "POST", Put = "PUT", Patch = "PATCH",
         Delete = "DELETE", Options = "OPTIONS", Other = "OTHER",
     }
@@ -30,7 +29,7 @@ const BUCKETS: [f64; 16] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 900.0,
 ];
 
-/// A page like an exporter's: counters, gauges and histograms, about 100 bytes a sample.
+/// An exposition like an exporter's: counters, gauges and histograms, about 100 bytes a sample.
 fn page(samples: usize) -> String {
     let mut text = String::new();
     let mut written = 0;
@@ -59,10 +58,9 @@ fn page(samples: usize) -> String {
 
 fn recording(c: &mut Criterion) {
     let registry = MetricsRegistry::new("bench_");
-    let labels = ["endpoint", "method"];
-    let counters = registry.counters::<(Endpoint, Method)>("a_total", "A.", &labels);
-    let gauges = registry.gauges::<Endpoint>("b", "B.", &labels[..1]);
-    let histograms = registry.histograms::<(Endpoint, Method)>("c", "C.", &labels, &BUCKETS);
+    let counters: Counters<(Endpoint, Method)> = registry.declare("a_total", "A.", &[]);
+    let gauges: Gauges<Endpoint> = registry.declare("b", "B.", &[]);
+    let histograms: Histograms<(Endpoint, Method)> = registry.declare("c", "C.", &BUCKETS);
     let set = (Endpoint::F, Method::Put);
     c.bench_function("record/counter", |b| {
         b.iter(|| counters.inc(black_box(set)));
@@ -77,9 +75,8 @@ fn recording(c: &mut Criterion) {
 
 fn gathering(c: &mut Criterion) {
     let registry = MetricsRegistry::new("bench_");
-    let labels = ["endpoint", "method"];
     for name in ["a", "b", "c"] {
-        let family = registry.histograms::<(Endpoint, Method)>(name, "H.", &labels, &BUCKETS);
+        let family: Histograms<(Endpoint, Method)> = registry.declare(name, "H.", &BUCKETS);
         for &endpoint in Endpoint::ALL {
             for &method in Method::ALL {
                 family.observe((endpoint, method), 0.3);

@@ -6,26 +6,24 @@ mod counting;
 use std::hint::black_box;
 
 use counting::allocations;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Label, LabelSet};
+use service::metrics::{Counter, Counters, Gauges, Histograms, Label, LabelSet, MetricsRegistry};
 use service::shutdown::Drain;
 
 service::labels! {
     /// A label.
-    enum Endpoint { Blob = "blob", Manifest = "manifest" }
+    enum Endpoint: "endpoint" { Blob = "blob", Manifest = "manifest" }
     /// Another one.
-    enum Method { Get = "GET", Put = "PUT" }
+    enum Method: "method" { Get = "GET", Put = "PUT" }
 }
 
 #[test]
 fn a_touched_cell_records_without_an_allocation() {
     let registry = MetricsRegistry::new("test_");
-    let labels = ["endpoint", "method"];
-    let counters = registry.counters::<(Endpoint, Method)>("a_total", "A.", &labels);
-    let gauges = registry.gauges::<Endpoint>("b", "B.", &labels[..1]);
-    let histograms =
-        registry.histograms::<(Endpoint, Method)>("c_seconds", "C.", &labels, &[0.1, 1.0, 10.0]);
-    let total = registry.counter("d_total", "D.");
+    let counters: Counters<(Endpoint, Method)> = registry.declare("a_total", "A.", &[]);
+    let gauges: Gauges<Endpoint> = registry.declare("b", "B.", &[]);
+    let buckets = [0.1, 1.0, 10.0];
+    let histograms: Histograms<(Endpoint, Method)> = registry.declare("c_seconds", "C.", &buckets);
+    let total: Counter = registry.declare("d_total", "D.", &[]);
     let drain = Drain::default();
     let record = || {
         for &endpoint in Endpoint::ALL {

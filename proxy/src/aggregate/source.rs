@@ -71,18 +71,18 @@ impl Parts {
         let read = self.read(&watched.source, deadline).await;
         watched.note(read.as_ref().err());
         let cells = self.metrics.source(source);
-        cells.duration.set(started.elapsed().as_secs_f64());
+        cells.duration.set((), started.elapsed().as_secs_f64());
         let Ok((page, dropped)) = read else {
-            cells.samples.set(0.0);
-            cells.up.set(0.0);
+            cells.samples.set((), 0.0);
+            cells.up.set((), 0.0);
             return None;
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         cells
             .last_success
-            .set(now.map_or(0.0, |now| now.as_secs_f64()));
-        cells.samples.set(page.sample_count() as f64);
-        cells.up.set(1.0);
+            .set((), now.map_or(0.0, |now| now.as_secs_f64()));
+        cells.samples.set((), page.sample_count() as f64);
+        cells.up.set((), 1.0);
         Some(Fetched {
             source,
             page,

@@ -1,8 +1,8 @@
 //! The first code of an OCI error's body, read as the body passes: nothing of it is held back or
 //! kept but the state of the reading.
 
+use crate::metrics::label::ErrorCodeLabel;
 use http::{HeaderMap, header};
-use registry::metrics::label::ErrorCode;
 
 /// How much of a body is looked at, in bytes.
 const LIMIT: usize = 4 << 10;
@@ -12,7 +12,7 @@ const TEXT: usize = 32;
 /// What is known of the OCI error in a response.
 pub(super) enum Code {
     None,
-    Known(ErrorCode),
+    Known(ErrorCodeLabel),
     Reading(CodeReader),
 }
 
@@ -22,7 +22,7 @@ impl Code {
         if status < 400 || !is_json(headers) {
             Code::None
         } else if headers.contains_key(header::CONTENT_ENCODING) {
-            Code::Known(ErrorCode::Other)
+            Code::Known(ErrorCodeLabel::Other)
         } else {
             Code::Reading(CodeReader::default())
         }
@@ -36,7 +36,7 @@ impl Code {
     }
 
     /// The code, once the body is over.
-    pub(super) fn found(&self) -> Option<ErrorCode> {
+    pub(super) fn found(&self) -> Option<ErrorCodeLabel> {
         match self {
             Code::None => None,
             Code::Known(code) => Some(*code),
@@ -61,7 +61,7 @@ pub(super) struct CodeReader {
     /// Whether the value at hand is that of the field to follow.
     wanted: bool,
     text: Text,
-    found: Option<ErrorCode>,
+    found: Option<ErrorCodeLabel>,
     ended: bool,
 }
 
@@ -87,7 +87,7 @@ impl CodeReader {
     }
 
     /// The code, if the body had one.
-    pub(super) fn code(&self) -> Option<ErrorCode> {
+    pub(super) fn code(&self) -> Option<ErrorCodeLabel> {
         self.found
     }
 
@@ -180,9 +180,9 @@ impl Text {
         self.bytes[..self.len] == *text.as_bytes()
     }
 
-    fn code(&self) -> ErrorCode {
+    fn code(&self) -> ErrorCodeLabel {
         let text = std::str::from_utf8(&self.bytes[..self.len]);
-        ErrorCode::of(text.unwrap_or_default())
+        ErrorCodeLabel::of(text.unwrap_or_default())
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     /// The code that is read from a body cut into pieces of this size.
-    fn read(body: &str, piece: usize) -> Option<ErrorCode> {
+    fn read(body: &str, piece: usize) -> Option<ErrorCodeLabel> {
         let mut reader = CodeReader::default();
         for piece in body.as_bytes().chunks(piece) {
             reader.read(piece);
@@ -320,11 +320,11 @@ mod tests {
     }
 
     /// What a parser of whole documents makes of it.
-    fn parsed(document: &Value) -> Option<ErrorCode> {
+    fn parsed(document: &Value) -> Option<ErrorCodeLabel> {
         let object = document.as_object()?;
         let errors = object.get("errors")?.as_array()?;
         let first = errors.iter().find(|error| error.is_object())?;
-        Some(ErrorCode::of(first.get("code")?.as_str()?))
+        Some(ErrorCodeLabel::of(first.get("code")?.as_str()?))
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What a request asks a registry to do, and what its answer says of it.
 
-use registry::metrics::label::{Method, OpResult, Pair, ReferenceKind};
+use crate::metrics::label::{OpResult, ReferenceKind};
+use registry::metrics::label::{Method, Pair};
 use registry::oci::{Endpoint, Route};
 
 use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult, Purpose};

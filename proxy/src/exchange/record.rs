@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use registry::metrics::label::{OpResult, Status};
+use crate::metrics::label::OpResult;
+use registry::metrics::label::Status;
 use registry::oci::Kind;
 
 use super::content::{Ended, Unread};

@@ -1,6 +1,6 @@
 //! What a repository is asked for.
 
-use registry::metrics::label::{OpResult, ReferenceKind};
+use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Route};
 
 use super::operation::{Operation, Outcome};

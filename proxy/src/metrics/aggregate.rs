@@ -1,10 +1,37 @@
-//! How the aggregation of other pages goes.
+//! How the scrapes of the sources go.
 
-use prometheus::{Gauge, IntCounter};
 use service::exposition::DroppedSamples;
-use service::metrics::MetricsRegistry;
+use service::metrics::{Counters, Gauge, MetricsRegistry, families, labels};
 
-/// The `aggregate_*` families.
+labels! {
+    /// Why a sample of a source was dropped.
+    pub enum DropReason: "reason" {
+        TypeConflict = "type_conflict",
+        Duplicate = "duplicate",
+        Malformed = "malformed",
+        Limit = "limit",
+    }
+}
+
+families! {
+    /// The `aggregate_*` families.
+    struct AggregateFamilies by "source" {
+        /// Whether the last scrape of the source succeeded; set at each scrape.
+        up: Gauge = "aggregate_up",
+        /// Time to fetch and parse the source's exposition; set at each scrape.
+        duration: Gauge = "aggregate_duration_seconds",
+        /// Samples read from the source; set at each scrape, 0 after a failed one.
+        samples: Gauge = "aggregate_samples",
+        /// Time of the last successful scrape of the source, in seconds since 1970; 0 before the
+        /// first.
+        last_success: Gauge = "aggregate_last_success_timestamp_seconds",
+        /// Samples of the source that were dropped, by reason; counted while the exposition is
+        /// written, so that the next scrape shows them.
+        dropped: Counters<DropReason> = "aggregate_dropped_samples_total",
+    }
+}
+
+/// The cells of all sources.
 pub struct AggregateMetrics {
     sources: Vec<SourceCells>,
 }
@@ -15,83 +42,66 @@ pub struct SourceCells {
     pub up: Gauge,
     /// How long the last scrape took, in seconds.
     pub duration: Gauge,
-    /// How many samples the last scrape brought.
+    /// How many samples the last scrape read.
     pub samples: Gauge,
     /// When a scrape last succeeded, in seconds since 1970.
     pub last_success: Gauge,
-    type_conflict: IntCounter,
-    duplicate: IntCounter,
-    malformed: IntCounter,
-    limit: IntCounter,
+    dropped: Counters<DropReason>,
 }
 
 impl AggregateMetrics {
-    /// Registers the families, with a cell for each source.
+    /// Declares the families, with a cell for each source.
     pub fn new<'a>(
         registry: &MetricsRegistry,
         sources: impl ExactSizeIterator<Item = &'a str>,
     ) -> AggregateMetrics {
-        let label = &["source"];
-        let most = sources.len();
-        let up = registry.gauge_vec(
-            "aggregate_up",
-            "Whether the source's page was fetched and read; set at each scrape.",
-            label,
-            most,
-        );
-        let duration = registry.gauge_vec(
-            "aggregate_duration_seconds",
-            "How long fetching and reading the source's page took; set at each scrape.",
-            label,
-            most,
-        );
-        let samples = registry.gauge_vec(
-            "aggregate_samples",
-            "Samples read from the source's page; set at each scrape, 0 after a failed one.",
-            label,
-            most,
-        );
-        let last_success = registry.gauge_vec(
-            "aggregate_last_success_timestamp_seconds",
-            "When the source's page was last fetched and read, in seconds since 1970; 0 before \
-             the first time.",
-            label,
-            most,
-        );
-        let dropped = registry.counter_vec(
-            "aggregate_dropped_samples_total",
-            "Samples of the source left out of the page, by reason; counted when the page is \
-             made, so that the next one tells.",
-            &["source", "reason"],
-            4 * most,
-        );
-        let sources = sources
-            .map(|source| SourceCells {
-                up: up.with_label_values(&[source]),
-                duration: duration.with_label_values(&[source]),
-                samples: samples.with_label_values(&[source]),
-                last_success: last_success.with_label_values(&[source]),
-                type_conflict: dropped.with_label_values(&[source, "type_conflict"]),
-                duplicate: dropped.with_label_values(&[source, "duplicate"]),
-                malformed: dropped.with_label_values(&[source, "malformed"]),
-                limit: dropped.with_label_values(&[source, "limit"]),
-            })
-            .collect();
+        let families = AggregateFamilies::declare(registry, sources.len());
+        let sources = sources.map(|source| families.cells(source)).collect();
         AggregateMetrics { sources }
     }
 
-    /// The cells of the source at `index`, in the order of registration.
+    /// The cells of the source at `index`, in the order of declaration.
     pub fn source(&self, index: usize) -> &SourceCells {
         &self.sources[index]
     }
 }
 
+impl AggregateFamilies {
+    /// The cells of a source, all of which print from now on.
+    fn cells(&self, source: &str) -> SourceCells {
+        let cells = SourceCells {
+            up: self.up.cells(source),
+            duration: self.duration.cells(source),
+            samples: self.samples.cells(source),
+            last_success: self.last_success.cells(source),
+            dropped: self.dropped.cells(source),
+        };
+        for gauge in [
+            &cells.up,
+            &cells.duration,
+            &cells.samples,
+            &cells.last_success,
+        ] {
+            gauge.touch(());
+        }
+        cells.count(&DroppedSamples::default());
+        cells
+    }
+}
+
 impl SourceCells {
-    /// Counts what was left out.
+    /// Counts samples that were dropped.
     pub fn count(&self, dropped: &DroppedSamples) {
-        self.type_conflict.inc_by(dropped.type_conflict);
-        self.duplicate.inc_by(dropped.duplicate);
-        self.malformed.inc_by(dropped.malformed);
-        self.limit.inc_by(dropped.limit);
+        // Destructured, so that a new reason is not forgotten here.
+        let &DroppedSamples {
+            type_conflict,
+            duplicate,
+            malformed,
+            limit,
+        } = dropped;
+        self.dropped.add(DropReason::TypeConflict, type_conflict);
+        self.dropped.add(DropReason::Duplicate, duplicate);
+        self.dropped.add(DropReason::Malformed, malformed);
+        self.dropped.add(DropReason::Limit, limit);
     }
 }

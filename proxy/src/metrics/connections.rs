@@ -1,51 +1,38 @@
 //! The connections of clients.
 
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counter, Counters, Gauge, labels};
+use service::metrics::{Counter, Counters, Gauge, MetricsRegistry, families, labels};
 
 labels! {
-    /// Why a connection was not served.
-    pub enum ConnectionRefusal {
-        /// As many as are allowed were there: an idle one was closed for the new one, or the new
-        /// one was.
+    /// Why a connection was closed without being served.
+    pub enum ConnectionRefusal: "reason" {
+        /// The maximum of connections was reached: an idle one was closed for the new one or, if
+        /// there was none, the new one.
         Limit = "limit",
-        /// There was no agreement on how to speak in private.
+        /// The TLS handshake failed.
         Tls = "tls",
-        /// No request came in time.
+        /// The headers of a request did not arrive in time.
         Timeout = "timeout",
     }
 }
 
-/// The `connections_*` families.
-pub struct ConnectionMetrics {
-    /// Those that are open.
-    pub active: Gauge,
-    /// Those that were served.
-    pub total: Counter,
-    /// Those that were not.
-    pub rejected: Counters<ConnectionRefusal>,
+families! {
+    /// The `connections_*` families.
+    pub struct ConnectionMetrics {
+        /// Client connections that are open.
+        pub active: Gauge = "connections_active",
+        /// Client connections that were accepted.
+        pub total: Counter = "connections_total",
+        /// Client connections that the proxy closed: at the maximum of connections (`limit`: an idle
+        /// one, else the new one), after a failed TLS handshake (`tls`), or because a request's
+        /// headers did not arrive in time (`timeout`).
+        pub rejected: Counters<ConnectionRefusal> = "connections_rejected_total",
+    }
 }
 
 impl ConnectionMetrics {
-    /// Registers the families.
+    /// Declares the families.
     pub fn new(registry: &MetricsRegistry) -> ConnectionMetrics {
-        let metrics = ConnectionMetrics {
-            active: registry.gauge(
-                "connections_active",
-                "Connections of clients that are open, now.",
-            ),
-            total: registry.counter(
-                "connections_total",
-                "Connections of clients that were taken on; counted when they are accepted.",
-            ),
-            rejected: registry.counters(
-                "connections_rejected_total",
-                "Connections of clients that were closed by us: because there were as many as are \
-                 allowed (`limit`: one that was idle, else the new one), after a failed TLS handshake (`tls`), or because \
-                 a request's headers did not come in time (`timeout`).",
-                &["reason"],
-            ),
-        };
+        let metrics = ConnectionMetrics::declare(registry);
         metrics.active.touch(());
         metrics.rejected.touch(ConnectionRefusal::Limit);
         metrics.rejected.touch(ConnectionRefusal::Timeout);

@@ -1,54 +1,35 @@
-//! What the requests mean to a registry: blobs and manifests that come and go, and its errors.
+//! What the requests mean to a registry: operations on blobs and manifests, and OCI errors.
 
-use registry::metrics::label::{ErrorCode, OpResult, ReferenceKind};
+use crate::metrics::label::{ErrorCodeLabel, OpResult, ReferenceKind};
 use registry::oci::Kind;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counters, Label as _};
+use service::metrics::{Counters, Label as _, MetricsRegistry, families};
 
 use super::label::{BlobOperation, ManifestOperation, MountResult};
 
-/// The families of blobs and manifests. An [`Exchange`](crate::exchange::Exchange) moves them.
-pub struct OciMetrics {
-    /// Blobs pulled, looked at, pushed, mounted and deleted, or not.
-    pub blobs: Counters<(BlobOperation, OpResult)>,
-    /// Manifests pulled, resolved, pushed and deleted, or not.
-    pub manifests: Counters<(ManifestOperation, ReferenceKind, Kind, OpResult)>,
-    /// Mounts that were asked for.
-    pub mounts: Counters<MountResult>,
-    /// Errors that clients were told.
-    pub errors: Counters<ErrorCode>,
+families! {
+    /// The families of blobs and manifests. An [`Exchange`](crate::exchange::Exchange) moves them.
+    pub struct OciMetrics {
+        /// Operations on blobs; counted when they end. A push ends with the PUT that ends its upload,
+        /// with the POST that carries the whole blob, or with a POST that is refused. A mount that
+        /// falls back to an upload is not_found.
+        pub blobs: Counters<(BlobOperation, OpResult)> = "blob_operations_total",
+        /// Operations on manifests; counted when they end. pull is a GET, resolve a HEAD. The kind of
+        /// a deleted manifest, and of any operation that failed, is other.
+        pub manifests: Counters<(ManifestOperation, ReferenceKind, Kind, OpResult)>
+            = "manifest_operations_total",
+        /// Cross-repository mounts that clients asked for; counted when the response is known:
+        /// mounted, fallback to an upload, or error.
+        pub mounts: Counters<MountResult> = "blob_mounts_total",
+        /// OCI errors sent to clients, by their first code; counted when the response was sent whole.
+        /// The code is other where it is unknown or the body is compressed.
+        pub errors: Counters<ErrorCodeLabel> = "oci_errors_total",
+    }
 }
 
 impl OciMetrics {
-    /// Registers the families.
+    /// Declares the families.
     pub fn new(registry: &MetricsRegistry) -> OciMetrics {
-        let metrics = OciMetrics {
-            blobs: registry.counters(
-                "blob_operations_total",
-                "Operations on blobs, counted when they end: a push with the PUT that ends its \
-                 upload or the POST that carries it whole, or with a POST that is refused; a \
-                 mount that falls back to an upload is not_found.",
-                &["operation", "result"],
-            ),
-            manifests: registry.counters(
-                "manifest_operations_total",
-                "Operations on manifests, counted when they end: pull is a GET, resolve a HEAD. \
-                 The kind of a deleted one, and of any that failed, is other.",
-                &["operation", "reference", "kind", "result"],
-            ),
-            mounts: registry.counters(
-                "blob_mounts_total",
-                "Cross-repository mounts that were asked for, counted when the answer is known: \
-                 mounted, fallback to an upload, or error.",
-                &["result"],
-            ),
-            errors: registry.counters(
-                "oci_errors_total",
-                "OCI errors that left for a client, counted by their first code when the \
-                 response was sent whole; other where the code is unknown or the body compressed.",
-                &["code"],
-            ),
-        };
+        let metrics = OciMetrics::declare(registry);
         for &result in MountResult::ALL {
             metrics.mounts.touch(result);
         }

@@ -17,9 +17,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use prometheus::{GaugeVec, IntCounterVec};
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counter, Counters, Gauge, Gauges, Label, labels};
+use service::metrics::{Counter, Counters, Gauge, Label, MetricsRegistry, families, labels};
 
 use super::label::Transfer;
 
@@ -34,7 +32,7 @@ const OTHER: &str = "_other";
 
 labels! {
     /// What was done with a repository.
-    pub enum RepositoryOperation {
+    pub enum RepositoryOperation: "operation" {
         /// A manifest that is no index, signature or attestation: an image for one platform, or an
         /// artifact.
         Pull = "pull",
@@ -54,7 +52,7 @@ labels! {
 
 /// The `repository_*` families.
 pub struct Repositories {
-    families: Families,
+    families: RepositoryFamilies,
     labels: Labels,
     slots: ArcSwap<Slots>,
     /// Held while the slots change.
@@ -71,10 +69,32 @@ pub struct Repositories {
 /// Labels and their cells.
 type Slots = HashMap<Arc<str>, Arc<Slot>>;
 
-struct Families {
-    operations: IntCounterVec,
-    bytes: IntCounterVec,
-    last_pull: GaugeVec,
+families! {
+    /// The families by repository.
+    struct RepositoryFamilies by "repository" {
+        /// Successful operations on a repository; counted when they end. pull and push are manifests
+        /// of images and artifacts, one for each platform; index_pull and index_push are indexes;
+        /// blob_pull and blob_push are blobs; other is what moved none of these, such as a HEAD, a
+        /// signature or an attestation. A repository is shown once a manifest or a blob of it was
+        /// seen, up to the configured number; the rest is `_other`.
+        operations: Counters<RepositoryOperation> = "repository_operations_total",
+        /// Body bytes of requests for a repository and of their responses, failed and partial ones
+        /// included; counted as they move, and at the end of the request for a repository that is not
+        /// shown until then.
+        bytes: Counters<Transfer> = "repository_bytes_total",
+        /// Time of the last successful pull of a manifest, or resolution of a tag, in seconds since
+        /// 1970; 0 before the first.
+        last_pull: Gauge = "repository_last_pull_timestamp_seconds",
+    }
+}
+
+families! {
+    /// What no repository has.
+    struct RepositoryOverflow {
+        /// Operations counted as `_other`, because their repository is not shown; counted when they
+        /// end.
+        overflow: Counter = "repository_label_overflow_total",
+    }
 }
 
 /// The cells of one label.
@@ -114,40 +134,8 @@ impl Handle {
 impl Repositories {
     /// Declares the families.
     pub fn new(registry: &MetricsRegistry, rules: Rules) -> Repositories {
-        let most = rules.limit() + 1;
-        let families = Families {
-            operations: registry.counter_vec(
-                "repository_operations_total",
-                "Successful operations on a repository; counted when they end. pull and push are \
-                 manifests of images and artifacts, one for each platform; index_pull and \
-                 index_push those of indexes; blob_pull and blob_push blobs; other is what moved \
-                 none of these, such as a HEAD, a signature or an attestation. A repository is \
-                 shown once a manifest or a blob of it was seen, up to the configured number; the \
-                 rest is `_other`.",
-                &["repository", "operation"],
-                most * RepositoryOperation::ALL.len(),
-            ),
-            bytes: registry.counter_vec(
-                "repository_bytes_total",
-                "Body bytes of requests for a repository and of their responses, failed and \
-                 partial ones included; counted as they move, and at the end of the request for a \
-                 repository that is not shown until then.",
-                &["repository", "direction"],
-                most * Transfer::ALL.len(),
-            ),
-            last_pull: registry.gauge_vec(
-                "repository_last_pull_timestamp_seconds",
-                "When a manifest of the repository was last pulled, or a tag resolved, with \
-                 success, in seconds since 1970; 0 before the first time.",
-                &["repository"],
-                most,
-            ),
-        };
-        let overflow = registry.counter(
-            "repository_label_overflow_total",
-            "Operations that were counted as `_other`, because their repository is not shown; \
-             counted when they end.",
-        );
+        let families = RepositoryFamilies::declare(registry, rules.limit() + 1);
+        let RepositoryOverflow { overflow } = RepositoryOverflow::declare(registry);
         Repositories {
             families,
             labels: Labels::new(rules),
@@ -308,13 +296,13 @@ impl Repositories {
     }
 }
 
-impl Families {
+impl RepositoryFamilies {
     /// The cells of a label, all of which print from now on.
     fn cells(&self, label: &str) -> Cells {
         let cells = Cells {
-            operations: Counters::under(&self.operations, &[label]),
-            bytes: Counters::under(&self.bytes, &[label]),
-            last_pull: Gauges::under(&self.last_pull, &[label]),
+            operations: self.operations.cells(label),
+            bytes: self.bytes.cells(label),
+            last_pull: self.last_pull.cells(label),
         };
         for &operation in RepositoryOperation::ALL {
             cells.operations.touch(operation);
@@ -326,17 +314,15 @@ impl Families {
         cells
     }
 
-    /// Lets a label print no more. Each of its cells is there: see [`Families::cells`].
+    /// Lets a label print no more. Each of its cells is there: see [`RepositoryFamilies::cells`].
     fn remove(&self, label: &str) {
-        for operation in RepositoryOperation::ALL {
-            let _ = self
-                .operations
-                .remove_label_values(&[label, operation.value()]);
+        for &operation in RepositoryOperation::ALL {
+            self.operations.remove(label, operation);
         }
-        for direction in Transfer::ALL {
-            let _ = self.bytes.remove_label_values(&[label, direction.value()]);
+        for &direction in Transfer::ALL {
+            self.bytes.remove(label, direction);
         }
-        let _ = self.last_pull.remove_label_values(&[label]);
+        self.last_pull.remove(label, ());
     }
 }
 

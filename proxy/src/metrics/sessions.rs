@@ -1,23 +1,22 @@
-//! How upload sessions go.
+//! Upload sessions.
 
 use registry::metrics::label::LATENCY;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counters, Gauge, Histograms, Label, labels};
+use service::metrics::{Counters, Gauge, Histograms, Label, MetricsRegistry, families, labels};
 
 labels! {
-    /// What became of an upload session.
-    pub enum SessionEvent {
+    /// An event in the life of an upload session.
+    pub enum SessionEvent: "event" {
         Started = "started",
         Completed = "completed",
         Cancelled = "cancelled",
         Failed = "failed",
         Expired = "expired",
-        /// It was opened elsewhere, and is known from now on.
+        /// A session that was opened elsewhere was resumed here.
         Unknown = "unknown",
     }
 
     /// How an upload session ended.
-    pub enum SessionOutcome {
+    pub enum SessionOutcome: "outcome" {
         Completed = "completed",
         Cancelled = "cancelled",
         Failed = "failed",
@@ -25,53 +24,33 @@ labels! {
     }
 }
 
-/// The `upload_session*` families. [`Sessions`](crate::sessions::Sessions) moves them.
-pub struct SessionMetrics {
-    /// Transitions. Those that are known (`started` and `unknown`) are those that ended and those
-    /// that are open, added up.
-    pub events: Counters<SessionEvent>,
-    /// Open sessions.
-    pub active: Gauge,
-    /// The age of the oldest.
-    pub oldest_age: Gauge,
-    /// How long sessions were open that were seen from their start.
-    pub duration: Histograms<SessionOutcome>,
+families! {
+    /// The `upload_session*` families. [`Sessions`](crate::sessions::Sessions) moves them.
+    pub struct SessionMetrics {
+        /// Events of upload sessions; counted when they happen. `unknown` is the resumption of a
+        /// session that was opened elsewhere, `expired` the end of one that was idle for 24 hours or
+        /// was evicted for others, `failed` the end of one that the registry refused to complete or
+        /// has lost.
+        pub events: Counters<SessionEvent> = "upload_sessions_total",
+        /// Upload sessions that are open, as far as the proxy saw; counted at each scrape.
+        pub active: Gauge = "upload_sessions_active",
+        /// Age of the oldest open upload session, 0 without any; taken at each scrape.
+        pub oldest_age: Gauge = "upload_session_oldest_age_seconds",
+        /// Time from the start of an upload session to its end; observed when it ends, if the proxy
+        /// saw its start.
+        pub duration: Histograms<SessionOutcome> = "upload_session_duration_seconds" in LATENCY,
+    }
 }
 
 impl SessionMetrics {
-    /// Registers the families.
+    /// Declares the families. `started` and `unknown` add up to the sessions that ended and those
+    /// that are open.
     pub fn new(registry: &MetricsRegistry) -> SessionMetrics {
-        let events = registry.counters(
-            "upload_sessions_total",
-            "Upload sessions by what became of them; counted when it is seen: `unknown` when one \
-             that was opened elsewhere is carried on with, `expired` when one has been idle for \
-             24 hours or gives way to others, `failed` when the registry refused to complete it \
-             or has lost it.",
-            &["event"],
-        );
+        let metrics = SessionMetrics::declare(registry);
         for &event in SessionEvent::ALL {
-            events.touch(event);
+            metrics.events.touch(event);
         }
-        let active = registry.gauge(
-            "upload_sessions_active",
-            "Upload sessions that are open, as far as was seen; counted at each scrape.",
-        );
-        let oldest_age = registry.gauge(
-            "upload_session_oldest_age_seconds",
-            "Age of the oldest open upload session, 0 without any; taken at each scrape.",
-        );
-        SessionMetrics {
-            events,
-            active,
-            oldest_age,
-            duration: registry.histograms(
-                "upload_session_duration_seconds",
-                "Time from the start of an upload session to its end; observed when it ends, if \
-                 it was started here.",
-                &["outcome"],
-                LATENCY,
-            ),
-        }
+        metrics
     }
 
     /// Counts the end of a session.

@@ -1,46 +1,23 @@
-//! How bodies travel: cut, at which speed, or past the proxy.
+//! Transfers of bodies: aborted, their speed, and those that a redirect takes elsewhere.
 
-use registry::metrics::label::SPEED;
+use crate::metrics::label::SPEED;
 use registry::oci::Endpoint;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counters, Histograms};
+use service::metrics::{Counters, Histograms, families};
 
 use super::label::{Side, Transfer};
 
-/// The families of transfers. An [`Exchange`](crate::exchange::Exchange) moves them.
-pub struct TransferMetrics {
-    /// Bodies that a side cut.
-    pub aborted: Counters<(Endpoint, Side)>,
-    /// How fast blobs moved, in bytes a second.
-    pub speed: Histograms<Transfer>,
-    /// Answers that send the client elsewhere.
-    pub redirects: Counters<Endpoint>,
-}
-
-impl TransferMetrics {
-    /// Registers the families.
-    pub fn new(registry: &MetricsRegistry) -> TransferMetrics {
-        TransferMetrics {
-            aborted: registry.counters(
-                "transfers_aborted_total",
-                "Transfers whose request or response body was cut by a side; counted when the \
-                 exchange ends. Not those that the proxy itself cuts at its shutdown.",
-                &["endpoint", "side"],
-            ),
-            speed: registry.histograms(
-                "transfer_speed_bytes_per_second",
-                "Speed of blobs over 1 MiB from the first to the last byte of the body; observed \
-                 when a GET was answered with 200 and sent whole, or an upload's request, each \
-                 by itself, arrived whole and was accepted.",
-                &["direction"],
-                SPEED,
-            ),
-            redirects: registry.counters(
-                "redirects_total",
-                "Answers that redirect the client: what it fetches there passes the proxy by. \
-                 Counted when the response's headers are there.",
-                &["endpoint"],
-            ),
-        }
+families! {
+    /// The families of transfers. An [`Exchange`](crate::exchange::Exchange) moves them.
+    pub struct TransferMetrics {
+        /// Transfers that one side aborted in a request or response body; counted when the exchange
+        /// ends. Transfers that the proxy cuts at its shutdown are not counted.
+        pub aborted: Counters<(Endpoint, Side)> = "transfers_aborted_total",
+        /// Speed of blobs over 1 MiB, from the first to the last byte of the body; observed when a
+        /// GET was answered with 200 and sent whole, and when a request of an upload arrived whole
+        /// and was accepted.
+        pub speed: Histograms<Transfer> = "transfer_speed_bytes_per_second" in SPEED,
+        /// Responses that redirect the client; counted when the response's headers arrive. What the
+        /// client fetches there does not pass the proxy.
+        pub redirects: Counters<Endpoint> = "redirects_total",
     }
 }

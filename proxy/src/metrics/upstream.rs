@@ -1,48 +1,57 @@
-//! How the upstreams answer, as the proxy sees it.
+//! How the upstreams respond, as the proxy sees it.
 
 use std::time::{Duration, Instant};
 
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 use registry::metrics::label::LATENCY;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
-use service::metrics::{Label, labels};
+use service::metrics::{Counter, Counters, Gauge, Histogram, Histograms, Label, families, labels};
 
 labels! {
-    /// What became of a request to an upstream.
-    pub enum UpstreamOutcome {
-        /// It answered, with whatever status.
+    /// How a request to an upstream ended.
+    pub enum UpstreamOutcome: "outcome" {
+        /// The upstream responded, with whatever status.
         Ok = "ok",
-        /// It broke off, or answered what is no answer.
+        /// The connection failed, or the response was not valid HTTP.
         Error = "error",
-        /// It took too long.
+        /// The upstream took too long.
         Timeout = "timeout",
     }
 
     /// How an upstream failed.
-    pub enum UpstreamError {
+    pub enum UpstreamError: "reason" {
         /// No connection could be made.
         Connect = "connect",
-        /// There was no agreement on how to speak in private.
+        /// The TLS handshake failed.
         Tls = "tls",
-        /// It took too long, to connect or to answer.
+        /// It took too long to connect or to respond.
         Timeout = "timeout",
-        /// It broke off.
+        /// The upstream closed or reset the connection.
         Reset = "reset",
-        /// Its name leads to no address.
+        /// Its name could not be resolved.
         Dns = "dns",
-        /// What it says is not HTTP.
+        /// Its response is not valid HTTP.
         Protocol = "protocol",
     }
 }
 
-/// The `upstream_*` families.
-pub struct UpstreamFamilies {
-    request: HistogramVec,
-    connect: HistogramVec,
-    errors: IntCounterVec,
-    reused: IntCounterVec,
-    ratelimit: GaugeVec,
+families! {
+    /// The `upstream_*` families.
+    pub struct UpstreamFamilies by "upstream" {
+        /// Time from a request sent to the upstream to the headers of its response, whatever the
+        /// status, or to the upstream's failure; observed then, and not at all where the client left
+        /// first.
+        request: Histograms<UpstreamOutcome> = "upstream_request_duration_seconds" in LATENCY,
+        /// Time to make a new connection to the upstream; observed when it is made, and not when a
+        /// connection is reused.
+        connect: Histogram = "upstream_connect_duration_seconds" in LATENCY,
+        /// Failures of the upstream; counted when they happen, for each attempt where a request was
+        /// retried.
+        errors: Counters<UpstreamError> = "upstream_errors_total",
+        /// Requests that went over a reused connection; counted when it is taken from the pool.
+        reused: Counter = "upstream_connections_reused_total",
+        /// Requests that the upstream still allows, as its last RateLimit-Remaining header said;
+        /// absent until one arrives.
+        ratelimit: Gauge = "upstream_ratelimit_remaining",
+    }
 }
 
 /// The cells of one upstream.
@@ -59,66 +68,20 @@ pub struct UpstreamMetrics {
 pub struct Awaited(Option<Instant>);
 
 impl UpstreamFamilies {
-    /// Registers the families, for so many upstreams.
-    pub fn new(registry: &MetricsRegistry, upstreams: usize) -> UpstreamFamilies {
-        let label = &["upstream"];
-        UpstreamFamilies {
-            request: registry.histogram_vec(
-                "upstream_request_duration_seconds",
-                "Time from a request sent to the upstream to the headers of its answer, whatever \
-                 its status, or to the upstream's failure; observed then, and not at all where \
-                 the client left first.",
-                &["upstream", "outcome"],
-                LATENCY,
-                upstreams * UpstreamOutcome::ALL.len(),
-            ),
-            connect: registry.histogram_vec(
-                "upstream_connect_duration_seconds",
-                "Time to make a new connection to the upstream; observed when it is made, and not \
-                 when one is used again.",
-                label,
-                LATENCY,
-                upstreams,
-            ),
-            errors: registry.counter_vec(
-                "upstream_errors_total",
-                "Failures of the upstream, counted when they happen, for each attempt where a \
-                 request was tried again.",
-                &["upstream", "reason"],
-                upstreams * UpstreamError::ALL.len(),
-            ),
-            reused: registry.counter_vec(
-                "upstream_connections_reused_total",
-                "Requests that went over a connection that was there already; counted when it is \
-                 taken.",
-                label,
-                upstreams,
-            ),
-            ratelimit: registry.gauge_vec(
-                "upstream_ratelimit_remaining",
-                "Requests that the upstream still allows, as its last RateLimit-Remaining header \
-                 said; absent until one comes.",
-                label,
-                upstreams,
-            ),
-        }
-    }
-
     /// The cells of an upstream by its configured name.
     pub fn of(&self, name: &str) -> UpstreamMetrics {
-        let first = &[name];
-        let errors = Counters::under(&self.errors, first);
+        let errors = self.errors.cells(name);
         for &error in UpstreamError::ALL {
             errors.touch(error);
         }
-        let reused = Counters::under(&self.reused, first);
+        let reused = self.reused.cells(name);
         reused.touch(());
         UpstreamMetrics {
-            request: Histograms::under(&self.request, first),
-            connect: Histograms::under(&self.connect, first),
+            request: self.request.cells(name),
+            connect: self.connect.cells(name),
             errors,
             reused,
-            ratelimit: Gauges::under(&self.ratelimit, first),
+            ratelimit: self.ratelimit.cells(name),
         }
     }
 }
@@ -181,6 +144,8 @@ fn remaining(header: &[u8]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use service::metrics::MetricsRegistry;
+
     use super::*;
 
     fn page(registry: &MetricsRegistry) -> String {
@@ -198,7 +163,7 @@ mod tests {
     #[test]
     fn a_reused_connection_repeats_no_handshake() {
         let registry = MetricsRegistry::new("");
-        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
         let took = Some(Duration::from_millis(3));
         metrics.connected(false, took);
         metrics.connected(true, took);
@@ -215,7 +180,7 @@ mod tests {
     #[test]
     fn a_request_has_one_outcome_and_a_broken_body_is_but_an_error() {
         let registry = MetricsRegistry::new("");
-        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
         let count = |outcome: &str| {
             let name = "upstream_request_duration_seconds_count";
             value(
@@ -248,7 +213,7 @@ mod tests {
     #[test]
     fn a_request_has_waited_since_it_was_sent_last() {
         let registry = MetricsRegistry::new("");
-        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
         let mut awaited = Awaited(ago(30));
         awaited.begin();
@@ -262,7 +227,7 @@ mod tests {
     #[test]
     fn the_rate_limit_is_what_the_last_good_header_said() {
         let registry = MetricsRegistry::new("");
-        let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+        let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
         let series = "upstream_ratelimit_remaining{upstream=\"main\"}";
         let told = |header: Option<&[u8]>| {
             metrics.answered(&mut Awaited::default(), header);
@@ -281,7 +246,7 @@ mod tests {
     #[test]
     fn an_upstream_has_no_more_series_than_the_bound_allows_for() {
         let registry = MetricsRegistry::new("");
-        let families = UpstreamFamilies::new(&registry, 2);
+        let families = UpstreamFamilies::declare(&registry, 2);
         assert!(registry.max_series() <= 2 * 90, "{}", registry.max_series());
         for name in ["a", "b"] {
             let metrics = families.of(name);

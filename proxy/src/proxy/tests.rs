@@ -149,7 +149,7 @@ async fn impatient(upstream: SocketAddr) -> (SocketAddr, MetricsRegistry) {
         write: short,
     };
     let registry = MetricsRegistry::new("");
-    let metrics = UpstreamFamilies::new(&registry, 1).of("main");
+    let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
     let upstream = upstream_at(&[upstream], timeouts).measured(metrics);
     (serve(in_front_of(upstream)).await, registry)
 }

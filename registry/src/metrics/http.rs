@@ -7,16 +7,21 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::label::{LATENCY, Pair, Status};
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counters, Histograms};
+use service::metrics::{Counters, Histograms, families};
 
-/// The families `registry_http_*`.
-pub struct Http {
-    requests: Counters<(Pair, Status)>,
-    duration: Histograms<Pair>,
+families! {
+    /// The `registry_http_*` families.
+    pub struct Http {
+        /// Requests to the registry itself; counted when the last byte of the response was handed
+        /// over or the request was aborted.
+        requests: Counters<(Pair, Status)> = "registry_http_requests_total",
+        /// Time from a request's headers to the last byte of its response, in the registry itself;
+        /// observed when the request ends.
+        duration: Histograms<Pair> = "registry_http_request_duration_seconds" in LATENCY,
+    }
 }
 
-/// One request, counted when it is dropped, for whatever cause.
+/// One request in flight, counted when it is dropped.
 #[derive(Debug)]
 pub struct Recording {
     http: Arc<Http>,
@@ -29,25 +34,6 @@ pub struct Recording {
 pub const CLIENT_LEFT: u16 = 499;
 
 impl Http {
-    /// Declares the families.
-    pub fn register(registry: &MetricsRegistry) -> Self {
-        Self {
-            requests: registry.counters(
-                "registry_http_requests_total",
-                "Requests to the registry itself, counted when the last byte of the response was \
-                 handed over, or the request was given up.",
-                &["endpoint", "method", "status"],
-            ),
-            duration: registry.histograms(
-                "registry_http_request_duration_seconds",
-                "Time the registry itself took, from the request's headers to the last byte of \
-                 its response; recorded when a request ends.",
-                &["endpoint", "method"],
-                LATENCY,
-            ),
-        }
-    }
-
     /// Starts to record a request.
     pub fn begin(self: &Arc<Self>, pair: Pair) -> Recording {
         Recording {
@@ -66,7 +52,7 @@ impl fmt::Debug for Http {
 }
 
 impl Recording {
-    /// A response begins.
+    /// Notes the status of the response, whose headers are known now.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }

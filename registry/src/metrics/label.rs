@@ -1,5 +1,5 @@
 //! The labels and buckets that the registry and the proxy share. Every label is a closed set:
-//! whatever a client or an upstream sends is turned into one of these first, without an
+//! what a client or an upstream sends is turned into one of its values first, without an
 //! allocation.
 
 mod client;
@@ -8,10 +8,10 @@ mod pair;
 pub use client::Client;
 pub use pair::Pair;
 
-use crate::oci::{self, Endpoint, Kind, Reference};
+use crate::oci::{Endpoint, Kind};
 use service::metrics::{Label, labels};
 
-/// The name of every label of ours, on either page: what a configuration adds has another.
+/// The names of all labels of both programs: a label that a configuration adds must have another.
 pub const NAMES: &[&str] = &[
     "backend",
     "client",
@@ -52,25 +52,9 @@ pub const STORAGE_LATENCY: &[f64] = &[
     60.0, 300.0, 900.0,
 ];
 
-/// Buckets for sizes of bodies: 1 KiB to 16 GiB, in bytes.
-pub const BYTES: &[f64] = &powers_of_four::<13>(1024.0);
-
-/// Buckets for speeds of transfers: 64 KiB/s to 4 GiB/s, in bytes a second.
-pub const SPEED: &[f64] = &powers_of_four::<9>(65536.0);
-
-const fn powers_of_four<const N: usize>(first: f64) -> [f64; N] {
-    let mut bounds = [first; N];
-    let mut n = 1;
-    while n < N {
-        bounds[n] = bounds[n - 1] * 4.0;
-        n += 1;
-    }
-    bounds
-}
-
 labels! {
     /// A request's method.
-    pub enum Method {
+    pub enum Method: "method" {
         Get = "GET",
         Head = "HEAD",
         Post = "POST",
@@ -82,7 +66,7 @@ labels! {
     }
 
     /// A response's status.
-    pub enum Status {
+    pub enum Status: "status" {
         S200 = "200",
         S201 = "201",
         S202 = "202",
@@ -100,7 +84,7 @@ labels! {
         S404 = "404",
         S405 = "405",
         S406 = "406",
-        /// The client stopped in the middle of its request.
+        /// The client stopped sending its request.
         S408 = "408",
         /// A precondition failed.
         S412 = "412",
@@ -117,24 +101,6 @@ labels! {
         /// A loop was found.
         S508 = "508",
         Other = "other",
-    }
-
-    /// How an operation of the registry's API ended.
-    pub enum OpResult {
-        Ok = "ok",
-        NotFound = "not_found",
-        /// 401 or 403.
-        Denied = "denied",
-        ClientError = "client_error",
-        ServerError = "server_error",
-        /// A side left before the end.
-        Aborted = "aborted",
-    }
-
-    /// What a manifest was asked for by.
-    pub enum ReferenceKind {
-        Tag = "tag",
-        Digest = "digest",
     }
 }
 
@@ -192,95 +158,8 @@ impl Status {
     }
 }
 
-impl OpResult {
-    /// The result that a whole response's status stands for.
-    pub fn of(status: u16) -> Self {
-        match status {
-            ..400 => Self::Ok,
-            401 | 403 => Self::Denied,
-            404 => Self::NotFound,
-            499 => Self::Aborted,
-            400..500 => Self::ClientError,
-            500.. => Self::ServerError,
-        }
-    }
-}
-
-impl ReferenceKind {
-    /// The kind of a reference as it stands in a path: no tag has a colon, plain or escaped.
-    pub fn of(reference: &str) -> Self {
-        if reference.contains([':', '%']) {
-            Self::Digest
-        } else {
-            Self::Tag
-        }
-    }
-}
-
-impl From<&Reference> for ReferenceKind {
-    fn from(reference: &Reference) -> Self {
-        match reference {
-            Reference::Tag(_) => Self::Tag,
-            Reference::Digest(_) => Self::Digest,
-        }
-    }
-}
-
-/// An OCI error's code, or `other`: upstreams have codes of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ErrorCode {
-    /// A code that we know.
-    Known(oci::ErrorCode),
-    /// Any other. Printed as `other`.
-    Other,
-}
-
-impl ErrorCode {
-    /// The label of a code as it stands in an error's body.
-    pub fn of(code: &str) -> Self {
-        oci::ErrorCode::parse(code).into()
-    }
-}
-
-impl From<oci::ErrorCode> for ErrorCode {
-    fn from(code: oci::ErrorCode) -> Self {
-        Self::Known(code)
-    }
-}
-
-impl From<Option<oci::ErrorCode>> for ErrorCode {
-    fn from(code: Option<oci::ErrorCode>) -> Self {
-        code.map_or(Self::Other, Self::Known)
-    }
-}
-
-impl Label for ErrorCode {
-    const ALL: &'static [Self] = &{
-        let mut all = [Self::Other; oci::ErrorCode::ALL.len() + 1];
-        let mut n = 0;
-        while n < oci::ErrorCode::ALL.len() {
-            all[n] = Self::Known(oci::ErrorCode::ALL[n]);
-            n += 1;
-        }
-        all
-    };
-
-    fn index(self) -> usize {
-        match self {
-            Self::Known(code) => code as usize,
-            Self::Other => oci::ErrorCode::ALL.len(),
-        }
-    }
-
-    fn value(self) -> &'static str {
-        match self {
-            Self::Known(code) => code.as_str(),
-            Self::Other => "other",
-        }
-    }
-}
-
 impl Label for Endpoint {
+    const NAME: &'static str = "endpoint";
     const ALL: &'static [Self] = &Endpoint::ALL;
 
     fn index(self) -> usize {
@@ -293,6 +172,7 @@ impl Label for Endpoint {
 }
 
 impl Label for Kind {
+    const NAME: &'static str = "kind";
     const ALL: &'static [Self] = &Kind::ALL;
 
     fn index(self) -> usize {
@@ -320,15 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn every_label_knows_its_place_and_has_its_own_value() {
+    fn every_label_has_its_own_index_and_value() {
         is_consistent::<Endpoint>();
         is_consistent::<Method>();
         is_consistent::<Status>();
-        is_consistent::<OpResult>();
         is_consistent::<Kind>();
-        is_consistent::<ReferenceKind>();
         is_consistent::<Client>();
-        is_consistent::<ErrorCode>();
     }
 
     #[test]
@@ -339,9 +216,8 @@ mod tests {
             Status::ALL.len(),
             <Kind as Label>::ALL.len(),
             Client::ALL.len(),
-            ErrorCode::ALL.len(),
         ];
-        assert_eq!(sizes, [11, 8, 30, 6, 16, 17]);
+        assert_eq!(sizes, [11, 8, 30, 6, 16]);
     }
 
     #[test]
@@ -369,52 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn a_result_follows_from_the_status() {
-        let results = [
-            (200, "ok"),
-            (206, "ok"),
-            (307, "ok"),
-            (304, "ok"),
-            (400, "client_error"),
-            (401, "denied"),
-            (403, "denied"),
-            (404, "not_found"),
-            (412, "client_error"),
-            (416, "client_error"),
-            (499, "aborted"),
-            (500, "server_error"),
-            (507, "server_error"),
-            (999, "server_error"),
-        ];
-        for (status, result) in results {
-            assert_eq!(OpResult::of(status).value(), result, "{status}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_error_code_is_other() {
-        assert_eq!(ErrorCode::of("TOOMANYREQUESTS").value(), "TOOMANYREQUESTS");
-        assert_eq!(ErrorCode::of("UNAVAILABLE").value(), "UNAVAILABLE");
-        assert_eq!(ErrorCode::of("QUOTA_EXCEEDED").value(), "other");
-        assert_eq!(ErrorCode::of("blob_unknown").value(), "other");
-    }
-
-    #[test]
-    fn a_reference_with_a_colon_of_any_spelling_is_a_digest() {
-        assert_eq!(ReferenceKind::of("latest"), ReferenceKind::Tag);
-        assert_eq!(ReferenceKind::of("sha256:00"), ReferenceKind::Digest);
-        assert_eq!(ReferenceKind::of("sha256%3A00"), ReferenceKind::Digest);
-    }
-
-    #[test]
     fn buckets_ascend_to_the_documented_ends() {
-        for buckets in [LATENCY, STORAGE_LATENCY, BYTES, SPEED] {
+        for buckets in [LATENCY, STORAGE_LATENCY] {
             assert!(buckets.is_sorted_by(|a, b| a < b));
         }
         let ends = |buckets: &[f64]| (buckets.len(), buckets[0], buckets[buckets.len() - 1]);
         assert_eq!(ends(LATENCY), (16, 0.001, 900.0));
         assert_eq!(ends(STORAGE_LATENCY), (18, 0.0001, 900.0));
-        assert_eq!(ends(BYTES), (13, 1024.0, 17_179_869_184.0));
-        assert_eq!(ends(SPEED), (9, 65536.0, 4_294_967_296.0));
     }
 }

@@ -1,4 +1,4 @@
-//! The registry's metrics, all on one page, and the labels that both programs share.
+//! The registry's metrics, and the labels that both programs share.
 
 pub mod http;
 pub mod label;
@@ -14,7 +14,7 @@ use self::storage::{Backend, Storage};
 use service::build_info;
 use service::metrics::MetricsRegistry;
 
-/// What every name of ours begins with.
+/// The prefix of every family's name.
 pub const PREFIX: &str = "octoserve_";
 
 /// The registry's families.
@@ -30,17 +30,17 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Declares all families, whose samples carry `labels`, too; with those of the process
-    /// (`build_info`, `process_*`) only where no other page tells them.
+    /// Declares all families, whose samples carry `labels`, too. Those of the process
+    /// (`build_info`, `process_*`) are the program's: `with_process` is false in the all-in-one.
     pub fn register(
         backend: Backend,
         with_process: bool,
         labels: &BTreeMap<String, String>,
     ) -> Self {
         let registry = MetricsRegistry::labelled(PREFIX, labels);
-        let http = Arc::new(Http::register(&registry));
+        let http = Arc::new(Http::declare(&registry));
         let storage = Storage::register(&registry, backend);
-        let stats = Stats::register(&registry);
+        let stats = Stats::new(&registry);
         if with_process {
             registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
             registry.process();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_another_program_the_page_leaves_the_process_to_it() {
+    fn an_embedded_registry_has_no_families_of_the_process() {
         let metrics = Metrics::register(Backend::Filesystem, false, &BTreeMap::new());
         let families = metrics.registry.families();
         let is_process = |name: &str| name.starts_with("process_") || name.ends_with("build_info");

@@ -1,20 +1,19 @@
-//! What the store does: `storage_*` and `tag_operations_total`.
+//! The operations of the store: `storage_*` and `tag_operations_total`.
 
 use std::fmt;
 
 use super::label::STORAGE_LATENCY;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counters, Histograms, Label, labels};
+use service::metrics::{Counters, Histograms, Label, MetricsRegistry, families, labels};
 
 labels! {
     /// The implementation of the store.
-    pub enum Backend {
+    pub enum Backend: "backend" {
         Filesystem = "filesystem",
         Memory = "memory",
     }
 
     /// An operation of the store.
-    pub enum Operation {
+    pub enum Operation: "operation" {
         BlobStat = "blob_stat",
         BlobRead = "blob_read",
         BlobDelete = "blob_delete",
@@ -36,13 +35,13 @@ labels! {
     }
 
     /// How an operation of the store ended.
-    pub enum Outcome {
+    pub enum Outcome: "status" {
         Success = "success",
         Error = "error",
     }
 
-    /// The kind of an error of the store.
-    pub enum ErrorType {
+    /// The type of an error of the store.
+    pub enum ErrorType: "error_type" {
         NotFound = "not_found",
         DigestMismatch = "digest_mismatch",
         Invalid = "invalid",
@@ -53,103 +52,94 @@ labels! {
         Other = "other",
     }
 
-    /// Which way bytes move.
-    pub enum Direction {
+    /// The direction in which bytes move.
+    pub enum Direction: "direction" {
         Read = "read",
         Write = "write",
     }
 
-    /// What happened to a tag.
-    pub enum TagOperation {
+    /// An operation on a tag.
+    pub enum TagOperation: "operation" {
         Created = "created",
         Moved = "moved",
         Deleted = "deleted",
     }
 }
 
-/// The families of one store. Clones share their cells.
+families! {
+    /// The `storage_*` families, and that of tags.
+    #[derive(Clone)]
+    struct StorageFamilies {
+        /// Time of an operation of the store; observed when it ends. A read or an append ends when
+        /// its stream of bytes ends or is aborted.
+        duration: Histograms<(Backend, Operation, Outcome)>
+            = "storage_operation_duration_seconds" in STORAGE_LATENCY,
+        /// Operations of the store that failed, by the type of error; counted when they end. Damaged
+        /// files that an operation skipped count as failures to read them.
+        errors: Counters<(Backend, Operation, ErrorType)> = "storage_errors_total",
+        /// Bytes read from the store and written to it; counted as they move.
+        bytes: Counters<(Backend, Direction)> = "storage_bytes_total",
+        /// Tags that were created, moved to another manifest and deleted; counted when it is done.
+        tags: Counters<TagOperation> = "tag_operations_total",
+    }
+}
+
+/// What one store records. Clones share their cells.
 #[derive(Clone)]
 pub struct Storage {
     backend: Backend,
-    duration: Histograms<(Backend, Operation, Outcome)>,
-    errors: Counters<(Backend, Operation, ErrorType)>,
-    bytes: Counters<(Backend, Direction)>,
-    tags: Counters<TagOperation>,
+    families: StorageFamilies,
 }
 
 impl Storage {
     /// Declares the families.
     pub fn register(registry: &MetricsRegistry, backend: Backend) -> Self {
-        let storage = Self {
-            backend,
-            duration: registry.histograms(
-                "storage_operation_duration_seconds",
-                "Time of an operation of the store, recorded when it ends; of reads and appends \
-                 when their stream of bytes ends or is given up.",
-                &["backend", "operation", "status"],
-                STORAGE_LATENCY,
-            ),
-            errors: registry.counters(
-                "storage_errors_total",
-                "Operations of the store that failed, by the kind of the failure, counted when \
-                 they end; and damaged files that others passed over, as failures to read them.",
-                &["backend", "operation", "error_type"],
-            ),
-            bytes: registry.counters(
-                "storage_bytes_total",
-                "Bytes read from the store and written to it, counted as they move.",
-                &["backend", "direction"],
-            ),
-            tags: registry.counters(
-                "tag_operations_total",
-                "Tags created, moved to another manifest and deleted, counted when it is done.",
-                &["operation"],
-            ),
-        };
+        let families = StorageFamilies::declare(registry);
         for &direction in Direction::ALL {
-            storage.bytes.touch((backend, direction));
+            families.bytes.touch((backend, direction));
         }
         for &operation in TagOperation::ALL {
-            storage.tags.touch(operation);
+            families.tags.touch(operation);
         }
         // An alert watches for a full disk: its series is there before the first failure.
-        storage
+        families
             .errors
             .touch((backend, Operation::UploadAppend, ErrorType::NoSpace));
-        storage
+        Self { backend, families }
     }
 
-    /// An operation has ended after so many seconds.
+    /// Records an operation that ended after so many seconds.
     pub fn ended(&self, operation: Operation, seconds: f64, error: Option<ErrorType>) {
         let outcome = if error.is_some() {
             Outcome::Error
         } else {
             Outcome::Success
         };
-        self.duration
+        self.families
+            .duration
             .observe((self.backend, operation, outcome), seconds);
         if let Some(error) = error {
-            self.errors.inc((self.backend, operation, error));
+            self.families.errors.inc((self.backend, operation, error));
         }
     }
 
-    /// An operation that ended well met so many damaged files, which it passed over: each counts as
-    /// a failure to read it.
+    /// Counts damaged files that an operation skipped: each is a failure to read it.
     pub fn damaged(&self, reading: Operation, count: u64) {
         if count > 0 {
-            self.errors
+            self.families
+                .errors
                 .add((self.backend, reading, ErrorType::Io), count);
         }
     }
 
-    /// Bytes have moved.
+    /// Counts bytes that moved.
     pub fn moved(&self, direction: Direction, bytes: u64) {
-        self.bytes.add((self.backend, direction), bytes);
+        self.families.bytes.add((self.backend, direction), bytes);
     }
 
-    /// Something happened to so many tags.
+    /// Counts operations on tags.
     pub fn tags(&self, operation: TagOperation, count: u64) {
-        self.tags.add(operation, count);
+        self.families.tags.add(operation, count);
     }
 }
 

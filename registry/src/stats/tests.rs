@@ -36,7 +36,7 @@ fn in_folder(folder: TempDir) -> Fixture {
     let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
     let registry = MetricsRegistry::new("octoserve_");
     let counted = Arc::clone(&ledger);
-    let stats = Stats::register(&registry);
+    let stats = Stats::new(&registry);
     let collector = Collector::new(store.clone(), counted, stats, Collector::EVERY);
     registry.before_gather(collector.page());
     Fixture {
@@ -461,7 +461,7 @@ async fn a_count_tells_when_it_ended_well_and_how_long_it_took_and_a_failed_one_
     let entry = fixture.folder.path().join("repositories/a/_manifests");
     let entry = entry.join(new.digest.as_str().replace(':', "-"));
     fs::write(entry, "{").unwrap();
-    fixture.collector.stats.duration.set((), 0.0);
+    fixture.collector.stats.families.duration.set((), 0.0);
     fixture.collector.count().await;
     let page = fixture.page();
     assert_eq!(value(&page, success), Some(succeeded), "it ages");

@@ -12,7 +12,7 @@ pub const OPENMETRICS_CONTENT_TYPE: &str =
 /// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// SourceText 0.0.4.
+    /// Text 0.0.4.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
@@ -162,7 +162,7 @@ mod tests {
             Format::Text
         );
         assert_eq!(
-            negotiate(Some("Application/OpenMetrics-SourceText")),
+            negotiate(Some("Application/OpenMetrics-Text")),
             Format::OpenMetrics
         );
     }

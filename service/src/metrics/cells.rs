@@ -1,13 +1,11 @@
-//! Metric cells: families of counters, gauges and histograms over closed label sets.
+//! Where a family counts: an array with one cell for each combination of label values.
 //!
-//! A family is an array with one place for each combination of label values. A place is resolved
-//! to its handle on first use, once, and from then on recording is an index and an atomic
-//! instruction: no hash, no lock, no allocation. A place that was never touched prints nothing, so
-//! an idle page stays small.
+//! A cell is resolved to its metric on first use, once. From then on recording is an index and an
+//! atomic instruction: no hash, no lock, no allocation. A cell that was never touched prints
+//! nothing, so an idle exposition stays small.
 //!
-//! Families are declared on a [`MetricsRegistry`](super::MetricsRegistry). Where the first labels of a
-//! family are known at run time only, such as the name of an upstream, it is declared open there,
-//! and each of those values has cells of its own `under` it.
+//! The `prometheus` crate looks a metric up by its label values under a lock, with an allocation;
+//! closed labels make that unnecessary.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -30,13 +28,7 @@ pub type Histogram = Histograms<()>;
 pub struct Counters<S>(Cells<S, IntCounter>);
 
 impl<S: LabelSet> Counters<S> {
-    pub(crate) fn new(vec: &IntCounterVec) -> Self {
-        Self(Cells::new(vec, &[]))
-    }
-
-    /// The counters of an open family whose first labels have the values `first`, and whose other
-    /// labels are those of the set.
-    pub fn under(vec: &IntCounterVec, first: &[&str]) -> Self {
+    pub(super) fn new(vec: &IntCounterVec, first: &[&str]) -> Self {
         Self(Cells::new(vec, first))
     }
 
@@ -68,13 +60,7 @@ impl<S: LabelSet> Counters<S> {
 pub struct Gauges<S>(Cells<S, GaugeHandle>);
 
 impl<S: LabelSet> Gauges<S> {
-    pub(crate) fn new(vec: &GaugeVec) -> Self {
-        Self(Cells::new(vec, &[]))
-    }
-
-    /// The gauges of an open family whose first labels have the values `first`, and whose other
-    /// labels are those of the set.
-    pub fn under(vec: &GaugeVec, first: &[&str]) -> Self {
+    pub(super) fn new(vec: &GaugeVec, first: &[&str]) -> Self {
         Self(Cells::new(vec, first))
     }
 
@@ -112,13 +98,7 @@ impl<S: LabelSet> Gauges<S> {
 pub struct Histograms<S>(Cells<S, HistogramHandle>);
 
 impl<S: LabelSet> Histograms<S> {
-    pub(crate) fn new(vec: &HistogramVec) -> Self {
-        Self(Cells::new(vec, &[]))
-    }
-
-    /// The histograms of an open family whose first labels have the values `first`, and whose other
-    /// labels are those of the set.
-    pub fn under(vec: &HistogramVec, first: &[&str]) -> Self {
+    pub(super) fn new(vec: &HistogramVec, first: &[&str]) -> Self {
         Self(Cells::new(vec, first))
     }
 
@@ -143,18 +123,18 @@ impl<S: LabelSet> Histograms<S> {
     }
 }
 
-/// One place for each combination of `S`.
+/// One cell for each combination of `S`.
 struct Cells<S, M> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<CellArray<M>>,
     set: PhantomData<fn(S)>,
 }
 
 /// Makes the handle for a combination's values.
 type Resolve<M> = dyn Fn(&[&'static str]) -> M + Send + Sync;
 
-struct Shared<M> {
+struct CellArray<M> {
     resolve: Box<Resolve<M>>,
-    places: Box<[OnceLock<M>]>,
+    cells: Box<[OnceLock<M>]>,
 }
 
 impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
@@ -165,13 +145,13 @@ impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
     {
         let vec = vec.clone();
         let first: Vec<String> = first.iter().map(ToString::to_string).collect();
-        let shared = Shared {
+        let shared = CellArray {
             resolve: Box::new(move |values| {
                 let mut all: Vec<&str> = first.iter().map(String::as_str).collect();
                 all.extend(values);
                 vec.with_label_values(&all)
             }),
-            places: (0..S::COUNT).map(|_| OnceLock::new()).collect(),
+            cells: (0..S::COUNT).map(|_| OnceLock::new()).collect(),
         };
         Self {
             shared: Arc::new(shared),
@@ -181,22 +161,22 @@ impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
 
     #[inline]
     fn get(&self, set: S) -> &M {
-        let place = &self.shared.places[set.index()];
-        match place.get() {
+        let cell = &self.shared.cells[set.index()];
+        match cell.get() {
             Some(metric) => metric,
-            None => place.get_or_init(|| self.resolve(set)),
+            None => cell.get_or_init(|| self.resolve(set)),
         }
     }
 
     #[cold]
     fn resolve(&self, set: S) -> M {
-        let mut values = Vec::with_capacity(S::WIDTH);
+        let mut values = Vec::new();
         set.values(&mut values);
         (self.shared.resolve)(&values)
     }
 
     fn peek(&self, set: S) -> Option<&M> {
-        self.shared.places[set.index()].get()
+        self.shared.cells[set.index()].get()
     }
 }
 
@@ -216,9 +196,9 @@ mod tests {
 
     crate::labels! {
         /// Test label.
-        enum Colour { Red = "red", Green = "green", Blue = "blue" }
+        enum Colour: "colour" { Red = "red", Green = "green", Blue = "blue" }
         /// Test label.
-        enum Size { Small = "small", Large = "large" }
+        enum Size: "size" { Small = "small", Large = "large" }
     }
 
     #[test]
@@ -242,18 +222,20 @@ mod tests {
         let mut values = Vec::new();
         ((Colour::Blue, Size::Small), Colour::Red).values(&mut values);
         assert_eq!(values, ["blue", "small", "red"]);
-        assert_eq!(<((Colour, Size), Colour)>::WIDTH, 3);
+        let mut names = Vec::new();
+        <((Colour, Size), Colour)>::names(&mut names);
+        assert_eq!(names, ["colour", "size", "colour"]);
     }
 
     #[test]
     fn the_empty_set_has_one_cell() {
-        assert_eq!((<()>::COUNT, <()>::WIDTH, ().index()), (1, 0, 0));
+        assert_eq!((<()>::COUNT, ().index()), (1, 0));
     }
 
     #[test]
     fn clones_share_their_cells() {
         let vec = IntCounterVec::new(prometheus::Opts::new("c", "h"), &["colour"]).unwrap();
-        let first = Counters::<Colour>::new(&vec);
+        let first = Counters::<Colour>::new(&vec, &[]);
         let second = first.clone();
         first.inc(Colour::Red);
         second.add(Colour::Red, 2);
@@ -262,11 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn cells_under_a_value_print_it_before_their_own() {
+    fn cells_of_a_value_print_it_before_their_own() {
         let opts = prometheus::Opts::new("c", "h");
         let vec = IntCounterVec::new(opts, &["upstream", "colour"]).unwrap();
-        let main = Counters::<Colour>::under(&vec, &["main"]);
-        let other = Counters::<Colour>::under(&vec, &["other"]);
+        let main = Counters::<Colour>::new(&vec, &["main"]);
+        let other = Counters::<Colour>::new(&vec, &["other"]);
         main.add(Colour::Red, 2);
         other.inc(Colour::Red);
         assert_eq!(vec.with_label_values(&["main", "red"]).get(), 2);
@@ -275,9 +257,9 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_that_is_no_number_is_left_out() {
+    fn an_observation_that_is_not_a_number_is_ignored() {
         let vec = HistogramVec::new(prometheus::HistogramOpts::new("h", "h"), &["colour"]).unwrap();
-        let cells = Histograms::<Colour>::new(&vec);
+        let cells = Histograms::<Colour>::new(&vec, &[]);
         cells.observe(Colour::Red, f64::NAN);
         cells.observe(Colour::Red, 1.0);
         assert_eq!(cells.count(Colour::Red), 1);

@@ -5,10 +5,13 @@ pub use crate::labels;
 
 /// A label whose values are a closed set.
 pub trait Label: Copy + Send + Sync + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+
     /// Every value, such that `ALL[x.index()]` is `x`.
     const ALL: &'static [Self];
 
-    /// The value's place in [`Label::ALL`].
+    /// The value's index in [`Label::ALL`].
     fn index(self) -> usize;
 
     /// The value as it is printed.
@@ -20,20 +23,27 @@ pub trait Label: Copy + Send + Sync + 'static {
 pub trait LabelSet: Copy + Send + Sync + 'static {
     /// How many combinations there are.
     const COUNT: usize;
-    /// How many labels a combination has.
-    const WIDTH: usize;
+    /// The only combination, where there are no labels.
+    const UNLABELLED: Option<Self> = None;
 
-    /// This combination's place, less than `COUNT` and its own.
+    /// Appends the names of the labels.
+    fn names(names: &mut Vec<&'static str>);
+
+    /// This combination's own number, less than `COUNT`.
     fn index(self) -> usize;
 
-    /// Appends this combination's `WIDTH` values, in the order of the label names.
+    /// Appends this combination's values, in the order of the names.
     fn values(self, values: &mut Vec<&'static str>);
 }
 
 impl<L: Label> LabelSet for L {
     const COUNT: usize = L::ALL.len();
-    const WIDTH: usize = 1;
 
+    fn names(names: &mut Vec<&'static str>) {
+        names.push(L::NAME);
+    }
+
+    #[inline]
     fn index(self) -> usize {
         Label::index(self)
     }
@@ -43,44 +53,62 @@ impl<L: Label> LabelSet for L {
     }
 }
 
+impl LabelSet for () {
+    const COUNT: usize = 1;
+    const UNLABELLED: Option<Self> = Some(());
+
+    fn names(_: &mut Vec<&'static str>) {}
+
+    #[inline]
+    fn index(self) -> usize {
+        0
+    }
+
+    fn values(self, _: &mut Vec<&'static str>) {}
+}
+
 macro_rules! tuple_of_sets {
     ($($set:ident $field:tt),*) => {
         impl<$($set: LabelSet),*> LabelSet for ($($set,)*) {
             const COUNT: usize = 1 $(* $set::COUNT)*;
-            const WIDTH: usize = 0 $(+ $set::WIDTH)*;
 
+            fn names(names: &mut Vec<&'static str>) {
+                $($set::names(names);)*
+            }
+
+            #[inline]
             fn index(self) -> usize {
                 let index = 0;
                 $(let index = index * $set::COUNT + self.$field.index();)*
                 index
             }
 
-            fn values(self, _values: &mut Vec<&'static str>) {
-                $(self.$field.values(_values);)*
+            fn values(self, values: &mut Vec<&'static str>) {
+                $(self.$field.values(values);)*
             }
         }
     };
 }
 
-tuple_of_sets!();
 tuple_of_sets!(A 0, B 1);
 tuple_of_sets!(A 0, B 1, C 2);
 tuple_of_sets!(A 0, B 1, C 2, D 3);
 
-/// Declares enums whose variants are the values of a metric label.
+/// Declares enums whose variants are the values of a metric label, which has the name in quotes.
 ///
 /// ```
 /// service::labels! {
 ///     /// The side that cut a transfer.
-///     pub enum Side { Client = "client", Upstream = "upstream" }
+///     pub enum Side: "side" { Client = "client", Upstream = "upstream" }
 /// }
 /// use service::metrics::Label;
+/// assert_eq!(Side::NAME, "side");
 /// assert_eq!(Side::Upstream.value(), "upstream");
 /// assert_eq!(Side::ALL, [Side::Client, Side::Upstream]);
 /// ```
 #[macro_export]
 macro_rules! labels {
-    ($($(#[$meta:meta])* $vis:vis enum $name:ident {
+    ($($(#[$meta:meta])* $vis:vis enum $name:ident: $label:literal {
         $($(#[$variant_meta:meta])* $variant:ident = $value:literal),+ $(,)?
     })+) => {$(
         $(#[$meta])*
@@ -94,6 +122,7 @@ macro_rules! labels {
         }
 
         impl $crate::metrics::Label for $name {
+            const NAME: &'static str = $label;
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             #[inline]

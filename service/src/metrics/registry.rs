@@ -6,10 +6,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::{GaugeVec, Opts};
 
-use super::cells::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
-use super::label::LabelSet;
+use super::family::{Family, PerValue};
+use super::label::LabelSet as _;
 use crate::exposition::{Exposition, FamilyDescription, Gathered, MetricType, push_label};
 
 /// Where families are declared and gathered. Clones are the same registry; there is no global one.
@@ -56,110 +56,70 @@ impl MetricsRegistry {
         }))
     }
 
-    /// Declares counters; nothing prints until it is touched.
-    pub fn counters<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Counters<S> {
-        let opts = self.describe::<S>(name, MetricType::Counter, help, labels, 1);
-        let vec = valid(IntCounterVec::new(opts, labels));
-        self.collect(&vec);
-        Counters::new(&vec)
+    /// Declares a family. [`families!`](super::families) is the way to call this.
+    ///
+    /// Nothing prints until it is touched, but for counters and histograms without labels, which
+    /// print from the start.
+    pub fn declare<F: Family>(&self, name: &str, help: &str, buckets: &[f64]) -> F {
+        let labels = names::<F>(&[]);
+        let family = F::cells(&self.collector::<F>(name, help, &labels, buckets, 1), &[]);
+        family.start();
+        family
     }
 
-    /// Declares gauges; nothing prints until it is touched.
-    pub fn gauges<S: LabelSet>(&self, name: &str, help: &str, labels: &[&str]) -> Gauges<S> {
-        let opts = self.describe::<S>(name, MetricType::Gauge, help, labels, 1);
-        let vec = valid(GaugeVec::new(opts, labels));
-        self.collect(&vec);
-        Gauges::new(&vec)
-    }
-
-    /// Declares histograms with the given upper bounds, in ascending order and without `+Inf`;
-    /// nothing prints until it is touched.
-    pub fn histograms<S: LabelSet>(
+    /// Declares a family whose first label, given by its name, has values that are not known
+    /// beforehand, and how many of them there are at most.
+    pub fn declare_per_value<F: Family>(
         &self,
+        (label, values): (&'static str, usize),
         name: &str,
         help: &str,
-        labels: &[&str],
         buckets: &[f64],
-    ) -> Histograms<S> {
-        let series = series_of_one(buckets);
-        let opts = HistogramOpts {
-            common_opts: self.describe::<S>(name, MetricType::Histogram, help, labels, series),
-            buckets: buckets.to_vec(),
-        };
-        let vec = valid(HistogramVec::new(opts, labels));
-        self.collect(&vec);
-        Histograms::new(&vec)
+    ) -> PerValue<F> {
+        let labels = names::<F>(&[label]);
+        PerValue::new(self.collector::<F>(name, help, &labels, buckets, values))
     }
 
-    /// Declares a counter without labels, which prints from the start.
-    pub fn counter(&self, name: &str, help: &str) -> Counter {
-        let counter = self.counters(name, help, &[]);
-        counter.touch(());
-        counter
-    }
-
-    /// Declares a gauge without labels, which prints once it is set: before that it knows nothing.
-    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
-        self.gauges(name, help, &[])
-    }
-
-    /// Declares a histogram without labels, which prints from the start.
-    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let histogram = self.histograms(name, help, &[], buckets);
-        histogram.touch(());
-        histogram
-    }
-
-    /// Declares counters whose label values are not known beforehand. The caller sees to it that
-    /// there are never more than `most` combinations of them.
-    pub fn counter_vec(
+    fn collector<F: Family>(
         &self,
         name: &str,
         help: &str,
-        labels: &[&str],
-        most: usize,
-    ) -> IntCounterVec {
-        let opts = self.note_family(name, MetricType::Counter, help, labels, most);
-        let vec = valid(IntCounterVec::new(opts, labels));
-        self.collect(&vec);
-        vec
-    }
-
-    /// Declares gauges whose label values are not known beforehand. The caller sees to it that
-    /// there are never more than `most` combinations of them.
-    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str], most: usize) -> GaugeVec {
-        let opts = self.note_family(name, MetricType::Gauge, help, labels, most);
-        let vec = valid(GaugeVec::new(opts, labels));
-        self.collect(&vec);
-        vec
-    }
-
-    /// Declares histograms, as [`MetricsRegistry::histograms`] does, whose label values are not known
-    /// beforehand. The caller sees to it that there are never more than `most` combinations of
-    /// them.
-    pub fn histogram_vec(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
+        labels: &[&'static str],
         buckets: &[f64],
-        most: usize,
-    ) -> HistogramVec {
-        let series = most * series_of_one(buckets);
-        let opts = HistogramOpts {
-            common_opts: self.note_family(name, MetricType::Histogram, help, labels, series),
-            buckets: buckets.to_vec(),
-        };
-        let vec = valid(HistogramVec::new(opts, labels));
-        self.collect(&vec);
-        vec
+        values: usize,
+    ) -> F::Vec {
+        let name = format!("{}{name}", self.0.prefix);
+        // A doc comment begins with a space.
+        let help = help.trim();
+        self.note(FamilyDescription {
+            name: name.clone(),
+            kind: F::TYPE,
+            help: help.to_owned(),
+            labels: labels.iter().map(ToString::to_string).collect(),
+            max_series: values * F::Set::COUNT * F::series(buckets),
+        });
+        let collector = valid(F::collector(Opts::new(name, help), labels, buckets));
+        self.register(Box::new(collector.clone()));
+        collector
     }
 
     /// Declares `build_info`, always 1, whose labels say what is running.
     pub fn build_info(&self, version: &str, revision: &str, rustc: &str) {
         let help = "Always 1; the labels say what is running.";
-        let vec = self.gauge_vec("build_info", help, &["version", "revision", "rustc"], 1);
-        vec.with_label_values(&[version, revision, rustc]).set(1.0);
+        let labels = ["version", "revision", "rustc"];
+        let name = format!("{}build_info", self.0.prefix);
+        self.note(FamilyDescription {
+            name: name.clone(),
+            kind: MetricType::Gauge,
+            help: help.to_owned(),
+            labels: labels.map(str::to_owned).into(),
+            max_series: 1,
+        });
+        let gauge = valid(GaugeVec::new(Opts::new(name, help), &labels));
+        gauge
+            .with_label_values(&[version, revision, rustc])
+            .set(1.0);
+        self.register(Box::new(gauge));
     }
 
     /// Declares the `process_*` families (without the prefix), read from the kernel at each
@@ -225,43 +185,6 @@ impl MetricsRegistry {
 }
 
 impl MetricsRegistry {
-    fn describe<S: LabelSet>(
-        &self,
-        name: &str,
-        kind: MetricType,
-        help: &str,
-        labels: &[&str],
-        series: usize,
-    ) -> Opts {
-        assert_eq!(
-            labels.len(),
-            S::WIDTH,
-            "{name}: as many label names as the set has labels"
-        );
-        self.note_family(name, kind, help, labels, S::COUNT * series)
-    }
-
-    fn note_family(
-        &self,
-        name: &str,
-        kind: MetricType,
-        help: &str,
-        labels: &[&str],
-        max_series: usize,
-    ) -> Opts {
-        let name = format!("{}{name}", self.0.prefix);
-        let opts = Opts::new(name.clone(), help.to_owned());
-        let labels = labels.iter().map(ToString::to_string).collect();
-        self.note(FamilyDescription {
-            name,
-            kind,
-            help: help.to_owned(),
-            labels,
-            max_series,
-        });
-        opts
-    }
-
     fn note(&self, family: FamilyDescription) {
         let mut declared = self.0.declared.lock();
         if declared.contains_key(&family.name) {
@@ -269,10 +192,6 @@ impl MetricsRegistry {
         } else {
             declared.insert(family.name.clone(), family);
         }
-    }
-
-    fn collect<C: Collector + Clone + 'static>(&self, collector: &C) {
-        self.register(Box::new(collector.clone()));
     }
 
     /// Fails for a name declared twice only, which `note` has seen.
@@ -289,9 +208,11 @@ fn valid<T>(declared: prometheus::Result<T>) -> T {
     declared.expect("a valid name, valid labels, ascending buckets")
 }
 
-/// How many series one histogram is: its buckets, that for `+Inf`, sum and count.
-fn series_of_one(buckets: &[f64]) -> usize {
-    buckets.len() + 3
+/// The names of a family's labels, those in front first.
+fn names<F: Family>(first: &[&'static str]) -> Vec<&'static str> {
+    let mut names = first.to_vec();
+    F::Set::names(&mut names);
+    names
 }
 
 #[cfg(test)]

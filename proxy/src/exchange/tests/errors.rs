@@ -1,6 +1,6 @@
 //! OCI errors that clients are told.
 
-use registry::metrics::label::ErrorCode as Label;
+use crate::metrics::label::ErrorCodeLabel as Label;
 use service::metrics::Label as _;
 
 use super::*;

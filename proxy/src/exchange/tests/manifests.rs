@@ -1,6 +1,6 @@
 //! What is done with manifests, and what kind they are.
 
-use registry::metrics::label::{OpResult, ReferenceKind};
+use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::Kind;
 use service::metrics::Label as _;
 

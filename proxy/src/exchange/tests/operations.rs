@@ -1,6 +1,6 @@
 //! What is done with blobs.
 
-use registry::metrics::label::OpResult;
+use crate::metrics::label::OpResult;
 use service::metrics::Label as _;
 
 use super::*;

@@ -4,7 +4,7 @@ use service::metrics::labels;
 
 labels! {
     /// A family of clients, told by the `User-Agent` they send.
-    pub enum Client {
+    pub enum Client: "client" {
         Docker = "docker",
         Containerd = "containerd",
         /// podman, buildah, skopeo and others on the containers library.

@@ -76,7 +76,10 @@ impl std::fmt::Debug for Pair {
 
 impl LabelSet for Pair {
     const COUNT: usize = Self::ALL.len();
-    const WIDTH: usize = 2;
+
+    fn names(names: &mut Vec<&'static str>) {
+        names.extend([Endpoint::NAME, Method::NAME]);
+    }
 
     #[inline]
     fn index(self) -> usize {
@@ -165,6 +168,8 @@ mod tests {
         let mut values = Vec::new();
         Pair::of(Endpoint::UploadSession, Method::Patch).values(&mut values);
         assert_eq!(values, ["upload_session", "PATCH"]);
-        assert_eq!(values.len(), Pair::WIDTH);
+        let mut names = Vec::new();
+        Pair::names(&mut names);
+        assert_eq!(names, ["endpoint", "method"]);
     }
 }

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::exposition::{DroppedSamples, Format, ParseLimits};
+use crate::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms};
 
 crate::labels! {
     /// Test label.
-    enum Colour { Red = "red", Blue = "blue" }
+    enum Colour: "colour" { Red = "red", Blue = "blue" }
     /// Test label.
-    enum Size { Small = "small", Large = "large" }
+    enum Size: "size" { Small = "small", Large = "large" }
 }
 
 fn text(registry: &MetricsRegistry) -> String {
@@ -19,9 +20,9 @@ fn text(registry: &MetricsRegistry) -> String {
 #[test]
 fn families_print_help_and_type_before_anything_is_recorded() {
     let registry = MetricsRegistry::new("test_");
-    let _ = registry.counters::<Colour>("b_total", "Moves \\ when.", &["colour"]);
-    let _ = registry.gauge("a", "Now.");
-    let _ = registry.histograms::<()>("c_seconds", "Ends.", &[], &[1.0]);
+    let _ = registry.declare::<Counters<Colour>>("b_total", "Moves \\ when.", &[]);
+    let _ = registry.declare::<Gauge>("a", "Now.", &[]);
+    let _ = registry.declare::<Histograms<Size>>("c_seconds", "Ends.", &[1.0]);
     assert_eq!(
         text(&registry),
         "# HELP test_a Now.\n# TYPE test_a gauge\n\
@@ -33,15 +34,15 @@ fn families_print_help_and_type_before_anything_is_recorded() {
 #[test]
 fn only_touched_cells_print() {
     let registry = MetricsRegistry::new("");
-    let pairs = registry.counters::<(Colour, Size)>("x_total", "X.", &["colour", "size"]);
+    let pairs = registry.declare::<Counters<(Colour, Size)>>("x_total", "X.", &[]);
     pairs.inc((Colour::Blue, Size::Large));
     pairs.add((Colour::Blue, Size::Large), 2);
     pairs.touch((Colour::Red, Size::Small));
-    let gauges = registry.gauges::<Colour>("y", "Y.", &["colour"]);
+    let gauges = registry.declare::<Gauges<Colour>>("y", "Y.", &[]);
     gauges.set(Colour::Red, 2.5);
     gauges.add(Colour::Red, 1.0);
     gauges.sub(Colour::Red, 3.0);
-    let _ = registry.counter("z_total", "Z.");
+    let _ = registry.declare::<Counter>("z_total", "Z.", &[]);
     assert_eq!(
         text(&registry),
         "# HELP x_total X.\n# TYPE x_total counter\n\
@@ -54,7 +55,7 @@ fn only_touched_cells_print() {
 #[test]
 fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
     let registry = MetricsRegistry::new("");
-    let sizes = registry.histograms::<Colour>("x", "X.", &["colour"], &[0.5, 1.0, 1_048_576.0]);
+    let sizes = registry.declare::<Histograms<Colour>>("x", "X.", &[0.5, 1.0, 1_048_576.0]);
     for value in [0.25, 0.5, 0.75, 2e6] {
         sizes.observe(Colour::Red, value);
     }
@@ -71,12 +72,12 @@ fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
 #[test]
 fn dynamic_label_values_are_escaped_and_can_be_removed() {
     let registry = MetricsRegistry::new("");
-    let vec = registry.counter_vec("x_total", "X.", &["repository"], 3);
-    vec.with_label_values(&["a\"b\\\n"]).inc();
+    let vec = registry.declare_per_value::<Counter>(("repository", 3), "x_total", "X.", &[]);
+    vec.cells("a\"b\\\n").inc(());
     let page = registry.gather();
     let sample = page.family("x_total").unwrap().samples().next().unwrap();
     assert_eq!(sample.label("repository").unwrap(), "a\"b\\\n");
-    vec.remove_label_values(&["a\"b\\\n"]).unwrap();
+    vec.remove("a\"b\\\n", ());
     assert_eq!(registry.gather().sample_count(), 0);
 }
 
@@ -112,7 +113,7 @@ fn the_process_and_the_build_are_told() {
 #[test]
 fn hooks_run_before_every_gathering() {
     let registry = MetricsRegistry::new("");
-    let gauge = registry.gauge("x", "X.");
+    let gauge = registry.declare::<Gauge>("x", "X.", &[]);
     registry.before_gather(move || gauge.add((), 1.0));
     registry.gather();
     assert!(text(&registry).ends_with("x 2\n"));
@@ -121,8 +122,8 @@ fn hooks_run_before_every_gathering() {
 #[test]
 fn a_name_declared_twice_is_told_and_the_first_one_prints() {
     let registry = MetricsRegistry::new("");
-    let first = registry.counter("x_total", "X.");
-    let second = registry.gauge("x_total", "Other.");
+    let first = registry.declare::<Counter>("x_total", "X.", &[]);
+    let second = registry.declare::<Gauge>("x_total", "Other.", &[]);
     first.inc(());
     second.set((), 5.0);
     assert_eq!(registry.duplicates(), ["x_total"]);
@@ -135,8 +136,8 @@ fn a_name_declared_twice_is_told_and_the_first_one_prints() {
 #[test]
 fn what_is_declared_tells_how_much_it_can_print() {
     let registry = MetricsRegistry::new("p_");
-    let _ = registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[1.0, 2.0]);
-    let _ = registry.gauge_vec("y", "Y.", &["repository"], 3);
+    let _ = registry.declare::<Histograms<(Colour, Size)>>("x", "X.", &[1.0, 2.0]);
+    let _ = registry.declare_per_value::<Gauge>(("repository", 3), "y", "Y.", &[]);
     let families = registry.families();
     assert_eq!(families[0].labels, ["colour", "size"]);
     assert_eq!(families[0].max_series, 4 * 5);
@@ -148,7 +149,7 @@ fn what_is_declared_tells_how_much_it_can_print() {
 fn a_gathered_page_is_read_without_a_loss() {
     let registry = MetricsRegistry::new("");
     registry.process();
-    let histogram = registry.histogram("x_seconds", "X.", &[0.001, 900.0]);
+    let histogram = registry.declare::<Histogram>("x_seconds", "X.", &[0.001, 900.0]);
     histogram.observe((), 1e-7);
     histogram.observe((), 1e12);
     let (page, dropped) = Exposition::parse(text(&registry), &ParseLimits::default());
@@ -161,9 +162,11 @@ fn constant_labels_are_on_every_sample() {
     let labels = [("region", "eu-\"1\""), ("zone", "b")];
     let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let registry = MetricsRegistry::labelled("", &BTreeMap::from(labels));
-    registry.counter("a_total", "A.").inc(());
-    registry.histogram("b", "B.", &[1.0]).observe((), 0.5);
-    let colours = registry.gauges::<Colour>("c", "C.", &["colour"]);
+    registry.declare::<Counter>("a_total", "A.", &[]).inc(());
+    registry
+        .declare::<Histogram>("b", "B.", &[1.0])
+        .observe((), 0.5);
+    let colours = registry.declare::<Gauges<Colour>>("c", "C.", &[]);
     colours.set(Colour::Red, 1.0);
     assert_eq!(
         text(&registry),
@@ -185,14 +188,14 @@ fn a_gathered_page_is_what_its_text_says() {
         MetricsRegistry::new("p_"),
         MetricsRegistry::labelled("p_", &labels),
     ] {
-        let _ = registry.histograms::<Colour>("empty_seconds", "E.", &["colour"], &[1.0]);
-        let pairs =
-            registry.histograms::<(Colour, Size)>("x", "X.", &["colour", "size"], &[0.5, 2.0]);
+        let _ = registry.declare::<Histograms<Colour>>("empty_seconds", "E.", &[1.0]);
+        let pairs = registry.declare::<Histograms<(Colour, Size)>>("x", "X.", &[0.5, 2.0]);
         pairs.observe((Colour::Red, Size::Large), 1.0);
         pairs.observe((Colour::Blue, Size::Small), 3.0);
-        let sources = registry.gauge_vec("y", "Y \\ of\nlines.", &["source"], 1);
-        sources.with_label_values(&["a\"b\\\n"]).set(-0.5);
-        registry.counter("z_total", "Z.").inc(());
+        let sources =
+            registry.declare_per_value::<Gauge>(("source", 1), "y", "Y \\ of\nlines.", &[]);
+        sources.set("a\"b\\\n", -0.5);
+        registry.declare::<Counter>("z_total", "Z.", &[]).inc(());
         let page = registry.gather();
         let mut text = String::new();
         page.write_text(&mut text);
