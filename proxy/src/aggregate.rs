@@ -1,17 +1,19 @@
-//! One page out of many: the proxy's own metrics, and those of the registries behind it.
+//! One exposition out of many: the proxy's own metrics, and those of its sources.
 //!
-//! A source can be slow, large, wrong or gone, and is never more than a gap on the page: whatever
-//! happens to it is told by the `aggregate_*` families, and the page is always there.
+//! A source can be slow, large, malformed or gone, and is never more than a gap in the exposition:
+//! the `aggregate_*` families tell what happens to it, and the exposition is always there.
 //!
-//! One [fetch](flight) of the sources serves all who scrape while it is in flight, so that many
+//! One [round](round) of fetches serves all scrapes that arrive while it is in flight, so that many
 //! scrapers cost as little memory as one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use service::admin::Scrape;
 use service::exposition::{DroppedSamples, Exposition};
 use service::metrics::MetricsRegistry;
+use service::net::HttpUrl;
 use service::scrape::ScrapeFormat;
 use service::scrape::{EncodedExposition, EncodedExpositions};
 use tokio::sync::{mpsc, oneshot};
@@ -19,110 +21,125 @@ use tokio::time::Instant;
 
 use crate::metrics::AggregateMetrics;
 
-pub mod fetch;
-mod flight;
+mod fetch;
+mod round;
 mod source;
 
-use fetch::Location;
-use source::Watched;
+use source::WatchedSource;
 
-/// The part of a scraper's patience that is left for merging and sending the page.
+/// The part of a scraper's timeout that is left for merging and sending the exposition.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// Scrapes that wait to be looked at; more wait to get there.
+/// Scrapes that wait to be accepted by a round; more wait for a slot in this queue.
 const QUEUE: usize = 64;
 
-/// A metrics page to aggregate.
+/// A source of metrics beside the proxy's own.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The value of the `source` label.
     pub name: String,
-    /// Where the page is.
-    pub location: Location,
+    /// Where its exposition comes from.
+    pub origin: Origin,
 }
 
-/// What bounds one aggregated scrape.
+/// Where an exposition comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A metrics endpoint.
+    Endpoint(HttpUrl),
+    /// Families in this process, which are gathered: no text, no socket.
+    InProcess(MetricsRegistry),
+}
+
+/// The limits of one aggregated scrape.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct AggregateLimits {
     /// How long a source may take.
     pub timeout: Duration,
-    /// How many bytes its page may have.
+    /// How many bytes its exposition may have.
     pub max_bytes: usize,
-    /// How many samples are taken from it.
+    /// How many of its samples are read.
     pub max_samples: usize,
 }
 
-/// Makes the page.
+/// Merges the expositions.
 pub struct Aggregate {
     registry: MetricsRegistry,
-    scrapes: mpsc::Sender<Scrape>,
+    scrapes: mpsc::Sender<PendingScrape>,
 }
 
-/// One who waits for the page.
-struct Scrape {
-    wanted: ScrapeFormat,
-    times: Times,
+/// A scrape that waits for its exposition.
+struct PendingScrape {
+    format: ScrapeFormat,
+    deadlines: Deadlines,
     reply: oneshot::Sender<Arc<EncodedExposition>>,
 }
 
-/// When a scraper's patience ends; `None` where it has not said.
+/// When a scrape times out; `None` where the scraper did not tell its timeout.
 #[derive(Clone, Copy, Debug)]
-struct Times {
+struct Deadlines {
     /// The sources have this long.
-    fetched: Option<Instant>,
-    /// Then it gets what there is.
-    answered: Option<Instant>,
+    fetch: Option<Instant>,
+    /// Then the scraper gets what is there.
+    respond: Option<Instant>,
 }
 
-/// What it takes to make the page.
-struct Parts {
+/// What a round needs.
+struct Aggregation {
     registry: MetricsRegistry,
     metrics: AggregateMetrics,
-    sources: Vec<Watched>,
-    bounds: Bounds,
+    sources: Vec<WatchedSource>,
+    limits: AggregateLimits,
     expositions: EncodedExpositions,
 }
 
-/// A page that was fetched: of which source, and what was left out of it, unless that has been counted.
+/// The exposition of a source, by its number, and the samples that were dropped from it, unless they
+/// have been counted.
 struct Fetched {
     source: usize,
-    page: Exposition,
+    exposition: Exposition,
     dropped: Option<DroppedSamples>,
 }
 
 impl Aggregate {
-    /// A page of `registry`'s families and the sources'. Must be called within a tokio runtime.
-    pub fn new(registry: MetricsRegistry, sources: Vec<Source>, bounds: Bounds) -> Aggregate {
+    /// Merges the families of `registry` with the sources. Must be called within a tokio runtime.
+    pub fn new(
+        registry: MetricsRegistry,
+        sources: Vec<Source>,
+        limits: AggregateLimits,
+    ) -> Aggregate {
         let metrics = AggregateMetrics::new(&registry, sources.iter().map(|s| s.name.as_str()));
-        let parts = Parts {
+        let aggregation = Aggregation {
             registry: registry.clone(),
             metrics,
-            sources: sources.into_iter().map(Watched::new).collect(),
-            bounds,
+            sources: sources.into_iter().map(WatchedSource::new).collect(),
+            limits,
             expositions: EncodedExpositions::default(),
         };
         let (scrapes, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(flight::serve(Arc::new(parts), queue));
+        tokio::spawn(round::serve(Arc::new(aggregation), queue));
         Aggregate { registry, scrapes }
     }
 
-    /// The most series of our own that the page can ever have.
+    /// The most series that the proxy itself can ever have.
     pub fn max_series(&self) -> usize {
         self.registry.max_series()
     }
+}
 
-    /// The page as it is wanted. A scraper that waits less long than the sources take gets the page
-    /// with what has been fetched by then. `None` only while the process ends.
-    pub async fn scrape(
+/// A scraper whose timeout is shorter than the sources take gets the exposition with what was fetched
+/// by then. There is none only while the process ends.
+impl Scrape for Aggregate {
+    async fn scrape(
         &self,
-        wanted: ScrapeFormat,
-        scraper_waits: Option<Duration>,
+        format: ScrapeFormat,
+        timeout: Option<Duration>,
     ) -> Option<Arc<EncodedExposition>> {
         let (reply, exposition) = oneshot::channel();
-        let times = Times::of(Instant::now(), scraper_waits);
-        let scrape = Scrape {
-            wanted,
-            times,
+        let deadlines = Deadlines::of(Instant::now(), timeout);
+        let scrape = PendingScrape {
+            format,
+            deadlines,
             reply,
         };
         self.scrapes.send(scrape).await.ok()?;
@@ -130,64 +147,68 @@ impl Aggregate {
     }
 }
 
-impl Times {
-    fn of(now: Instant, scraper_waits: Option<Duration>) -> Times {
-        let Some(patience) = scraper_waits else {
-            return Times {
-                fetched: None,
-                answered: None,
+impl Deadlines {
+    fn of(now: Instant, timeout: Option<Duration>) -> Deadlines {
+        let Some(timeout) = timeout else {
+            return Deadlines {
+                fetch: None,
+                respond: None,
             };
         };
-        // Short patience is shared by halves: nothing would be left after the reserve.
-        let fetch = patience.saturating_sub(RESERVE).max(patience / 2);
-        // What came in time is still read, before what did not come is left out.
-        let answer = fetch + patience.saturating_sub(fetch) / 2;
-        Times {
-            fetched: now.checked_add(fetch),
-            answered: now.checked_add(answer),
+        // A timeout too short for the reserve is halved: else the sources would have no time.
+        let fetch = timeout.saturating_sub(RESERVE).max(timeout / 2);
+        // What was fetched in time is still parsed, before the rest is left out.
+        let respond = fetch + timeout.saturating_sub(fetch) / 2;
+        Deadlines {
+            fetch: now.checked_add(fetch),
+            respond: now.checked_add(respond),
         }
     }
 }
 
-impl Parts {
-    /// Merges the pages into our own and writes it in each of these forms.
+impl Aggregation {
+    /// Merges the expositions into the proxy's own, and encodes it in each of these formats.
     async fn write(
         self: &Arc<Self>,
-        forms: &Arc<[ScrapeFormat]>,
+        formats: &Arc<[ScrapeFormat]>,
         fetched: Vec<Fetched>,
     ) -> Vec<(ScrapeFormat, Arc<EncodedExposition>)> {
         let encode = |fetched| {
-            let (this, forms) = (Arc::clone(self), Arc::clone(forms));
-            tokio::task::spawn_blocking(move || this.encode(&forms, fetched))
+            let (this, formats) = (Arc::clone(self), Arc::clone(formats));
+            tokio::task::spawn_blocking(move || this.encode(&formats, fetched))
         };
         let written = match encode(fetched).await {
             Ok(written) => written,
-            // It panicked, over a page that no test has: ours is still there.
+            // It panicked over an exposition that no test has: the proxy's own can still be served.
             Err(_) => encode(Vec::new()).await.unwrap_or_default(),
         };
         let written = written.into_iter();
         written
-            .map(|(form, bytes)| (form, self.expositions.add(bytes)))
+            .map(|(format, bytes)| (format, self.expositions.add(bytes)))
             .collect()
     }
 
-    fn encode(&self, forms: &[ScrapeFormat], fetched: Vec<Fetched>) -> Vec<(ScrapeFormat, Bytes)> {
-        let mut page = self.registry.gather();
+    fn encode(
+        &self,
+        formats: &[ScrapeFormat],
+        fetched: Vec<Fetched>,
+    ) -> Vec<(ScrapeFormat, Bytes)> {
+        let mut merged = self.registry.gather();
         let mut counted = Vec::with_capacity(fetched.len());
         for fetched in fetched {
             let Fetched {
                 source,
-                page: other,
+                exposition,
                 dropped,
             } = fetched;
-            let lost = page.merge(other, self.sources[source].name());
+            let lost = merged.merge(exposition, self.sources[source].name());
             if let Some(mut dropped) = dropped {
                 dropped += lost;
                 self.metrics.source(source).count(&dropped);
                 counted.push(source);
             }
         }
-        let (encoded, omitted) = ScrapeFormat::encode(&page, forms);
+        let (encoded, omitted) = ScrapeFormat::encode(&merged, formats);
         for source in counted {
             let malformed = omitted.of(self.sources[source].name());
             self.metrics.source(source).count(&DroppedSamples {

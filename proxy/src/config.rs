@@ -1,31 +1,32 @@
-//! From the configured fields to a [`Config`] that is valid as a whole.
+//! The proxy's configuration: the keys as people write them, and what they mean.
 //!
-//! The fields' names are an API; `--print-config` prints them all. What the registry inside the
-//! process needs is the registry's own configuration.
+//! A [`ProxyConfig`] is valid: everything that can be checked without touching the system has been.
+//! Key names are an API. The keys of the embedded registry are the registry's own.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
 
-pub(crate) use registry::config::PAGE;
-use registry::config::page;
+pub(crate) use registry::config::METRICS_PATH;
+use registry::config::{StorageFields, endpoint};
 use service::auth::BasicAuth;
-use service::config::{Checker, ConfigError, Origins};
+use service::config::{Checker, ConfigError, Configuration, Origins};
 use service::health::{Probe, READY};
-pub use service::limits::{LimitFields, Limits};
+use service::limits::Limits;
 use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
+use service::net::{HttpUrl, Scheme, UrlError};
 use service::tls::Tls;
 
-use crate::aggregate::fetch::{Location, LocationError};
-use crate::aggregate::{Bounds, Source};
+use crate::aggregate::{AggregateLimits, Origin, Source};
 use crate::metrics::Rules;
 use crate::upstream::{Target, TargetError};
 
 mod fields;
 mod repositories;
 
-pub use self::fields::{AggregateFields, Fields, MetricsFields, SourceFields, UpstreamFields};
+pub use self::fields::{
+    AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
+};
 pub use self::repositories::{GroupFields, RepositoryFields};
 
 /// The longest name of an upstream or a source, in bytes.
@@ -34,75 +35,76 @@ const LONGEST_NAME: usize = 128;
 /// The most sources of one upstream.
 const MOST_SOURCES: usize = 64;
 
-/// The name under which the embedded registry is known, as an upstream and as a source.
-const EMBEDDED: &str = "registry";
+/// The name of the embedded registry, as an upstream and as a source.
+pub(crate) const EMBEDDED: &str = "registry";
 
-/// Where clients are served unless something else is said.
+/// Where clients are served by default.
 const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
 
-/// A configuration that is valid as a whole.
+/// A valid configuration.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ProxyConfig {
     /// Where clients are served; at least one address.
     pub listen: Vec<ListenAddr>,
-    /// The registry behind the proxy.
+    /// The upstream.
     pub upstream: UpstreamConfig,
-    /// `None` records nothing.
-    pub metrics: Option<MetricsConfig>,
+    /// Where the metrics are served; `None` records nothing.
+    pub metrics: Option<ProxyMetricsConfig>,
     /// What one client may take.
     pub limits: Limits,
     /// What is logged.
     pub logging: LogConfig,
 }
 
-/// The registry behind the proxy.
+/// The upstream.
 #[derive(Clone, Debug)]
 pub enum UpstreamConfig {
-    /// In this process, on Unix sockets.
-    Embedded(registry::config::EmbeddedFields),
+    /// The registry in this process.
+    Embedded(StorageFields),
     /// Any registry, anywhere.
     Remote {
-        /// How metrics and logs name it.
+        /// The name that metrics and logs give it.
         name: String,
         /// Where it is.
         target: Target,
     },
 }
 
-/// Where the metrics are served, and what is on the page beside the proxy's own.
+/// Where the metrics are served, and what they hold beside the proxy's own.
 #[derive(Clone, Debug)]
-pub struct MetricsConfig {
-    /// The page's path.
+pub struct ProxyMetricsConfig {
+    /// The path of the metrics endpoint.
     pub path: String,
-    /// A listener for the metrics and probes alone.
+    /// A listener for metrics and probes alone.
     pub listen: Option<ListenAddr>,
     /// That listener's certificate, if it speaks TLS.
     pub tls: Option<Tls>,
-    /// Who may read the page; none: whoever reaches it.
+    /// Who may scrape; `None`: everybody who reaches the listener.
     pub auth: Option<BasicAuth>,
-    /// Whether the main listeners serve the page too.
+    /// Whether the main listeners serve the metrics, too.
     pub on_main: bool,
     /// Which repositories are shown by name.
     pub repositories: Rules,
-    /// What every sample of ours carries beside its own labels.
+    /// What every sample of our own carries beside its labels.
     pub labels: BTreeMap<String, String>,
-    /// The pages of the remote upstream.
+    /// The metrics endpoints of the remote upstream.
     pub sources: Vec<Source>,
-    /// What bounds their aggregation.
-    pub bounds: Bounds,
+    /// The limits of their aggregation.
+    pub limits: AggregateLimits,
 }
 
-impl Config {
-    /// Checks what no single field can tell.
-    pub fn resolve(fields: Fields, origins: &Origins) -> Result<Config, ConfigError> {
+impl Configuration for ProxyConfig {
+    type Fields = ProxyFields;
+
+    fn resolve(fields: ProxyFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");
-        let limits = fields.limits.resolve(&checker.section("limits"))?;
+        fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
-        let page = fields.metrics.listen.as_ref();
-        let page = page.filter(|_| fields.metrics.enabled);
-        let page = page.map(|listen| listen.address.clone());
+        let metrics = fields.metrics.listen.as_ref();
+        let metrics = metrics.filter(|_| fields.metrics.enabled);
+        let metrics = metrics.map(|listen| listen.address.clone());
         let addresses = fields.listen.iter().map(|listen| &listen.address);
-        listen::check_addresses(addresses, page.as_ref(), origins)?;
+        listen::check_addresses(addresses, metrics.as_ref(), origins)?;
         if let Some(at) = fields.listen.iter().position(|listen| listen.tls.is_some()) {
             let message = "is not supported here: only metrics.listen speaks TLS";
             return Err(origins.error(&format!("listen[{at}].tls"), message));
@@ -113,36 +115,55 @@ impl Config {
             .map(|listen| listen.address)
             .collect();
         let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
-        let own: Vec<_> = listen.iter().chain(&page).collect();
+        let own: Vec<_> = listen.iter().chain(&metrics).collect();
         check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
             Some(resolve_metrics(fields.metrics, &listen, sources, origins)?)
         } else {
             None
         };
-        Ok(Config {
+        Ok(Self {
             listen,
             upstream,
             metrics,
-            limits,
+            limits: fields.limits,
             logging: fields.logging,
         })
     }
-}
 
-impl Config {
-    /// What to ask to know whether a process with this configuration is ready.
-    pub fn probe(&self) -> Probe {
-        let page = self.metrics.as_ref().filter(|page| page.tls.is_none());
-        let own = page.and_then(|page| page.listen.as_ref());
-        let any = ListenAddr::Tcp(DEFAULT);
-        Probe::new(own.or(self.listen.first()).unwrap_or(&any), READY)
+    /// Where there are upstreams there is no embedded registry, and so none of its keys.
+    fn print(fields: &ProxyFields) -> String {
+        let mut fields = fields.clone();
+        if !fields.upstreams.is_empty() {
+            fields.registry = None;
+        }
+        service::config::print(&fields)
+    }
+
+    fn logging(&self) -> &LogConfig {
+        &self.logging
+    }
+
+    fn limits(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
+    /// `/readyz` of the metrics listener or, where there is none without TLS, of the first one.
+    fn probe(&self) -> Probe {
+        let plain = self
+            .metrics
+            .as_ref()
+            .filter(|metrics| metrics.tls.is_none());
+        let metrics = plain.and_then(|metrics| metrics.listen.as_ref());
+        let default = ListenAddr::Tcp(DEFAULT);
+        let address = metrics.or(self.listen.first()).unwrap_or(&default);
+        Probe::of_listener(address, READY)
     }
 }
 
 fn resolve_upstream(
     upstreams: Vec<UpstreamFields>,
-    registry: Option<registry::config::EmbeddedFields>,
+    registry: Option<StorageFields>,
     origins: &Origins,
 ) -> Result<(UpstreamConfig, Vec<Source>), ConfigError> {
     let mut upstreams = upstreams.into_iter();
@@ -152,7 +173,7 @@ fn resolve_upstream(
         return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
     };
     if origins.said("registry") {
-        let message = "there are upstreams: the registry in this process is not started";
+        let message = "there are upstreams: the embedded registry is not started";
         return Err(origins.error("registry", message));
     }
     if upstreams.next().is_some() {
@@ -176,13 +197,10 @@ fn resolve_upstream(
         if !names.insert(source.source.clone()) {
             return Err(checker.error("source", "must be a name of its own"));
         }
-        let location: Location = source
-            .url
-            .parse()
-            .map_err(|error: LocationError| checker.error("url", &error.to_string()))?;
+        let url = source_url(&source.url).map_err(|message| checker.error("url", &message))?;
         sources.push(Source {
             name: source.source,
-            location,
+            origin: Origin::Endpoint(url),
         });
     }
     Ok((
@@ -194,27 +212,34 @@ fn resolve_upstream(
     ))
 }
 
-/// Refuses an upstream or a source that is this process itself: it would ask itself without an end.
+/// The metrics endpoint that a text names; `/metrics` where it names no path.
+fn source_url(text: &str) -> Result<HttpUrl, String> {
+    let url: HttpUrl = text.parse().map_err(|error: UrlError| error.to_string())?;
+    if url.scheme() == Scheme::Https {
+        return Err(format!(
+            "`{text}`: only http:// and unix: sources are supported"
+        ));
+    }
+    Ok(url.with_default_path(METRICS_PATH))
+}
+
+/// Refuses an upstream or a source that is this process itself: it would send requests to itself
+/// without an end.
 fn check_loops(
     upstream: &UpstreamConfig,
     sources: &[Source],
     own: &[&ListenAddr],
     origins: &Origins,
 ) -> Result<(), ConfigError> {
-    let is_own = |host: &str, port| own.iter().any(|own| own.is_reached_at(host, port));
-    let is_own_socket = |path: &Path| own.iter().any(|own| own.is_socket(path));
     let message = "is an address of this process itself";
     if let UpstreamConfig::Remote { target, .. } = upstream
-        && match target {
-            Target::Tcp { host, port } => is_own(host, *port),
-            Target::Unix(path) => is_own_socket(Path::new(path)),
-        }
+        && own.iter().any(|own| target.address().reaches(own))
     {
         return Err(origins.error("upstreams[0].replicas[0]", message));
     }
-    let at = sources.iter().position(|source| match &source.location {
-        Location::Http { host, port, .. } => is_own(host, *port),
-        Location::Unix(path) => is_own_socket(path),
+    let at = sources.iter().position(|source| match &source.origin {
+        Origin::Endpoint(url) => own.iter().any(|own| url.address().reaches(own)),
+        Origin::InProcess(_) => false,
     });
     match at {
         Some(at) => Err(origins.error(&format!("upstreams[0].metrics[{at}].url"), message)),
@@ -223,15 +248,15 @@ fn check_loops(
 }
 
 fn resolve_metrics(
-    fields: MetricsFields,
+    fields: ProxyMetricsFields,
     listen: &[ListenAddr],
     sources: Vec<Source>,
     origins: &Origins,
-) -> Result<MetricsConfig, ConfigError> {
+) -> Result<ProxyMetricsConfig, ConfigError> {
     let checker = Checker::new(origins, "metrics");
     fields.aggregate.check(&checker.section("aggregate"))?;
-    page::check_path(&fields.path, origins)?;
-    page::check_labels(&fields.labels, origins)?;
+    endpoint::check_path(&fields.path, origins)?;
+    endpoint::check_labels(&fields.labels, origins)?;
     let tls = match &fields.listen {
         Some(listen) => listen.load_tls("metrics.listen", origins)?,
         None => None,
@@ -244,7 +269,7 @@ fn resolve_metrics(
         ListenAddr::Tcp(address) => is_loopback(address.ip()),
         ListenAddr::Unix(_) => true,
     });
-    Ok(MetricsConfig {
+    Ok(ProxyMetricsConfig {
         path: fields.path,
         listen: fields.listen.map(|listen| listen.address),
         tls,
@@ -253,7 +278,7 @@ fn resolve_metrics(
         repositories: fields.repositories.resolve(origins)?,
         labels: fields.labels,
         sources,
-        bounds: Bounds {
+        limits: AggregateLimits {
             timeout: fields.aggregate.timeout.get(),
             max_bytes: usize::try_from(fields.aggregate.max_bytes.get()).unwrap_or(usize::MAX),
             max_samples: fields.aggregate.max_samples,
@@ -263,19 +288,6 @@ fn resolve_metrics(
 
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-/// The source of the embedded registry's page.
-pub(crate) fn embedded_source(socket: std::path::PathBuf) -> Source {
-    Source {
-        name: EMBEDDED.to_owned(),
-        location: Location::Unix(socket),
-    }
-}
-
-/// The name under which the embedded registry is known.
-pub(crate) fn embedded_name() -> String {
-    EMBEDDED.to_owned()
 }
 
 #[cfg(test)]

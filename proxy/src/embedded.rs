@@ -1,8 +1,6 @@
-//! The registry in this process, which has no address: no request reaches it but through the proxy.
-//! Its metrics are on a Unix socket in a folder that only this user can enter.
+//! The registry in this process, which has no address: every request reaches it through the proxy.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,79 +10,54 @@ use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use registry::config::{Config, EmbeddedFields};
+use registry::config::{RegistryConfig, StorageFields};
 pub use registry::server::Presence;
 use registry::server::in_process::{self, Dialer};
-use registry::server::{self, Bound};
+use registry::server::{self, BoundRegistry, RegistryStartError};
+use service::program::Server as _;
 use service::shutdown::Shutdown;
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::aggregate::Source;
+use crate::aggregate::{Origin, Source};
 use crate::config;
 
 /// An embedded registry that has opened its data.
-pub struct Embedded {
-    bound: Bound,
-    metrics: Option<PathBuf>,
-    /// Removed with the socket in it when the registry has ended.
-    folder: TempDir,
-}
-
-/// Why the embedded registry could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// There is no place for the socket of its metrics.
-    #[error("cannot make a folder for the registry's socket: {0}")]
-    Folder(#[source] std::io::Error),
-    /// The registry itself could not start.
-    #[error(transparent)]
-    Start(#[from] server::StartError),
-}
+pub struct Embedded(BoundRegistry);
 
 impl Embedded {
     /// Opens the registry's data; nothing is served yet. Without `labels` for its samples the
-    /// registry measures nothing.
+    /// registry records nothing.
     pub async fn bind(
-        fields: EmbeddedFields,
+        storage: StorageFields,
         labels: Option<BTreeMap<String, String>>,
-    ) -> Result<Embedded, EmbeddedError> {
-        // `tempfile` makes folders with mode 0700.
-        let folder = tempfile::Builder::new()
-            .prefix("octoserve-")
-            .tempdir()
-            .map_err(EmbeddedError::Folder)?;
-        let metrics = labels.is_some().then(|| folder.path().join("metrics.sock"));
-        let labels = labels.unwrap_or_default();
-        let config = Config::embedded(fields, metrics.clone(), labels);
-        let bound = server::bind(config).await?;
-        Ok(Embedded {
-            bound,
-            metrics,
-            folder,
-        })
+    ) -> Result<Embedded, RegistryStartError> {
+        let config = RegistryConfig::embedded(storage, labels);
+        Ok(Embedded(server::bind(config).await?))
     }
 
     /// How the proxy reaches the registry.
     pub fn connector(&self) -> Arc<dyn L4Connect + Send + Sync> {
-        Arc::new(Connector(self.bound.dialer()))
+        Arc::new(Connector(self.0.dialer()))
     }
 
-    /// Where its metrics are, if it measures anything.
+    /// Its families as a source, if it records anything.
     pub fn source(&self) -> Option<Source> {
-        self.metrics.clone().map(config::embedded_source)
+        let families = self.0.families()?;
+        Some(Source {
+            name: config::EMBEDDED.to_owned(),
+            origin: Origin::InProcess(families),
+        })
     }
 
-    /// Whether the directory of its data is there.
+    /// Whether the data directory is there.
     pub fn presence(&self) -> Option<Presence> {
-        self.bound.presence()
+        self.0.presence()
     }
 
-    /// Serves until the shutdown, which the proxy triggers once its own work has drained.
-    pub async fn serve(self, shutdown: Shutdown) -> Result<(), server::ServeError> {
-        let served = self.bound.serve(shutdown).await;
-        drop(self.folder);
-        served
+    /// Serves until the shutdown, which the proxy triggers once its own requests have drained.
+    pub async fn serve(self, shutdown: Shutdown) {
+        // It has no connections of its own that could be cut.
+        let _ = self.0.serve(shutdown).await;
     }
 }
 
@@ -95,22 +68,22 @@ struct Connector(Dialer);
 #[async_trait]
 impl L4Connect for Connector {
     async fn connect(&self, _: &SocketAddr) -> pingora::Result<Stream> {
-        let socket = Box::new(Socket(self.0.dial()));
+        let socket = Box::new(DialedSocket(self.0.dial()));
         Ok(VirtualSocketStream::new(socket).into())
     }
 }
 
 #[derive(Debug)]
-struct Socket(in_process::Stream);
+struct DialedSocket(in_process::InProcessStream);
 
-impl VirtualSocket for Socket {
+impl VirtualSocket for DialedSocket {
     /// There is no network that an option could be about.
     fn set_socket_option(&self, _: VirtualSockOpt) -> std::io::Result<()> {
         Ok(())
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for DialedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -120,7 +93,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for DialedSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

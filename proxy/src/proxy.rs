@@ -19,12 +19,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use crate::admin::Admin;
-use crate::config::Limits;
 use crate::downstream::{body_moved, is_stalled, request_seen};
 use crate::error::Failure;
 use crate::exchange::{End, Exchange, Observer, Request};
 use crate::metrics::Awaited;
 use crate::upstream::Upstream;
+use service::limits::Limits;
 
 mod behind;
 mod forward;
@@ -112,7 +112,7 @@ impl ProxyHttp for Proxy {
         if !self.admin.owns(session.req_header().uri.path()) {
             return Ok(false);
         }
-        let answer = self.admin.answer(session.req_header()).await;
+        let answer = self.admin.respond(session.req_header()).await;
         let (head, mut body) = answer.into_parts();
         let head = ResponseHeader::from(head);
         let empty = body.is_end_stream();

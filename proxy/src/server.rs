@@ -1,4 +1,4 @@
-//! Binds, announces, serves and drains: the lifecycle of the process.
+//! Binds, serves and drains: the lifecycle of the process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,38 +6,41 @@ use std::time::Duration;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use service::build_info;
-use service::connection;
+use registry::server::RegistryStartError;
+use service::admin::{self, Readiness};
+use service::auth::BasicAuth;
 use service::connection::ConnectionCap;
-use service::descriptors;
+use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
-use service::log;
-use service::metrics::MetricsRegistry;
-use service::metrics::{Counter, families};
+use service::metrics::{Counter, MetricsRegistry, families};
+use service::program::Server;
 use service::shutdown::{Drain, Shutdown};
 use service::tls::Tls;
+use service::{build_info, log};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, Readiness};
-use crate::aggregate::Aggregate;
-use crate::config::{self, Config, Limits, UpstreamConfig};
+use crate::admin::{Admin, refuse};
+use crate::aggregate::{Aggregate, Source};
+use crate::config::{self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamConfig};
 use crate::downstream::{self, App, Patience};
-use crate::embedded::{Embedded, EmbeddedError};
+use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
-use crate::metrics::{ConnectionMetrics, UpstreamFamilies};
+use crate::metrics::{ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
 use crate::proxy::Proxy;
 use crate::upstream::{Timeouts, Upstream};
 
 mod readiness;
 
-use self::readiness::Behind;
+use self::readiness::UpstreamHealth;
 
+/// The prefix of every family's name.
+const PREFIX: &str = "octoserve_";
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
 /// Idle connections to the upstream that are kept.
 const UPSTREAM_POOL: usize = 512;
-/// What one HTTP/2 client may have under way: with the protocol's default of 64 KiB a push over a
-/// distance of 40 ms would crawl at 1.6 MB/s.
+/// The HTTP/2 windows of one client: with the protocol's default of 64 KiB a push over a distance of
+/// 40 ms would crawl at 1.6 MB/s.
 const H2_STREAM_WINDOW: u32 = 8 << 20;
 const H2_CONNECTION_WINDOW: u32 = 32 << 20;
 
@@ -50,49 +53,65 @@ families! {
     }
 }
 
-/// Why the server could not be started.
+/// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum ProxyStartError {
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The registry in this process could not be started.
+    /// The embedded registry could not start.
     #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    Embedded(#[from] RegistryStartError),
 }
 
-/// A server that has bound its addresses and serves nothing yet.
-pub struct Bound {
+/// A proxy that has bound its addresses and serves nothing yet.
+pub struct BoundProxy {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
-    admin_listener: Option<(Listener, ListenAddr)>,
-    admin_tls: Option<Tls>,
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
-    recorder: Option<Arc<Recorder>>,
-    connections: Option<Arc<ConnectionMetrics>>,
-    panics: Option<Counter>,
-    main_pages: Arc<Admin>,
-    admin_pages: Arc<Admin>,
+    /// `None` records nothing.
+    recording: Option<ProxyRecording>,
+    /// The endpoints on the main listeners.
+    admin: Arc<Admin>,
     readiness: Arc<Readiness>,
     limits: Limits,
     access_log: bool,
 }
 
-/// Binds every address and opens the embedded registry, so that whatever can fail at the start
-/// fails here.
-pub async fn bind(mut config: Config) -> Result<Bound, StartError> {
-    config.limits.connections = descriptors::fit(config.limits.connections);
+/// Everything that records metrics, and where they are served.
+struct ProxyRecording {
+    recorder: Arc<Recorder>,
+    connections: Arc<ConnectionMetrics>,
+    panics: Counter,
+    aggregate: Arc<Aggregate>,
+    /// A listener for metrics and probes alone.
+    listener: Option<AdminListener>,
+}
+
+struct AdminListener {
+    listener: Listener,
+    address: ListenAddr,
+    tls: Option<Tls>,
+    admin: Arc<Admin>,
+}
+
+/// Binds every address and opens the embedded registry, so that whatever can fail at the start fails
+/// here.
+pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
     let timeouts = Timeouts::beside(config.limits.body_stall);
-    let (embedded, mut upstream) = match config.upstream {
-        UpstreamConfig::Embedded(fields) => {
-            let labels = config.metrics.as_ref().map(|page| page.labels.clone());
-            let embedded = Embedded::bind(fields, labels).await?;
-            let (name, connector) = (config::embedded_name(), embedded.connector());
+    let labels = config
+        .metrics
+        .as_ref()
+        .map(|metrics| metrics.labels.clone());
+    let (mut upstream, embedded) = match config.upstream {
+        UpstreamConfig::Embedded(storage) => {
+            let embedded = Embedded::bind(storage, labels).await?;
+            let (name, connector) = (config::EMBEDDED.to_owned(), embedded.connector());
             let upstream = Upstream::embedded(name, connector, timeouts);
-            (Some(embedded), upstream)
+            (upstream, Some(embedded))
         }
-        UpstreamConfig::Remote { name, target } => (None, Upstream::new(name, target, timeouts)),
+        UpstreamConfig::Remote { name, target } => (Upstream::new(name, target, timeouts), None),
     };
     let mut listeners = Vec::with_capacity(config.listen.len());
     let mut addresses = Vec::with_capacity(config.listen.len());
@@ -102,126 +121,152 @@ pub async fn bind(mut config: Config) -> Result<Bound, StartError> {
         addresses.push(address);
     }
     let readiness = Arc::new(Readiness::default());
-    let mut admin_listener = None;
-    let (mut recording, mut on_main, mut on_admin) = (None, None, None);
-    let (mut panics, mut connections) = (None, None);
-    let mut path = config::PAGE.to_owned();
-    let (mut auth, mut admin_tls) = (None, None);
-    if let Some(metrics) = config.metrics {
-        let registry = MetricsRegistry::labelled("octoserve_", &metrics.labels);
-        registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
-        registry.process();
-        panics = Some(ProcessMetrics::declare(&registry).panics);
-        recording = Some(Arc::new(Recorder::new(&registry, metrics.repositories)));
-        connections = Some(Arc::new(ConnectionMetrics::new(&registry)));
-        let behind = UpstreamFamilies::declare(&registry, 1).of(upstream.name());
-        upstream = upstream.measured(behind);
-        let mut sources = metrics.sources;
-        sources.extend(embedded.as_ref().and_then(Embedded::source));
-        let page = Arc::new(Aggregate::new(registry, sources, metrics.bounds));
-        if let Some(address) = &metrics.listen {
-            admin_listener = Some(listen(address).await?);
-        }
-        on_main = metrics.on_main.then(|| Arc::clone(&page));
-        if on_main.is_none() && admin_listener.is_none() {
-            tracing::warn!(
-                "the metrics are served nowhere: the main listener can be reached by others and \
-                 the page names private repositories; set metrics.listen, metrics.basic_auth or \
-                 metrics.public"
-            );
-        }
-        on_admin = Some(page);
-        path = metrics.path;
-        (auth, admin_tls) = (metrics.auth, metrics.tls);
-    }
-    let pages = |metrics| {
-        let (path, auth) = (path.clone(), auth.clone());
-        Arc::new(Admin::new(metrics, path, auth, Arc::clone(&readiness)))
+    let endpoints = |metrics, path, auth| {
+        Arc::new(Admin::new(
+            metrics,
+            path,
+            auth,
+            Arc::clone(&readiness),
+            refuse,
+        ))
     };
-    Ok(Bound {
-        main_pages: pages(on_main),
-        admin_pages: pages(on_admin),
+    let (recording, admin) = match config.metrics {
+        None => (None, endpoints(None, METRICS_PATH.to_owned(), None)),
+        Some(metrics) => {
+            let (path, auth) = (metrics.path.clone(), metrics.auth.clone());
+            let on_main = metrics.on_main;
+            let source = embedded.as_ref().and_then(Embedded::source);
+            let (recording, cells) =
+                ProxyRecording::bind(metrics, upstream.name(), source, endpoints).await?;
+            upstream = upstream.measured(cells);
+            let aggregate = on_main.then(|| Arc::clone(&recording.aggregate));
+            (Some(recording), endpoints(aggregate, path, auth))
+        }
+    };
+    Ok(BoundProxy {
         listeners,
         addresses,
-        admin_listener,
-        admin_tls,
         embedded,
         upstream: Arc::new(upstream),
-        recorder: recording,
-        connections,
-        panics,
+        recording,
+        admin,
         readiness,
         limits: config.limits,
         access_log: config.logging.access,
     })
 }
 
-impl Bound {
-    /// The addresses that are listened on, with the ports that were chosen for port 0.
-    pub fn addresses(&self) -> &[ListenAddr] {
+impl ProxyRecording {
+    /// Declares all families, and binds the listener for metrics alone, if there is one. Returns the
+    /// cells of the upstream, too.
+    async fn bind(
+        config: ProxyMetricsConfig,
+        upstream: &str,
+        embedded: Option<Source>,
+        endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Arc<Admin>,
+    ) -> Result<(ProxyRecording, UpstreamMetrics), ProxyStartError> {
+        let registry = MetricsRegistry::labelled(PREFIX, &config.labels);
+        registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
+        registry.process();
+        let panics = ProcessMetrics::declare(&registry).panics;
+        let recorder = Arc::new(Recorder::new(&registry, config.repositories));
+        let connections = Arc::new(ConnectionMetrics::new(&registry));
+        let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);
+        let sources = config.sources.into_iter().chain(embedded).collect();
+        let aggregate = Arc::new(Aggregate::new(registry, sources, config.limits));
+        let listener = match &config.listen {
+            None => None,
+            Some(address) => {
+                let (listener, address) = listen(address).await?;
+                Some(AdminListener {
+                    listener,
+                    address,
+                    tls: config.tls,
+                    admin: endpoints(Some(Arc::clone(&aggregate)), config.path, config.auth),
+                })
+            }
+        };
+        if !config.on_main && listener.is_none() {
+            tracing::warn!(
+                "the metrics are served nowhere: others can reach the main listener, and the \
+                 metrics name private repositories; set metrics.listen, metrics.basic_auth or \
+                 metrics.public"
+            );
+        }
+        let recording = ProxyRecording {
+            recorder,
+            connections,
+            panics,
+            aggregate,
+            listener,
+        };
+        Ok((recording, cells))
+    }
+}
+
+impl BoundProxy {
+    /// The most series that the proxy's own metrics can ever have, whatever clients do; `None` where
+    /// nothing is recorded.
+    pub fn max_series(&self) -> Option<usize> {
+        let recording = self.recording.as_ref();
+        recording.map(|recording| recording.aggregate.max_series())
+    }
+}
+
+impl Server for BoundProxy {
+    fn addresses(&self) -> &[ListenAddr] {
         &self.addresses
     }
 
-    /// The address of the listener for metrics and probes alone.
-    pub fn metrics_address(&self) -> Option<&ListenAddr> {
-        self.admin_listener.as_ref().map(|(_, address)| address)
+    fn metrics_address(&self) -> Option<&ListenAddr> {
+        let listener = self.recording.as_ref()?.listener.as_ref();
+        listener.map(|listener| &listener.address)
     }
 
-    /// The most series that the metrics can ever have, whatever clients do, beside those of other
-    /// pages; `None` where nothing is recorded.
-    pub fn max_series(&self) -> Option<usize> {
-        self.admin_pages.max_series()
-    }
-
-    /// Serves until the shutdown, then lets what is under way end, as long as `limits.drain`
-    /// allows and the shutdown is not hurried. Returns whether everything did end.
-    pub async fn serve(self, mut shutdown: Shutdown) -> bool {
+    /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
+    async fn serve(self, mut shutdown: Shutdown) -> bool {
         let (stop, stopping) = watch::channel(false);
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
         let connections = Drain::default();
         let cap = ConnectionCap::new(self.limits.connections);
 
-        if let Some(panics) = self.panics {
-            log::on_panic(move || panics.inc(()));
-        }
-        let behind = match self.embedded.as_ref().and_then(Embedded::presence) {
-            Some(presence) => Behind::Embedded(presence),
-            None => Behind::Remote(Arc::clone(&self.upstream)),
+        let health = match self.embedded.as_ref().and_then(Embedded::presence) {
+            Some(presence) => UpstreamHealth::Embedded(presence),
+            None => UpstreamHealth::Remote(Arc::clone(&self.upstream)),
         };
-        tokio::spawn(behind.watch(Arc::clone(&self.readiness), shutdown.clone()));
-        let embedded = self.embedded.map(|embedded| {
-            tokio::spawn(async move {
-                if let Err(error) = embedded.serve(registry_shutdown).await {
-                    tracing::error!(%error, "the registry ended");
-                }
-            })
-        });
+        tokio::spawn(health.watch(Arc::clone(&self.readiness), shutdown.clone()));
         tokio::spawn(Arc::clone(&self.upstream).tend(shutdown.clone()));
-        let admin = self.admin_listener.map(|(listener, _)| {
-            tokio::spawn(crate::admin::serve(
+        let embedded = self.embedded;
+        let embedded = embedded.map(|embedded| tokio::spawn(embedded.serve(registry_shutdown)));
+        let (mut recorder, mut connection_metrics, mut admin) = (None, None, None);
+        if let Some(recording) = self.recording {
+            let panics = recording.panics;
+            log::on_panic(move || panics.inc(()));
+            if let Some(AdminListener {
                 listener,
-                self.admin_tls,
-                self.admin_pages,
-                connection::ConnectionTimeouts {
-                    header: self.limits.header_timeout,
-                    idle: self.limits.idle_timeout,
-                    stall: self.limits.body_stall,
-                },
-                admin_shutdown,
-            ))
-        });
+                tls,
+                admin: endpoints,
+                ..
+            }) = recording.listener
+            {
+                let timeouts = self.limits.timeouts();
+                let serve = admin::serve(listener, tls, endpoints, timeouts, admin_shutdown);
+                admin = Some(tokio::spawn(serve));
+            }
+            recorder = Some(recording.recorder);
+            connection_metrics = Some(recording.connections);
+        }
         let app = Arc::new(App::new(
             build_proxy(Proxy {
                 upstream: self.upstream,
-                admin: self.main_pages,
-                observer: Observer::new(self.recorder.as_ref(), self.access_log),
+                admin: self.admin,
+                observer: Observer::new(recorder.as_ref(), self.access_log),
                 limits: self.limits,
                 access_log: self.access_log,
             }),
-            self.recorder
-                .map(|recorder| Arc::clone(&recorder.metrics.http)),
-            self.connections,
+            recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
+            connection_metrics,
             self.limits.body_stall,
         ));
         let accepting: Vec<_> = self
@@ -241,38 +286,42 @@ impl Bound {
                 ))
             })
             .collect();
-        self.readiness.set(true);
+        self.readiness.set_serving(true);
 
         shutdown.recv().await;
-        self.readiness.set(false);
+        self.readiness.set_serving(false);
         tracing::info!("draining");
         // Every connection holds a receiver: the send fails only if there is none at all.
         let _ = stop.send(true);
         let mut serving = Vec::with_capacity(accepting.len());
         for listener in accepting {
-            // Nothing in there panics; if it did, its connections are cut all the same.
+            // Accepting never panics; if it did, its connections would be cut all the same.
             serving.extend(listener.await);
         }
         let drained = connections
             .wait_unhurried(self.limits.drain, &mut shutdown)
             .await;
         if !drained {
-            tracing::warn!(left = connections.count(), "transfers are cut off");
-            // Each is recorded as it goes, streams first: without their connection it would look as
-            // if their clients had left.
+            tracing::warn!(
+                connections = connections.count(),
+                "requests in flight are cut off"
+            );
+            // Streams first: without their connection they would be recorded as if their clients had
+            // left.
             app.cut_streams().await;
             for mut connections in serving {
                 connections.shutdown().await;
             }
         }
-        // The registry and the metrics outlive the traffic, so that the last scrape sees it all.
+        // The registry and the metrics end after the requests, so that the last scrape shows all of
+        // them.
         registry_stop.trigger();
         admin_stop.trigger();
         if let Some(embedded) = embedded {
             let _ = tokio::time::timeout(REGISTRY_DRAIN, embedded).await;
         }
         if let Some(admin) = admin {
-            // It bounds its own drain.
+            // It ends by itself: its drain has a deadline.
             let _ = admin.await;
         }
         drained
@@ -314,19 +363,18 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
 
 #[cfg(test)]
 mod tests {
-    use service::config::{Sources, load_with_origins};
+    use service::config::{Configuration as _, Sources};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::config::Fields;
 
     /// What the page promises: so many series, and so many for each of what is configured.
     fn promised(repositories: usize, sources: usize) -> usize {
         3_200 + 12 * (repositories + 1) + 90 + 8 * sources
     }
 
-    async fn bound(yaml: &str) -> Bound {
+    async fn bound(yaml: &str) -> BoundProxy {
         let file = tempfile::NamedTempFile::new().unwrap();
         let yaml = format!("listen: 127.0.0.1:0\n{yaml}");
         std::fs::write(file.path(), yaml).unwrap();
@@ -334,8 +382,7 @@ mod tests {
             file: Some(file.path().to_owned()),
             ..Sources::default()
         };
-        let loaded = load_with_origins::<Fields>(sources).unwrap();
-        let config = Config::resolve(loaded.fields, &loaded.origins).unwrap();
+        let (config, _) = ProxyConfig::load(sources).unwrap();
         bind(config).await.unwrap()
     }
 

@@ -4,6 +4,7 @@
 //! pingora would call blocks a worker thread, and because a registry that moves must be found.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType};
 use service::health::{HealthError, Probe};
-use service::listen::ListenAddr;
+use service::net::ServerAddress;
 use service::shutdown::Shutdown;
 
 use crate::metrics::UpstreamMetrics;
@@ -74,12 +75,12 @@ impl Upstream {
     /// An upstream that is known under `name`, never under its address. Its own addresses are
     /// resolved by [`Upstream::tend`], which serves no request before it did.
     pub fn new(name: String, target: Target, timeouts: Timeouts) -> Upstream {
-        let known: Vec<HttpPeer> = match &target {
-            Target::Tcp { host, port } => match host.parse() {
+        let known: Vec<HttpPeer> = match target.address() {
+            ServerAddress::Tcp { host, port } => match host.parse() {
                 Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port), timeouts)],
                 Err(_) => Vec::new(),
             },
-            Target::Unix(path) => unix_peer(path, timeouts).into_iter().collect(),
+            ServerAddress::Unix(path) => unix_peer(path, timeouts).into_iter().collect(),
         };
         Upstream::of(name, Some(target), timeouts, known)
     }
@@ -91,7 +92,7 @@ impl Upstream {
         timeouts: Timeouts,
     ) -> Upstream {
         // pingora wants an address, and does nothing with it.
-        let mut peer = unix_peer("embedded", timeouts);
+        let mut peer = unix_peer(Path::new("embedded"), timeouts);
         if let Some(peer) = &mut peer {
             peer.options.custom_l4 = Some(connector);
             // There is nothing to wait for, and each is a move of the future of a connection.
@@ -161,14 +162,12 @@ impl Upstream {
     /// Asks the upstream whether it speaks the protocol: it does if it answers 200, or 401 to
     /// whoever has no credentials.
     pub async fn look(&self) -> Result<(), HealthError> {
-        let probe = match &self.target {
-            Some(Target::Tcp { host, port }) => Probe::of_host(host, *port, BASE),
-            Some(Target::Unix(path)) => Probe::new(&ListenAddr::Unix(path.into()), BASE),
-            // It answers for as long as this process does.
-            None => return Ok(()),
+        let Some(target) = &self.target else {
+            // The embedded registry responds for as long as this process does.
+            return Ok(());
         };
-        match probe.check().await {
-            Err(HealthError::Unready(StatusCode::UNAUTHORIZED)) => Ok(()),
+        match Probe::new(target.address().clone(), BASE).check().await {
+            Err(HealthError::Status(StatusCode::UNAUTHORIZED)) => Ok(()),
             looked => looked,
         }
     }
@@ -195,7 +194,7 @@ impl Upstream {
     /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
     /// keeps the addresses that are known.
     pub async fn tend(self: Arc<Self>, mut shutdown: Shutdown) {
-        if let Some(Target::Tcp { host, port }) = &self.target
+        if let Some(ServerAddress::Tcp { host, port }) = self.target.as_ref().map(Target::address)
             && host.parse::<IpAddr>().is_err()
         {
             self.keep_resolved(host, *port, &mut shutdown).await;
@@ -255,11 +254,11 @@ fn tcp_peer(address: SocketAddr, timeouts: Timeouts) -> HttpPeer {
     with_options(peer, timeouts)
 }
 
-fn unix_peer(path: &str, timeouts: Timeouts) -> Option<HttpPeer> {
-    match HttpPeer::new_uds(path, false, String::new()) {
+fn unix_peer(path: &Path, timeouts: Timeouts) -> Option<HttpPeer> {
+    match HttpPeer::new_uds(&path.to_string_lossy(), false, String::new()) {
         Ok(peer) => Some(with_options(peer, timeouts)),
         Err(error) => {
-            tracing::error!(path, %error, "not a usable socket path");
+            tracing::error!(path = %path.display(), %error, "the socket path of the upstream cannot be used");
             None
         }
     }
@@ -296,11 +295,7 @@ mod tests {
 
     #[test]
     fn an_upstream_without_an_address_is_an_error_and_no_panic() {
-        let target = Target::Tcp {
-            host: "registry.invalid".to_owned(),
-            port: 1,
-        };
-        let upstream = new(target);
+        let upstream = new("http://registry.invalid:1".parse().unwrap());
         assert!(upstream.peer().is_err());
     }
 
@@ -326,11 +321,7 @@ mod tests {
 
     #[test]
     fn addresses_take_turns_and_are_replaced() {
-        let target = Target::Tcp {
-            host: "registry".to_owned(),
-            port: 5000,
-        };
-        let upstream = new(target);
+        let upstream = new("http://registry:5000".parse().unwrap());
         let addresses: Vec<SocketAddr> = ["127.0.0.1:5000", "127.0.0.2:5000"]
             .map(|text| text.parse().unwrap())
             .into();

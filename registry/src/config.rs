@@ -1,61 +1,61 @@
-//! The registry's configuration: the keys as people write them, and what they come to.
+//! The registry's configuration: the keys as people write them, and what they mean.
 //!
-//! A [`Config`] is valid: everything that can be checked without touching the system has been. Key
-//! names are an API.
+//! A [`RegistryConfig`] is valid: everything that can be checked without touching the system has
+//! been. Key names are an API.
 
-pub mod cli;
+pub mod endpoint;
 mod fields;
-pub mod page;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use service::auth::BasicAuth;
-use service::config::{self, Checker, ConfigError, Loaded, Origins, Sources};
+use service::config::{Checker, ConfigError, Configuration, Origins};
 use service::health::{Probe, READY};
+use service::limits::Limits;
 use service::listen::{self, ListenAddr};
+use service::log::LogConfig;
 use service::tls::Tls;
 
-pub use self::fields::{EmbeddedFields, Fields, MetricsFields, UploadFields};
-pub use service::limits::{LimitFields, Limits};
+pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Where clients are served; never empty.
+pub struct RegistryConfig {
+    /// Where clients are served; empty only for the embedded registry.
     pub listen: Vec<ListenAddr>,
-    /// The store's folder, durability, and what clients may do with it.
-    pub storage: EmbeddedFields,
-    /// Where the metrics page is; `None` records nothing.
-    pub metrics: Option<MetricsConfig>,
-    /// Whether the page tells of the process, too: not where another program's page does.
+    /// The data directory, durability, and what clients may do with it.
+    pub storage: StorageFields,
+    /// Where the metrics are served; `None` records nothing.
+    pub metrics: Option<RegistryMetricsConfig>,
+    /// Whether the metrics have the families of the process, too: not in the all-in-one, where they
+    /// are the proxy's.
     pub process_metrics: bool,
     /// What one client may take.
     pub limits: Limits,
-    /// Whether each request is an event in the log.
-    pub access_log: bool,
+    /// What is logged.
+    pub logging: LogConfig,
 }
 
-/// Where the metrics page is, and who may read it.
-#[derive(Clone, Debug)]
-pub struct MetricsConfig {
-    /// Where the page, `/livez` and `/readyz` are.
-    pub listen: ListenAddr,
+/// Where the metrics are served, and who may scrape them.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryMetricsConfig {
+    /// Where the metrics endpoint, `/livez` and `/readyz` are; `None` for the embedded registry.
+    pub listen: Option<ListenAddr>,
     /// The listener's certificate, if it speaks TLS.
     pub tls: Option<Tls>,
-    /// The page's path.
+    /// The path of the metrics endpoint.
     pub path: String,
-    /// Who may read the page; none: whoever reaches it.
+    /// Who may scrape; `None`: everybody who reaches the listener.
     pub auth: Option<BasicAuth>,
     /// What every sample carries beside its own labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// The page's path, unless something else is said.
-pub const PAGE: &str = "/metrics";
+/// The default path of the metrics endpoint.
+pub const METRICS_PATH: &str = "/metrics";
 
-/// Behind a proxy of our own: its limits protect it, and none of ours may come first.
+/// Behind our own proxy: its limits protect the registry, and none of these may be reached first.
 const EMBEDDED_LIMITS: Limits = Limits {
     connections: usize::MAX,
     header_timeout: Duration::from_mins(1),
@@ -64,67 +64,46 @@ const EMBEDDED_LIMITS: Limits = Limits {
     drain: Duration::from_secs(30),
 };
 
-impl Config {
-    /// Reads the configuration of the registry as a program of its own, and the fields it was made
-    /// from, to print or to set up the log with.
-    pub fn load(sources: Sources) -> Result<(Self, Fields), ConfigError> {
-        let Loaded { fields, origins } = config::load_with_origins::<Fields>(sources)?;
-        let config = Self::from_fields(fields.clone(), &origins)?;
-        Ok((config, fields))
-    }
-
-    /// The registry inside another program, which dials it, and reads its metrics from a Unix
-    /// socket; without one nothing is recorded. Every sample carries `labels`, too.
-    pub fn embedded(
-        fields: EmbeddedFields,
-        metrics: impl Into<Option<PathBuf>>,
-        labels: BTreeMap<String, String>,
-    ) -> Self {
-        let metrics = metrics.into().map(|socket| MetricsConfig {
-            listen: ListenAddr::Unix(socket),
-            tls: None,
-            path: PAGE.to_owned(),
-            auth: None,
+impl RegistryConfig {
+    /// The configuration of the registry inside another program, which dials it, and gathers its
+    /// families in process. Every sample carries `labels`, too; without them nothing is recorded.
+    pub fn embedded(storage: StorageFields, labels: Option<BTreeMap<String, String>>) -> Self {
+        let metrics = labels.map(|labels| RegistryMetricsConfig {
             labels,
+            ..RegistryMetricsConfig::default()
         });
         Self {
             listen: Vec::new(),
-            storage: fields,
+            storage,
             metrics,
             process_metrics: false,
             limits: EMBEDDED_LIMITS,
-            access_log: false,
+            logging: LogConfig {
+                access: false,
+                ..LogConfig::default()
+            },
         }
     }
+}
 
-    /// What to ask to know whether a registry with this configuration is ready: its metrics
-    /// listener or, where there is none that speaks plainly, the API itself.
-    pub fn probe(&self) -> Probe {
-        let page = self.metrics.as_ref().filter(|page| page.tls.is_none());
-        match (page, self.listen.first()) {
-            (None, Some(api)) => Probe::new(api, "/v2/"),
-            (page, _) => {
-                let listen = page.map(|page| page.listen.clone());
-                Probe::new(&listen.unwrap_or(loopback(5001)), READY)
-            }
-        }
-    }
+impl Configuration for RegistryConfig {
+    type Fields = RegistryFields;
 
-    fn from_fields(fields: Fields, origins: &Origins) -> Result<Self, ConfigError> {
+    fn resolve(fields: RegistryFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");
         let metrics = fields
             .metrics
             .enabled
             .then_some(&fields.metrics.listen.address);
         listen::check_addresses(&fields.listen, metrics, origins)?;
-        let limits = fields.limits.resolve(&checker.section("limits"))?;
+        fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
         let metrics = if fields.metrics.enabled {
             Some(fields.metrics.resolve(origins)?)
         } else {
             None
         };
-        let storage = EmbeddedFields {
+        let storage = StorageFields {
             data: fields.data,
             durability: fields.durability,
             read_only: fields.read_only,
@@ -140,22 +119,44 @@ impl Config {
             storage,
             metrics,
             process_metrics: true,
-            limits,
-            access_log: fields.logging.access,
+            limits: fields.limits,
+            logging: fields.logging,
         })
+    }
+
+    fn logging(&self) -> &LogConfig {
+        &self.logging
+    }
+
+    fn limits(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
+    /// `/readyz` of the metrics listener or, where there is none without TLS, the API's base.
+    fn probe(&self) -> Probe {
+        let plain = self
+            .metrics
+            .as_ref()
+            .filter(|metrics| metrics.tls.is_none());
+        let metrics = plain.and_then(|metrics| metrics.listen.as_ref());
+        match (metrics, self.listen.first()) {
+            (None, Some(api)) => Probe::of_listener(api, "/v2/"),
+            (Some(metrics), _) => Probe::of_listener(metrics, READY),
+            (None, None) => Probe::of_listener(&loopback(5001), READY),
+        }
     }
 }
 
-impl MetricsFields {
-    fn resolve(self, origins: &Origins) -> Result<MetricsConfig, ConfigError> {
-        page::check_path(&self.path, origins)?;
-        page::check_labels(&self.labels, origins)?;
+impl RegistryMetricsFields {
+    fn resolve(self, origins: &Origins) -> Result<RegistryMetricsConfig, ConfigError> {
+        endpoint::check_path(&self.path, origins)?;
+        endpoint::check_labels(&self.labels, origins)?;
         let tls = self.listen.load_tls("metrics.listen", origins)?;
         let auth = self
             .basic_auth
             .map(|auth| auth.resolve("metrics.basic_auth", origins));
-        Ok(MetricsConfig {
-            listen: self.listen.address,
+        Ok(RegistryMetricsConfig {
+            listen: Some(self.listen.address),
             tls,
             path: self.path,
             auth: auth.transpose()?,
@@ -171,14 +172,14 @@ fn loopback(port: u16) -> ListenAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use service::config::Flag;
+    use service::config::{self, Flag, Sources};
 
-    fn load(flags: Vec<Flag>) -> Result<Config, String> {
+    fn load(flags: Vec<Flag>) -> Result<RegistryConfig, String> {
         let sources = Sources {
             flags,
             ..Sources::default()
         };
-        match Config::load(sources) {
+        match RegistryConfig::load(sources) {
             Ok((config, _)) => Ok(config),
             Err(error) => Err(error.to_string()),
         }
@@ -188,21 +189,21 @@ mod tests {
     fn the_defaults_are_valid_and_stay_on_this_machine() {
         let config = load(vec![]).unwrap();
         assert_eq!(config.listen, [loopback(5000)]);
-        assert_eq!(config.metrics.unwrap().listen, loopback(5001));
+        assert_eq!(config.metrics.unwrap().listen, Some(loopback(5001)));
     }
 
     #[test]
     fn what_is_printed_loads_again() {
-        let yaml = config::print(&Fields::default());
-        let again: Fields = serde_yaml::from_str(&yaml).unwrap();
-        assert_eq!(again, Fields::default());
+        let yaml = config::print(&RegistryFields::default());
+        let again: RegistryFields = serde_yaml::from_str(&yaml).unwrap();
+        assert_eq!(again, RegistryFields::default());
     }
 
     #[test]
     fn one_address_needs_no_list() {
-        let fields: Fields = serde_yaml::from_str("listen: '[::1]:7'").unwrap();
+        let fields: RegistryFields = serde_yaml::from_str("listen: '[::1]:7'").unwrap();
         assert_eq!(fields.listen, ["[::1]:7".parse().unwrap()]);
-        let fields: Fields = serde_yaml::from_str("listen: ['[::1]:7', unix:x]").unwrap();
+        let fields: RegistryFields = serde_yaml::from_str("listen: ['[::1]:7', unix:x]").unwrap();
         assert_eq!(fields.listen.len(), 2);
     }
 

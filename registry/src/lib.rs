@@ -28,6 +28,7 @@
 //! `oci` and [`metrics::label`] with it. [`server::bind_store`] serves any other store.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod metrics;
 pub mod oci;

@@ -1,25 +1,31 @@
-//! The registry as a server: bind, then serve until told to stop, then drain.
+//! The registry as a server: bind, serve until the shutdown, drain.
 //!
-//! [`bind`] does everything that can fail at start: it opens the store and binds the sockets, so
-//! that whoever calls it can announce the addresses before the first request is served.
+//! [`bind`] does everything that can fail at the start: it opens the store and binds the sockets, so
+//! that the caller can announce the addresses before the first request is served.
 
 mod expiry;
 pub mod in_process;
-mod page;
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
+use service::admin::{self, AdminEndpoints, OwnFamilies, Readiness};
+use service::connection::{ConnectionTimeouts, Connections};
+use service::limits::Limits;
+use service::listen::{BindError, ListenAddr, Listener};
+use service::metrics::MetricsRegistry;
+use service::program::Server;
+use service::shutdown::Shutdown;
+use service::tls::Tls;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
 use self::in_process::Dialer;
-use self::page::Pages;
 use crate::api::{Api, Policy, Recorders};
-use crate::config::{Config, Limits, MetricsConfig};
+use crate::config::{RegistryConfig, RegistryMetricsConfig};
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
@@ -27,49 +33,34 @@ use crate::stats::{Collector, Ledger};
 pub use crate::store::fs::Presence;
 use crate::store::fs::{self, Changes, FsStore};
 use crate::store::{Instrumented, Store};
-use service::connection::{ConnectionTimeouts, Connections};
-use service::listen::{BindError, ListenAddr, Listener};
-use service::metrics::MetricsRegistry;
-use service::shutdown::Shutdown;
-
-/// How long a scrape under way may still take when all else has ended.
-const PAGE_DRAIN: Duration = Duration::from_secs(1);
 
 /// Why the registry could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data folder can't be used.
-    #[error("cannot open the data folder")]
+pub enum RegistryStartError {
+    /// The data directory cannot be used.
+    #[error("cannot open the data directory")]
     Store(#[from] fs::StartError),
-    /// The store's opening was interrupted.
-    #[error("opening the data folder was interrupted")]
+    /// Opening the store was interrupted.
+    #[error("opening the data directory was interrupted")]
     Interrupted(#[from] JoinError),
-    /// An address can't be bound.
+    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A bound socket doesn't tell its address.
-    #[error("a bound socket does not tell its address")]
+    /// A bound socket has no address.
+    #[error("a bound socket has no address")]
     Address(#[from] io::Error),
 }
 
-/// Why serving did not end as it should.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Requests were still under way when the time to drain was over, or nobody would wait.
-    #[error("requests under way were cut off")]
-    Cut,
-}
-
-/// A registry that has its sockets, and serves nobody yet.
-pub struct Bound<S = FsStore> {
+/// A registry that has bound its addresses and serves nothing yet.
+pub struct BoundRegistry<S = FsStore> {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
     api: AnyApi<S>,
-    page: Option<Page>,
-    /// Who ends abandoned uploads; only a store of files can be told to.
-    expiry: Option<Expiry>,
-    /// The store whose data directory is watched; only a store of files has one.
-    watched: Option<FsStore>,
+    /// `None` records nothing.
+    metrics: Option<BoundMetrics>,
+    /// What only a store of files has.
+    files: Option<Files>,
+    readiness: Arc<Readiness>,
     limits: Limits,
 }
 
@@ -79,18 +70,33 @@ enum AnyApi<S> {
     Recorded(Arc<Api<Instrumented<S>>>),
 }
 
-/// The metrics listener, and who keeps its page up to date.
-struct Page {
-    listener: Listener,
-    address: ListenAddr,
-    config: MetricsConfig,
+/// The families, and who keeps them up to date.
+struct BoundMetrics {
     registry: MetricsRegistry,
-    /// Who counts what the store holds; only a store of files is counted.
+    /// `None` for the embedded registry.
+    listener: Option<MetricsListener>,
+    /// Counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
 }
 
+/// A listener for metrics and probes alone.
+struct MetricsListener {
+    listener: Listener,
+    address: ListenAddr,
+    tls: Option<Tls>,
+    admin: Arc<AdminEndpoints<OwnFamilies>>,
+}
+
+/// The background work of a store of files.
+struct Files {
+    /// The store whose data directory is watched.
+    store: FsStore,
+    /// Ends idle upload sessions; `None` for a store that is read-only.
+    expiry: Option<Expiry>,
+}
+
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
-pub async fn bind(config: Config) -> Result<Bound, StartError> {
+pub async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStartError> {
     let ledger = Arc::new(Ledger::default());
     let changes: Arc<dyn Changes> = match &config.metrics {
         Some(_) => Arc::clone(&ledger) as _,
@@ -99,46 +105,48 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let data = config.storage.data.clone();
     let options = config.storage.options();
     let store = spawn_blocking(move || FsStore::open(&data, options, changes)).await??;
-    // What is read-only stays as it is.
-    let expiry = (!config.storage.read_only)
-        .then(|| Expiry::new(store.clone(), config.storage.uploads.expire.get()));
-    let (counted, watched) = (store.clone(), Some(store.clone()));
+    let idle = config.storage.uploads.expire.get();
+    let expiry = (!config.storage.read_only).then(|| Expiry::new(store.clone(), idle));
+    let counted = store.clone();
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
+    let files = Files {
+        store: store.clone(),
+        expiry,
+    };
     let bound = bind_with(config, store, Backend::Filesystem, |stats| {
         Some(collector(stats))
     });
-    Ok(Bound {
-        expiry,
-        watched,
+    Ok(BoundRegistry {
+        files: Some(files),
         ..bound.await?
     })
 }
 
-/// Binds the addresses of a registry over a store of the caller's, which the metrics call
-/// `backend`: what the configuration says of a folder does not concern it. Must be called within a
+/// Binds the addresses of a registry over a store of the caller's, which the metrics call `backend`.
+/// What the configuration says of the data directory does not matter then. Must be called within a
 /// tokio runtime.
 pub async fn bind_store<S: Store>(
-    config: Config,
+    config: RegistryConfig,
     store: S,
     backend: Backend,
-) -> Result<Bound<S>, StartError> {
+) -> Result<BoundRegistry<S>, RegistryStartError> {
     bind_with(config, store, backend, |_| None).await
 }
 
 async fn bind_with<S: Store>(
-    config: Config,
+    config: RegistryConfig,
     store: S,
     backend: Backend,
     collector: impl FnOnce(Stats) -> Option<Collector>,
-) -> Result<Bound<S>, StartError> {
-    let storage = &config.storage;
+) -> Result<BoundRegistry<S>, RegistryStartError> {
     let policy = Policy {
-        read_only: storage.read_only,
-        delete: storage.delete,
-        manifest_limit: storage.manifest_limit.get(),
-        sparse_manifests: storage.sparse_manifests,
+        read_only: config.storage.read_only,
+        delete: config.storage.delete,
+        manifest_limit: config.storage.manifest_limit.get(),
+        sparse_manifests: config.storage.sparse_manifests,
         body_stall: config.limits.body_stall,
     };
+    let readiness = Arc::new(Readiness::default());
     let mut listeners = Vec::with_capacity(config.listen.len());
     let mut addresses = Vec::with_capacity(config.listen.len());
     for address in &config.listen {
@@ -146,92 +154,156 @@ async fn bind_with<S: Store>(
         addresses.push(listener.local_addr()?);
         listeners.push(listener);
     }
-    let (api, page) = match config.metrics {
+    let mut recorders = Recorders {
+        metrics: None,
+        access_log: config.logging.access,
+    };
+    let (api, metrics) = match config.metrics {
         None => {
-            let recorders = Recorders {
-                metrics: None,
-                access_log: config.access_log,
-            };
-            (
-                AnyApi::Plain(Arc::new(Api::new(store, policy, recorders))),
-                None,
-            )
+            let api = Api::new(store, policy, recorders);
+            (AnyApi::Plain(Arc::new(api)), None)
         }
-        Some(page) => {
-            let listener = Listener::bind(&page.listen).await?;
-            let address = listener.local_addr()?;
-            let metrics = Metrics::register(backend, config.process_metrics, &page.labels);
-            let collector = collector(metrics.stats);
-            if let Some(collector) = &collector {
-                metrics.registry.before_gather(collector.page());
-            }
-            let page = Page {
-                listener,
-                address,
-                config: page,
-                registry: metrics.registry,
-                collector,
-            };
-            let recorders = Recorders {
-                metrics: Some(metrics.http),
-                access_log: config.access_log,
-            };
+        Some(endpoint) => {
+            let metrics = Metrics::register(backend, config.process_metrics, &endpoint.labels);
+            recorders.metrics = Some(metrics.http);
             let store = Instrumented::new(store, metrics.storage);
-            (
-                AnyApi::Recorded(Arc::new(Api::new(store, policy, recorders))),
-                Some(page),
-            )
+            let api = Api::new(store, policy, recorders);
+            let collector = collector(metrics.stats);
+            let registry = metrics.registry;
+            let bound = BoundMetrics::bind(registry, collector, endpoint, &readiness).await?;
+            (AnyApi::Recorded(Arc::new(api)), Some(bound))
         }
     };
-    Ok(Bound {
+    Ok(BoundRegistry {
         listeners,
         addresses,
         api,
-        page,
-        expiry: None,
-        watched: None,
+        metrics,
+        files: None,
+        readiness,
         limits: config.limits,
     })
 }
 
-impl<S: Store> Bound<S> {
-    /// Where clients are served, in the order of the configuration.
-    pub fn addresses(&self) -> &[ListenAddr] {
-        &self.addresses
+impl BoundMetrics {
+    async fn bind(
+        registry: MetricsRegistry,
+        collector: Option<Collector>,
+        endpoint: RegistryMetricsConfig,
+        readiness: &Arc<Readiness>,
+    ) -> Result<Self, RegistryStartError> {
+        if let Some(collector) = &collector {
+            registry.before_gather(collector.page());
+        }
+        let listener = match &endpoint.listen {
+            None => None,
+            Some(address) => {
+                let listener = Listener::bind(address).await?;
+                let families = Arc::new(OwnFamilies::new(registry.clone()));
+                let readiness = Arc::clone(readiness);
+                let refuse = admin::refuse_in_text;
+                let admin = AdminEndpoints::new(
+                    Some(families),
+                    endpoint.path,
+                    endpoint.auth,
+                    readiness,
+                    refuse,
+                );
+                Some(MetricsListener {
+                    address: listener.local_addr()?,
+                    listener,
+                    tls: endpoint.tls,
+                    admin: Arc::new(admin),
+                })
+            }
+        };
+        Ok(Self {
+            registry,
+            listener,
+            collector,
+        })
     }
 
-    /// Where the metrics page is.
-    pub fn metrics_address(&self) -> Option<&ListenAddr> {
-        self.page.as_ref().map(|page| &page.address)
+    /// Serves the metrics until the shutdown, and counts the store meanwhile.
+    async fn serve(self, timeouts: ConnectionTimeouts, shutdown: Shutdown) {
+        let count = async {
+            match self.collector {
+                Some(collector) => collector.run().await,
+                None => pending().await,
+            }
+        };
+        let serve = async {
+            match self.listener {
+                Some(MetricsListener {
+                    listener,
+                    tls,
+                    admin,
+                    ..
+                }) => admin::serve(listener, tls, admin, timeouts, shutdown).await,
+                None => shutdown.clone().recv().await,
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            () = count => {}
+        }
+    }
+}
+
+impl Files {
+    /// Expires upload sessions and watches the data directory until the future is dropped.
+    async fn maintain(self) -> Infallible {
+        let expire = async {
+            match self.expiry {
+                Some(expiry) => expiry.run().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            never = expire => never,
+            never = self.store.watch() => never,
+        }
+    }
+}
+
+impl<S: Store> BoundRegistry<S> {
+    /// The families, to be gathered in process; `None` where nothing is recorded.
+    pub fn families(&self) -> Option<MetricsRegistry> {
+        let metrics = self.metrics.as_ref();
+        metrics.map(|metrics| metrics.registry.clone())
     }
 
     /// Whether the data directory is there; `None` for a store that has none.
     pub fn presence(&self) -> Option<Presence> {
-        self.watched.as_ref().map(FsStore::presence)
+        self.files.as_ref().map(|files| files.store.presence())
     }
 
-    /// Connects to the API from within this process, as long as anyone holds it.
+    /// Connects to the API from within this process, as long as somebody holds it.
     pub fn dialer(&self) -> Dialer {
         match &self.api {
             AnyApi::Plain(api) => Dialer::new(Arc::clone(api)),
             AnyApi::Recorded(api) => Dialer::new(Arc::clone(api)),
         }
     }
+}
 
-    /// Serves until `shutdown`, then lets the requests under way end, and cuts those that don't in
-    /// time. The metrics page is served to the very end.
-    pub async fn serve(self, shutdown: Shutdown) -> Result<(), ServeError> {
-        let timeouts = ConnectionTimeouts {
-            header: self.limits.header_timeout,
-            idle: self.limits.idle_timeout,
-            stall: self.limits.body_stall,
-        };
-        let (end, page_shutdown) = Shutdown::new();
-        let pages = Connections::to_metrics(timeouts, page_shutdown);
-        let presence = self.presence();
-        let serve_page = async {
-            if let Some(page) = self.page {
-                page.serve(&pages, presence, shutdown.clone()).await;
+impl<S: Store> Server for BoundRegistry<S> {
+    fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    fn metrics_address(&self) -> Option<&ListenAddr> {
+        let listener = self.metrics.as_ref()?.listener.as_ref();
+        listener.map(|listener| &listener.address)
+    }
+
+    /// Requests in flight that do not end in time are cut. The metrics are served to the very end.
+    async fn serve(self, mut shutdown: Shutdown) -> bool {
+        let timeouts = self.limits.timeouts();
+        let (end, metrics_shutdown) = Shutdown::new();
+        let serve_metrics = async {
+            if let Some(metrics) = self.metrics {
+                metrics.serve(timeouts, metrics_shutdown).await;
             }
         };
         let connections = Connections::new(self.limits.connections, timeouts, shutdown.clone());
@@ -240,40 +312,54 @@ impl<S: Store> Bound<S> {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,
                 AnyApi::Recorded(api) => accept(api, self.listeners, &connections).await,
             }
-            // What has no listener is served to whoever dials.
-            shutdown.clone().recv().await;
+            // An embedded registry has no listener, and serves whoever dials.
+            shutdown.recv().await;
+            self.readiness.set_serving(false);
             let drained = connections.drain(self.limits.drain).await;
+            if !drained {
+                tracing::warn!("requests in flight are cut off");
+            }
             end.trigger();
             drained
         };
-        let expire = async {
-            match self.expiry {
-                Some(expiry) => expiry.run().await,
+        let presence = self.files.as_ref().map(|files| files.store.presence());
+        let maintain = async {
+            match self.files {
+                Some(files) => files.maintain().await,
                 None => pending().await,
             }
         };
-        let watch = async {
-            match self.watched {
-                Some(store) => store.watch().await,
-                None => pending().await,
-            }
+        let follow = async {
+            follow(presence, &self.readiness).await;
+            pending::<Infallible>().await
         };
-        let serve = async { tokio::join!(serve_api, serve_page) };
-        let (drained, ()) = tokio::select! {
-            served = serve => served,
-            never = expire => match never {},
-            never = watch => match never {},
-        };
-        pages.drain(PAGE_DRAIN).await;
-        if drained {
-            Ok(())
-        } else {
-            Err(ServeError::Cut)
+        let serve = async { tokio::join!(serve_api, serve_metrics) };
+        self.readiness.set_serving(true);
+        tokio::select! {
+            (drained, ()) = serve => drained,
+            never = maintain => match never {},
+            never = follow => match never {},
         }
     }
 }
 
-/// Serves the API on all its listeners until shutdown.
+/// Tells a readiness whether the data directory is there, until the future is dropped or the store
+/// is closed. A store that has no directory is always healthy.
+pub async fn follow(presence: Option<Presence>, readiness: &Readiness) {
+    let Some(mut presence) = presence else {
+        readiness.set_health(Ok(()));
+        return;
+    };
+    loop {
+        let lost = presence.lost();
+        readiness.set_health(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
+        if !presence.changed().await {
+            return;
+        }
+    }
+}
+
+/// Serves the API on all its listeners until the shutdown.
 async fn accept<S: Store>(api: Arc<Api<S>>, listeners: Vec<Listener>, connections: &Connections) {
     let handler = move |request| {
         let api = Arc::clone(&api);
@@ -283,48 +369,6 @@ async fn accept<S: Store>(api: Arc<Api<S>>, listeners: Vec<Listener>, connection
         .into_iter()
         .map(|listener| connections.accept(listener, None, handler.clone()));
     join_all(accepting).await;
-}
-
-impl Page {
-    async fn serve(
-        self,
-        connections: &Connections,
-        presence: Option<Presence>,
-        stopping: Shutdown,
-    ) {
-        let MetricsConfig {
-            path, auth, tls, ..
-        } = self.config;
-        let watched = tls.clone();
-        let watch = async {
-            if let Some(tls) = watched {
-                tls.watch(stopping.clone()).await;
-            }
-            pending::<()>().await;
-        };
-        let pages = Arc::new(Pages::new(
-            self.registry,
-            path,
-            auth,
-            presence,
-            stopping.clone(),
-        ));
-        let handler = move |request| {
-            let pages = Arc::clone(&pages);
-            async move { pages.handle(&request).await }
-        };
-        let count = async {
-            match self.collector {
-                Some(collector) => collector.run().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            () = connections.accept(self.listener, tls, handler) => {}
-            () = count => {}
-            () = watch => {}
-        }
-    }
 }
 
 #[cfg(test)]

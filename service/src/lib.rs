@@ -3,8 +3,10 @@
 //!
 //! Deliberately not here: anything of OCI. Both programs build on this.
 
+pub mod admin;
 pub mod auth;
 pub mod build_info;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod descriptors;
@@ -14,6 +16,8 @@ pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod net;
+pub mod program;
 pub mod runtime;
 pub mod scrape;
 pub mod shutdown;

@@ -6,11 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use registry::config::{Config, EmbeddedFields, Limits};
+use registry::config::{RegistryConfig, StorageFields};
 use registry::metrics::storage::Backend;
 use registry::server;
 use registry::store::MemoryStore;
+use service::limits::Limits;
 use service::listen::ListenAddr;
+use service::log::LogConfig;
+use service::program::Server as _;
 use service::shutdown::{Shutdown, Trigger};
 use tokio::sync::oneshot;
 
@@ -72,15 +75,15 @@ async fn serve(bound: oneshot::Sender<Result<SocketAddr>>, shutdown: Shutdown) {
     };
     if bound.send(address).is_ok() {
         // What is cut off at the end belongs to tests that have ended.
-        registry.serve(shutdown).await.ok();
+        registry.serve(shutdown).await;
     }
 }
 
-fn config() -> Config {
+fn config() -> RegistryConfig {
     const PATIENCE: Duration = Duration::from_mins(1);
-    Config {
+    RegistryConfig {
         listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
-        storage: EmbeddedFields::default(),
+        storage: StorageFields::default(),
         metrics: None,
         process_metrics: false,
         limits: Limits {
@@ -90,7 +93,10 @@ fn config() -> Config {
             body_stall: PATIENCE,
             drain: Duration::from_millis(100),
         },
-        access_log: false,
+        logging: LogConfig {
+            access: false,
+            ..LogConfig::default()
+        },
     }
 }
 

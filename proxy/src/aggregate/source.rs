@@ -1,4 +1,4 @@
-//! One source: fetched, read, and what is said of it.
+//! One source: fetched, parsed, and its state recorded.
 
 use std::mem::{Discriminant, discriminant};
 use std::pin::pin;
@@ -12,28 +12,28 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{self, FetchError};
-use super::{Fetched, Parts, Source};
+use super::{Aggregation, Fetched, Origin, Source};
 
 /// A source, and how its last scrape ended.
-pub(super) struct Watched {
+pub(super) struct WatchedSource {
     source: Source,
-    state: Mutex<State>,
+    state: Mutex<SourceState>,
 }
 
-/// What the log has said last.
+/// The state that was logged last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SourceState {
     Unknown,
     Up,
-    /// By the kind of the failure.
+    /// With the kind of the failure.
     Down(Discriminant<FetchError>),
 }
 
-impl Watched {
-    pub(super) fn new(source: Source) -> Watched {
-        Watched {
+impl WatchedSource {
+    pub(super) fn new(source: Source) -> WatchedSource {
+        WatchedSource {
             source,
-            state: Mutex::new(State::Unknown),
+            state: Mutex::new(SourceState::Unknown),
         }
     }
 
@@ -41,9 +41,11 @@ impl Watched {
         &self.source.name
     }
 
-    /// Logs how a scrape ended, if that is not how the last one did.
+    /// Logs how a scrape ended, if the last one ended differently.
     fn note(&self, failure: Option<&FetchError>) {
-        let state = failure.map_or(State::Up, |error| State::Down(discriminant(error)));
+        let state = failure.map_or(SourceState::Up, |error| {
+            SourceState::Down(discriminant(error))
+        });
         let before = std::mem::replace(&mut *self.state.lock(), state);
         if before == state {
             return;
@@ -53,14 +55,16 @@ impl Watched {
             Some(error) => {
                 tracing::warn!(source, error = causes(error), "source scrape failed");
             }
-            None if before == State::Unknown => tracing::info!(source, "source scrape succeeded"),
+            None if before == SourceState::Unknown => {
+                tracing::info!(source, "source scrape succeeded")
+            }
             None => tracing::info!(source, "source scrape recovered"),
         }
     }
 }
 
-impl Parts {
-    /// Fetches and reads a source's page, by a deadline that may still move.
+impl Aggregation {
+    /// Fetches and parses a source's exposition, by a deadline that may still move.
     pub(super) async fn fetch(
         self: Arc<Self>,
         source: usize,
@@ -72,7 +76,7 @@ impl Parts {
         watched.note(read.as_ref().err());
         let cells = self.metrics.source(source);
         cells.duration.set((), started.elapsed().as_secs_f64());
-        let Ok((page, dropped)) = read else {
+        let Ok((exposition, dropped)) = read else {
             cells.samples.set((), 0.0);
             cells.up.set((), 0.0);
             return None;
@@ -81,11 +85,11 @@ impl Parts {
         cells
             .last_success
             .set((), now.map_or(0.0, |now| now.as_secs_f64()));
-        cells.samples.set((), page.sample_count() as f64);
+        cells.samples.set((), exposition.sample_count() as f64);
         cells.up.set((), 1.0);
         Some(Fetched {
             source,
-            page,
+            exposition,
             dropped: Some(dropped),
         })
     }
@@ -95,25 +99,35 @@ impl Parts {
         source: &Source,
         deadline: watch::Receiver<Instant>,
     ) -> Result<(Exposition, DroppedSamples), FetchError> {
-        let max_bytes = self.bounds.max_bytes;
-        let body = by(deadline, fetch::get(&source.location, max_bytes)).await;
+        let url = match &source.origin {
+            Origin::Endpoint(url) => url,
+            Origin::InProcess(registry) => {
+                let registry = registry.clone();
+                let gathered = tokio::task::spawn_blocking(move || registry.gather()).await;
+                // A panic while gathering is a scrape that failed, as any other.
+                let exposition = gathered.map_err(|_| FetchError::Unreadable)?;
+                return Ok((exposition, DroppedSamples::default()));
+            }
+        };
+        let max_bytes = self.limits.max_bytes;
+        let body = by(deadline, fetch::get(url, max_bytes)).await;
         let body = body.ok_or(FetchError::Timeout)??;
         let limits = ParseLimits {
             max_bytes,
-            max_samples: self.bounds.max_samples,
+            max_samples: self.limits.max_samples,
         };
         let parsed = tokio::task::spawn_blocking(move || Exposition::parse(body, &limits)).await;
-        // A source whose parsing panicked is a source that failed.
-        let (page, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
-        // Not one line of it was of the format: HTML, or bytes.
-        if page.sample_count() == 0 && dropped.malformed > 0 {
+        // A panic while parsing is a scrape that failed.
+        let (exposition, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
+        // Not one line of it has the format: it is HTML, or binary.
+        if exposition.sample_count() == 0 && dropped.malformed > 0 {
             return Err(FetchError::Unreadable);
         }
-        Ok((page, dropped))
+        Ok((exposition, dropped))
     }
 }
 
-/// What the future gives, unless the deadline passes first.
+/// The output of a future, unless the deadline passes first.
 async fn by<F: Future>(mut deadline: watch::Receiver<Instant>, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     loop {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use registry::config::StorageFields;
 use serde::{Deserialize, Serialize};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
+use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
 
-use super::{DEFAULT, LimitFields, PAGE, RepositoryFields};
+use super::{DEFAULT, METRICS_PATH, RepositoryFields};
 
 const TIMEOUT: RangeInclusive<config::Duration> =
     config::Duration::from_secs(1)..=config::Duration::from_secs(5 * 60);
@@ -19,19 +21,19 @@ const MAX_SAMPLES: RangeInclusive<usize> = 1..=10_000_000;
 /// The configuration as a file has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Fields {
+pub struct ProxyFields {
     /// Where clients are served: an address, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<ListenFields>,
-    /// The registry in front of which the proxy stands; none: the embedded one.
+    /// The registry to proxy; none: the embedded one.
     pub upstreams: Vec<UpstreamFields>,
-    /// The embedded registry; there is none where there are upstreams.
+    /// The embedded registry, which is not started where there are upstreams.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub registry: Option<registry::config::EmbeddedFields>,
-    /// What is measured, and who may see it.
-    pub metrics: MetricsFields,
+    pub registry: Option<StorageFields>,
+    /// What is recorded, and who may scrape it.
+    pub metrics: ProxyMetricsFields,
     /// What one client may take.
-    pub limits: LimitFields,
+    pub limits: Limits,
     /// What is logged.
     pub logging: LogConfig,
 }
@@ -40,17 +42,17 @@ pub struct Fields {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamFields {
-    /// How metrics and logs name it.
+    /// The name that metrics and logs give it.
     #[serde(default = "main_upstream")]
     pub name: String,
     /// Where it is: `http://HOST[:PORT]` or `unix:/PATH`.
     pub replicas: Vec<String>,
-    /// Its metrics pages.
+    /// Its metrics endpoints.
     #[serde(default)]
     pub metrics: Vec<SourceFields>,
 }
 
-/// One metrics page of an upstream.
+/// One metrics endpoint of an upstream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceFields {
@@ -60,38 +62,38 @@ pub struct SourceFields {
     pub url: String,
 }
 
-/// What is measured, and who may see it.
+/// What is recorded, and who may scrape it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct MetricsFields {
+pub struct ProxyMetricsFields {
     /// Whether anything is recorded at all.
     pub enabled: bool,
-    /// The page's path.
+    /// The path of the metrics endpoint.
     pub path: String,
-    /// A listener for the metrics and probes alone.
+    /// A listener for metrics and probes alone.
     pub listen: Option<ListenFields>,
-    /// Whether a main listener that others can reach serves the metrics too without asking who they
-    /// are: they name private repositories.
+    /// Whether a main listener that others can reach serves the metrics without a password: they name
+    /// private repositories.
     pub public: bool,
     /// Which repositories are shown by name.
     pub repositories: RepositoryFields,
-    /// Who may read the page; none: whoever reaches it.
+    /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
-    /// What every sample of ours carries beside its own labels; the embedded registry's, too.
+    /// What every sample of our own carries beside its labels; those of the embedded registry, too.
     pub labels: BTreeMap<String, String>,
-    /// What bounds the aggregation of other pages.
+    /// The limits of aggregation.
     pub aggregate: AggregateFields,
 }
 
-/// What bounds the aggregation of other pages.
+/// The limits of aggregation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AggregateFields {
     /// How long a source may take.
     pub timeout: config::Duration,
-    /// How large its page may be.
+    /// How large its exposition may be.
     pub max_bytes: ByteSize,
-    /// How many samples are taken from it.
+    /// How many of its samples are read.
     pub max_samples: usize,
 }
 
@@ -99,35 +101,24 @@ fn main_upstream() -> String {
     "main".to_owned()
 }
 
-impl Fields {
-    /// The configuration as it takes effect, as a file that can be loaded again.
-    pub fn print(&self) -> String {
-        let mut fields = self.clone();
-        if !fields.upstreams.is_empty() {
-            fields.registry = None;
-        }
-        config::print(&fields)
-    }
-}
-
-impl Default for Fields {
-    fn default() -> Fields {
-        Fields {
+impl Default for ProxyFields {
+    fn default() -> ProxyFields {
+        ProxyFields {
             listen: vec![ListenAddr::Tcp(DEFAULT).into()],
             upstreams: Vec::new(),
-            registry: Some(registry::config::EmbeddedFields::default()),
-            metrics: MetricsFields::default(),
-            limits: LimitFields::default(),
+            registry: Some(StorageFields::default()),
+            metrics: ProxyMetricsFields::default(),
+            limits: Limits::default(),
             logging: LogConfig::default(),
         }
     }
 }
 
-impl Default for MetricsFields {
-    fn default() -> MetricsFields {
-        MetricsFields {
+impl Default for ProxyMetricsFields {
+    fn default() -> ProxyMetricsFields {
+        ProxyMetricsFields {
             enabled: true,
-            path: PAGE.to_owned(),
+            path: METRICS_PATH.to_owned(),
             listen: None,
             public: false,
             repositories: RepositoryFields::default(),

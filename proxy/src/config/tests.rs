@@ -9,7 +9,7 @@ use super::*;
 
 const UPSTREAM: &str = "upstreams: [{replicas: ['http://registry:5000']}]\n";
 
-pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(Config, String), String> {
+pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(ProxyConfig, String), String> {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(yaml.as_bytes()).unwrap();
     let sources = Sources {
@@ -19,9 +19,9 @@ pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(Config, String), 
     };
     let path = file.path().display().to_string();
     let told = |error: ConfigError| error.to_string().replace(&path, "FILE");
-    let loaded = load_with_origins::<Fields>(sources).map_err(told)?;
-    let printed = loaded.fields.print();
-    let config = Config::resolve(loaded.fields, &loaded.origins).map_err(told)?;
+    let loaded = load_with_origins::<ProxyFields>(sources).map_err(told)?;
+    let printed = ProxyConfig::print(&loaded.fields);
+    let config = ProxyConfig::resolve(loaded.fields, &loaded.origins).map_err(told)?;
     Ok((config, printed))
 }
 
@@ -187,7 +187,7 @@ fn listen(value: &str) -> Result<Vec<String>, String> {
         env: vec![("OCTOSERVE_LISTEN".to_owned(), value.to_owned())],
         ..Sources::default()
     };
-    let fields: Fields = load(sources).map_err(|error| error.to_string())?;
+    let fields: ProxyFields = load(sources).map_err(|error| error.to_string())?;
     let addresses = fields.listen.into_iter();
     Ok(addresses.map(|listen| listen.address.to_string()).collect())
 }

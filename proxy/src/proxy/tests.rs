@@ -15,11 +15,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::*;
-use crate::admin::Readiness;
+use crate::admin::refuse;
 use crate::downstream::{self, App, Patience};
 use crate::exchange::Recorder;
 use crate::metrics::{Rules, UpstreamFamilies};
 use crate::upstream::Timeouts;
+use service::admin::Readiness;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -42,6 +43,7 @@ fn in_front_of(upstream: Upstream) -> Proxy {
         "/metrics".to_owned(),
         None,
         Arc::new(Readiness::default()),
+        refuse,
     );
     Proxy {
         upstream: Arc::new(upstream),

@@ -1,38 +1,39 @@
-//! Whether what the proxy forwards to can serve: what `/readyz` says.
+//! Whether the upstream is healthy: what `/readyz` says.
 //!
-//! No request waits for it, and none is refused for it: a request that reaches an upstream which was
-//! unhealthy a moment ago may find it healthy again.
+//! No request waits for it, and none is refused for it: an upstream that was unhealthy a moment ago
+//! may be healthy when the request reaches it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use registry::server::follow;
+use service::admin::Readiness;
 use service::log::causes;
 use service::shutdown::Shutdown;
 
-use crate::admin::Readiness;
 use crate::embedded::Presence;
 use crate::upstream::Upstream;
 
 /// How often an upstream is probed.
-const EVERY: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is probed while it is unhealthy.
-const AGAIN: Duration = Duration::from_secs(1);
+const UNHEALTHY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is behind the proxy.
-pub(super) enum Behind {
-    /// A registry somewhere, which must answer.
+/// How the health of the upstream is known.
+pub(super) enum UpstreamHealth {
+    /// A registry somewhere, which is probed.
     Remote(Arc<Upstream>),
-    /// The registry in this process, which must have its data directory.
+    /// The embedded registry, which watches its data directory.
     Embedded(Presence),
 }
 
-impl Behind {
+impl UpstreamHealth {
     /// Keeps the readiness up to date until the shutdown.
     pub(super) async fn watch(self, readiness: Arc<Readiness>, mut shutdown: Shutdown) {
         let watch = async {
             match self {
-                Behind::Remote(upstream) => probe(&upstream, &readiness).await,
-                Behind::Embedded(presence) => follow(presence, &readiness).await,
+                Self::Remote(upstream) => probe(&upstream, &readiness).await,
+                Self::Embedded(presence) => follow(Some(presence), &readiness).await,
             }
         };
         tokio::select! {
@@ -44,37 +45,30 @@ impl Behind {
 
 /// Probes an upstream again and again, and logs when its state changes.
 async fn probe(upstream: &Upstream, readiness: &Readiness) {
-    let mut was_healthy = true;
+    // `None` while it is healthy, and before the first probe.
+    let mut unhealthy_since: Option<Instant> = None;
     loop {
-        let seen = upstream.look().await;
-        let is_healthy = seen.is_ok();
-        match seen {
-            Ok(()) if was_healthy => {}
-            Ok(()) => tracing::info!("what is behind the proxy is well again"),
-            Err(error) if was_healthy => {
-                let error = causes(&error);
-                tracing::warn!(error, "what is behind the proxy is not well");
+        let result = upstream.look().await;
+        let name = upstream.name();
+        match (&result, unhealthy_since) {
+            (Ok(()), None) | (Err(_), Some(_)) => {}
+            (Ok(()), Some(since)) => {
+                let duration_s = since.elapsed().as_secs_f64();
+                tracing::info!(upstream = name, duration_s, "upstream healthy");
+                unhealthy_since = None;
             }
-            Err(_) => {}
+            (Err(error), None) => {
+                tracing::warn!(upstream = name, error = causes(error), "upstream unhealthy");
+                unhealthy_since = Some(Instant::now());
+            }
         }
-        let unhealthy = "the upstream is unhealthy";
-        readiness.set_behind(if is_healthy {
-            Ok(())
+        let is_healthy = result.is_ok();
+        readiness.set_health(result.map_err(|_| "the upstream is unhealthy".to_owned()));
+        let pause = if is_healthy {
+            INTERVAL
         } else {
-            Err(unhealthy.into())
-        });
-        was_healthy = is_healthy;
-        tokio::time::sleep(if is_healthy { EVERY } else { AGAIN }).await;
-    }
-}
-
-/// Passes on what the registry in this process finds out; it has its own lines in the log.
-async fn follow(mut presence: Presence, readiness: &Readiness) {
-    loop {
-        let lost = presence.lost();
-        readiness.set_behind(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
-        if !presence.changed().await {
-            return;
-        }
+            UNHEALTHY_INTERVAL
+        };
+        tokio::time::sleep(pause).await;
     }
 }

@@ -4,56 +4,44 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderValue;
+use service::net::{HttpUrl, Scheme, ServerAddress, UrlError};
 
 /// The host of what has no name.
 pub(super) const LOCAL: HeaderValue = HeaderValue::from_static("localhost");
 
 /// Where an upstream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A host, by name or address, and a port.
-    Tcp {
-        /// The host, an IPv6 address without its brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// A Unix socket's path.
-    Unix(String),
-}
+pub struct Target(ServerAddress);
 
 /// Why a text names no upstream.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TargetError {
-    /// It is not a URL at all.
-    #[error("`{0}` is no URL: expected http://HOST[:PORT] or unix:/PATH")]
-    NotAUrl(String),
-    /// It is a URL of a kind that cannot be proxied to.
-    #[error("`{0}`: only http:// and unix: upstreams can be reached")]
+    /// It is not a URL, or carries a user or a password.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// It is a URL of a scheme that the proxy does not speak.
+    #[error("`{0}`: only http:// and unix: upstreams are supported")]
     Scheme(String),
     /// It says more than where the registry is.
     #[error("`{0}`: give scheme, host and port only; a registry's paths begin at /v2/")]
     Path(String),
-    /// It carries a user or a password, which is not repeated here.
-    #[error("a URL with a user or password: the proxy sends what the client sends")]
-    Credentials,
 }
 
 impl Target {
+    /// The address.
+    pub fn address(&self) -> &ServerAddress {
+        &self.0
+    }
+
     /// Its name as a `Host` header has it; a socket has none of its own.
     pub(super) fn authority(&self) -> HeaderValue {
-        let authority = match self {
-            Target::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Target::Tcp { host, port } => format!("{host}:{port}"),
-            Target::Unix(_) => return LOCAL,
-        };
-        HeaderValue::try_from(authority).unwrap_or(LOCAL)
+        HeaderValue::try_from(self.0.authority()).unwrap_or(LOCAL)
     }
 
     /// What follows the address in an absolute URL of this target, or of one of its `addresses`;
     /// `None` for every other text.
     pub(super) fn within<'a>(&self, url: &'a str, addresses: &[SocketAddr]) -> Option<&'a str> {
-        let Target::Tcp { host, port } = self else {
+        let ServerAddress::Tcp { host, port } = &self.0 else {
             return None;
         };
         let (scheme, rest) = url.split_at_checked("http://".len())?;
@@ -85,41 +73,14 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Target, TargetError> {
-        if text.contains('@') {
-            return Err(TargetError::Credentials);
-        }
-        if let Some(path) = text.strip_prefix("unix:") {
-            let absolute = path.starts_with('/');
-            return absolute
-                .then(|| Target::Unix(path.to_owned()))
-                .ok_or_else(|| TargetError::NotAUrl(text.to_owned()));
-        }
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|_| TargetError::NotAUrl(text.to_owned()))?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(TargetError::NotAUrl(text.to_owned()));
-        };
-        if scheme != "http" {
+        let url: HttpUrl = text.parse()?;
+        if url.scheme() == Scheme::Https {
             return Err(TargetError::Scheme(text.to_owned()));
         }
-        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        if !bare {
+        if url.path().is_some() {
             return Err(TargetError::Path(text.to_owned()));
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let port = match authority.port_u16() {
-            Some(port) => port,
-            None if authority.as_str() == authority.host() => 80,
-            None => return Err(TargetError::NotAUrl(text.to_owned())),
-        };
-        Ok(Target::Tcp {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Target(url.address().clone()))
     }
 }
 
@@ -130,17 +91,17 @@ mod tests {
     #[test]
     fn a_target_is_a_url_or_a_socket() {
         let tcp = |host: &str, port| {
-            Ok(Target::Tcp {
+            Ok(Target(ServerAddress::Tcp {
                 host: host.to_owned(),
                 port,
-            })
+            }))
         };
         assert_eq!("http://registry:5000".parse(), tcp("registry", 5000));
         assert_eq!("http://registry/".parse(), tcp("registry", 80));
         assert_eq!("http://[::1]:5000".parse(), tcp("::1", 5000));
         assert_eq!(
             "unix:/run/r.sock".parse(),
-            Ok(Target::Unix("/run/r.sock".to_owned()))
+            Ok(Target(ServerAddress::Unix("/run/r.sock".into())))
         );
     }
 
@@ -196,10 +157,10 @@ mod tests {
     #[test]
     fn what_is_no_target_is_refused_with_its_reason() {
         let reason = |text: &str| text.parse::<Target>().unwrap_err();
-        assert!(matches!(reason("registry:5000"), TargetError::NotAUrl(_)));
-        assert!(matches!(reason(""), TargetError::NotAUrl(_)));
-        assert!(matches!(reason("unix:r.sock"), TargetError::NotAUrl(_)));
-        assert!(matches!(reason("http://a:99999"), TargetError::NotAUrl(_)));
+        assert!(matches!(reason("registry:5000"), TargetError::Url(_)));
+        assert!(matches!(reason(""), TargetError::Url(_)));
+        assert!(matches!(reason("unix:r.sock"), TargetError::Url(_)));
+        assert!(matches!(reason("http://a:99999"), TargetError::Url(_)));
         assert!(matches!(reason("https://registry"), TargetError::Scheme(_)));
         assert!(matches!(
             reason("http://registry/v2/"),

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitFields, PAGE, loopback};
+use super::{METRICS_PATH, loopback};
 use crate::store::fs::{Bounds, Durability, Options};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
+use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
 
@@ -26,87 +27,88 @@ const PIB: ByteSize = ByteSize::gib(1 << 20);
 /// The keys of the registry as a program of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Fields {
+pub struct RegistryFields {
     /// Where clients are served: an address, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<ListenAddr>,
-    /// The folder that holds everything.
+    /// The data directory.
     pub data: PathBuf,
     /// What an acknowledgement promises.
     pub durability: Durability,
-    /// Whether everything that would change something is refused.
+    /// Whether every request that would change something is refused.
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted.
     pub delete: bool,
     /// The most bytes of a manifest.
     pub manifest_limit: ByteSize,
-    /// Whether a manifest is taken whose blobs or children the repository does not hold.
+    /// Whether a manifest is accepted whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// What of the disk uploads leave free: so many bytes, and the same share of its inodes.
+    /// The free space that uploads leave: so many bytes, and the same share of the inodes.
     pub reserve: ByteSize,
-    /// What uploads may take.
+    /// The quota of uploads.
     pub uploads: UploadFields,
-    /// The metrics page.
-    pub metrics: MetricsFields,
+    /// The metrics endpoint.
+    pub metrics: RegistryMetricsFields,
     /// What one client may take.
-    pub limits: LimitFields,
+    pub limits: Limits,
     /// The log.
     pub logging: LogConfig,
 }
 
-/// The keys of the registry inside the proxy, which has sockets, limits and a log of its own.
+/// The keys of the storage: all that the embedded registry has, since the proxy has the sockets,
+/// limits and log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct EmbeddedFields {
-    /// The folder that holds everything.
+pub struct StorageFields {
+    /// The data directory.
     pub data: PathBuf,
     /// What an acknowledgement promises.
     pub durability: Durability,
-    /// Whether everything that would change something is refused.
+    /// Whether every request that would change something is refused.
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted.
     pub delete: bool,
     /// The most bytes of a manifest.
     pub manifest_limit: ByteSize,
-    /// Whether a manifest is taken whose blobs or children the repository does not hold.
+    /// Whether a manifest is accepted whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// What of the disk uploads leave free: so many bytes, and the same share of its inodes.
+    /// The free space that uploads leave: so many bytes, and the same share of the inodes.
     pub reserve: ByteSize,
-    /// What uploads may take.
+    /// The quota of uploads.
     pub uploads: UploadFields,
 }
 
-/// The keys of what uploads may take, all together.
+/// The keys of the quota of all uploads together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UploadFields {
     /// How long an idle session is kept.
     pub expire: config::Duration,
-    /// The most sessions open at a time; idle ones give way to new ones.
+    /// The most sessions open at a time; idle ones are evicted for new ones.
     pub max_sessions: u64,
     /// The most bytes that open sessions hold; none: as many as fit.
     pub max_bytes: Option<ByteSize>,
 }
 
-/// The keys of the metrics page.
+/// The keys of the metrics endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct MetricsFields {
+pub struct RegistryMetricsFields {
     /// Whether anything is recorded, and served.
     pub enabled: bool,
-    /// Where the page, `/livez` and `/readyz` are.
+    /// Where the metrics endpoint, `/livez` and `/readyz` are.
     pub listen: ListenFields,
-    /// The page's path.
+    /// The path of the metrics endpoint.
     pub path: String,
-    /// Who may read the page; none: whoever reaches it.
+    /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
     /// What every sample carries beside its own labels.
     pub labels: BTreeMap<String, String>,
 }
 
-impl Default for Fields {
+impl Default for RegistryFields {
     fn default() -> Self {
-        let storage = EmbeddedFields::default();
+        let storage = StorageFields::default();
         Self {
             listen: vec![loopback(5000)],
             data: storage.data,
@@ -117,14 +119,14 @@ impl Default for Fields {
             sparse_manifests: storage.sparse_manifests,
             reserve: storage.reserve,
             uploads: storage.uploads,
-            metrics: MetricsFields::default(),
-            limits: LimitFields::default(),
+            metrics: RegistryMetricsFields::default(),
+            limits: Limits::default(),
             logging: LogConfig::default(),
         }
     }
 }
 
-impl Default for EmbeddedFields {
+impl Default for StorageFields {
     fn default() -> Self {
         Self {
             data: PathBuf::from("./data"),
@@ -149,7 +151,7 @@ impl Default for UploadFields {
     }
 }
 
-impl EmbeddedFields {
+impl StorageFields {
     /// Checks the values against their ranges.
     pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
         if self.data.as_os_str().is_empty() {
@@ -160,7 +162,7 @@ impl EmbeddedFields {
         self.uploads.check(&checker.section("uploads"))
     }
 
-    /// How the store is to use its folder.
+    /// The options of the store.
     pub(crate) fn options(&self) -> Options {
         let max_bytes = self.uploads.max_bytes.map(ByteSize::get);
         Options {
@@ -185,12 +187,12 @@ impl UploadFields {
     }
 }
 
-impl Default for MetricsFields {
+impl Default for RegistryMetricsFields {
     fn default() -> Self {
         Self {
             enabled: true,
             listen: loopback(5001).into(),
-            path: PAGE.to_owned(),
+            path: METRICS_PATH.to_owned(),
             basic_auth: None,
             labels: BTreeMap::new(),
         }

@@ -1,4 +1,4 @@
-//! The end of upload sessions that nobody carries on with.
+//! The expiry of idle upload sessions.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::store::fs::{Expired, FsStore};
 use service::log::{OutcomeChange, OutcomeChanges, causes};
 
-/// The longest and shortest pause between two looks.
+/// The longest and shortest pause between two runs.
 const LONGEST: Duration = Duration::from_mins(10);
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Ends the sessions of a store that have received nothing for a while: at the start, for those
-/// that a former run left, and from then on.
+/// Ends the upload sessions of a store that have been idle for too long: at the start those that a
+/// former run left, and from then on.
 pub(super) struct Expiry {
     store: FsStore,
     idle: Duration,
@@ -24,44 +24,42 @@ impl Expiry {
         Self { store, idle }
     }
 
-    /// Looks again and again until the future is dropped.
+    /// Runs again and again until the future is dropped.
     pub(super) async fn run(self) -> Infallible {
-        // A session may live a tenth longer than it should, which matters to nobody.
+        // So a session may live a tenth longer than configured.
         let pause = (self.idle / 10).clamp(SHORTEST, LONGEST);
         let mut ticks = interval(pause);
-        let logged = OutcomeChanges::default();
+        let changes = OutcomeChanges::default();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // It fails only when the program ends, or when the data directory is lost, of which the log
-            // tells.
+            // It fails only when the program ends, or when the data directory is lost, which the store
+            // logs by itself.
             if let Ok(expired) = self.store.expire_uploads(self.idle).await {
-                tell(&expired, &logged);
+                log_outcome(&expired, &changes);
             }
         }
     }
 }
 
-fn tell(expired: &Expired, logged: &OutcomeChanges) {
+fn log_outcome(expired: &Expired, changes: &OutcomeChanges) {
     let &Expired {
         sessions, bytes, ..
     } = expired;
     if sessions > 0 {
-        tracing::info!(
-            sessions,
-            bytes,
-            "removed uploads that nobody carried on with"
-        );
+        tracing::info!(sessions, bytes, "expired upload sessions");
     }
     let failures = &expired.failures;
     let error = failures.first().map(|failure| causes(failure));
-    match logged.note(error.as_deref()) {
+    match changes.note(error.as_deref()) {
         OutcomeChange::Failed => tracing::warn!(
             error,
             failures = failures.len(),
-            "expired upload sessions could not be removed"
+            "cannot remove the files of expired upload sessions"
         ),
-        OutcomeChange::Recovered => tracing::info!("expired upload sessions can be removed again"),
+        OutcomeChange::Recovered => {
+            tracing::info!("the files of expired upload sessions can be removed again")
+        }
         OutcomeChange::None => {}
     }
 }

@@ -1,6 +1,6 @@
 //! The registry reached from within its own process, without a socket.
 //!
-//! Whoever holds a [`Stream`] moves the registry's end of it along with its own: a read that finds
+//! Whoever holds a [`InProcessStream`] moves the registry's end of it along with its own: a read that finds
 //! nothing lets the registry work until there is something, in the same task and on the same
 //! thread. So a request costs no system call, no task of its own and no wake-up of another thread.
 
@@ -61,10 +61,10 @@ impl Dialer {
     }
 
     /// A connection for one request over HTTP/1.1. The registry closes it after the response.
-    pub fn dial(&self) -> Stream {
+    pub fn dial(&self) -> InProcessStream {
         let pipes = Arc::new(Mutex::new(Pipes::default()));
         let serving = (self.serve)(ServerEnd(Arc::clone(&pipes)));
-        Stream {
+        InProcessStream {
             pipes,
             serving: Mutex::new(Some(serving)),
             reader: None,
@@ -181,7 +181,7 @@ impl Write for ServerEnd {
 ///
 /// Both of its halves belong to one task: the registry's work is woken where either was last
 /// waited for. Dropped, it ends what the registry was about to do, as the end of any connection.
-pub struct Stream {
+pub struct InProcessStream {
     pipes: Arc<Mutex<Pipes>>,
     /// `None` once the registry is done. Never locked: it makes the stream one that can be shared.
     serving: Mutex<Option<Serving>>,
@@ -189,7 +189,7 @@ pub struct Stream {
     writer: Option<Waker>,
 }
 
-impl Stream {
+impl InProcessStream {
     /// Lets the registry work as far as it can get.
     fn drive(&mut self, context: &mut Context<'_>) {
         let slot = self.serving.get_mut();
@@ -246,7 +246,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for InProcessStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -265,7 +265,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for InProcessStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -300,9 +300,9 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for InProcessStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").finish_non_exhaustive()
+        f.debug_struct("InProcessStream").finish_non_exhaustive()
     }
 }
 

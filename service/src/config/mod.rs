@@ -25,9 +25,13 @@ pub use check::Checker;
 pub use env::environment;
 pub use error::ConfigError;
 pub use origin::Origins;
-pub use units::{ByteSize, Duration, Secret};
+pub use units::{ByteSize, Duration, Secret, duration};
 
 use origin::{Key, Overlay};
+
+use crate::health::Probe;
+use crate::limits::Limits;
+use crate::log::LogConfig;
 
 /// The exit code for a wrong command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
@@ -66,6 +70,37 @@ impl Flag {
             key: key.to_owned(),
             value,
         }
+    }
+}
+
+/// A program's configuration, which is valid as a whole.
+pub trait Configuration: Sized {
+    /// The keys as people write them, with their defaults.
+    type Fields: Clone + Serialize + DeserializeOwned + Default;
+
+    /// Checks the fields, and makes of them what the program needs. Nothing has been started when
+    /// this fails.
+    fn resolve(fields: Self::Fields, origins: &Origins) -> Result<Self, ConfigError>;
+
+    /// The fields as they take effect, as a file that can be loaded again.
+    fn print(fields: &Self::Fields) -> String {
+        print(fields)
+    }
+
+    /// What is logged.
+    fn logging(&self) -> &LogConfig;
+
+    /// What one client may take.
+    fn limits(&mut self) -> &mut Limits;
+
+    /// The readiness probe of a process with this configuration.
+    fn probe(&self) -> Probe;
+
+    /// Reads and checks a configuration.
+    fn load(sources: Sources) -> Result<(Self, Self::Fields), ConfigError> {
+        let Loaded { fields, origins } = load_with_origins::<Self::Fields>(sources)?;
+        let config = Self::resolve(fields.clone(), &origins)?;
+        Ok((config, fields))
     }
 }
 

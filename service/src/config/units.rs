@@ -78,6 +78,28 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
+/// A [`std::time::Duration`] as a field, for serde's `with`.
+pub mod duration {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Duration;
+
+    /// Writes the duration with its unit.
+    pub fn serialize<S: Serializer>(
+        duration: &std::time::Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Duration::from(*duration).serialize(serializer)
+    }
+
+    /// Reads a duration with its unit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<std::time::Duration, D::Error> {
+        Duration::deserialize(deserializer).map(Duration::get)
+    }
+}
+
 /// A number of bytes, such as `64MiB`, `1.5GB`, or `4096` alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);

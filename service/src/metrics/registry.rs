@@ -1,6 +1,7 @@
 //! The families of a program, and the page they make.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -197,6 +198,14 @@ impl MetricsRegistry {
     /// Fails for a name declared twice only, which `note` has seen.
     fn register(&self, collector: Box<dyn Collector>) {
         let _ = self.0.collector.register(collector);
+    }
+}
+
+impl fmt::Debug for MetricsRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MetricsRegistry")
+            .field(&self.0.prefix)
+            .finish()
     }
 }
 

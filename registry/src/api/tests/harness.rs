@@ -11,14 +11,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::RegistryConfig;
 use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
-use crate::server::{self, Bound, ServeError};
+use crate::server::{self, BoundRegistry};
 use crate::store::Store;
 use crate::store::fs::Durability;
-use service::config::{ByteSize, Flag, Sources};
+use service::config::{ByteSize, Configuration as _, Flag, Sources};
 use service::listen::ListenAddr;
+use service::program::Server as _;
 use service::shutdown::{Shutdown, Trigger};
 
 /// Nothing in a test may take longer.
@@ -33,7 +34,7 @@ pub(crate) struct Running {
     pub(crate) metrics: SocketAddr,
     data: TempDir,
     stop: Trigger,
-    served: JoinHandle<Result<(), ServeError>>,
+    served: JoinHandle<bool>,
 }
 
 /// A connection to a registry.
@@ -56,7 +57,7 @@ impl Running {
     }
 
     /// With a configuration that a test has changed.
-    pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn configured(change: impl FnOnce(&mut RegistryConfig)) -> Self {
         let (mut config, data) = configuration();
         change(&mut config);
         Self::serve(server::bind(config).await.unwrap(), data)
@@ -69,7 +70,7 @@ impl Running {
         Self::serve(bound.unwrap(), data)
     }
 
-    fn serve<S: Store>(bound: Bound<S>, data: TempDir) -> Self {
+    fn serve<S: Store>(bound: BoundRegistry<S>, data: TempDir) -> Self {
         let (stop, shutdown) = Shutdown::new();
         Self {
             address: tcp(&bound.addresses()[0]),
@@ -175,8 +176,8 @@ impl Running {
         self.stop.trigger();
     }
 
-    /// Waits until it has stopped.
-    pub(crate) async fn stopped(self) -> Result<(), ServeError> {
+    /// Waits until it has stopped; whether every request could end.
+    pub(crate) async fn stopped(self) -> bool {
         tokio::time::timeout(DEADLINE, self.served)
             .await
             .unwrap()
@@ -340,14 +341,14 @@ impl Answer {
 }
 
 /// A configuration with ports of the kernel's choice, and the folder that holds its data.
-fn configuration() -> (Config, TempDir) {
+fn configuration() -> (RegistryConfig, TempDir) {
     let data = tempfile::tempdir().unwrap();
     let flags = ["listen", "metrics.listen"].map(|key| Flag::new(key, key, "127.0.0.1:0"));
     let sources = Sources {
         flags: flags.into(),
         ..Sources::default()
     };
-    let (mut config, _) = Config::load(sources).unwrap();
+    let (mut config, _) = RegistryConfig::load(sources).unwrap();
     config.storage.data = data.path().join("data");
     config.storage.durability = Durability::Relaxed;
     // However full the machine's disk is.

@@ -1,4 +1,4 @@
-//! The keys of the metrics page that both programs have.
+//! The keys of the metrics endpoint that both programs have.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ const LONGEST_PATH: usize = 255;
 const MOST_LABELS: usize = 32;
 const LONGEST_LABEL: usize = 255;
 
-/// Checks `metrics.path`: a plain path that hides nothing else.
+/// Checks `metrics.path`: a plain path that hides no endpoint of a registry and no probe.
 pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
     let checker = Checker::new(origins, "metrics");
     checker.text("path", path, LONGEST_PATH)?;
@@ -31,8 +31,7 @@ pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks `metrics.labels`: what every sample of ours carries beside its own labels, none of which
-/// may have the same name.
+/// Checks `metrics.labels`: what every sample carries beside its own labels, whose names are taken.
 pub fn check_labels(
     labels: &BTreeMap<String, String>,
     origins: &Origins,

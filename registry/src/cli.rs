@@ -1,0 +1,159 @@
+//! The command line of `octoserve-registry`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use service::cli::ProgramFlags;
+use service::config::Flag;
+use service::program::Program;
+
+use crate::config::RegistryConfig;
+use crate::server::{self, BoundRegistry, RegistryStartError};
+
+/// The program.
+#[derive(Debug)]
+pub struct OctoserveRegistry;
+
+impl Program for OctoserveRegistry {
+    const NAME: &'static str = "octoserve-registry";
+    const ABOUT: &'static str = "A complete OCI registry on plain files.";
+
+    type Flags = RegistryFlags;
+    type Config = RegistryConfig;
+    type Server = BoundRegistry;
+    type Error = RegistryStartError;
+
+    async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStartError> {
+        server::bind(config).await
+    }
+}
+
+/// The flags of this program alone.
+#[derive(Debug, Args)]
+pub struct RegistryFlags {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl ProgramFlags for RegistryFlags {
+    fn keys(&self) -> Vec<Flag> {
+        let data = self.data.iter();
+        data.map(|data| Flag::new("--data", "data", data)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use service::cli::{self, Action};
+    use service::listen::ListenAddr;
+
+    use super::*;
+    use crate::config::RegistryFields;
+
+    fn read(words: &str, env: &[(&str, &str)]) -> Result<Action<RegistryConfig>, String> {
+        let words = std::iter::once("octoserve-registry").chain(words.split_whitespace());
+        let env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
+        let name = (OctoserveRegistry::NAME, OctoserveRegistry::ABOUT);
+        let words = words.map(OsString::from);
+        let action = cli::read::<RegistryFlags, RegistryConfig>(name, words, env.collect());
+        action.map_err(|error| error.to_string())
+    }
+
+    fn config(words: &str, env: &[(&str, &str)]) -> RegistryConfig {
+        match read(words, env) {
+            Ok(Action::Serve(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn serving_is_the_default_and_flags_come_before_the_environment() {
+        let env = [
+            ("OCTOSERVE_LISTEN", "127.0.0.1:1"),
+            ("OCTOSERVE_DATA", "/x"),
+        ];
+        for words in [
+            "--listen 127.0.0.1:2 --listen [::1]:2",
+            "serve --listen 127.0.0.1:2 --listen [::1]:2",
+        ] {
+            let config = config(words, &env);
+            let listen = ["127.0.0.1:2", "[::1]:2"].map(|address| address.parse().unwrap());
+            assert_eq!(config.listen, listen);
+            assert_eq!(config.storage.data, PathBuf::from("/x"));
+        }
+        let metrics = config("--metrics-listen unix:/m", &[]).metrics;
+        assert_eq!(metrics.unwrap().listen, Some(ListenAddr::Unix("/m".into())));
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_flag_variable_or_file() {
+        for (words, env, named) in [
+            (
+                "--listen nowhere",
+                None,
+                "--listen: listen[0]: `nowhere` is not an address",
+            ),
+            ("--bogus", None, "--bogus"),
+            ("serve --check --data /x extra", None, "extra"),
+            ("", Some(("OCTOSERVE_LIMTS", "1")), "OCTOSERVE_LIMTS"),
+            (
+                "",
+                Some(("OCTOSERVE_DELETE", "maybe")),
+                "OCTOSERVE_DELETE: delete: ",
+            ),
+            ("--config /nonexistent.yaml", None, "/nonexistent.yaml: "),
+        ] {
+            let error = read(words, env.as_slice()).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_check_prints_nothing_and_the_printed_configuration_loads_again() {
+        assert!(matches!(read("--check", &[]), Ok(Action::Print(text)) if text.is_empty()));
+        let Ok(Action::Print(yaml)) = read("--print-config --data /y", &[]) else {
+            panic!("nothing printed");
+        };
+        let fields: RegistryFields = serde_yaml::from_str(&yaml).unwrap();
+        assert_eq!(fields.data, PathBuf::from("/y"));
+    }
+
+    #[test]
+    fn health_probes_the_metrics_listener_or_the_given_url() {
+        for (words, env, probed) in [
+            ("health", None, "http://127.0.0.1:5001/readyz"),
+            (
+                "health",
+                Some(("OCTOSERVE_METRICS_LISTEN", "0.0.0.0:9")),
+                "http://127.0.0.1:9/readyz",
+            ),
+            (
+                "health",
+                Some(("OCTOSERVE_METRICS_ENABLED", "false")),
+                "http://127.0.0.1:5000/v2/",
+            ),
+            ("health --url unix:/m", None, "unix:/m"),
+        ] {
+            let Ok(Action::Probe(probe)) = read(words, env.as_slice()) else {
+                panic!("no probe");
+            };
+            assert_eq!(probe.to_string(), probed);
+        }
+    }
+
+    #[test]
+    fn help_and_version_go_to_stdout_and_completions_are_printed() {
+        for (words, has) in [
+            ("--help", "--metrics-listen"),
+            ("--version", env!("CARGO_PKG_VERSION")),
+        ] {
+            let text = read(words, &[]).unwrap_err();
+            assert!(text.contains(has), "{text}");
+        }
+        let completions = read("completions bash", &[]);
+        assert!(matches!(completions, Ok(Action::Print(text)) if text.contains("complete -F")));
+    }
+}

@@ -1,0 +1,254 @@
+//! The metrics endpoint and the probes of a server, on a listener of their own or beside others.
+//!
+//! Deliberately not here: where an exposition comes from ([`Scrape`]), and what a refusal looks like
+//! to a registry's client ([`Refuse`]).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::auth::BasicAuth;
+use super::connection::{ConnectionTimeouts, Connections};
+use super::listen::Listener;
+use super::metrics::MetricsRegistry;
+use super::scrape::{EncodedExposition, EncodedExpositions, ExpositionBody, ScrapeFormat};
+use super::shutdown::Shutdown;
+use super::tls::Tls;
+
+/// How long a scrape in flight may still take when everything else has ended.
+const DRAIN: Duration = Duration::from_secs(1);
+
+const LIVE: &str = "/livez";
+const READY: &str = super::health::READY;
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What makes the exposition.
+pub trait Scrape: Send + Sync + 'static {
+    /// The exposition in a format. A scraper may tell how long it waits. `None` where there is no
+    /// exposition, because the process ends or encoding failed.
+    fn scrape(
+        &self,
+        format: ScrapeFormat,
+        timeout: Option<Duration>,
+    ) -> impl Future<Output = Option<Arc<EncodedExposition>>> + Send;
+}
+
+/// Makes the exposition of the process's own families.
+pub struct OwnFamilies {
+    registry: MetricsRegistry,
+    /// One exposition is made at a time, so that many scrapers take no more memory than one.
+    making: Semaphore,
+    expositions: EncodedExpositions,
+}
+
+/// Whether the process should get traffic: not before everything listens, not once it drains, and
+/// not while what it depends on is unhealthy.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    serving: AtomicBool,
+    /// `None` until the first result.
+    health: Mutex<Option<Result<(), String>>>,
+}
+
+/// Makes the Content-Type and the body of a refusal.
+pub type Refuse = fn(StatusCode, &'static str) -> (&'static str, Bytes);
+
+/// The metrics endpoint and the probes of one listener.
+pub struct AdminEndpoints<S> {
+    /// `None` where this listener does not serve the metrics.
+    metrics: Option<Arc<S>>,
+    path: String,
+    /// Who may scrape; `None`: everybody who reaches the listener.
+    auth: Option<BasicAuth>,
+    readiness: Arc<Readiness>,
+    refuse: Refuse,
+}
+
+impl OwnFamilies {
+    /// Makes the exposition of the families of `registry`.
+    pub fn new(registry: MetricsRegistry) -> Self {
+        Self {
+            registry,
+            making: Semaphore::new(1),
+            expositions: EncodedExpositions::default(),
+        }
+    }
+}
+
+impl Scrape for OwnFamilies {
+    async fn scrape(
+        &self,
+        format: ScrapeFormat,
+        _: Option<Duration>,
+    ) -> Option<Arc<EncodedExposition>> {
+        let registry = self.registry.clone();
+        // The semaphore is never closed, so that this is a permit.
+        let _making = self.making.acquire().await;
+        let encode = move || ScrapeFormat::encode(&registry.gather(), &[format]);
+        let (mut encoded, _) = spawn_blocking(encode).await.ok()?;
+        let (_, bytes) = encoded.pop()?;
+        Some(self.expositions.add(bytes))
+    }
+}
+
+impl Readiness {
+    /// Says that requests can be served, or no longer.
+    pub fn set_serving(&self, is_serving: bool) {
+        self.serving.store(is_serving, Ordering::Release);
+    }
+
+    /// Says whether what the process depends on is healthy, or why not: a probe is told that reason.
+    pub fn set_health(&self, health: Result<(), String>) {
+        *self.health.lock() = Some(health);
+    }
+
+    /// Fails with the body of the probe's response.
+    fn check(&self) -> Result<(), String> {
+        if !self.serving.load(Ordering::Acquire) {
+            return Err("not ready\n".to_owned());
+        }
+        match &*self.health.lock() {
+            None => Err("not ready\n".to_owned()),
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(format!("not ready: {reason}\n")),
+        }
+    }
+}
+
+/// A refusal as plain text.
+pub fn refuse_in_text(_: StatusCode, message: &'static str) -> (&'static str, Bytes) {
+    (PLAIN, format!("{message}\n").into())
+}
+
+impl<S: Scrape> AdminEndpoints<S> {
+    /// The endpoints of a listener, with the metrics at `path` or without, which only those who know
+    /// the password of `auth` may scrape.
+    pub fn new(
+        metrics: Option<Arc<S>>,
+        path: String,
+        auth: Option<BasicAuth>,
+        readiness: Arc<Readiness>,
+        refuse: Refuse,
+    ) -> Self {
+        Self {
+            metrics,
+            path,
+            auth,
+            readiness,
+            refuse,
+        }
+    }
+
+    /// Whether a path is one of these endpoints. The configuration sees to it that none is a
+    /// registry's.
+    pub fn owns(&self, path: &str) -> bool {
+        path == self.path || matches!(path, LIVE | READY)
+    }
+
+    /// Responds to a request, whose body nobody reads.
+    pub async fn respond(&self, request: &Parts) -> Response<ExpositionBody> {
+        let path = request.uri.path();
+        let is_allowed = matches!(request.method, Method::GET | Method::HEAD);
+        let mut response = match path {
+            _ if !self.owns(path) => self.refuse(StatusCode::NOT_FOUND, "not found"),
+            _ if !is_allowed => self.refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are allowed",
+            ),
+            LIVE => text(StatusCode::OK, "ok\n"),
+            READY => match self.readiness.check() {
+                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+            },
+            _ => match &self.metrics {
+                Some(metrics) => self.scrape(metrics.as_ref(), &request.headers).await,
+                None => self.refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
+            },
+        };
+        if request.method == Method::HEAD {
+            *response.body_mut() = ExpositionBody::default();
+        }
+        response
+    }
+
+    async fn scrape(&self, metrics: &S, headers: &HeaderMap) -> Response<ExpositionBody> {
+        if let Some(auth) = &self.auth
+            && let Some(refusal) = auth.check(headers).await.refusal()
+        {
+            return refusal.map(ExpositionBody::from);
+        }
+        let timeout = headers
+            .get("x-prometheus-scrape-timeout-seconds")
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let format = ScrapeFormat::of(headers);
+        match metrics.scrape(format, timeout).await {
+            Some(exposition) => format.respond(exposition),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "no metrics\n"),
+        }
+    }
+
+    fn refuse(&self, status: StatusCode, message: &'static str) -> Response<ExpositionBody> {
+        let (content_type, body) = (self.refuse)(status, message);
+        let mut response = respond(status, content_type, body);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        response
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<ExpositionBody> {
+    respond(status, PLAIN, text.into())
+}
+
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+) -> Response<ExpositionBody> {
+    let length = body.len();
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, length.into());
+    // A cached probe would tell of a process that was ready once.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Serves the endpoints on a listener of their own until the shutdown, inside TLS where there is a
+/// certificate.
+pub async fn serve<S: Scrape>(
+    listener: Listener,
+    tls: Option<Tls>,
+    admin: Arc<AdminEndpoints<S>>,
+    timeouts: ConnectionTimeouts,
+    shutdown: Shutdown,
+) {
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.watch(shutdown.clone()));
+    }
+    let connections = Connections::to_metrics(timeouts, shutdown);
+    let handler = move |request: Request<Incoming>| {
+        let admin = Arc::clone(&admin);
+        async move {
+            let (head, _) = request.into_parts();
+            admin.respond(&head).await
+        }
+    };
+    connections.accept(listener, tls, handler).await;
+    connections.drain(DRAIN).await;
+}

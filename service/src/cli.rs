@@ -1,0 +1,157 @@
+//! The command line that every program has: serve, health, completions.
+//!
+//! Flags set keys of the configuration, before the environment and the file.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use super::build_info;
+use super::config::{ConfigError, Configuration, Flag, Sources};
+use super::health::Probe;
+
+/// The flags that only one program has.
+pub trait ProgramFlags: Args {
+    /// The keys that they set.
+    fn keys(&self) -> Vec<Flag>;
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Action<C> {
+    /// Serve with this configuration.
+    Serve(Box<C>),
+    /// Probe a running program.
+    Probe(Probe),
+    /// Print this text, and do nothing else.
+    Print(String),
+}
+
+/// A command line or a configuration that cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// The command line.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct CommandLine<F: Args> {
+    #[command(subcommand)]
+    command: Option<Subcommands<F>>,
+    #[command(flatten)]
+    serve: ServeArgs<F>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands<F: Args> {
+    /// Serve (the default)
+    Serve(ServeArgs<F>),
+    /// Tell by the exit code whether a running program is ready
+    Health(HealthArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs<F: Args> {
+    /// The configuration file, YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An address to listen on, such as 127.0.0.1:5000, [::1]:0 or unix:/run/octoserve.sock
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// An address for metrics and probes alone
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<String>,
+    #[command(flatten)]
+    program: F,
+    /// Check the configuration, and start nothing
+    #[arg(long)]
+    check: bool,
+    /// Print the effective configuration, secrets masked, and start nothing
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// The URL to probe; by default /readyz of the configured listener, that for metrics first
+    #[arg(long)]
+    url: Option<Probe>,
+    /// The running program's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Reads a command line, whose first word is the program's path, and the environment.
+pub fn read<F: ProgramFlags, C: Configuration>(
+    (name, about): (&'static str, &'static str),
+    words: impl IntoIterator<Item = OsString>,
+    env: Vec<(String, String)>,
+) -> Result<Action<C>, UsageError> {
+    let mut command = CommandLine::<F>::command()
+        .name(name)
+        .about(about)
+        .version(build_info::LONG_VERSION);
+    let matches = command.try_get_matches_from_mut(words)?;
+    let line = CommandLine::<F>::from_arg_matches(&matches)?;
+    match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
+        Subcommands::Serve(args) => Ok(args.action(env)?),
+        Subcommands::Health(args) => Ok(Action::Probe(args.probe::<C>(env)?)),
+        Subcommands::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, name, &mut script);
+            Ok(Action::Print(String::from_utf8_lossy(&script).into_owned()))
+        }
+    }
+}
+
+impl<F: ProgramFlags> ServeArgs<F> {
+    fn action<C: Configuration>(
+        self,
+        env: Vec<(String, String)>,
+    ) -> Result<Action<C>, ConfigError> {
+        let flags = self.flags();
+        let file = self.config;
+        let (config, fields) = C::load(Sources { file, env, flags })?;
+        Ok(match (self.print_config, self.check) {
+            (true, _) => Action::Print(C::print(&fields)),
+            (false, true) => Action::Print(String::new()),
+            (false, false) => Action::Serve(Box::new(config)),
+        })
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = self.program.keys();
+        if !self.listen.is_empty() {
+            flags.push(Flag::new("--listen", "listen", &self.listen));
+        }
+        if let Some(address) = &self.metrics_listen {
+            flags.push(Flag::new("--metrics-listen", "metrics.listen", address));
+        }
+        flags
+    }
+}
+
+impl HealthArgs {
+    fn probe<C: Configuration>(self, env: Vec<(String, String)>) -> Result<Probe, ConfigError> {
+        if let Some(probe) = self.url {
+            return Ok(probe);
+        }
+        let sources = Sources {
+            file: self.config,
+            env,
+            flags: Vec::new(),
+        };
+        Ok(C::load(sources)?.0.probe())
+    }
+}

@@ -1,0 +1,109 @@
+//! One GET on a connection of its own, over TCP or a Unix socket.
+//!
+//! Probes and scrapes happen once in many seconds: a connection that is kept would mostly be one
+//! that the server has closed.
+
+use std::io;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+
+use super::{HttpUrl, ServerAddress};
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection could be made.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// The connection failed, or the response is not valid HTTP.
+    #[error("the connection failed or the response is not valid HTTP")]
+    Http(#[from] hyper::Error),
+    /// The URL's path or host cannot be sent.
+    #[error("the URL cannot be requested")]
+    Request(#[from] http::Error),
+    /// The body is larger than the caller allows.
+    #[error("the response is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// A response whose headers have arrived. Its connection ends when it is dropped.
+pub struct Response {
+    head: http::response::Parts,
+    body: Incoming,
+    /// Drives the connection while the body is read. Dropping it ends the connection.
+    _connection: JoinSet<hyper::Result<()>>,
+}
+
+/// Sends a GET, and waits for the headers of the response. The caller sets the deadline.
+pub async fn get(url: &HttpUrl, accept: Option<HeaderValue>) -> Result<Response, ClientError> {
+    let mut request = Request::get(url.path().unwrap_or("/"))
+        .header(HOST, url.address().authority())
+        .body(Empty::<Bytes>::new())?;
+    if let Some(accept) = accept {
+        request.headers_mut().insert(ACCEPT, accept);
+    }
+    match url.address() {
+        ServerAddress::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            send(stream.map_err(ClientError::Connect)?, request).await
+        }
+        ServerAddress::Unix(path) => {
+            let stream = UnixStream::connect(path).await;
+            send(stream.map_err(ClientError::Connect)?, request).await
+        }
+    }
+}
+
+async fn send<T>(stream: T, request: Request<Empty<Bytes>>) -> Result<Response, ClientError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // A task of its own, which ends with the set however this future or the response ends.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Response {
+        head,
+        body,
+        _connection: driver,
+    })
+}
+
+impl Response {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Reads the body into one piece of memory of at most `limit` bytes.
+    pub async fn read(mut self, limit: usize) -> Result<Vec<u8>, ClientError> {
+        // A length that the server promises reserves no more than the limit.
+        let promised = self.body.size_hint().lower().min(limit as u64);
+        let mut bytes = Vec::with_capacity(usize::try_from(promised).unwrap_or_default());
+        while let Some(frame) = self.body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            if data.len() > limit - bytes.len() {
+                return Err(ClientError::TooLarge(limit));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    }
+}

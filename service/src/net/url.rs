@@ -1,0 +1,239 @@
+//! The one parser of `http[s]://HOST[:PORT][/PATH]` and `unix:/PATH`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+
+use super::ServerAddress;
+
+/// Where an HTTP server is, and what to ask it for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl {
+    scheme: Scheme,
+    address: ServerAddress,
+    /// Path and query; empty where the text has none or `/`.
+    path: String,
+}
+
+/// How a server is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP over TCP.
+    Http,
+    /// HTTP inside TLS.
+    Https,
+    /// Plain HTTP over a Unix socket.
+    Unix,
+}
+
+/// A text that is not an [`HttpUrl`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It has another form.
+    #[error("`{0}` is not a URL: expected http://HOST[:PORT] or unix:/PATH")]
+    Malformed(String),
+    /// It carries a user or a password, which is not repeated here.
+    #[error("a URL must not contain a user or a password")]
+    Credentials,
+}
+
+impl HttpUrl {
+    /// A URL of these parts.
+    pub fn new(address: ServerAddress, path: &str) -> Self {
+        let scheme = match address {
+            ServerAddress::Tcp { .. } => Scheme::Http,
+            ServerAddress::Unix(_) => Scheme::Unix,
+        };
+        let path = path.to_owned();
+        Self {
+            scheme,
+            address,
+            path,
+        }
+    }
+
+    /// How the server is reached.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// Path and query; `None` where the URL names none, or only `/`.
+    pub fn path(&self) -> Option<&str> {
+        (!self.path.is_empty()).then_some(self.path.as_str())
+    }
+
+    /// The same URL with this path where it names none.
+    #[must_use]
+    pub fn with_default_path(mut self, path: &str) -> Self {
+        if self.path.is_empty() {
+            path.clone_into(&mut self.path);
+        }
+        self
+    }
+}
+
+impl FromStr for HttpUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let malformed = || UrlError::Malformed(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            // The kernel would end a path at NUL.
+            let is_path = path.starts_with('/') && !path.contains('\0');
+            let address = is_path.then(|| ServerAddress::Unix(path.into()));
+            return address
+                .map(|address| Self::new(address, ""))
+                .ok_or_else(malformed);
+        }
+        // Before the text is parsed: no error may repeat a password.
+        if text.contains('@') {
+            return Err(UrlError::Credentials);
+        }
+        let uri: Uri = text.parse().map_err(|_| malformed())?;
+        let authority = uri.authority().ok_or_else(malformed)?;
+        let (scheme, default) = match uri.scheme_str() {
+            Some("http") => (Scheme::Http, 80),
+            Some("https") => (Scheme::Https, 443),
+            _ => return Err(malformed()),
+        };
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => default,
+            // There is a port, and it is none: 99999, or nothing after the colon.
+            None => return Err(malformed()),
+        };
+        let host = authority.host();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        if host.is_empty() {
+            return Err(malformed());
+        }
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        Ok(Self {
+            scheme,
+            address: ServerAddress::Tcp {
+                host: host.to_owned(),
+                port,
+            },
+            path: if path == "/" { "" } else { path }.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scheme {
+            Scheme::Http => write!(f, "{}{}", self.address, self.path),
+            Scheme::Https => write!(f, "https://{}{}", self.address.authority(), self.path),
+            Scheme::Unix => self.address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> ServerAddress {
+        let host = host.to_owned();
+        ServerAddress::Tcp { host, port }
+    }
+
+    #[test]
+    fn a_url_has_a_scheme_an_address_and_perhaps_a_path() {
+        for (text, scheme, address, path) in [
+            (
+                "http://registry:5000",
+                Scheme::Http,
+                tcp("registry", 5000),
+                None,
+            ),
+            ("http://registry/", Scheme::Http, tcp("registry", 80), None),
+            (
+                "http://[::1]:5001/m?x=1",
+                Scheme::Http,
+                tcp("::1", 5001),
+                Some("/m?x=1"),
+            ),
+            (
+                "https://192.0.2.7",
+                Scheme::Https,
+                tcp("192.0.2.7", 443),
+                None,
+            ),
+            (
+                "unix:/run/m.sock",
+                Scheme::Unix,
+                ServerAddress::Unix("/run/m.sock".into()),
+                None,
+            ),
+        ] {
+            let url: HttpUrl = text.parse().unwrap();
+            assert_eq!(
+                (url.scheme(), url.address(), url.path()),
+                (scheme, &address, path)
+            );
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_not_the_default_port() {
+        for text in [
+            "http://h:99999/",
+            "http://h:/",
+            "http://h:0x50/",
+            "https://h:65536",
+        ] {
+            assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "",
+            "registry:5000",
+            "127.0.0.1:5001",
+            "/readyz",
+            "unix:m.sock",
+            "unix:",
+            "unix:/a\0b",
+            "ftp://h/",
+            "http://",
+            "http:///x",
+            "http://[]:1/",
+        ] {
+            assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        let error = "http://user:secret@h:99999/"
+            .parse::<HttpUrl>()
+            .unwrap_err();
+        assert_eq!(error, UrlError::Credentials);
+        assert!(!error.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_url_is_printed_as_it_is_read() {
+        for text in [
+            "http://127.0.0.1:5001/readyz",
+            "http://[::1]:5001/readyz",
+            "http://registry:80/v2/?x",
+            "https://registry:443/v2/",
+            "unix:/run/metrics.sock",
+        ] {
+            assert_eq!(text.parse::<HttpUrl>().unwrap().to_string(), text);
+        }
+    }
+}

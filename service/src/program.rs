@@ -1,0 +1,141 @@
+//! What every `main` does: read the command line, bind, announce, serve, exit.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::cli::{self, Action, ProgramFlags, UsageError};
+use super::config::{Configuration, EX_USAGE, environment};
+use super::health::Probe;
+use super::listen::ListenAddr;
+use super::shutdown::Shutdown;
+use super::{descriptors, log, runtime, shutdown, umask};
+
+/// How long the end of the process waits for work on blocking threads: counting a large store is not
+/// worth waiting for, and every change of it can be interrupted.
+const BLOCKING_DRAIN: Duration = Duration::from_secs(1);
+
+/// A program: its name, its flags, its configuration, and the server that these make.
+pub trait Program {
+    /// The name of the executable.
+    const NAME: &'static str;
+    /// What it is, for `--help`.
+    const ABOUT: &'static str;
+    /// The flags that only this program has.
+    type Flags: ProgramFlags;
+    /// Its configuration.
+    type Config: Configuration;
+    /// The server once it is bound.
+    type Server: Server;
+    /// Why it could not be bound.
+    type Error: Error + 'static;
+
+    /// Binds every address and opens everything else, so that all that can fail at the start fails
+    /// here.
+    fn bind(config: Self::Config) -> impl Future<Output = Result<Self::Server, Self::Error>>;
+}
+
+/// A server that has bound its addresses and serves nothing yet.
+pub trait Server {
+    /// Where clients are served, with the ports that were chosen for port 0.
+    fn addresses(&self) -> &[ListenAddr];
+
+    /// Where metrics and probes have a listener of their own.
+    fn metrics_address(&self) -> Option<&ListenAddr>;
+
+    /// Serves until the shutdown, then drains. Returns whether every request in flight could end.
+    fn serve(self, shutdown: Shutdown) -> impl Future<Output = bool>;
+}
+
+/// Runs a program to its end. To be called by `main`, once.
+pub fn run<P: Program>() -> ExitCode {
+    umask::set();
+    let (name, words) = ((P::NAME, P::ABOUT), std::env::args_os());
+    match cli::read::<P::Flags, P::Config>(name, words, environment()) {
+        Ok(Action::Serve(config)) => serve::<P>(*config),
+        Ok(Action::Probe(probe)) => check::<P>(&probe),
+        Ok(Action::Print(text)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(UsageError::Arguments(error)) => {
+            let _ = error.print();
+            // `--help` and `--version` come as errors, too, and go to stdout.
+            ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
+        }
+        Err(UsageError::Config(error)) => {
+            report::<P>(&error.to_string());
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn serve<P: Program>(mut config: P::Config) -> ExitCode {
+    // Kept to the end: what is logged last is written when it is dropped.
+    let _log = match log::init(config.logging()) {
+        Ok(log) => log,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    let limits = config.limits();
+    limits.connections = descriptors::fit(limits.connections);
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    let code = runtime.block_on(async {
+        let signals = match shutdown::signals() {
+            Ok(signals) => signals,
+            Err(error) => return cannot_start::<P>(&error),
+        };
+        let server = match P::bind(config).await {
+            Ok(server) => server,
+            Err(error) => return cannot_start::<P>(&error),
+        };
+        announce(&server);
+        if server.serve(signals).await {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    });
+    runtime.shutdown_timeout(BLOCKING_DRAIN);
+    code
+}
+
+fn check<P: Program>(probe: &Probe) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    match runtime.block_on(probe.check()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::<P>(&format!("{probe}: {}", log::causes(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the addresses, so that whoever asked for port 0 learns the ports.
+fn announce(server: &impl Server) {
+    // The reader of stdout may be gone, which is no reason not to serve.
+    let mut stdout = std::io::stdout().lock();
+    for address in server.addresses() {
+        let _ = writeln!(stdout, "listening on {address}");
+    }
+    if let Some(address) = server.metrics_address() {
+        let _ = writeln!(stdout, "metrics on {address}");
+    }
+}
+
+fn cannot_start<P: Program>(error: &dyn Error) -> ExitCode {
+    report::<P>(&format!("cannot start: {}", log::causes(error)));
+    ExitCode::FAILURE
+}
+
+/// Straight to stderr: the log may be off, or not yet there.
+fn report<P: Program>(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{}: {message}", P::NAME);
+}
