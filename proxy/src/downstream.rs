@@ -124,7 +124,7 @@ impl<P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static> App<P> {
         let signals = Arc::new(Signals::default());
         let _request = connection::requests(&session).map(|requests| requests.begin());
         let _guard = self.streams.guard();
-        let mut cut = self.cut.1.clone();
+        let cut = self.cut.1.clone();
         let served = self.proxy.process_new_http(session, shutdown);
         let served = SIGNALS.scope(Arc::clone(&signals), served);
         tokio::select! {

@@ -224,7 +224,7 @@ impl Server for BoundProxy {
     }
 
     /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
-    async fn serve(self, mut shutdown: Shutdown) -> bool {
+    async fn serve(self, shutdown: Shutdown) -> bool {
         let (stop, stopping) = watch::channel(false);
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
@@ -299,7 +299,7 @@ impl Server for BoundProxy {
             serving.extend(listener.await);
         }
         let drained = connections
-            .wait_unhurried(self.limits.drain, &mut shutdown)
+            .wait_unhurried(self.limits.drain, &shutdown)
             .await;
         if !drained {
             tracing::warn!(

@@ -193,15 +193,15 @@ impl Upstream {
 
     /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
     /// keeps the addresses that are known.
-    pub async fn tend(self: Arc<Self>, mut shutdown: Shutdown) {
+    pub async fn tend(self: Arc<Self>, shutdown: Shutdown) {
         if let Some(ServerAddress::Tcp { host, port }) = self.target.as_ref().map(Target::address)
             && host.parse::<IpAddr>().is_err()
         {
-            self.keep_resolved(host, *port, &mut shutdown).await;
+            self.keep_resolved(host, *port, &shutdown).await;
         }
     }
 
-    async fn keep_resolved(&self, host: &str, port: u16, shutdown: &mut Shutdown) {
+    async fn keep_resolved(&self, host: &str, port: u16, shutdown: &Shutdown) {
         let mut failing = false;
         loop {
             let pause = match tokio::net::lookup_host((host, port)).await {

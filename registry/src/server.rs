@@ -298,7 +298,7 @@ impl<S: Store> Server for BoundRegistry<S> {
     }
 
     /// Requests in flight that do not end in time are cut. The metrics are served to the very end.
-    async fn serve(self, mut shutdown: Shutdown) -> bool {
+    async fn serve(self, shutdown: Shutdown) -> bool {
         let timeouts = self.limits.timeouts();
         let (end, metrics_shutdown) = Shutdown::new();
         let serve_metrics = async {

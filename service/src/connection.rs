@@ -97,7 +97,7 @@ impl Connections {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let mut shutdown = self.shutdown.clone();
+        let shutdown = self.shutdown.clone();
         loop {
             let accepted = async {
                 let (stream, _) = listener.accept().await;
@@ -111,7 +111,7 @@ impl Connections {
             let handler = handler.clone();
             let (builder, timeouts) = (builder(self.streams), self.timeouts);
             let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
-            let mut abort = self.abort.1.clone();
+            let abort = self.abort.1.clone();
             tokio::spawn(async move {
                 let serve = async {
                     match tls::secure(tls.as_ref(), stream).await {
@@ -135,8 +135,8 @@ impl Connections {
     /// Waits for the open connections to end what they are at, and cuts those that don't within
     /// the deadline, or before the shutdown is hurried. Returns whether none was cut.
     pub async fn drain(&self, deadline: Duration) -> bool {
-        let mut shutdown = self.shutdown.clone();
-        let drained = self.open.wait_unhurried(deadline, &mut shutdown).await;
+        let shutdown = self.shutdown.clone();
+        let drained = self.open.wait_unhurried(deadline, &shutdown).await;
         self.abort.0.trigger();
         drained
     }
@@ -149,7 +149,7 @@ async fn serve<H, F, B>(
     handler: H,
     slot: &ConnectionSlot,
     timeouts: ConnectionTimeouts,
-    mut shutdown: Shutdown,
+    shutdown: Shutdown,
 ) where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,

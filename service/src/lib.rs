@@ -21,5 +21,6 @@ pub mod program;
 pub mod runtime;
 pub mod scrape;
 pub mod shutdown;
+pub mod timer;
 pub mod tls;
 pub mod umask;

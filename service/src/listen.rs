@@ -1,10 +1,10 @@
 //! Listening addresses, TCP and Unix sockets, and an `accept` that outlives every error.
 //!
-//! Deliberately not here: TLS ([`tls`](super::tls) goes on top), and what is spoken over the streams.
+//! Deliberately not here: TLS ([`tls`](super::tls) goes on top), and the protocol of the streams.
 
 mod addr;
 mod fields;
-mod stream;
+mod peer;
 mod unix;
 
 use std::io;
@@ -12,21 +12,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 pub use addr::{AddrError, ListenAddr};
 pub use fields::{ListenFields, check_addresses, one_or_many};
-pub use stream::{Peer, Stream};
+pub use peer::Peer;
 pub use unix::SocketFile;
 
 /// Connections that the kernel holds until they are accepted. It has its own upper limit, too.
 const BACKLOG: u32 = 4096;
 
+/// An accepted connection, over TCP or a Unix socket.
+pub type ClientStream = Either<TcpStream, UnixStream>;
+
 /// An address that could not be bound.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {source}")]
 pub struct BindError {
-    /// The address that was asked for.
+    /// The address.
     pub address: ListenAddr,
     /// Why not.
     pub source: io::Error,
@@ -45,20 +49,11 @@ enum BoundSocket {
     Unix(UnixListener, SocketFile),
 }
 
-/// A bound socket without a runtime: for somebody else's server, non-blocking.
-#[derive(Debug)]
-pub enum StdListener {
-    /// TCP.
-    Tcp(std::net::TcpListener),
-    /// A Unix socket, and its file, which is removed when that is dropped.
-    Unix(std::os::unix::net::UnixListener, SocketFile),
-}
-
 impl Listener {
     /// Binds an address. Must be called within a tokio runtime.
     ///
-    /// A Unix socket is made with mode 0600, before anybody could connect. A file in its place is
-    /// replaced only if it is a socket on which nobody listens.
+    /// A Unix socket gets mode 0600 before anybody can connect. A file at its path is replaced only if
+    /// it is a socket on which nobody listens.
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let socket = match address {
             ListenAddr::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
@@ -88,10 +83,10 @@ impl Listener {
 
     /// The next connection. Cancel safe.
     ///
-    /// Never fails: a connection that died in the queue is passed over, and while the process or
-    /// the system is out of descriptors or memory it tries again at growing intervals up to a
-    /// second. That is logged once, and once when it is over.
-    pub async fn accept(&mut self) -> (Stream, Peer) {
+    /// Never fails: a connection that was closed in the queue is skipped, and while the process or the
+    /// system is out of descriptors or memory it tries again at growing intervals up to a second. That
+    /// is logged once when it begins, and once when it is over.
+    pub async fn accept(&mut self) -> (ClientStream, Peer) {
         loop {
             match self.socket.accept().await {
                 Ok(accepted) => {
@@ -106,29 +101,21 @@ impl Listener {
             }
         }
     }
-
-    /// The socket without the runtime, non-blocking.
-    pub fn into_std(self) -> io::Result<StdListener> {
-        Ok(match self.socket {
-            BoundSocket::Tcp(listener) => StdListener::Tcp(listener.into_std()?),
-            BoundSocket::Unix(listener, file) => StdListener::Unix(listener.into_std()?, file),
-        })
-    }
 }
 
 impl BoundSocket {
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(ClientStream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Answers are written whole; waiting to fill a packet would only delay them. A
-                // connection that is gone already says so when it is used.
+                // Responses are written whole; waiting to fill a packet would only delay them. A
+                // connection that is closed already fails when it is used.
                 let _ = stream.set_nodelay(true);
-                Ok((Stream::Tcp(stream), Peer::Tcp(peer)))
+                Ok((Either::Left(stream), Peer::Tcp(peer)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((Either::Right(stream), Peer::Unix))
             }
         }
     }
@@ -140,13 +127,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v4()?
     };
-    // A restart need not wait for the connections of the last run to be forgotten.
+    // Else a restart would have to wait for the connections of the last run to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A row of accept errors that are not the connection's own fault.
+/// Accept errors in succession that are not the fault of a connection.
 #[derive(Debug, Default)]
 struct Episode {
     failures: u32,
@@ -161,7 +148,7 @@ impl Episode {
             return None;
         }
         if self.failures == 0 {
-            tracing::error!(%error, "cannot accept connections; trying on");
+            tracing::error!(%error, "cannot accept connections");
         }
         self.failures += 1;
         let pause = Duration::from_millis(5 << self.failures.min(8));

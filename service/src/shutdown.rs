@@ -1,89 +1,77 @@
-//! Telling every part of a server that it is to stop, and waiting until work in flight is done.
+//! Telling every part of a server to stop, and waiting until work in flight has ended.
 //!
-//! Deliberately not here: what a server does when it is told.
+//! Deliberately not here: what a server does when it stops.
 
-use std::future::pending;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// The wish to stop, as its receivers see it. Clones see the same.
+/// A shutdown, as its receivers see it. Clones see the same one.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<Stage>);
-
-/// Says that it is time to stop. Dropping it says so too: nobody is left who could.
-#[derive(Debug)]
-pub struct Trigger(watch::Sender<Stage>);
-
-/// What is wished for; a later stage never becomes an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// To serve.
-    Serve,
-    /// To stop, and to let work in flight end.
-    Drain,
-    /// To stop, and to wait for nothing.
-    Hurry,
+pub struct Shutdown {
+    drain: CancellationToken,
+    hurry: CancellationToken,
 }
 
+/// Triggers a shutdown. Dropping it triggers it, too: nobody is left who could.
+#[derive(Debug)]
+pub struct Trigger(Shutdown);
+
 impl Shutdown {
-    /// A trigger and what it triggers.
+    /// A trigger and the shutdown that it triggers.
     pub fn new() -> (Trigger, Self) {
-        let (sender, receiver) = watch::channel(Stage::Serve);
-        (Trigger(sender), Self(receiver))
+        let shutdown = Self {
+            drain: CancellationToken::new(),
+            hurry: CancellationToken::new(),
+        };
+        (Trigger(shutdown.clone()), shutdown)
     }
 
-    /// Waits until it is time to stop; returns at once if it is already. Cancel safe.
-    pub async fn recv(&mut self) {
-        // An error means that the trigger is gone, which says the same.
-        let _ = self.0.wait_for(|&stage| stage >= Stage::Drain).await;
+    /// Waits until it is time to stop, and to let work in flight end; returns at once if it is
+    /// already. Cancel safe.
+    pub async fn recv(&self) {
+        self.drain.cancelled().await;
     }
 
-    /// Waits until work in flight is not to be waited for any more; for ever if nobody says so.
-    /// Cancel safe.
-    pub async fn hurried(&mut self) {
-        if self
-            .0
-            .wait_for(|&stage| stage == Stage::Hurry)
-            .await
-            .is_err()
-        {
-            pending::<()>().await;
-        }
+    /// Waits until work in flight is not to be waited for any more. Cancel safe.
+    pub async fn hurried(&self) {
+        self.hurry.cancelled().await;
     }
 
     /// Whether it is time to stop.
     pub fn is_triggered(&self) -> bool {
-        *self.0.borrow() >= Stage::Drain || self.0.has_changed().is_err()
+        self.drain.is_cancelled()
     }
 }
 
 impl Trigger {
-    /// Says so; further calls change nothing.
+    /// Says that it is time to stop; further calls change nothing.
     pub fn trigger(&self) {
-        self.reach(Stage::Drain);
+        self.0.drain.cancel();
     }
 
     /// Says that it is time to stop, and not to wait for work in flight.
     pub fn hurry(&self) {
-        self.reach(Stage::Hurry);
-    }
-
-    fn reach(&self, wished: Stage) {
-        self.0.send_if_modified(|stage| {
-            let is_later = wished > *stage;
-            *stage = wished.max(*stage);
-            is_later
-        });
+        self.0.drain.cancel();
+        self.0.hurry.cancel();
     }
 }
 
-/// Stops on the first SIGTERM or SIGINT, and hurries on the second: whoever asks twice does not want
-/// to wait. Must be called within a tokio runtime; fails where the handlers cannot be installed.
+impl Drop for Trigger {
+    fn drop(&mut self) {
+        self.0.drain.cancel();
+    }
+}
+
+/// Stops on the first SIGTERM or SIGINT, and hurries on the second: an operator who asks twice does
+/// not want to wait. Must be called within a tokio runtime.
+///
+/// # Errors
+/// If the signal handlers cannot be installed.
 pub fn signals() -> io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -101,65 +89,40 @@ pub fn signals() -> io::Result<Shutdown> {
         let name = next().await;
         tracing::warn!(signal = name, "shutting down at once");
         trigger.hurry();
-        // Kept, so that only the signals are what receivers saw.
-        trigger.0.closed().await;
     });
     Ok(shutdown)
 }
 
 /// Counts work in flight, to wait for its end. Clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct Drain(Arc<InFlight>);
-
-#[derive(Debug, Default)]
-struct InFlight {
-    count: AtomicUsize,
-    idle: Notify,
-}
+pub struct Drain(TaskTracker);
 
 /// One piece of work in flight, until it is dropped.
-#[derive(Debug)]
-pub struct DrainGuard(Arc<InFlight>);
+pub type DrainGuard = TaskTrackerToken;
 
 impl Drain {
     /// Counts one piece of work until the guard is dropped. Neither locks nor allocates.
     pub fn guard(&self) -> DrainGuard {
-        self.0.count.fetch_add(1, Ordering::Relaxed);
-        DrainGuard(Arc::clone(&self.0))
+        self.0.token()
     }
 
     /// How much work is in flight.
     pub fn count(&self) -> usize {
-        self.0.count.load(Ordering::Acquire)
+        self.0.len()
     }
 
     /// Waits until nothing is in flight, at most so long; whether it came to that.
     pub async fn wait(&self, deadline: Duration) -> bool {
-        let idle = async {
-            loop {
-                let notified = self.0.idle.notified();
-                if self.count() == 0 {
-                    return;
-                }
-                notified.await;
-            }
-        };
-        tokio::time::timeout(deadline, idle).await.is_ok()
+        // An open tracker is never done. Work that begins after this is still counted.
+        self.0.close();
+        tokio::time::timeout(deadline, self.0.wait()).await.is_ok()
     }
 
     /// Waits as [`Drain::wait`] does, and no longer than until the shutdown is hurried.
-    pub async fn wait_unhurried(&self, deadline: Duration, shutdown: &mut Shutdown) -> bool {
+    pub async fn wait_unhurried(&self, deadline: Duration, shutdown: &Shutdown) -> bool {
         tokio::select! {
             drained = self.wait(deadline) => drained,
             () = shutdown.hurried() => self.count() == 0,
-        }
-    }
-}
-
-impl Drop for DrainGuard {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
         }
     }
 }
@@ -173,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn every_clone_sees_the_trigger() {
         let (trigger, shutdown) = Shutdown::new();
-        let mut clone = shutdown.clone();
+        let clone = shutdown.clone();
         assert!(!shutdown.is_triggered());
         trigger.trigger();
         clone.recv().await;
@@ -183,15 +146,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_trigger_is_a_trigger() {
-        let (trigger, mut shutdown) = Shutdown::new();
+        let (trigger, shutdown) = Shutdown::new();
         drop(trigger);
         shutdown.recv().await;
         assert!(shutdown.is_triggered());
     }
 
     #[tokio::test]
-    async fn a_hurry_is_a_trigger_and_is_never_taken_back() {
-        let (trigger, mut shutdown) = Shutdown::new();
+    async fn a_hurry_is_a_trigger_and_stays() {
+        let (trigger, shutdown) = Shutdown::new();
         trigger.hurry();
         trigger.trigger();
         shutdown.recv().await;
@@ -202,29 +165,29 @@ mod tests {
     async fn a_drain_is_waited_for_until_the_shutdown_is_hurried() {
         let drain = Drain::default();
         let guard = drain.guard();
-        let (trigger, mut shutdown) = Shutdown::new();
+        let (trigger, shutdown) = Shutdown::new();
         trigger.trigger();
         let moment = Duration::from_millis(1);
-        assert!(!drain.wait_unhurried(moment, &mut shutdown).await);
+        assert!(!drain.wait_unhurried(moment, &shutdown).await);
         trigger.hurry();
-        assert!(!drain.wait_unhurried(LONG, &mut shutdown).await);
+        assert!(!drain.wait_unhurried(LONG, &shutdown).await);
         drop(guard);
-        assert!(drain.wait_unhurried(LONG, &mut shutdown).await);
+        assert!(drain.wait_unhurried(LONG, &shutdown).await);
     }
 
     #[tokio::test]
-    async fn a_dropped_trigger_hurries_nobody() {
+    async fn a_dropped_trigger_does_not_hurry() {
         let drain = Drain::default();
         let guard = drain.guard();
-        let (trigger, mut shutdown) = Shutdown::new();
+        let (trigger, shutdown) = Shutdown::new();
         drop(trigger);
-        let waiting = drain.wait_unhurried(LONG, &mut shutdown);
+        let waiting = drain.wait_unhurried(LONG, &shutdown);
         let (drained, ()) = tokio::join!(waiting, async { drop(guard) });
         assert!(drained);
     }
 
     #[tokio::test]
-    async fn an_idle_drain_is_done_at_once() {
+    async fn a_drain_without_work_is_done_at_once() {
         assert!(Drain::default().wait(Duration::ZERO).await);
     }
 

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::listen::Stream;
+use super::listen::ClientStream;
 use super::shutdown::Shutdown;
 
 /// How often the files are looked at. A change counts once it has stood for as long, so that no
@@ -109,14 +109,14 @@ impl Tls {
     }
 
     /// Shakes hands. Fails if the client does not, or takes too long.
-    pub async fn accept(&self, stream: Stream) -> io::Result<Secured> {
+    pub async fn accept(&self, stream: ClientStream) -> io::Result<Secured> {
         let shaken = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
         Ok(Either::Right(Box::new(shaken??)))
     }
 
     /// Loads the certificate again whenever its files change, until the shutdown. One that cannot be
     /// used is refused, which is logged, and the old one stays.
-    pub async fn watch(self, mut shutdown: Shutdown) {
+    pub async fn watch(self, shutdown: Shutdown) {
         let mut loaded = self.loaded;
         let mut last = loaded;
         loop {
@@ -229,10 +229,10 @@ fn plainly(error: &pem::Error) -> String {
 }
 
 /// A connection as it came, or inside TLS.
-pub type Secured = Either<Stream, Box<TlsStream<Stream>>>;
+pub type Secured = Either<ClientStream, Box<TlsStream<ClientStream>>>;
 
 /// The connection as the listener wants it: inside TLS if it has a certificate.
-pub async fn secure(tls: Option<&Tls>, stream: Stream) -> io::Result<Secured> {
+pub async fn secure(tls: Option<&Tls>, stream: ClientStream) -> io::Result<Secured> {
     match tls {
         Some(tls) => tls.accept(stream).await,
         None => Ok(Either::Left(stream)),

@@ -15,9 +15,10 @@ use pingora::protocols::{
     Ssl, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
 use service::connection::Requests;
-use service::listen::{Peer, Stream};
+use service::listen::{ClientStream, Peer};
 use service::shutdown::DrainGuard;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio_util::either::Either;
 
 use super::counted::Counted;
 use super::wait::{Signals, Wait};
@@ -32,7 +33,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client's connection as pingora sees it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    io: BufWriter<Stream>,
+    io: BufWriter<ClientStream>,
     /// Bytes that were read ahead to tell HTTP/2 from HTTP/1.1, and how many of them are consumed.
     ahead: Vec<u8>,
     consumed: usize,
@@ -45,7 +46,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: Stream,
+        stream: ClientStream,
         peer: Peer,
         signals: Arc<Signals>,
         wait: Wait,
@@ -111,16 +112,16 @@ impl Drop for Connection {
         }
         // Nothing may wait here. So little fits into the buffer of a socket that is not written to.
         let _ = match self.io.get_ref() {
-            Stream::Tcp(stream) => stream.try_write(&last),
-            Stream::Unix(stream) => stream.try_write(&last),
+            Either::Left(stream) => stream.try_write(&last),
+            Either::Right(stream) => stream.try_write(&last),
         };
     }
 }
 
-fn fd(stream: &Stream) -> RawFd {
+fn fd(stream: &ClientStream) -> RawFd {
     match stream {
-        Stream::Tcp(stream) => stream.as_raw_fd(),
-        Stream::Unix(stream) => stream.as_raw_fd(),
+        Either::Left(stream) => stream.as_raw_fd(),
+        Either::Right(stream) => stream.as_raw_fd(),
     }
 }
 

@@ -5,14 +5,14 @@
 //! bound, and so is an HTTP/2 connection: its frames say nothing here of where requests begin.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
 use service::connection::Requests;
-use tokio::time::{Instant, Sleep};
+use service::timer::LazyTimer;
+use tokio::time::Instant;
 
 /// The waits that a connection may cost between requests.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +164,7 @@ pub(super) struct Wait {
     /// How much of its first line is there.
     line: Line,
     deadline: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
     endless: bool,
 }
 
@@ -184,7 +184,7 @@ impl Wait {
             begun: true,
             line: Line::Empty,
             deadline: None,
-            timer: None,
+            timer: LazyTimer::default(),
             endless: false,
         }
     }
@@ -192,7 +192,7 @@ impl Wait {
     /// The connection speaks HTTP/2, of which nothing is known here.
     pub(super) fn waive(&mut self) {
         self.endless = true;
-        self.timer = None;
+        self.timer.disarm();
     }
 
     /// Whether it is for headers that are due, rather than for a request that may never come.
@@ -253,21 +253,7 @@ impl Wait {
             signals.idle(now);
             now + limit
         });
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // An early timer is kept: moving it for each request would cost more than to be woken by it
-        // now and then.
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        self.timer.poll(context, deadline)
     }
 
     /// Whether headers are waited for; a request at work has no deadline here.
@@ -356,13 +342,14 @@ mod tests {
     async fn one_timer_serves_every_request() {
         let (mut wait, signals) = wait(NEVER, NEVER);
         assert!(is_pending(&mut wait, &signals).await);
-        let armed = wait.timer.as_ref().unwrap().deadline();
+        let armed = wait.timer.armed();
+        assert!(armed.is_some());
         for _ in 0..3 {
             signals.see();
             signals.ready();
             assert!(is_pending(&mut wait, &signals).await);
         }
-        assert_eq!(wait.timer.as_ref().unwrap().deadline(), armed);
+        assert_eq!(wait.timer.armed(), armed);
     }
 
     #[test]

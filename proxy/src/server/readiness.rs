@@ -29,7 +29,7 @@ pub(super) enum UpstreamHealth {
 
 impl UpstreamHealth {
     /// Keeps the readiness up to date until the shutdown.
-    pub(super) async fn watch(self, readiness: Arc<Readiness>, mut shutdown: Shutdown) {
+    pub(super) async fn watch(self, readiness: Arc<Readiness>, shutdown: Shutdown) {
         let watch = async {
             match self {
                 Self::Remote(upstream) => probe(&upstream, &readiness).await,

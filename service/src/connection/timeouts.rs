@@ -5,7 +5,6 @@
 //! are armed when there is something to wait for and looked at when they fire, so a busy
 //! connection pays for no timer at each request.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,9 +13,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::cap::{RequestGuard, Requests};
+use crate::timer::LazyTimer;
 
 /// How long a closed connection is still listened to. A client that is sending has to be let
 /// finish or stop: closing on it makes its kernel throw away the answer it has not read yet.
@@ -64,8 +64,8 @@ pub(super) struct Timed<T> {
     inner: T,
     activity: Arc<Activity>,
     timeouts: ConnectionTimeouts,
-    reads: Timer,
-    writes: Timer,
+    reads: LazyTimer,
+    writes: LazyTimer,
     /// The first byte after the last request, and how many requests had begun by then.
     head: Option<(Instant, u64)>,
     /// Since when the client takes nothing.
@@ -75,10 +75,6 @@ pub(super) struct Timed<T> {
     read_before: bool,
     http2: bool,
 }
-
-/// A timer that may fire early, never late: whoever is woken looks at the deadline again.
-#[derive(Debug, Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Activity {
     pub(super) fn new(requests: Requests) -> Arc<Self> {
@@ -138,8 +134,8 @@ impl<T> Timed<T> {
             inner,
             activity,
             timeouts,
-            reads: Timer::default(),
-            writes: Timer::default(),
+            reads: LazyTimer::default(),
+            writes: LazyTimer::default(),
             head: None,
             blocked: None,
             shut: None,
@@ -276,25 +272,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<T> {
                     return Poll::Ready(Ok(()));
                 }
             }
-        }
-    }
-}
-
-impl Timer {
-    /// Ready once the deadline has passed.
-    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let sleep = self
-            .0
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(deadline);
         }
     }
 }

@@ -90,23 +90,6 @@ async fn a_listener_does_not_remove_the_socket_that_replaced_its_own() {
     assert!(path.exists());
 }
 
-#[tokio::test]
-async fn a_listener_can_be_handed_to_somebody_else() {
-    let listener = bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let StdListener::Tcp(listener) = listener.into_std().unwrap() else {
-        panic!("not TCP")
-    };
-    assert_eq!(ListenAddr::Tcp(listener.local_addr().unwrap()), address);
-    let listener = TcpListener::from_std(listener).unwrap();
-    let ListenAddr::Tcp(address) = address else {
-        panic!("not TCP")
-    };
-    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    client.unwrap();
-    accepted.unwrap();
-}
-
 #[test]
 fn a_lack_of_descriptors_is_waited_out_at_growing_intervals() {
     let mut episode = Episode::default();
