@@ -3,16 +3,24 @@ INSTALL := tests/setup/install.sh
 # The documentation is for whoever works on the code: private items are part of it.
 DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
-.PHONY: run test lint bench fuzz docs
+PREFIX ?= /usr/local
 
-run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data
+.PHONY: run install test lint bench fuzz docs
+
+run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data, built for a first try
 	@$(INSTALL) build
-	cargo build --release --bin octoserve
+	cargo build --profile try --package octoserve-proxy --bin octoserve
 	@printf '%s\n' '' 'Try:' \
 	  '  docker pull busybox && docker tag busybox 127.0.0.1:5000/team/app/web:1' \
 	  '  docker push 127.0.0.1:5000/team/app/web:1' \
 	  '  curl -s 127.0.0.1:5000/metrics | grep manifest' ''
-	@exec cargo run --quiet --release --bin octoserve -- --listen 127.0.0.1:5000 --data ./data
+	@exec target/try/octoserve --listen 127.0.0.1:5000 --data ./data
+
+install: ## Both programs, built for release, into $(PREFIX)/bin
+	@$(INSTALL) build
+	cargo build --release --locked --package octoserve-proxy --package octoserve-registry --bins
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install target/release/octoserve target/release/octoserve-registry $(DESTDIR)$(PREFIX)/bin
 
 test: ## Everything that must pass; `make test SUITES="docker wire"` for some of it
 	@$(INSTALL) build test
@@ -51,4 +59,4 @@ fuzz: ## A minute of each fuzz target; `make fuzz FUZZ=exposition SECONDS=3600` 
 docs: ## The documentation of the crates, to be read in a browser
 	@$(INSTALL) build
 	$(DOC)
-	@echo target/doc/registry/index.html target/doc/proxy/index.html
+	@echo target/doc/service/index.html target/doc/registry/index.html target/doc/proxy/index.html
