@@ -17,6 +17,7 @@ ARG PROFILE=release
 # the history is not in the image.
 ARG REVISION=unknown
 RUN OCTOSERVE_REVISION=$REVISION cargo build --locked --profile $PROFILE \
+        --package octoserve-proxy --package octoserve-registry \
         --bin octoserve --bin octoserve-registry \
     && install -D -t /programs $(find target -maxdepth 2 -type f -perm /1 -name 'octoserve*')
 

@@ -1,26 +1,40 @@
-//! A reverse proxy that stands in front of any OCI registry and tells what it is doing.
+//! A reverse proxy in front of any OCI registry, which records what the registry is doing.
 //!
 //! The life of a request, and where each part of it lives:
 //!
 //! ```text
-//! downstream   a connection is accepted, capped and handed to pingora
+//! downstream   a connection is accepted, counted and handed to pingora
 //! proxy        pingora calls the phases, about a line each
 //!   exchange     one request under observation: the only place that moves request metrics
-//!   sessions     the upload sessions that are open, by the Locations that registries hand out
+//!   sessions     the open upload sessions, by the Locations that registries hand out
 //!   upstream     where the request goes: the addresses of the registry
 //!   error        what a failure means for the client
-//! admin        /metrics, /livez, /readyz: answered here, never forwarded, never counted
-//!   aggregate    the page: our own families and those of the registries behind
+//! admin        /metrics, /livez, /readyz: served here, never forwarded, never counted
+//!   aggregate    merges our own families with those of the sources
 //! ```
 //!
-//! [`server`] binds and starts all of it, with the registry of [`embedded`] behind it where no
-//! upstream is configured.
+//! [`server`] binds and starts all of it, with the registry of [`embedded`] where no upstream is
+//! configured. What any server needs (configuration layers, listeners, TLS, logs, shutdown, metrics)
+//! is the crate [`service`].
 //!
-//! Invariants: nothing that a client sends becomes a label except through a closed enum; a metrics
-//! failure never fails a request; bodies stream in bounded memory; no secret is logged.
+//! What always holds: nothing that a client sends becomes a label except through a closed enum; a
+//! failure of the metrics never fails a request; bodies stream in bounded memory; no secret is logged.
 //!
-//! What is deliberately not here: knowledge of how a registry stores anything, caching, and any
-//! change to what the upstream says.
+//! What is deliberately not here: knowledge of how a registry stores anything, caching, and any change
+//! to what the upstream says.
+//!
+//! Glossary, beside the words of the OCI specifications:
+//!
+//! - **downstream**: the client's side of the proxy; **upstream**: the registry's side.
+//! - **embedded registry**: the registry in this process, reached without a socket.
+//! - **endpoint**: what a path means to a registry, a closed set; a label.
+//! - **exchange**: one request and its response, from the headers to the last byte.
+//! - **exposition**: the text of all metrics; a **scrape** is a request for it.
+//! - **healthy**: the upstream responds to `/v2/` with 200 or 401; a **probe** asks.
+//! - **location key**: what an upload session is found by, made of its Location.
+//! - **round**: one fetch of all sources, for all scrapes that arrive meanwhile.
+//! - **slot**: the place of a repository in the bounded table of those shown by name.
+//! - **source**: a metrics endpoint, or families in this process, merged into the exposition.
 
 pub mod admin;
 pub mod aggregate;

@@ -1,8 +1,8 @@
 //! The registry reached from within its own process, without a socket.
 //!
-//! Whoever holds a [`InProcessStream`] moves the registry's end of it along with its own: a read that finds
-//! nothing lets the registry work until there is something, in the same task and on the same
-//! thread. So a request costs no system call, no task of its own and no wake-up of another thread.
+//! The task that holds an [`InProcessStream`] drives the registry's end, too: a read that finds
+//! nothing runs the registry until there is something, in the same task and on the same thread. So a
+//! request costs no system call, no task of its own and no wake-up of another thread.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::api::Api;
 use crate::store::Store;
 use service::connection::READ_BUFFER;
 
-/// The most bytes that are on their way in one direction.
+/// The most bytes that are buffered in one direction.
 const CAPACITY: usize = 64 * 1024;
 
-/// What moves the registry's end: done when the connection is.
+/// Runs the registry's end; done when the connection is.
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Opens connections to the registry in this process.
@@ -45,13 +45,13 @@ impl Dialer {
                 async move { Ok::<_, Infallible>(api.handle(request).await) }
             });
             let connection = http1::Builder::new()
-                // Another one costs less than finding out whether this one is still good.
+                // A new connection costs less than finding out whether this one can be reused.
                 .keep_alive(false)
                 .max_buf_size(READ_BUFFER)
                 .serve_connection(end, service);
             Box::pin(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection broke");
+                    tracing::debug!(%error, "connection failed");
                 }
             })
         };
@@ -86,7 +86,7 @@ struct Pipes {
     to_client: Pipe,
 }
 
-/// One direction: what was written and not read yet.
+/// One direction: the bytes that were written and not read yet.
 #[derive(Default)]
 struct Pipe {
     bytes: Vec<u8>,
@@ -99,8 +99,8 @@ impl Pipe {
         self.bytes.is_empty()
     }
 
-    /// Takes what there is room for. There is room again once all has been read: few large steps
-    /// cost less than many small ones.
+    /// Buffers as many of the bytes as fit. There is space again once all has been read: few large
+    /// steps cost less than many small ones.
     fn write(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(CAPACITY - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..taken]);
@@ -120,7 +120,7 @@ impl Pipe {
     }
 }
 
-/// The registry's end. It keeps no waker: whoever moves the other end calls again.
+/// The registry's end. It keeps no waker: the task that drives the other end polls again.
 struct ServerEnd(Arc<Mutex<Pipes>>);
 
 impl Read for ServerEnd {
@@ -179,30 +179,30 @@ impl Write for ServerEnd {
 
 /// The client's end of a connection to the registry in this process.
 ///
-/// Both of its halves belong to one task: the registry's work is woken where either was last
-/// waited for. Dropped, it ends what the registry was about to do, as the end of any connection.
+/// Both of its halves belong to one task: the registry's future wakes the task that polled either half
+/// last. Dropping the stream drops that future, as the end of any connection does.
 pub struct InProcessStream {
     pipes: Arc<Mutex<Pipes>>,
-    /// `None` once the registry is done. Never locked: it makes the stream one that can be shared.
+    /// `None` once the registry is done. The mutex is never locked: it makes the stream `Sync`.
     serving: Mutex<Option<Serving>>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl InProcessStream {
-    /// Lets the registry work as far as it can get.
+    /// Runs the registry as far as it can get.
     fn drive(&mut self, context: &mut Context<'_>) {
         let slot = self.serving.get_mut();
         let Some(serving) = slot else {
             return;
         };
-        // A panic is this connection's, and not whoever reads from it.
+        // A panic ends this connection, and not the task that reads from it.
         let polled = AssertUnwindSafe(serving).catch_unwind().poll_unpin(context);
         if polled.is_ready() {
             *slot = None;
             let mut pipes = self.pipes.lock();
             pipes.to_client.closed = true;
-            // Nobody reads what was still coming: it need not stay for as long as the client does.
+            // Nobody reads these bytes any more: they need not stay for as long as the client does.
             pipes.to_server = Pipe::default();
         }
     }
@@ -217,7 +217,7 @@ impl InProcessStream {
         Poll::Ready(())
     }
 
-    /// Wakes whoever waits for what has come true by now.
+    /// Wakes the halves that can make progress now.
     fn wake(&mut self) {
         let pipes = self.pipes.lock();
         let readable = !pipes.to_client.is_empty() || pipes.to_client.closed;
@@ -231,10 +231,11 @@ impl InProcessStream {
         }
     }
 
-    /// Writes what there is room for; `Pending` if there is none.
+    /// Writes what fits; `Pending` if nothing does.
     ///
-    /// What comes once the registry is done is dropped: it has answered an upload before its end, and
-    /// whoever sends must not fail before the answer is read (RFC 9112 §9.6).
+    /// Bytes that are written once the registry is done are dropped: it has responded to an upload
+    /// before its end, and the sender must not fail before it has read the response (RFC 9112,
+    /// section 9.6).
     fn write_ready(&mut self, bytes: &[u8]) -> Poll<usize> {
         if self.serving.get_mut().is_none() {
             return Poll::Ready(bytes.len());
@@ -290,7 +291,7 @@ impl AsyncWrite for InProcessStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more will come, and lets the registry end what it has only to end.
+    /// Closes the direction to the registry, and lets the registry end.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.pipes.lock().to_server.closed = true;
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn much_passes_in_both_directions_at_once() {
+    async fn large_bodies_pass_in_both_directions_at_once() {
         let echo = dialer(async |end| {
             let (mut reader, mut writer) = split(end);
             copy(&mut reader, &mut writer).await.unwrap();
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_waits_for_others_is_woken() {
+    async fn work_that_waits_for_another_thread_is_woken() {
         let late = dialer(async |mut end| {
             let written = tokio::task::spawn_blocking(|| b"late".to_vec());
             end.write_all(&written.await.unwrap()).await.unwrap();
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_sends_to_nobody_is_held_back() {
+    async fn a_writer_waits_while_nobody_reads() {
         let deaf = dialer(async |_end| pending().await);
         let mut stream = deaf.dial();
         let piece = vec![0; 1000];
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_before_the_end_of_what_is_sent_can_be_read() {
+    async fn a_response_before_the_end_of_the_request_can_be_read() {
         let early = dialer(async |mut end: TokioIo<ServerEnd>| {
             end.write_all(b"enough").await.unwrap();
         });
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_the_end_of_the_connection_and_of_nothing_else() {
+    async fn a_panic_ends_the_connection_and_nothing_else() {
         let failing = dialer(async |mut end: TokioIo<ServerEnd>| {
             end.write_all(b"half").await.unwrap();
             panic!("on purpose");
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_dropped_ends_the_work_for_it() {
+    async fn dropping_a_connection_ends_its_work() {
         struct Flag(Arc<AtomicBool>);
         impl Drop for Flag {
             fn drop(&mut self) {
