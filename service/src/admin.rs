@@ -252,3 +252,58 @@ pub async fn serve<S: Scrape>(
     connections.accept(listener, tls, handler).await;
     connections.drain(DRAIN).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn endpoints(readiness: &Arc<Readiness>) -> AdminEndpoints<OwnFamilies> {
+        let families = Arc::new(OwnFamilies::new(MetricsRegistry::new("test_")));
+        let path = "/metrics".to_owned();
+        let readiness = Arc::clone(readiness);
+        AdminEndpoints::new(Some(families), path, None, readiness, refuse_in_text)
+    }
+
+    async fn respond_to(
+        endpoints: &AdminEndpoints<OwnFamilies>,
+        method: Method,
+        path: &str,
+    ) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path);
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let response = endpoints.respond(&head).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_while_it_serves_and_its_dependency_is_healthy() {
+        let readiness = Arc::default();
+        let endpoints = endpoints(&readiness);
+        let probe = || respond_to(&endpoints, Method::GET, READY);
+        readiness.set_serving(true);
+        assert_eq!(probe().await, (503, "not ready\n".to_owned()));
+        readiness.set_health(Ok(()));
+        assert_eq!(probe().await, (200, "ok\n".to_owned()));
+        readiness.set_health(Err("the disk is gone".to_owned()));
+        let reason = "not ready: the disk is gone\n";
+        assert_eq!(probe().await, (503, reason.to_owned()));
+        readiness.set_health(Ok(()));
+        readiness.set_serving(false);
+        assert_eq!(probe().await.0, 503);
+        assert_eq!(respond_to(&endpoints, Method::GET, LIVE).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn other_methods_and_paths_are_refused_and_a_head_has_no_body() {
+        let endpoints = endpoints(&Arc::default());
+        assert_eq!(respond_to(&endpoints, Method::POST, LIVE).await.0, 405);
+        assert_eq!(respond_to(&endpoints, Method::GET, "/v2/").await.0, 404);
+        let head = respond_to(&endpoints, Method::HEAD, LIVE).await;
+        assert_eq!(head, (200, String::new()));
+        assert_eq!(respond_to(&endpoints, Method::GET, "/metrics").await.0, 200);
+    }
+}
