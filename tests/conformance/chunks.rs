@@ -17,25 +17,25 @@ clauses![
     chunks_in_order_make_a_blob,
     the_last_chunk_may_come_with_the_commit,
     chunks_by_sha512_make_a_blob,
-    a_chunk_of_unknown_length_is_taken,
+    a_chunk_of_unknown_length_is_accepted,
     chunks_without_a_range_are_appended,
-    the_first_chunk_begins_at_zero,
-    a_chunk_out_of_order_is_416_and_the_session_goes_on,
+    the_first_chunk_starts_at_zero,
+    a_chunk_out_of_order_is_416_and_the_session_stays_open,
     a_last_chunk_out_of_order_is_416,
-    a_session_tells_where_it_stands,
+    a_session_reports_its_offset,
     a_cancelled_session_is_gone,
     an_unknown_session_is_not_found,
     a_session_belongs_to_its_repository,
     a_wrong_digest_of_the_chunks_is_refused;
     ours:
-    a_refused_chunk_tells_where_to_go_on,
-    a_head_of_a_session_says_what_a_get_says,
-    a_session_without_a_byte_says_zero,
-    a_range_that_is_not_the_length_is_refused,
+    a_refused_chunk_returns_the_offset_to_resume_at,
+    a_head_of_a_session_has_the_headers_of_a_get,
+    an_empty_session_reports_offset_zero,
+    a_chunk_range_that_contradicts_the_length_is_refused,
     a_malformed_range_of_a_chunk_is_refused,
-    a_chunk_may_tell_its_place_as_http_does,
-    an_upload_that_broke_is_carried_on,
-    a_stream_that_broke_is_carried_on,
+    a_chunk_may_use_the_content_range_syntax_of_http,
+    an_interrupted_upload_is_resumed,
+    an_interrupted_streamed_upload_is_resumed,
 ];
 
 /// Sends a chunk that tells its place.
@@ -96,7 +96,7 @@ async fn chunks_by_sha512_make_a_blob(at: &Check) -> Result<()> {
 }
 
 /// end-5, and RFC 9112 (section 7.1): a stream has neither a range nor a length.
-async fn a_chunk_of_unknown_length_is_taken(at: &Check) -> Result<()> {
+async fn a_chunk_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let location = at.session().await?;
     let parts: Vec<&[u8]> = bytes.chunks(999).collect();
@@ -120,7 +120,7 @@ async fn chunks_without_a_range_are_appended(at: &Check) -> Result<()> {
 }
 
 /// end-5: the first chunk's range begins with 0.
-async fn the_first_chunk_begins_at_zero(at: &Check) -> Result<()> {
+async fn the_first_chunk_starts_at_zero(at: &Check) -> Result<()> {
     let location = at.session().await?;
     chunk(at, &location, 1, b"abc").await?.is(416)?;
     chunk(at, &location, 0, b"abc").await?.is(202)?;
@@ -128,7 +128,7 @@ async fn the_first_chunk_begins_at_zero(at: &Check) -> Result<()> {
 }
 
 /// end-5: a gap, a repetition or an overlap is 416; afterwards the right chunk is taken.
-async fn a_chunk_out_of_order_is_416_and_the_session_goes_on(at: &Check) -> Result<()> {
+async fn a_chunk_out_of_order_is_416_and_the_session_stays_open(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 300);
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, &bytes[..100]).await?;
@@ -163,7 +163,7 @@ async fn a_last_chunk_out_of_order_is_416(at: &Check) -> Result<()> {
 
 /// end-5, and promised: the 416 itself says where the session stands, with a code of the
 /// specification.
-async fn a_refused_chunk_tells_where_to_go_on(at: &Check) -> Result<()> {
+async fn a_refused_chunk_returns_the_offset_to_resume_at(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
     let location = taken.is(202)?.location()?;
@@ -176,7 +176,7 @@ async fn a_refused_chunk_tells_where_to_go_on(at: &Check) -> Result<()> {
 }
 
 /// end-13: 204 with the session's `Location` and `Range`, after any chunk.
-async fn a_session_tells_where_it_stands(at: &Check) -> Result<()> {
+async fn a_session_reports_its_offset(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
     let status = at.get(&taken.is(202)?.location()?).await?;
@@ -188,7 +188,7 @@ async fn a_session_tells_where_it_stands(at: &Check) -> Result<()> {
 }
 
 /// end-13, and RFC 9110, section 9.3.2: a HEAD says what a GET says.
-async fn a_head_of_a_session_says_what_a_get_says(at: &Check) -> Result<()> {
+async fn a_head_of_a_session_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
     let location = taken.is(202)?.location()?;
@@ -201,7 +201,7 @@ async fn a_head_of_a_session_says_what_a_get_says(at: &Check) -> Result<()> {
 }
 
 /// end-4a and end-13: the header's grammar has no way to name no byte; `0-0` is what clients know.
-async fn a_session_without_a_byte_says_zero(at: &Check) -> Result<()> {
+async fn an_empty_session_reports_offset_zero(at: &Check) -> Result<()> {
     let started = at.post(&at.path("blobs/uploads/")).await?;
     started.is(202)?.says("range", "0-0")?;
     let status = at.get(&started.location()?).await?;
@@ -264,7 +264,7 @@ async fn a_wrong_digest_of_the_chunks_is_refused(at: &Check) -> Result<()> {
 }
 
 /// end-5: `Content-Range` and `Content-Length` describe the same chunk.
-async fn a_range_that_is_not_the_length_is_refused(at: &Check) -> Result<()> {
+async fn a_chunk_range_that_contradicts_the_length_is_refused(at: &Check) -> Result<()> {
     let location = at.session().await?;
     for range in ["0-9", "0-1"] {
         let headers = [("Content-Range", range)];
@@ -299,7 +299,7 @@ async fn a_malformed_range_of_a_chunk_is_refused(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 14.4: HTTP's own spelling of the header is understood, too.
-async fn a_chunk_may_tell_its_place_as_http_does(at: &Check) -> Result<()> {
+async fn a_chunk_may_use_the_content_range_syntax_of_http(at: &Check) -> Result<()> {
     let location = at.session().await?;
     for (range, told) in [("bytes 0-2/*", "0-2"), ("bytes 3-5/6", "0-5")] {
         let headers = [("Content-Range", range)];
@@ -314,7 +314,7 @@ async fn a_chunk_may_tell_its_place_as_http_does(at: &Check) -> Result<()> {
 
 /// Use case "Resumable Push": a connection breaks in a chunk; what arrived stays, the session says
 /// how much that is, and the upload goes on from there.
-async fn an_upload_that_broke_is_carried_on(at: &Check) -> Result<()> {
+async fn an_interrupted_upload_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100_000);
     let location = at.session().await?;
     let headers = [("Content-Range", "0-99999")];
@@ -324,7 +324,7 @@ async fn an_upload_that_broke_is_carried_on(at: &Check) -> Result<()> {
 }
 
 /// The same in a stream that has not told its length.
-async fn a_stream_that_broke_is_carried_on(at: &Check) -> Result<()> {
+async fn an_interrupted_streamed_upload_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100_000);
     let location = at.session().await?;
     let whole = wire::chunked("PATCH", &location, &[], &[&bytes[..40_000]]);

@@ -9,34 +9,34 @@ use harness::wire::{self, Wire};
 use super::check::{Check, NOTHING, Reply};
 
 clauses![
-    a_blob_says_that_it_can_be_had_in_ranges,
-    a_range_is_206_with_its_place,
-    a_range_without_an_end_goes_to_the_last_byte,
-    a_range_past_the_end_is_cut_to_it,
-    a_suffix_is_counted_from_the_end,
-    a_range_behind_the_end_is_416_with_the_length,
+    a_blob_advertises_byte_ranges,
+    a_range_is_206_with_a_content_range,
+    a_range_without_an_end_extends_to_the_last_byte,
+    a_range_past_the_end_is_shortened,
+    a_suffix_range_counts_from_the_end,
+    a_range_that_starts_past_the_end_is_416_with_the_length,
     a_range_of_another_unit_is_ignored,
-    more_ranges_than_there_are_bytes_are_everything,
+    ranges_larger_than_the_blob_return_all_of_it,
     a_range_of_a_head_is_ignored,
     a_range_of_an_unknown_blob_is_not_found,
-    a_range_of_the_same_content_is_given,
-    a_range_of_other_content_is_all_of_it,
-    a_pull_that_broke_is_carried_on;
+    if_range_with_the_current_etag_returns_the_range,
+    if_range_with_another_etag_returns_the_whole_blob,
+    an_interrupted_pull_is_resumed;
     ours:
     a_malformed_range_is_416,
-    several_ranges_are_parts,
-    as_many_ranges_as_lazy_pullers_ask_for_are_parts,
+    several_ranges_are_multipart_byteranges,
+    many_ranges_are_multipart_byteranges,
     a_client_that_has_the_blob_gets_304,
     a_client_that_has_the_manifest_gets_304,
-    a_condition_on_what_is_not_there_is_404,
-    a_pull_of_other_content_than_is_wanted_is_412,
+    a_conditional_get_of_missing_content_is_404,
+    a_get_whose_if_match_fails_is_412,
     a_tag_is_written_once,
-    a_tag_moves_only_from_where_it_was,
-    of_concurrent_pushes_of_an_absent_tag_exactly_one_wins,
-    a_condition_is_the_paths_and_not_the_querys,
-    a_condition_may_concern_a_digest,
+    a_tag_moves_only_from_the_expected_digest,
+    exactly_one_of_concurrent_pushes_of_an_absent_tag_wins,
+    a_condition_applies_to_the_path_and_not_to_the_query,
+    a_condition_may_apply_to_a_digest,
     a_malformed_condition_is_400,
-    a_delete_heeds_its_condition,
+    a_delete_honours_its_condition,
 ];
 
 /// What the ranges are taken of: each byte is its position.
@@ -51,7 +51,7 @@ async fn range(at: &Check, path: &str, range: &str) -> Result<Reply> {
 }
 
 /// RFC 9110, section 14.3: `Accept-Ranges` tells that ranges are supported.
-async fn a_blob_says_that_it_can_be_had_in_ranges(at: &Check) -> Result<()> {
+async fn a_blob_advertises_byte_ranges(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     at.get(&path).await?.says("accept-ranges", "bytes")?;
     at.head(&path).await?.says("accept-ranges", "bytes")?;
@@ -59,7 +59,7 @@ async fn a_blob_says_that_it_can_be_had_in_ranges(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, sections 14.1.2 and 15.3.7: 206, exactly these bytes, and where they belong.
-async fn a_range_is_206_with_its_place(at: &Check) -> Result<()> {
+async fn a_range_is_206_with_a_content_range(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     for (first, last) in [(0, 0), (2, 5), (0, 99), (99, 99)] {
         let part = range(at, &path, &format!("bytes={first}-{last}")).await?;
@@ -71,7 +71,7 @@ async fn a_range_is_206_with_its_place(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 14.1.2: without a last position, everything from the first one.
-async fn a_range_without_an_end_goes_to_the_last_byte(at: &Check) -> Result<()> {
+async fn a_range_without_an_end_extends_to_the_last_byte(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=90-").await?;
     part.is(206)?.holds(&bytes[90..])?;
@@ -80,7 +80,7 @@ async fn a_range_without_an_end_goes_to_the_last_byte(at: &Check) -> Result<()> 
 }
 
 /// RFC 9110, section 14.1.2: a last position beyond the end stands for the end.
-async fn a_range_past_the_end_is_cut_to_it(at: &Check) -> Result<()> {
+async fn a_range_past_the_end_is_shortened(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=95-1000").await?;
     part.is(206)?.holds(&bytes[95..])?;
@@ -90,7 +90,7 @@ async fn a_range_past_the_end_is_cut_to_it(at: &Check) -> Result<()> {
 
 /// RFC 9110, section 14.1.2: a suffix is so many bytes at the end, and all of them if there are not
 /// as many.
-async fn a_suffix_is_counted_from_the_end(at: &Check) -> Result<()> {
+async fn a_suffix_range_counts_from_the_end(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=-3").await?;
     part.is(206)?.holds(&bytes[97..])?;
@@ -103,7 +103,7 @@ async fn a_suffix_is_counted_from_the_end(at: &Check) -> Result<()> {
 
 /// RFC 9110, section 15.5.17: 416 if none of the bytes exists, and `Content-Range` tells how many
 /// there are.
-async fn a_range_behind_the_end_is_416_with_the_length(at: &Check) -> Result<()> {
+async fn a_range_that_starts_past_the_end_is_416_with_the_length(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     for beyond in ["bytes=100-", "bytes=100-200"] {
         let refused = range(at, &path, beyond).await?;
@@ -144,7 +144,7 @@ async fn a_range_of_another_unit_is_ignored(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 14.2: a server may ignore ranges that are a burden to it.
-async fn more_ranges_than_there_are_bytes_are_everything(at: &Check) -> Result<()> {
+async fn ranges_larger_than_the_blob_return_all_of_it(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let all = range(at, &path, "bytes=0-99,5-6").await?;
     all.is(200)?.holds(&bytes)?.lacks("content-range")?;
@@ -174,7 +174,7 @@ fn parts(reply: &Reply, ranges: &[(usize, usize)], bytes: &[u8]) -> Result<Vec<u
 
 /// RFC 9110, section 15.3.7.2: several ranges are the parts of one 206, in the order asked for;
 /// what no byte satisfies is left out, one that is left is no part, and none is 416.
-async fn several_ranges_are_parts(at: &Check) -> Result<()> {
+async fn several_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let reply = range(at, &path, "bytes=10-13, 0-3,200-,-2").await?;
     let body = parts(&reply, &[(10, 13), (0, 3), (98, 99)], &bytes)?;
@@ -194,7 +194,7 @@ async fn several_ranges_are_parts(at: &Check) -> Result<()> {
 }
 
 /// Lazy pullers ask for up to 1,024 ranges at once, and count the parts.
-async fn as_many_ranges_as_lazy_pullers_ask_for_are_parts(at: &Check) -> Result<()> {
+async fn many_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 300_000);
     let digest = at.push(&bytes).await?;
     let path = at.path(&format!("blobs/{digest}"));
@@ -230,7 +230,7 @@ async fn a_range_of_an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 13.1.5: `If-Range` with the content's own tag leaves the range as it is.
-async fn a_range_of_the_same_content_is_given(at: &Check) -> Result<()> {
+async fn if_range_with_the_current_etag_returns_the_range(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let tag = at.head(&path).await?.header("etag")?.to_owned();
     let headers = [("Range", "bytes=1-2"), ("If-Range", tag.as_str())];
@@ -240,7 +240,7 @@ async fn a_range_of_the_same_content_is_given(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 13.1.5: `If-Range` with another tag, or a weak one, makes the whole of it.
-async fn a_range_of_other_content_is_all_of_it(at: &Check) -> Result<()> {
+async fn if_range_with_another_etag_returns_the_whole_blob(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let weak = format!("W/{}", at.head(&path).await?.header("etag")?);
     for tag in ["\"other\"", &weak] {
@@ -252,7 +252,7 @@ async fn a_range_of_other_content_is_all_of_it(at: &Check) -> Result<()> {
 }
 
 /// Use case "Resumable Pull": what arrived is kept, and a range brings the rest.
-async fn a_pull_that_broke_is_carried_on(at: &Check) -> Result<()> {
+async fn an_interrupted_pull_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1 << 20);
     let digest = at.push(&bytes).await?;
     let path = at.path(&format!("blobs/{digest}"));
@@ -284,7 +284,7 @@ async fn a_client_that_has_the_manifest_gets_304(at: &Check) -> Result<()> {
 
 /// RFC 9110, section 13.2.1: a condition is of no account where the answer would be an error
 /// without it.
-async fn a_condition_on_what_is_not_there_is_404(at: &Check) -> Result<()> {
+async fn a_conditional_get_of_missing_content_is_404(at: &Check) -> Result<()> {
     digits(at).await?;
     for tag in [format!("\"{NOTHING}\""), "*".to_owned()] {
         let headers = [("If-None-Match", tag.as_str())];
@@ -344,7 +344,7 @@ fn entity_tag(manifest: &str) -> String {
 
 /// RFC 9110, section 13.1.1: 412 if the entity tag is not among those of `If-Match`; section 13.2.2:
 /// which comes before `If-None-Match`.
-async fn a_pull_of_other_content_than_is_wanted_is_412(at: &Check) -> Result<()> {
+async fn a_get_whose_if_match_fails_is_412(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let blob = at.push(b"blob").await?;
     let blob = (at.path(&format!("blobs/{blob}")), format!("\"{blob}\""));
@@ -395,7 +395,7 @@ async fn a_tag_is_written_once(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 13.1.1: with `If-Match` a tag moves only from the manifest that it names.
-async fn a_tag_moves_only_from_where_it_was(at: &Check) -> Result<()> {
+async fn a_tag_moves_only_from_the_expected_digest(at: &Check) -> Result<()> {
     let first = at.tagged("1", 1).await?;
     let (second, third) = (
         at.image(2).await?.to_string(),
@@ -425,7 +425,7 @@ async fn a_tag_moves_only_from_where_it_was(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 13.1.2: "can be used … to prevent lost updates": whoever comes second is told.
-async fn of_concurrent_pushes_of_an_absent_tag_exactly_one_wins(at: &Check) -> Result<()> {
+async fn exactly_one_of_concurrent_pushes_of_an_absent_tag_wins(at: &Check) -> Result<()> {
     let mut manifests = Vec::new();
     for number in 0..8 {
         manifests.push(at.image(number).await?.to_string());
@@ -453,7 +453,7 @@ async fn of_concurrent_pushes_of_an_absent_tag_exactly_one_wins(at: &Check) -> R
 
 /// RFC 9110, section 13.1: a condition concerns the target resource, which the path names; the tags
 /// of the query move along.
-async fn a_condition_is_the_paths_and_not_the_querys(at: &Check) -> Result<()> {
+async fn a_condition_applies_to_the_path_and_not_to_the_query(at: &Check) -> Result<()> {
     let (first, second) = (
         at.image(1).await?.to_string(),
         at.image(2).await?.to_string(),
@@ -472,7 +472,7 @@ async fn a_condition_is_the_paths_and_not_the_querys(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 13.1.2: of a manifest by its digest, too.
-async fn a_condition_may_concern_a_digest(at: &Check) -> Result<()> {
+async fn a_condition_may_apply_to_a_digest(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());
     push(at, &digest, &manifest, &[ABSENT]).await?.is(201)?;
@@ -503,7 +503,7 @@ async fn a_malformed_condition_is_400(at: &Check) -> Result<()> {
 
 /// RFC 9110, section 13.1.1: a tag, a manifest or a blob is deleted only if it is what the client
 /// takes it for; section 13.2.1: what is not there is 404 whatever the condition.
-async fn a_delete_heeds_its_condition(at: &Check) -> Result<()> {
+async fn a_delete_honours_its_condition(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
     let blob = at.push(b"blob").await?;

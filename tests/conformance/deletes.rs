@@ -11,11 +11,11 @@ clauses![
     a_deleted_tag_is_gone_and_its_manifest_stays,
     a_deleted_manifest_is_gone_with_its_tags,
     a_manifest_by_sha512_is_deleted,
-    deleting_a_manifest_that_is_not_there_is_404,
+    deleting_a_missing_manifest_is_404,
     a_deleted_blob_is_gone,
-    deleting_a_blob_that_is_not_there_is_404,
-    a_blob_deleted_here_stays_elsewhere,
-    what_was_deleted_can_be_pushed_again,
+    deleting_a_missing_blob_is_404,
+    a_blob_deleted_from_one_repository_stays_in_others,
+    deleted_content_can_be_pushed_again,
     one_of_two_manifests_is_deleted,
 ];
 
@@ -68,7 +68,7 @@ async fn a_manifest_by_sha512_is_deleted(at: &Check) -> Result<()> {
 }
 
 /// end-9, Deleting Manifests: 404 for what is not there, and where there is no repository.
-async fn deleting_a_manifest_that_is_not_there_is_404(at: &Check) -> Result<()> {
+async fn deleting_a_missing_manifest_is_404(at: &Check) -> Result<()> {
     for reference in ["1", NOTHING] {
         let path = at.path(&format!("manifests/{reference}"));
         at.delete(&path).await?.is(404)?;
@@ -93,7 +93,7 @@ async fn a_deleted_blob_is_gone(at: &Check) -> Result<()> {
 }
 
 /// end-10: 404 for a blob that is not there, a second time included.
-async fn deleting_a_blob_that_is_not_there_is_404(at: &Check) -> Result<()> {
+async fn deleting_a_missing_blob_is_404(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push(&at.bytes(2, 10)).await?;
     let path = at.path(&format!("blobs/{digest}"));
@@ -105,7 +105,7 @@ async fn deleting_a_blob_that_is_not_there_is_404(at: &Check) -> Result<()> {
 }
 
 /// end-10: a repository lets go of its own blob, and of nobody else's.
-async fn a_blob_deleted_here_stays_elsewhere(at: &Check) -> Result<()> {
+async fn a_blob_deleted_from_one_repository_stays_in_others(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 10);
     let digest = at.push(&bytes).await?;
     at.push_to(&at.other("beside"), &bytes).await?;
@@ -117,7 +117,7 @@ async fn a_blob_deleted_here_stays_elsewhere(at: &Check) -> Result<()> {
 }
 
 /// Content Management: a deletion is no verdict on the content.
-async fn what_was_deleted_can_be_pushed_again(at: &Check) -> Result<()> {
+async fn deleted_content_can_be_pushed_again(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
     let layer = content::digest(&at.bytes(1, 64));
@@ -155,7 +155,7 @@ async fn one_of_two_manifests_is_deleted(at: &Check) -> Result<()> {
 
 /// end-9 and end-10: where deletion is disabled, 400 or 405; ours is 405 with what is allowed.
 #[tokio::test]
-async fn a_registry_that_does_not_delete_says_so() -> Result<()> {
+async fn a_registry_without_deletes_responds_405() -> Result<()> {
     for launch in [
         Launch::registry().environment("OCTOSERVE_DELETE", "false"),
         Launch::all_in_one().environment("OCTOSERVE_REGISTRY_DELETE", "false"),

@@ -7,21 +7,21 @@ use harness::client::MANIFEST;
 use super::check::{Check, NOTHING};
 
 clauses![
-    an_error_has_the_specifications_form;
+    an_error_has_the_format_of_the_specification;
     ours:
-    a_method_that_an_endpoint_lacks_is_405_with_the_others,
+    an_unsupported_method_is_405_with_the_allowed_ones,
     an_unknown_method_is_405,
     an_invalid_name_is_refused_at_every_endpoint,
     an_unknown_endpoint_is_404,
     an_invalid_digest_is_refused_at_every_endpoint,
-    a_path_with_too_many_slashes_leads_to_the_clean_one,
-    a_tag_that_is_none_is_told_as_a_tag,
-    the_longest_name_is_taken,
+    a_path_with_repeated_slashes_redirects_to_the_clean_path,
+    an_invalid_tag_is_reported_as_a_tag,
+    the_longest_name_is_accepted,
 ];
 
 /// Error Codes: a JSON body has `errors`, each with a `code` of capitals and underscores that is one
 /// of the list, and a `message` that is text.
-async fn an_error_has_the_specifications_form(at: &Check) -> Result<()> {
+async fn an_error_has_the_format_of_the_specification(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for path in [
         at.path("manifests/unknown"),
@@ -47,7 +47,7 @@ async fn an_error_has_the_specifications_form(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 15.5.6: 405 must have `Allow`, with the methods there are.
-async fn a_method_that_an_endpoint_lacks_is_405_with_the_others(at: &Check) -> Result<()> {
+async fn an_unsupported_method_is_405_with_the_allowed_ones(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let session = at.session().await?;
     let manifest = at.path("manifests/1");
@@ -139,7 +139,7 @@ async fn an_unknown_endpoint_is_404(at: &Check) -> Result<()> {
 }
 
 /// As docker-registry does: doubled and trailing slashes are redirected, of a GET and a HEAD.
-async fn a_path_with_too_many_slashes_leads_to_the_clean_one(at: &Check) -> Result<()> {
+async fn a_path_with_repeated_slashes_redirects_to_the_clean_path(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let (tags, manifest) = (at.path("tags/list"), at.path("manifests/1"));
     for (path, clean) in [
@@ -163,7 +163,7 @@ async fn a_path_with_too_many_slashes_leads_to_the_clean_one(at: &Check) -> Resu
 }
 
 /// Error Codes: what is pushed to a tag that is none says so, and speaks of no digest.
-async fn a_tag_that_is_none_is_told_as_a_tag(at: &Check) -> Result<()> {
+async fn an_invalid_tag_is_reported_as_a_tag(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     for tag in ["1.0.0+build", "1.0.0%2Bbuild"] {
         let refused = at.put(tag, MANIFEST, &manifest).await?;
@@ -191,7 +191,7 @@ async fn an_invalid_digest_is_refused_at_every_endpoint(at: &Check) -> Result<()
 
 /// Pulling manifests: clients' limit is 255 characters with the registry's own name; ours is the
 /// name's alone.
-async fn the_longest_name_is_taken(at: &Check) -> Result<()> {
+async fn the_longest_name_is_accepted(at: &Check) -> Result<()> {
     let rest = 255 - at.repository().len() - 1;
     let bytes = at.bytes(1, 10);
     let repository = at.other(&"n".repeat(rest));

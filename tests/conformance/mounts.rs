@@ -8,14 +8,14 @@ use super::check::{Check, OCTETS, with};
 clauses![
     a_blob_is_mounted_from_a_repository_that_has_it,
     a_mount_of_sha512_is_a_blob,
-    a_mount_of_nothing_opens_a_session,
+    a_mount_of_a_missing_blob_opens_a_session,
     a_mount_from_a_repository_without_it_opens_a_session,
     a_mounted_blob_outlives_its_source,
-    a_mount_of_what_is_there_already_is_a_mount;
+    a_mount_of_a_blob_already_in_the_repository_succeeds;
     ours:
     a_mount_of_a_malformed_digest_opens_a_session,
     a_mount_from_a_malformed_name_opens_a_session,
-    a_blob_is_mounted_from_wherever_it_is,
+    a_blob_is_mounted_without_a_named_source,
 ];
 
 /// The request that mounts into a repository beside the clause's own.
@@ -38,7 +38,7 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it(at: &Check) -> Result<(
 }
 
 /// end-11: a registry may treat `from` as optional; ours looks everywhere.
-async fn a_blob_is_mounted_from_wherever_it_is(at: &Check) -> Result<()> {
+async fn a_blob_is_mounted_without_a_named_source(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     let digest = at.push(&bytes).await?;
     for request in [mount(at, &digest, None), mount(at, &digest, Some(""))] {
@@ -62,7 +62,7 @@ async fn a_mount_of_sha512_is_a_blob(at: &Check) -> Result<()> {
 }
 
 /// end-11: what can't be mounted is answered 202, and the session takes the blob.
-async fn a_mount_of_nothing_opens_a_session(at: &Check) -> Result<()> {
+async fn a_mount_of_a_missing_blob_opens_a_session(at: &Check) -> Result<()> {
     at.push(&at.bytes(9, 10)).await?;
     for (number, from) in [(1, Some(at.repository())), (2, None)] {
         let bytes = at.bytes(number, 10);
@@ -142,7 +142,7 @@ async fn a_mounted_blob_outlives_its_source(at: &Check) -> Result<()> {
 }
 
 /// end-11: a blob that the repository has needs no second one.
-async fn a_mount_of_what_is_there_already_is_a_mount(at: &Check) -> Result<()> {
+async fn a_mount_of_a_blob_already_in_the_repository_succeeds(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     for _ in 0..2 {
         let again = mount(at, &digest, Some(at.repository()));

@@ -7,35 +7,35 @@ use harness::content;
 use super::check::{Check, NOTHING, OCTETS, with};
 
 clauses![
-    the_base_says_that_the_api_is_here,
-    every_answer_names_dockers_api_version,
+    the_base_endpoint_confirms_the_api,
+    every_response_has_dockers_api_version,
     a_blob_is_pulled_whole_with_its_digest,
     an_empty_blob_is_pulled,
     a_blob_by_sha512_is_pulled,
-    a_head_of_a_blob_says_what_a_get_says,
+    a_head_of_a_blob_has_the_headers_of_a_get,
     an_unknown_blob_is_not_found,
-    a_blob_is_unknown_where_it_was_not_pushed,
+    a_blob_is_unknown_in_other_repositories,
     a_manifest_is_pulled_by_tag_byte_for_byte,
     a_manifest_is_pulled_by_digest,
     a_manifest_by_sha512_is_pulled,
-    a_head_of_a_manifest_says_what_a_get_says,
+    a_head_of_a_manifest_has_the_headers_of_a_get,
     a_manifest_has_the_type_it_was_pushed_with,
-    a_manifest_is_given_whatever_the_client_accepts,
+    a_manifest_is_returned_whatever_the_client_accepts,
     an_unknown_manifest_is_not_found,
     an_unknown_repository_is_not_found,
-    a_name_may_hold_the_words_of_the_api,
+    a_name_may_contain_words_of_the_api,
     a_namespace_parameter_changes_nothing,
 ];
 
 /// end-1, Determining Support: a registry that implements the specification answers 200.
-async fn the_base_says_that_the_api_is_here(at: &Check) -> Result<()> {
+async fn the_base_endpoint_confirms_the_api(at: &Check) -> Result<()> {
     at.get("/v2/").await?.is(200)?;
     at.head("/v2/").await?.is(200)?.holds(b"")?;
     Ok(())
 }
 
 /// Legacy Docker support HTTP headers: optional, and promised on answers of every kind.
-async fn every_answer_names_dockers_api_version(at: &Check) -> Result<()> {
+async fn every_response_has_dockers_api_version(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for path in [
         "/v2/",
@@ -93,7 +93,7 @@ async fn a_blob_by_sha512_is_pulled(at: &Check) -> Result<()> {
 
 /// end-2, Checking if content exists: 200 with the digest and the length, as RFC 9110 (section
 /// 9.3.2) has it: the headers of a GET, without its body.
-async fn a_head_of_a_blob_says_what_a_get_says(at: &Check) -> Result<()> {
+async fn a_head_of_a_blob_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 1234)).await?;
     let path = at.path(&format!("blobs/{digest}"));
     let head = at.head(&path).await?;
@@ -113,7 +113,7 @@ async fn an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
 }
 
 /// end-2, Pulling blobs: content is found in its own repository only.
-async fn a_blob_is_unknown_where_it_was_not_pushed(at: &Check) -> Result<()> {
+async fn a_blob_is_unknown_in_other_repositories(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push_to(&at.other("beside"), &at.bytes(2, 10)).await?;
     let path = format!("/v2/{}/blobs/{digest}", at.other("beside"));
@@ -165,7 +165,7 @@ async fn a_manifest_by_sha512_is_pulled(at: &Check) -> Result<()> {
 
 /// end-3, Checking if content exists: 200 with the digest and the length, and whatever else a GET
 /// says.
-async fn a_head_of_a_manifest_says_what_a_get_says(at: &Check) -> Result<()> {
+async fn a_head_of_a_manifest_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
     let head = at.head(&at.path("manifests/1")).await?;
@@ -194,7 +194,7 @@ async fn a_manifest_has_the_type_it_was_pushed_with(at: &Check) -> Result<()> {
 
 /// end-3, Pulling manifests: a client should say what it accepts and may not; there is one
 /// representation, and its type is told.
-async fn a_manifest_is_given_whatever_the_client_accepts(at: &Check) -> Result<()> {
+async fn a_manifest_is_returned_whatever_the_client_accepts(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     for accept in [MANIFEST, "*/*", "application/json", "text/html;q=0.1"] {
         let headers = [("Accept", accept)];
@@ -234,7 +234,7 @@ async fn an_unknown_repository_is_not_found(at: &Check) -> Result<()> {
 
 /// Pulling manifests: a name has components of letters, digits and separators, and any of the API's
 /// own words may be one.
-async fn a_name_may_hold_the_words_of_the_api(at: &Check) -> Result<()> {
+async fn a_name_may_contain_words_of_the_api(at: &Check) -> Result<()> {
     for name in [
         "blobs/uploads",
         "manifests",

@@ -12,13 +12,13 @@ const SBOM: &str = "application/vnd.example.sbom.v1+json";
 const SIGNATURE: &str = "application/vnd.example.signature";
 
 clauses![
-    a_referrer_is_listed_with_what_its_manifest_says,
-    a_referrer_without_a_type_has_its_configurations,
+    a_referrer_is_listed_with_the_fields_of_its_manifest,
+    a_referrer_without_a_type_has_that_of_its_configuration,
     an_index_may_be_a_referrer,
     a_referrer_may_come_before_its_subject,
-    a_filter_is_applied_and_named,
-    a_filter_that_nothing_passes_gives_an_empty_index,
-    nothing_refers_to_what_is_not_there,
+    a_filter_is_applied_and_reported,
+    a_filter_without_a_match_returns_an_empty_index,
+    an_unknown_subject_has_no_referrers,
     a_malformed_subject_is_refused,
     a_deleted_referrer_is_not_listed,
     a_referrer_is_listed_in_its_own_repository_only,
@@ -26,7 +26,7 @@ clauses![
     a_head_of_the_referrers_has_no_body,
     a_referrer_pushed_twice_is_listed_once;
     ours:
-    more_referrers_than_fit_are_linked_to,
+    more_referrers_than_fit_a_page_are_linked,
     an_artifact_type_is_kept_whole,
     large_annotations_stay_in_the_manifest,
 ];
@@ -60,7 +60,7 @@ async fn about(at: &Check, subject: &str, kind: &str) -> Result<Value> {
 
 /// end-12a: an index of descriptors, each with the referrer's type, size, digest, `artifactType` and
 /// annotations.
-async fn a_referrer_is_listed_with_what_its_manifest_says(at: &Check) -> Result<()> {
+async fn a_referrer_is_listed_with_the_fields_of_its_manifest(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut artifact = about(at, &subject, SBOM).await?;
     artifact["annotations"] = json!({"org.example.format": "json", "empty": ""});
@@ -76,7 +76,7 @@ async fn a_referrer_is_listed_with_what_its_manifest_says(at: &Check) -> Result<
 }
 
 /// end-12a: without an `artifactType`, the configuration's media type stands in for it.
-async fn a_referrer_without_a_type_has_its_configurations(at: &Check) -> Result<()> {
+async fn a_referrer_without_a_type_has_that_of_its_configuration(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut image = at.image(2).await?;
     image["subject"] = descriptor(MANIFEST, subject.as_bytes());
@@ -126,7 +126,7 @@ async fn a_referrer_may_come_before_its_subject(at: &Check) -> Result<()> {
 
 /// end-12b: with `artifactType` those of that type only, and `OCI-Filters-Applied` says so. A plus
 /// sign may come as it is or encoded.
-async fn a_filter_is_applied_and_named(at: &Check) -> Result<()> {
+async fn a_filter_is_applied_and_reported(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
     let sbom = pushed(at, MANIFEST, &sbom).await?;
@@ -145,7 +145,7 @@ async fn a_filter_is_applied_and_named(at: &Check) -> Result<()> {
 }
 
 /// end-12a and end-12b: no match is an empty list, never a 404.
-async fn a_filter_that_nothing_passes_gives_an_empty_index(at: &Check) -> Result<()> {
+async fn a_filter_without_a_match_returns_an_empty_index(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
     pushed(at, MANIFEST, &sbom).await?;
@@ -158,7 +158,7 @@ async fn a_filter_that_nothing_passes_gives_an_empty_index(at: &Check) -> Result
 }
 
 /// end-12a: a registry with the API must not answer 404: a client takes that for a missing endpoint.
-async fn nothing_refers_to_what_is_not_there(at: &Check) -> Result<()> {
+async fn an_unknown_subject_has_no_referrers(at: &Check) -> Result<()> {
     let (list, _) = referrers(at, NOTHING, "").await?;
     ensure!(list.is_empty(), "in an unknown repository: {list:?}");
     at.tagged("1", 1).await?;
@@ -252,7 +252,7 @@ async fn a_referrer_pushed_twice_is_listed_once(at: &Check) -> Result<()> {
 
 /// end-12a: what does not fit into one manifest comes in several, by `Link` with `rel="next"`; a
 /// filter goes along.
-async fn more_referrers_than_fit_are_linked_to(at: &Check) -> Result<()> {
+async fn more_referrers_than_fit_a_page_are_linked(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut expected = Vec::new();
     // As much as a descriptor repeats of its manifest: 140 are more than 4 MiB.

@@ -10,19 +10,19 @@ use super::check::{CONFIG, Check, Reply};
 
 clauses![
     tags_are_listed_in_order,
-    a_page_has_as_many_tags_as_asked_for,
+    a_page_has_the_requested_number_of_tags,
     a_page_begins_after_the_last_tag,
-    last_alone_is_enough,
+    last_works_without_n,
     last_need_not_be_a_tag_of_the_repository,
-    a_page_larger_than_the_list_is_all_of_it,
+    a_page_larger_than_the_list_has_all_tags,
     the_tags_of_an_unknown_repository_are_404,
     a_head_of_the_tags_has_no_body,
-    names_that_begin_alike_are_different_repositories,
+    names_with_a_common_prefix_are_different_repositories,
     the_catalog_lists_repositories_in_order;
     ours:
     links_lead_through_all_tags,
-    a_page_of_none_is_empty,
-    a_page_of_no_number_is_refused,
+    a_page_of_size_zero_is_empty,
+    a_page_size_that_is_not_a_number_is_refused,
     a_repository_without_tags_has_an_empty_list,
     a_hundred_tags_are_listed,
     links_lead_through_the_catalog,
@@ -73,7 +73,7 @@ async fn tags_are_listed_in_order(at: &Check) -> Result<()> {
 }
 
 /// end-8b: with `n`, so many tags, from the beginning.
-async fn a_page_has_as_many_tags_as_asked_for(at: &Check) -> Result<()> {
+async fn a_page_has_the_requested_number_of_tags(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in 1..=TAGS.len() {
         let (tags, _) = page(at, &format!("?n={n}")).await?;
@@ -94,7 +94,7 @@ async fn a_page_begins_after_the_last_tag(at: &Check) -> Result<()> {
 }
 
 /// end-8b: `n` is optional where `last` is given.
-async fn last_alone_is_enough(at: &Check) -> Result<()> {
+async fn last_works_without_n(at: &Check) -> Result<()> {
     some_tags(at).await?;
     let (tags, reply) = page(at, "?last=2").await?;
     ensure!(tags == TAGS[3..], "{tags:?}");
@@ -113,7 +113,7 @@ async fn last_need_not_be_a_tag_of_the_repository(at: &Check) -> Result<()> {
 }
 
 /// end-8b: fewer than asked for only if there are no more, and then without a `Link`.
-async fn a_page_larger_than_the_list_is_all_of_it(at: &Check) -> Result<()> {
+async fn a_page_larger_than_the_list_has_all_tags(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in [6, 7, 1000] {
         let (tags, reply) = page(at, &format!("?n={n}")).await?;
@@ -141,7 +141,7 @@ async fn links_lead_through_all_tags(at: &Check) -> Result<()> {
 }
 
 /// end-8b: with `n` zero the list is empty and there must not be a `Link`.
-async fn a_page_of_none_is_empty(at: &Check) -> Result<()> {
+async fn a_page_of_size_zero_is_empty(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for query in ["?n=0", "?n=0&last=1"] {
         let (tags, reply) = page(at, query).await?;
@@ -152,7 +152,7 @@ async fn a_page_of_none_is_empty(at: &Check) -> Result<()> {
 }
 
 /// end-8b: `n` is an integer.
-async fn a_page_of_no_number_is_refused(at: &Check) -> Result<()> {
+async fn a_page_size_that_is_not_a_number_is_refused(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in ["-1", "x", "1.5", "0x10", "%31%00"] {
         for path in [
@@ -200,7 +200,7 @@ async fn a_head_of_the_tags_has_no_body(at: &Check) -> Result<()> {
 }
 
 /// end-8 and end-9: a repository may be called like another one and more.
-async fn names_that_begin_alike_are_different_repositories(at: &Check) -> Result<()> {
+async fn names_with_a_common_prefix_are_different_repositories(at: &Check) -> Result<()> {
     let names: Vec<_> = ["a", "a/b", "a/b/c", "ab", "a-b", "a/tags"]
         .map(|name| at.other(name))
         .into();

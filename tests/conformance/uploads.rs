@@ -7,28 +7,28 @@ use harness::wire::{self, Wire};
 use super::check::{Check, NOTHING, OCTETS, with};
 
 clauses![
-    a_session_is_opened_with_a_location_of_its_own,
+    each_session_has_a_location_of_its_own,
     a_post_and_a_put_make_a_blob,
     a_single_post_makes_a_blob,
     a_blob_is_pushed_by_sha512,
-    a_single_post_takes_sha512,
+    a_single_post_accepts_sha512,
     an_empty_blob_is_pushed,
-    a_put_of_unknown_length_is_taken,
-    a_single_post_of_unknown_length_is_taken,
+    a_put_of_unknown_length_is_accepted,
+    a_single_post_of_unknown_length_is_accepted,
     a_blob_may_be_pushed_again,
     a_wrong_digest_is_refused,
     an_unsupported_algorithm_is_refused,
     a_malformed_digest_is_refused,
     a_commit_without_a_digest_is_refused,
-    a_committed_session_is_over,
-    a_client_may_wait_to_be_asked_for_its_body;
+    a_committed_session_is_gone,
+    a_client_may_expect_100_continue;
     ours:
     every_location_is_relative,
     a_refused_single_post_leaves_no_blob,
 ];
 
 /// end-4a, POST then PUT: 202 and a `Location`, which identifies the session.
-async fn a_session_is_opened_with_a_location_of_its_own(at: &Check) -> Result<()> {
+async fn each_session_has_a_location_of_its_own(at: &Check) -> Result<()> {
     let (one, two) = (at.session().await?, at.session().await?);
     ensure!(one != two, "two sessions at {one}");
     let uuid = |part: &str| {
@@ -86,7 +86,7 @@ async fn a_blob_is_pushed_by_sha512(at: &Check) -> Result<()> {
 }
 
 /// end-4b, Single POST, by another algorithm.
-async fn a_single_post_takes_sha512(at: &Check) -> Result<()> {
+async fn a_single_post_accepts_sha512(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     single_post(at, &content::sha512(&bytes), &bytes).await
 }
@@ -103,7 +103,7 @@ async fn an_empty_blob_is_pushed(at: &Check) -> Result<()> {
 }
 
 /// end-6, and RFC 9112 (section 7.1): a body may come in chunks of the transfer, without a length.
-async fn a_put_of_unknown_length_is_taken(at: &Check) -> Result<()> {
+async fn a_put_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let digest = content::digest(&bytes);
     let commit = with(&at.session().await?, &format!("digest={digest}"));
@@ -115,7 +115,7 @@ async fn a_put_of_unknown_length_is_taken(at: &Check) -> Result<()> {
 }
 
 /// end-4b, and RFC 9112 (section 7.1), as above.
-async fn a_single_post_of_unknown_length_is_taken(at: &Check) -> Result<()> {
+async fn a_single_post_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let digest = content::digest(&bytes);
     let post = with(&at.path("blobs/uploads/"), &format!("digest={digest}"));
@@ -197,7 +197,7 @@ async fn a_commit_without_a_digest_is_refused(at: &Check) -> Result<()> {
 }
 
 /// end-6: the commit ends the session.
-async fn a_committed_session_is_over(at: &Check) -> Result<()> {
+async fn a_committed_session_is_gone(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 10);
     let location = at.session().await?;
     let commit = with(&location, &format!("digest={}", content::digest(&bytes)));
@@ -210,7 +210,7 @@ async fn a_committed_session_is_over(at: &Check) -> Result<()> {
 }
 
 /// RFC 9110, section 10.1.1: a client that expects 100 is told to go on before it sends its body.
-async fn a_client_may_wait_to_be_asked_for_its_body(at: &Check) -> Result<()> {
+async fn a_client_may_expect_100_continue(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let commit = with(
         &at.session().await?,

@@ -77,7 +77,7 @@ struct Player {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixteen_clients_are_counted_to_the_last_byte_session_and_mount() -> Result<()> {
+async fn every_byte_session_and_mount_of_sixteen_clients_is_counted() -> Result<()> {
     let front = Front::embedded().await?;
     // All in one task: they wait for answers, and at the same time.
     let players = (0..CLIENTS).map(async |number| {
@@ -387,7 +387,7 @@ enum Gust {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_storm_of_aborts_nothing_is_under_way_and_every_byte_is_counted() -> Result<()> {
+async fn after_a_storm_of_aborts_nothing_is_in_flight_and_every_byte_is_counted() -> Result<()> {
     let upstream = Scripted::start(weather).await?;
     let server = Launch::in_front_of(&upstream.url()).start().await?;
     let mut clients = JoinSet::new();

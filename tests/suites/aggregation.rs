@@ -74,7 +74,7 @@ fn dropped(scrape: &Scrape, source: &str, reason: &str) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn several_sources_of_every_style_are_one_page() -> Result<()> {
+async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
     let mut sources = Vec::new();
     for (name, media_type, page) in PAGES {
         sources.push((name, Source::page(media_type, page).await?));
@@ -173,7 +173,7 @@ async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> R
 }
 
 #[tokio::test]
-async fn what_does_not_go_with_the_page_is_left_out_by_its_reason() -> Result<()> {
+async fn conflicting_samples_are_dropped_and_counted_by_reason() -> Result<()> {
     let conflict = "# TYPE octoserve_http_requests_total gauge\nocto 1\n\
         octoserve_http_requests_total{endpoint=\"blob\"} 7\n";
     let halves = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh 5\n# TYPE h_count gauge\nh_count 1\n\
@@ -215,7 +215,7 @@ async fn what_does_not_go_with_the_page_is_left_out_by_its_reason() -> Result<()
 }
 
 #[tokio::test]
-async fn what_a_parser_would_refuse_the_whole_page_for_is_left_out_and_counted() -> Result<()> {
+async fn samples_that_parsers_reject_are_dropped_and_counted() -> Result<()> {
     let page = "# TYPE a gauge\na{__name__=\"b\"} 1\na 2\n\
         # TYPE h histogram\nh_bucket{le=\"x\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n\
         # TYPE c_total counter\nc_total NaN\nc_total{d=\"1\"} 1\n";
@@ -247,7 +247,7 @@ async fn what_a_parser_would_refuse_the_whole_page_for_is_left_out_and_counted()
 }
 
 #[tokio::test]
-async fn a_hostile_page_is_a_gap_and_never_more() -> Result<()> {
+async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
         bomb.write_all(&vec![b'x'; 1 << 20])?;
@@ -335,7 +335,7 @@ async fn a_hostile_page_is_a_gap_and_never_more() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_scraper_that_waits_less_than_a_source_takes_gets_the_rest() -> Result<()> {
+async fn a_short_scrape_timeout_leaves_out_the_slow_source() -> Result<()> {
     let silent = Source::scripted(|stream| async move {
         let _open = stream;
         std::future::pending().await
@@ -352,7 +352,7 @@ async fn a_scraper_that_waits_less_than_a_source_takes_gets_the_rest() -> Result
 }
 
 #[tokio::test]
-async fn a_source_that_goes_leaves_the_time_of_its_last_success_behind() -> Result<()> {
+async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result<()> {
     let seconds_since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
     let silent = Source::scripted(|stream| async move {
         let _open = stream;
@@ -422,7 +422,7 @@ async fn asked(source: &Source, times: usize) -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_fetch_serves_all_who_scrape_meanwhile_whoever_leaves() -> Result<()> {
+async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<()> {
     let (source, open) = held().await?;
     let server = with(&[("held", &source)], "timeout: 1m").await?;
     let first = begin(&server, &[]).await?;
@@ -463,7 +463,8 @@ async fn one_fetch_serves_all_who_scrape_meanwhile_whoever_leaves() -> Result<()
 }
 
 #[tokio::test]
-async fn a_scraper_in_a_hurry_gets_what_is_there_and_keeps_nothing_from_the_others() -> Result<()> {
+async fn a_scrape_with_a_short_timeout_gets_a_partial_exposition_and_others_the_whole() -> Result<()>
+{
     let (source, open) = held().await?;
     let good = Source::page(TEXT, "good 1\n").await?;
     let server = with(&[("held", &source), ("good", &good)], "timeout: 1m").await?;
@@ -490,7 +491,7 @@ async fn a_scraper_in_a_hurry_gets_what_is_there_and_keeps_nothing_from_the_othe
 }
 
 #[tokio::test]
-async fn what_a_source_lacks_is_counted_once_a_fetch_however_many_scrape() -> Result<()> {
+async fn dropped_samples_are_counted_once_per_fetch() -> Result<()> {
     let (source, open) = held().await?;
     let twice = Source::page(TEXT, "x 1\nx 2\nbad\n").await?;
     let server = with(&[("held", &source), ("twice", &twice)], "timeout: 1m").await?;
@@ -511,7 +512,7 @@ async fn what_a_source_lacks_is_counted_once_a_fetch_however_many_scrape() -> Re
 }
 
 #[tokio::test]
-async fn a_source_is_logged_when_its_state_changes_and_not_at_each_scrape() -> Result<()> {
+async fn a_source_is_logged_when_it_fails_or_recovers_and_not_at_each_scrape() -> Result<()> {
     let (state, current) = watch::channel(503);
     let source = Source::scripted(move |mut stream| {
         let status = *current.borrow();

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::scene::{BLOB, DEADLINE, LENGTH, SESSION, Scene, answer, get, pour, sulk, upload};
 
 #[tokio::test]
-async fn a_client_that_leaves_a_download_keeps_its_status() -> Result<()> {
+async fn a_client_that_aborts_a_download_keeps_its_status() -> Result<()> {
     let front = Scene::of(pour).await?;
     let mut client = front.client().await?;
     client.send(get(BLOB).as_bytes()).await?;
@@ -29,7 +29,7 @@ async fn a_client_that_leaves_a_download_keeps_its_status() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_an_upload_is_499() -> Result<()> {
+async fn a_client_that_aborts_an_upload_is_499() -> Result<()> {
     for reset in [false, true] {
         let front = Scene::of(sulk).await?;
         let client = front.raw(&upload(1000, "some")).await?;
@@ -44,7 +44,7 @@ async fn a_client_that_leaves_an_upload_is_499() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_it_waits_is_499() -> Result<()> {
+async fn a_client_that_closes_before_the_response_is_499() -> Result<()> {
     let front = Scene::of(sulk).await?;
     let client = front.raw(&get(BLOB)).await?;
     front.heard("\r\n\r\n").await?;
@@ -53,7 +53,7 @@ async fn a_client_that_leaves_while_it_waits_is_499() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_leaves_while_it_waits_is_499() -> Result<()> {
+async fn an_http2_client_that_closes_before_the_response_is_499() -> Result<()> {
     let mut front = Scene::of(sulk).await?;
     let url = front.server.url(BLOB);
     let mut curl = std::process::Command::new("curl")
@@ -86,7 +86,7 @@ async fn a_client_that_stops_sending_is_408() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_reading_is_let_go() -> Result<()> {
+async fn a_client_that_stops_reading_is_disconnected() -> Result<()> {
     let front = Scene::of(pour).await?;
     let client = front.raw(&get(BLOB)).await?;
     front.counted("blob", "200").await?;
@@ -95,7 +95,7 @@ async fn a_client_that_stops_reading_is_let_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_before_it_answers_is_502() -> Result<()> {
+async fn an_upstream_that_aborts_before_its_response_is_502() -> Result<()> {
     for reset in [false, true] {
         let front = Scene::of(move |mut caller: Caller| async move {
             caller.until("some").await?;
@@ -118,7 +118,7 @@ async fn an_upstream_that_breaks_off_before_it_answers_is_502() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_within_its_answer_cuts_the_clients() -> Result<()> {
+async fn an_upstream_that_aborts_within_its_response_cuts_the_clients_connection() -> Result<()> {
     for reset in [false, true] {
         let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
@@ -145,7 +145,7 @@ async fn an_upstream_that_breaks_off_within_its_answer_cuts_the_clients() -> Res
 }
 
 #[tokio::test]
-async fn an_upstream_that_speaks_no_http_is_502() -> Result<()> {
+async fn an_upstream_that_does_not_speak_http_is_502() -> Result<()> {
     let front = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller
@@ -162,7 +162,7 @@ async fn an_upstream_that_speaks_no_http_is_502() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_early_refusal_reaches_a_client_that_then_stops() -> Result<()> {
+async fn an_early_refusal_reaches_a_client_that_then_stops_sending() -> Result<()> {
     for status in ["401 Unauthorized", "413 Content Too Large"] {
         let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
@@ -182,7 +182,7 @@ async fn an_early_refusal_reaches_a_client_that_then_stops() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_chunked_body_that_is_none_is_400_with_its_reason() -> Result<()> {
+async fn a_malformed_chunked_body_is_400_with_its_reason() -> Result<()> {
     for body in [
         "zz\r\nabc\r\n0\r\n\r\n",
         "3\r\nabcde\r\n0\r\n\r\n",
@@ -205,7 +205,7 @@ async fn a_chunked_body_that_is_none_is_400_with_its_reason() -> Result<()> {
 }
 
 #[tokio::test]
-async fn headers_that_are_too_much_are_400_with_a_body() -> Result<()> {
+async fn too_many_or_too_large_headers_are_400_with_a_body() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let many: Vec<String> = (0..99).map(|number| format!("x-{number}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "y")).collect();
@@ -226,7 +226,7 @@ async fn headers_that_are_too_much_are_400_with_a_body() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_own_words() -> Result<()> {
+async fn each_refusal_has_its_own_message() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     for (request, words) in [
         ("GET /v2/ HTTP/1.1\r\n\r\n", "Host"),
@@ -248,7 +248,7 @@ async fn each_refusal_has_its_own_words() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_transfer_that_the_shutdown_cuts_is_logged_and_ends_the_process() -> Result<()> {
+async fn a_transfer_cut_by_the_shutdown_is_logged() -> Result<()> {
     for arguments in [&["--http1.1"][..], &["--http2-prior-knowledge"]] {
         let front = Scene::of(|mut caller: Caller| async move {
             caller.head().await?;
@@ -281,7 +281,7 @@ async fn a_transfer_that_the_shutdown_cuts_is_logged_and_ends_the_process() -> R
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_request() -> Result<()> {
+async fn a_blocked_log_delays_no_request() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut child = tokio::process::Command::new(harness::octoserve::Program::Octoserve.path()?)
         .args(["--listen", "127.0.0.1:0", "--data"])

@@ -35,7 +35,7 @@ const MANIFEST: &str = "{\"schemaVersion\":2,\"mediaType\":\
     \"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 
 #[tokio::test]
-async fn a_fresh_page_is_small() -> Result<()> {
+async fn a_fresh_exposition_is_small() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let scrape = server.scrape().await?;
     ensure!(scrape.text().len() <= 50 << 10, "{}", scrape.text().len());
@@ -44,7 +44,7 @@ async fn a_fresh_page_is_small() -> Result<()> {
 
 /// What the others get wrong, 1: raw paths and methods as labels, and a 404 that mints a series.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_makes_a_label() -> Result<()> {
+async fn no_request_creates_a_label_value() -> Result<()> {
     let server = Launch::all_in_one()
         .environment("OCTOSERVE_REGISTRY_DURABILITY", "relaxed")
         .environment("OCTOSERVE_LOGGING_ACCESS", "false")
@@ -347,7 +347,7 @@ fn hostile(number: usize, random: &mut StdRng) -> Spelt {
 }
 
 #[test]
-fn every_closed_set_is_told_once() {
+fn each_closed_set_is_declared_once() {
     let mut sets = BTreeMap::new();
     for (label, values) in CLOSED {
         assert!(sets.insert(label, values).is_none(), "{label}");

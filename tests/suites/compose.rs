@@ -20,7 +20,7 @@ const IN_SOCKETS: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn the_compose_file_serves_shows_and_keeps_what_is_pushed() -> Result<()> {
+async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<()> {
     let compose = Compose::built().await?;
     compose.run(&["up", "--detach"]).await?;
     compose.healthy().await?;

@@ -32,7 +32,7 @@ fn file(folder: &TempDir, text: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_file_is_told_with_file_line_and_key() -> Result<()> {
+async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()> {
     let folder = TempDir::new()?;
     for (program, text, place, said) in [
         (
@@ -206,7 +206,7 @@ fn out_of_range() -> Vec<Wrong> {
 }
 
 #[tokio::test]
-async fn every_value_has_its_range_which_the_check_tells_with_file_line_and_key() -> Result<()> {
+async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<()> {
     let folder = TempDir::new()?;
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let docs = std::fs::read_to_string(docs)?;
@@ -226,7 +226,7 @@ async fn every_value_has_its_range_which_the_check_tells_with_file_line_and_key(
 }
 
 #[tokio::test]
-async fn what_hides_another_address_or_endpoint_is_refused() -> Result<()> {
+async fn conflicting_addresses_and_paths_are_refused() -> Result<()> {
     let folder = TempDir::new()?;
     let upstream = "upstreams: [{replicas: ['http://127.0.0.1:9'], metrics: ";
     let own = format!(
@@ -274,7 +274,7 @@ async fn what_hides_another_address_or_endpoint_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_mistake_on_the_command_line_is_exit_code_64() -> Result<()> {
+async fn an_error_on_the_command_line_is_exit_code_64() -> Result<()> {
     for arguments in [
         &["--listen", "nowhere"][..],
         &["--upstream", "registry:5000", "--check"],
@@ -304,7 +304,7 @@ async fn the_printed_configuration_loads_again_and_prints_the_same() -> Result<(
 }
 
 #[tokio::test]
-async fn the_examples_are_right() -> Result<()> {
+async fn the_examples_pass_the_check() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut examples = Vec::new();
     for entry in std::fs::read_dir(&folder)? {

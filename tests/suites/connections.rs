@@ -38,7 +38,7 @@ async fn echo(mut caller: Caller) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_while_an_answer_streams_waits_for_its_turn() -> Result<()> {
+async fn a_request_sent_during_a_response_is_served_after_it() -> Result<()> {
     let mut scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
     for round in 1..=3 {
@@ -62,7 +62,7 @@ async fn a_request_that_comes_while_an_answer_streams_waits_for_its_turn() -> Re
 }
 
 #[tokio::test]
-async fn requests_that_come_together_are_answered_in_order() -> Result<()> {
+async fn pipelined_requests_are_answered_in_order() -> Result<()> {
     let scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
     let patch = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nsome");
@@ -88,7 +88,7 @@ async fn requests_that_come_together_are_answered_in_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_requests_behind_is_counted_and_gone() -> Result<()> {
+async fn a_client_that_closes_with_pipelined_requests_leaves_nothing_in_flight() -> Result<()> {
     let scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
     client.send(get(&format!("{BLOB}?big")).as_bytes()).await?;
@@ -99,7 +99,7 @@ async fn a_client_that_leaves_requests_behind_is_counted_and_gone() -> Result<()
 }
 
 #[tokio::test]
-async fn a_client_of_http_1_0_gets_what_it_can_read() -> Result<()> {
+async fn an_http_1_0_client_gets_a_body_without_chunks() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;
         ensure!(head.starts_with("GET /v2/ HTTP/1.1\r\n"), "{head}");
@@ -118,7 +118,7 @@ async fn a_client_of_http_1_0_gets_what_it_can_read() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_of_http_1_0_that_names_no_host_is_served() -> Result<()> {
+async fn an_http_1_0_client_without_a_host_header_is_served() -> Result<()> {
     let request = b"GET /v2/ HTTP/1.0\r\nX-Forwarded-Host: elsewhere\r\n\r\n";
     let scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
@@ -138,7 +138,7 @@ async fn a_client_of_http_1_0_that_names_no_host_is_served() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_asks_first_and_is_refused_sends_no_body() -> Result<()> {
+async fn an_upload_refused_at_expect_100_continue_sends_no_body() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?.to_ascii_lowercase();
         ensure!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
@@ -164,7 +164,7 @@ async fn what_asks_first_and_is_refused_sends_no_body() -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_served_at_a_time_than_the_limit_has_connections() -> Result<()> {
+async fn the_connection_limit_bounds_concurrent_requests() -> Result<()> {
     let scene = |caller: Caller| async move { echo(caller).await };
     let upstream = Scripted::start(scene).await?;
     let server = Launch::in_front_of(&upstream.url())

@@ -82,7 +82,7 @@ async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_proxied_request_keeps_to_its_bounds() -> Result<()> {
+async fn a_proxied_request_stays_within_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
         instructions: 118_000.0,
@@ -93,7 +93,7 @@ async fn a_proxied_request_keeps_to_its_bounds() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_proxied_request_of_which_nothing_is_recorded_keeps_to_its_bounds() -> Result<()> {
+async fn a_proxied_request_without_metrics_stays_within_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
         instructions: 111_000.0,
@@ -107,7 +107,7 @@ async fn a_proxied_request_of_which_nothing_is_recorded_keeps_to_its_bounds() ->
 }
 
 #[tokio::test]
-async fn a_request_to_the_embedded_registry_keeps_to_its_bounds() -> Result<()> {
+async fn a_request_to_the_embedded_registry_stays_within_its_bounds() -> Result<()> {
     let mut registry = registry_with_an_image().await?;
     let data = registry.data().to_owned();
     registry.terminate(PATIENCE).await?;

@@ -73,8 +73,7 @@ async fn answered_over_http2(address: SocketAddr, path: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn silent_connections_to_a_metrics_listener_hold_up_neither_scrapes_nor_probes() -> Result<()>
-{
+async fn silent_connections_to_a_metrics_listener_delay_neither_scrapes_nor_probes() -> Result<()> {
     for launch in [Launch::all_in_one().metrics_listener(), Launch::registry()] {
         let server = patient(launch).start().await?;
         let address = server.metrics_address();
@@ -92,7 +91,7 @@ async fn silent_connections_to_a_metrics_listener_hold_up_neither_scrapes_nor_pr
 }
 
 #[tokio::test]
-async fn silent_connections_to_a_metrics_listener_inside_tls_hold_up_no_scrape() -> Result<()> {
+async fn silent_connections_to_a_tls_metrics_listener_delay_no_scrape() -> Result<()> {
     let certificate = Certificate::new()?;
     let listen = format!("{{address: '127.0.0.1:0', tls: {}}}", certificate.keys());
     let metrics = format!("metrics: {{listen: {listen}}}\n");
@@ -129,7 +128,7 @@ async fn silent_connections_to_a_metrics_listener_inside_tls_hold_up_no_scrape()
 }
 
 #[tokio::test]
-async fn silent_connections_to_a_main_listener_give_way() -> Result<()> {
+async fn silent_connections_to_a_main_listener_are_closed_for_new_ones() -> Result<()> {
     for launch in [Launch::all_in_one().metrics_listener(), Launch::registry()] {
         let server = patient(launch).start().await?;
         let address = server.address();
@@ -180,7 +179,7 @@ async fn a_request_in_flight_survives_a_flood_of_connections() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_connection_that_gives_way_is_counted_as_over_the_limit() -> Result<()> {
+async fn a_connection_closed_for_a_new_one_is_counted_as_rejected() -> Result<()> {
     let launch = patient(Launch::all_in_one().metrics_listener());
     let server = launch.start().await?;
     let silent = silent(server.address(), CAP + 3).await?;

@@ -66,7 +66,7 @@ async fn a_blob_that_was_cut_short_is_refused_until_it_is_pushed_again() -> Resu
 }
 
 #[tokio::test]
-async fn a_directory_of_a_former_version_is_served_and_learns_the_sizes() -> Result<()> {
+async fn a_data_directory_of_an_older_version_is_served_and_gets_the_sizes() -> Result<()> {
     let server = Launch::registry().start().await?;
     let client = Client::new(&server.url(""))?;
     let bytes = content::bytes(1, SIZE);

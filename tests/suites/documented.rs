@@ -66,7 +66,7 @@ async fn on_the_pages() -> Result<BTreeSet<String>> {
 }
 
 #[tokio::test]
-async fn every_family_has_its_section_and_two_queries_and_no_section_is_of_another() -> Result<()> {
+async fn every_family_has_one_section_with_two_queries() -> Result<()> {
     let page = page("docs/metrics.md")?;
     let documented = sections(&page);
     assert_eq!(
@@ -123,7 +123,7 @@ fn the_bounds_are_those_of_the_code() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_real_prometheus_takes_every_query() -> Result<()> {
+async fn a_real_prometheus_evaluates_every_query() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let prometheus = Prometheus::scraping(&[server.metrics_address()]).await?;
     prometheus.expect("up", 1.0).await?;
@@ -153,7 +153,7 @@ fn sources(folder: &Path) -> Result<String> {
 }
 
 #[test]
-fn every_test_that_shows_something_is_there() -> Result<()> {
+fn every_test_that_the_documentation_names_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = page("docs/transparency.md")?;
     let mut sections = BTreeMap::new();

@@ -51,7 +51,7 @@ async fn an_upstream_that_comes_back_is_used_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_source_that_is_down_is_told_on_a_page_that_is_still_200() -> Result<()> {
+async fn a_source_that_is_down_does_not_fail_the_scrape() -> Result<()> {
     let registry = ForeignRegistry::start().await?;
     let server = Launch::configured(&format!(
         "upstreams:\n\
@@ -74,7 +74,7 @@ async fn a_source_that_is_down_is_told_on_a_page_that_is_still_200() -> Result<(
 }
 
 #[tokio::test]
-async fn a_foreign_registrys_own_metrics_come_with_their_source() -> Result<()> {
+async fn a_foreign_registrys_own_metrics_have_a_source_label() -> Result<()> {
     // Any page will do for a source, so the registry behind is one of ours.
     let registry = Launch::registry().start().await?;
     let server = Launch::configured(&format!(

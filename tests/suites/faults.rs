@@ -86,8 +86,8 @@ fn requests(orders: &str) -> [(&'static str, String); 3] {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_at_any_phase_is_502_or_a_cut_and_leaves_nothing() -> Result<()>
-{
+async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing_in_flight()
+-> Result<()> {
     let mut scene = Scene::of(obedient).await?;
     warm(&scene).await?;
     let before = scene.holdings()?;
@@ -134,7 +134,7 @@ async fn an_upstream_that_breaks_off_at_any_phase_is_502_or_a_cut_and_leaves_not
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_at_once_is_begun() -> Result<()> {
+async fn a_response_that_aborts_right_after_its_head_has_begun() -> Result<()> {
     let scene = Scene::of(obedient).await?;
     // Not at every try does it meet the moment.
     for _ in 0..50 {
@@ -172,8 +172,7 @@ enum Leaving {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_at_any_phase_is_counted_as_such_and_leaves_nothing() -> Result<()>
-{
+async fn a_client_that_aborts_at_any_phase_is_counted_and_leaves_nothing_in_flight() -> Result<()> {
     let mut scene = Scene::of(obedient).await?;
     warm(&scene).await?;
     let before = scene.holdings()?;
@@ -267,7 +266,7 @@ const NONSENSE: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn an_upstream_that_talks_nonsense_is_502_and_the_next_request_is_served() -> Result<()> {
+async fn an_upstream_that_sends_garbage_is_502_and_the_next_request_is_served() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?;
@@ -296,7 +295,7 @@ async fn an_upstream_that_talks_nonsense_is_502_and_the_next_request_is_served()
 }
 
 #[tokio::test]
-async fn a_head_without_an_end_is_given_up_in_little_memory() -> Result<()> {
+async fn an_endless_response_head_is_aborted_in_bounded_memory() -> Result<()> {
     let mut scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;
         if !head.contains("?endless") {
@@ -321,7 +320,7 @@ async fn a_head_without_an_end_is_given_up_in_little_memory() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_follows_an_answer_is_nobodys_answer() -> Result<()> {
+async fn bytes_after_a_response_are_not_taken_for_the_next_response() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         let stray = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
@@ -367,7 +366,7 @@ async fn a_body_with_a_bad_chunk_is_cut_and_never_looks_whole() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_refusal_of_ours_reaches_a_client_that_is_still_sending() -> Result<()> {
+async fn a_refusal_by_the_proxy_reaches_a_client_that_is_still_sending() -> Result<()> {
     // Nobody listens on the discard port.
     let server = Launch::in_front_of("http://127.0.0.1:9").start().await?;
     let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n");
@@ -400,7 +399,8 @@ async fn registry_with_a_blob() -> Result<(ForeignRegistry, Server, Client, Stri
 }
 
 #[tokio::test]
-async fn a_registry_that_is_killed_cuts_what_is_under_way_and_is_used_again() -> Result<()> {
+async fn a_killed_registry_cuts_requests_in_flight_and_is_used_again_after_its_restart()
+-> Result<()> {
     let (mut registry, mut server, client, path) = registry_with_a_blob().await?;
     let before = Holdings::of(&mut server)?;
     let mut download = Wire::connect(server.address()).await?;
@@ -441,7 +441,7 @@ async fn a_registry_that_is_killed_cuts_what_is_under_way_and_is_used_again() ->
 }
 
 #[tokio::test]
-async fn a_registry_that_freezes_is_waited_for_and_thaws() -> Result<()> {
+async fn a_request_to_a_frozen_registry_completes_when_it_thaws() -> Result<()> {
     let (mut registry, server, client, path) = registry_with_a_blob().await?;
     let mut download = Wire::connect(server.address()).await?;
     download.send(get(&path).as_bytes()).await?;
@@ -471,7 +471,7 @@ async fn a_registry_that_freezes_is_waited_for_and_thaws() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_post_after_the_upstream_came_back_goes_over_a_new_connection() -> Result<()> {
+async fn a_post_after_the_upstreams_restart_uses_a_new_connection() -> Result<()> {
     let script = |mut caller: Caller| async move {
         loop {
             caller.head().await?;
@@ -496,7 +496,7 @@ async fn a_post_after_the_upstream_came_back_goes_over_a_new_connection() -> Res
 }
 
 #[tokio::test]
-async fn without_descriptors_requests_are_503_or_wait_until_there_are_some() -> Result<()> {
+async fn without_free_descriptors_requests_are_503_or_wait() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.head().await?;
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close";
@@ -530,7 +530,7 @@ async fn without_descriptors_requests_are_503_or_wait_until_there_are_some() -> 
 }
 
 #[tokio::test]
-async fn without_descriptors_the_registry_in_the_process_refuses_and_comes_back() -> Result<()> {
+async fn without_free_descriptors_the_embedded_registry_refuses_and_recovers() -> Result<()> {
     let mut server = Launch::all_in_one().start().await?;
     let plenty = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let plenty = plenty.current.context("no limit")?;

@@ -31,7 +31,7 @@ fn keeps_secrets(server: &mut Server) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_challenge_passes_as_it_is() -> Result<()> {
+async fn a_challenge_passes_unchanged() -> Result<()> {
     let registry = ForeignRegistry::start_with_password().await?;
     let mut server = Launch::in_front_of(&registry.url()).start().await?;
     for (headers, status) in [
@@ -117,7 +117,7 @@ async fn token_server(mut caller: Caller) -> Result<()> {
 }
 
 #[tokio::test]
-async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_passed_on_unseen() -> Result<()> {
+async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_never_logged() -> Result<()> {
     let elsewhere = Scripted::start_beside(token_server).await?;
     for realm in [None, Some(format!("{}/token", elsewhere.url()))] {
         let through = realm.is_none();
@@ -172,7 +172,7 @@ fn manifest() -> String {
 }
 
 #[tokio::test]
-async fn secrets_in_a_query_or_a_push_location_stay_out_of_the_log() -> Result<()> {
+async fn secrets_in_a_query_or_an_upload_location_are_not_logged() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         loop {
             caller.head().await?;
@@ -219,7 +219,7 @@ const LOCATIONS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn a_push_goes_wherever_the_registry_sends_it() -> Result<()> {
+async fn a_push_follows_any_upload_location() -> Result<()> {
     for shape in LOCATIONS {
         let upstream = Scripted::start(move |mut caller: Caller| async move {
             loop {
@@ -274,7 +274,7 @@ fn location(shape: &str, caller: &Caller, head: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_elsewhere_is_fetched_from_there() -> Result<()> {
+async fn a_redirected_blob_is_fetched_from_its_storage() -> Result<()> {
     let bytes: Arc<[u8]> = content::bytes(72, 1 << 20).into();
     let kept = Arc::clone(&bytes);
     let store = Scripted::start_beside(move |mut caller: Caller| {
@@ -332,7 +332,7 @@ async fn a_blob_that_is_elsewhere_is_fetched_from_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_registry_without_referrers_says_so_itself() -> Result<()> {
+async fn a_registry_without_referrers_responds_with_its_own_404() -> Result<()> {
     let body = "404 page not found\n";
     let upstream = Scripted::start(move |mut caller: Caller| async move {
         loop {
@@ -361,7 +361,7 @@ async fn a_registry_without_referrers_says_so_itself() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_catalog_of_hundreds_of_megabytes_streams_in_little_memory() -> Result<()> {
+async fn a_catalog_of_hundreds_of_megabytes_streams_in_bounded_memory() -> Result<()> {
     const CHUNKS: usize = 4096;
     const MARGIN: u64 = 32 << 20;
     let names = Arc::<str>::from(format!("\"{}\",", "a/b".repeat(21)).repeat(1000));

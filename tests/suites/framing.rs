@@ -64,7 +64,7 @@ async fn all() -> Result<Vec<Server>> {
 }
 
 #[tokio::test]
-async fn a_request_hidden_in_another_is_not_carried_out() -> Result<()> {
+async fn a_smuggled_request_is_not_executed() -> Result<()> {
     for server in all().await? {
         let client = Client::new(&server.url(""))?;
         client.push_image("team/app", "1", &[1]).await?;
@@ -97,7 +97,7 @@ async fn a_request_hidden_in_another_is_not_carried_out() -> Result<()> {
 /// A client that leaves as soon as it has sent its request takes its upload along, even if nobody
 /// was there any more to be told that it failed.
 #[tokio::test]
-async fn a_single_post_of_a_client_that_leaves_keeps_no_session() -> Result<()> {
+async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
     for server in all().await? {
         let client = Client::new(&server.url(""))?;
         client.push_image("team/app", "1", &[1]).await?;
@@ -141,7 +141,7 @@ async fn answers(address: SocketAddr, request: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_request_without_an_end_is_refused() -> Result<()> {
+async fn an_endless_request_is_refused() -> Result<()> {
     for server in all().await? {
         let long = "a".repeat(4 << 20);
         for request in [
@@ -165,7 +165,7 @@ async fn a_request_without_an_end_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up_and_the_upload_goes_on() -> Result<()> {
+async fn a_stalled_body_is_aborted_and_the_upload_resumes() -> Result<()> {
     for launch in [Launch::registry(), Launch::all_in_one()] {
         let launch = launch.environment("OCTOSERVE_LIMITS_BODY_STALL", "1s");
         let server = launch.start().await?;

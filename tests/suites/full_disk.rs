@@ -102,7 +102,7 @@ async fn too_much(client: Client, seed: u64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_burst_of_pushes_that_find_no_room_blocks_none_that_come_later() -> Result<()> {
+async fn pushes_that_fill_the_disk_do_not_block_later_pushes() -> Result<()> {
     for variable in ["OCTOSERVE_RESERVE", "OCTOSERVE_REGISTRY_RESERVE"] {
         for reserve in ["0", "1MiB"] {
             let disk = Disk::mount()?;

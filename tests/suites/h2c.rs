@@ -46,7 +46,7 @@ async fn the_host_of_a_stream_is_kept() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_interim_answer_does_not_reach_a_stream_and_does_no_harm() -> Result<()> {
+async fn an_interim_response_is_dropped_over_http2() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -68,7 +68,7 @@ async fn an_interim_answer_does_not_reach_a_stream_and_does_no_harm() -> Result<
 }
 
 #[tokio::test]
-async fn trailers_of_a_stream_are_dropped_and_do_no_harm() -> Result<()> {
+async fn trailers_of_an_http2_request_are_dropped() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             caller.until("0\r\n\r\n").await?;
@@ -92,7 +92,7 @@ async fn trailers_of_a_stream_are_dropped_and_do_no_harm() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stream_whose_headers_are_too_large_goes_nowhere_and_others_go_on() -> Result<()> {
+async fn a_stream_with_too_large_headers_is_refused_and_others_continue() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send(OK).await?;
@@ -119,7 +119,7 @@ async fn a_stream_whose_headers_are_too_large_goes_nowhere_and_others_go_on() ->
 }
 
 #[tokio::test]
-async fn a_stream_that_is_given_up_is_counted_and_others_go_on() -> Result<()> {
+async fn a_reset_stream_is_counted_and_others_continue() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;
         if head.contains("?wait") {
@@ -155,7 +155,7 @@ async fn a_stream_that_is_given_up_is_counted_and_others_go_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_takes_its_streams_along() -> Result<()> {
+async fn a_closed_connection_ends_its_streams() -> Result<()> {
     for reset in [false, true] {
         let mut scene = Scene::of(sulk).await?;
         let mut client = H2::connect(scene.address(), reset).await?;
@@ -171,7 +171,7 @@ async fn a_connection_that_goes_takes_its_streams_along() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_download_that_is_given_up_keeps_its_status() -> Result<()> {
+async fn a_reset_download_keeps_its_status() -> Result<()> {
     let mut scene = Scene::of(pour).await?;
     let mut client = H2::connect(scene.address(), false).await?;
     let answer = client.send("GET", BLOB, &[], true).await?.answer().await?;
@@ -187,7 +187,7 @@ async fn a_download_that_is_given_up_keeps_its_status() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_is_given_up_and_its_connection_is_not() -> Result<()> {
+async fn a_stream_that_is_not_read_is_reset_and_its_connection_stays_open() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;
         if head.starts_with(&format!("GET {BLOB}")) {
@@ -222,7 +222,7 @@ async fn a_stream_that_is_not_read_is_given_up_and_its_connection_is_not() -> Re
 }
 
 #[tokio::test]
-async fn a_stream_that_stops_sending_is_408_and_its_connection_goes_on() -> Result<()> {
+async fn a_stream_that_stops_sending_is_408_and_its_connection_stays_open() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?;
         if head.starts_with("GET ") {
@@ -253,7 +253,7 @@ async fn a_stream_that_stops_sending_is_408_and_its_connection_goes_on() -> Resu
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_as_long_as_it_says_hides_no_request() -> Result<()> {
+async fn a_body_of_the_wrong_length_smuggles_no_request() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?.to_ascii_lowercase();
@@ -310,7 +310,7 @@ async fn a_connect_over_http2_is_refused_and_counted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_is_502_or_a_reset_over_http2() -> Result<()> {
+async fn an_upstream_that_aborts_is_502_or_a_reset_over_http2() -> Result<()> {
     for (said, status) in [
         ("", Some(502)),
         ("HTTP/1.1 200 O", Some(502)),

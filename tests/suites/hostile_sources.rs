@@ -39,7 +39,7 @@ struct Case {
 }
 
 #[tokio::test]
-async fn whatever_a_source_says_every_parser_takes_the_rest() -> Result<()> {
+async fn whatever_a_source_sends_every_parser_accepts_the_merged_exposition() -> Result<()> {
     let seed = seed()?;
     let cases: Vec<_> = (0..MERGED).map(|number| merged(seed, number)).collect();
     accepted(&cases)
@@ -48,7 +48,7 @@ async fn whatever_a_source_says_every_parser_takes_the_rest() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whatever_a_source_says_what_octoserve_serves_is_read_by_every_parser() -> Result<()> {
+async fn whatever_a_source_sends_every_parser_accepts_what_octoserve_serves() -> Result<()> {
     let seed = seed()?;
     let cases = [served(seed).await?];
     accepted(&cases)

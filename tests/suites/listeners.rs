@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn every_listener_serves_and_is_announced_in_its_order() -> Result<()> {
+async fn every_listener_serves_and_is_printed_in_order() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("octoserve.sock");
     let unix = format!("unix:{}", socket.display());
@@ -69,7 +69,7 @@ async fn every_listener_serves_and_is_announced_in_its_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_and_a_registry_may_be_on_ipv6() -> Result<()> {
+async fn clients_and_upstreams_may_use_ipv6() -> Result<()> {
     let registry = Launch::registry()
         .listen("[::1]:0".parse()?)
         .start()
@@ -85,7 +85,7 @@ async fn a_client_and_a_registry_may_be_on_ipv6() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_ipv6_address_is_spelt_as_its_header_wants_it() -> Result<()> {
+async fn an_ipv6_address_is_written_as_each_header_requires() -> Result<()> {
     let upstream = Scripted::listening("[::1]:0", |mut caller: Caller| async move {
         let head = caller.head().await?;
         let own = head.lines().find_map(|line| line.strip_prefix("own: "));
@@ -115,7 +115,7 @@ async fn an_ipv6_address_is_spelt_as_its_header_wants_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_listener_for_metrics_has_the_page_and_the_probes_and_nothing_else() -> Result<()> {
+async fn a_metrics_listener_serves_metrics_and_probes_and_nothing_else() -> Result<()> {
     let server = Launch::all_in_one().metrics_listener().start().await?;
     for (path, status) in [
         ("/metrics", 200),
@@ -134,7 +134,7 @@ async fn a_listener_for_metrics_has_the_page_and_the_probes_and_nothing_else() -
 }
 
 #[tokio::test]
-async fn the_page_is_where_the_configuration_says() -> Result<()> {
+async fn the_metrics_endpoint_is_at_the_configured_path() -> Result<()> {
     let server = Launch::all_in_one()
         .environment("OCTOSERVE_METRICS_PATH", "/-/figures")
         .start()
@@ -146,7 +146,7 @@ async fn the_page_is_where_the_configuration_says() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_metrics_there_is_neither_a_page_nor_a_listener_for_one() -> Result<()> {
+async fn without_metrics_there_is_neither_an_endpoint_nor_a_listener() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
         let mut server = launch
             .without_metrics()

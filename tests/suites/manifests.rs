@@ -93,17 +93,17 @@ async fn weigh<T>(
 }
 
 #[tokio::test]
-async fn those_that_stop_before_their_last_byte_take_a_bounded_memory() -> Result<()> {
+async fn manifests_that_stall_before_their_last_byte_use_bounded_memory() -> Result<()> {
     weigh(Launch::registry(), RESIDENT, stalled_over_http1).await
 }
 
 #[tokio::test]
-async fn those_that_stop_over_http2_take_a_bounded_memory() -> Result<()> {
+async fn manifests_that_stall_over_http2_use_bounded_memory() -> Result<()> {
     weigh(Launch::registry(), RESIDENT, stalled_over_http2).await
 }
 
 #[tokio::test]
-async fn those_that_stop_take_a_bounded_memory_of_the_all_in_one() -> Result<()> {
+async fn manifests_that_stall_use_bounded_memory_in_the_all_in_one() -> Result<()> {
     weigh(
         Launch::all_in_one(),
         RESIDENT + PUSHES as u64 * EACH_OF_THE_PROXY,
@@ -113,7 +113,7 @@ async fn those_that_stop_take_a_bounded_memory_of_the_all_in_one() -> Result<()>
 }
 
 #[tokio::test]
-async fn those_that_stop_over_http2_take_a_bounded_memory_of_the_all_in_one() -> Result<()> {
+async fn manifests_that_stall_over_http2_use_bounded_memory_in_the_all_in_one() -> Result<()> {
     weigh(
         Launch::all_in_one(),
         RESIDENT + PUSHES as u64 * EACH_OF_THE_PROXY,
@@ -124,7 +124,7 @@ async fn those_that_stop_over_http2_take_a_bounded_memory_of_the_all_in_one() ->
 
 /// Manifests with annotations of 3.9 MB and one subject, and the pages of their listing.
 #[tokio::test]
-async fn referrers_with_large_annotations_are_listed_in_a_bounded_memory() -> Result<()> {
+async fn referrers_with_large_annotations_are_listed_in_bounded_memory() -> Result<()> {
     let launch = Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed");
     let mut server = launch.start().await?;
     let client = Client::new(&server.url(""))?;

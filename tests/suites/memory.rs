@@ -35,7 +35,7 @@ async fn received(server: &Server, bytes: u64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn uploads_in_their_midst_and_those_that_break_off_take_a_bounded_memory() -> Result<()> {
+async fn open_and_aborted_uploads_use_bounded_memory() -> Result<()> {
     let launch = Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed");
     let mut server = launch.start().await?;
     let client = Client::new(&server.url(""))?;
@@ -99,7 +99,7 @@ async fn scrape(server: &Server) -> Result<usize> {
 }
 
 #[tokio::test]
-async fn scrapes_at_the_same_time_take_the_memory_of_one() -> Result<()> {
+async fn concurrent_scrapes_use_the_memory_of_one() -> Result<()> {
     let (mut server, sources) = with_large_sources().await?;
     // A few, for what the allocator keeps.
     for _ in 0..3 {
@@ -120,7 +120,7 @@ async fn scrapes_at_the_same_time_take_the_memory_of_one() -> Result<()> {
 }
 
 #[tokio::test]
-async fn scrapers_that_do_not_read_share_a_bounded_memory_and_keep_nobody_out() -> Result<()> {
+async fn scrapers_that_do_not_read_share_bounded_memory_and_block_no_other() -> Result<()> {
     let (mut server, _sources) = with_large_sources().await?;
     // A few, for what the allocator keeps.
     for _ in 0..3 {

@@ -107,7 +107,7 @@ impl Street {
 }
 
 #[tokio::test]
-async fn a_name_that_moves_is_found_and_no_request_fails() -> Result<()> {
+async fn an_upstream_name_with_a_new_address_is_followed_without_a_failed_request() -> Result<()> {
     let street = Street::new().await?;
     assert_eq!(street.who().await?, "first");
     street.rename(Some("127.0.0.3"))?;
@@ -115,7 +115,7 @@ async fn a_name_that_moves_is_found_and_no_request_fails() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_name_that_means_nothing_for_a_while_stays_where_it_was() -> Result<()> {
+async fn a_failed_lookup_keeps_the_known_addresses() -> Result<()> {
     let mut street = Street::new().await?;
     street.rename(None)?;
     poll::until("it was looked up in vain", DEADLINE, async || {

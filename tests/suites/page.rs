@@ -16,7 +16,7 @@ use reqwest::StatusCode;
 use crate::Front;
 
 #[tokio::test]
-async fn promtool_has_nothing_against_our_families() -> Result<()> {
+async fn promtool_accepts_our_families() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     assert_eq!(
@@ -35,7 +35,7 @@ async fn promtool_has_nothing_against_our_families() -> Result<()> {
 /// Every name, type, label and bucket of a page after a known traffic, and the value wherever it
 /// follows from that traffic alone.
 #[tokio::test]
-async fn a_known_traffic_gives_a_known_page() -> Result<()> {
+async fn known_traffic_gives_a_known_exposition() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     // A request is counted when it has ended, and what is stored when the collector has seen it.
@@ -64,7 +64,7 @@ async fn a_known_traffic_gives_a_known_page() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_sample_of_the_registry_says_its_source_and_none_of_the_proxys() -> Result<()> {
+async fn samples_of_the_registry_have_a_source_and_those_of_the_proxy_none() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     let scrape = front.server.scrape().await?;
@@ -98,7 +98,7 @@ async fn each_sample_of_the_registry_says_its_source_and_none_of_the_proxys() ->
 }
 
 #[tokio::test]
-async fn the_readmes_tables_are_those_of_the_page() -> Result<()> {
+async fn the_readmes_tables_match_the_exposition() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     let scrape = front.server.scrape().await?;
@@ -146,8 +146,7 @@ async fn the_readmes_tables_are_those_of_the_page() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_page_of_its_own_listener_is_the_same_and_the_api_listener_of_the_registry_has_none()
--> Result<()> {
+async fn a_metrics_listener_serves_metrics_and_the_registrys_api_listener_does_not() -> Result<()> {
     let admin = Launch::all_in_one().metrics_listener().start().await?;
     admin.scrape().await?;
     let registry = Launch::registry().start().await?;

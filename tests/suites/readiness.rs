@@ -31,7 +31,7 @@ async fn health(url: &str) -> Result<Option<i32>> {
 }
 
 #[tokio::test]
-async fn an_upstream_must_answer() -> Result<()> {
+async fn readiness_requires_an_upstream_that_responds() -> Result<()> {
     let server = Launch::in_front_of(NOBODY).start().await?;
     becomes(&server, 503).await?;
     assert_eq!(health(&server.url("/readyz")).await?, Some(1));
@@ -47,7 +47,7 @@ async fn an_upstream_must_answer() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_registry_in_the_process_must_have_its_folder() -> Result<()> {
+async fn readiness_requires_the_embedded_registrys_data_directory() -> Result<()> {
     let parent = tempfile::tempdir()?;
     let (data, aside) = (parent.path().join("data"), parent.path().join("aside"));
     let server = Launch::all_in_one().data(&data).start().await?;

@@ -62,12 +62,12 @@ const CHUNK: Refusal = (400, "BLOB_UPLOAD_INVALID");
 const SIZE: Refusal = (400, "SIZE_INVALID");
 
 #[tokio::test]
-async fn the_registry_refuses_what_is_malformed() -> Result<()> {
+async fn the_registry_refuses_malformed_requests() -> Result<()> {
     everything_malformed(Launch::registry().start().await?).await
 }
 
 #[tokio::test]
-async fn the_all_in_one_refuses_what_is_malformed() -> Result<()> {
+async fn the_all_in_one_refuses_malformed_requests() -> Result<()> {
     everything_malformed(Launch::all_in_one().start().await?).await
 }
 

@@ -68,19 +68,19 @@ impl Place {
 }
 
 #[tokio::test]
-async fn the_registry_has_what_it_acknowledged() -> Result<()> {
+async fn the_registry_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
     all_is_there(Place::registry(data.path()).await?).await
 }
 
 #[tokio::test]
-async fn the_all_in_one_has_what_it_acknowledged() -> Result<()> {
+async fn the_all_in_one_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
     all_is_there(Place::embedded(data.path()).await?).await
 }
 
 #[tokio::test]
-async fn a_remote_registry_has_what_it_acknowledged() -> Result<()> {
+async fn a_proxied_registry_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
     all_is_there(Place::remote(data.path()).await?).await
 }
@@ -163,7 +163,7 @@ async fn all_is_there(mut place: Place) -> Result<()> {
 
 /// Killed in the midst of pushes, over and over: whatever was answered with 201 is there.
 #[tokio::test]
-async fn a_registry_that_is_killed_while_it_works_loses_nothing() -> Result<()> {
+async fn a_registry_killed_during_pushes_loses_nothing_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
     let mut place = Place::registry(data.path()).await?;
     let mut acknowledged = Vec::new();

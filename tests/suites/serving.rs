@@ -29,7 +29,7 @@ async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<An
 }
 
 #[tokio::test]
-async fn a_real_prometheus_scrapes_with_a_password_inside_tls() -> Result<()> {
+async fn a_real_prometheus_scrapes_with_a_password_over_tls() -> Result<()> {
     let certificate = Certificate::new()?;
     let tls = certificate.keys();
     let metrics =
@@ -100,8 +100,7 @@ async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
 
 /// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
 #[tokio::test]
-async fn metrics_need_no_debug_port_and_who_gives_no_password_or_a_wrong_one_sees_none()
--> Result<()> {
+async fn metrics_with_basic_auth_need_the_password_and_no_debug_port() -> Result<()> {
     let metrics = format!("metrics: {{{BASIC_AUTH}}}\n");
     let server = Launch::all_in_one().configuration(&metrics).start().await?;
     // On the main listener, where clients are, and nothing else of ours is there but the probes.
@@ -127,7 +126,7 @@ async fn metrics_need_no_debug_port_and_who_gives_no_password_or_a_wrong_one_see
 }
 
 #[tokio::test]
-async fn a_page_is_compressed_for_who_wants_it_and_a_head_has_no_body() -> Result<()> {
+async fn an_exposition_is_compressed_on_request_and_a_head_has_no_body() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
         let server = launch.start().await?;
         let plain = ask(
@@ -166,7 +165,7 @@ async fn a_page_is_compressed_for_who_wants_it_and_a_head_has_no_body() -> Resul
 }
 
 #[tokio::test]
-async fn the_page_is_where_it_was_put_and_hides_nothing() -> Result<()> {
+async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
     let metrics = "metrics: {path: /-/page, labels: {region: eu-1, zone: 'a\"b'}}\n";
     let server = Launch::all_in_one().configuration(metrics).start().await?;
     assert_eq!(ask(&server, "/metrics", &[]).await?.head.status, 404);
@@ -205,7 +204,7 @@ async fn the_page_is_where_it_was_put_and_hides_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn every_label_of_ours_is_one_that_a_configuration_may_not_use() -> Result<()> {
+async fn every_own_label_is_reserved_in_the_configuration() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let client = Client::new(&server.url(""))?;
     client.push_image("team/app", "1", &[1, 2]).await?;
@@ -270,7 +269,7 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_refused() 
 }
 
 #[tokio::test]
-async fn who_moves_the_metrics_listener_leaves_it_inside_tls() -> Result<()> {
+async fn metrics_listen_on_the_command_line_keeps_tls() -> Result<()> {
     let certificate = Certificate::new()?;
     let tls = certificate.keys();
     let metrics = format!("metrics: {{listen: {{address: '127.0.0.1:9', tls: {tls}}}}}\n");

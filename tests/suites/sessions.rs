@@ -61,7 +61,7 @@ async fn status(client: &Client, location: &str) -> Result<u16> {
 }
 
 #[tokio::test]
-async fn a_push_goes_through_though_the_table_of_sessions_is_full() -> Result<()> {
+async fn a_push_succeeds_though_idle_sessions_fill_the_limit() -> Result<()> {
     for program in PROGRAMS {
         let data = TempDir::new()?;
         let limit = SESSIONS.to_string();
@@ -102,7 +102,7 @@ async fn a_push_goes_through_though_the_table_of_sessions_is_full() -> Result<()
 }
 
 #[tokio::test]
-async fn bytes_that_nobody_goes_on_with_keep_no_push_out() -> Result<()> {
+async fn a_push_succeeds_though_idle_sessions_hold_all_bytes() -> Result<()> {
     for program in PROGRAMS {
         let data = TempDir::new()?;
         let server = start(program, data.path(), "MAX_BYTES", "1MiB").await?;

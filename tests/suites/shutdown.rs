@@ -58,7 +58,7 @@ async fn an_upload_in_flight_is_finished() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_idle_server_ends_at_once() -> Result<()> {
+async fn an_idle_server_exits_at_once() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
         let mut server = launch.start().await?;
         // An idle connection that is kept alive holds nothing up.
@@ -73,7 +73,7 @@ async fn an_idle_server_ends_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_has_said_nothing_is_not_waited_for() -> Result<()> {
+async fn shutdown_does_not_wait_for_a_silent_client() -> Result<()> {
     // Longer than the test waits for the end.
     let launch = Launch::all_in_one().configuration("limits: {header_timeout: 10m}");
     let mut server = launch.start().await?;
@@ -110,7 +110,7 @@ async fn an_http2_download_in_flight_is_finished() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_page_and_the_probes_outlive_the_listener_for_clients() -> Result<()> {
+async fn metrics_and_probes_outlive_the_main_listener() -> Result<()> {
     for (program, launch) in [
         (Program::Octoserve, Launch::all_in_one().metrics_listener()),
         (Program::Registry, Launch::registry()),
@@ -140,7 +140,7 @@ async fn the_page_and_the_probes_outlive_the_listener_for_clients() -> Result<()
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() -> Result<()> {
+async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
         // Whoever waits for this deadline fails.
         let launch = launch.environment("OCTOSERVE_LIMITS_DRAIN", "1h");

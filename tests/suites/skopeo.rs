@@ -101,7 +101,7 @@ async fn each_image_of_skopeo_is_one_pull_or_push() -> Result<()> {
 }
 
 #[tokio::test]
-async fn signatures_and_attestations_are_no_images() -> Result<()> {
+async fn signatures_and_attestations_are_not_counted_as_images() -> Result<()> {
     let front = Front::embedded().await?;
     let skopeo = Skopeo::new()?;
     let place = |rest: &str| format!("docker://{}", front.image(rest));

@@ -39,7 +39,7 @@ async fn still_well(server: &Server) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_is_let_go() -> Result<()> {
+async fn a_silent_client_is_disconnected() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     assert_eq!(wire.rest().await?, b"");
@@ -47,7 +47,7 @@ async fn a_client_that_says_nothing_is_let_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_begins_like_http2_and_stops_is_let_go() -> Result<()> {
+async fn a_client_that_stops_within_the_http2_preface_is_disconnected() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"PRI * HTTP").await?;
@@ -56,7 +56,7 @@ async fn a_client_that_begins_like_http2_and_stops_is_let_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn headers_that_drip_are_not_waited_for() -> Result<()> {
+async fn headers_that_drip_reach_the_header_timeout() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\nX: ").await?;
@@ -64,7 +64,7 @@ async fn headers_that_drip_are_not_waited_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn headers_that_drip_after_a_good_request_are_not_waited_for() -> Result<()> {
+async fn headers_that_drip_after_a_complete_request_reach_the_header_timeout() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
@@ -73,7 +73,7 @@ async fn headers_that_drip_after_a_good_request_are_not_waited_for() -> Result<(
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_let_go() -> Result<()> {
+async fn an_idle_connection_is_closed() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
@@ -83,7 +83,7 @@ async fn an_idle_connection_is_let_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http2_client_without_requests_is_let_go() -> Result<()> {
+async fn an_idle_http2_connection_is_closed() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     // The preface and empty settings.

@@ -133,7 +133,7 @@ async fn over(server: &mut Server, before: &Holdings) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_thousand_stalled_downloads_cost_little_and_leave_nothing() -> Result<()> {
+async fn a_thousand_stalled_downloads_use_bounded_memory_and_leave_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
     let (mut server, _upstream) = stage().await?;
     let before = Holdings::of(&mut server)?;
@@ -153,7 +153,8 @@ async fn a_thousand_stalled_downloads_cost_little_and_leave_nothing() -> Result<
 }
 
 #[tokio::test]
-async fn a_thousand_uploads_that_nobody_takes_cost_little_and_leave_nothing() -> Result<()> {
+async fn a_thousand_uploads_to_a_stalled_upstream_use_bounded_memory_and_leave_nothing()
+-> Result<()> {
     let _alone = ALONE.lock().await;
     let (mut server, first) = stage().await?;
     let before = Holdings::of(&mut server)?;

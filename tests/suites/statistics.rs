@@ -168,8 +168,7 @@ async fn push(client: Client, number: u64, acknowledged: Arc<AtomicU64>) {
 }
 
 #[tokio::test]
-async fn the_statistics_are_those_of_the_folder_after_a_kill_and_after_what_follows() -> Result<()>
-{
+async fn the_statistics_match_the_directory_after_a_kill_and_later_requests() -> Result<()> {
     for launch in [Launch::registry, Launch::all_in_one] {
         let data = TempDir::new()?;
         let mut server = launch().data(data.path()).start().await?;
@@ -224,7 +223,7 @@ async fn the_statistics_are_those_of_the_folder_after_a_kill_and_after_what_foll
 }
 
 #[tokio::test]
-async fn what_was_taken_away_by_hand_is_not_counted_after_a_restart() -> Result<()> {
+async fn files_removed_by_hand_are_not_counted_after_a_restart() -> Result<()> {
     let data = TempDir::new()?;
     let mut server = Launch::registry().data(data.path()).start().await?;
     let client = Client::new(&server.url(""))?;

@@ -63,7 +63,7 @@ impl Front {
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_target_arrives_as_it_was_spelt() -> Result<()> {
+async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
     for target in [
         "/v2/a%2Fb/tags/list",
         "/v2/a%2fb/%7euser/~user",
@@ -86,7 +86,7 @@ async fn a_target_arrives_as_it_was_spelt() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_target_with_its_host_arrives_as_a_path() -> Result<()> {
+async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
     let front = Front::answering(OK).await?;
     for (target, path) in [
         ("http://registry/v2/a?b=c", "/v2/a?b=c"),
@@ -107,7 +107,7 @@ async fn a_target_with_its_host_arrives_as_a_path() -> Result<()> {
 }
 
 #[tokio::test]
-async fn headers_of_one_hop_stay_there_and_others_pass() -> Result<()> {
+async fn hop_by_hop_headers_are_removed_and_others_pass() -> Result<()> {
     let front = Front::answering(OK).await?;
     let sent = [
         ("Authorization", "Bearer abc"),
@@ -154,7 +154,7 @@ async fn headers_of_one_hop_stay_there_and_others_pass() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_hosts_are_refused_and_go_nowhere() -> Result<()> {
+async fn two_host_headers_are_refused_and_not_forwarded() -> Result<()> {
     let front = Front::answering(OK).await?;
     let answer = front.ask("GET", "/v2/", &[("Host", "other")]).await?;
     assert_eq!(answer.head.status, 400);
@@ -169,7 +169,7 @@ async fn two_hosts_are_refused_and_go_nowhere() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_framings_of_a_body_become_one() -> Result<()> {
+async fn a_body_with_two_framings_is_forwarded_with_one() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.until("0\r\n\r\n").await?;
         caller.send(OK).await?;
@@ -188,7 +188,7 @@ async fn two_framings_of_a_body_become_one() -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_length_that_is_said_twice_is_passed_on_once() -> Result<()> {
+async fn a_repeated_content_length_is_forwarded_once() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.until("some").await?;
         caller.send(OK).await?;
@@ -207,7 +207,7 @@ async fn one_length_that_is_said_twice_is_passed_on_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn lines_that_end_in_a_bare_line_feed_arrive_as_they_should_have_been() -> Result<()> {
+async fn lines_that_end_in_a_bare_line_feed_are_normalised() -> Result<()> {
     let front = Front::answering(OK).await?;
     let request = b"GET /v2/ HTTP/1.1\nHost: a\nX-Meta: b\n\n";
     let answer = wire::exchange(front.server.address(), "GET", request).await?;
@@ -219,7 +219,7 @@ async fn lines_that_end_in_a_bare_line_feed_arrive_as_they_should_have_been() ->
 }
 
 #[tokio::test]
-async fn a_target_that_is_no_text_is_refused_and_goes_nowhere() -> Result<()> {
+async fn a_target_that_is_not_utf_8_is_refused_and_not_forwarded() -> Result<()> {
     let front = Front::answering(OK).await?;
     let request = b"GET /v2/\xff/tags/list HTTP/1.1\r\nHost: a\r\n\r\n";
     let answer = wire::exchange(front.server.address(), "GET", request).await?;
@@ -230,7 +230,7 @@ async fn a_target_that_is_no_text_is_refused_and_goes_nowhere() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_compressed_on_the_way() -> Result<()> {
+async fn the_proxy_compresses_nothing() -> Result<()> {
     let text = "text ".repeat(1000);
     let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\n";
     let front = Front::answering(&format!("{start}{text}")).await?;
@@ -245,7 +245,7 @@ async fn nothing_is_compressed_on_the_way() -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_other_protocol_is_asked_for() -> Result<()> {
+async fn upgrades_are_not_forwarded() -> Result<()> {
     let front = Front::answering(OK).await?;
     let sent = [
         ("Upgrade", "websocket, h2c"),
@@ -265,7 +265,7 @@ async fn no_other_protocol_is_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_their_headers() -> Result<()> {
+async fn responses_without_a_body_keep_their_headers() -> Result<()> {
     let length = "Content-Length: 1234\r\n";
     for (method, status, headers) in [
         ("HEAD", "200 OK", length),
@@ -293,7 +293,7 @@ async fn answers_without_a_body_keep_their_headers() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_interim_answer_reaches_the_client_before_the_final_one() -> Result<()> {
+async fn an_interim_response_reaches_the_client_before_the_final_one() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -322,7 +322,7 @@ async fn an_interim_answer_reaches_the_client_before_the_final_one() -> Result<(
 }
 
 #[tokio::test]
-async fn what_the_upstream_has_sent_is_not_held_back_for_what_it_sends_next() -> Result<()> {
+async fn a_response_is_forwarded_without_waiting_for_more_bytes() -> Result<()> {
     let read = Arc::new(Notify::new());
     let go_on = Arc::clone(&read);
     let upstream = Scripted::start(move |mut caller: Caller| {
@@ -351,7 +351,7 @@ async fn what_the_upstream_has_sent_is_not_held_back_for_what_it_sends_next() ->
 }
 
 #[tokio::test]
-async fn trailers_are_dropped_and_do_no_harm() -> Result<()> {
+async fn trailers_of_a_response_are_dropped() -> Result<()> {
     let front = Front::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n\
          3\r\nabc\r\n0\r\nX: y\r\n\r\n",
@@ -370,7 +370,7 @@ async fn trailers_are_dropped_and_do_no_harm() -> Result<()> {
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_are_dropped_and_do_no_harm() -> Result<()> {
+async fn trailers_of_a_request_are_dropped() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         loop {
             caller.until("0\r\n\r\n").await?;
@@ -393,7 +393,7 @@ async fn trailers_of_a_request_are_dropped_and_do_no_harm() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_with_its_connection_is_whole() -> Result<()> {
+async fn a_response_that_ends_with_its_connection_is_complete() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send("HTTP/1.0 200 OK\r\n\r\nto the end").await
@@ -405,7 +405,7 @@ async fn an_answer_that_ends_with_its_connection_is_whole() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_location_of_the_upstreams_own_address_becomes_the_clients() -> Result<()> {
+async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?;
@@ -478,7 +478,7 @@ async fn forgetful() -> Result<Front> {
 }
 
 #[tokio::test]
-async fn a_get_on_a_connection_that_the_upstream_closes_is_sent_again() -> Result<()> {
+async fn a_get_on_a_closed_pooled_connection_is_retried() -> Result<()> {
     let front = forgetful().await?;
     for requests in 1..=2 {
         ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
@@ -495,7 +495,7 @@ async fn a_get_on_a_connection_that_the_upstream_closes_is_sent_again() -> Resul
 }
 
 #[tokio::test]
-async fn a_post_on_a_connection_that_the_upstream_closes_is_not_sent_again() -> Result<()> {
+async fn a_post_on_a_closed_pooled_connection_is_not_retried() -> Result<()> {
     let front = forgetful().await?;
     ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
     front.ended(1).await?;
@@ -506,7 +506,7 @@ async fn a_post_on_a_connection_that_the_upstream_closes_is_not_sent_again() -> 
 }
 
 #[tokio::test]
-async fn a_put_is_sent_again_whole_if_all_of_it_is_still_there() -> Result<()> {
+async fn a_put_is_retried_if_its_body_is_still_buffered() -> Result<()> {
     for (length, status, connections) in [(4, 200, 2), (1 << 20, 502, 1)] {
         let upstream = Scripted::start(move |mut caller: Caller| async move {
             caller.head().await?;
@@ -557,7 +557,7 @@ async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http2_client_may_send_far_ahead() -> Result<()> {
+async fn an_http2_client_may_send_megabytes_ahead() -> Result<()> {
     let front = Front::answering(OK).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")

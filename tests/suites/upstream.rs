@@ -62,7 +62,7 @@ async fn status(server: &Server, request: &str) -> Result<u16> {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_each_attempt_is_a_connect_error_and_nothing_was_sent() -> Result<()> {
+async fn each_refused_connection_is_a_connect_error() -> Result<()> {
     // The discard port, which needs a privilege that nobody uses.
     let server = Launch::in_front_of("http://127.0.0.1:9").start().await?;
     assert_eq!(status(&server, &get("/v2/")).await?, 502);
@@ -74,7 +74,7 @@ async fn where_nobody_listens_each_attempt_is_a_connect_error_and_nothing_was_se
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_a_dns_error_under_the_upstreams_name() -> Result<()> {
+async fn an_upstream_name_without_an_address_is_a_dns_error() -> Result<()> {
     let server = Launch::configured(
         "upstreams:\n- name: away\n  replicas: ['http://registry.invalid:5000']\n",
     );
@@ -93,7 +93,7 @@ async fn a_name_without_an_address_is_a_dns_error_under_the_upstreams_name() -> 
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_instead_of_an_answer_is_a_reset() -> Result<()> {
+async fn an_upstream_that_closes_instead_of_responding_is_a_reset() -> Result<()> {
     for reset in [false, true] {
         let scene = Scene::of(move |mut caller: Caller| async move {
             caller.until("some").await?;
@@ -110,7 +110,7 @@ async fn an_upstream_that_breaks_off_instead_of_an_answer_is_a_reset() -> Result
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_is_a_reset_of_a_request_that_was_answered() -> Result<()> {
+async fn a_cut_response_body_is_a_reset_error_and_an_ok_request() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send(answer("200 OK", 1000, "some")).await
@@ -124,7 +124,7 @@ async fn a_body_that_is_cut_is_a_reset_of_a_request_that_was_answered() -> Resul
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_protocol_error() -> Result<()> {
+async fn a_response_that_is_not_http_is_a_protocol_error() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         let nonsense = "220 welcome to this mail server\r\n\r\n";
@@ -137,7 +137,7 @@ async fn an_answer_that_is_none_is_a_protocol_error() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_client_does_is_no_fault_of_the_upstream() -> Result<()> {
+async fn a_clients_failure_is_not_counted_as_the_upstreams() -> Result<()> {
     let scene = Scene::of(sulk).await?;
     // One leaves while it waits, one stops sending, one is refused for what it says.
     let leaver = scene.raw(&get(BLOB)).await?;
@@ -154,7 +154,7 @@ async fn what_a_client_does_is_no_fault_of_the_upstream() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_with_its_final_head_whatever_its_status() -> Result<()> {
+async fn upstream_duration_ends_with_the_final_response_head() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send("HTTP/1.1 103 Early Hints\r\n\r\n").await?;
@@ -180,7 +180,7 @@ async fn a_request_is_answered_with_its_final_head_whatever_its_status() -> Resu
 }
 
 #[tokio::test]
-async fn a_connection_is_made_once_and_reused_from_then_on() -> Result<()> {
+async fn a_connection_is_opened_once_and_then_reused() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?;
@@ -209,7 +209,7 @@ async fn a_connection_is_made_once_and_reused_from_then_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_registry_in_the_process_answers_without_connections() -> Result<()> {
+async fn the_embedded_registry_needs_no_connections() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let client = Client::new(&server.url(""))?;
     client.push_image("team/app", "1", &[1, 2]).await?;
@@ -231,7 +231,7 @@ async fn the_registry_in_the_process_answers_without_connections() -> Result<()>
 }
 
 #[tokio::test]
-async fn the_rate_limit_is_what_the_upstream_last_said() -> Result<()> {
+async fn the_rate_limit_is_the_upstreams_last_header() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?;
@@ -265,7 +265,7 @@ fn rejected(reason: &str) -> Metric {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_else() -> Result<()> {
+async fn connections_beyond_the_limit_are_counted_only_as_rejected() -> Result<()> {
     let server = Launch::all_in_one()
         .environment("OCTOSERVE_LIMITS_CONNECTIONS", "2")
         .metrics_listener()
@@ -315,8 +315,7 @@ async fn connections_beyond_the_limit_are_counted_as_rejected_and_as_nothing_els
 }
 
 #[tokio::test]
-async fn headers_that_do_not_come_in_time_are_a_rejected_connection_and_idleness_is_not()
--> Result<()> {
+async fn a_header_timeout_is_a_rejected_connection_and_an_idle_timeout_is_not() -> Result<()> {
     let server = Launch::all_in_one()
         .environment("OCTOSERVE_LIMITS_HEADER_TIMEOUT", "1s")
         .environment("OCTOSERVE_LIMITS_IDLE_TIMEOUT", "1s")
