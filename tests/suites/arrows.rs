@@ -1,14 +1,18 @@
-//! Who may import whom within a crate, read off the sources: the arrows of the architecture, which
-//! point one way. Between crates Cargo sees to it: `service` knows no OCI, and no registry knows a proxy.
+//! Which module of a crate may import which, read off the sources: the arrows of the architecture,
+//! which point one way. Cargo enforces the arrows between crates: `service` knows no OCI, and the
+//! registry knows no proxy.
 //!
-//! A module is a file or folder right below `src`. Only code counts: what a comment links to is not
-//! an import. Within a module anything goes; what is asked here is that the story the tree tells
-//! stays true.
+//! A module here is a file or directory directly below `src`. Only code counts, not links in comments.
+//! Within a module, [`circles`] checks the files, and [`types`] the names of all types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+mod circles;
+mod source;
+mod types;
 
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
@@ -169,14 +173,14 @@ fn arrows(root: &Path, package: &str) -> Result<Arrows> {
         let Some(module) = module(root, &file) else {
             continue;
         };
-        // A test may use whatever it needs to see what its module does.
+        // A test may import whatever it needs to observe its module.
         let mut parts = file.strip_prefix(root)?.iter();
         if file.ends_with("tests.rs") || parts.any(|part| part == "tests") {
             continue;
         }
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let depth = file.strip_prefix(root)?.components().count();
-        // `mod.rs` and the file beside its folder are one level up from the files within.
+        // `mod.rs` and the file next to its directory are one level above the files within.
         let depth = if file.ends_with("mod.rs") {
             depth - 1
         } else {
@@ -195,15 +199,15 @@ fn arrows(root: &Path, package: &str) -> Result<Arrows> {
     Ok(all)
 }
 
-/// The module that a file belongs to; `lib.rs` is the map of the crate and belongs to none.
+/// The module of a file; `lib.rs` declares the modules and belongs to none.
 fn module(root: &Path, file: &Path) -> Option<String> {
     let first = file.strip_prefix(root).ok()?.iter().next()?.to_str()?;
     let module = first.strip_suffix(".rs").unwrap_or(first);
     (module != "lib").then(|| module.to_owned())
 }
 
-/// The modules of its own crate that a source names: by `crate::`, by as many `super::` as lead to
-/// the root, or, in `main.rs`, by the crate's name.
+/// The modules of its own crate that a source names: after `crate::`, after as many `super::` as lead
+/// to the root, or, in `main.rs`, after the crate's name.
 fn imports(source: &str, depth: usize, package: &str) -> BTreeSet<String> {
     let mut found = paths(source, "crate::");
     found.extend(paths(source, &"super::".repeat(depth)));
@@ -211,7 +215,7 @@ fn imports(source: &str, depth: usize, package: &str) -> BTreeSet<String> {
     found
 }
 
-/// The first components of all paths that begin with `prefix`, within braces too.
+/// The first segments of all paths that begin with `prefix`, also within braces.
 fn paths(source: &str, prefix: &str) -> BTreeSet<String> {
     let code: String = source
         .lines()
@@ -237,7 +241,7 @@ fn paths(source: &str, prefix: &str) -> BTreeSet<String> {
     found
 }
 
-/// The first identifier of each item of a brace group that has just been opened.
+/// The first identifier of each item of a brace group; the text begins after the brace.
 fn firsts(group: &str) -> Vec<String> {
     let mut depth = 0_usize;
     let mut item = 0;
@@ -270,12 +274,13 @@ fn identifier(text: &str) -> Option<String> {
 
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let entries = std::fs::read_dir(&directory);
+        for entry in entries.with_context(|| directory.display().to_string())? {
             let path = entry?.path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
