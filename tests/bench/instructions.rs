@@ -1,4 +1,4 @@
-//! What a small answer costs in instructions, which neither other programs nor a slow machine change.
+//! What a small response costs in instructions, which neither other programs nor a slow machine change.
 //!
 //! Each program has one thread, and clients that ask one after another, so that the ratios of this
 //! table are of user space alone: what the kernel does for either is in the other tables.
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Counted once: twice would give the same.
 pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> {
-    let title = "Instructions of a small answer";
+    let title = "Instructions of a small response";
     let load = format!(
         "callgrind, one thread, {MORE} requests on one connection, the {FEW} before them and the \
          start left out: GET of a manifest of {} bytes",
@@ -44,7 +44,7 @@ pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> 
         return Ok(table);
     }
     say(title);
-    let files = Subject::files(DIRECT, content.folder.path()).await?;
+    let files = Subject::files(DIRECT, content.directory.path()).await?;
     let mut image = Launch::registry().built(&options.bin_dir).start().await?;
     let client = harness::client::Client::new(&image.url(""))?;
     client

@@ -188,7 +188,7 @@ async fn wrk(url: &str, seconds: u64) -> Result<String> {
     let accept = format!("Accept: {}", harness::client::MANIFEST);
     let arguments = [
         "-t1",
-        // A slow answer is a figure, not a failure.
+        // A slow response is a figure, not a failure.
         "--timeout",
         "20s",
         &connections,

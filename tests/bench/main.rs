@@ -7,7 +7,7 @@
 //! | [`sink`] | an upstream that takes any upload and forgets it |
 //! | [`many`] | loads of many requests at a time, by a client of our own |
 //! | [`pulled`] | what is pulled from everybody |
-//! | [`instructions`] | what a small answer costs, counted by callgrind |
+//! | [`instructions`] | what a small response costs, counted by callgrind |
 //! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
 //! | [`statistics`] | the registry's figures of very many repositories |
 //! | [`table`] | one table, filled round by round |
@@ -15,7 +15,7 @@
 //! | [`plot`] | a picture of each table |
 //! | [`report`] | medians, spreads, ratios, and the page they are written on |
 //!
-//! Nothing here fails for being slow: only for a program that is missing or an answer that is wrong.
+//! Nothing here fails for being slow: only for a program that is missing or an response that is wrong.
 
 mod instructions;
 mod load;

@@ -32,7 +32,7 @@ pub(crate) type Blob = (Bytes, String);
 /// Requests of each second of [`paced`], over [`CONNECTIONS`].
 pub(crate) const PACE: u32 = 1000;
 
-/// GETs `path` at a pace that leaves everybody idle most of the time: ms until the answer is whole.
+/// GETs `path` at a pace that leaves everybody idle most of the time: ms until the response is whole.
 pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Result<Sample> {
     let connections = u32::try_from(CONNECTIONS)?;
     let period = Duration::from_secs(1) * connections / PACE;
@@ -52,9 +52,9 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
                 turns.tick().await;
                 let sent = Instant::now();
                 wire.send(request.as_bytes()).await?;
-                let answer = wire.answer("GET").await?;
+                let response = wire.response("GET").await?;
                 latencies.push(sent.elapsed().as_secs_f64() * 1e3);
-                ensure!(answer.head.status == 200, "{}", answer.head.status);
+                ensure!(response.head.status == 200, "{}", response.head.status);
             }
             anyhow::Ok(latencies)
         });
@@ -114,8 +114,8 @@ pub(crate) fn scraping(address: SocketAddr) -> JoinHandle<Result<()>> {
             turns.tick().await;
             wire.send(b"GET /metrics HTTP/1.1\r\nHost: registry\r\n\r\n")
                 .await?;
-            let answer = wire.answer("GET").await?;
-            ensure!(answer.head.status == 200, "{}", answer.head.status);
+            let response = wire.response("GET").await?;
+            ensure!(response.head.status == 200, "{}", response.head.status);
         }
     })
 }
@@ -172,10 +172,10 @@ pub(crate) async fn pushes(
                 let location = client.open_upload("team/large").await?;
                 let path = format!("{location}?digest={digest}");
                 let octets = [("Content-Type", "application/octet-stream")];
-                let answer = client
+                let response = client
                     .send(Method::PUT, &path, &octets, bytes.clone())
                     .await?;
-                let status = answer.status();
+                let status = response.status();
                 ensure!(
                     status == StatusCode::CREATED,
                     "{time}: PUT {path}: {status}"
@@ -220,7 +220,7 @@ pub(crate) async fn tag(subject: &Subject, count: u64) -> Result<()> {
                     pushed.digest,
                     tags.join("&")
                 );
-                let answer = client
+                let response = client
                     .send(
                         Method::PUT,
                         &path,
@@ -229,9 +229,9 @@ pub(crate) async fn tag(subject: &Subject, count: u64) -> Result<()> {
                     )
                     .await?;
                 ensure!(
-                    answer.status() == StatusCode::CREATED,
+                    response.status() == StatusCode::CREATED,
                     "tags from {first}: {}",
-                    answer.status()
+                    response.status()
                 );
             }
             Ok(())
@@ -249,14 +249,14 @@ pub(crate) async fn pages(subject: &mut Subject, count: u64) -> Result<Sample> {
     let mut next = Some(format!("/v2/team/tags/tags/list?n={PAGE}"));
     while let Some(path) = next {
         ensure!(pages <= count / PAGE + 1, "the listing does not end");
-        let answer = client.get(&path).await?;
+        let response = client.get(&path).await?;
         ensure!(
-            answer.status() == StatusCode::OK,
+            response.status() == StatusCode::OK,
             "GET {path}: {}",
-            answer.status()
+            response.status()
         );
-        next = answer.headers().get("link").map(target).transpose()?;
-        let page: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        next = response.headers().get("link").map(target).transpose()?;
+        let page: Value = serde_json::from_slice(&response.bytes().await?)?;
         found += page["tags"]
             .as_array()
             .context("a page without tags")?

@@ -48,12 +48,12 @@ pub(crate) struct Subject {
     beside: Option<Process>,
     child: Child,
     /// What the process beside it reads.
-    folder: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 enum Child {
     Ours(Box<Server>),
-    // In this order: the process goes before its folder.
+    // In this order: the process goes before its directory.
     Peer(
         Process,
         #[expect(dead_code, reason = "kept as long as the process")] TempDir,
@@ -61,10 +61,10 @@ enum Child {
 }
 
 impl Subject {
-    /// One of ours, from the release builds in `folder`, without an access log.
-    pub(crate) async fn ours(name: &'static str, launch: Launch, folder: &Path) -> Result<Self> {
+    /// One of ours, from the release builds in `directory`, without an access log.
+    pub(crate) async fn ours(name: &'static str, launch: Launch, directory: &Path) -> Result<Self> {
         let server = launch
-            .built(folder)
+            .built(directory)
             .environment("OCTOSERVE_LOGGING_ACCESS", "false")
             .start()
             .await?;
@@ -73,7 +73,7 @@ impl Subject {
             address: server.address(),
             beside: None,
             child: Child::Ours(Box::new(server)),
-            folder: None,
+            directory: None,
         })
     }
 
@@ -147,17 +147,17 @@ impl Subject {
         let location = format!("access_log {} short;\n{LOCATION}", log.display());
         let mut subject = Self::nginx(name, &before, &location).await?;
         subject.beside = Some(mtail);
-        subject.folder = Some(logs);
+        subject.directory = Some(logs);
         Ok(subject)
     }
 
     /// caddy as a proxy in front of `upstream`.
     pub(crate) async fn caddy(name: &'static str, upstream: SocketAddr) -> Result<Self> {
-        let configuration = |address: SocketAddr, folder: &Path| {
+        let configuration = |address: SocketAddr, directory: &Path| {
             format!(
                 "{{\n  admin off\n  auto_https off\n  storage file_system {}\n}}\n\
                  http://{address} {{\n  reverse_proxy {upstream}\n}}\n",
-                folder.display()
+                directory.display()
             )
         };
         let arguments = ["run", "--adapter", "caddyfile", "--config"];
@@ -167,14 +167,14 @@ impl Subject {
     /// Debian's docker-registry, without an access log, with the cache of its packaged
     /// configuration.
     pub(crate) async fn docker_registry(name: &'static str) -> Result<Self> {
-        let configuration = |address: SocketAddr, folder: &Path| {
+        let configuration = |address: SocketAddr, directory: &Path| {
             format!(
                 "version: 0.1\n\
                  log: {{level: error, accesslog: {{disabled: true}}}}\n\
                  storage:\n  cache: {{blobdescriptor: inmemory}}\n\
                  \x20 filesystem: {{rootdirectory: {}}}\n\
                  http: {{addr: '{address}', secret: of-the-benchmark}}\n",
-                folder.join("data").display()
+                directory.join("data").display()
             )
         };
         Self::peer(name, "docker-registry", &["serve"], configuration).await
@@ -231,17 +231,17 @@ impl Subject {
     }
 
     async fn nginx(name: &'static str, http: &str, server: &str) -> Result<Self> {
-        let configuration = |address: SocketAddr, folder: &Path| {
-            let folder = folder.display();
+        let configuration = |address: SocketAddr, directory: &Path| {
+            let directory = directory.display();
             format!(
-                "daemon off; master_process off; pid {folder}/nginx.pid;\n\
-                 error_log {folder}/error.log;\n\
+                "daemon off; master_process off; pid {directory}/nginx.pid;\n\
+                 error_log {directory}/error.log;\n\
                  events {{ worker_connections 1024; }}\n\
                  http {{\n\
                  access_log off; keepalive_requests 100000000; client_max_body_size 0;\n\
-                 client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n\
-                 fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;\n\
-                 scgi_temp_path {folder}/scgi;\n\
+                 client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
+                 fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;\n\
+                 scgi_temp_path {directory}/scgi;\n\
                  {http}server {{ listen {address};\n{server}}}\n}}\n"
             )
         };
@@ -266,18 +266,18 @@ impl Subject {
         configuration: impl Fn(SocketAddr, &Path) -> String,
         mut under: Vec<OsString>,
     ) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-bench-")?;
+        let directory = TempDir::with_prefix("octoserve-bench-")?;
         let address = free_address()?;
-        let file = folder.path().join("configuration");
-        std::fs::write(&file, configuration(address, folder.path()))?;
+        let file = directory.path().join("configuration");
+        std::fs::write(&file, configuration(address, directory.path()))?;
         under.push(find(program)?.into());
         let mut command = Command::new(under.remove(0));
         command
             .args(under)
             .args(arguments)
             .arg(&file)
-            .current_dir(folder.path());
-        let mut process = Process::start(program, command, folder.path())?;
+            .current_dir(directory.path());
+        let mut process = Process::start(program, command, directory.path())?;
         let what = format!("{program} accepts connections");
         let accepts = poll::until(&what, START, async || {
             anyhow::ensure!(process.is_running()?, "{}", process.last_words());
@@ -288,8 +288,8 @@ impl Subject {
             name,
             address,
             beside: None,
-            child: Child::Peer(process, folder),
-            folder: None,
+            child: Child::Peer(process, directory),
+            directory: None,
         })
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use crate::report::{number, range};
 use crate::table::Table;
 
-/// The folder of the pictures, beside the page.
-pub(crate) const FOLDER: &str = "benchmarks";
+/// The directory of the pictures, beside the page.
+pub(crate) const DIRECTORY: &str = "benchmarks";
 
 /// The picture's measures, in pixels.
 const WIDTH: f64 = 760.0;
@@ -37,10 +37,11 @@ pub(crate) fn file(title: &str) -> String {
 
 /// Draws all tables that were measured.
 pub(crate) fn all(page: &Path, tables: &[Table]) -> Result<()> {
-    let folder = page.with_file_name(FOLDER);
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let directory = page.with_file_name(DIRECTORY);
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("making {}", directory.display()))?;
     for table in tables.iter().filter(|table| !table.rows.is_empty()) {
-        let path = folder.join(file(table.title));
+        let path = directory.join(file(table.title));
         std::fs::write(&path, draw(table))
             .with_context(|| format!("writing {}", path.display()))?;
     }

@@ -30,7 +30,7 @@ pub(crate) async fn measure(
     content: &Pulled,
     tables: &mut Vec<Table>,
 ) -> Result<()> {
-    let direct = Subject::files(DIRECT, content.folder.path()).await?;
+    let direct = Subject::files(DIRECT, content.directory.path()).await?;
     let mut subjects = in_front_of(direct.address(), &options.bin_dir).await?;
     subjects.insert(0, direct);
 
@@ -256,7 +256,7 @@ async fn uploads(
     Ok(())
 }
 
-async fn in_front_of(upstream: SocketAddr, folder: &Path) -> Result<Vec<Subject>> {
+async fn in_front_of(upstream: SocketAddr, directory: &Path) -> Result<Vec<Subject>> {
     let launch = || Launch::in_front_of(&format!("http://{upstream}"));
     let unmeasured = launch().environment("OCTOSERVE_METRICS_ENABLED", "false");
     Ok(vec![
@@ -265,7 +265,7 @@ async fn in_front_of(upstream: SocketAddr, folder: &Path) -> Result<Vec<Subject>
         Subject::nginx_proxy(NGINX, upstream).await?,
         Subject::nginx_with_mtail(MTAIL, upstream).await?,
         Subject::caddy(CADDY, upstream).await?,
-        Subject::ours(OURS, launch(), folder).await?,
-        Subject::ours(UNMEASURED, unmeasured, folder).await?,
+        Subject::ours(OURS, launch(), directory).await?,
+        Subject::ours(UNMEASURED, unmeasured, directory).await?,
     ])
 }

@@ -22,13 +22,13 @@ pub(crate) struct Pulled {
     /// The blob's length, in bytes.
     pub(crate) length: u64,
     /// Where nginx finds both.
-    pub(crate) folder: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 impl Pulled {
     /// Pushes the same image and the same blob to all registries, and lays them out as files.
     pub(crate) async fn push_to(registries: &[Subject], length: u64) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-bench-")?;
+        let directory = TempDir::with_prefix("octoserve-bench-")?;
         let mut manifest = None;
         for registry in registries {
             let client = Client::new(&registry.url(""))?;
@@ -36,10 +36,10 @@ impl Pulled {
             manifest = Some(pushed.manifest);
         }
         let manifest = manifest.context("no registries")?;
-        let path = folder.path().join(&Self::manifest_path()[1..]);
-        std::fs::create_dir_all(path.parent().context("a file in no folder")?)?;
+        let path = directory.path().join(&Self::manifest_path()[1..]);
+        std::fs::create_dir_all(path.parent().context("a file in no directory")?)?;
         std::fs::write(&path, &manifest)?;
-        let blobs = folder.path().join(format!("v2/{REPOSITORY}/blobs"));
+        let blobs = directory.path().join(format!("v2/{REPOSITORY}/blobs"));
         std::fs::create_dir_all(&blobs)?;
         let unnamed = blobs.join("unnamed");
         let blob = write(&unnamed, 1, length)?;
@@ -54,7 +54,7 @@ impl Pulled {
             manifest,
             blob,
             length,
-            folder,
+            directory,
         })
     }
 
@@ -73,12 +73,12 @@ impl Pulled {
 
     /// The file of the blob with this digest.
     pub(crate) fn file(&self, digest: &str) -> PathBuf {
-        self.folder.path().join(&Self::path_of(digest)[1..])
+        self.directory.path().join(&Self::path_of(digest)[1..])
     }
 
     /// Adds another blob to the files, in no registry, and returns its digest.
     pub(crate) fn small_blob(&self, length: u64) -> Result<String> {
-        let unnamed = self.folder.path().join("unnamed");
+        let unnamed = self.directory.path().join("unnamed");
         let digest = write(&unnamed, 2, length)?;
         std::fs::rename(unnamed, self.file(&digest))?;
         Ok(digest)

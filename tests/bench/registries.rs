@@ -1,4 +1,4 @@
-//! The tables of the registries, beside nginx where files alone can answer.
+//! The tables of the registries, beside nginx where files alone can response.
 
 use anyhow::{Context, Result};
 use harness::octoserve::Launch;
@@ -19,7 +19,7 @@ pub(crate) async fn measure(
     tables: &mut Vec<Table>,
 ) -> Result<()> {
     // The files directly are the limit.
-    subjects.insert(0, Subject::files(DIRECT, content.folder.path()).await?);
+    subjects.insert(0, Subject::files(DIRECT, content.directory.path()).await?);
     let load = small_load(options, content);
     let mut table = Table::new("Registries, manifest by tag", load, "req/s", "µs/request");
     table.ratios = const {
@@ -77,7 +77,7 @@ async fn pushes(options: &Options, content: &Pulled, subjects: &mut [Subject]) -
     };
     let mut blobs = Vec::new();
     for round in 0..options.rounds {
-        let file = content.folder.path().join(format!("push-{round}"));
+        let file = content.directory.path().join(format!("push-{round}"));
         let digest = write(&file, u64::from(round) + 1000, content.length)?;
         blobs.push((file, digest));
     }
@@ -92,10 +92,10 @@ async fn pushes(options: &Options, content: &Pulled, subjects: &mut [Subject]) -
 
 /// Pushes of small images, many at a time.
 pub(crate) async fn images(options: &Options) -> Result<Table> {
-    let folder = &options.bin_dir;
+    let directory = &options.bin_dir;
     let mut subjects = vec![
-        Subject::ours(REGISTRY, Launch::registry(), folder).await?,
-        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), folder).await?,
+        Subject::ours(REGISTRY, Launch::registry(), directory).await?,
+        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), directory).await?,
         Subject::docker_registry(DOCKER).await?,
     ];
     let load = format!(
@@ -124,10 +124,10 @@ pub(crate) async fn images(options: &Options) -> Result<Table> {
 
 /// How much memory it takes to be pushed to by many at a time.
 pub(crate) async fn many_connections(options: &Options) -> Result<Table> {
-    let folder = &options.bin_dir;
+    let directory = &options.bin_dir;
     let mut subjects = vec![
-        Subject::ours(REGISTRY, Launch::registry(), folder).await?,
-        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), folder).await?,
+        Subject::ours(REGISTRY, Launch::registry(), directory).await?,
+        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), directory).await?,
     ];
     let load = format!(
         "{} GiB in blobs of {} MiB over {} connections, once; the memory is the highest that there \

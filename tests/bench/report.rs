@@ -139,7 +139,7 @@ fn table(page: &mut String, table: &Table) {
     }
     add(
         page,
-        &format!("\n![{title}]({}/{})\n", plot::FOLDER, plot::file(title)),
+        &format!("\n![{title}]({}/{})\n", plot::DIRECTORY, plot::file(title)),
     );
     if table.ratios.is_empty() {
         return;

@@ -45,10 +45,10 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
         );
     }
     say("starting the registries");
-    let folder = &options.bin_dir;
+    let directory = &options.bin_dir;
     let mut subjects = vec![
-        Subject::ours(REGISTRY, Launch::registry(), folder).await?,
-        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), folder).await?,
+        Subject::ours(REGISTRY, Launch::registry(), directory).await?,
+        Subject::ours(ALL_IN_ONE, Launch::all_in_one(), directory).await?,
         Subject::docker_registry(DOCKER).await?,
     ];
     let content = Pulled::push_to(&subjects, options.blob << 20).await?;

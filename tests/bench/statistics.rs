@@ -54,7 +54,7 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
     let trees = format!("{FEW} and {many} repositories of {TAGS} tags each, written directly");
     let start = Table::new(
         "Registries, a start on many repositories",
-        format!("{trees}; from the program's start to the first answer (goal < 1 s)"),
+        format!("{trees}; from the program's start to the first response (goal < 1 s)"),
         "s",
         "s/start",
     );
@@ -82,9 +82,9 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
         ((REGISTRY_MANY, ALL_MANY), many),
     ] {
         say(&format!("writing {repositories} repositories"));
-        let folder = TempDir::with_prefix("octoserve-bench-")?;
+        let directory = TempDir::with_prefix("octoserve-bench-")?;
         let begun = Instant::now();
-        write(folder.path(), repositories)?;
+        write(directory.path(), repositories)?;
         say(&format!(
             "written in {:.0} s",
             begun.elapsed().as_secs_f64()
@@ -94,7 +94,7 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
             (names.1, Launch::all_in_one()),
         ] {
             say(&format!("{name}: start, count and scrape"));
-            let launch = launch.data(folder.path()).built(&options.bin_dir);
+            let launch = launch.data(directory.path()).built(&options.bin_dir);
             let one = once(launch, repositories).await;
             measured.push((name, one.with_context(|| name)?));
         }
@@ -116,9 +116,9 @@ async fn once(launch: Launch, repositories: u64) -> Result<Measured> {
     let launch = launch.environment("OCTOSERVE_LOGGING_ACCESS", "false");
     let mut server = launch.start().await?;
     let get = wire::request("GET", "/v2/", &[], b"");
-    let answer = wire::exchange(server.address(), "GET", &get).await?;
+    let response = wire::exchange(server.address(), "GET", &get).await?;
     let started = begun.elapsed();
-    ensure!(answer.head.status == 200, "{}", answer.head.status);
+    ensure!(response.head.status == 200, "{}", response.head.status);
     let start = sample(&mut server, started.as_secs_f64(), 0.0)?;
 
     let took = poll::until("everything is counted", COUNT, async || {
@@ -158,9 +158,9 @@ async fn scrapes(server: &mut Server) -> Result<Sample> {
     for _ in 0..SCRAPES {
         let sent = Instant::now();
         wire.send(get.as_bytes()).await?;
-        let answer = wire.answer("GET").await?;
+        let response = wire.response("GET").await?;
         latencies.push(sent.elapsed().as_secs_f64() * 1e3);
-        ensure!(answer.head.status == 200, "{}", answer.head.status);
+        ensure!(response.head.status == 200, "{}", response.head.status);
     }
     let spent = server.process().processor_time()?.saturating_sub(before);
     latencies.sort_by(f64::total_cmp);
@@ -196,9 +196,9 @@ fn write(root: &Path, count: u64) -> Result<()> {
     ] {
         let digest = content::digest(bytes);
         let hex = digest.trim_start_matches("sha256:");
-        let folder = root.join(pool).join("sha256").join(&hex[..2]);
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join(hex), bytes)?;
+        let directory = root.join(pool).join("sha256").join(&hex[..2]);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(hex), bytes)?;
     }
     let named = |bytes: &[u8]| content::digest(bytes).replace(':', "-");
     let (layer, config) = (named(&layer), named(&config));
@@ -212,8 +212,8 @@ fn write(root: &Path, count: u64) -> Result<()> {
         let name = format!("team-{}/app-{number}", number % 100);
         let repository = root.join("repositories").join(name);
         fs::create_dir_all(&repository)?;
-        for folder in ["_blobs", "_manifests", "_tags"] {
-            fs::create_dir(repository.join(folder))?;
+        for directory in ["_blobs", "_manifests", "_tags"] {
+            fs::create_dir(repository.join(directory))?;
         }
         for blob in [&layer, &config] {
             fs::write(repository.join("_blobs").join(blob), "")?;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use harness::client::{MANIFEST, descriptor};
 use harness::content;
-use harness::wire::{self, Answer};
+use harness::wire::{self, Response};
 use serde_json::{Value, json};
 
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -39,10 +39,10 @@ struct Heard {
     made_up: Vec<(String, &'static str)>,
 }
 
-/// An answer, and the request that it answers.
+/// An response, and the request that it answers.
 pub(super) struct Reply {
     request: String,
-    pub(super) answer: Answer,
+    pub(super) response: Response,
 }
 
 impl Check {
@@ -210,19 +210,19 @@ impl Check {
     }
 
     async fn exchange(&self, method: &str, path: &str, request: &[u8]) -> Result<Reply> {
-        let answer = wire::exchange(self.address, method, request).await;
-        let answer = answer.with_context(|| format!("{method} {path}"))?;
-        self.heard.borrow_mut().hear(method, path, &answer);
+        let response = wire::exchange(self.address, method, request).await;
+        let response = response.with_context(|| format!("{method} {path}"))?;
+        self.heard.borrow_mut().hear(method, path, &response);
         Ok(Reply {
             request: format!("{method} {path}"),
-            answer,
+            response,
         })
     }
 }
 
 impl Heard {
-    fn hear(&mut self, method: &str, path: &str, answer: &Answer) {
-        let head = &answer.head;
+    fn hear(&mut self, method: &str, path: &str, response: &Response) {
+        let head = &response.head;
         if let Some(id) = head.header("docker-upload-uuid") {
             self.make_up(id, "SESSION");
         }
@@ -247,7 +247,7 @@ impl Heard {
         headers.sort();
         let mut line = format!("{method} {path}: {} {}", head.status, headers.join(", "));
         // Writing to a String cannot fail.
-        write!(line, " {:?}", String::from_utf8_lossy(&answer.body)).ok();
+        write!(line, " {:?}", String::from_utf8_lossy(&response.body)).ok();
         self.lines.push(line);
     }
 
@@ -259,23 +259,23 @@ impl Heard {
 }
 
 impl Reply {
-    /// The answer must have this status.
+    /// The response must have this status.
     pub(super) fn is(&self, status: u16) -> Result<&Self> {
         ensure!(
-            self.answer.head.status == status,
+            self.response.head.status == status,
             "{}: {}, not {status}: {}",
             self.request,
-            self.answer.head.status,
-            String::from_utf8_lossy(&self.answer.body)
+            self.response.head.status,
+            String::from_utf8_lossy(&self.response.body)
         );
         Ok(self)
     }
 
-    /// The answer must be this error: its status, and the code in a body of the specification's form
+    /// The response must be this error: its status, and the code in a body of the specification's form
     /// (Error Codes).
     pub(super) fn refuses(&self, status: u16, code: &str) -> Result<&Self> {
         self.is(status)?;
-        let found = self.answer.error_code();
+        let found = self.response.error_code();
         ensure!(
             found.as_deref() == Some(code),
             "{}: {found:?}, not {code}",
@@ -286,7 +286,7 @@ impl Reply {
 
     /// The value of a header that must be there.
     pub(super) fn header(&self, name: &str) -> Result<&str> {
-        let value = self.answer.head.header(name);
+        let value = self.response.head.header(name);
         value.with_context(|| format!("{}: no {name}", self.request))
     }
 
@@ -303,7 +303,7 @@ impl Reply {
 
     /// A header must not be there.
     pub(super) fn lacks(&self, name: &str) -> Result<&Self> {
-        let found = self.answer.head.header(name);
+        let found = self.response.head.header(name);
         ensure!(found.is_none(), "{}: {name} is {found:?}", self.request);
         Ok(self)
     }
@@ -311,10 +311,10 @@ impl Reply {
     /// The body must be these bytes.
     pub(super) fn holds(&self, bytes: &[u8]) -> Result<&Self> {
         ensure!(
-            self.answer.body == bytes,
+            self.response.body == bytes,
             "{}: {} bytes that are not the expected {}",
             self.request,
-            self.answer.body.len(),
+            self.response.body.len(),
             bytes.len()
         );
         Ok(self)
@@ -328,7 +328,7 @@ impl Reply {
 
     /// The body as JSON.
     pub(super) fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.answer.body)
+        serde_json::from_slice(&self.response.body)
             .with_context(|| format!("{}: a body that is no JSON", self.request))
     }
 }

@@ -346,7 +346,7 @@ async fn carried_on(at: &Check, location: &str, bytes: &[u8], broken: &[u8]) -> 
         let first = if last == 0 { 0 } else { last + 1 };
         // The broken request may be at work for another moment, and move the end.
         let taken = chunk(at, &status.location()?, first, &bytes[first..]).await?;
-        match taken.answer.head.status {
+        match taken.response.head.status {
             202 => Ok(Some(taken.location()?)),
             416 => Ok(None),
             status => bail!("{status} for the rest"),

@@ -262,7 +262,7 @@ async fn an_interrupted_pull_is_resumed(at: &Check) -> Result<()> {
     let mut kept = wire.exactly(300_000).await?;
     drop(wire);
     let rest = range(at, &path, "bytes=300000-").await?;
-    kept.extend(&rest.is(206)?.answer.body);
+    kept.extend(&rest.is(206)?.response.body);
     ensure!(content::digest(&kept) == digest, "the parts are no whole");
     Ok(())
 }
@@ -282,7 +282,7 @@ async fn a_client_that_has_the_manifest_gets_304(at: &Check) -> Result<()> {
     conditional(at, &at.path(&format!("manifests/{digest}"))).await
 }
 
-/// RFC 9110, section 13.2.1: a condition is of no account where the answer would be an error
+/// RFC 9110, section 13.2.1: a condition is of no account where the response would be an error
 /// without it.
 async fn a_conditional_get_of_missing_content_is_404(at: &Check) -> Result<()> {
     digits(at).await?;
@@ -319,7 +319,7 @@ async fn conditional(at: &Check, path: &str) -> Result<()> {
         let headers = [("If-None-Match", other)];
         let changed = at.send("GET", path, &headers, b"").await;
         let changed = changed.with_context(|| other.to_owned())?;
-        changed.is(200)?.holds(&whole.answer.body)?;
+        changed.is(200)?.holds(&whole.response.body)?;
     }
     Ok(())
 }
@@ -437,12 +437,12 @@ async fn exactly_one_of_concurrent_pushes_of_an_absent_tag_wins(at: &Check) -> R
     let mut winners = replies
         .iter()
         .zip(&manifests)
-        .filter(|(reply, _)| reply.answer.head.status == 201);
+        .filter(|(reply, _)| reply.response.head.status == 201);
     let (_, winner) = winners.next().context("nobody wins")?;
     ensure!(winners.next().is_none(), "two win");
     for reply in replies
         .iter()
-        .filter(|reply| reply.answer.head.status != 201)
+        .filter(|reply| reply.response.head.status != 201)
     {
         reply.refuses(412, "DENIED")?;
     }

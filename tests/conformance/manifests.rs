@@ -289,7 +289,7 @@ async fn a_manifest_of_four_megabytes_is_accepted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: a registry that enforces a limit should answer 413 above it, whether or not the length
+/// end-7a: a registry that enforces a limit should response 413 above it, whether or not the length
 /// is told beforehand.
 async fn a_manifest_above_the_limit_is_413(at: &Check) -> Result<()> {
     let manifest = padded(at, LIMIT + 1).await?;
@@ -355,10 +355,10 @@ async fn an_invalid_tag_is_refused(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let long = "t".repeat(129);
     for tag in [".a", "-a", "a%20b", "a%2fb", &long] {
-        let status = at.put(tag, MANIFEST, &manifest).await?.answer.head.status;
+        let status = at.put(tag, MANIFEST, &manifest).await?.response.head.status;
         ensure!(matches!(status, 400 | 404), "{tag}: {status}");
         let path = at.path(&format!("manifests/{tag}"));
-        let status = at.get(&path).await?.answer.head.status;
+        let status = at.get(&path).await?.response.head.status;
         ensure!(matches!(status, 400 | 404), "{tag}: {status}");
     }
     Ok(())
@@ -381,7 +381,7 @@ async fn tags_with(at: &Check, digest: &str, manifest: &str, count: usize) -> Re
     let reference = format!("{digest}?tag={}", tags.join("&tag="));
     let pushed = at.put(&reference, MANIFEST, manifest).await?;
     pushed.is(201)?.says("docker-content-digest", digest)?;
-    let named = pushed.answer.head.headers();
+    let named = pushed.response.head.headers();
     let mut named: Vec<_> = named
         .filter(|(name, _)| *name == "oci-tag")
         .flat_map(|(_, value)| value.split(',').map(str::trim))

@@ -43,8 +43,8 @@ async fn every_response_has_dockers_api_version(at: &Check) -> Result<()> {
         &at.path("manifests/2"),
         &at.path("tags/list"),
     ] {
-        let answer = at.get(path).await?;
-        answer.says("docker-distribution-api-version", "registry/2.0")?;
+        let response = at.get(path).await?;
+        response.says("docker-distribution-api-version", "registry/2.0")?;
     }
     let session = at.post(&at.path("blobs/uploads/")).await?;
     session.says("docker-distribution-api-version", "registry/2.0")?;
@@ -267,7 +267,7 @@ async fn a_namespace_parameter_changes_nothing(at: &Check) -> Result<()> {
 async fn same_headers(at: &Check, path: &str) -> Result<()> {
     let (head, get) = (at.head(path).await?, at.get(path).await?);
     let headers = |reply: &super::check::Reply| {
-        let all = reply.answer.head.headers();
+        let all = reply.response.head.headers();
         let mut all: Vec<_> = all
             .filter(|(name, _)| *name != "date")
             .map(|(name, value)| format!("{name}: {value}"))

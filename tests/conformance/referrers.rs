@@ -157,7 +157,7 @@ async fn a_filter_without_a_match_returns_an_empty_index(at: &Check) -> Result<(
     Ok(())
 }
 
-/// end-12a: a registry with the API must not answer 404: a client takes that for a missing endpoint.
+/// end-12a: a registry with the API must not response 404: a client takes that for a missing endpoint.
 async fn an_unknown_subject_has_no_referrers(at: &Check) -> Result<()> {
     let (list, _) = referrers(at, NOTHING, "").await?;
     ensure!(list.is_empty(), "in an unknown repository: {list:?}");
@@ -219,8 +219,8 @@ async fn a_subject_by_sha512_has_referrers(at: &Check) -> Result<()> {
     artifact["subject"] = json!({"mediaType": MANIFEST, "digest": digest, "size": subject.len()});
     let text = artifact.to_string();
     let referrer = content::sha512(text.as_bytes());
-    let answer = at.put(&referrer, MANIFEST, &text).await?;
-    answer.is(201)?.says("oci-subject", &digest)?;
+    let response = at.put(&referrer, MANIFEST, &text).await?;
+    response.is(201)?.says("oci-subject", &digest)?;
     let (list, _) = referrers(at, &digest, "").await?;
     ensure!(
         list.len() == 1 && list[0]["digest"] == *referrer,
@@ -270,13 +270,13 @@ async fn more_referrers_than_fit_a_page_are_linked(at: &Check) -> Result<()> {
         loop {
             pages += 1;
             found.extend(list.iter().map(|entry| entry["digest"].clone()));
-            let Some(link) = reply.answer.head.header("link") else {
+            let Some(link) = reply.response.head.header("link") else {
                 break;
             };
             let link = link.strip_suffix(">; rel=\"next\"").context("no next")?;
             let (_, query) = link.split_once('?').context("no query")?;
             (list, reply) = referrers(at, &digest, &format!("?{query}")).await?;
-            let filters = reply.answer.head.header("oci-filters-applied");
+            let filters = reply.response.head.header("oci-filters-applied");
             ensure!(filters.is_some() != filter.is_empty(), "{filters:?}");
         }
         ensure!(pages > 1, "all on one page");

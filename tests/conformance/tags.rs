@@ -53,7 +53,7 @@ fn texts(list: &Value) -> Result<Vec<String>> {
 
 /// Where the next page is (RFC 8288).
 fn next(reply: &Reply) -> Option<String> {
-    let link = reply.answer.head.header("link")?;
+    let link = reply.response.head.header("link")?;
     let target = link.strip_prefix('<')?.split_once('>')?;
     target.1.contains("rel=\"next\"").then(|| {
         let path = target.0.strip_prefix("http://registry");

@@ -223,7 +223,7 @@ async fn a_client_may_expect_100_continue(at: &Check) -> Result<()> {
     let interim = wire.interim().await?;
     ensure!(interim.status == 100, "{} first", interim.status);
     wire.send(body).await?;
-    let made = wire.answer("PUT").await?;
+    let made = wire.response("PUT").await?;
     ensure!(made.head.status == 201, "{}", made.head.status);
     Ok(())
 }

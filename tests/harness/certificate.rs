@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 /// A certificate and its key. The files go with it.
 pub struct Certificate {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Certificate {
@@ -16,8 +16,8 @@ impl Certificate {
     /// # Errors
     /// If there is no place for the files.
     pub fn new() -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-certificate-")?;
-        let certificate = Self { folder };
+        let directory = TempDir::with_prefix("octoserve-certificate-")?;
+        let certificate = Self { directory };
         certificate.renew()?;
         Ok(certificate)
     }
@@ -34,12 +34,12 @@ impl Certificate {
 
     /// The certificate, which signed itself: also what a client has to trust.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("tls.crt")
+        self.directory.path().join("tls.crt")
     }
 
     /// Its private key.
     pub fn key(&self) -> PathBuf {
-        self.folder.path().join("tls.key")
+        self.directory.path().join("tls.key")
     }
 
     /// Puts a text in the place of one of the files, at once.
@@ -47,7 +47,7 @@ impl Certificate {
     /// # Errors
     /// If it can't be written.
     pub fn replace(&self, path: &Path, text: &str) -> Result<()> {
-        let beside = self.folder.path().join("new");
+        let beside = self.directory.path().join("new");
         std::fs::write(&beside, text)?;
         Ok(std::fs::rename(beside, path)?)
     }

@@ -56,7 +56,7 @@ impl Client {
     /// Sends one request; `path` may be a whole URL, as in a `Location`.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn send(
         &self,
         method: Method,
@@ -78,7 +78,7 @@ impl Client {
     /// GETs a path.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn get(&self, path: &str) -> Result<Response> {
         self.send(Method::GET, path, &[("Accept", ACCEPT)], "")
             .await
@@ -87,15 +87,15 @@ impl Client {
     /// GETs a path that must be there, whole.
     ///
     /// # Errors
-    /// If the answer is not 200.
+    /// If the response is not 200.
     pub async fn read(&self, path: &str) -> Result<Bytes> {
-        let answer = self.get(path).await?;
+        let response = self.get(path).await?;
         ensure!(
-            answer.status() == StatusCode::OK,
+            response.status() == StatusCode::OK,
             "GET {path}: {}",
-            answer.status()
+            response.status()
         );
-        Ok(answer.bytes().await?)
+        Ok(response.bytes().await?)
     }
 
     /// Pushes a blob in two requests (POST, then PUT) and returns its digest.
@@ -108,13 +108,13 @@ impl Client {
         let joint = if location.contains('?') { '&' } else { '?' };
         let path = format!("{location}{joint}digest={digest}");
         let octets = [("Content-Type", "application/octet-stream")];
-        let answer = self
+        let response = self
             .send(Method::PUT, &path, &octets, bytes.to_vec())
             .await?;
         ensure!(
-            answer.status() == StatusCode::CREATED,
+            response.status() == StatusCode::CREATED,
             "PUT {path}: {}",
-            said(answer).await
+            said(response).await
         );
         Ok(digest)
     }
@@ -125,13 +125,13 @@ impl Client {
     /// If the registry does not open one.
     pub async fn open_upload(&self, repository: &str) -> Result<String> {
         let path = format!("/v2/{repository}/blobs/uploads/");
-        let answer = self.send(Method::POST, &path, &[], "").await?;
+        let response = self.send(Method::POST, &path, &[], "").await?;
         ensure!(
-            answer.status() == StatusCode::ACCEPTED,
+            response.status() == StatusCode::ACCEPTED,
             "POST {path}: {}",
-            answer.status()
+            response.status()
         );
-        let location = answer
+        let location = response
             .headers()
             .get("location")
             .context("202 without a Location")?;
@@ -151,13 +151,13 @@ impl Client {
     ) -> Result<String> {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let headers = [("Content-Type", media_type)];
-        let answer = self
+        let response = self
             .send(Method::PUT, &path, &headers, manifest.to_owned())
             .await?;
         ensure!(
-            answer.status() == StatusCode::CREATED,
+            response.status() == StatusCode::CREATED,
             "PUT {path}: {}",
-            said(answer).await
+            said(response).await
         );
         Ok(content::digest(manifest.as_bytes()))
     }
@@ -234,9 +234,9 @@ pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": content::digest(bytes), "size": bytes.len()})
 }
 
-async fn said(answer: Response) -> String {
-    let status = answer.status();
-    format!("{status} {}", answer.text().await.unwrap_or_default())
+async fn said(response: Response) -> String {
+    let status = response.status();
+    format!("{status} {}", response.text().await.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::docker::Docker;
-use crate::wire::{self, Answer};
+use crate::wire::{self, Response};
 use crate::{poll, tools};
 
 /// How long everything may take to be healthy.
@@ -64,7 +64,7 @@ impl Compose {
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         tools::find("docker-compose")?;
         let host = format!("DOCKER_HOST={}", self.docker.host());
-        let folder = self.root.display().to_string();
+        let directory = self.root.display().to_string();
         let command = [
             &*host,
             // It builds by itself: what docker is installed may want a plug-in for that.
@@ -72,7 +72,7 @@ impl Compose {
             "docker-compose",
             "--project-name=octoserve",
             "--project-directory",
-            &folder,
+            &directory,
         ];
         tools::run("env", &[&command, arguments].concat()).await
     }
@@ -111,11 +111,11 @@ impl Compose {
     /// Asks a published port of this machine for a path, or sends something there.
     ///
     /// # Errors
-    /// If there is no answer.
-    pub async fn exchange(&self, port: u16, method: &str, request: &[u8]) -> Result<Answer> {
+    /// If there is no response.
+    pub async fn exchange(&self, port: u16, method: &str, request: &[u8]) -> Result<Response> {
         let mut wire = self.docker.connect(loopback(port)).await?;
         wire.send(request).await?;
-        wire.answer(method).await
+        wire.response(method).await
     }
 
     /// Evaluates an expression with the Prometheus of the project.
@@ -127,10 +127,10 @@ impl Compose {
         let url = Url::parse_with_params(url, [("query", expression)])?;
         let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
         let request = wire::request("GET", &path, &[], b"");
-        let answer = self.exchange(PROMETHEUS, "GET", &request).await?;
-        let mut answer: Value = serde_json::from_slice(&answer.body)?;
-        ensure!(answer["status"] == "success", "{expression}: {answer}");
-        match answer["data"]["result"].take() {
+        let response = self.exchange(PROMETHEUS, "GET", &request).await?;
+        let mut response: Value = serde_json::from_slice(&response.body)?;
+        ensure!(response["status"] == "success", "{expression}: {response}");
+        match response["data"]["result"].take() {
             Value::Array(series) => Ok(series),
             other => bail!("{expression}: {other} is no vector"),
         }

@@ -10,15 +10,15 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::{poll, tools};
 
-/// How long the daemon may take to answer, and to end.
+/// How long the daemon may take to response, and to end.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A running containerd. Dropping it ends it and removes its folder.
+/// A running containerd. Dropping it ends it and removes its directory.
 pub struct Containerd {
-    // In this order: the daemon goes before its folder.
+    // In this order: the daemon goes before its directory.
     process: Process,
     socket: PathBuf,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Containerd {
@@ -32,8 +32,8 @@ impl Containerd {
             "containerd needs root: run the tests as root, or leave its suite out"
         );
         // A short path: the kernel takes 107 bytes for a socket's.
-        let folder = TempDir::with_prefix("octo-ctr-")?;
-        let path = |name: &str| folder.path().join(name);
+        let directory = TempDir::with_prefix("octo-ctr-")?;
+        let path = |name: &str| directory.path().join(name);
         let socket = path("ctr.sock");
         // What serves Kubernetes is not asked for, and wants a network.
         let configuration = format!(
@@ -48,17 +48,17 @@ impl Containerd {
         std::fs::write(path("config.toml"), configuration)?;
         let mut command = Command::new(tools::find("containerd")?);
         command.arg("--config").arg(path("config.toml"));
-        let process = Process::start("containerd", command, folder.path())?.with_grace(DEADLINE);
+        let process = Process::start("containerd", command, directory.path())?.with_grace(DEADLINE);
         let mut containerd = Self {
             process,
             socket,
-            _folder: folder,
+            _directory: directory,
         };
-        let answer = poll::until("containerd answers", DEADLINE, async || {
+        let response = poll::until("containerd answers", DEADLINE, async || {
             ensure!(containerd.process.is_running()?, "the daemon has ended");
             Ok(containerd.run(&["version"]).await.ok())
         });
-        answer
+        response
             .await
             .with_context(|| containerd.process.last_words())?;
         Ok(containerd)

@@ -61,7 +61,7 @@ pub enum Tool {
 /// One run of a program under a tool.
 pub struct Meter {
     tool: Tool,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Meter {
@@ -70,8 +70,8 @@ impl Meter {
     /// # Errors
     /// If there is no place for what is counted.
     pub fn new(tool: Tool) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-cost-")?;
-        Ok(Self { tool, folder })
+        let directory = TempDir::with_prefix("octoserve-cost-")?;
+        Ok(Self { tool, directory })
     }
 
     /// What the program's command line is to begin with.
@@ -117,7 +117,7 @@ impl Meter {
     }
 
     fn file(&self) -> PathBuf {
-        self.folder.path().join("counts")
+        self.directory.path().join("counts")
     }
 }
 
@@ -140,14 +140,14 @@ pub fn each(few: &Counts, many: &Counts, more: u32) -> Result<Costs> {
 /// GETs `path` so many times, one after another on one connection.
 ///
 /// # Errors
-/// If an answer is not 200.
+/// If an response is not 200.
 pub async fn ask(address: SocketAddr, path: &str, accept: &str, times: u32) -> Result<()> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: registry\r\nAccept: {accept}\r\n\r\n");
     let mut wire = Wire::connect(address).await?;
     for _ in 0..times {
         wire.send(request.as_bytes()).await?;
-        let answer = wire.answer("GET").await?;
-        ensure!(answer.head.status == 200, "{path}: {:?}", answer.head);
+        let response = wire.response("GET").await?;
+        ensure!(response.head.status == 200, "{path}: {:?}", response.head);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Docker: a daemon of our own, apart from any that the machine may have, and its client.
 //!
-//! A daemon has its own socket, folders and containerd, no bridge and no packet filter rules: it
-//! changes nothing outside its folder. The one that the clients' tests share never runs a container;
+//! A daemon has its own socket, directories and containerd, no bridge and no packet filter rules: it
+//! changes nothing outside its directory. The one that the clients' tests share never runs a container;
 //! one that does has a network of its own, too. Images come from `docker import`, so that no test
 //! needs a public registry.
 
@@ -22,15 +22,15 @@ use crate::process::Process;
 use crate::wire::Wire;
 use crate::{content, poll, tools};
 
-/// How long the daemon may take to answer, and to end.
+/// How long the daemon may take to response, and to end.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A running docker daemon. Dropping it ends it and removes its folder.
+/// A running docker daemon. Dropping it ends it and removes its directory.
 pub struct Docker {
-    // In this order: the daemon goes before its folder.
+    // In this order: the daemon goes before its directory.
     process: Process,
     socket: PathBuf,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Docker {
@@ -70,7 +70,7 @@ impl Docker {
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let host = self.host();
         // Without the configuration of whoever runs the tests: it may name proxies or credentials.
-        let config = self.folder.path().join("client").display().to_string();
+        let config = self.directory.path().join("client").display().to_string();
         let own = ["--config", &config, "--host", &host];
         tools::run("docker", &[&own[..], arguments].concat()).await
     }
@@ -106,7 +106,7 @@ impl Docker {
     /// # Errors
     /// If docker refuses a step.
     pub async fn image(&self, name: &str, below: Option<&str>, seed: u64) -> Result<()> {
-        let work = TempDir::new_in(self.folder.path())?;
+        let work = TempDir::new_in(self.directory.path())?;
         let tree = work.path().join("tree");
         std::fs::create_dir_all(tree.join("bin"))?;
         std::fs::write(
@@ -179,8 +179,8 @@ impl Docker {
             "the docker daemon needs root: run the tests as root, or leave the docker suite out"
         );
         // A short path: the kernel takes 107 bytes for a socket's, and containerd adds its own part.
-        let folder = TempDir::with_prefix("octo-docker-")?;
-        let path = |name: &str| folder.path().join(name);
+        let directory = TempDir::with_prefix("octo-docker-")?;
+        let path = |name: &str| directory.path().join(name);
         let socket = path("docker.sock");
         // Nothing of what configures the machine's own daemon.
         std::fs::write(path("daemon.json"), "{}")?;
@@ -201,17 +201,19 @@ impl Docker {
             .arg(format!("--exec-root={}", path("exec").display()))
             .arg(format!("--pidfile={}", path("docker.pid").display()))
             .arg(format!("--config-file={}", path("daemon.json").display()));
-        let process = Process::start("dockerd", command, folder.path())?.with_grace(DEADLINE);
+        let process = Process::start("dockerd", command, directory.path())?.with_grace(DEADLINE);
         let mut docker = Self {
             process,
             socket,
-            folder,
+            directory,
         };
-        let answer = poll::until("docker answers", DEADLINE, async || {
+        let response = poll::until("docker answers", DEADLINE, async || {
             ensure!(docker.process.is_running()?, "the daemon has ended");
             Ok(docker.run(&["version"]).await.ok())
         });
-        answer.await.with_context(|| docker.process.last_words())?;
+        response
+            .await
+            .with_context(|| docker.process.last_words())?;
         Ok(docker)
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::process::{Process, Stream};
+use crate::process::{OutputStream, Process};
 use crate::tools;
 
 /// Whom a docker-registry with a password lets in: user and password.
@@ -20,16 +20,16 @@ pub const AUTHORIZATION: &str = "Basic dGVzdGVyOnNlY3JldA==";
 /// [`USER`] as htpasswd writes it, with bcrypt at its quickest.
 const HTPASSWD: &str = "tester:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
-/// A running docker-registry. Dropping it kills it and removes its folder.
+/// A running docker-registry. Dropping it kills it and removes its directory.
 pub struct ForeignRegistry {
-    // In this order: the process goes before its folder.
+    // In this order: the process goes before its directory.
     process: Process,
     address: SocketAddr,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl ForeignRegistry {
-    /// Starts one on a free port, with a folder of its own.
+    /// Starts one on a free port, with a directory of its own.
     ///
     /// # Errors
     /// If docker-registry is not installed or does not start.
@@ -42,17 +42,17 @@ impl ForeignRegistry {
     /// # Errors
     /// If docker-registry is not installed or does not start.
     pub async fn start_with_password() -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-foreign-")?;
-        std::fs::write(folder.path().join("htpasswd"), HTPASSWD)?;
-        Self::of(folder).await
+        let directory = TempDir::with_prefix("octoserve-foreign-")?;
+        std::fs::write(directory.path().join("htpasswd"), HTPASSWD)?;
+        Self::of(directory).await
     }
 
-    async fn of(folder: TempDir) -> Result<Self> {
-        let (process, address) = run(folder.path(), "127.0.0.1:0").await?;
+    async fn of(directory: TempDir) -> Result<Self> {
+        let (process, address) = run(directory.path(), "127.0.0.1:0").await?;
         Ok(Self {
             process,
             address,
-            folder,
+            directory,
         })
     }
 
@@ -61,7 +61,8 @@ impl ForeignRegistry {
     /// # Errors
     /// If it does not start, for instance because the port has been taken.
     pub async fn restart(&mut self) -> Result<()> {
-        (self.process, self.address) = run(self.folder.path(), &self.address.to_string()).await?;
+        (self.process, self.address) =
+            run(self.directory.path(), &self.address.to_string()).await?;
         Ok(())
     }
 
@@ -81,9 +82,9 @@ impl ForeignRegistry {
     }
 }
 
-async fn run(folder: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
-    let configuration = folder.join("config.yml");
-    let htpasswd = folder.join("htpasswd");
+async fn run(directory: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
+    let configuration = directory.join("config.yml");
+    let htpasswd = directory.join("htpasswd");
     let auth = if htpasswd.exists() {
         let path = htpasswd.display();
         format!("auth: {{htpasswd: {{realm: tests, path: {path}}}}}\n")
@@ -95,12 +96,12 @@ async fn run(folder: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
          log: {{level: info}}\n\
          storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
          http: {{addr: '{listen}', secret: of-the-tests}}\n{auth}",
-        folder.join("data").display()
+        directory.join("data").display()
     );
     std::fs::write(&configuration, text)?;
     let mut command = Command::new(tools::find("docker-registry")?);
     command.arg("serve").arg(&configuration);
-    let mut process = Process::start("docker-registry", command, folder)?;
+    let mut process = Process::start("docker-registry", command, directory)?;
     let parse = |line: &str| {
         line.split_once("listening on ")?
             .1
@@ -110,7 +111,7 @@ async fn run(folder: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
             .ok()
     };
     let address = process
-        .announced(Stream::Stderr, "its address", parse)
+        .announced(OutputStream::Stderr, "its address", parse)
         .await?;
     Ok((process, address))
 }
@@ -124,10 +125,10 @@ mod tests {
     async fn it_answers_as_a_registry() {
         let registry = ForeignRegistry::start().await.unwrap();
         let request = wire::request("GET", "/v2/", &[], b"");
-        let answer = wire::exchange(registry.address(), "GET", &request)
+        let response = wire::exchange(registry.address(), "GET", &request)
             .await
             .unwrap();
-        assert_eq!(answer.head.status, 200);
+        assert_eq!(response.head.status, 200);
     }
 
     #[tokio::test]
@@ -135,8 +136,8 @@ mod tests {
         let registry = ForeignRegistry::start_with_password().await.unwrap();
         for (headers, status) in [(&[][..], 401), (&[("Authorization", AUTHORIZATION)], 200)] {
             let request = wire::request("GET", "/v2/", headers, b"");
-            let answer = wire::exchange(registry.address(), "GET", &request).await;
-            assert_eq!(answer.unwrap().head.status, status);
+            let response = wire::exchange(registry.address(), "GET", &request).await;
+            assert_eq!(response.unwrap().head.status, status);
         }
     }
 }

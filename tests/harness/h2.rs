@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long an answer may take.
+/// How long an response may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One connection. Dropping it closes it, whatever its streams are at.
@@ -20,14 +20,14 @@ pub struct H2 {
     connection: JoinHandle<()>,
 }
 
-/// One request and its answer.
-pub struct Stream {
+/// One request and its response.
+pub struct H2Stream {
     response: ResponseFuture,
     body: SendStream<Bytes>,
 }
 
-/// The head of an answer, and what follows it.
-pub struct Answer {
+/// The head of an response, and what follows it.
+pub struct H2Response {
     /// The status code.
     pub status: u16,
     /// Its body, of which no more comes than is read.
@@ -65,7 +65,7 @@ impl H2 {
         path: &str,
         headers: &[(&str, &str)],
         whole: bool,
-    ) -> Result<Stream> {
+    ) -> Result<H2Stream> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(format!("http://registry{path}"));
@@ -74,7 +74,7 @@ impl H2 {
         }
         let mut requests = timeout(DEADLINE, self.requests.clone().ready()).await??;
         let (response, body) = requests.send_request(request.body(())?, whole)?;
-        Ok(Stream { response, body })
+        Ok(H2Stream { response, body })
     }
 }
 
@@ -84,7 +84,7 @@ impl Drop for H2 {
     }
 }
 
-impl Stream {
+impl H2Stream {
     /// Sends a piece of the request's body.
     ///
     /// # Errors
@@ -108,21 +108,21 @@ impl Stream {
         self.body.send_reset(Reason::CANCEL);
     }
 
-    /// Waits for the answer's head.
+    /// Waits for the response's head.
     ///
     /// # Errors
     /// If the stream is reset instead, or nothing comes.
-    pub async fn answer(self) -> Result<Answer> {
-        let answer = timeout(DEADLINE, self.response).await;
-        let answer = answer.context("no answer in time")??;
-        Ok(Answer {
-            status: answer.status().as_u16(),
-            body: answer.into_body(),
+    pub async fn response(self) -> Result<H2Response> {
+        let response = timeout(DEADLINE, self.response).await;
+        let response = response.context("no response in time")??;
+        Ok(H2Response {
+            status: response.status().as_u16(),
+            body: response.into_body(),
         })
     }
 }
 
-impl Answer {
+impl H2Response {
     /// Reads the body to its end.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use proptest::sample::select;
 use proptest::strategy::Union;
 
 /// An exposition in which every name that is valid begins with `prefix`.
-pub fn page(prefix: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
+pub fn exposition(prefix: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     let block = prop_oneof![
         3 => vec(line(prefix), 1..8),
         1 => histogram(prefix),
@@ -34,12 +34,12 @@ pub fn page(prefix: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     ]);
     let broken = prop::option::weighted(0.1, (any::<prop::sample::Index>(), 0..4_usize));
     (lines, end, broken).prop_map(|(lines, end, broken)| {
-        let mut page = (lines.join("\n") + end).into_bytes();
+        let mut exposition = (lines.join("\n") + end).into_bytes();
         if let Some((at, byte)) = broken {
-            let at = at.index(page.len() + 1);
-            page.insert(at, [0xff, 0xc3, 0x80, 0][byte]);
+            let at = at.index(exposition.len() + 1);
+            exposition.insert(at, [0xff, 0xc3, 0x80, 0][byte]);
         }
-        page
+        exposition
     })
 }
 

@@ -9,18 +9,18 @@
 //! | [`docker`], [`skopeo`], [`podman`], [`containerd`], [`oras`] | the clients |
 //! | [`compose`] | docker-compose.yml and Dockerfile as they are, without a network |
 //! | [`prometheus`] | a server that really scrapes, PromQL, promtool |
-//! | [`scrape`] | one metrics page, parsed, and what must be in it |
+//! | [`scrape`] | one metrics exposition, parsed, and what must be in it |
 //! | [`client`] | a small distribution client whose every request is counted by the caller |
 //! | [`scripted`] | an upstream that answers, stalls and cuts as a test wants it |
-//! | [`hostile`] | metrics pages that nobody would serve on purpose, as many as a test wants |
+//! | [`hostile`] | metrics expositions that nobody would serve on purpose, as many as a test wants |
 //! | [`openmetrics`] | the strict OpenMetrics parser of Python's `prometheus_client` |
-//! | [`source`] | a metrics page, right or wrong, that octoserve is to aggregate |
+//! | [`source`] | a metrics exposition, right or wrong, that octoserve is to aggregate |
 //! | [`h2`] | HTTP/2 stream by stream, for what no client does on purpose |
 //! | [`wire`] | HTTP/1.1 byte by byte, for what no client would send |
 //! | [`certificate`] | a certificate in files, and the next one |
 //! | [`cost`] | instructions, allocations and system calls of a request, counted |
 //! | [`content`] | reproducible bytes of any length, and their digest |
-//! | [`tree`] | a registry's folder, to see that nothing changed |
+//! | [`tree`] | a registry's directory, to see that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
 //!
 //! Everything stays on loopback and on ports the kernel picked, every wait has a deadline, and every

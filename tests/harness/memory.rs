@@ -17,7 +17,7 @@ use service::program::Server as _;
 use service::shutdown::{Shutdown, Trigger};
 use tokio::sync::oneshot;
 
-/// A running registry without a folder. Dropping it ends it.
+/// A running registry without a directory. Dropping it ends it.
 pub struct MemoryRegistry {
     address: SocketAddr,
     /// Of one who has ended, neither is left.

@@ -1,5 +1,5 @@
 //! Our two programs, as whoever installs them runs them: built, started on free ports, killed,
-//! started again on the same folder.
+//! started again on the same directory.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::process::{Process, Signal, Stream};
+use crate::process::{OutputStream, Process, Signal};
 use crate::scrape::Scrape;
 use crate::wire;
 
@@ -48,12 +48,12 @@ enum MetricsListener {
 
 /// A running program of ours. Dropping it kills it.
 pub struct Server {
-    // In this order: the process goes before the folder it writes into.
+    // In this order: the process goes before the directory it writes into.
     process: Process,
     address: SocketAddr,
     metrics: SocketAddr,
     data: PathBuf,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Launch {
@@ -97,17 +97,17 @@ impl Launch {
         self
     }
 
-    /// Keeps the registry's content in `folder`, which outlives the server, instead of in one that
+    /// Keeps the registry's content in `directory`, which outlives the server, instead of in one that
     /// goes with it.
-    pub fn data(mut self, folder: &Path) -> Self {
-        self.data = Some(folder.to_owned());
+    pub fn data(mut self, directory: &Path) -> Self {
+        self.data = Some(directory.to_owned());
         self
     }
 
-    /// Starts the program that was built in `folder`, as it is there, instead of one that is built
+    /// Starts the program that was built in `directory`, as it is there, instead of one that is built
     /// first if need be.
-    pub fn built(mut self, folder: &Path) -> Self {
-        self.built = Some(folder.to_owned());
+    pub fn built(mut self, directory: &Path) -> Self {
+        self.built = Some(directory.to_owned());
         self
     }
 
@@ -135,7 +135,7 @@ impl Launch {
         self
     }
 
-    /// Lets it record nothing, and so have no page and no listener for one.
+    /// Lets it record nothing, and so have no exposition and no listener for one.
     pub fn without_metrics(mut self) -> Self {
         self.metrics_listener = MetricsListener::None;
         self.environment("OCTOSERVE_METRICS_ENABLED", "false")
@@ -146,10 +146,10 @@ impl Launch {
     /// # Errors
     /// If it cannot be built or started, or says something else; with what it said.
     pub async fn start(self) -> Result<Server> {
-        let folder = TempDir::with_prefix("octoserve-")?;
-        let data = self.data.unwrap_or_else(|| folder.path().join("data"));
+        let directory = TempDir::with_prefix("octoserve-")?;
+        let data = self.data.unwrap_or_else(|| directory.path().join("data"));
         let program = match self.built {
-            Some(folder) => folder.canonicalize()?.join(self.program.name()),
+            Some(directory) => directory.canonicalize()?.join(self.program.name()),
             None => self.program.path()?,
         };
         let mut words = self.under;
@@ -164,7 +164,7 @@ impl Launch {
             command.args(["--metrics-listen", "127.0.0.1:0"]);
         }
         if let Some(text) = self.configuration {
-            let path = folder.path().join("octoserve.yaml");
+            let path = directory.path().join("octoserve.yaml");
             std::fs::write(&path, text)?;
             command.arg("--config").arg(path);
         }
@@ -177,10 +177,10 @@ impl Launch {
         command
             .args(self.arguments)
             // Where it keeps its sockets: who is killed does not tidy up.
-            .env("TMPDIR", folder.path())
+            .env("TMPDIR", directory.path())
             .envs(self.environment)
-            .current_dir(folder.path());
-        let mut process = Process::start(self.program.name(), command, folder.path())?;
+            .current_dir(directory.path());
+        let mut process = Process::start(self.program.name(), command, directory.path())?;
         let address = announced(&mut process, "listening on ").await?;
         let metrics = match self.metrics_listener {
             MetricsListener::None => address,
@@ -191,7 +191,7 @@ impl Launch {
             address,
             metrics,
             data,
-            _folder: folder,
+            _directory: directory,
         })
     }
 
@@ -232,7 +232,7 @@ impl Server {
         self.metrics
     }
 
-    /// The registry's folder.
+    /// The registry's directory.
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -245,16 +245,16 @@ impl Server {
     /// Reads `/metrics` as text 0.0.4.
     ///
     /// # Errors
-    /// If there is no such page, or it does not parse as a whole.
+    /// If there is no such exposition, or it does not parse as a whole.
     pub async fn scrape(&self) -> Result<Scrape> {
         let request = wire::request("GET", "/metrics", &[], b"");
-        let answer = wire::exchange(self.metrics, "GET", &request).await?;
+        let response = wire::exchange(self.metrics, "GET", &request).await?;
         ensure!(
-            answer.head.status == 200,
+            response.head.status == 200,
             "/metrics answers {}",
-            answer.head.status
+            response.head.status
         );
-        Scrape::parse(String::from_utf8(answer.body)?)
+        Scrape::parse(String::from_utf8(response.body)?)
     }
 
     /// Asks it to end, as a service manager does, and waits for it.
@@ -276,33 +276,33 @@ impl Program {
         }
     }
 
-    /// Where the program is: in the folder that `HARNESS_PROGRAMS` names, or else built where the
+    /// Where the program is: in the directory that `HARNESS_PROGRAMS` names, or else built where the
     /// tests were built, if the sources are newer.
     ///
     /// # Errors
     /// If it does not build.
     pub fn path(self) -> Result<PathBuf> {
-        static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let folder = FOLDER.get_or_init(|| match std::env::var_os("HARNESS_PROGRAMS") {
-            Some(folder) => Ok(folder.into()),
+        static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let directory = DIRECTORY.get_or_init(|| match std::env::var_os("HARNESS_PROGRAMS") {
+            Some(directory) => Ok(directory.into()),
             None => build().map_err(|error| format!("{error:#}")),
         });
-        match folder {
-            Ok(folder) => Ok(folder.join(self.name())),
+        match directory {
+            Ok(directory) => Ok(directory.join(self.name())),
             Err(error) => bail!("{error}"),
         }
     }
 }
 
-/// Lets cargo build the programs where it built this test, and returns that folder. It has nothing
+/// Lets cargo build the programs where it built this test, and returns that directory. It has nothing
 /// to do in `make test`, and saves whoever runs one suite by hand from testing yesterday's program.
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // …/target/debug/deps/suites-0123456789abcdef
-    let folder = test
+    let directory = test
         .parent()
         .and_then(Path::parent)
-        .context("a test outside a target folder")?;
+        .context("a test outside a target directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What cargo tells a test of its package would make some dependencies build again: ring asks for
     // CARGO_MANIFEST_DIR.
@@ -322,10 +322,12 @@ fn build() -> Result<PathBuf> {
         "cargo build\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(folder.to_owned())
+    Ok(directory.to_owned())
 }
 
 async fn announced(process: &mut Process, words: &str) -> Result<SocketAddr> {
     let parse = |line: &str| line.strip_prefix(words)?.trim().parse().ok();
-    process.announced(Stream::Stdout, words.trim(), parse).await
+    process
+        .announced(OutputStream::Stdout, words.trim(), parse)
+        .await
 }

@@ -18,41 +18,41 @@ const SCRIPT: &str = "\
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
-def read(page):
+def read(exposition):
     try:
-        return {'samples': sum(len(family.samples) for family in parse(page))}
+        return {'samples': sum(len(family.samples) for family in parse(exposition))}
     except Exception as error:
         return {'error': f'{type(error).__name__}: {error}'}
 
-with open(sys.argv[1], encoding='utf-8') as pages:
-    print(json.dumps([read(page) for page in json.load(pages)]))
+with open(sys.argv[1], encoding='utf-8') as expositions:
+    print(json.dumps([read(exposition) for exposition in json.load(expositions)]))
 ";
 
-/// What the parser made of a page: how many samples it read, or what it has against the page.
+/// What the parser made of a exposition: how many samples it read, or what it has against the exposition.
 pub type Reading = Result<usize, String>;
 
-/// Has these pages read, all by one process.
+/// Has these expositions read, all by one process.
 ///
 /// # Errors
 /// If `prometheus_client` is not installed.
-pub async fn read(pages: &[&str]) -> Result<Vec<Reading>> {
+pub async fn read(expositions: &[&str]) -> Result<Vec<Reading>> {
     ensure!(
         Path::new(PYTHON).is_file(),
         "prometheus_client is missing: `make test` (tests/setup/install.sh) installs it"
     );
     let file = NamedTempFile::with_prefix("octoserve-pages-")?;
-    serde_json::to_writer(&file, pages)?;
+    serde_json::to_writer(&file, expositions)?;
     let path = file.path().to_str().context("no text for a path")?;
     let text = tools::run(PYTHON, &["-c", SCRIPT, path]).await?;
     let answers: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
     answers.iter().map(reading).collect()
 }
 
-fn reading(answer: &Value) -> Result<Reading> {
-    if let Some(error) = answer["error"].as_str() {
+fn reading(response: &Value) -> Result<Reading> {
+    if let Some(error) = response["error"].as_str() {
         return Ok(Err(error.to_owned()));
     }
-    let samples = answer["samples"].as_u64().context("no count")?;
+    let samples = response["samples"].as_u64().context("no count")?;
     Ok(Ok(usize::try_from(samples)?))
 }
 

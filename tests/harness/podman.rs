@@ -5,9 +5,9 @@ use tempfile::TempDir;
 
 use crate::{content, tools};
 
-/// podman with its folders apart from any that the machine has. It never runs a container.
+/// podman with its directories apart from any that the machine has. It never runs a container.
 pub struct Podman {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Podman {
@@ -16,10 +16,10 @@ impl Podman {
     /// # Errors
     /// If its policy cannot be written.
     pub fn new() -> Result<Self> {
-        let folder = TempDir::with_prefix("octo-podman-")?;
+        let directory = TempDir::with_prefix("octo-podman-")?;
         let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
-        std::fs::write(folder.path().join("policy.json"), policy)?;
-        Ok(Self { folder })
+        std::fs::write(directory.path().join("policy.json"), policy)?;
+        Ok(Self { directory })
     }
 
     /// Makes the image `name`: one layer, a file of 64 KiB that depends on `seed`.
@@ -27,12 +27,12 @@ impl Podman {
     /// # Errors
     /// If podman refuses.
     pub async fn image(&self, name: &str, architecture: &str, seed: u64) -> Result<()> {
-        let work = TempDir::new_in(self.folder.path())?;
+        let work = TempDir::new_in(self.directory.path())?;
         let file = format!("file-{seed}");
         std::fs::write(work.path().join(&file), content::bytes(seed, 65536))?;
         let tar = self.path("layer.tar");
-        let folder = work.path().display().to_string();
-        tools::run("tar", &["-C", &folder, "-cf", &tar, &file]).await?;
+        let directory = work.path().display().to_string();
+        tools::run("tar", &["-C", &directory, "-cf", &tar, &file]).await?;
         let architecture = format!("--arch={architecture}");
         self.run(&["import", "--quiet", &architecture, &tar, name])
             .await?;
@@ -93,7 +93,7 @@ impl Podman {
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
+        self.directory.path().join(name).display().to_string()
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<String> {

@@ -21,10 +21,10 @@ pub async fn until<T>(
     let end = Instant::now() + deadline;
     loop {
         tick.tick().await;
-        let answer = timeout_at(end, probe())
+        let response = timeout_at(end, probe())
             .await
             .with_context(|| format!("{what}: not within {deadline:?}"))?;
-        if let Some(value) = answer.with_context(|| what.to_owned())? {
+        if let Some(value) = response.with_context(|| what.to_owned())? {
             return Ok(value);
         }
         if Instant::now() >= end {
@@ -40,16 +40,16 @@ mod tests {
     #[tokio::test]
     async fn a_condition_is_asked_until_it_holds() {
         let mut asked = 0;
-        let answer = until("three", Duration::from_secs(5), async || {
+        let response = until("three", Duration::from_secs(5), async || {
             asked += 1;
             Ok((asked == 3).then_some(asked))
         });
-        assert_eq!(answer.await.unwrap(), 3);
+        assert_eq!(response.await.unwrap(), 3);
     }
 
     #[tokio::test]
     async fn a_condition_that_never_holds_fails_with_its_name() {
-        let answer = until::<()>("the moon", Duration::from_millis(30), async || Ok(None));
-        assert!(answer.await.unwrap_err().to_string().contains("the moon"));
+        let response = until::<()>("the moon", Duration::from_millis(30), async || Ok(None));
+        assert!(response.await.unwrap_err().to_string().contains("the moon"));
     }
 }

@@ -27,7 +27,7 @@ pub struct Process {
 
 /// One of a program's two outputs.
 #[derive(Clone, Copy, Debug)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -79,7 +79,7 @@ impl Process {
     /// If the process ends first, or does not say it in time; with what it said instead.
     pub async fn announced<T>(
         &mut self,
-        stream: Stream,
+        stream: OutputStream,
         what: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T> {
@@ -105,10 +105,10 @@ impl Process {
     ///
     /// # Errors
     /// If the log cannot be read.
-    pub fn output(&self, stream: Stream) -> Result<String> {
+    pub fn output(&self, stream: OutputStream) -> Result<String> {
         let path = match stream {
-            Stream::Stdout => &self.stdout,
-            Stream::Stderr => &self.stderr,
+            OutputStream::Stdout => &self.stdout,
+            OutputStream::Stderr => &self.stderr,
         };
         let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -239,7 +239,7 @@ impl Process {
             let lines: Vec<_> = text.lines().collect();
             lines[lines.len().saturating_sub(30)..].join("\n")
         };
-        let (stdout, stderr) = (tail(Stream::Stdout), tail(Stream::Stderr));
+        let (stdout, stderr) = (tail(OutputStream::Stdout), tail(OutputStream::Stderr));
         format!(
             "--- {0}, stdout\n{stdout}\n--- {0}, stderr\n{stderr}\n---",
             self.name
@@ -292,7 +292,7 @@ mod tests {
     async fn an_announcement_is_found_once_its_line_is_whole() {
         let logs = tempfile::tempdir().unwrap();
         let mut process = shell("echo one; echo port 42; exec sleep 60", logs.path());
-        let port = process.announced(Stream::Stdout, "a port", |line| {
+        let port = process.announced(OutputStream::Stdout, "a port", |line| {
             line.strip_prefix("port ")?.parse::<u16>().ok()
         });
         assert_eq!(port.await.unwrap(), 42);
@@ -306,7 +306,7 @@ mod tests {
         let logs = tempfile::tempdir().unwrap();
         let mut process = shell("echo sorry >&2; exit 3", logs.path());
         let error = process
-            .announced(Stream::Stdout, "a port", |_| None::<()>)
+            .announced(OutputStream::Stdout, "a port", |_| None::<()>)
             .await
             .unwrap_err();
         let text = format!("{error:#}");

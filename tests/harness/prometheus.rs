@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::process::{Process, Stream};
+use crate::process::{OutputStream, Process};
 use crate::scrape::{Scrape, metric};
 use crate::{poll, tools};
 
@@ -25,7 +25,7 @@ const INTERVAL: &str = "250ms";
 pub struct Prometheus {
     process: Process,
     address: SocketAddr,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 /// A target, and what came of its last scrape.
@@ -39,7 +39,7 @@ pub struct Target {
     pub error: String,
 }
 
-/// One series of an answer: its labels and its value.
+/// One series of an response: its labels and its value.
 pub type Series = (BTreeMap<String, String>, f64);
 
 impl Prometheus {
@@ -70,19 +70,19 @@ impl Prometheus {
     /// # Errors
     /// If prometheus is not installed or does not start.
     pub async fn configured(text: &str) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-prometheus-")?;
-        let configuration = folder.path().join("prometheus.yml");
+        let directory = TempDir::with_prefix("octoserve-prometheus-")?;
+        let configuration = directory.path().join("prometheus.yml");
         std::fs::write(&configuration, text)?;
         let mut command = Command::new(tools::find("prometheus")?);
         command
             .arg(format!("--config.file={}", configuration.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                folder.path().join("data").display()
+                directory.path().join("data").display()
             ))
             .arg("--web.listen-address=127.0.0.1:0")
-            .current_dir(folder.path());
-        let mut process = Process::start("prometheus", command, folder.path())?;
+            .current_dir(directory.path());
+        let mut process = Process::start("prometheus", command, directory.path())?;
         let parse = |line: &str| {
             line.split_once("msg=\"Listening on\" address=")?
                 .1
@@ -92,17 +92,17 @@ impl Prometheus {
                 .ok()
         };
         let address = process
-            .announced(Stream::Stderr, "its address", parse)
+            .announced(OutputStream::Stderr, "its address", parse)
             .await?;
         let prometheus = Self {
             process,
             address,
-            _folder: folder,
+            _directory: directory,
         };
         poll::until("prometheus is ready", DEADLINE, async || {
             let ready = reqwest::get(format!("http://{address}/-/ready")).await;
             Ok(ready
-                .is_ok_and(|answer| answer.status() == 200)
+                .is_ok_and(|response| response.status() == 200)
                 .then_some(()))
         })
         .await?;
@@ -116,9 +116,9 @@ impl Prometheus {
     pub async fn query(&self, expression: &str) -> Result<Vec<Series>> {
         let url = format!("http://{}/api/v1/query", self.address);
         let url = reqwest::Url::parse_with_params(&url, [("query", expression)])?;
-        let answer: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
-        ensure!(answer["status"] == "success", "{expression}: {answer}");
-        let result = answer["data"]["result"].as_array().context("no vector")?;
+        let response: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+        ensure!(response["status"] == "success", "{expression}: {response}");
+        let result = response["data"]["result"].as_array().context("no vector")?;
         result.iter().map(series).collect()
     }
 
@@ -129,8 +129,8 @@ impl Prometheus {
     pub async fn scraped_targets(&self) -> Result<Vec<Target>> {
         poll::until("every target is scraped", DEADLINE, async || {
             let url = format!("http://{}/api/v1/targets?state=active", self.address);
-            let answer: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
-            let targets = answer["data"]["activeTargets"].as_array();
+            let response: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+            let targets = response["data"]["activeTargets"].as_array();
             let targets: Vec<_> = targets.context("no targets")?.iter().map(target).collect();
             let all =
                 !targets.is_empty() && targets.iter().all(|target| target.health != "unknown");
@@ -172,11 +172,11 @@ impl Prometheus {
     }
 }
 
-/// What `promtool check metrics` has against a page: nothing, if all is well.
+/// What `promtool check metrics` has against a exposition: nothing, if all is well.
 ///
 /// # Errors
 /// If promtool is not installed or does not end.
-pub async fn promtool(page: &str) -> Result<String> {
+pub async fn promtool(exposition: &str) -> Result<String> {
     let mut promtool = tokio::process::Command::new(tools::find("promtool")?)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -186,8 +186,8 @@ pub async fn promtool(page: &str) -> Result<String> {
         .spawn()?;
     let mut input = promtool.stdin.take().context("promtool has no input")?;
     let feed = async {
-        // promtool ends at the first line that it cannot parse: what it then says is the answer.
-        input.write_all(page.as_bytes()).await.ok();
+        // promtool ends at the first line that it cannot parse: what it then says is the response.
+        input.write_all(exposition.as_bytes()).await.ok();
         drop(input);
     };
     let both = async { tokio::join!(feed, promtool.wait_with_output()).1 };

@@ -1,4 +1,4 @@
-//! One metrics page, parsed, and what a test expects to find in it.
+//! One metrics exposition, parsed, and what a test expects to find in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use crate::poll;
 /// may be a moment after the client has it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A page as it was served.
+/// A exposition as it was served.
 pub struct Scrape {
     text: String,
-    page: Exposition,
+    exposition: Exposition,
 }
 
 /// Some series of one metric: those that have all these labels, whatever else they have.
@@ -44,27 +44,27 @@ pub fn metric(name: &str) -> Metric {
 }
 
 impl Scrape {
-    /// Parses a page of text 0.0.4.
+    /// Parses a exposition of text 0.0.4.
     ///
     /// # Errors
     /// If anything in it is malformed or there twice.
     pub fn parse(text: String) -> Result<Self> {
-        let (page, dropped) = Exposition::parse(text.as_str(), &ParseLimits::default());
+        let (exposition, dropped) = Exposition::parse(text.as_str(), &ParseLimits::default());
         ensure!(
             dropped.total() == 0,
-            "not everything on the page parses: {dropped:?}\n{text}"
+            "not everything on the exposition parses: {dropped:?}\n{text}"
         );
-        Ok(Self { text, page })
+        Ok(Self { text, exposition })
     }
 
-    /// The page byte for byte.
+    /// The exposition byte for byte.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The page, parsed.
-    pub fn page(&self) -> &Exposition {
-        &self.page
+    /// The exposition, parsed.
+    pub fn exposition(&self) -> &Exposition {
+        &self.exposition
     }
 
     /// The sum of all series that `metric` selects; none is no sum.
@@ -77,7 +77,7 @@ impl Scrape {
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// Every value that a label has anywhere on the page.
+    /// Every value that a label has anywhere on the exposition.
     pub fn label_values(&self) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in self.samples().flat_map(|sample| sample.labels()) {
@@ -97,7 +97,9 @@ impl Scrape {
     }
 
     fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
-        self.page.families().flat_map(|family| family.samples())
+        self.exposition
+            .families()
+            .flat_map(|family| family.samples())
     }
 }
 
@@ -126,7 +128,7 @@ impl Metric {
 }
 
 impl Expected {
-    /// Checks it on one page.
+    /// Checks it on one exposition.
     ///
     /// # Errors
     /// If it does not hold; with every series of the metric.
@@ -146,7 +148,7 @@ impl Expected {
         bail!("expected {self:?}, found {sum:?} in\n{there}")
     }
 
-    /// Waits until it holds on the server's page.
+    /// Waits until it holds on the server's exposition.
     ///
     /// # Errors
     /// If it does not in time; with every series of the metric.

@@ -311,8 +311,8 @@ mod tests {
         let request = wire::request("PUT", "/x", &[("Via", "a test")], b"abc");
         let mut wire = Wire::connect(upstream.address()).await.unwrap();
         wire.send(&request).await.unwrap();
-        let answer = wire.answer("PUT").await.unwrap();
-        assert_eq!(answer.head.status, 204);
+        let response = wire.response("PUT").await.unwrap();
+        assert_eq!(response.head.status, 204);
         let request = String::from_utf8(request).unwrap();
         assert_eq!(upstream.heard(), [request]);
     }
@@ -322,8 +322,8 @@ mod tests {
         let script = |_: Caller| async { anyhow::bail!("there is nobody to serve") };
         let upstream = Scripted::start(script).await.unwrap();
         let request = wire::request("GET", "/v2/", &[], b"");
-        let answer = wire::exchange(upstream.address(), "GET", &request).await;
-        assert_eq!(answer.unwrap().head.status, 200);
+        let response = wire::exchange(upstream.address(), "GET", &request).await;
+        assert_eq!(response.unwrap().head.status, 200);
         assert!(upstream.heard().is_empty());
     }
 }

@@ -10,7 +10,7 @@ use crate::{content, tools};
 
 /// skopeo with a signature policy of its own that accepts anything.
 pub struct Skopeo {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Skopeo {
@@ -19,10 +19,10 @@ impl Skopeo {
     /// # Errors
     /// If its policy cannot be written.
     pub fn new() -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-skopeo-")?;
+        let directory = TempDir::with_prefix("octoserve-skopeo-")?;
         let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
-        std::fs::write(folder.path().join("policy.json"), policy)?;
-        Ok(Self { folder })
+        std::fs::write(directory.path().join("policy.json"), policy)?;
+        Ok(Self { directory })
     }
 
     /// Copies an image from one place to another, in skopeo's spelling of places.
@@ -80,8 +80,8 @@ impl Skopeo {
         let text = self
             .run(&["list-tags", "--tls-verify=false", repository])
             .await?;
-        let mut answer: Value = serde_json::from_str(&text)?;
-        Ok(serde_json::from_value(answer["Tags"].take())?)
+        let mut response: Value = serde_json::from_str(&text)?;
+        Ok(serde_json::from_value(response["Tags"].take())?)
     }
 
     /// Writes an OCI layout with one image, tagged `latest`, that has a layer for each seed, and
@@ -90,7 +90,7 @@ impl Skopeo {
     /// # Errors
     /// If it cannot be written.
     pub fn layout(&self, name: &str, seeds: &[u64]) -> Result<String> {
-        let root = self.folder.path().join(name);
+        let root = self.directory.path().join(name);
         std::fs::create_dir_all(root.join("blobs/sha256"))?;
         let descriptor = |media_type: &str, bytes: &[u8]| -> Result<Value> {
             let digest = content::digest(bytes);
@@ -131,13 +131,18 @@ impl Skopeo {
         Ok(format!("oci:{}:latest", root.display()))
     }
 
-    /// A folder that lives as long as this value, for layouts to copy into.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// A directory that lives as long as this value, for layouts to copy into.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<String> {
-        let policy = self.folder.path().join("policy.json").display().to_string();
+        let policy = self
+            .directory
+            .path()
+            .join("policy.json")
+            .display()
+            .to_string();
         // Without the machine's registries.d, mirrors and credentials.
         let own = ["--policy", &policy, "--registries.d", "/nonexistent"];
         tools::run("skopeo", &[&own[..], arguments].concat()).await

@@ -1,4 +1,4 @@
-//! A metrics page that somebody else might serve: exactly these bytes, whatever HTTP wants.
+//! A metrics exposition that somebody else might serve: exactly these bytes, whatever HTTP wants.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,7 +18,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lets `script` answer each request, whose head has been read. The connection ends with it.
+    /// Lets `script` response each request, whose head has been read. The connection ends with it.
     ///
     /// # Errors
     /// If there is no port.
@@ -30,18 +30,20 @@ impl Source {
         Self::told(move |_, stream| script(stream)).await
     }
 
-    /// Serves several pages, each of a media type, at paths of their own.
+    /// Serves several expositions, each of a media type, at paths of their own.
     ///
     /// # Errors
     /// If there is no port.
-    pub async fn pages(pages: HashMap<String, (&'static str, Vec<u8>)>) -> Result<Self> {
-        let pages = Arc::new(pages);
+    pub async fn expositions(
+        expositions: HashMap<String, (&'static str, Vec<u8>)>,
+    ) -> Result<Self> {
+        let expositions = Arc::new(expositions);
         Self::told(move |head: String, mut stream| {
-            let pages = Arc::clone(&pages);
+            let expositions = Arc::clone(&expositions);
             async move {
                 let path = head.split(' ').nth(1).unwrap_or_default();
-                let bytes = match pages.get(path) {
-                    Some((media_type, page)) => response(media_type, page),
+                let bytes = match expositions.get(path) {
+                    Some((media_type, exposition)) => response(media_type, exposition),
                     None => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
                 };
                 stream.write_all(&bytes).await.ok();
@@ -52,7 +54,7 @@ impl Source {
         .await
     }
 
-    /// Lets `script` answer each request, given its head.
+    /// Lets `script` response each request, given its head.
     async fn told<S, F>(script: S) -> Result<Self>
     where
         S: Fn(String, TcpStream) -> F + Clone + Send + 'static,
@@ -101,15 +103,15 @@ impl Source {
         .await
     }
 
-    /// Serves a page of this media type, as it should be.
+    /// Serves a exposition of this media type, as it should be.
     ///
     /// # Errors
     /// If there is no port.
-    pub async fn page(media_type: &str, page: impl AsRef<[u8]>) -> Result<Self> {
-        Self::answering(response(media_type, page.as_ref())).await
+    pub async fn exposition(media_type: &str, exposition: impl AsRef<[u8]>) -> Result<Self> {
+        Self::answering(response(media_type, exposition.as_ref())).await
     }
 
-    /// The URL of its page.
+    /// The URL of its exposition.
     pub fn url(&self) -> String {
         self.url_of("/metrics")
     }
@@ -133,12 +135,12 @@ impl Source {
     }
 }
 
-fn response(media_type: &str, page: &[u8]) -> Vec<u8> {
+fn response(media_type: &str, exposition: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
-        page.len()
+        exposition.len()
     );
-    [head.as_bytes(), page].concat()
+    [head.as_bytes(), exposition].concat()
 }
 
 impl Drop for Source {
@@ -154,10 +156,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_is_served_and_who_asked_is_known() {
-        let source = Source::page("text/plain", "x 1\n").await.unwrap();
+        let source = Source::exposition("text/plain", "x 1\n").await.unwrap();
         let request = wire::request("GET", "/metrics", &[("Accept", "x")], b"");
-        let answer = wire::exchange(source.address, "GET", &request).await;
-        assert_eq!(answer.unwrap().body, b"x 1\n");
+        let response = wire::exchange(source.address, "GET", &request).await;
+        assert_eq!(response.unwrap().body, b"x 1\n");
         assert_eq!(source.asked(), [String::from_utf8(request).unwrap()]);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// other suites.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// Where a program is: in `PATH`, or in the folders that Debian leaves out of a user's `PATH`.
+/// Where a program is: in `PATH`, or in the directories that Debian leaves out of a user's `PATH`.
 ///
 /// # Errors
 /// If it is nowhere, with the command that installs it.
@@ -21,7 +21,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|folder| folder.join(program))
+        .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
         .with_context(|| {
             format!("{program} is missing: `make test` (tests/setup/install.sh) installs it")
@@ -84,7 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_command_is_reported_with_its_own_words() {
-        let error = run("ls", &["/no/such/folder"])
+        let error = run("ls", &["/no/such/directory"])
             .await
             .unwrap_err()
             .to_string();

@@ -1,4 +1,4 @@
-//! A registry's folder as a list, to see that a refused request left nothing behind.
+//! A registry's directory as a list, to see that a refused request left nothing behind.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,18 +7,20 @@ use anyhow::{Context, Result};
 
 use crate::content;
 
-/// Every file below a folder, by path, with its length and digest; folders have neither.
+/// Every file below a directory, by path, with its length and digest; directories have neither.
 pub type Tree = BTreeMap<String, Option<(u64, String)>>;
 
-/// Lists everything below `root`. Sockets and the like are listed as folders are.
+/// Lists everything below `root`. Sockets and the like are listed as directories are.
 ///
 /// # Errors
 /// If something cannot be read, for instance because it vanished meanwhile.
 pub fn list(root: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in
+            std::fs::read_dir(&directory).with_context(|| directory.display().to_string())?
+        {
             let entry = entry?;
             let path = entry.path();
             let kind = entry.file_type()?;
@@ -31,7 +33,7 @@ pub fn list(root: &Path) -> Result<Tree> {
             };
             tree.insert(name, content);
             if kind.is_dir() {
-                folders.push(path);
+                directories.push(path);
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long an answer may take.
+/// How long an response may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The longest header that is read.
@@ -20,7 +20,7 @@ pub struct Wire {
     unread: Vec<u8>,
 }
 
-/// The head of an answer.
+/// The head of an response.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The status code.
@@ -28,9 +28,9 @@ pub struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// An answer, whole.
+/// An response, whole.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// Its head.
     pub head: Head,
     /// Its body, without the framing.
@@ -74,7 +74,7 @@ impl Wire {
         Ok(self.stream.shutdown().await?)
     }
 
-    /// Reads the head of the next answer, passing over interim ones (1xx).
+    /// Reads the head of the next response, passing over interim ones (1xx).
     ///
     /// # Errors
     /// If the connection ends first, or what comes is not HTTP.
@@ -87,7 +87,7 @@ impl Wire {
         }
     }
 
-    /// Reads the head of the next answer, which may be an interim one (1xx).
+    /// Reads the head of the next response, which may be an interim one (1xx).
     ///
     /// # Errors
     /// If the connection ends first, or what comes is not HTTP.
@@ -95,11 +95,11 @@ impl Wire {
         self.any_head().await
     }
 
-    /// Reads the whole next answer. `method` is the request's: the answer to a HEAD has no body.
+    /// Reads the whole next response. `method` is the request's: the response to a HEAD has no body.
     ///
     /// # Errors
     /// If it is cut short, or is not HTTP.
-    pub async fn answer(&mut self, method: &str) -> Result<Answer> {
+    pub async fn response(&mut self, method: &str) -> Result<Response> {
         let head = self.head().await?;
         let bodyless = method == "HEAD" || matches!(head.status, 204 | 304);
         let body = if bodyless {
@@ -107,7 +107,7 @@ impl Wire {
         } else {
             self.body(&head).await?
         };
-        Ok(Answer { head, body })
+        Ok(Response { head, body })
     }
 
     /// Reads `length` bytes of a body.
@@ -142,7 +142,7 @@ impl Wire {
             ensure!(self.unread.len() < HEADER_LIMIT, "a header without an end");
             ensure!(
                 self.fill().await? > 0,
-                "the connection ended without an answer"
+                "the connection ended without an response"
             );
         };
         let bytes: Vec<u8> = self.unread.drain(..end + 4).collect();
@@ -243,7 +243,7 @@ impl Head {
     }
 }
 
-impl Answer {
+impl Response {
     /// The code of the first OCI error in the body, or nothing if there is no such body.
     pub fn error_code(&self) -> Option<String> {
         let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
@@ -257,14 +257,14 @@ impl Answer {
     }
 }
 
-/// Sends one request as it stands and reads the answer, on a connection of its own.
+/// Sends one request as it stands and reads the response, on a connection of its own.
 ///
 /// # Errors
-/// If there is no answer.
-pub async fn exchange(address: SocketAddr, method: &str, request: &[u8]) -> Result<Answer> {
+/// If there is no response.
+pub async fn exchange(address: SocketAddr, method: &str, request: &[u8]) -> Result<Response> {
     let mut wire = Wire::connect(address).await?;
     wire.send(request).await?;
-    wire.answer(method).await
+    wire.response(method).await
 }
 
 /// A request with the path spelt as given, a body of known length, and nothing that was not asked
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn answered(bytes: &'static [u8], method: &str) -> Result<Answer> {
+    async fn answered(bytes: &'static [u8], method: &str) -> Result<Response> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = async {
@@ -324,8 +324,8 @@ mod tests {
             anyhow::Ok(())
         };
         let client = exchange(address, method, b"GET / HTTP/1.1\r\n\r\n");
-        let (answer, ()) = tokio::try_join!(client, server)?;
-        Ok(answer)
+        let (response, ()) = tokio::try_join!(client, server)?;
+        Ok(response)
     }
 
     #[tokio::test]

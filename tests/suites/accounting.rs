@@ -1,5 +1,5 @@
 //! Accounting that adds up: what sixteen clients at once saw, request by request and byte by byte, is
-//! what the page says, whether their transfers ended or not; and after a storm of aborts nothing is
+//! what the exposition says, whether their transfers ended or not; and after a storm of aborts nothing is
 //! held to be under way.
 
 use std::collections::BTreeMap;
@@ -29,13 +29,13 @@ const CONFIG: &[u8] = b"{\"architecture\":\"amd64\",\"os\":\"linux\"}";
 /// Of a blob that nobody has.
 const MISSING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What must be on the page: the sums of series, by their family and labels.
+/// What must be on the exposition: the sums of series, by their family and labels.
 #[derive(Default)]
-struct Tally(BTreeMap<(&'static str, Labels), u64>);
+struct ExpectedCounts(BTreeMap<(&'static str, Labels), u64>);
 
 type Labels = Vec<(&'static str, String)>;
 
-impl Tally {
+impl ExpectedCounts {
     fn add(&mut self, family: &'static str, labels: &[(&'static str, &str)], count: u64) {
         let labels = labels
             .iter()
@@ -49,7 +49,7 @@ impl Tally {
         }
     }
 
-    /// Waits until the page says the same.
+    /// Waits until the exposition says the same.
     async fn check(&self, server: &Server) -> Result<()> {
         for ((family, labels), count) in &self.0 {
             if *count == 0 {
@@ -67,12 +67,12 @@ impl Tally {
 }
 
 /// One client, its dice, and what it has seen.
-struct Player {
+struct CountedClient {
     client: Client,
     server: std::net::SocketAddr,
     dice: StdRng,
     name: String,
-    seen: Tally,
+    seen: ExpectedCounts,
     blobs: u64,
 }
 
@@ -80,22 +80,22 @@ struct Player {
 async fn every_byte_session_and_mount_of_sixteen_clients_is_counted() -> Result<()> {
     let front = Front::embedded().await?;
     // All in one task: they wait for answers, and at the same time.
-    let players = (0..CLIENTS).map(async |number| {
-        let mut player = Player {
+    let clients = (0..CLIENTS).map(async |number| {
+        let mut client = CountedClient {
             client: Client::new(&front.server.url(""))?,
             server: front.server.address(),
             dice: StdRng::seed_from_u64(number),
             name: format!("team/{number}"),
-            seen: Tally::default(),
+            seen: ExpectedCounts::default(),
             blobs: number << 32,
         };
         for _ in 0..TURNS {
-            player.play().await?;
+            client.play().await?;
         }
-        anyhow::Ok(player.seen)
+        anyhow::Ok(client.seen)
     });
-    let mut all = Tally::default();
-    for seen in try_join_all(players).await? {
+    let mut all = ExpectedCounts::default();
+    for seen in try_join_all(clients).await? {
         all.join(seen);
     }
     all.check(&front.server).await?;
@@ -106,7 +106,7 @@ async fn every_byte_session_and_mount_of_sixteen_clients_is_counted() -> Result<
     Ok(())
 }
 
-impl Player {
+impl CountedClient {
     async fn play(&mut self) -> Result<()> {
         match self.dice.random_range(0..9) {
             0 => self.push_whole().await.map(drop),
@@ -264,9 +264,9 @@ impl Player {
         // The registry may not know yet that its client has left.
         let mut received = 0;
         let given_up = poll::until("the session can be given up", DEADLINE, async || {
-            let answer = self.client.send(Method::DELETE, &location, &[], "").await?;
-            let status = answer.status();
-            received += answer.bytes().await?.len() as u64;
+            let response = self.client.send(Method::DELETE, &location, &[], "").await?;
+            let status = response.status();
+            received += response.bytes().await?.len() as u64;
             Ok((status == 204).then_some(()))
         });
         given_up.await?;
@@ -330,7 +330,7 @@ impl Player {
         self.seen.add("oci_errors_total", &[("code", code)], 1);
     }
 
-    /// One request that must have this answer. Returns the `Location`.
+    /// One request that must have this response. Returns the `Location`.
     async fn send(
         &mut self,
         method: Method,
@@ -345,14 +345,14 @@ impl Player {
             "application/octet-stream"
         };
         let headers = [("Content-Type", media_type), ("User-Agent", "skopeo/1.9.3")];
-        let answer = self.client.send(method.clone(), path, &headers, body);
-        let answer = answer.await.with_context(|| format!("{method} {path}"))?;
-        let found = answer.status();
+        let response = self.client.send(method.clone(), path, &headers, body);
+        let response = response.await.with_context(|| format!("{method} {path}"))?;
+        let found = response.status();
         ensure!(found == status, "{method} {path}: {found}, not {status}");
-        let location = answer.headers().get("location");
+        let location = response.headers().get("location");
         let location = location.map(|to| to.to_str().map(ToOwned::to_owned));
         let location = location.transpose()?;
-        let received = answer.bytes().await?.len() as u64;
+        let received = response.bytes().await?.len() as u64;
         let labels = [("method", method.as_str()), ("status", found.as_str())];
         self.seen.add("http_requests_total", &labels, 1);
         let endpoint = match path {
@@ -395,7 +395,7 @@ async fn after_a_storm_of_aborts_nothing_is_in_flight_and_every_byte_is_counted(
         let address = server.address();
         clients.spawn(async move {
             let mut dice = StdRng::seed_from_u64(number);
-            let mut seen = Tally::default();
+            let mut seen = ExpectedCounts::default();
             for _ in 0..TURNS {
                 let bytes = dice.random_range(1..30_000);
                 let gust = match dice.random_range(0..4) {
@@ -411,7 +411,7 @@ async fn after_a_storm_of_aborts_nothing_is_in_flight_and_every_byte_is_counted(
             anyhow::Ok(seen)
         });
     }
-    let mut all = Tally::default();
+    let mut all = ExpectedCounts::default();
     while let Some(seen) = clients.join_next().await {
         all.join(seen??);
     }
@@ -456,7 +456,7 @@ async fn weather(mut caller: Caller) -> Result<()> {
 }
 
 impl Gust {
-    async fn blow(self, mut wire: Wire, seen: &mut Tally) -> Result<()> {
+    async fn blow(self, mut wire: Wire, seen: &mut ExpectedCounts) -> Result<()> {
         let blob = format!("/v2/team/storm/blobs/{MISSING}");
         let ask = |what: &str, bytes: usize| {
             format!("GET {blob} HTTP/1.1\r\nHost: a\r\nx-gust: {what} {bytes}\r\n\r\n")

@@ -1,5 +1,5 @@
 //! Pages of others on ours: several at once, of every style; and those that are hostile, which are
-//! told by the `aggregate_*` families and break nothing. Whatever a source does, the page answers 200
+//! told by the `aggregate_*` families and break nothing. Whatever a source does, the exposition answers 200
 //! and Prometheus can read it.
 
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use harness::octoserve::{Launch, Server};
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scrape::{Scrape, metric};
 use harness::source::Source;
 use harness::wire::Wire;
@@ -24,8 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The pages that real programs serve, in their style.
-const PAGES: [(&str, &str, &str); 4] = [
+/// The expositions that real programs serve, in their style.
+const EXPOSITIONS: [(&str, &str, &str); 4] = [
     (
         "distribution",
         TEXT,
@@ -40,7 +40,7 @@ const PAGES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The proxy, with these pages on its own. There is nothing behind it: it is not asked for more.
+/// The proxy, with these expositions on its own. There is nothing behind it: it is not asked for more.
 async fn with(sources: &[(&str, &Source)], bounds: &str) -> Result<Server> {
     let mut yaml = String::from("upstreams:\n- replicas: ['http://127.0.0.1:1']\n  metrics:\n");
     for (name, source) in sources {
@@ -50,13 +50,13 @@ async fn with(sources: &[(&str, &Source)], bounds: &str) -> Result<Server> {
     Launch::configured(&yaml).start().await
 }
 
-/// Scrapes twice, so that what the first one left out is told; the second page is one that Prometheus
+/// Scrapes twice, so that what the first one left out is told; the second exposition is one that Prometheus
 /// can read.
 async fn scrape(server: &Server) -> Result<Scrape> {
     server.scrape().await?;
     let scrape = server.scrape().await?;
     let words = prometheus::promtool(scrape.text()).await?;
-    // What is bad style in the pages of others is not ours to mend.
+    // What is bad style in the expositions of others is not ours to mend.
     ensure!(!words.contains("parsing"), "{words}\n{}", scrape.text());
     Ok(scrape)
 }
@@ -76,8 +76,8 @@ fn dropped(scrape: &Scrape, source: &str, reason: &str) -> Option<f64> {
 #[tokio::test]
 async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
     let mut sources = Vec::new();
-    for (name, media_type, page) in PAGES {
-        sources.push((name, Source::page(media_type, page).await?));
+    for (name, media_type, exposition) in EXPOSITIONS {
+        sources.push((name, Source::exposition(media_type, exposition).await?));
     }
     let named: Vec<_> = sources
         .iter()
@@ -85,8 +85,11 @@ async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
         .collect();
     let server = with(&named, "").await?;
     let scrape = scrape(&server).await?;
-    for (name, _, page) in PAGES {
-        let samples = page.lines().filter(|line| !line.starts_with('#')).count();
+    for (name, _, exposition) in EXPOSITIONS {
+        let samples = exposition
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count();
         expect(&scrape, "octoserve_aggregate_up", name, 1.0)?;
         let samples = f64::from(u32::try_from(samples)?);
         expect(&scrape, "octoserve_aggregate_samples", name, samples)?;
@@ -99,7 +102,7 @@ async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
         }
     }
     // Both have this one: once with a source, once of our own, under one TYPE.
-    let memory = scrape.page().family("process_resident_memory_bytes");
+    let memory = scrape.exposition().family("process_resident_memory_bytes");
     assert_eq!(memory.context("no memory")?.samples().count(), 2);
     // What OpenMetrics says is said in the text format's words, and no label is without a value.
     let text = scrape.text();
@@ -130,25 +133,25 @@ async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
     Ok(())
 }
 
-/// One duplicate sample failing the whole scrape; formats mixed when pages are concatenated.
+/// One duplicate sample failing the whole scrape; formats mixed when expositions are concatenated.
 #[tokio::test]
 async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> Result<()> {
     let twice = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"1\"} 2\ny 1\r\n# a comment\n\ny 1";
-    let twice = Source::page(TEXT, twice).await?;
-    let (_, _, openmetrics) = PAGES[3];
-    let other = Source::page(OPENMETRICS, openmetrics).await?;
+    let twice = Source::exposition(TEXT, twice).await?;
+    let (_, _, openmetrics) = EXPOSITIONS[3];
+    let other = Source::exposition(OPENMETRICS, openmetrics).await?;
     let server = with(&[("twice", &twice), ("other", &other)], "").await?;
     let scrape = scrape(&server).await?;
     expect(&scrape, "octoserve_aggregate_up", "twice", 1.0)?;
     expect(&scrape, "x", "twice", 1.0)?;
     expect(&scrape, "y", "twice", 1.0)?;
-    // Two of each scrape, of which the page tells those of the first.
+    // Two of each scrape, of which the exposition tells those of the first.
     assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(2.0));
     for accept in ["text/plain", "application/openmetrics-text"] {
         let headers = [("Accept", accept)];
         let request = harness::wire::request("GET", "/metrics", &headers, b"");
-        let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
-        let text = String::from_utf8(answer.body)?;
+        let response = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+        let text = String::from_utf8(response.body)?;
         let ends = text.matches("# EOF").count();
         let openmetrics = accept.contains("openmetrics");
         assert_eq!(ends, usize::from(openmetrics), "{text}");
@@ -181,15 +184,15 @@ async fn conflicting_samples_are_dropped_and_counted_by_reason() -> Result<()> {
         octoserve_http_request_size_bytes_count 1\n";
     let malformed = "good 1\nbad\nbad{a=} 1\nbad{a=\"1\",a=\"2\"} 1\nbad 1 2 3\n\u{1}\n\
         # TYPE good thing\n# TYPE nothing\n<html>\n";
-    let many: String = (0..50).fold(String::new(), |mut page, n| {
+    let many: String = (0..50).fold(String::new(), |mut exposition, n| {
         // Writing to a String cannot fail.
-        writeln!(page, "many{{n=\"{n}\"}} {n}").ok();
-        page
+        writeln!(exposition, "many{{n=\"{n}\"}} {n}").ok();
+        exposition
     });
-    let conflict = Source::page(TEXT, conflict).await?;
-    let halves = Source::page(TEXT, halves).await?;
-    let malformed = Source::page(TEXT, malformed).await?;
-    let many = Source::page(TEXT, many).await?;
+    let conflict = Source::exposition(TEXT, conflict).await?;
+    let halves = Source::exposition(TEXT, halves).await?;
+    let malformed = Source::exposition(TEXT, malformed).await?;
+    let many = Source::exposition(TEXT, many).await?;
     let sources = [
         ("conflict", &conflict),
         ("halves", &halves),
@@ -216,22 +219,22 @@ async fn conflicting_samples_are_dropped_and_counted_by_reason() -> Result<()> {
 
 #[tokio::test]
 async fn samples_that_parsers_reject_are_dropped_and_counted() -> Result<()> {
-    let page = "# TYPE a gauge\na{__name__=\"b\"} 1\na 2\n\
+    let exposition = "# TYPE a gauge\na{__name__=\"b\"} 1\na 2\n\
         # TYPE h histogram\nh_bucket{le=\"x\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n\
         # TYPE c_total counter\nc_total NaN\nc_total{d=\"1\"} 1\n";
-    let source = Source::page(TEXT, page).await?;
+    let source = Source::exposition(TEXT, exposition).await?;
     let server = with(&[("s", &source)], "").await?;
     // The text format has a counter that is NaN, which OpenMetrics has not.
     let scrape = scrape(&server).await?;
     expect(&scrape, "a", "s", 2.0)?;
     expect(&scrape, "h_bucket", "s", 1.0)?;
     ensure!(scrape.text().contains("\nc_total{source=\"s\"} NaN\n"));
-    // Each page tells of those before it.
+    // Each exposition tells of those before it.
     assert_eq!(dropped(&scrape, "s", "malformed"), Some(2.0));
     let headers = [("Accept", "application/openmetrics-text")];
     let request = harness::wire::request("GET", "/metrics", &headers, b"");
-    let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
-    let text = String::from_utf8(answer.body)?;
+    let response = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+    let text = String::from_utf8(response.body)?;
     let samples = text.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(harness::openmetrics::read(&[&text]).await?, [Ok(samples)]);
     ensure!(
@@ -259,11 +262,11 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
     );
     let bomb = Source::answering([head.as_bytes(), &bomb].concat()).await?;
     let html = "<!doctype html>\n<html><body>Not here.</body></html>\n";
-    let html = Source::page("text/html", html).await?;
+    let html = Source::exposition("text/html", html).await?;
     // Not one line of it is text.
     let binary: Vec<u8> = harness::content::bytes(7, 10_000);
     let binary: Vec<u8> = binary.iter().map(|byte| byte | 0x80).collect();
-    let binary = Source::page(TEXT, binary).await?;
+    let binary = Source::exposition(TEXT, binary).await?;
     let refused = Source::answering("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nx 1\n").await?;
     let no_http = Source::answering("SSH-2.0-OpenSSH_9.2\r\n").await?;
     let cut = Source::answering("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx 1\n").await?;
@@ -292,7 +295,7 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
         std::future::pending().await
     })
     .await?;
-    let good = Source::page(TEXT, "good 1\n").await?;
+    let good = Source::exposition(TEXT, "good 1\n").await?;
     let hostile = [
         ("bomb", &bomb),
         ("html", &html),
@@ -341,12 +344,12 @@ async fn a_short_scrape_timeout_leaves_out_the_slow_source() -> Result<()> {
         std::future::pending().await
     })
     .await?;
-    let good = Source::page(TEXT, "good 1\n").await?;
+    let good = Source::exposition(TEXT, "good 1\n").await?;
     let server = with(&[("silent", &silent), ("good", &good)], "timeout: 5m").await?;
     let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "1")];
     let request = harness::wire::request("GET", "/metrics", &headers, b"");
-    let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
-    let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
+    let response = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+    let scrape = Scrape::parse(String::from_utf8(response.body)?)?;
     expect(&scrape, "octoserve_aggregate_up", "silent", 0.0)?;
     expect(&scrape, "good", "good", 1.0)
 }
@@ -359,34 +362,39 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
         std::future::pending().await
     })
     .await?;
-    let good = Source::page(TEXT, "good 1\n").await?;
+    let good = Source::exposition(TEXT, "good 1\n").await?;
     let before = seconds_since_epoch()?.as_secs_f64();
     let server = with(&[("silent", &silent), ("good", &good)], "timeout: 2s").await?;
     let own = |name: &str| metric(&format!("octoserve_aggregate_{name}"));
-    let told = |page: &Scrape, name: &str, source: &str| {
-        let told = page.sum(&own(name).label("source", source));
+    let told = |exposition: &Scrape, name: &str, source: &str| {
+        let told = exposition.sum(&own(name).label("source", source));
         told.with_context(|| format!("no {name} of {source}"))
     };
-    // A page tells of the scrape that it came with.
-    let page = server.scrape().await?;
-    let succeeded = told(&page, "last_success_timestamp_seconds", "good")?;
+    // A exposition tells of the scrape that it came with.
+    let exposition = server.scrape().await?;
+    let succeeded = told(&exposition, "last_success_timestamp_seconds", "good")?;
     let now = seconds_since_epoch()?.as_secs_f64();
     ensure!(
         (before..=now).contains(&succeeded),
         "{before}, {succeeded}, {now}"
     );
-    let took = told(&page, "duration_seconds", "good")?;
+    let took = told(&exposition, "duration_seconds", "good")?;
     ensure!(took > 0.0, "{took} s");
-    let waited = told(&page, "duration_seconds", "silent")?;
+    let waited = told(&exposition, "duration_seconds", "silent")?;
     ensure!((2.0..20.0).contains(&waited), "{waited} s of patience");
     drop(good);
-    let page = server.scrape().await?;
+    let exposition = server.scrape().await?;
     for (name, value) in [
         ("up", 0.0),
         ("samples", 0.0),
         ("last_success_timestamp_seconds", succeeded),
     ] {
-        expect(&page, &format!("octoserve_aggregate_{name}"), "good", value)?;
+        expect(
+            &exposition,
+            &format!("octoserve_aggregate_{name}"),
+            "good",
+            value,
+        )?;
     }
     Ok(())
 }
@@ -405,7 +413,7 @@ async fn held() -> Result<(Source, watch::Sender<bool>)> {
     Ok((source.await?, open))
 }
 
-/// Sends a scrape whose answer is not read yet.
+/// Sends a scrape whose response is not read yet.
 async fn begin(server: &Server, headers: &[(&str, &str)]) -> Result<Wire> {
     let mut wire = Wire::connect(server.metrics_address()).await?;
     let request = harness::wire::request("GET", "/metrics", headers, b"");
@@ -444,9 +452,9 @@ async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<
     drop(first);
     open.send_replace(true);
     for (form, mut scraper) in scrapers {
-        let answer = scraper.answer("GET").await?;
-        assert_eq!(answer.head.status, 200);
-        let mut text = answer.body;
+        let response = scraper.response("GET").await?;
+        assert_eq!(response.head.status, 200);
+        let mut text = response.body;
         if form % 2 == 1 {
             let mut unpacked = Vec::new();
             GzDecoder::new(&*text).read_to_end(&mut unpacked)?;
@@ -466,24 +474,24 @@ async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<
 async fn a_scrape_with_a_short_timeout_gets_a_partial_exposition_and_others_the_whole() -> Result<()>
 {
     let (source, open) = held().await?;
-    let good = Source::page(TEXT, "good 1\n").await?;
+    let good = Source::exposition(TEXT, "good 1\n").await?;
     let server = with(&[("held", &source), ("good", &good)], "timeout: 1m").await?;
     let mut patient = begin(&server, &[("X-Prometheus-Scrape-Timeout-Seconds", "50")]).await?;
     asked(&source, 1).await?;
     for patience in ["0.001", "0", "1"] {
         let headers = [("X-Prometheus-Scrape-Timeout-Seconds", patience)];
-        let answer = begin(&server, &headers).await?.answer("GET").await?;
-        assert_eq!(answer.head.status, 200, "{patience}");
-        let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
-        ensure!(scrape.page().family("octoserve_build_info").is_some());
-        ensure!(scrape.page().family("held").is_none());
+        let response = begin(&server, &headers).await?.response("GET").await?;
+        assert_eq!(response.head.status, 200, "{patience}");
+        let scrape = Scrape::parse(String::from_utf8(response.body)?)?;
+        ensure!(scrape.exposition().family("octoserve_build_info").is_some());
+        ensure!(scrape.exposition().family("held").is_none());
         if patience == "1" {
             expect(&scrape, "good", "good", 1.0)?;
         }
     }
     open.send_replace(true);
-    let answer = patient.answer("GET").await?;
-    let scrape = Scrape::parse(String::from_utf8(answer.body)?)?;
+    let response = patient.response("GET").await?;
+    let scrape = Scrape::parse(String::from_utf8(response.body)?)?;
     expect(&scrape, "held", "held", 1.0)?;
     expect(&scrape, "octoserve_aggregate_up", "held", 1.0)?;
     assert_eq!((source.asked().len(), good.asked().len()), (1, 1));
@@ -493,19 +501,19 @@ async fn a_scrape_with_a_short_timeout_gets_a_partial_exposition_and_others_the_
 #[tokio::test]
 async fn dropped_samples_are_counted_once_per_fetch() -> Result<()> {
     let (source, open) = held().await?;
-    let twice = Source::page(TEXT, "x 1\nx 2\nbad\n").await?;
+    let twice = Source::exposition(TEXT, "x 1\nx 2\nbad\n").await?;
     let server = with(&[("held", &source), ("twice", &twice)], "timeout: 1m").await?;
     let mut patient = begin(&server, &[]).await?;
     asked(&source, 1).await?;
     for _ in 0..3 {
         let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "1")];
-        begin(&server, &headers).await?.answer("GET").await?;
+        begin(&server, &headers).await?.response("GET").await?;
     }
     open.send_replace(true);
-    patient.answer("GET").await?;
+    patient.response("GET").await?;
     let scrape = server.scrape().await?;
     let fetches = f64::from(u32::try_from(twice.asked().len())?);
-    // The fetch that came with the page is told by the next one.
+    // The fetch that came with the exposition is told by the next one.
     assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(fetches - 1.0));
     assert_eq!(dropped(&scrape, "twice", "malformed"), Some(fetches - 1.0));
     Ok(())
@@ -534,7 +542,7 @@ async fn a_source_is_logged_when_it_fails_or_recovers_and_not_at_each_scrape() -
     for _ in 0..3 {
         server.scrape().await?;
     }
-    let log = server.process().output(Stream::Stderr)?;
+    let log = server.process().output(OutputStream::Stderr)?;
     let said = |words: &str| {
         let lines = log.lines().filter(|line| line.contains(words));
         let lines: Vec<_> = lines.collect();

@@ -34,11 +34,11 @@ async fn two_gigabytes_pass_in_both_directions_in_constant_memory() -> Result<()
     let digest = timeout(DEADLINE, upload(&front.server.url(&location))).await??;
     let separator = if location.contains('?') { '&' } else { '?' };
     let commit = format!("{location}{separator}digest={digest}");
-    let answer = front.client.send(Method::PUT, &commit, &[], "").await?;
+    let response = front.client.send(Method::PUT, &commit, &[], "").await?;
     ensure!(
-        answer.status() == StatusCode::CREATED,
+        response.status() == StatusCode::CREATED,
         "commit: {}",
-        answer.status()
+        response.status()
     );
     let up = started.elapsed();
 

@@ -5,13 +5,13 @@
 
 use anyhow::{Result, ensure};
 use harness::octoserve::Launch;
-use harness::process::{Signal, Stream};
+use harness::process::{OutputStream, Signal};
 use harness::scrape::metric;
 use harness::scripted::Caller;
 use harness::wire::{self, Wire};
 use tokio::io::AsyncReadExt;
 
-use crate::scene::{BLOB, DEADLINE, LENGTH, SESSION, Scene, answer, get, pour, sulk, upload};
+use crate::scene::{BLOB, DEADLINE, LENGTH, SESSION, Scene, get, pour, response, sulk, upload};
 
 #[tokio::test]
 async fn a_client_that_aborts_a_download_keeps_its_status() -> Result<()> {
@@ -69,7 +69,7 @@ async fn an_http2_client_that_closes_before_the_response_is_499() -> Result<()> 
     curl.kill()?;
     curl.wait()?;
     front.counted("blob", "499").await?;
-    let log = front.server.process().output(Stream::Stderr)?;
+    let log = front.server.process().output(OutputStream::Stderr)?;
     ensure!(log.contains("\"status\":499"), "{log}");
     Ok(())
 }
@@ -79,9 +79,9 @@ async fn a_client_that_stops_sending_is_408() -> Result<()> {
     let front = Scene::of(sulk).await?;
     let mut client = front.client().await?;
     client.send(upload(1000, "some").as_bytes()).await?;
-    let answer = client.answer("PATCH").await?;
-    assert_eq!(answer.head.status, 408);
-    assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
+    let response = client.response("PATCH").await?;
+    assert_eq!(response.head.status, 408);
+    assert_eq!(response.error_code().as_deref(), Some("UNSUPPORTED"));
     front.counted("upload_session", "408").await
 }
 
@@ -108,9 +108,9 @@ async fn an_upstream_that_aborts_before_its_response_is_502() -> Result<()> {
         let mut client = front.client().await?;
         // A PATCH, which is not sent again.
         client.send(upload(4, "some").as_bytes()).await?;
-        let answer = client.answer("PATCH").await?;
-        assert_eq!(answer.head.status, 502);
-        assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+        let response = client.response("PATCH").await?;
+        assert_eq!(response.head.status, 502);
+        assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
         front.counted("upload_session", "502").await?;
         assert_eq!(front.upstream.heard().len(), 1);
     }
@@ -122,7 +122,7 @@ async fn an_upstream_that_aborts_within_its_response_cuts_the_clients_connection
     for reset in [false, true] {
         let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
-            caller.send(answer("200 OK", 1000, "some")).await?;
+            caller.send(response("200 OK", 1000, "some")).await?;
             if reset {
                 caller.reset()?;
             }
@@ -155,9 +155,9 @@ async fn an_upstream_that_does_not_speak_http_is_502() -> Result<()> {
     });
     let front = front.await?;
     let request = wire::request("POST", "/v2/team/app/blobs/uploads/", &[], b"");
-    let answer = wire::exchange(front.server.address(), "POST", &request).await?;
-    assert_eq!(answer.head.status, 502);
-    assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+    let response = wire::exchange(front.server.address(), "POST", &request).await?;
+    assert_eq!(response.head.status, 502);
+    assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
     front.counted("upload_start", "502").await
 }
 
@@ -166,15 +166,15 @@ async fn an_early_refusal_reaches_a_client_that_then_stops_sending() -> Result<(
     for status in ["401 Unauthorized", "413 Content Too Large"] {
         let front = Scene::of(move |mut caller: Caller| async move {
             caller.head().await?;
-            caller.send(answer(status, 2, "no")).await?;
+            caller.send(response(status, 2, "no")).await?;
             caller.closed().await
         });
         let front = front.await?;
         let mut client = front.client().await?;
         client.send(upload(LENGTH, "some").as_bytes()).await?;
-        let answer = client.answer("PATCH").await?;
-        assert_eq!(answer.body, b"no");
-        assert_eq!(answer.head.status.to_string(), status[..3]);
+        let response = client.response("PATCH").await?;
+        assert_eq!(response.body, b"no");
+        assert_eq!(response.head.status.to_string(), status[..3]);
         drop(client);
         front.counted("upload_session", &status[..3]).await?;
     }
@@ -192,9 +192,9 @@ async fn a_malformed_chunked_body_is_400_with_its_reason() -> Result<()> {
         let mut client = front.client().await?;
         let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n");
         client.send(format!("{head}\r\n{body}").as_bytes()).await?;
-        let answer = client.answer("PATCH").await?;
-        assert_eq!(answer.head.status, 400, "{body:?}");
-        let text = String::from_utf8(answer.body)?;
+        let response = client.response("PATCH").await?;
+        assert_eq!(response.head.status, 400, "{body:?}");
+        let text = String::from_utf8(response.body)?;
         ensure!(
             text.contains("UNSUPPORTED") && text.contains("body"),
             "{text}"
@@ -217,9 +217,9 @@ async fn too_many_or_too_large_headers_are_400_with_a_body() -> Result<()> {
         (query.as_str(), &[]),
     ] {
         let request = wire::request("GET", path, headers, b"");
-        let answer = wire::exchange(server.address(), "GET", &request).await?;
-        assert_eq!(answer.head.status, 400);
-        assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
+        let response = wire::exchange(server.address(), "GET", &request).await?;
+        assert_eq!(response.head.status, 400);
+        assert_eq!(response.error_code().as_deref(), Some("UNSUPPORTED"));
     }
     let refused = metric("octoserve_http_requests_total").label("status", "400");
     refused.value(3).assert_in(&server).await
@@ -238,10 +238,10 @@ async fn each_refusal_has_its_own_message() -> Result<()> {
             "a header",
         ),
     ] {
-        let answer = wire::exchange(server.address(), "GET", request.as_bytes()).await?;
-        assert_eq!(answer.head.status, 400, "{request}");
-        assert_eq!(answer.error_code().as_deref(), Some("UNSUPPORTED"));
-        let text = String::from_utf8(answer.body)?;
+        let response = wire::exchange(server.address(), "GET", request.as_bytes()).await?;
+        assert_eq!(response.head.status, 400, "{request}");
+        assert_eq!(response.error_code().as_deref(), Some("UNSUPPORTED"));
+        let text = String::from_utf8(response.body)?;
         ensure!(text.contains(words), "{request}: {text}");
     }
     Ok(())
@@ -252,7 +252,7 @@ async fn a_transfer_cut_by_the_shutdown_is_logged() -> Result<()> {
     for arguments in [&["--http1.1"][..], &["--http2-prior-knowledge"]] {
         let front = Scene::of(|mut caller: Caller| async move {
             caller.head().await?;
-            caller.send(answer("200 OK", 1000, "some")).await?;
+            caller.send(response("200 OK", 1000, "some")).await?;
             caller.closed().await
         });
         let mut front = front.await?;
@@ -267,7 +267,7 @@ async fn a_transfer_cut_by_the_shutdown_is_logged() -> Result<()> {
         let status = front.server.process().exited(DEADLINE).await?;
         curl.wait()?;
         ensure!(!status.success(), "{status}");
-        let log = front.server.process().output(Stream::Stderr)?;
+        let log = front.server.process().output(OutputStream::Stderr)?;
         let event = log
             .lines()
             .find(|line| line.contains("\"endpoint\":\"blob\""));
@@ -282,10 +282,10 @@ async fn a_transfer_cut_by_the_shutdown_is_logged() -> Result<()> {
 
 #[tokio::test]
 async fn a_blocked_log_delays_no_request() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let mut child = tokio::process::Command::new(harness::octoserve::Program::Octoserve.path()?)
         .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(folder.path().join("data"))
+        .arg(directory.path().join("data"))
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -308,7 +308,7 @@ async fn a_blocked_log_delays_no_request() -> Result<()> {
     // Each is an event of some two hundred bytes; a pipe holds 64 KiB.
     for _ in 0..2000 {
         client.send(get("/v2/").as_bytes()).await?;
-        ensure!(client.answer("GET").await?.head.status == 200);
+        ensure!(client.response("GET").await?.head.status == 200);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Two hundred thousand requests that mean harm, and a page that stays as small as it must.
+//! Two hundred thousand requests that mean harm, and a exposition that stays as small as it must.
 //!
 //! Thousands of real repositories are there, so that names could be minted by success as well as by
-//! failure. Whatever is on the page afterwards is a value of a closed set that is spelt out here, or
+//! failure. Whatever is on the exposition afterwards is a value of a closed set that is spelt out here, or
 //! the name of a repository that exists.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 16;
 
 /// How many repositories are shown by name.
 const CAP: usize = 200;
-/// What the page promises, beside what depends on the configuration.
+/// What the exposition promises, beside what depends on the configuration.
 const FIXED: usize = 3_200;
 /// The longest sample of ours, and some for help and types.
 const BYTES_PER_SERIES: usize = 160;
@@ -59,16 +59,16 @@ async fn no_request_creates_a_label_value() -> Result<()> {
     let scrape = server.scrape().await?;
     let counted = scrape.sum(&ended).unwrap_or_default();
     ensure!(counted >= REQUESTS as f64, "only {counted} were counted");
-    check_page(&server, &scrape)
+    check_exposition(&server, &scrape)
 }
 
-fn check_page(server: &Server, scrape: &Scrape) -> Result<()> {
+fn check_exposition(server: &Server, scrape: &Scrape) -> Result<()> {
     let own = own_series(scrape);
     let bound = FIXED + 12 * (CAP + 1) + 90 + 8;
     ensure!(own.count <= bound, "{} series are over {bound}", own.count);
     ensure!(
         own.bytes <= bound * BYTES_PER_SERIES,
-        "a page of {} bytes",
+        "a exposition of {} bytes",
         own.bytes
     );
     let memory = scrape
@@ -91,7 +91,7 @@ fn check_page(server: &Server, scrape: &Scrape) -> Result<()> {
     Ok(())
 }
 
-/// What the page has of the proxy's own.
+/// What the exposition has of the proxy's own.
 #[derive(Debug)]
 struct Own {
     count: usize,
@@ -105,7 +105,7 @@ fn own_series(scrape: &Scrape) -> Own {
         bytes: 0,
         repositories: BTreeSet::new(),
     };
-    for family in scrape.page().families() {
+    for family in scrape.exposition().families() {
         for sample in family.samples() {
             if sample.label("source").is_some() && !family.name().contains("_aggregate_") {
                 continue;
@@ -222,13 +222,13 @@ async fn in_parallel(
                     expected,
                 } = spell(number, &mut random);
                 wire.send(text.as_bytes()).await?;
-                let answer = wire.answer(method).await.context(text.clone())?;
-                let status = answer.head.status;
+                let response = wire.response(method).await.context(text.clone())?;
+                let status = response.head.status;
                 ensure!(
                     expected.is_none_or(|expected| expected == status),
                     "{status} to {text}"
                 );
-                if answer.head.header("connection") == Some("close") {
+                if response.head.header("connection") == Some("close") {
                     wire = Wire::connect(address).await?;
                 }
             }

@@ -35,9 +35,9 @@ async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<(
     assert_eq!(docker.id(IMAGE).await?, id);
     prometheus_sees(&compose).await?;
     // Who can push and pull need not see what others do.
-    let page = wire::request("GET", "/metrics", &[], b"");
-    let answer = compose.exchange(PROXY, "GET", &page).await?;
-    assert_eq!(answer.head.status, 404);
+    let exposition = wire::request("GET", "/metrics", &[], b"");
+    let response = compose.exchange(PROXY, "GET", &exposition).await?;
+    assert_eq!(response.head.status, 404);
 
     stops_when_its_client_is_served(&compose).await?;
     compose.run(&["start"]).await?;
@@ -108,8 +108,8 @@ async fn stops_when_its_client_is_served(compose: &Compose) -> Result<()> {
     let digest = content::digest(&bytes);
     let upload = format!("/v2/team/app/web/blobs/uploads/?digest={digest}");
     let upload = wire::request("POST", &upload, &[], &bytes);
-    let answer = compose.exchange(PROXY, "POST", &upload).await?;
-    assert_eq!(answer.head.status, 201);
+    let response = compose.exchange(PROXY, "POST", &upload).await?;
+    assert_eq!(response.head.status, 201);
 
     let mut client = compose.docker().connect(loopback(PROXY)).await?;
     let blob = format!("/v2/team/app/web/blobs/{digest}");

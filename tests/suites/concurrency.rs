@@ -1,5 +1,5 @@
 //! Sixteen clients push, mount, pull, list and delete the same few blobs, tags and repositories at
-//! once, through the proxy. Each request gets an answer that such company explains, what nobody else
+//! once, through the proxy. Each request gets an response that such company explains, what nobody else
 //! touches is there in the end, and the metrics agree with what the clients saw.
 
 use std::collections::BTreeMap;
@@ -27,17 +27,17 @@ const CONFIG: &[u8] = b"{\"architecture\":\"amd64\",\"os\":\"linux\"}";
 
 /// What one client has seen.
 #[derive(Default)]
-struct Tally {
+struct Received {
     statuses: BTreeMap<u16, u64>,
     sent: usize,
     received: usize,
 }
 
 /// A client, its dice, and what it has seen.
-struct Player {
+struct RandomClient {
     client: Client,
     dice: StdRng,
-    seen: Tally,
+    seen: Received,
     /// Where nobody else pushes or deletes.
     own: String,
     kept: Vec<(String, u64)>,
@@ -46,32 +46,32 @@ struct Player {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
     let front = Front::embedded().await?;
-    let mut players = JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        let mut player = Player {
+        let mut client = RandomClient {
             client: Client::new(&front.server.url(""))?,
             dice: StdRng::seed_from_u64(number),
-            seen: Tally::default(),
+            seen: Received::default(),
             own: format!("own/{number}"),
             kept: Vec::new(),
         };
-        players.spawn(async move {
+        clients.spawn(async move {
             for turn in 0..OPERATIONS {
-                player.play(turn).await?;
+                client.play(turn).await?;
             }
-            anyhow::Ok(player)
+            anyhow::Ok(client)
         });
     }
-    let mut all = Tally::default();
-    while let Some(player) = players.join_next().await {
-        let mut player = player??;
-        player.check().await?;
-        all.add(&player.seen);
+    let mut all = Received::default();
+    while let Some(client) = clients.join_next().await {
+        let mut client = client??;
+        client.check().await?;
+        all.add(&client.seen);
     }
-    let mut last = Player {
+    let mut last = RandomClient {
         client: front.client.clone(),
         dice: StdRng::seed_from_u64(CLIENTS),
-        seen: Tally::default(),
+        seen: Received::default(),
         own: String::new(),
         kept: Vec::new(),
     };
@@ -100,7 +100,7 @@ async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
         .await
 }
 
-impl Tally {
+impl Received {
     fn add(&mut self, other: &Self) {
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
@@ -110,7 +110,7 @@ impl Tally {
     }
 }
 
-impl Player {
+impl RandomClient {
     async fn play(&mut self, turn: usize) -> Result<()> {
         let repository = REPOSITORIES[self.dice.random_range(0..REPOSITORIES.len())];
         let tag = TAGS[self.dice.random_range(0..TAGS.len())];
@@ -249,13 +249,13 @@ impl Player {
         let sent = body.len();
         let headers = [("Content-Type", kind)];
         let headers = if kind.is_empty() { &[] } else { &headers[..] };
-        let answer = self.client.send(method.clone(), path, headers, body);
-        let answer = answer.await.with_context(|| format!("{method} {path}"))?;
-        let status = answer.status().as_u16();
-        let location = answer.headers().get("location");
+        let response = self.client.send(method.clone(), path, headers, body);
+        let response = response.await.with_context(|| format!("{method} {path}"))?;
+        let status = response.status().as_u16();
+        let location = response.headers().get("location");
         let location = location.map(|to| to.to_str().map(ToOwned::to_owned));
         let location = location.transpose()?;
-        let bytes = answer.bytes().await?.to_vec();
+        let bytes = response.bytes().await?.to_vec();
         *self.seen.statuses.entry(status).or_default() += 1;
         self.seen.sent += sent;
         self.seen.received += bytes.len();

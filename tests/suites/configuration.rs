@@ -25,15 +25,15 @@ async fn run(program: Program, arguments: &[&str]) -> Result<Ended> {
     })
 }
 
-fn file(folder: &TempDir, text: &str) -> Result<String> {
-    let path = folder.path().join("octoserve.yaml");
+fn file(directory: &TempDir, text: &str) -> Result<String> {
+    let path = directory.path().join("octoserve.yaml");
     std::fs::write(&path, text)?;
     Ok(path.to_string_lossy().into_owned())
 }
 
 #[tokio::test]
 async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()> {
-    let folder = TempDir::new()?;
+    let directory = TempDir::new()?;
     for (program, text, place, said) in [
         (
             Program::Octoserve,
@@ -114,7 +114,7 @@ async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()>
             "much",
         ),
     ] {
-        let path = file(&folder, text)?;
+        let path = file(&directory, text)?;
         let ended = run(program, &["--config", &path]).await?;
         let error = &ended.stderr;
         ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
@@ -207,7 +207,7 @@ fn out_of_range() -> Vec<Wrong> {
 
 #[tokio::test]
 async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<()> {
-    let folder = TempDir::new()?;
+    let directory = TempDir::new()?;
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let docs = std::fs::read_to_string(docs)?;
     for (program, text, key, range) in out_of_range() {
@@ -215,7 +215,7 @@ async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<(
         let row = docs.lines().find(|line| line.starts_with(&row));
         let is_told = row.is_some_and(|row| row.ends_with(&format!(" {range} |")));
         ensure!(is_told, "docs/configuration.md: {key}: {row:?}");
-        let path = file(&folder, &text)?;
+        let path = file(&directory, &text)?;
         let ended = run(program, &["--check", "--config", &path]).await?;
         let error = &ended.stderr;
         ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
@@ -227,7 +227,7 @@ async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<(
 
 #[tokio::test]
 async fn conflicting_addresses_and_paths_are_refused() -> Result<()> {
-    let folder = TempDir::new()?;
+    let directory = TempDir::new()?;
     let upstream = "upstreams: [{replicas: ['http://127.0.0.1:9'], metrics: ";
     let own = format!(
         "{upstream}[{{source: a, url: 'http://localhost:5001/x'}}]}}]\nmetrics: {{listen: '127.0.0.1:5001'}}\n"
@@ -263,7 +263,7 @@ async fn conflicting_addresses_and_paths_are_refused() -> Result<()> {
             .into_iter()
             .take(programs)
         {
-            let path = file(&folder, text)?;
+            let path = file(&directory, text)?;
             let ended = run(program, &["--check", "--config", &path]).await?;
             let error = &ended.stderr;
             ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
@@ -291,12 +291,12 @@ async fn an_error_on_the_command_line_is_exit_code_64() -> Result<()> {
 
 #[tokio::test]
 async fn the_printed_configuration_loads_again_and_prints_the_same() -> Result<()> {
-    let folder = TempDir::new()?;
+    let directory = TempDir::new()?;
     for program in [Program::Octoserve, Program::Registry] {
         let listen = ["--listen", "127.0.0.1:0", "--print-config"];
         let printed = run(program, &listen).await?;
         ensure!(printed.code == Some(0), "{}", printed.stderr);
-        let path = file(&folder, &printed.stdout)?;
+        let path = file(&directory, &printed.stdout)?;
         let again = run(program, &["--config", &path, "--print-config"]).await?;
         assert_eq!(again.stdout, printed.stdout, "{}", again.stderr);
     }
@@ -305,9 +305,9 @@ async fn the_printed_configuration_loads_again_and_prints_the_same() -> Result<(
 
 #[tokio::test]
 async fn the_examples_pass_the_check() -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut examples = Vec::new();
-    for entry in std::fs::read_dir(&folder)? {
+    for entry in std::fs::read_dir(&directory)? {
         let path = entry?.path();
         if path
             .extension()
@@ -327,7 +327,7 @@ async fn the_examples_pass_the_check() -> Result<()> {
         ensure!(ended.code == Some(0), "{path}: {}", ended.stderr);
     }
     for name in ["prometheus.yml", "compose/prometheus.yml"] {
-        let path = folder.join(name);
+        let path = directory.join(name);
         let path = path.to_str().context("a path of UTF-8")?;
         tools::run("promtool", &["check", "config", path]).await?;
     }

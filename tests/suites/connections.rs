@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::Launch;
 use harness::poll;
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::wire::Wire;
 
-use crate::scene::{BLOB, LENGTH, SESSION, Scene, answer, get};
+use crate::scene::{BLOB, LENGTH, SESSION, Scene, get, response};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ async fn echo(mut caller: Caller) -> Result<()> {
         let head = caller.head().await?;
         let target = head.split(' ').nth(1).unwrap_or_default();
         if target.contains("?big") {
-            caller.send(answer("200 OK", LENGTH, "")).await?;
+            caller.send(response("200 OK", LENGTH, "")).await?;
             let piece = vec![b'x'; 1 << 20];
             for _ in 0..LENGTH / piece.len() {
                 caller.send(&piece).await?;
@@ -33,7 +33,9 @@ async fn echo(mut caller: Caller) -> Result<()> {
         } else if head.starts_with("POST ") {
             caller.until("0\r\n\r\n").await?;
         }
-        caller.send(answer("200 OK", target.len(), target)).await?;
+        caller
+            .send(response("200 OK", target.len(), target))
+            .await?;
     }
 }
 
@@ -50,13 +52,13 @@ async fn a_request_sent_during_a_response_is_served_after_it() -> Result<()> {
         }
         let rest = client.exactly(LENGTH - 1000).await;
         rest.with_context(|| format!("round {round}"))?;
-        assert_eq!(client.answer("GET").await?.body, b"/v2/a");
-        assert_eq!(client.answer("GET").await?.body, b"/v2/b");
+        assert_eq!(client.response("GET").await?.body, b"/v2/a");
+        assert_eq!(client.response("GET").await?.body, b"/v2/b");
     }
     let requests = metric("octoserve_http_requests_total");
     requests.value(9).assert_in(&scene.server).await?;
     scene.nothing_in_flight().await?;
-    let log = scene.server.process().output(Stream::Stderr)?;
+    let log = scene.server.process().output(OutputStream::Stderr)?;
     ensure!(!log.contains("the upstream failed"), "{log}");
     Ok(())
 }
@@ -79,10 +81,10 @@ async fn pipelined_requests_are_answered_in_order() -> Result<()> {
         ("GET", "/v2/2"),
         ("POST", "/v2/chunked"),
     ] {
-        assert_eq!(client.answer(method).await?.body, body.as_bytes());
+        assert_eq!(client.response(method).await?.body, body.as_bytes());
     }
     client.send(second).await?;
-    assert_eq!(client.answer("GET").await?.body, b"/v2/3");
+    assert_eq!(client.response("GET").await?.body, b"/v2/3");
     let requests = metric("octoserve_http_requests_total").label("status", "200");
     requests.value(5).assert_in(&scene.server).await
 }
@@ -123,7 +125,7 @@ async fn an_http_1_0_client_without_a_host_header_is_served() -> Result<()> {
     let scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
     client.send(request).await?;
-    assert_eq!(client.answer("GET").await?.body, b"/v2/");
+    assert_eq!(client.response("GET").await?.body, b"/v2/");
     // What is passed on is HTTP/1.1, which names one.
     let heard = scene.upstream.heard().concat().to_ascii_lowercase();
     let host = format!("\r\nhost: {}\r\n", scene.upstream.address());
@@ -133,7 +135,7 @@ async fn an_http_1_0_client_without_a_host_header_is_served() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let mut client = Wire::connect(server.address()).await?;
     client.send(request).await?;
-    assert_eq!(client.answer("GET").await?.head.status, 200);
+    assert_eq!(client.response("GET").await?.head.status, 200);
     Ok(())
 }
 
@@ -142,7 +144,7 @@ async fn an_upload_refused_at_expect_100_continue_sends_no_body() -> Result<()> 
     let scene = Scene::of(|mut caller: Caller| async move {
         let head = caller.head().await?.to_ascii_lowercase();
         ensure!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
-        caller.send(answer("401 Unauthorized", 2, "no")).await?;
+        caller.send(response("401 Unauthorized", 2, "no")).await?;
         caller.closed().await
     })
     .await?;
@@ -189,16 +191,16 @@ async fn the_connection_limit_bounds_concurrent_requests() -> Result<()> {
     }
     for client in &mut clients {
         client.send(b"some").await?;
-        ensure!(client.answer("PATCH").await?.head.status == 200);
+        ensure!(client.response("PATCH").await?.head.status == 200);
     }
     poll::until("there is a free slot again", DEADLINE, async || {
         let mut client = Wire::connect(server.address()).await?;
         if client.send(get("/v2/").as_bytes()).await.is_err() {
             return Ok(None);
         }
-        let answer = client.answer("GET").await;
-        Ok(answer
-            .is_ok_and(|answer| answer.head.status == 200)
+        let response = client.response("GET").await;
+        Ok(response
+            .is_ok_and(|response| response.head.status == 200)
             .then_some(()))
     })
     .await

@@ -127,8 +127,8 @@ async fn tar(seed: u64) -> Result<Vec<u8>> {
     let work = TempDir::new()?;
     let file = format!("file-{seed}");
     std::fs::write(work.path().join(&file), content::bytes(seed, 65536))?;
-    let folder = work.path().display().to_string();
-    let tar = format!("{folder}/layer.tar");
-    tools::run("tar", &["-C", &folder, "-cf", &tar, &file]).await?;
+    let directory = work.path().display().to_string();
+    let tar = format!("{directory}/layer.tar");
+    tools::run("tar", &["-C", &directory, "-cf", &tar, &file]).await?;
     Ok(std::fs::read(tar)?)
 }

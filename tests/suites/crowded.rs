@@ -47,7 +47,7 @@ async fn silent(address: SocketAddr, count: usize) -> Result<Vec<Wire>> {
             }
             _ => {
                 wire.send(get("/livez").as_bytes()).await?;
-                wire.answer("GET").await?;
+                wire.response("GET").await?;
             }
         }
         silent.push(wire);
@@ -57,18 +57,18 @@ async fn silent(address: SocketAddr, count: usize) -> Result<Vec<Wire>> {
 
 async fn answered(address: SocketAddr, path: &str) -> Result<()> {
     let request = wire::request("GET", path, &[], b"");
-    let answer = timeout(SOON, wire::exchange(address, "GET", &request)).await??;
-    assert_eq!(answer.head.status, 200, "{path}");
+    let response = timeout(SOON, wire::exchange(address, "GET", &request)).await??;
+    assert_eq!(response.head.status, 200, "{path}");
     Ok(())
 }
 
 async fn answered_over_http2(address: SocketAddr, path: &str) -> Result<()> {
     let asked = async {
         let mut client = H2::connect(address, false).await?;
-        client.send("GET", path, &[], true).await?.answer().await
+        client.send("GET", path, &[], true).await?.response().await
     };
-    let answer = timeout(SOON, asked).await??;
-    assert_eq!(answer.status, 200, "{path}");
+    let response = timeout(SOON, asked).await??;
+    assert_eq!(response.status, 200, "{path}");
     Ok(())
 }
 
@@ -85,7 +85,7 @@ async fn silent_connections_to_a_metrics_listener_delay_neither_scrapes_nor_prob
         // Only as many gave way as had to: the last one is still served.
         let last = silent.last_mut().expect("there are some");
         last.send(get("/livez").as_bytes()).await?;
-        assert_eq!(last.answer("GET").await?.head.status, 200);
+        assert_eq!(last.response("GET").await?.head.status, 200);
     }
     Ok(())
 }
@@ -170,10 +170,10 @@ async fn a_request_in_flight_survives_a_flood_of_connections() -> Result<()> {
         let _silent = silent(address, 5 * CAP).await?;
         for wire in &mut busy {
             wire.send(b"56789").await?;
-            assert_eq!(wire.answer("PATCH").await?.head.status, 202);
+            assert_eq!(wire.response("PATCH").await?.head.status, 202);
         }
         stream.push(b"56789", true)?;
-        assert_eq!(stream.answer().await?.status, 202);
+        assert_eq!(stream.response().await?.status, 202);
     }
     Ok(())
 }

@@ -47,14 +47,14 @@ async fn a_blob_that_was_cut_short_is_refused_until_it_is_pushed_again() -> Resu
 
         let mount = format!("/v2/team/copy/blobs/uploads/?mount={digest}&from=team/app");
         for (method, path) in [(Method::GET, &path), (Method::HEAD, &path)] {
-            let answer = client.send(method.clone(), path, &[], "").await?;
-            ensure!(answer.status() == 500, "{method}: {}", answer.status());
-            let is_named = answer.headers().contains_key("docker-content-digest");
+            let response = client.send(method.clone(), path, &[], "").await?;
+            ensure!(response.status() == 500, "{method}: {}", response.status());
+            let is_named = response.headers().contains_key("docker-content-digest");
             ensure!(!is_named, "{method}: a digest goes with it");
         }
         // A mount never ends a push: the client uploads it.
-        let answer = client.send(Method::POST, &mount, &[], "").await?;
-        ensure!(answer.status() == 202, "mount: {}", answer.status());
+        let response = client.send(Method::POST, &mount, &[], "").await?;
+        ensure!(response.status() == 202, "mount: {}", response.status());
         for operation in ["blob_read", "blob_stat", "blob_mount"] {
             failures(&server, operation).await?;
         }

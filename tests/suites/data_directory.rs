@@ -18,9 +18,9 @@ async fn ready_says(server: &Server, status: u16, words: &str) -> Result<()> {
     let what = format!("/readyz says {status} {words:?}");
     poll::until(&what, DEADLINE, async || {
         let request = wire::request("GET", "/readyz", &[], b"");
-        let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
-        let body = String::from_utf8(answer.body)?;
-        Ok((answer.head.status == status && body.contains(words)).then_some(()))
+        let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
+        let body = String::from_utf8(response.body)?;
+        Ok((response.head.status == status && body.contains(words)).then_some(()))
     })
     .await
 }
@@ -54,10 +54,10 @@ async fn all_is_unavailable(client: &Client, image: &Pushed) -> Result<()> {
         (Method::DELETE, &by_digest),
         (Method::DELETE, &blob),
     ] {
-        let answer = client.send(method.clone(), path, &[], "").await?;
-        let status = answer.status();
+        let response = client.send(method.clone(), path, &[], "").await?;
+        let status = response.status();
         ensure!(status == 503, "{method} {path}: {status}");
-        let body = answer.text().await?;
+        let body = response.text().await?;
         let is_told = method == Method::HEAD || body.contains("UNAVAILABLE");
         ensure!(is_told, "{method} {path}: {body}");
     }

@@ -1,4 +1,4 @@
-//! docs/metrics.md: it has every family of the pages and no other, and a real Prometheus takes every
+//! docs/metrics.md: it has every family of the documents and no other, and a real Prometheus takes every
 //! query in it, and in README.md. docs/transparency.md: the tests that it names are there.
 
 use std::collections::btree_map::Entry;
@@ -11,22 +11,24 @@ use harness::prometheus::Prometheus;
 use registry::metrics::Metrics;
 use registry::metrics::storage::Backend;
 
-fn page(name: &str) -> Result<String> {
+fn document(name: &str) -> Result<String> {
     let path = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).context(path)
 }
 
-/// The families that the page has a section for, by its headings.
-fn sections(page: &str) -> BTreeSet<String> {
-    let headings = page.lines().filter_map(|line| line.strip_prefix("### `"));
+/// The families that the document has a section for, by its headings.
+fn sections(document: &str) -> BTreeSet<String> {
+    let headings = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `"));
     headings
         .map(|name| name.trim_end_matches('`').to_owned())
         .collect()
 }
 
 /// The lines of its `promql` blocks.
-fn queries(page: &str) -> Vec<&str> {
-    let blocks = page.split("```promql\n").skip(1);
+fn queries(document: &str) -> Vec<&str> {
+    let blocks = document.split("```promql\n").skip(1);
     blocks
         .flat_map(|block| block.split("```").next().unwrap_or_default().lines())
         .filter(|line| !line.is_empty())
@@ -41,9 +43,9 @@ fn families(query: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The families that can be there: on the page of the all-in-one, of a proxy before a registry with a
-/// page of its own, and of a registry alone. Those of the process, which are not ours, count as one.
-async fn on_the_pages() -> Result<BTreeSet<String>> {
+/// The families that can be there: on the document of the all-in-one, of a proxy before a registry with a
+/// document of its own, and of a registry alone. Those of the process, which are not ours, count as one.
+async fn exposed_families() -> Result<BTreeSet<String>> {
     let all_in_one = Launch::all_in_one().start().await?;
     let registry = Launch::registry().start().await?;
     let proxy = Launch::configured(&format!(
@@ -56,7 +58,7 @@ async fn on_the_pages() -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for server in [&all_in_one, &registry, &proxy] {
         let scrape = server.scrape().await?;
-        for family in scrape.page().families() {
+        for family in scrape.exposition().families() {
             let name = family.name();
             let is_ours = !name.starts_with("process_");
             all.insert(if is_ours { name } else { "process_*" }.to_owned());
@@ -67,16 +69,16 @@ async fn on_the_pages() -> Result<BTreeSet<String>> {
 
 #[tokio::test]
 async fn every_family_has_one_section_with_two_queries() -> Result<()> {
-    let page = page("docs/metrics.md")?;
-    let documented = sections(&page);
+    let document = document("docs/metrics.md")?;
+    let documented = sections(&document);
     assert_eq!(
-        on_the_pages().await?,
+        exposed_families().await?,
         documented,
-        "left the pages, right docs/metrics.md"
+        "left the documents, right docs/metrics.md"
     );
-    let headings = page.lines().filter(|line| line.starts_with("### `"));
+    let headings = document.lines().filter(|line| line.starts_with("### `"));
     assert_eq!(headings.count(), documented.len(), "a family has two");
-    for section in page.split("\n### `").skip(1) {
+    for section in document.split("\n### `").skip(1) {
         let section = section.split("\n## ").next().unwrap_or_default();
         let name = section.split('`').next().unwrap_or_default();
         let asked = queries(section);
@@ -84,7 +86,7 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
         let names = |query: &&str| query.contains(name.trim_end_matches('*'));
         ensure!(asked.iter().all(names), "{name}: another family's query");
     }
-    for query in queries(&page) {
+    for query in queries(&document) {
         for name in families(query) {
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
@@ -102,7 +104,7 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
 /// What there can be at most, by the declarations: `; 864 series at most.`
 #[test]
 fn the_bounds_are_those_of_the_code() -> Result<()> {
-    let page = page("docs/metrics.md")?;
+    let document = document("docs/metrics.md")?;
     let metrics = Metrics::register(Backend::Filesystem, true, &BTreeMap::new());
     let declared = metrics.registry.families();
     let mut checked = 0;
@@ -112,7 +114,7 @@ fn the_bounds_are_those_of_the_code() -> Result<()> {
             continue;
         }
         let heading = format!("### `{name}`\n");
-        let (_, section) = page.split_once(&heading).context(heading)?;
+        let (_, section) = document.split_once(&heading).context(heading)?;
         let (told, _) = section.split_once(" series at most.").context("no bound")?;
         let told = told.rsplit("; ").next().unwrap_or_default();
         assert_eq!(told.replace(',', ""), bound.to_string(), "{name}");
@@ -128,8 +130,8 @@ async fn a_real_prometheus_evaluates_every_query() -> Result<()> {
     let prometheus = Prometheus::scraping(&[server.metrics_address()]).await?;
     prometheus.expect("up", 1.0).await?;
     for name in ["docs/metrics.md", "README.md"] {
-        let page = page(name)?;
-        let queries = queries(&page);
+        let document = document(name)?;
+        let queries = queries(&document);
         ensure!(queries.len() >= 2, "{name}: only {queries:?}");
         for query in queries {
             prometheus.query(query).await?;
@@ -138,10 +140,10 @@ async fn a_real_prometheus_evaluates_every_query() -> Result<()> {
     Ok(())
 }
 
-/// Everything in a folder of sources, one after the other.
-fn sources(folder: &Path) -> Result<String> {
+/// Everything in a directory of sources, one after the other.
+fn sources(directory: &Path) -> Result<String> {
     let mut all = String::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
             all += &sources(&path)?;
@@ -155,10 +157,10 @@ fn sources(folder: &Path) -> Result<String> {
 #[test]
 fn every_test_that_the_documentation_names_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = page("docs/transparency.md")?;
+    let document = document("docs/transparency.md")?;
     let mut sections = BTreeMap::new();
     let mut named = 0;
-    for name in page.split('`').skip(1).step_by(2) {
+    for name in document.split('`').skip(1).step_by(2) {
         let Some((section, test)) = name.split_once("::") else {
             continue;
         };
@@ -174,7 +176,7 @@ fn every_test_that_the_documentation_names_exists() -> Result<()> {
         named += 1;
     }
     ensure!(named > 50, "{named}");
-    for line in page.lines().filter(|line| line.starts_with("| ")) {
+    for line in document.lines().filter(|line| line.starts_with("| ")) {
         let shown = line.contains("::") || line.contains("none") || line.contains("shown by");
         ensure!(shown, "{line}");
     }

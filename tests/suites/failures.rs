@@ -16,14 +16,17 @@ async fn an_upstream_that_is_down_is_a_502_with_an_oci_body() -> Result<()> {
     let server = Launch::in_front_of(NOBODY).start().await?;
     for (method, path) in [("GET", "/v2/"), ("PUT", "/v2/team/app/manifests/1")] {
         let request = wire::request(method, path, &[], b"");
-        let answer = wire::exchange(server.address(), method, &request).await?;
-        assert_eq!(answer.head.status, 502, "{method} {path}");
+        let response = wire::exchange(server.address(), method, &request).await?;
+        assert_eq!(response.head.status, 502, "{method} {path}");
         assert_eq!(
-            answer.error_code().as_deref(),
+            response.error_code().as_deref(),
             Some("UNAVAILABLE"),
             "{method} {path}"
         );
-        assert_eq!(answer.head.header("content-type"), Some("application/json"));
+        assert_eq!(
+            response.head.header("content-type"),
+            Some("application/json")
+        );
     }
     let request = wire::request("HEAD", "/v2/", &[], b"");
     let head = wire::exchange(server.address(), "HEAD", &request).await?;
@@ -75,7 +78,7 @@ async fn a_source_that_is_down_does_not_fail_the_scrape() -> Result<()> {
 
 #[tokio::test]
 async fn a_foreign_registrys_own_metrics_have_a_source_label() -> Result<()> {
-    // Any page will do for a source, so the registry behind is one of ours.
+    // Any exposition will do for a source, so the registry behind is one of ours.
     let registry = Launch::registry().start().await?;
     let server = Launch::configured(&format!(
         "upstreams:\n\

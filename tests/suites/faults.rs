@@ -7,14 +7,14 @@ use harness::client::Client;
 use harness::content;
 use harness::foreign::ForeignRegistry;
 use harness::octoserve::{Launch, Server};
-use harness::process::{Signal, Stream};
+use harness::process::{OutputStream, Signal};
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::wire::{self, Wire};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::scene::{BLOB, DEADLINE, Holdings, LENGTH, SESSION, Scene, answer, get, upload};
+use crate::scene::{BLOB, DEADLINE, Holdings, LENGTH, SESSION, Scene, get, response, upload};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -28,7 +28,7 @@ async fn obedient(mut caller: Caller) -> Result<()> {
         match order {
             "wait" => return caller.closed().await,
             "pour" => {
-                caller.send(answer("200 OK", LENGTH, "")).await?;
+                caller.send(response("200 OK", LENGTH, "")).await?;
                 let piece = vec![b'x'; 1 << 20];
                 for _ in 0..LENGTH / piece.len() {
                     caller.send(&piece).await?;
@@ -213,7 +213,7 @@ async fn a_client_that_aborts_at_any_phase_is_counted_and_leaves_nothing_in_flig
         let now = scene.ended(None).await?;
         ensure!((now - all - 3.0).abs() < 0.5, "{leaving:?}: {now}, {all}");
     }
-    let log = scene.server.process().output(Stream::Stderr)?;
+    let log = scene.server.process().output(OutputStream::Stderr)?;
     ensure!(!log.contains("the upstream failed"), "{log}");
     after(&mut scene, &before).await
 }
@@ -238,8 +238,8 @@ async fn leave(mut client: TcpStream, leaving: Leaving) -> Result<()> {
 async fn warm(scene: &Scene) -> Result<()> {
     for _ in 0..3 {
         let request = wire::request("GET", "/v2/", &[], b"");
-        let answer = wire::exchange(scene.address(), "GET", &request).await?;
-        ensure!(answer.head.status == 200);
+        let response = wire::exchange(scene.address(), "GET", &request).await?;
+        ensure!(response.head.status == 200);
     }
     scene.nothing_in_flight().await
 }
@@ -283,10 +283,10 @@ async fn an_upstream_that_sends_garbage_is_502_and_the_next_request_is_served() 
     for (number, nonsense) in NONSENSE.iter().enumerate() {
         let path = format!("{BLOB}?n={number}");
         let request = wire::request("GET", &path, &[], b"");
-        let answer = wire::exchange(scene.address(), "GET", &request).await;
-        let answer = answer.with_context(|| format!("{nonsense:?}"))?;
-        assert_eq!(answer.head.status, 502, "{nonsense:?}");
-        assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+        let response = wire::exchange(scene.address(), "GET", &request).await;
+        let response = response.with_context(|| format!("{nonsense:?}"))?;
+        assert_eq!(response.head.status, 502, "{nonsense:?}");
+        assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
         warm(&scene).await?;
     }
     let broken = metric("octoserve_http_requests_total").label("status", "502");
@@ -313,9 +313,9 @@ async fn an_endless_response_head_is_aborted_in_bounded_memory() -> Result<()> {
     let before = scene.holdings()?;
     let path = format!("{BLOB}?endless");
     let request = wire::request("GET", &path, &[], b"");
-    let answer = wire::exchange(scene.address(), "GET", &request).await?;
-    assert_eq!(answer.head.status, 502);
-    assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+    let response = wire::exchange(scene.address(), "GET", &request).await?;
+    assert_eq!(response.head.status, 502);
+    assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
     after(&mut scene, &before).await
 }
 
@@ -331,7 +331,7 @@ async fn bytes_after_a_response_are_not_taken_for_the_next_response() -> Result<
     let mut client = scene.client().await?;
     for _ in 0..5 {
         client.send(get("/v2/").as_bytes()).await?;
-        assert_eq!(client.answer("GET").await?.body, b"ok");
+        assert_eq!(client.response("GET").await?.body, b"ok");
     }
     Ok(())
 }
@@ -353,11 +353,11 @@ async fn a_body_with_a_bad_chunk_is_cut_and_never_looks_whole() -> Result<()> {
         .await?;
         let mut client = scene.client().await?;
         client.send(get(BLOB).as_bytes()).await?;
-        let answer = client.answer("GET").await;
-        let whole = answer
+        let response = client.response("GET").await;
+        let whole = response
             .as_ref()
-            .is_ok_and(|answer| answer.head.status == 200);
-        ensure!(!whole, "{chunks:?} is whole: {answer:?}");
+            .is_ok_and(|response| response.head.status == 200);
+        ensure!(!whole, "{chunks:?} is whole: {response:?}");
         let all = metric("octoserve_http_requests_total").value(1);
         all.assert_in(&scene.server).await?;
         scene.nothing_in_flight().await?;
@@ -374,15 +374,15 @@ async fn a_refusal_by_the_proxy_reaches_a_client_that_is_still_sending() -> Resu
         let mut client = Wire::connect(server.address()).await?;
         client.send(head.as_bytes()).await?;
         let piece = vec![b'x'; 1 << 20];
-        // As a client does that looks for an answer only once it cannot go on.
+        // As a client does that looks for an response only once it cannot go on.
         for _ in 0..LENGTH / piece.len() {
             if client.send(&piece).await.is_err() {
                 break;
             }
         }
-        let answer = client.answer("PATCH").await?;
-        assert_eq!(answer.head.status, 502);
-        assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+        let response = client.response("PATCH").await?;
+        assert_eq!(response.head.status, 502);
+        assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
     }
     Ok(())
 }
@@ -415,9 +415,9 @@ async fn a_killed_registry_cuts_requests_in_flight_and_is_used_again_after_its_r
     in_flight.value(2).assert_in(&server).await?;
 
     registry.process().kill()?;
-    let answer = upload.answer("PATCH").await?;
-    assert_eq!(answer.head.status, 502);
-    assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+    let response = upload.response("PATCH").await?;
+    assert_eq!(response.head.status, 502);
+    assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
     ensure!(download.exactly(LENGTH).await.is_err(), "it is whole");
     for (endpoint, method, status) in [("upload_session", "PATCH", "502"), ("blob", "GET", "200")] {
         let requests = metric("octoserve_http_requests_total").label("endpoint", endpoint);
@@ -486,7 +486,7 @@ async fn a_post_after_the_upstreams_restart_uses_a_new_connection() -> Result<()
     let post = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     for _ in 0..20 {
         client.send(post.as_bytes()).await?;
-        ensure!(client.answer("POST").await?.head.status == 200);
+        ensure!(client.response("POST").await?.head.status == 200);
         // It takes its connections along, which the proxy keeps for the next request.
         drop(upstream.take());
         upstream = Some(Scripted::listening(&address.to_string(), script).await?);
@@ -508,7 +508,7 @@ async fn without_free_descriptors_requests_are_503_or_wait() -> Result<()> {
     let plenty = plenty.current.context("no limit")?;
     let mut known = Wire::connect(server.address()).await?;
     known.send(get("/v2/").as_bytes()).await?;
-    ensure!(known.answer("GET").await?.head.status == 200);
+    ensure!(known.response("GET").await?.head.status == 200);
 
     // All numbers below are taken.
     server.process().limit_descriptors(4)?;
@@ -516,11 +516,11 @@ async fn without_free_descriptors_requests_are_503_or_wait() -> Result<()> {
     waiting.send(get("/v2/").as_bytes()).await?;
     let post = "POST /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     known.send(post.as_bytes()).await?;
-    let answer = known.answer("POST").await?;
-    assert_eq!(answer.head.status, 503);
-    assert_eq!(answer.error_code().as_deref(), Some("UNAVAILABLE"));
+    let response = known.response("POST").await?;
+    assert_eq!(response.head.status, 503);
+    assert_eq!(response.error_code().as_deref(), Some("UNAVAILABLE"));
     server.process().limit_descriptors(plenty)?;
-    ensure!(waiting.answer("GET").await?.head.status == 200);
+    ensure!(waiting.response("GET").await?.head.status == 200);
     for (status, count) in [("503", 1), ("200", 2)] {
         let requests = metric("octoserve_http_requests_total").label("status", status);
         requests.value(count).assert_in(&server).await?;
@@ -539,17 +539,17 @@ async fn without_free_descriptors_the_embedded_registry_refuses_and_recovers() -
     let blob = format!("/v2/team/app/blobs/{}", pushed.layers[0]);
     let mut known = Wire::connect(server.address()).await?;
     known.send(get(&blob).as_bytes()).await?;
-    ensure!(known.answer("GET").await?.head.status == 200);
+    ensure!(known.response("GET").await?.head.status == 200);
 
     server.process().limit_descriptors(4)?;
     known.send(get(&blob).as_bytes()).await?;
-    let answer = known.answer("GET").await?;
+    let response = known.response("GET").await?;
     ensure!(
-        matches!(answer.head.status, 500 | 503),
+        matches!(response.head.status, 500 | 503),
         "{}",
-        answer.head.status
+        response.head.status
     );
-    ensure!(answer.error_code().is_some(), "{:?}", answer.body);
+    ensure!(response.error_code().is_some(), "{:?}", response.body);
 
     server.process().limit_descriptors(plenty)?;
     client.pull_image("team/app", "1").await?;

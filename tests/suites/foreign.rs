@@ -9,7 +9,7 @@ use harness::content;
 use harness::docker::Docker;
 use harness::foreign::{AUTHORIZATION, ForeignRegistry, USER};
 use harness::octoserve::{Launch, Server};
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::skopeo::Skopeo;
@@ -21,7 +21,7 @@ const TOKEN: &str = "eyJ-a-token-that-nobody-else-may-see";
 
 /// No secret of these tests is in what the server logged.
 fn keeps_secrets(server: &mut Server) -> Result<()> {
-    for stream in [Stream::Stdout, Stream::Stderr] {
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         let log = server.process().output(stream)?;
         for secret in [TOKEN, USER.1, AUTHORIZATION.trim_start_matches("Basic ")] {
             ensure!(!log.contains(secret), "{secret} is in the log:\n{log}");
@@ -93,7 +93,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+fn response(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
@@ -103,9 +103,9 @@ fn token(head: &str) -> String {
     match header(head, "authorization") {
         Some(AUTHORIZATION) => {
             let body = json!({"token": TOKEN}).to_string();
-            answer("200 OK", "Content-Type: application/json\r\n", &body)
+            response("200 OK", "Content-Type: application/json\r\n", &body)
         }
-        _ => answer("401 Unauthorized", "", ""),
+        _ => response("401 Unauthorized", "", ""),
     }
 }
 
@@ -130,7 +130,7 @@ async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_never_logged() ->
                         token(&head)
                     } else if header(&head, "authorization") == Some(&format!("Bearer {TOKEN}")) {
                         let kind = format!("Content-Type: {MANIFEST}\r\n");
-                        answer("200 OK", &kind, &manifest())
+                        response("200 OK", &kind, &manifest())
                     } else {
                         // As registries do that know themselves by the name that clients use.
                         let host = header(&head, "host").context("no Host")?;
@@ -139,7 +139,7 @@ async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_never_logged() ->
                         let challenge = format!(
                             "WWW-Authenticate: Bearer realm=\"{realm}\",service=\"tests\"\r\n"
                         );
-                        answer("401 Unauthorized", &challenge, "")
+                        response("401 Unauthorized", &challenge, "")
                     };
                     caller.send(said).await?;
                 }
@@ -177,7 +177,7 @@ async fn secrets_in_a_query_or_an_upload_location_are_not_logged() -> Result<()>
         loop {
             caller.head().await?;
             let location = format!("Location: /v2/a/blobs/uploads/{TOKEN}?_state={TOKEN}\r\n");
-            caller.send(answer("202 Accepted", &location, "")).await?;
+            caller.send(response("202 Accepted", &location, "")).await?;
         }
     });
     let upstream = upstream.await?;
@@ -197,13 +197,13 @@ async fn secrets_in_a_query_or_an_upload_location_are_not_logged() -> Result<()>
         format!("/signed/{TOKEN}?signature={TOKEN}"),
     ] {
         let request = wire::request("POST", &path, &headers, b"");
-        let answer = wire::exchange(server.address(), "POST", &request).await?;
-        assert_eq!(answer.head.status, 202);
+        let response = wire::exchange(server.address(), "POST", &request).await?;
+        assert_eq!(response.head.status, 202);
     }
     let requests = metric("octoserve_http_requests_total");
     requests.value(3).assert_in(&server).await?;
-    let page = server.scrape().await?;
-    ensure!(!page.text().contains(TOKEN), "{}", page.text());
+    let exposition = server.scrape().await?;
+    ensure!(!exposition.text().contains(TOKEN), "{}", exposition.text());
     keeps_secrets(&mut server)
 }
 
@@ -226,21 +226,21 @@ async fn a_push_follows_any_upload_location() -> Result<()> {
                 let head = caller.head().await?;
                 let location = location(shape, &caller, &head)?;
                 let said = match head.split(' ').next().unwrap_or_default() {
-                    "POST" => answer("202 Accepted", &location, ""),
+                    "POST" => response("202 Accepted", &location, ""),
                     method @ ("PATCH" | "PUT") => {
                         match header(&head, "content-length") {
                             Some(length) => drop(caller.exactly(length.parse()?).await?),
                             None => drop(caller.until("\r\n0\r\n\r\n").await?),
                         }
                         if method == "PATCH" {
-                            answer("202 Accepted", &location, "")
+                            response("202 Accepted", &location, "")
                         } else {
-                            answer("201 Created", "", "")
+                            response("201 Created", "", "")
                         }
                     }
-                    "GET" => answer("200 OK", "", ""),
+                    "GET" => response("200 OK", "", ""),
                     // No blob is there yet. It has no body of its own.
-                    _ => answer("404 Not Found", "", ""),
+                    _ => response("404 Not Found", "", ""),
                 };
                 caller.send(said).await?;
             }
@@ -291,7 +291,7 @@ async fn a_redirected_blob_is_fetched_from_its_storage() -> Result<()> {
     let signed = format!("{}/bucket/a%2Fb?X-Signature=abc%3D&x=%20", store.url());
     let told = format!("Location: {signed}\r\nX-Kept: as  it is\r\n");
     let upstream = Scripted::start(move |mut caller: Caller| {
-        let told = answer("307 Temporary Redirect", &told, "moved");
+        let told = response("307 Temporary Redirect", &told, "moved");
         async move {
             loop {
                 caller.head().await?;
@@ -309,8 +309,8 @@ async fn a_redirected_blob_is_fetched_from_its_storage() -> Result<()> {
     assert_eq!(redirect.head.header("x-kept"), Some("as  it is"));
     assert_eq!(redirect.body, b"moved");
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("blob");
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("blob");
         let file = file.to_string_lossy();
         let url = server.url(&path);
         let arguments = ["--silent", "--fail", "--output", &file, version, &url];
@@ -338,19 +338,19 @@ async fn a_registry_without_referrers_responds_with_its_own_404() -> Result<()> 
         loop {
             caller.head().await?;
             let kind = "Content-Type: text/plain; charset=utf-8\r\n";
-            caller.send(answer("404 Not Found", kind, body)).await?;
+            caller.send(response("404 Not Found", kind, body)).await?;
         }
     });
     let upstream = upstream.await?;
     let server = Launch::in_front_of(&upstream.url()).start().await?;
     let path = format!("/v2/team/app/referrers/{}", content::digest(b""));
     let request = wire::request("GET", &path, &[], b"");
-    let answer = wire::exchange(server.address(), "GET", &request).await?;
+    let response = wire::exchange(server.address(), "GET", &request).await?;
     assert_eq!(
-        (answer.head.status, answer.body),
+        (response.head.status, response.body),
         (404, body.as_bytes().to_vec())
     );
-    let kind = answer.head.header("content-type");
+    let kind = response.head.header("content-type");
     assert_eq!(kind, Some("text/plain; charset=utf-8"));
     let counted = metric("octoserve_http_requests_total").label("endpoint", "referrers");
     counted

@@ -119,9 +119,9 @@ async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
     Ok(())
 }
 
-/// Waits until nothing is left of what was refused: the answer may come a moment earlier.
+/// Waits until nothing is left of what was refused: the response may come a moment earlier.
 async fn as_before(server: &Server, before: &Tree) -> Result<()> {
-    let same = poll::until("the folder is as before", DEADLINE, async || {
+    let same = poll::until("the directory is as before", DEADLINE, async || {
         // What vanishes while it is listed has not vanished yet.
         let now = tree::list(server.data()).ok();
         Ok((now.as_ref() == Some(before)).then_some(()))
@@ -175,9 +175,9 @@ async fn a_stalled_body_is_aborted_and_the_upload_resumes() -> Result<()> {
         let request = wire::request("PATCH", &location, &[], &bytes);
         let mut wire = Wire::connect(server.address()).await?;
         wire.send(&request[..request.len() - 500]).await?;
-        let answer = wire.answer("PATCH").await.context("no answer")?;
-        ensure!(answer.head.status == 408, "{}", answer.head.status);
-        ensure!(answer.error_code().is_some(), "{:?}", answer.body);
+        let response = wire.response("PATCH").await.context("no response")?;
+        ensure!(response.head.status == 408, "{}", response.head.status);
+        ensure!(response.error_code().is_some(), "{:?}", response.body);
         wire.rest().await.context("the connection stays")?;
 
         let offset = poll::until("the session is let go", DEADLINE, async || {

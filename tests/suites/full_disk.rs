@@ -28,14 +28,14 @@ impl Disk {
     }
 
     fn with(options: &str) -> Result<Self> {
-        let folder = TempDir::with_prefix("octoserve-disk-")?;
+        let directory = TempDir::with_prefix("octoserve-disk-")?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "octoserve-test"])
-            .arg(folder.path())
+            .arg(directory.path())
             .status()
             .context("mount")?;
         ensure!(mounted.success(), "mount: {mounted}");
-        Ok(Self(folder))
+        Ok(Self(directory))
     }
 
     fn path(&self) -> &Path {
@@ -54,7 +54,7 @@ impl Drop for Disk {
             .arg("--lazy")
             .arg(self.path())
             .status();
-        // The folder can't be removed then, and says so to whoever looks for it.
+        // The directory can't be removed then, and says so to whoever looks for it.
         drop(unmount);
     }
 }
@@ -71,10 +71,10 @@ async fn until_refused(client: Client, seed: u64) -> Result<()> {
         let bytes = content::bytes(1000 * seed + chunk, CHUNK);
         let range = format!("{}-{}", chunk * CHUNK, (chunk + 1) * CHUNK - 1);
         let headers = [("Content-Range", range.as_str())];
-        let answer = client
+        let response = client
             .send(Method::PATCH, &location, &headers, bytes)
             .await?;
-        match answer.status() {
+        match response.status() {
             StatusCode::ACCEPTED => ensure!((chunk + 1) * CHUNK < SIZE, "more than there is"),
             StatusCode::INSUFFICIENT_STORAGE => break,
             other => anyhow::bail!("chunk {chunk}: {other}"),
@@ -90,12 +90,12 @@ async fn too_much(client: Client, seed: u64) -> Result<()> {
         "/v2/team/app/blobs/uploads/?digest={}",
         content::digest(&bytes)
     );
-    // A client that is still sending may not get to read the answer.
-    if let Ok(answer) = client.send(Method::POST, &path, &[], bytes).await {
+    // A client that is still sending may not get to read the response.
+    if let Ok(response) = client.send(Method::POST, &path, &[], bytes).await {
         ensure!(
-            answer.status() == StatusCode::INSUFFICIENT_STORAGE,
+            response.status() == StatusCode::INSUFFICIENT_STORAGE,
             "{}",
-            answer.status()
+            response.status()
         );
     }
     Ok(())
@@ -169,9 +169,9 @@ async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
         let mut refused = None;
         for file in 0..FILES {
             std::fs::write(other.join(file.to_string()), "")?;
-            let answer = client.send(Method::POST, start, &[], "").await?;
-            if answer.status() != StatusCode::ACCEPTED {
-                refused = Some(answer.status());
+            let response = client.send(Method::POST, start, &[], "").await?;
+            if response.status() != StatusCode::ACCEPTED {
+                refused = Some(response.status());
                 break;
             }
         }

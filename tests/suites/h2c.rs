@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::h2::H2;
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scrape::metric;
 use harness::scripted::Caller;
 
@@ -21,8 +21,11 @@ async fn the_host_of_a_stream_is_kept() -> Result<()> {
     .await?;
     let mut client = H2::connect(scene.address(), false).await?;
     let stream = client.send("GET", "/v2/a%2Fb//c?n=%7e", &[], true).await?;
-    let answer = stream.answer().await?;
-    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    let response = stream.response().await?;
+    assert_eq!(
+        (response.status, response.read().await?),
+        (200, b"ok".to_vec())
+    );
     let heard = scene.upstream.heard().concat();
     ensure!(
         heard.starts_with("GET /v2/a%2Fb//c?n=%7e HTTP/1.1\r\n"),
@@ -62,8 +65,11 @@ async fn an_interim_response_is_dropped_over_http2() -> Result<()> {
     let headers = [("content-length", "4"), ("expect", "100-continue")];
     let mut stream = client.send("PUT", SESSION, &headers, false).await?;
     stream.push(b"some", true)?;
-    let answer = stream.answer().await?;
-    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    let response = stream.response().await?;
+    assert_eq!(
+        (response.status, response.read().await?),
+        (200, b"ok".to_vec())
+    );
     scene.counted("upload_session", "200").await
 }
 
@@ -81,8 +87,11 @@ async fn trailers_of_an_http2_request_are_dropped() -> Result<()> {
         let mut stream = client.send("PUT", SESSION, &[], false).await?;
         stream.push(b"some", false)?;
         stream.trail("x-end", "y")?;
-        let answer = stream.answer().await?;
-        assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+        let response = stream.response().await?;
+        assert_eq!(
+            (response.status, response.read().await?),
+            (200, b"ok".to_vec())
+        );
         scene.nothing_in_flight().await?;
     }
     let heard = scene.upstream.heard().concat().to_ascii_lowercase();
@@ -103,18 +112,18 @@ async fn a_stream_with_too_large_headers_is_refused_and_others_continue() -> Res
     let mut client = H2::connect(scene.address(), false).await?;
     // It may not even be sent: the limit is told at the start.
     if let Ok(stream) = client.send("GET", "/v2/", &[("x", &long)], true).await
-        && let Ok(answer) = stream.answer().await
+        && let Ok(response) = stream.response().await
     {
-        ensure!((400..500).contains(&answer.status), "{}", answer.status);
+        ensure!((400..500).contains(&response.status), "{}", response.status);
     }
     ensure!(scene.upstream.heard().is_empty(), "it was passed on");
     let mut client = H2::connect(scene.address(), false).await?;
-    let answer = client
+    let response = client
         .send("GET", "/v2/", &[], true)
         .await?
-        .answer()
+        .response()
         .await?;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     Ok(())
 }
 
@@ -145,12 +154,15 @@ async fn a_reset_stream_is_counted_and_others_continue() -> Result<()> {
     scene.heard(&format!("{BLOB}?wait")).await?;
     waiting.cancel();
     left.value(2).assert_in(&scene.server).await?;
-    let answer = client
+    let response = client
         .send("GET", "/v2/", &[], true)
         .await?
-        .answer()
+        .response()
         .await?;
-    assert_eq!((answer.status, answer.read().await?), (200, b"ok".to_vec()));
+    assert_eq!(
+        (response.status, response.read().await?),
+        (200, b"ok".to_vec())
+    );
     scene.nothing_in_flight().await
 }
 
@@ -164,7 +176,7 @@ async fn a_closed_connection_ends_its_streams() -> Result<()> {
         scene.heard("some").await?;
         drop((client, sending));
         scene.counted("upload_session", "499").await?;
-        let log = scene.server.process().output(Stream::Stderr)?;
+        let log = scene.server.process().output(OutputStream::Stderr)?;
         ensure!(!log.contains("the upstream failed"), "{log}");
     }
     Ok(())
@@ -174,14 +186,18 @@ async fn a_closed_connection_ends_its_streams() -> Result<()> {
 async fn a_reset_download_keeps_its_status() -> Result<()> {
     let mut scene = Scene::of(pour).await?;
     let mut client = H2::connect(scene.address(), false).await?;
-    let answer = client.send("GET", BLOB, &[], true).await?.answer().await?;
-    assert_eq!(answer.status, 200);
-    drop(answer);
+    let response = client
+        .send("GET", BLOB, &[], true)
+        .await?
+        .response()
+        .await?;
+    assert_eq!(response.status, 200);
+    drop(response);
     scene.counted("blob", "200").await?;
     let sizes = metric("octoserve_http_response_size_bytes_count");
     let whole = scene.server.scrape().await?.sum(&sizes);
     ensure!(whole.is_none_or(|count| count == 0.0), "{whole:?}");
-    let log = scene.server.process().output(Stream::Stderr)?;
+    let log = scene.server.process().output(OutputStream::Stderr)?;
     ensure!(!log.contains("the upstream failed"), "{log}");
     Ok(())
 }
@@ -206,18 +222,22 @@ async fn a_stream_that_is_not_read_is_reset_and_its_connection_stays_open() -> R
     .await?;
     let mut client = H2::connect(scene.address(), false).await?;
     // Its window is never opened again.
-    let unread = client.send("GET", BLOB, &[], true).await?.answer().await?;
+    let unread = client
+        .send("GET", BLOB, &[], true)
+        .await?
+        .response()
+        .await?;
     assert_eq!(unread.status, 200);
     let ended = metric("octoserve_http_requests_total").label("endpoint", "blob");
     ended.value(1).assert_in(&scene.server).await?;
     ensure!(unread.read().await.is_err(), "a cut body is whole");
     let mut client = H2::connect(scene.address(), false).await?;
-    let answer = client
+    let response = client
         .send("GET", "/v2/", &[], true)
         .await?
-        .answer()
+        .response()
         .await?;
-    assert_eq!(answer.read().await?, b"ok");
+    assert_eq!(response.read().await?, b"ok");
     scene.nothing_in_flight().await
 }
 
@@ -236,19 +256,19 @@ async fn a_stream_that_stops_sending_is_408_and_its_connection_stays_open() -> R
         let mut stream = client.send("PATCH", SESSION, headers, false).await?;
         stream.push(b"some", false)?;
         ensure!(
-            stream.answer().await.is_err(),
-            "an answer without a request"
+            stream.response().await.is_err(),
+            "an response without a request"
         );
         let stalled = metric("octoserve_http_requests_total").label("status", "408");
         stalled.value(requests).assert_in(&scene.server).await?;
         scene.nothing_in_flight().await?;
     }
-    let answer = client
+    let response = client
         .send("GET", "/v2/", &[], true)
         .await?
-        .answer()
+        .response()
         .await?;
-    assert_eq!(answer.read().await?, b"ok");
+    assert_eq!(response.read().await?, b"ok");
     Ok(())
 }
 
@@ -274,20 +294,20 @@ async fn a_body_of_the_wrong_length_smuggles_no_request() -> Result<()> {
         let headers = [("content-length", length)];
         let mut stream = client.send("PUT", SESSION, &headers, false).await?;
         stream.push(body, true)?;
-        let answer = stream.answer().await;
-        let status = answer.as_ref().map(|answer| answer.status).ok();
+        let response = stream.response().await;
+        let status = response.as_ref().map(|response| response.status).ok();
         ensure!(
             status.is_none_or(|status| status == 400),
             "{length}: {status:?}"
         );
         // What comes next finds no connection on which half a request waits.
         let mut client = H2::connect(scene.address(), false).await?;
-        let answer = client
+        let response = client
             .send("GET", "/v2/", &[], true)
             .await?
-            .answer()
+            .response()
             .await?;
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
     }
     scene.nothing_in_flight().await?;
     let heard = scene.upstream.heard().concat();
@@ -326,15 +346,15 @@ async fn an_upstream_that_aborts_is_502_or_a_reset_over_http2() -> Result<()> {
             .send("PATCH", SESSION, &[("content-length", "4")], false)
             .await?;
         stream.push(b"some", true)?;
-        let answer = stream.answer().await.context("no head")?;
+        let response = stream.response().await.context("no head")?;
         if let Some(status) = status {
-            assert_eq!(answer.status, status);
-            let body = String::from_utf8(answer.read().await?)?;
+            assert_eq!(response.status, status);
+            let body = String::from_utf8(response.read().await?)?;
             ensure!(body.contains("\"UNAVAILABLE\""), "{body}");
             scene.counted("upload_session", "502").await?;
         } else {
-            assert_eq!(answer.status, 200);
-            ensure!(answer.read().await.is_err(), "a cut body is whole");
+            assert_eq!(response.status, 200);
+            ensure!(response.read().await.is_err(), "a cut body is whole");
             scene.counted("upload_session", "200").await?;
         }
     }

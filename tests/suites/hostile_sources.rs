@@ -1,7 +1,7 @@
 //! Whatever a source says, Prometheus, promtool and the strict OpenMetrics parser of Python's
-//! `prometheus_client` take the rest of the page, in both formats, and what is our own stays as it is.
+//! `prometheus_client` take the rest of the exposition, in both formats, and what is our own stays as it is.
 //!
-//! Each run makes other pages, from a seed that a failure names: `HOSTILE_SEED=… make test
+//! Each run makes other expositions, from a seed that a failure names: `HOSTILE_SEED=… make test
 //! SUITES=hostile_sources` makes the same again.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,11 +26,11 @@ const SERVED: u64 = 8;
 /// How many promtool reads at a time. Their names begin differently, so that none hides another.
 const BATCH: usize = 64;
 
-/// The pages of one test: what the sources said, and what was made of it.
+/// The expositions of one test: what the sources said, and what was made of it.
 struct Case {
     /// Where Prometheus finds it.
     name: String,
-    /// Our own page.
+    /// Our own exposition.
     own: String,
     /// Those of the sources.
     sources: Vec<Vec<u8>>,
@@ -63,14 +63,14 @@ fn seed() -> Result<u64> {
     }
 }
 
-/// One to three pages that the seed and the number give.
+/// One to three expositions that the seed and the number give.
 fn sources(seed: u64, number: u64, count: std::ops::RangeInclusive<usize>) -> Vec<Vec<u8>> {
     let bytes = [seed, number, 0, 0].map(u64::to_le_bytes).concat();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let pages = vec(hostile::page(&prefix(number)), count);
+    let expositions = vec(hostile::exposition(&prefix(number)), count);
     // A strategy that filters nothing always has a value.
-    pages
+    expositions
         .new_tree(&mut runner)
         .map_or_else(|_| Vec::new(), |tree| tree.current())
 }
@@ -79,7 +79,7 @@ fn prefix(number: u64) -> String {
     format!("c{number}_")
 }
 
-/// A page of ours, whose names the sources use, too.
+/// A exposition of ours, whose names the sources use, too.
 fn own(prefix: &str) -> String {
     format!(
         "# HELP {prefix}own_requests_total Requests.\n\
@@ -97,18 +97,18 @@ fn own(prefix: &str) -> String {
     )
 }
 
-fn write(page: &Exposition, format: Format) -> String {
+fn write(exposition: &Exposition, format: Format) -> String {
     let mut out = String::new();
-    format.write(page, &mut out);
+    format.write(exposition, &mut out);
     out
 }
 
 fn merged(seed: u64, number: u64) -> Case {
     let sources = sources(seed, number, 1..=3);
     let own = own(&prefix(number));
-    let (mut page, _) = Exposition::parse(own.as_str(), &ParseLimits::default());
+    let (mut exposition, _) = Exposition::parse(own.as_str(), &ParseLimits::default());
     for (name, source) in ["a", "b", "c"].into_iter().zip(&sources) {
-        page.merge(
+        exposition.merge(
             Exposition::parse(source.as_slice(), &ParseLimits::default()).0,
             name,
         );
@@ -117,12 +117,12 @@ fn merged(seed: u64, number: u64) -> Case {
         name: number.to_string(),
         own,
         sources,
-        text: write(&page, Format::Text),
-        openmetrics: write(&page, Format::OpenMetrics),
+        text: write(&exposition, Format::Text),
+        openmetrics: write(&exposition, Format::OpenMetrics),
     }
 }
 
-/// Both pages of an octoserve with hostile sources.
+/// Both expositions of an octoserve with hostile sources.
 async fn served(seed: u64) -> Result<Case> {
     let sources: Vec<_> = (0..SERVED)
         .flat_map(|number| sources(seed, MERGED + number, 3..=3))
@@ -130,8 +130,8 @@ async fn served(seed: u64) -> Result<Case> {
     let paths = sources
         .iter()
         .enumerate()
-        .map(|(index, page)| (format!("/{index}"), (TEXT_CONTENT_TYPE, page.clone())));
-    let source = Source::pages(paths.collect()).await?;
+        .map(|(index, exposition)| (format!("/{index}"), (TEXT_CONTENT_TYPE, exposition.clone())));
+    let source = Source::expositions(paths.collect()).await?;
     let mut yaml = String::from("upstreams:\n- replicas: ['http://127.0.0.1:1']\n  metrics:\n");
     for index in 0..sources.len() {
         let url = source.url_of(&format!("/{index}"));
@@ -149,12 +149,12 @@ async fn served(seed: u64) -> Result<Case> {
 
 async fn scrape(server: &Server, accept: &str) -> Result<String> {
     let request = harness::wire::request("GET", "/metrics", &[("Accept", accept)], b"");
-    let answer = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
-    ensure!(answer.head.status == 200, "{}", answer.head.status);
-    Ok(String::from_utf8(answer.body)?)
+    let response = harness::wire::exchange(server.metrics_address(), "GET", &request).await?;
+    ensure!(response.head.status == 200, "{}", response.head.status);
+    Ok(String::from_utf8(response.body)?)
 }
 
-/// Has everybody read the pages. The error names the smallest that somebody refused.
+/// Has everybody read the expositions. The error names the smallest that somebody refused.
 async fn accepted(cases: &[Case]) -> Result<()> {
     let mut wrong = Vec::new();
     let mut refuse = |case: usize, why: String| wrong.push((cases[case].size(), case, why));
@@ -163,11 +163,11 @@ async fn accepted(cases: &[Case]) -> Result<()> {
             refuse(index, why.to_string());
         }
     }
-    let pages: Vec<_> = cases.iter().map(|case| case.openmetrics.as_str()).collect();
-    let readings = openmetrics::read(&pages).await?;
+    let expositions: Vec<_> = cases.iter().map(|case| case.openmetrics.as_str()).collect();
+    let readings = openmetrics::read(&expositions).await?;
     ensure!(readings.len() == cases.len(), "{} readings", readings.len());
     for (index, reading) in readings.into_iter().enumerate() {
-        let expected = samples(pages[index]);
+        let expected = samples(expositions[index]);
         if reading != Ok(expected) {
             refuse(
                 index,
@@ -188,12 +188,15 @@ async fn accepted(cases: &[Case]) -> Result<()> {
 }
 
 /// Sample lines.
-fn samples(page: &str) -> usize {
-    page.lines().filter(|line| !line.starts_with('#')).count()
+fn samples(exposition: &str) -> usize {
+    exposition
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count()
 }
 
 async fn refused_by_promtool(cases: &[Case]) -> Result<Vec<(usize, String)>> {
-    // What is bad style in the pages of others is not ours to mend.
+    // What is bad style in the expositions of others is not ours to mend.
     let error = |words: String| words.starts_with("error while linting").then_some(words);
     let mut refused = Vec::new();
     for (batch, cases) in cases.chunks(BATCH).enumerate() {
@@ -208,28 +211,28 @@ async fn refused_by_promtool(cases: &[Case]) -> Result<Vec<(usize, String)>> {
         }
         ensure!(
             !refused.is_empty(),
-            "promtool refuses the pages together only"
+            "promtool refuses the expositions together only"
         );
     }
     Ok(refused)
 }
 
-/// Lets one Prometheus scrape all pages. Every sample must become a series of its own.
+/// Lets one Prometheus scrape all expositions. Every sample must become a series of its own.
 async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
-    let mut pages = HashMap::new();
+    let mut expositions = HashMap::new();
     let mut expected = BTreeMap::new();
     for (index, case) in cases.iter().enumerate() {
-        for (format, media_type, page) in [
+        for (format, media_type, exposition) in [
             ("text", TEXT_CONTENT_TYPE, &case.text),
             ("openmetrics", OPENMETRICS_CONTENT_TYPE, &case.openmetrics),
         ] {
             let path = format!("/{}/{format}", case.name);
-            expected.insert(path.clone(), (index, samples(page)));
-            pages.insert(path, (media_type, page.clone().into_bytes()));
+            expected.insert(path.clone(), (index, samples(exposition)));
+            expositions.insert(path, (media_type, exposition.clone().into_bytes()));
         }
     }
-    let source = Source::pages(pages).await?;
-    // Without the pages' own timestamps: what is too old would be left out, and told by nobody.
+    let source = Source::expositions(expositions).await?;
+    // Without the expositions' own timestamps: what is too old would be left out, and told by nobody.
     let mut yaml = String::from(
         "global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n\
          - job_name: hostile\n  honor_timestamps: false\n  static_configs:\n",
@@ -238,7 +241,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     for path in expected.keys() {
         writeln!(
             yaml,
-            "  - {{targets: ['{address}'], labels: {{__metrics_path__: '{path}', page: '{path}'}}}}"
+            "  - {{targets: ['{address}'], labels: {{__metrics_path__: '{path}', exposition: '{path}'}}}}"
         )?;
     }
     let prometheus = Prometheus::configured(&yaml).await?;
@@ -257,7 +260,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     }
     let scraped = prometheus.query("scrape_samples_scraped").await?;
     let stored = prometheus
-        .query("count by (page) ({page=~\".+\",__name__!~\"up|scrape_.*\"})")
+        .query("count by (exposition) ({exposition=~\".+\",__name__!~\"up|scrape_.*\"})")
         .await?;
     for (what, series) in [("scraped", scraped), ("stored", stored)] {
         let counts: BTreeMap<_, _> = series
@@ -285,17 +288,20 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
 }
 
 impl Case {
-    /// Checks that each family of our own page is on both pages, with its type and its samples.
+    /// Checks that each family of our own exposition is on both expositions, with its type and its samples.
     fn keeps_our_own(&self) -> Result<()> {
         let (own, _) = Exposition::parse(self.own.as_str(), &ParseLimits::default());
-        for (format, page) in [
+        for (format, exposition) in [
             (Format::Text, &self.text),
             (Format::OpenMetrics, &self.openmetrics),
         ] {
             let alone = write(&own, format);
             for family in alone.trim_end_matches("# EOF\n").split_inclusive("# HELP ") {
                 let family = family.trim_end_matches("# HELP ");
-                ensure!(page.contains(family), "{format:?}: not as it was: {family}");
+                ensure!(
+                    exposition.contains(family),
+                    "{format:?}: not as it was: {family}"
+                );
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::client::Client;
 use harness::octoserve::{Launch, Server};
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::wire;
@@ -17,8 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn every_listener_serves_and_is_printed_in_order() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let socket = folder.path().join("octoserve.sock");
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("octoserve.sock");
     let unix = format!("unix:{}", socket.display());
     let mut server = Launch::all_in_one()
         .argument("--listen")
@@ -28,9 +28,11 @@ async fn every_listener_serves_and_is_printed_in_order() -> Result<()> {
         .start()
         .await?;
     let last = |line: &str| line.strip_prefix("listening on unix:").map(drop);
-    let announced = server.process().announced(Stream::Stdout, "all", last);
+    let announced = server
+        .process()
+        .announced(OutputStream::Stdout, "all", last);
     announced.await?;
-    let said = server.process().output(Stream::Stdout)?;
+    let said = server.process().output(OutputStream::Stdout)?;
     let addresses: Vec<_> = said
         .lines()
         .map(|line| line.strip_prefix("listening on ").context(line.to_owned()))
@@ -49,14 +51,14 @@ async fn every_listener_serves_and_is_printed_in_order() -> Result<()> {
     for (path, counted) in [("/v2/", true), ("/livez", false), ("/metrics", false)] {
         let request = wire::request("GET", path, &[], b"");
         for address in [ipv4, ipv6] {
-            let answer = wire::exchange(address, "GET", &request).await?;
-            assert_eq!(answer.head.status, 200, "{address}{path}");
+            let response = wire::exchange(address, "GET", &request).await?;
+            assert_eq!(response.head.status, 200, "{address}{path}");
         }
         let mut stream = UnixStream::connect(&socket).await?;
         stream.write_all(&request).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        ensure!(response.starts_with("HTTP/1.1 200 "), "{path}: {response}");
         if counted {
             let requests = metric("octoserve_http_requests_total").value(3);
             requests.assert_in(&server).await?;
@@ -90,10 +92,10 @@ async fn an_ipv6_address_is_written_as_each_header_requires() -> Result<()> {
         let head = caller.head().await?;
         let own = head.lines().find_map(|line| line.strip_prefix("own: "));
         let own = own.context("the address is not told")?;
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 202 Accepted\r\nLocation: {own}/v2/a/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n"
         );
-        caller.send(answer).await
+        caller.send(response).await
     });
     let upstream = upstream.await?;
     let server = Launch::in_front_of(&upstream.url())
@@ -102,11 +104,11 @@ async fn an_ipv6_address_is_written_as_each_header_requires() -> Result<()> {
         .await?;
     let url = upstream.url();
     let request = wire::request("POST", "/v2/a/blobs/uploads/", &[("Own", &url)], b"");
-    let answer = wire::exchange(server.address(), "POST", &request).await?;
-    assert_eq!(answer.head.status, 202);
+    let response = wire::exchange(server.address(), "POST", &request).await?;
+    assert_eq!(response.head.status, 202);
     // The upstream's own address, in its brackets, became what the client calls the proxy.
     assert_eq!(
-        answer.head.header("location"),
+        response.head.header("location"),
         Some("http://registry/v2/a/blobs/uploads/1")
     );
     let heard = upstream.heard().join("").to_ascii_lowercase();
@@ -125,10 +127,10 @@ async fn a_metrics_listener_serves_metrics_and_probes_and_nothing_else() -> Resu
         ("/", 404),
     ] {
         let request = wire::request("GET", path, &[], b"");
-        let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
-        assert_eq!(answer.head.status, status, "{path}");
+        let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
+        assert_eq!(response.head.status, status, "{path}");
     }
-    // Nobody else reaches the main listener, so that it has the page, too.
+    // Nobody else reaches the main listener, so that it has the exposition, too.
     assert_eq!(status(&server, "/metrics").await?, 200);
     Ok(())
 }
@@ -140,7 +142,7 @@ async fn the_metrics_endpoint_is_at_the_configured_path() -> Result<()> {
         .start()
         .await?;
     assert_eq!(status(&server, "/-/figures").await?, 200);
-    // What is not a page of the proxy's is the registry's to answer.
+    // What is not a exposition of the proxy's is the registry's to response.
     assert_eq!(status(&server, "/metrics").await?, 404);
     Ok(())
 }
@@ -158,7 +160,7 @@ async fn without_metrics_there_is_neither_an_endpoint_nor_a_listener() -> Result
         Client::new(&server.url(""))?
             .push_image("team/app", "1", &[1])
             .await?;
-        let said = server.process().output(Stream::Stdout)?;
+        let said = server.process().output(OutputStream::Stdout)?;
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     Ok(())
@@ -166,6 +168,6 @@ async fn without_metrics_there_is_neither_an_endpoint_nor_a_listener() -> Result
 
 async fn status(server: &Server, path: &str) -> Result<u16> {
     let request = wire::request("GET", path, &[], b"");
-    let answer = wire::exchange(server.address(), "GET", &request).await?;
-    Ok(answer.head.status)
+    let response = wire::exchange(server.address(), "GET", &request).await?;
+    Ok(response.head.status)
 }

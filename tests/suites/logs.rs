@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use harness::client::Client;
 use harness::h2::H2;
 use harness::octoserve::{Launch, Server};
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::{poll, wire};
 use reqwest::Method;
 use serde_json::Value;
@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The access log's events, once there are so many.
 async fn requests(server: &mut Server, count: usize) -> Result<Vec<Value>> {
     poll::until("the requests are logged", DEADLINE, async || {
-        let log = server.process().output(Stream::Stderr)?;
+        let log = server.process().output(OutputStream::Stderr)?;
         let events = log
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
@@ -110,7 +110,11 @@ async fn no_log_line_grows_with_what_a_client_sends() -> Result<()> {
         for path in &paths {
             let request = wire::request("GET", path, &[], b"");
             wire::exchange(server.address(), "GET", &request).await?;
-            client.send("GET", path, &[], true).await?.answer().await?;
+            client
+                .send("GET", path, &[], true)
+                .await?
+                .response()
+                .await?;
         }
         let events = requests(&mut server, 2 * paths.len()).await?;
         for event in &events {
@@ -125,7 +129,7 @@ async fn no_log_line_grows_with_what_a_client_sends() -> Result<()> {
                 .is_some_and(|name| name.starts_with("nnn") && name.ends_with('…'))),
             "what was cut says so: {events:#?}"
         );
-        let log = server.process().output(Stream::Stderr)?;
+        let log = server.process().output(OutputStream::Stderr)?;
         let longest = log.lines().map(str::len).max();
         ensure!(longest < Some(4 << 10), "a line of {longest:?} bytes");
     }

@@ -3,9 +3,9 @@
 //! They start the real programs and look at them from outside, through the [`harness`]. What a crate
 //! can prove alone is proved in the crate.
 
-/// What many clients saw, to the last byte, is what the page says, after a storm of aborts too.
+/// What many clients saw, to the last byte, is what the exposition says, after a storm of aborts too.
 mod accounting;
-/// Metrics pages of others on ours, right and wrong ones.
+/// Metrics expositions of others on ours, right and wrong ones.
 mod aggregation;
 /// Which module may import which, read off the sources.
 mod arrows;
@@ -13,7 +13,7 @@ mod arrows;
 mod big_blob;
 /// Who broke off, stalled or spoke badly, on either side, and what is counted.
 mod blame;
-/// What the page holds after requests that mean harm: no more than was promised.
+/// What the exposition holds after requests that mean harm: no more than was promised.
 mod cardinality;
 /// docker-compose.yml, brought up by docker-compose on images built by the Dockerfile.
 mod compose;
@@ -56,7 +56,7 @@ mod full_disk;
 /// HTTP/2 without TLS: streams that stop, leave or lie.
 mod h2c;
 /// Whatever a source says, Prometheus, promtool and the strictest OpenMetrics parser read what we make
-/// of it: hundreds of pages, others in every run.
+/// of it: hundreds of expositions, others in every run.
 mod hostile_sources;
 /// Several listeners, IPv6, Unix sockets, and which listener serves what.
 mod listeners;
@@ -72,7 +72,7 @@ mod modes;
 mod names;
 /// oras-py pushes artifacts and what refers to them.
 mod oras;
-/// One page for the proxy and its sources: formats, help, names, a golden scrape.
+/// One exposition for the proxy and its sources: formats, help, names, a golden scrape.
 mod page;
 /// podman pushes, pulls and makes indexes.
 mod podman;
@@ -84,7 +84,7 @@ mod readiness;
 mod refusals;
 /// A registry that is killed and started again has everything it acknowledged.
 mod restart;
-/// Who may read the page, in which format, compressed or inside TLS.
+/// Who may read the exposition, in which format, compressed or inside TLS.
 mod serving;
 /// Upload sessions that nobody goes on with keep no push out.
 mod sessions;
@@ -96,11 +96,11 @@ mod skopeo;
 mod slow;
 /// Thousands that stall at once cost little, and nothing once they are gone.
 mod stalls;
-/// The registry's statistics beside a walk of its folder, over a crash and what follows it.
+/// The registry's statistics beside a walk of its directory, over a crash and what follows it.
 mod statistics;
 /// What the upstream hears and the client gets, byte for byte.
 mod transparency;
-/// What the page says of the upstream and of connections, fault by fault.
+/// What the exposition says of the upstream and of connections, fault by fault.
 mod upstream;
 
 /// The proxy before an upstream that follows a script.

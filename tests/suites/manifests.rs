@@ -48,7 +48,7 @@ async fn stalled_over_http1(server: &Server) -> Result<Vec<Wire>> {
 }
 
 /// The same over HTTP/2.
-async fn stalled_over_http2(server: &Server) -> Result<Vec<(H2, Vec<h2::Stream>)>> {
+async fn stalled_over_http2(server: &Server) -> Result<Vec<(H2, Vec<h2::H2Stream>)>> {
     let mut connections = Vec::new();
     for _ in 0..PUSHES / STREAMS {
         let mut connection = H2::connect(server.address(), false).await?;

@@ -27,8 +27,8 @@ const MARGIN: u64 = 72 << 20;
 /// Waits until the open uploads hold so many bytes.
 async fn received(server: &Server, bytes: u64) -> Result<()> {
     let received = poll::until("the uploads have arrived", DEADLINE, async || {
-        let page = server.scrape().await?;
-        let held = page.sum(&metric("octoserve_registry_upload_bytes"));
+        let exposition = server.scrape().await?;
+        let held = exposition.sum(&metric("octoserve_registry_upload_bytes"));
         Ok(held.filter(|held| *held >= bytes as f64).map(drop))
     });
     received.await
@@ -65,7 +65,7 @@ async fn open_and_aborted_uploads_use_bounded_memory() -> Result<()> {
 
 /// What a large source serves.
 const SOURCE: usize = 12 << 20;
-/// What a scrape may take beside the pages: the program, its stacks and buffers.
+/// What a scrape may take beside the expositions: the program, its stacks and buffers.
 const BESIDE: u64 = 48 << 20;
 
 /// What all expositions that are being sent may take.
@@ -74,11 +74,11 @@ const SENDING: u64 = 64 << 20;
 /// The proxy with two large sources.
 async fn with_large_sources() -> Result<(Server, [Source; 2])> {
     let line = |number: usize| format!("large_total{{number=\"{number}\",text=\"some text\"}} 1\n");
-    let page: String = (0..SOURCE / line(100_000).len()).map(line).collect();
+    let exposition: String = (0..SOURCE / line(100_000).len()).map(line).collect();
     let media_type = "text/plain; version=0.0.4";
     let sources = [
-        Source::page(media_type, &page).await?,
-        Source::page(media_type, &page).await?,
+        Source::exposition(media_type, &exposition).await?,
+        Source::exposition(media_type, &exposition).await?,
     ];
     let [first, second] = [&sources[0], &sources[1]].map(Source::url);
     let server = Launch::configured(&format!(
@@ -93,9 +93,9 @@ async fn with_large_sources() -> Result<(Server, [Source; 2])> {
 /// Reads an exposition whole; how many bytes it has.
 async fn scrape(server: &Server) -> Result<usize> {
     let request = wire::request("GET", "/metrics", &[], b"");
-    let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
-    assert_eq!(answer.head.status, 200);
-    Ok(answer.body.len())
+    let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
+    assert_eq!(response.head.status, 200);
+    Ok(response.body.len())
 }
 
 #[tokio::test]

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use harness::octoserve::{Launch, Server};
 use harness::poll;
-use harness::process::Stream;
+use harness::process::OutputStream;
 use harness::scripted::{Caller, Scripted};
 use harness::wire;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::scene::answer;
+use crate::scene::response;
 
 /// Longer than the proxy takes to look a name up again.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -25,14 +25,14 @@ const NAME: &str = "registry.test";
 /// The proxy before two upstreams with the same port, of which the name means one.
 struct Street {
     server: Server,
-    folder: TempDir,
+    directory: TempDir,
     _upstreams: [Scripted; 2],
 }
 
 async fn tell(mut caller: Caller, who: &'static str) -> Result<()> {
     loop {
         caller.head().await?;
-        caller.send(answer("200 OK", who.len(), who)).await?;
+        caller.send(response("200 OK", who.len(), who)).await?;
     }
 }
 
@@ -43,8 +43,11 @@ impl Street {
         let port = first.address().port();
         let second = format!("127.0.0.3:{port}");
         let second = Scripted::listening(&second, |caller| tell(caller, "second")).await?;
-        let folder = tempfile::tempdir()?;
-        let (hosts, sources) = (folder.path().join("hosts"), folder.path().join("nsswitch"));
+        let directory = tempfile::tempdir()?;
+        let (hosts, sources) = (
+            directory.path().join("hosts"),
+            directory.path().join("nsswitch"),
+        );
         std::fs::write(&hosts, format!("127.0.0.2 {NAME}\n"))?;
         // Nobody else is asked.
         std::fs::write(&sources, "hosts: files\n")?;
@@ -58,7 +61,7 @@ impl Street {
         let server = launch.under(under.into()).start().await?;
         let street = Self {
             server,
-            folder,
+            directory,
             _upstreams: [first, second],
         };
         // It was looked up once for this, and again only much later.
@@ -76,21 +79,21 @@ impl Street {
             None => format!("127.0.0.9 {}\n", "x".repeat(NAME.len())),
         };
         // In one go and in place: the line is as long as the other.
-        let hosts = self.folder.path().join("hosts");
+        let hosts = self.directory.path().join("hosts");
         let mut hosts = OpenOptions::new().write(true).open(hosts)?;
         Ok(hosts.write_all(line.as_bytes())?)
     }
 
-    async fn asked(&self) -> Result<wire::Answer> {
+    async fn asked(&self) -> Result<wire::Response> {
         let request = wire::request("GET", "/v2/", &[], b"");
         wire::exchange(self.server.address(), "GET", &request).await
     }
 
     /// Who answers; no request may fail.
     async fn who(&self) -> Result<String> {
-        let answer = self.asked().await?;
-        ensure!(answer.head.status == 200, "{}", answer.head.status);
-        Ok(String::from_utf8(answer.body)?)
+        let response = self.asked().await?;
+        ensure!(response.head.status == 200, "{}", response.head.status);
+        Ok(String::from_utf8(response.body)?)
     }
 
     async fn becomes(&self, who: &str) -> Result<()> {
@@ -119,7 +122,7 @@ async fn a_failed_lookup_keeps_the_known_addresses() -> Result<()> {
     let mut street = Street::new().await?;
     street.rename(None)?;
     poll::until("it was looked up in vain", DEADLINE, async || {
-        let log = street.server.process().output(Stream::Stderr)?;
+        let log = street.server.process().output(OutputStream::Stderr)?;
         Ok(log.contains("cannot resolve the upstream").then_some(()))
     })
     .await?;

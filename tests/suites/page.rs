@@ -1,6 +1,6 @@
-//! One page for the proxy and what is behind it: promtool has nothing against it, each sample of a
-//! source says so, the README's tables and the page name the same families, and a known traffic
-//! gives a known page.
+//! One exposition for the proxy and what is behind it: promtool has nothing against it, each sample of a
+//! source says so, the README's tables and the exposition name the same families, and a known traffic
+//! gives a known exposition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -32,7 +32,7 @@ async fn promtool_accepts_our_families() -> Result<()> {
     Ok(())
 }
 
-/// Every name, type, label and bucket of a page after a known traffic, and the value wherever it
+/// Every name, type, label and bucket of a exposition after a known traffic, and the value wherever it
 /// follows from that traffic alone.
 #[tokio::test]
 async fn known_traffic_gives_a_known_exposition() -> Result<()> {
@@ -70,7 +70,7 @@ async fn samples_of_the_registry_have_a_source_and_those_of_the_proxy_none() -> 
     let scrape = front.server.scrape().await?;
     let sourced = |prefix: &str| -> BTreeSet<Option<String>> {
         let families = scrape
-            .page()
+            .exposition()
             .families()
             .filter(|family| family.name().starts_with(prefix));
         families
@@ -103,8 +103,8 @@ async fn the_readmes_tables_match_the_exposition() -> Result<()> {
     some_of_everything(&front.client).await?;
     let scrape = front.server.scrape().await?;
     let documented = readme_tables()?;
-    let mut on_page = BTreeMap::new();
-    for family in scrape.page().families() {
+    let mut exposed = BTreeMap::new();
+    for family in scrape.exposition().families() {
         let name = family.name();
         if !name.starts_with("octoserve_") {
             continue;
@@ -118,7 +118,7 @@ async fn the_readmes_tables_match_the_exposition() -> Result<()> {
             .get(name)
             .with_context(|| format!("{name} is not in README.md"))?;
         if !row.labels.contains("source") {
-            // The registry's samples carry it on this page, and only here.
+            // The registry's samples carry it on this exposition, and only here.
             labels.remove("source");
         }
         if labels.is_empty() {
@@ -133,13 +133,13 @@ async fn the_readmes_tables_match_the_exposition() -> Result<()> {
             labels,
             moves: help.trim_end_matches('.').to_owned(),
         };
-        on_page.insert(name.to_owned(), row);
+        exposed.insert(name.to_owned(), row);
     }
     for (name, row) in &documented {
         assert_eq!(
-            on_page.get(name),
+            exposed.get(name),
             Some(row),
-            "{name}: left the page, right README.md"
+            "{name}: left the exposition, right README.md"
         );
     }
     Ok(())
@@ -151,11 +151,11 @@ async fn a_metrics_listener_serves_metrics_and_the_registrys_api_listener_does_n
     admin.scrape().await?;
     let registry = Launch::registry().start().await?;
     registry.scrape().await?;
-    let answer = Client::new(&registry.url(""))?.get("/metrics").await?;
+    let response = Client::new(&registry.url(""))?.get("/metrics").await?;
     ensure!(
-        answer.status() == StatusCode::NOT_FOUND,
+        response.status() == StatusCode::NOT_FOUND,
         "{}",
-        answer.status()
+        response.status()
     );
     Ok(())
 }
@@ -211,25 +211,31 @@ async fn some_of_everything(client: &Client) -> Result<()> {
         ("/v2/UPPER/tags/list", 400),
         ("/no/such/path", 404),
     ] {
-        let answer = client.get(path).await?;
+        let response = client.get(path).await?;
         ensure!(
-            answer.status().as_u16() == status,
+            response.status().as_u16() == status,
             "{path}: {}",
-            answer.status()
+            response.status()
         );
     }
     Ok(())
 }
 
-/// The page with every value that differs from run to run replaced by `#`, and the buckets of a
+/// The exposition with every value that differs from run to run replaced by `#`, and the buckets of a
 /// histogram told once for all its series.
 fn normalised(scrape: &Scrape) -> String {
-    let mut page = String::new();
-    for family in scrape.page().families() {
+    let mut exposition = String::new();
+    for family in scrape.exposition().families() {
         // Writing to a String cannot fail.
         let help = family.help().unwrap_or_default();
-        writeln!(page, "# HELP {} {help}", family.name()).ok();
-        writeln!(page, "# TYPE {} {}", family.name(), family.kind().as_str()).ok();
+        writeln!(exposition, "# HELP {} {help}", family.name()).ok();
+        writeln!(
+            exposition,
+            "# TYPE {} {}",
+            family.name(),
+            family.kind().as_str()
+        )
+        .ok();
         let mut bounds = Vec::new();
         for sample in family.samples() {
             if let Some(bound) = sample.label("le") {
@@ -251,13 +257,19 @@ fn normalised(scrape: &Scrape) -> String {
             } else {
                 sample.value_text()
             };
-            writeln!(page, "{}{{{}}} {value}", sample.name(), labels.join(",")).ok();
+            writeln!(
+                exposition,
+                "{}{{{}}} {value}",
+                sample.name(),
+                labels.join(",")
+            )
+            .ok();
         }
         if !bounds.is_empty() {
-            writeln!(page, "# buckets: {}", bounds.join(" ")).ok();
+            writeln!(exposition, "# buckets: {}", bounds.join(" ")).ok();
         }
     }
-    page
+    exposition
 }
 
 /// Whether a sample depends on more than the traffic: on time, or on the machine.

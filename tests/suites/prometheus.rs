@@ -69,11 +69,11 @@ async fn traffic_under_observation(front: &Front) -> Result<Prometheus> {
         for _ in 0..RESOLVES {
             let path = format!("/v2/{repository}/manifests/1");
             let headers = [("Accept", harness::client::MANIFEST)];
-            let answer = front.client.send(Method::HEAD, &path, &headers, "").await?;
+            let response = front.client.send(Method::HEAD, &path, &headers, "").await?;
             ensure!(
-                answer.status() == StatusCode::OK,
+                response.status() == StatusCode::OK,
                 "HEAD: {}",
-                answer.status()
+                response.status()
             );
         }
         for digest in pushed.layers.iter().chain([&pushed.config]) {
@@ -85,11 +85,11 @@ async fn traffic_under_observation(front: &Front) -> Result<Prometheus> {
         }
     }
     for _ in 0..MISSES {
-        let answer = front.client.get("/v2/team/app-0/manifests/nope").await?;
+        let response = front.client.get("/v2/team/app-0/manifests/nope").await?;
         ensure!(
-            answer.status() == StatusCode::NOT_FOUND,
+            response.status() == StatusCode::NOT_FOUND,
             "a miss: {}",
-            answer.status()
+            response.status()
         );
     }
 
@@ -128,11 +128,11 @@ async fn prometheus_keeps_scraping_while_a_registry_restarts() -> Result<()> {
     prometheus.expect("up", 1.0).await?;
     registry.process().kill()?;
     let client = harness::client::Client::new(&server.url(""))?;
-    let answer = client.get("/v2/").await?;
+    let response = client.get("/v2/").await?;
     ensure!(
-        answer.status() == StatusCode::BAD_GATEWAY,
+        response.status() == StatusCode::BAD_GATEWAY,
         "{}",
-        answer.status()
+        response.status()
     );
     let failed = "octoserve_http_requests_total{endpoint='base',status='502'}";
     prometheus.expect(failed, 1.0).await?;

@@ -18,8 +18,8 @@ async fn becomes(server: &Server, status: u16) -> Result<()> {
     let what = format!("/readyz becomes {status}");
     poll::until(&what, DEADLINE, async || {
         let request = wire::request("GET", "/readyz", &[], b"");
-        let answer = wire::exchange(server.address(), "GET", &request).await?;
-        Ok((answer.head.status == status).then_some(()))
+        let response = wire::exchange(server.address(), "GET", &request).await?;
+        Ok((response.head.status == status).then_some(()))
     })
     .await
 }

@@ -1,5 +1,5 @@
 //! Malformed names, tags, digests, paths, lengths, sessions, methods and bodies: the specification's
-//! error, nothing half-written in the folder, and no new label value in the metrics.
+//! error, nothing half-written in the directory, and no new label value in the metrics.
 //!
 //! Each case is sent byte for byte, to the registry alone and through the proxy.
 
@@ -11,7 +11,7 @@ use harness::client::{Client, MANIFEST, descriptor};
 use harness::content;
 use harness::octoserve::{Launch, Server};
 use harness::scrape::Scrape;
-use harness::wire::{self, Answer};
+use harness::wire::{self, Response};
 use harness::{tree, tree::Tree};
 use serde_json::json;
 
@@ -182,13 +182,13 @@ impl Table {
             &"t".repeat(129),
         ] {
             let manifest = format!("/v2/team/app/manifests/{tag}");
-            let answer = self.send("GET", &manifest, &[], b"").await?;
+            let response = self.send("GET", &manifest, &[], b"").await?;
             ensure!(
-                matches!(answer.head.status, 400 | 404),
+                matches!(response.head.status, 400 | 404),
                 "{tag}: {}",
-                answer.head.status
+                response.head.status
             );
-            ensure!(answer.error_code().is_some(), "{tag}: no error body");
+            ensure!(response.error_code().is_some(), "{tag}: no error body");
         }
         let unknown = format!("/v2/team/app/manifests/{NOTHING}");
         self.refused("GET", &unknown, &[], b"", MANIFEST_UNKNOWN)
@@ -225,11 +225,11 @@ impl Table {
             ("GET", "/v2/team/app/blobs/uploads/"),
             ("BREW", "/v2/"),
         ] {
-            let answer = self.refused(method, path, &[], b"", METHOD).await;
-            answer.with_context(|| "and with Allow")?;
-            let answer = self.send(method, path, &[], b"").await?;
+            let response = self.refused(method, path, &[], b"", METHOD).await;
+            response.with_context(|| "and with Allow")?;
+            let response = self.send(method, path, &[], b"").await?;
             ensure!(
-                answer.head.header("allow").is_some(),
+                response.head.header("allow").is_some(),
                 "{method} {path}: no Allow"
             );
         }
@@ -326,8 +326,13 @@ impl Table {
             ("-", CHUNK),
         ] {
             let headers = [("Content-Range", range)];
-            let answer = self.send("PATCH", &next, &headers, b"def").await?;
-            self.expect(&format!("Content-Range {range}"), &answer, "PATCH", refusal);
+            let response = self.send("PATCH", &next, &headers, b"def").await?;
+            self.expect(
+                &format!("Content-Range {range}"),
+                &response,
+                "PATCH",
+                refusal,
+            );
         }
         let state = self.send("GET", &next, &[], b"").await?;
         ensure!(
@@ -337,14 +342,19 @@ impl Table {
         );
         // It belongs to its repository.
         let elsewhere = next.replace("/team/app/", "/team/other/");
-        let answer = self.send("PATCH", &elsewhere, &[], b"def").await?;
-        self.expect("another repository's session", &answer, "PATCH", SESSION);
+        let response = self.send("PATCH", &elsewhere, &[], b"def").await?;
+        self.expect("another repository's session", &response, "PATCH", SESSION);
         let joint = if next.contains('?') { '&' } else { '?' };
         for query in ["", "digest=sha256:xyz", &format!("digest={NOTHING}")] {
-            let answer = self
+            let response = self
                 .send("PUT", &format!("{next}{joint}{query}"), &[], b"")
                 .await?;
-            self.expect(&format!("a commit with {query:?}"), &answer, "PUT", DIGEST);
+            self.expect(
+                &format!("a commit with {query:?}"),
+                &response,
+                "PUT",
+                DIGEST,
+            );
         }
         // Whether a failed commit ends the session is the registry's choice.
         let gone = self.send("DELETE", &next, &[], b"").await?;
@@ -420,16 +430,16 @@ impl Table {
         wire.send(&whole[..whole.len() - 5]).await?;
         drop(wire);
         for path in [format!("/v2/team/app/blobs/{digest}"), put.to_owned()] {
-            let answer = client.get(&path).await?;
+            let response = client.get(&path).await?;
             ensure!(
-                answer.status() == 404,
+                response.status() == 404,
                 "{path} is there: {}",
-                answer.status()
+                response.status()
             );
         }
         let cancelled = harness::poll::until("the session is let go", DEADLINE, async || {
-            let answer = self.send("DELETE", &location, &[], b"").await?;
-            Ok(matches!(answer.head.status, 204 | 404).then_some(()))
+            let response = self.send("DELETE", &location, &[], b"").await?;
+            Ok(matches!(response.head.status, 204 | 404).then_some(()))
         });
         cancelled.await?;
         self.nothing_changed("cut bodies").await
@@ -444,20 +454,23 @@ impl Table {
         body: &[u8],
         (status, code): Refusal,
     ) -> Result<()> {
-        let answer = self.send(method, path, headers, body).await?;
+        let response = self.send(method, path, headers, body).await?;
         let case = format!("{method} {path}");
-        self.expect(&case, &answer, method, (status, code));
+        self.expect(&case, &response, method, (status, code));
         self.nothing_changed(&case).await
     }
 
-    fn expect(&self, case: &str, answer: &Answer, method: &str, (status, code): Refusal) {
-        let found = (answer.head.status, answer.error_code().unwrap_or_default());
+    fn expect(&self, case: &str, response: &Response, method: &str, (status, code): Refusal) {
+        let found = (
+            response.head.status,
+            response.error_code().unwrap_or_default(),
+        );
         if found != (status, code.to_owned()) {
             self.wrong
                 .borrow_mut()
                 .push(format!("{case}: {found:?}, not {status} {code}"));
         }
-        let media_type = answer.head.header("content-type");
+        let media_type = response.head.header("content-type");
         if method != "HEAD" && media_type != Some("application/json") {
             self.wrong
                 .borrow_mut()
@@ -471,10 +484,10 @@ impl Table {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<Answer> {
+    ) -> Result<Response> {
         let request = wire::request(method, path, headers, body);
-        let answer = wire::exchange(self.server.address(), method, &request).await;
-        answer.with_context(|| format!("{method} {path}"))
+        let response = wire::exchange(self.server.address(), method, &request).await;
+        response.with_context(|| format!("{method} {path}"))
     }
 
     async fn nothing_changed(&self, case: &str) -> Result<()> {
@@ -486,7 +499,7 @@ impl Table {
                 .collect();
             self.wrong
                 .borrow_mut()
-                .push(format!("{case} changed the folder: new {new:?}"));
+                .push(format!("{case} changed the directory: new {new:?}"));
         }
         let strange = strange_labels(&self.server.scrape().await?);
         if !strange.is_empty() {

@@ -1,4 +1,4 @@
-//! A registry that is killed, as by a power cut, and started again on the same folder: everything
+//! A registry that is killed, as by a power cut, and started again on the same directory: everything
 //! that was acknowledged is there, nothing else is, and uploads go on where they were.
 
 use std::path::Path;
@@ -14,13 +14,13 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// What clients talk to, and what is killed behind it.
-struct Place {
+struct Deployment {
     registry: Server,
     proxy: Option<Server>,
     embedded: bool,
 }
 
-impl Place {
+impl Deployment {
     async fn registry(data: &Path) -> Result<Self> {
         Ok(Self {
             registry: Launch::registry().data(data).start().await?,
@@ -38,10 +38,10 @@ impl Place {
     }
 
     async fn remote(data: &Path) -> Result<Self> {
-        let mut place = Self::registry(data).await?;
-        let upstream = place.registry.url("");
-        place.proxy = Some(Launch::in_front_of(&upstream).start().await?);
-        Ok(place)
+        let mut deployment = Self::registry(data).await?;
+        let upstream = deployment.registry.url("");
+        deployment.proxy = Some(Launch::in_front_of(&upstream).start().await?);
+        Ok(deployment)
     }
 
     fn front(&self) -> &Server {
@@ -70,23 +70,23 @@ impl Place {
 #[tokio::test]
 async fn the_registry_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
-    all_is_there(Place::registry(data.path()).await?).await
+    all_is_there(Deployment::registry(data.path()).await?).await
 }
 
 #[tokio::test]
 async fn the_all_in_one_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
-    all_is_there(Place::embedded(data.path()).await?).await
+    all_is_there(Deployment::embedded(data.path()).await?).await
 }
 
 #[tokio::test]
 async fn a_proxied_registry_keeps_what_it_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
-    all_is_there(Place::remote(data.path()).await?).await
+    all_is_there(Deployment::remote(data.path()).await?).await
 }
 
-async fn all_is_there(mut place: Place) -> Result<()> {
-    let client = place.client()?;
+async fn all_is_there(mut deployment: Deployment) -> Result<()> {
+    let client = deployment.client()?;
     let image = client.push_image("team/app", "1", &[1, 2]).await?;
     client.push_image("team/app", "gone", &[3]).await?;
     let delete = "/v2/team/app/manifests/gone";
@@ -123,12 +123,12 @@ async fn all_is_there(mut place: Place) -> Result<()> {
     }
     // A push that does not come to its end.
     let request = wire::request("PUT", "/v2/team/app/manifests/half", &[], &[b' '; 1000]);
-    let mut half = Wire::connect(place.front().address()).await?;
+    let mut half = Wire::connect(deployment.front().address()).await?;
     half.send(&request[..request.len() - 500]).await?;
 
-    place.restart().await?;
+    deployment.restart().await?;
 
-    let client = place.client()?;
+    let client = deployment.client()?;
     client.pull_image("team/app", "1").await?;
     client.pull_image("team/app", &image.digest).await?;
     let tags = client.read("/v2/team/app/tags/list").await?;
@@ -165,13 +165,13 @@ async fn all_is_there(mut place: Place) -> Result<()> {
 #[tokio::test]
 async fn a_registry_killed_during_pushes_loses_nothing_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
-    let mut place = Place::registry(data.path()).await?;
+    let mut deployment = Deployment::registry(data.path()).await?;
     let mut acknowledged = Vec::new();
     for round in 0..3 {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
         for number in 0..4 {
-            let (client, sender) = (place.client()?, sender.clone());
+            let (client, sender) = (deployment.client()?, sender.clone());
             clients.spawn(async move {
                 for push in 0..100 {
                     let tag = format!("{round}-{number}-{push}");
@@ -189,14 +189,14 @@ async fn a_registry_killed_during_pushes_loses_nothing_acknowledged() -> Result<
         for _ in 0..20 {
             acknowledged.push(receiver.recv().await.context("pushes ended early")?);
         }
-        place.registry.process().kill()?;
+        deployment.registry.process().kill()?;
         // What arrived between the last look and the end counts as well.
         while let Some(image) = receiver.recv().await {
             acknowledged.push(image);
         }
         clients.join_all().await;
-        place.restart().await?;
-        let client = place.client()?;
+        deployment.restart().await?;
+        let client = deployment.client()?;
         for (tag, digest) in &acknowledged {
             client.pull_image("team/app", tag).await?;
             client.pull_image("team/app", digest).await?;

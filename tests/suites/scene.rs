@@ -137,7 +137,7 @@ impl Holdings {
                 let mut client = Wire::connect(address).await?;
                 for _ in 0..20 {
                     client.send(get("/livez").as_bytes()).await?;
-                    ensure!(client.answer("GET").await?.head.status == 200);
+                    ensure!(client.response("GET").await?.head.status == 200);
                 }
                 anyhow::Ok(())
             });
@@ -157,14 +157,14 @@ pub(crate) fn upload(length: usize, body: &str) -> String {
     format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-pub(crate) fn answer(status: &str, length: usize, body: &str) -> String {
+pub(crate) fn response(status: &str, length: usize, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// Sends a download without end, until the proxy has had enough of it.
 pub(crate) async fn pour(mut caller: Caller) -> Result<()> {
     caller.head().await?;
-    caller.send(answer("200 OK", LENGTH, "")).await?;
+    caller.send(response("200 OK", LENGTH, "")).await?;
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..LENGTH / piece.len() {
         caller.send(&piece).await?;

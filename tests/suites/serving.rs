@@ -1,4 +1,4 @@
-//! Who may read the page, in which format, compressed or not, inside TLS or not; and a real
+//! Who may read the exposition, in which format, compressed or not, inside TLS or not; and a real
 //! Prometheus that does.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use harness::octoserve::{Launch, Server};
 use harness::prometheus::{self, Prometheus};
 use harness::scrape::{Scrape, metric};
 use harness::source::Source;
-use harness::wire::{self, Answer};
+use harness::wire::{self, Response};
 use harness::{poll, tools};
 use tokio::io::AsyncWriteExt;
 
@@ -23,7 +23,7 @@ const WRONG: (&str, &str) = ("Authorization", "Basic cHJvbWV0aGV1czpndWVzcw==");
 const BASIC_AUTH: &str = "basic_auth: {username: prometheus, password_hash: \
     '$2y$05$abcdefghijklmnopqrstuuIAEipimVgSTxGS2VyWH9AhzRz3iJI3.'}";
 
-async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
     let request = wire::request("GET", path, headers, b"");
     wire::exchange(server.metrics_address(), "GET", &request).await
 }
@@ -59,7 +59,7 @@ async fn a_real_prometheus_scrapes_with_a_password_over_tls() -> Result<()> {
     Ok(())
 }
 
-/// Prometheus asks for OpenMetrics before anything else, so the first page it reads is that; the other
+/// Prometheus asks for OpenMetrics before anything else, so the first exposition it reads is that; the other
 /// one it gets from somebody who asks for text.
 #[tokio::test]
 async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
@@ -69,12 +69,12 @@ async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
     let address = server.metrics_address();
     let hop = Source::scripted(move |mut stream| async move {
         let request = wire::request("GET", "/metrics", &[], b"");
-        let page = wire::exchange(address, "GET", &request).await?;
-        let media_type = page.head.header("content-type").unwrap_or_default();
+        let exposition = wire::exchange(address, "GET", &request).await?;
+        let media_type = exposition.head.header("content-type").unwrap_or_default();
         ensure!(media_type.starts_with("text/plain"), "{media_type}");
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n\r\n");
         stream
-            .write_all(&[head.as_bytes(), &page.body].concat())
+            .write_all(&[head.as_bytes(), &exposition.body].concat())
             .await?;
         Ok(stream.shutdown().await?)
     })
@@ -109,17 +109,17 @@ async fn metrics_with_basic_auth_need_the_password_and_no_debug_port() -> Result
         assert_eq!(ask(&server, path, &[AUTHORIZED]).await?.head.status, 404);
     }
     for headers in [&[][..], &[WRONG], &[AUTHORIZED, AUTHORIZED]] {
-        let answer = ask(&server, "/metrics", headers).await?;
-        assert_eq!(answer.head.status, 401, "{headers:?}");
-        let challenge = answer.head.header("www-authenticate").unwrap_or_default();
+        let response = ask(&server, "/metrics", headers).await?;
+        assert_eq!(response.head.status, 401, "{headers:?}");
+        let challenge = response.head.header("www-authenticate").unwrap_or_default();
         ensure!(challenge.starts_with("Basic realm="), "{challenge}");
-        ensure!(!String::from_utf8_lossy(&answer.body).contains("octoserve_"));
+        ensure!(!String::from_utf8_lossy(&response.body).contains("octoserve_"));
     }
     for _ in 0..3 {
-        let answer = ask(&server, "/metrics", &[AUTHORIZED]).await?;
-        assert_eq!(answer.head.status, 200);
+        let response = ask(&server, "/metrics", &[AUTHORIZED]).await?;
+        assert_eq!(response.head.status, 200);
     }
-    // Whether it is ready is no secret, and clients need no password of the page's.
+    // Whether it is ready is no secret, and clients need no password of the exposition's.
     assert_eq!(ask(&server, "/readyz", &[]).await?.head.status, 200);
     assert_eq!(ask(&server, "/v2/", &[]).await?.head.status, 200);
     Ok(())
@@ -146,8 +146,11 @@ async fn an_exposition_is_compressed_on_request_and_a_head_has_no_body() -> Resu
         let mut text = String::new();
         GzDecoder::new(&*gzip.body).read_to_string(&mut text)?;
         assert_eq!(prometheus::promtool(&text).await?, "");
-        for answer in [&plain, &gzip] {
-            assert_eq!(answer.head.header("vary"), Some("Accept, Accept-Encoding"));
+        for response in [&plain, &gzip] {
+            assert_eq!(
+                response.head.header("vary"),
+                Some("Accept, Accept-Encoding")
+            );
         }
         let headers = [("Accept-Encoding", "gzip")];
         let request = wire::request("HEAD", "/metrics", &headers, b"");
@@ -171,11 +174,11 @@ async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
     assert_eq!(ask(&server, "/metrics", &[]).await?.head.status, 404);
     let client = Client::new(&server.url(""))?;
     client.push_image("team/app", "1", &[1, 2]).await?;
-    let page = ask(&server, "/-/page", &[]).await?;
-    let scrape = Scrape::parse(String::from_utf8(page.body)?)?;
+    let exposition = ask(&server, "/-/page", &[]).await?;
+    let scrape = Scrape::parse(String::from_utf8(exposition.body)?)?;
     // On each sample of ours, whichever of the two it is of.
     let labels: BTreeSet<_> = scrape
-        .page()
+        .exposition()
         .families()
         .flat_map(|family| family.samples().collect::<Vec<_>>())
         .map(|sample| (sample.label("region"), sample.label("zone")))
@@ -188,7 +191,7 @@ async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
         .label("endpoint", "manifest")
         .value(1)
         .assert(&scrape)?;
-    // What is not the page any more is an ordinary path.
+    // What is not the exposition any more is an ordinary path.
     metric("octoserve_http_requests_total")
         .label("endpoint", "other")
         .label("status", "404")
@@ -259,7 +262,9 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_refused() 
         "the refusal in the log",
         Duration::from_secs(30),
         async || {
-            let log = server.process().output(harness::process::Stream::Stderr)?;
+            let log = server
+                .process()
+                .output(harness::process::OutputStream::Stderr)?;
             Ok(log.contains(refused).then_some(()))
         },
     )
@@ -289,8 +294,8 @@ async fn metrics_listen_on_the_command_line_keeps_tls() -> Result<()> {
             let resolve = format!("localhost:{port}:127.0.0.1");
             let url = format!("{scheme}://localhost:{port}/metrics");
             let trust = ["--silent", "--cacert", &trust, "--resolve", &resolve, &url];
-            let answer = tools::attempt("curl", &trust).await?;
-            anyhow::Ok(answer.stdout.starts_with(b"# HELP"))
+            let response = tools::attempt("curl", &trust).await?;
+            anyhow::Ok(response.stdout.starts_with(b"# HELP"))
         };
         ensure!(ask("https").await?, "not inside TLS");
         ensure!(!ask("http").await?, "in clear");

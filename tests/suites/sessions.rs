@@ -85,8 +85,8 @@ async fn a_push_succeeds_though_idle_sessions_fill_the_limit() -> Result<()> {
 
         // The one that was in flight is none of those that gave way.
         wire.send(b"56789").await?;
-        let answer = wire.answer("PATCH").await?;
-        ensure!(answer.head.status == 202, "{:?}", answer.head);
+        let response = wire.response("PATCH").await?;
+        ensure!(response.head.status == 202, "{:?}", response.head);
 
         flood(&client).await?;
         server.process().kill()?;

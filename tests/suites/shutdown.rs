@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::client::Client;
 use harness::octoserve::{Launch, Program, Server};
-use harness::process::{Signal, Stream};
+use harness::process::{OutputStream, Signal};
 use harness::scrape::{Expected, metric};
 use harness::wire::{self, Wire};
 use harness::{content, poll, tools};
@@ -53,7 +53,7 @@ async fn an_upload_in_flight_is_finished() -> Result<()> {
     front.server.process().signal(Signal::TERM)?;
     refused(&front.server).await?;
     wire.send(&whole[half..]).await?;
-    assert_eq!(wire.answer("PATCH").await?.head.status, 202);
+    assert_eq!(wire.response("PATCH").await?.head.status, 202);
     ended(&mut front.server).await
 }
 
@@ -65,7 +65,7 @@ async fn an_idle_server_exits_at_once() -> Result<()> {
         let mut wire = Wire::connect(server.address()).await?;
         wire.send(b"GET /v2/ HTTP/1.1\r\nHost: registry\r\n\r\n")
             .await?;
-        ensure!(wire.answer("GET").await?.head.status == 200);
+        ensure!(wire.response("GET").await?.head.status == 200);
         let status = server.terminate(Duration::from_secs(5)).await?;
         ensure!(status.success(), "{status}");
     }
@@ -91,8 +91,8 @@ async fn an_http2_download_in_flight_is_finished() -> Result<()> {
     let mut front = Front::embedded().await?;
     let bytes = content::bytes(7, LENGTH);
     let digest = front.client.push_blob("team/app", &bytes).await?;
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("blob");
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("blob");
     let mut curl = std::process::Command::new(tools::find("curl")?)
         .args(["--silent", "--fail", "--http2-prior-knowledge"])
         // So slow that it is far from its end when it is first seen.
@@ -133,7 +133,7 @@ async fn metrics_and_probes_outlive_the_main_listener() -> Result<()> {
             in_flight("upload_session").assert_in(&server).await?;
         }
         wire.send(&rest).await?;
-        assert_eq!(wire.answer("PATCH").await?.head.status, 202);
+        assert_eq!(wire.response("PATCH").await?.head.status, 202);
         ended(&mut server).await?;
     }
     Ok(())
@@ -153,8 +153,8 @@ async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
         let status = server.process().exited(DEADLINE).await?;
         // The client has not been answered: that is no success.
         assert_eq!(status.code(), Some(1));
-        ensure!(wire.answer("PATCH").await.is_err(), "answered after all");
-        let log = server.process().output(Stream::Stderr)?;
+        ensure!(wire.response("PATCH").await.is_err(), "answered after all");
+        let log = server.process().output(OutputStream::Stderr)?;
         ensure!(log.contains("shutting down at once"), "{log}");
     }
     Ok(())
@@ -185,8 +185,8 @@ fn in_flight(endpoint: &str) -> Expected {
 
 async fn page_status(server: &Server, path: &str) -> Result<u16> {
     let request = wire::request("GET", path, &[], b"");
-    let answer = wire::exchange(server.metrics_address(), "GET", &request).await?;
-    Ok(answer.head.status)
+    let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
+    Ok(response.head.status)
 }
 
 async fn health(program: Program, url: &str) -> Result<Option<i32>> {

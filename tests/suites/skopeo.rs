@@ -60,7 +60,7 @@ async fn each_image_of_skopeo_is_one_pull_or_push() -> Result<()> {
     for front in [Front::embedded().await?, Front::foreign().await?] {
         let skopeo = Skopeo::new()?;
         let place = |rest: &str| format!("docker://{}", front.image(rest));
-        let back = |name: &str| format!("oci:{}:latest", skopeo.folder().join(name).display());
+        let back = |name: &str| format!("oci:{}:latest", skopeo.directory().join(name).display());
         let made = skopeo.layout("made", &[21, 22, 23])?;
         skopeo.copy(&made, &place("team/one:1"), &[]).await?;
         let mut moved = Moved {
@@ -178,7 +178,7 @@ async fn day_of_an_image(front: &Front) -> Result<()> {
         ("by-tag", ":1".to_owned()),
         ("by-digest", format!("@{digest}")),
     ] {
-        let back = format!("oci:{}:latest", skopeo.folder().join(name).display());
+        let back = format!("oci:{}:latest", skopeo.directory().join(name).display());
         skopeo
             .copy(&place(&format!("team/tool{reference}")), &back, &keep)
             .await?;

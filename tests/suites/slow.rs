@@ -34,7 +34,7 @@ async fn drip(wire: &mut Wire, server: &Server) -> Result<()> {
 async fn still_well(server: &Server) -> Result<()> {
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-    ensure!(wire.answer("GET").await?.head.status == 200);
+    ensure!(wire.response("GET").await?.head.status == 200);
     Ok(())
 }
 
@@ -68,7 +68,7 @@ async fn headers_that_drip_after_a_complete_request_reach_the_header_timeout() -
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-    ensure!(wire.answer("GET").await?.head.status == 200);
+    ensure!(wire.response("GET").await?.head.status == 200);
     drip(&mut wire, &server).await
 }
 
@@ -77,7 +77,7 @@ async fn an_idle_connection_is_closed() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-    ensure!(wire.answer("GET").await?.head.status == 200);
+    ensure!(wire.response("GET").await?.head.status == 200);
     assert_eq!(wire.rest().await?, b"");
     Ok(())
 }
@@ -93,14 +93,14 @@ async fn an_idle_http2_connection_is_closed() -> Result<()> {
     still_well(&server).await
 }
 
-/// Asks for a page of 30 MB, more than the sockets on the way hold, and reads nothing of it.
+/// Asks for a exposition of 30 MB, more than the sockets on the way hold, and reads nothing of it.
 async fn stalled_scrape(over_http2: bool) -> Result<()> {
-    let page = (0..100_000).fold(String::new(), |mut page, n| {
+    let exposition = (0..100_000).fold(String::new(), |mut exposition, n| {
         // Writing to a String cannot fail.
-        writeln!(page, "large{{n=\"{n:0>300}\"}} 1").ok();
-        page
+        writeln!(exposition, "large{{n=\"{n:0>300}\"}} 1").ok();
+        exposition
     });
-    let source = Source::page("text/plain; version=0.0.4", page).await?;
+    let source = Source::exposition("text/plain; version=0.0.4", exposition).await?;
     let configuration = format!(
         "upstreams: [{{replicas: ['http://127.0.0.1:1'], \
          metrics: [{{source: a, url: '{}'}}]}}]\nlimits: {{body_stall: 1s}}\n",
@@ -116,17 +116,17 @@ async fn stalled_scrape(over_http2: bool) -> Result<()> {
     if over_http2 {
         let mut client = H2::connect(server.metrics_address(), false).await?;
         // Held to the end: dropping it would cancel the stream.
-        let answer = client
+        let response = client
             .send("GET", "/metrics", &[], true)
             .await?
-            .answer()
+            .response()
             .await?;
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
         poll::until("it is closed", DEADLINE, async || {
             connections(&mut server).await
         })
         .await?;
-        drop(answer);
+        drop(response);
         Ok(())
     } else {
         let mut wire = Wire::connect(server.metrics_address()).await?;

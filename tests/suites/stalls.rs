@@ -89,8 +89,8 @@ async fn serve(mut caller: Caller) -> Result<()> {
 
 async fn serves(server: &Server) -> Result<()> {
     let request = wire::request("GET", "/v2/", &[], b"");
-    let answer = wire::exchange(server.address(), "GET", &request).await?;
-    ensure!(answer.body == b"ok", "{}", answer.head.status);
+    let response = wire::exchange(server.address(), "GET", &request).await?;
+    ensure!(response.body == b"ok", "{}", response.head.status);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! The registry's statistics are those of its folder: after a kill in the midst of pushes, after what
+//! The registry's statistics are those of its directory: after a kill in the midst of pushes, after what
 //! follows it, and when files were taken away by hand.
 //!
-//! The folder is walked here by what `docs/storage.md` says of it, with no code of the registry's.
+//! The directory is walked here by what `docs/storage.md` says of it, with no code of the registry's.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -28,11 +28,11 @@ const CLIENTS: u64 = 8;
 /// The images that were acknowledged by then.
 const ACKNOWLEDGED: u64 = 40;
 
-/// The figures of a folder, by the names that the page gives them.
+/// The figures of a directory, by the names that the exposition gives them.
 type Figures = BTreeMap<String, f64>;
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
 
@@ -62,15 +62,15 @@ fn walk(data: &Path) -> Result<Figures> {
     ] {
         add(total, 0.0);
     }
-    let (mut folders, mut inodes) = (vec![data.to_owned()], HashSet::new());
-    while let Some(folder) = folders.pop() {
-        for path in [folder.clone()].into_iter().chain(entries(&folder)) {
+    let (mut directories, mut inodes) = (vec![data.to_owned()], HashSet::new());
+    while let Some(directory) = directories.pop() {
+        for path in [directory.clone()].into_iter().chain(entries(&directory)) {
             let metadata = fs::symlink_metadata(&path)?;
             if inodes.insert(metadata.ino()) {
                 add("storage_disk_usage_bytes", metadata.blocks() as f64 * 512.0);
             }
-            if metadata.is_dir() && path != folder {
-                folders.push(path);
+            if metadata.is_dir() && path != directory {
+                directories.push(path);
             }
         }
     }
@@ -109,15 +109,15 @@ fn walk(data: &Path) -> Result<Figures> {
     Ok(figures)
 }
 
-/// What the page says of the same.
-fn told(page: &Scrape, wanted: &Figures) -> Figures {
+/// What the exposition says of the same.
+fn told(exposition: &Scrape, wanted: &Figures) -> Figures {
     let told = wanted.keys().filter_map(|name| {
         let value = match name.strip_prefix("repository ") {
             Some(repository) => {
                 let stored = metric("octoserve_repository_stored_bytes");
-                page.sum(&stored.label("repository", repository))
+                exposition.sum(&stored.label("repository", repository))
             }
-            None => page.sum(&metric(&format!("octoserve_{name}"))),
+            None => exposition.sum(&metric(&format!("octoserve_{name}"))),
         };
         Some((name.clone(), value?))
     });
@@ -127,26 +127,26 @@ fn told(page: &Scrape, wanted: &Figures) -> Figures {
 /// Waits for the first full count of a registry that has just been started.
 async fn counted(server: &Server) -> Result<Scrape> {
     let counted = poll::until("everything is counted", DEADLINE, async || {
-        let page = server.scrape().await?;
-        let done = page.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
+        let exposition = server.scrape().await?;
+        let done = exposition.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
         // It comes with what the open uploads take on disk.
-        let read = page.sum(&metric("octoserve_storage_filesystem_size_bytes"));
-        // The sums are taken before the page is gathered, and may be those of a moment before.
-        let sums = page.sum(&metric("octoserve_blobs"));
-        Ok(done.and(read).and(sums).map(|_| page))
+        let read = exposition.sum(&metric("octoserve_storage_filesystem_size_bytes"));
+        // The sums are taken before the exposition is gathered, and may be those of a moment before.
+        let sums = exposition.sum(&metric("octoserve_blobs"));
+        Ok(done.and(read).and(sums).map(|_| exposition))
     });
     counted.await
 }
 
-fn same(page: &Scrape, data: &Path, without: &str) -> Result<()> {
+fn same(exposition: &Scrape, data: &Path, without: &str) -> Result<()> {
     let mut walked = walk(data)?;
     walked.remove(without);
-    let told = told(page, &walked);
+    let told = told(exposition, &walked);
     ensure!(
         told == walked,
-        "the page says {told:#?}\nthe folder holds {walked:#?}"
+        "the exposition says {told:#?}\nthe directory holds {walked:#?}"
     );
-    let errors = page.sum(&metric("octoserve_stats_errors_total"));
+    let errors = exposition.sum(&metric("octoserve_stats_errors_total"));
     ensure!(errors.unwrap_or_default() == 0.0, "{errors:?} failures");
     Ok(())
 }

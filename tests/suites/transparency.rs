@@ -10,21 +10,21 @@ use harness::tools;
 use harness::wire::{self, Wire};
 use tokio::sync::Notify;
 
-struct Front {
+struct ScriptedFront {
     server: Server,
     upstream: Scripted,
 }
 
-impl Front {
-    /// Before an upstream that gives the same answer to every request without a body.
-    async fn answering(answer: &str) -> Result<Self> {
-        let answer = answer.to_owned();
+impl ScriptedFront {
+    /// Before an upstream that gives the same response to every request without a body.
+    async fn answering(response: &str) -> Result<Self> {
+        let response = response.to_owned();
         let upstream = Scripted::start(move |mut caller: Caller| {
-            let answer = answer.clone();
+            let response = response.clone();
             async move {
                 loop {
                     caller.head().await?;
-                    caller.send(&answer).await?;
+                    caller.send(&response).await?;
                 }
             }
         });
@@ -41,13 +41,13 @@ impl Front {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<wire::Answer> {
+    ) -> Result<wire::Response> {
         let request = wire::request(method, path, headers, b"");
         wire::exchange(self.server.address(), method, &request).await
     }
 
     /// Waits until so many requests have been counted: their connections to the upstream are kept for
-    /// the next by then, which an answer alone does not say.
+    /// the next by then, which an response alone does not say.
     async fn ended(&self, requests: u32) -> Result<()> {
         let all = metric("octoserve_http_requests_total");
         all.value(requests).assert_in(&self.server).await
@@ -74,7 +74,7 @@ async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
         "/v2/a;b=c/'()*!$",
         "/",
     ] {
-        let front = Front::answering(OK).await?;
+        let front = ScriptedFront::answering(OK).await?;
         ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
         let heard = front.heard()?;
         ensure!(
@@ -87,7 +87,7 @@ async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
 
 #[tokio::test]
 async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     for (target, path) in [
         ("http://registry/v2/a?b=c", "/v2/a?b=c"),
         ("HTTP://registry/v2/%2F..", "/v2/%2F.."),
@@ -108,7 +108,7 @@ async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
 
 #[tokio::test]
 async fn hop_by_hop_headers_are_removed_and_others_pass() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     let sent = [
         ("Authorization", "Bearer abc"),
         ("X-Meta-Thing", "  a,  b "),
@@ -155,9 +155,9 @@ async fn hop_by_hop_headers_are_removed_and_others_pass() -> Result<()> {
 
 #[tokio::test]
 async fn two_host_headers_are_refused_and_not_forwarded() -> Result<()> {
-    let front = Front::answering(OK).await?;
-    let answer = front.ask("GET", "/v2/", &[("Host", "other")]).await?;
-    assert_eq!(answer.head.status, 400);
+    let front = ScriptedFront::answering(OK).await?;
+    let response = front.ask("GET", "/v2/", &[("Host", "other")]).await?;
+    assert_eq!(response.head.status, 400);
     ensure!(front.upstream.heard().is_empty());
     let rejected = metric("octoserve_http_rejected_total");
     rejected.value(1).assert_in(&front.server).await?;
@@ -175,11 +175,11 @@ async fn a_body_with_two_framings_is_forwarded_with_one() -> Result<()> {
         caller.send(OK).await?;
         caller.closed().await
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let request = "POST /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\
                    Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n";
-    let answer = wire::exchange(front.server.address(), "POST", request.as_bytes()).await?;
-    assert_eq!(answer.head.status, 200);
+    let response = wire::exchange(front.server.address(), "POST", request.as_bytes()).await?;
+    assert_eq!(response.head.status, 200);
     let heard = front.heard()?.to_ascii_lowercase();
     ensure!(!heard.contains("content-length"), "{heard}");
     ensure!(heard.contains("transfer-encoding: chunked"), "{heard}");
@@ -194,11 +194,11 @@ async fn a_repeated_content_length_is_forwarded_once() -> Result<()> {
         caller.send(OK).await?;
         caller.closed().await
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let request =
         "PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nsome";
-    let answer = wire::exchange(front.server.address(), "PUT", request.as_bytes()).await?;
-    assert_eq!(answer.head.status, 200);
+    let response = wire::exchange(front.server.address(), "PUT", request.as_bytes()).await?;
+    assert_eq!(response.head.status, 200);
     let heard = front.heard()?.to_ascii_lowercase();
     let length = "\r\ncontent-length: 4\r\n";
     assert_eq!(heard.matches("content-length").count(), 1, "{heard}");
@@ -208,10 +208,10 @@ async fn a_repeated_content_length_is_forwarded_once() -> Result<()> {
 
 #[tokio::test]
 async fn lines_that_end_in_a_bare_line_feed_are_normalised() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     let request = b"GET /v2/ HTTP/1.1\nHost: a\nX-Meta: b\n\n";
-    let answer = wire::exchange(front.server.address(), "GET", request).await?;
-    assert_eq!(answer.head.status, 200);
+    let response = wire::exchange(front.server.address(), "GET", request).await?;
+    assert_eq!(response.head.status, 200);
     let heard = front.heard()?;
     ensure!(heard.starts_with("GET /v2/ HTTP/1.1\r\n"), "{heard}");
     assert_eq!(heard.matches('\n').count(), heard.matches("\r\n").count());
@@ -220,10 +220,10 @@ async fn lines_that_end_in_a_bare_line_feed_are_normalised() -> Result<()> {
 
 #[tokio::test]
 async fn a_target_that_is_not_utf_8_is_refused_and_not_forwarded() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     let request = b"GET /v2/\xff/tags/list HTTP/1.1\r\nHost: a\r\n\r\n";
-    let answer = wire::exchange(front.server.address(), "GET", request).await?;
-    assert_eq!(answer.head.status, 400);
+    let response = wire::exchange(front.server.address(), "GET", request).await?;
+    assert_eq!(response.head.status, 400);
     ensure!(front.upstream.heard().is_empty());
     let rejected = metric("octoserve_http_rejected_total");
     rejected.value(1).assert_in(&front.server).await
@@ -233,12 +233,12 @@ async fn a_target_that_is_not_utf_8_is_refused_and_not_forwarded() -> Result<()>
 async fn the_proxy_compresses_nothing() -> Result<()> {
     let text = "text ".repeat(1000);
     let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\n";
-    let front = Front::answering(&format!("{start}{text}")).await?;
+    let front = ScriptedFront::answering(&format!("{start}{text}")).await?;
     let sent = [("Accept-Encoding", "gzip, br, zstd")];
-    let answer = front.ask("GET", "/v2/", &sent).await?;
-    assert_eq!(answer.body, text.as_bytes());
-    assert_eq!(answer.head.header("content-encoding"), None);
-    assert_eq!(answer.head.header("content-length"), Some("5000"));
+    let response = front.ask("GET", "/v2/", &sent).await?;
+    assert_eq!(response.body, text.as_bytes());
+    assert_eq!(response.head.header("content-encoding"), None);
+    assert_eq!(response.head.header("content-length"), Some("5000"));
     let heard = front.heard()?.to_ascii_lowercase();
     ensure!(heard.contains("accept-encoding: gzip, br, zstd"), "{heard}");
     Ok(())
@@ -246,7 +246,7 @@ async fn the_proxy_compresses_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn upgrades_are_not_forwarded() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     let sent = [
         ("Upgrade", "websocket, h2c"),
         ("HTTP2-Settings", "AAMAAABk"),
@@ -256,7 +256,7 @@ async fn upgrades_are_not_forwarded() -> Result<()> {
     let lines = sent.map(|(name, value)| format!("{name}: {value}\r\n"));
     wire.send(format!("{start}{}\r\n", lines.concat()).as_bytes())
         .await?;
-    assert_eq!(wire.answer("GET").await?.head.status, 200);
+    assert_eq!(wire.response("GET").await?.head.status, 200);
     let heard = front.heard()?.to_ascii_lowercase();
     for word in ["upgrade", "http2-settings"] {
         ensure!(!heard.contains(word), "{heard}");
@@ -274,17 +274,18 @@ async fn responses_without_a_body_keep_their_headers() -> Result<()> {
         ("HEAD", "404 Not Found", length),
     ] {
         let front =
-            Front::answering(&format!("HTTP/1.1 {status}\r\n{headers}X: y\r\n\r\n")).await?;
+            ScriptedFront::answering(&format!("HTTP/1.1 {status}\r\n{headers}X: y\r\n\r\n"))
+                .await?;
         let mut wire = Wire::connect(front.server.address()).await?;
         let request = format!("{method} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n");
         // Twice: nothing is left on the connection, on either side.
         for _ in 0..2 {
             wire.send(request.as_bytes()).await?;
-            let answer = wire.answer(method).await?;
-            assert_eq!(answer.head.status.to_string(), status[..3]);
-            assert_eq!(answer.head.header("x"), Some("y"));
+            let response = wire.response(method).await?;
+            assert_eq!(response.head.status.to_string(), status[..3]);
+            assert_eq!(response.head.header("x"), Some("y"));
             if headers == length {
-                assert_eq!(answer.head.header("content-length"), Some("1234"));
+                assert_eq!(response.head.header("content-length"), Some("1234"));
             }
         }
         assert_eq!(front.upstream.heard().len(), 1);
@@ -301,14 +302,14 @@ async fn an_interim_response_reaches_the_client_before_the_final_one() -> Result
         caller.send(OK).await?;
         caller.closed().await
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(b"PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
         .await?;
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
     assert_eq!(wire.exactly(interim.len()).await?, interim);
     wire.send(b"some").await?;
-    assert_eq!(wire.answer("PUT").await?.body, b"ok");
+    assert_eq!(wire.response("PUT").await?.body, b"ok");
     let requests = metric("octoserve_http_requests_total").label("status", "200");
     requests.value(1).assert_in(&front.server).await?;
     // The final one is what was waited for.
@@ -339,7 +340,7 @@ async fn a_response_is_forwarded_without_waiting_for_more_bytes() -> Result<()> 
             caller.closed().await
         }
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
     assert_eq!(wire.head().await?.status, 200);
@@ -352,7 +353,7 @@ async fn a_response_is_forwarded_without_waiting_for_more_bytes() -> Result<()> 
 
 #[tokio::test]
 async fn trailers_of_a_response_are_dropped() -> Result<()> {
-    let front = Front::answering(
+    let front = ScriptedFront::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n\
          3\r\nabc\r\n0\r\nX: y\r\n\r\n",
     );
@@ -360,9 +361,9 @@ async fn trailers_of_a_response_are_dropped() -> Result<()> {
     let mut wire = Wire::connect(front.server.address()).await?;
     for _ in 0..2 {
         wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-        let answer = wire.answer("GET").await?;
+        let response = wire.response("GET").await?;
         assert_eq!(
-            (answer.head.status, answer.body.as_slice()),
+            (response.head.status, response.body.as_slice()),
             (200, &b"abc"[..])
         );
     }
@@ -377,13 +378,13 @@ async fn trailers_of_a_request_are_dropped() -> Result<()> {
             caller.send(OK).await?;
         }
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     let start = "PUT /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
     for requests in 1..=2 {
         wire.send(format!("{start}\r\n4\r\nsome\r\n0\r\nX-End: y\r\n\r\n").as_bytes())
             .await?;
-        assert_eq!(wire.answer("PUT").await?.body, b"ok");
+        assert_eq!(wire.response("PUT").await?.body, b"ok");
         front.ended(requests).await?;
     }
     let heard = front.upstream.heard().concat().to_ascii_lowercase();
@@ -398,9 +399,9 @@ async fn a_response_that_ends_with_its_connection_is_complete() -> Result<()> {
         caller.head().await?;
         caller.send("HTTP/1.0 200 OK\r\n\r\nto the end").await
     });
-    let front = Front::before(upstream.await?).await?;
-    let answer = front.ask("GET", "/v2/", &[]).await?;
-    assert_eq!(answer.body, b"to the end");
+    let front = ScriptedFront::before(upstream.await?).await?;
+    let response = front.ask("GET", "/v2/", &[]).await?;
+    assert_eq!(response.body, b"to the end");
     Ok(())
 }
 
@@ -418,7 +419,7 @@ async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
                 .await?;
         }
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let own = front.upstream.address();
     let port = own.port();
     let rewritten = [
@@ -438,9 +439,9 @@ async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
         "http://registry/v2/".to_owned(),
     ];
     for (location, rest) in rewritten {
-        let answer = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
+        let response = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
         let expected = format!("http://registry{rest}");
-        assert_eq!(answer.head.header("location"), Some(expected.as_str()));
+        assert_eq!(response.head.header("location"), Some(expected.as_str()));
         // Over HTTP/2, the host is in the target.
         let url = front.server.url(&format!("/v2/?{location}"));
         let format = "%header{location}";
@@ -456,14 +457,14 @@ async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
         assert_eq!(said.trim(), expected);
     }
     for location in kept {
-        let answer = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
-        assert_eq!(answer.head.header("location"), Some(location.as_str()));
+        let response = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
+        assert_eq!(response.head.header("location"), Some(location.as_str()));
     }
     Ok(())
 }
 
 /// An upstream that closes its first connection when a second request comes on it.
-async fn forgetful() -> Result<Front> {
+async fn forgetful() -> Result<ScriptedFront> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.head().await?;
         caller.send(OK).await?;
@@ -474,7 +475,7 @@ async fn forgetful() -> Result<Front> {
         caller.send(OK).await?;
         caller.closed().await
     });
-    Front::before(upstream.await?).await
+    ScriptedFront::before(upstream.await?).await
 }
 
 #[tokio::test]
@@ -499,8 +500,8 @@ async fn a_post_on_a_closed_pooled_connection_is_not_retried() -> Result<()> {
     let front = forgetful().await?;
     ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
     front.ended(1).await?;
-    let answer = front.ask("POST", "/v2/a/blobs/uploads/", &[]).await?;
-    assert_eq!(answer.head.status, 502);
+    let response = front.ask("POST", "/v2/a/blobs/uploads/", &[]).await?;
+    assert_eq!(response.head.status, 502);
     assert_eq!(front.upstream.heard().len(), 1);
     Ok(())
 }
@@ -521,12 +522,12 @@ async fn a_put_is_retried_if_its_body_is_still_buffered() -> Result<()> {
             caller.send(OK).await?;
             caller.closed().await
         });
-        let front = Front::before(upstream.await?).await?;
+        let front = ScriptedFront::before(upstream.await?).await?;
         ensure!(front.ask("GET", "/v2/", &[]).await?.head.status == 200);
         front.ended(1).await?;
         let request = wire::request("PUT", "/v2/", &[], &vec![b'x'; length]);
-        let answer = wire::exchange(front.server.address(), "PUT", &request).await?;
-        assert_eq!(answer.head.status, status, "{length}");
+        let response = wire::exchange(front.server.address(), "PUT", &request).await?;
+        assert_eq!(response.head.status, status, "{length}");
         assert_eq!(front.upstream.heard().len(), connections, "{length}");
     }
     Ok(())
@@ -540,7 +541,7 @@ async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
             caller.send(OK).await?;
         }
     });
-    let front = Front::before(upstream.await?).await?;
+    let front = ScriptedFront::before(upstream.await?).await?;
     let url = front.server.url("/v2/a/blobs/uploads/1");
     let script =
         format!("printf some | curl --silent --fail --http2-prior-knowledge --upload-file - {url}");
@@ -558,7 +559,7 @@ async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
 
 #[tokio::test]
 async fn an_http2_client_may_send_megabytes_ahead() -> Result<()> {
-    let front = Front::answering(OK).await?;
+    let front = ScriptedFront::answering(OK).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await?;

@@ -1,4 +1,4 @@
-//! What the page says of the upstream and of connections, fault by fault: each is counted once, by its
+//! What the exposition says of the upstream and of connections, fault by fault: each is counted once, by its
 //! reason, under the upstream's name, and nothing else is.
 
 use anyhow::{Result, ensure};
@@ -8,7 +8,7 @@ use harness::scrape::{Metric, Scrape, metric};
 use harness::scripted::Caller;
 use harness::wire::{self, Wire};
 
-use crate::scene::{BLOB, Scene, answer, get, sulk, upload};
+use crate::scene::{BLOB, Scene, get, response, sulk, upload};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -57,8 +57,8 @@ fn came_to(scrape: &Scrape, sent: [u32; 3]) -> Result<()> {
 
 async fn status(server: &Server, request: &str) -> Result<u16> {
     let method = request.split(' ').next().unwrap_or_default();
-    let answer = wire::exchange(server.address(), method, request.as_bytes()).await?;
-    Ok(answer.head.status)
+    let response = wire::exchange(server.address(), method, request.as_bytes()).await?;
+    Ok(response.head.status)
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn an_upstream_that_closes_instead_of_responding_is_a_reset() -> Result<()
 async fn a_cut_response_body_is_a_reset_error_and_an_ok_request() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         caller.head().await?;
-        caller.send(answer("200 OK", 1000, "some")).await
+        caller.send(response("200 OK", 1000, "some")).await
     });
     let scene = scene.await?;
     let mut client = scene.client().await?;
@@ -201,7 +201,7 @@ async fn a_connection_is_opened_once_and_then_reused() -> Result<()> {
         ("/v2/", 2, 3),
     ] {
         client.send(get(path).as_bytes()).await?;
-        assert_eq!(client.answer("GET").await?.body, b"ok");
+        assert_eq!(client.response("GET").await?.body, b"ok");
         connected().value(made).assert_in(&scene.server).await?;
         reused().value(used_again).assert_in(&scene.server).await?;
     }
@@ -301,12 +301,12 @@ async fn connections_beyond_the_limit_are_counted_only_as_rejected() -> Result<(
     assert_eq!(scrape.sum(&total), Some(before + 2.0));
     for client in &mut clients {
         client.send(b"some").await?;
-        ensure!(client.answer("PATCH").await?.head.status == 202);
+        ensure!(client.response("PATCH").await?.head.status == 202);
     }
     // How many requests a connection carries is no matter.
     for client in &mut clients {
         client.send(get("/v2/").as_bytes()).await?;
-        ensure!(client.answer("GET").await?.head.status == 200);
+        ensure!(client.response("GET").await?.head.status == 200);
     }
     drop(clients);
     active.value(0).assert_in(&server).await?;
@@ -332,7 +332,7 @@ async fn a_header_timeout_is_a_rejected_connection_and_an_idle_timeout_is_not() 
         let mut client = Wire::connect(server.address()).await?;
         if is_served {
             client.send(get("/v2/").as_bytes()).await?;
-            ensure!(client.answer("GET").await?.head.status == 200);
+            ensure!(client.response("GET").await?.head.status == 200);
         }
         client.send(sent.as_bytes()).await?;
         assert_eq!(client.rest().await?, b"", "{is_served} {sent:?}");

@@ -54,7 +54,7 @@ fn written(page: &Exposition, format: Format) -> (String, OmittedSamples) {
 }
 
 fn page() -> impl Strategy<Value = Vec<u8>> {
-    hostile::page("")
+    hostile::exposition("")
 }
 
 proptest! {
