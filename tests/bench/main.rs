@@ -15,7 +15,7 @@
 //! | [`plot`] | a picture of each table |
 //! | [`report`] | medians, spreads, ratios, and the page they are written on |
 //!
-//! Nothing here fails for being slow: only for a program that is missing or an response that is wrong.
+//! Nothing here fails for being slow: only for a program that is missing or a response that is wrong.
 
 mod instructions;
 mod load;

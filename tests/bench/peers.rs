@@ -53,7 +53,7 @@ pub(crate) struct Subject {
 
 enum Child {
     Ours(Box<Server>),
-    // In this order: the process goes before its directory.
+    // Fields are dropped in this order: the process must end before its directory is removed.
     Peer(
         Process,
         #[expect(dead_code, reason = "kept as long as the process")] TempDir,
@@ -314,7 +314,7 @@ fn behind(upstream: SocketAddr) -> String {
 /// Where a program is.
 ///
 /// # Errors
-/// If it is nowhere, with the command that installs it.
+/// If it is missing, with the command that installs it.
 pub(crate) fn find(program: &str) -> Result<std::path::PathBuf> {
     tools::find(program)
         .ok()

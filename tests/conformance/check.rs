@@ -39,7 +39,7 @@ struct Heard {
     made_up: Vec<(String, &'static str)>,
 }
 
-/// An response, and the request that it answers.
+/// A response, and the request that it answers.
 pub(super) struct Reply {
     request: String,
     pub(super) response: Response,

@@ -1,11 +1,11 @@
-//! A certificate for `localhost`, in files as a server wants them.
+//! A certificate for `localhost` and its key, in files.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tempfile::TempDir;
 
-/// A certificate and its key. The files go with it.
+/// A certificate and its key. Dropping it removes the files.
 pub struct Certificate {
     directory: TempDir,
 }
@@ -14,7 +14,7 @@ impl Certificate {
     /// Makes one.
     ///
     /// # Errors
-    /// If there is no place for the files.
+    /// If the files cannot be created.
     pub fn new() -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-certificate-")?;
         let certificate = Self { directory };
@@ -22,7 +22,7 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// Puts another one in the place of the files, each at once.
+    /// Replaces both files with a new certificate and key, each atomically.
     ///
     /// # Errors
     /// If they can't be written.
@@ -32,7 +32,7 @@ impl Certificate {
         self.replace(&self.key(), &made.signing_key.serialize_pem())
     }
 
-    /// The certificate, which signed itself: also what a client has to trust.
+    /// The self-signed certificate, which clients have to trust.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("tls.crt")
     }
@@ -42,7 +42,7 @@ impl Certificate {
         self.directory.path().join("tls.key")
     }
 
-    /// Puts a text in the place of one of the files, at once.
+    /// Replaces one of the files atomically.
     ///
     /// # Errors
     /// If it can't be written.
@@ -52,7 +52,7 @@ impl Certificate {
         Ok(std::fs::rename(beside, path)?)
     }
 
-    /// The keys of a configuration that name the files.
+    /// The configuration keys that name the files.
     pub fn keys(&self) -> String {
         format!(
             "{{certificate: '{}', key: '{}'}}",

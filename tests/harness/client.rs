@@ -1,5 +1,5 @@
-//! A small distribution client. Its requests are exactly those that a test asks for, so that the
-//! test knows what the metrics must show.
+//! A small distribution client. It sends exactly the requests that a test asks for, so the test
+//! knows what the metrics must show.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, */*";
 
-/// A client of the registry at one URL. It follows no redirect and believes no proxy variable.
+/// A client of the registry at one URL. It follows no redirects and ignores proxy variables.
 #[derive(Clone)]
 pub struct Client {
     base: String,
@@ -84,7 +84,7 @@ impl Client {
             .await
     }
 
-    /// GETs a path that must be there, whole.
+    /// GETs a path and returns the whole body.
     ///
     /// # Errors
     /// If the response is not 200.
@@ -101,7 +101,7 @@ impl Client {
     /// Pushes a blob in two requests (POST, then PUT) and returns its digest.
     ///
     /// # Errors
-    /// If the registry does not take it.
+    /// If the registry refuses it.
     pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Result<String> {
         let digest = content::digest(bytes);
         let location = self.open_upload(repository).await?;
@@ -122,7 +122,7 @@ impl Client {
     /// Opens an upload session (one request) and returns its location.
     ///
     /// # Errors
-    /// If the registry does not open one.
+    /// If the registry refuses.
     pub async fn open_upload(&self, repository: &str) -> Result<String> {
         let path = format!("/v2/{repository}/blobs/uploads/");
         let response = self.send(Method::POST, &path, &[], "").await?;
@@ -141,7 +141,7 @@ impl Client {
     /// Pushes a manifest in one request and returns its digest.
     ///
     /// # Errors
-    /// If the registry does not take it.
+    /// If the registry refuses it.
     pub async fn push_manifest(
         &self,
         repository: &str,
@@ -166,7 +166,7 @@ impl Client {
     /// one for the manifest.
     ///
     /// # Errors
-    /// If the registry does not take a part of it.
+    /// If the registry refuses a part of it.
     pub async fn push_image(
         &self,
         repository: &str,

@@ -1,10 +1,10 @@
-//! docker-compose.yml, brought up as it is: its images are built by the real Dockerfile, its ports are
-//! published where it says.
+//! docker-compose.yml, started unchanged: the real Dockerfile builds its images, and its ports are
+//! published as it says.
 //!
-//! All of it is in a network of its own ([`Docker::isolated`]), in which nobody else has these ports,
-//! and which has no way out: the images that both files begin with are made on this machine, under the
-//! names that the files use (tests/setup/images.sh). Deliberately not here: changes of the files for
-//! the tests. Only the cargo profile is another, by the build argument that is there for it.
+//! Everything runs in a network of its own ([`Docker::isolated`]), in which these ports are free
+//! and which has no route outside. tests/setup/images.sh therefore makes the base images of both
+//! files on this machine, under the names that the files use. The tests do not change the files;
+//! only the cargo profile differs, through the build argument for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::docker::Docker;
 use crate::wire::{self, Response};
 use crate::{poll, tools};
 
-/// How long everything may take to be healthy.
+/// How long the services may take to become healthy.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The services of docker-compose.yml, in the order of their dependence.
+/// The services of docker-compose.yml, dependencies first.
 pub const SERVICES: [&str; 3] = ["registry", "proxy", "prometheus"];
 
 /// The ports that docker-compose.yml publishes on this machine's loopback address.
@@ -35,10 +35,10 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// Builds its images, and starts nothing yet.
+    /// Builds the images without starting anything.
     ///
     /// # Errors
-    /// If something is not installed, or a build fails; with what it said.
+    /// If something is not installed, or a build fails; with its output.
     pub async fn built() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("..")
@@ -52,7 +52,7 @@ impl Compose {
         Ok(compose)
     }
 
-    /// The daemon, and the network that everything is in.
+    /// The daemon, and the network in which everything runs.
     pub fn docker(&self) -> &Docker {
         &self.docker
     }
@@ -60,14 +60,15 @@ impl Compose {
     /// Runs docker-compose with these arguments.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         tools::find("docker-compose")?;
         let host = format!("DOCKER_HOST={}", self.docker.host());
         let directory = self.root.display().to_string();
         let command = [
             &*host,
-            // It builds by itself: what docker is installed may want a plug-in for that.
+            // docker-compose builds the images itself, because the docker client may need a plug-in
+            // to build.
             "COMPOSE_DOCKER_CLI_BUILD=0",
             "docker-compose",
             "--project-name=octoserve",
@@ -80,7 +81,7 @@ impl Compose {
     /// Waits until every service is healthy.
     ///
     /// # Errors
-    /// If one isn't in time, with what it said.
+    /// If one does not in time, with its output.
     pub async fn healthy(&self) -> Result<()> {
         for service in SERVICES {
             let what = format!("{service} is healthy");
@@ -95,7 +96,7 @@ impl Compose {
         Ok(())
     }
 
-    /// What docker knows of a service's container, running or not.
+    /// What `docker inspect` reports of a service's container, running or not.
     ///
     /// # Errors
     /// If there is none.
@@ -108,7 +109,7 @@ impl Compose {
         inspected.pop().with_context(|| format!("no {service}"))
     }
 
-    /// Asks a published port of this machine for a path, or sends something there.
+    /// Sends a request to a published port.
     ///
     /// # Errors
     /// If there is no response.
@@ -121,7 +122,7 @@ impl Compose {
     /// Evaluates an expression with the Prometheus of the project.
     ///
     /// # Errors
-    /// If it refuses it, or is not there.
+    /// If Prometheus refuses it or is unreachable.
     pub async fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let url = "http://localhost/api/v1/query";
         let url = Url::parse_with_params(url, [("query", expression)])?;

@@ -1,4 +1,4 @@
-//! containerd: a daemon of our own, apart from any that the machine may have, and its client `ctr`.
+//! containerd: a daemon of our own, separate from the machine's, and its client `ctr`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::{poll, tools};
 
-/// How long the daemon may take to response, and to end.
+/// How long the daemon may take to respond and to exit.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A running containerd. Dropping it ends it and removes its directory.
+/// A running containerd. Dropping it stops it and removes its directory.
 pub struct Containerd {
-    // In this order: the daemon goes before its directory.
+    // Fields are dropped in this order: the daemon must stop before its directory is removed.
     process: Process,
     socket: PathBuf,
     _directory: TempDir,
@@ -31,11 +31,11 @@ impl Containerd {
             rustix::process::geteuid().is_root(),
             "containerd needs root: run the tests as root, or leave its suite out"
         );
-        // A short path: the kernel takes 107 bytes for a socket's.
+        // A short path, because the kernel limits a socket's path to 107 bytes.
         let directory = TempDir::with_prefix("octo-ctr-")?;
         let path = |name: &str| directory.path().join(name);
         let socket = path("ctr.sock");
-        // What serves Kubernetes is not asked for, and wants a network.
+        // The plug-in for Kubernetes is not used here and needs a network.
         let configuration = format!(
             "version = 2\nroot = '{}'\nstate = '{}'\n\
              disabled_plugins = ['io.containerd.grpc.v1.cri']\n\
@@ -67,18 +67,18 @@ impl Containerd {
     /// Pulls an image and unpacks it, which checks every digest.
     ///
     /// # Errors
-    /// If it fails, with what ctr said.
+    /// If it fails, with ctr's output.
     pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<()> {
-        // The snapshots that work on any file system, also within a container.
+        // The native snapshotter works on any file system, also within a container.
         let own = ["images", "pull", "--plain-http", "--snapshotter", "native"];
         self.run(&[&own[..], extra, &[name]].concat()).await?;
         Ok(())
     }
 
-    /// Pushes an image, with all its platforms that are here, to where its name says.
+    /// Pushes an image with all its local platforms to the registry in its name.
     ///
     /// # Errors
-    /// If it fails, with what ctr said.
+    /// If it fails, with ctr's output.
     pub async fn push(&self, name: &str) -> Result<()> {
         self.run(&["images", "push", "--plain-http", name]).await?;
         Ok(())
@@ -93,10 +93,10 @@ impl Containerd {
         Ok(())
     }
 
-    /// Removes an image and what only it held, so that a pull has to fetch it again.
+    /// Removes an image and its unshared content, so that a pull has to fetch it again.
     ///
     /// # Errors
-    /// If it is not there.
+    /// If there is no such image.
     pub async fn forget(&self, name: &str) -> Result<()> {
         self.run(&["images", "rm", "--sync", name]).await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Reproducible bytes of any length: a seed stands for gigabytes that need no memory and no disk.
+//! Reproducible bytes of any length from a seed: gigabytes without memory or disk.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256, Sha512};
 
-/// How many bytes are produced at once.
+/// Bytes per piece.
 const PIECE: usize = 256 * 1024;
 
-/// The pieces of a body of `length` bytes that depend on `seed` alone, with its digest at the end.
+/// The pieces of a body of `length` bytes that depends on `seed` alone, and its digest.
 ///
-/// The digest is computed here by other means than octoserve's own, so that the tests judge it.
+/// The digest is computed independently of octoserve's code, so that the tests check that code.
 pub struct Content {
     source: StdRng,
     left: u64,
@@ -29,7 +29,7 @@ impl Content {
         }
     }
 
-    /// The digest of all pieces taken so far, as the specification spells it.
+    /// The digest of all pieces so far, in the format of the specification.
     pub fn digest(self) -> String {
         spell(&self.hash.finalize())
     }
@@ -51,22 +51,22 @@ impl Iterator for Content {
     }
 }
 
-/// A small body, whole.
+/// A small body in one piece.
 pub fn bytes(seed: u64, length: u64) -> Vec<u8> {
     Content::new(seed, length).flatten().collect()
 }
 
-/// The sha256 digest of `bytes`, as the specification spells it.
+/// The sha256 digest of `bytes`, in the format of the specification.
 pub fn digest(bytes: &[u8]) -> String {
     spell(&Sha256::digest(bytes))
 }
 
-/// The sha512 digest of `bytes`, as the specification spells it.
+/// The sha512 digest of `bytes`, in the format of the specification.
 pub fn sha512(bytes: &[u8]) -> String {
     hexadecimal("sha512:", &Sha512::digest(bytes))
 }
 
-/// A sha256 hash as the specification spells its digest.
+/// The digest of a sha256 hash, in the format of the specification.
 pub fn spell(hash: &[u8]) -> String {
     hexadecimal("sha256:", hash)
 }

@@ -1,9 +1,9 @@
-//! What a request costs a program, counted and not timed: instructions and allocations by callgrind,
+//! The cost of a request, counted rather than timed: instructions and allocations by callgrind,
 //! system calls by strace.
 //!
-//! A program is run twice, once for few requests and once for more, and the difference is divided by
-//! how many more there were: what it costs to start and to warm up is in both and falls out. The
-//! program gets one processor, and so one worker, which makes the counts nearly the same each time.
+//! The program runs twice, with few and with more requests. The difference, divided by the number
+//! of additional requests, excludes the cost of start and warm-up. The program gets one processor,
+//! hence one worker, which makes the counts nearly reproducible.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,15 +17,14 @@ use tempfile::TempDir;
 use crate::poll;
 use crate::wire::Wire;
 
-/// How long a tool may take to write down what it counted, once its program has ended.
+/// How long a tool may take to write its counts after the program has exited.
 const WRITTEN: Duration = Duration::from_secs(30);
 
-/// Has glibc copy by instructions that are counted one by one: callgrind takes `rep movsb` for as
-/// many instructions as it copies bytes.
+/// Makes glibc copy without `rep movsb`, which callgrind counts as one instruction per byte.
 const COPIES: &str = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=2147483647";
 
-/// The functions that a program of ours allocates by: those of the system, which mimalloc defines
-/// anew, by the names that callgrind finds for them.
+/// The allocation functions of our programs, under the names that callgrind reports. mimalloc
+/// overrides those of the system.
 const ALLOCATING: &[&str] = &[
     "malloc",
     "calloc",
@@ -36,23 +35,24 @@ const ALLOCATING: &[&str] = &[
     "mi_aligned_alloc",
 ];
 
-/// How callgrind's counts are called.
+/// The name of callgrind's instruction count.
 pub const INSTRUCTIONS: &str = "instructions";
-/// How often memory was asked for, by callgrind, in a program of ours.
+/// The name of the count of allocations, by callgrind.
 pub const ALLOCATIONS: &str = "allocations";
-/// All system calls, by strace. Each of them is there by its name, too.
+/// The name of the count of all system calls, by strace, which also counts each call by its own
+/// name.
 pub const SYSTEM_CALLS: &str = "total";
 
-/// What was counted, by name.
+/// The counts of a run, by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// What one request cost, by name.
+/// The cost of one request, by name.
 pub type Costs = BTreeMap<String, f64>;
 
-/// Who counts.
+/// The tool that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
-    /// Instructions in user space, and calls of functions. Some fifty times slower.
+    /// Instructions in user space and calls of functions. About fifty times slower.
     Callgrind,
     /// System calls.
     Strace,
@@ -65,19 +65,19 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A run that is to come.
+    /// Prepares a run.
     ///
     /// # Errors
-    /// If there is no place for what is counted.
+    /// If the directory for the counts cannot be created.
     pub fn new(tool: Tool) -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-cost-")?;
         Ok(Self { tool, directory })
     }
 
-    /// What the program's command line is to begin with.
+    /// The words to put before the program's command line.
     ///
     /// # Errors
-    /// If the kernel does not say which processors there are.
+    /// If the available processors cannot be read.
     pub fn prefix(&self) -> Result<Vec<OsString>> {
         let mut words: Vec<OsString> = ["env", COPIES, "taskset", "--cpu-list", &a_processor()?]
             .map(Into::into)
@@ -91,7 +91,7 @@ impl Meter {
                 words.push(out);
             }
             Tool::Strace => {
-                // Not as the parent, so that signals reach the program.
+                // With -D, strace is not the parent of the program, so signals reach the program.
                 let arguments = ["strace", "-D", "-f", "-c", "-U", "name,calls", "-o"];
                 words.extend(arguments.map(Into::into));
                 words.push(file.into());
@@ -100,10 +100,10 @@ impl Meter {
         Ok(words)
     }
 
-    /// What was counted, once the program has ended.
+    /// Waits for the counts; the program must have been told to exit.
     ///
     /// # Errors
-    /// If the tool does not say.
+    /// If the tool writes none in time.
     pub async fn counts(&self) -> Result<Counts> {
         let what = format!("{:?} has counted", self.tool);
         poll::until(&what, WRITTEN, async || {
@@ -121,10 +121,10 @@ impl Meter {
     }
 }
 
-/// What each of `more` requests cost that one run had over the other.
+/// The cost per request, from two runs that differ by `more` requests.
 ///
 /// # Errors
-/// If nothing was counted in one of them.
+/// If one of them has no counts.
 pub fn each(few: &Counts, many: &Counts, more: u32) -> Result<Costs> {
     ensure!(!few.is_empty() && !many.is_empty(), "nothing was counted");
     let each = many.iter().map(|(name, count)| {
@@ -137,10 +137,10 @@ pub fn each(few: &Counts, many: &Counts, more: u32) -> Result<Costs> {
     Ok(each.collect())
 }
 
-/// GETs `path` so many times, one after another on one connection.
+/// GETs `path` repeatedly, on one connection.
 ///
 /// # Errors
-/// If an response is not 200.
+/// If a response is not 200.
 pub async fn ask(address: SocketAddr, path: &str, accept: &str, times: u32) -> Result<()> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: registry\r\nAccept: {accept}\r\n\r\n");
     let mut wire = Wire::connect(address).await?;
@@ -163,7 +163,8 @@ fn a_processor() -> Result<String> {
     Ok(first.unwrap_or_default().to_owned())
 }
 
-/// What callgrind wrote. A name is spelt out where it comes first, and is a number from then on.
+/// Parses callgrind's output, which spells a name out at its first occurrence and then uses a
+/// number.
 fn callgrind(text: &str) -> Option<Counts> {
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     let (mut instructions, mut allocations) = (None, 0);
@@ -198,7 +199,7 @@ fn callgrind(text: &str) -> Option<Counts> {
     ]))
 }
 
-/// What strace wrote: a table that ends with the sum.
+/// Parses strace's output: a table that ends with the sum.
 fn strace(text: &str) -> Option<Counts> {
     let counts: Counts = text
         .lines()

@@ -1,9 +1,9 @@
-//! Docker: a daemon of our own, apart from any that the machine may have, and its client.
+//! Docker: a daemon of our own, separate from the machine's, and its client.
 //!
-//! A daemon has its own socket, directories and containerd, no bridge and no packet filter rules: it
-//! changes nothing outside its directory. The one that the clients' tests share never runs a container;
-//! one that does has a network of its own, too. Images come from `docker import`, so that no test
-//! needs a public registry.
+//! Each daemon has its own socket, directories and containerd, but no bridge and no packet filter
+//! rules: it changes nothing outside its directory. The daemon that the client tests share never
+//! runs a container; a daemon that does has a network namespace of its own. Images come from
+//! `docker import`, so no test needs a public registry.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
@@ -22,19 +22,19 @@ use crate::process::Process;
 use crate::wire::Wire;
 use crate::{content, poll, tools};
 
-/// How long the daemon may take to response, and to end.
+/// How long the daemon may take to respond and to exit.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A running docker daemon. Dropping it ends it and removes its directory.
+/// A running docker daemon. Dropping it stops it and removes its directory.
 pub struct Docker {
-    // In this order: the daemon goes before its directory.
+    // Fields are dropped in this order: the daemon must stop before its directory is removed.
     process: Process,
     socket: PathBuf,
     directory: TempDir,
 }
 
 impl Docker {
-    /// The daemon that all tests running now share; it ends with the last of them.
+    /// The daemon that all running tests share; it stops with the last of them.
     ///
     /// # Errors
     /// If docker is not installed, or the daemon does not start, for instance without root.
@@ -44,49 +44,50 @@ impl Docker {
         if let Some(docker) = shared.upgrade() {
             return Ok(docker);
         }
-        // The one driver that works on any file system, also within a container.
+        // vfs works on any file system, also within a container.
         let docker = Arc::new(Self::start(&[], &["--storage-driver=vfs"]).await?);
         *shared = Arc::downgrade(&docker);
         Ok(docker)
     }
 
-    /// A daemon in a network of its own, of which nothing but a loopback interface is there at the
-    /// start: whatever it or its containers publish is reached only by
-    /// [`Docker::connect`], and nothing of the world is reached from in there.
+    /// A daemon in a network namespace of its own, which has only a loopback interface at first.
+    /// Ports that it or its containers publish are reachable only by [`Docker::connect`], and
+    /// nothing outside is reachable from within.
     ///
     /// # Errors
     /// If docker is not installed, or the daemon does not start, for instance without root.
     pub async fn isolated() -> Result<Self> {
         let ip = tools::find("ip")?;
         let inside = format!("{} link set lo up && exec \"$@\"", ip.display());
-        // The storage driver is for the daemon to choose: images of gigabytes want the quickest.
+        // The daemon chooses the storage driver: images of gigabytes need a fast one.
         Self::start(&["unshare", "--net", "sh", "-c", &inside, "sh"], &[]).await
     }
 
     /// Runs the client with these arguments against the daemon.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let host = self.host();
-        // Without the configuration of whoever runs the tests: it may name proxies or credentials.
+        // The configuration of the user who runs the tests may name proxies or credentials.
         let config = self.directory.path().join("client").display().to_string();
         let own = ["--config", &config, "--host", &host];
         tools::run("docker", &[&own[..], arguments].concat()).await
     }
 
-    /// Where its clients find it: what `DOCKER_HOST` has to be.
+    /// The daemon's address, for `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// Connects in the daemon's network, which need not be this process's.
+    /// Connects within the daemon's network, which may differ from this process's.
     ///
     /// # Errors
     /// If nobody listens there.
     pub async fn connect(&self, address: SocketAddr) -> Result<Wire> {
         let network = File::open(format!("/proc/{}/ns/net", self.process.id()))?;
-        // A thread of its own, which ends with the network it moved into; the socket stays there.
+        // A thread enters a network namespace for good, so this one is used once; the socket stays
+        // in there.
         let connect = move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
             TcpStream::connect(address)
@@ -122,7 +123,7 @@ impl Docker {
                 .await?;
             return Ok(());
         };
-        // A container that never runs takes the files up.
+        // A container that never runs receives the files.
         let container = self.run(&["create", "--network", "none", below]).await?;
         let container = container.trim();
         self.run(&["cp", &format!("{tree}/."), &format!("{container}:/")])
@@ -135,7 +136,7 @@ impl Docker {
     /// Removes images, so that a pull has to fetch them again.
     ///
     /// # Errors
-    /// If one is not there.
+    /// If one does not exist.
     pub async fn forget(&self, names: &[&str]) -> Result<()> {
         self.run(&[&["rmi", "--force"], names].concat()).await?;
         Ok(())
@@ -171,18 +172,19 @@ impl Docker {
         Ok(id.trim().to_owned())
     }
 
-    /// Starts a daemon with these flags, by `wrapper` unless it is empty: a command that becomes the
-    /// one that is appended to it.
+    /// Starts a daemon with these flags, through `wrapper` unless that is empty: a command that
+    /// executes the one appended to it.
     async fn start(wrapper: &[&str], flags: &[&str]) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the docker daemon needs root: run the tests as root, or leave the docker suite out"
         );
-        // A short path: the kernel takes 107 bytes for a socket's, and containerd adds its own part.
+        // A short path, because the kernel limits a socket's path to 107 bytes and containerd adds
+        // its part.
         let directory = TempDir::with_prefix("octo-docker-")?;
         let path = |name: &str| directory.path().join(name);
         let socket = path("docker.sock");
-        // Nothing of what configures the machine's own daemon.
+        // The machine's own daemon has its configuration elsewhere; this one reads none.
         std::fs::write(path("daemon.json"), "{}")?;
         let dockerd = tools::find("dockerd")?;
         let mut command = match wrapper {

@@ -1,5 +1,5 @@
-//! A registry that is not ours: Debian's docker-registry, with deletion enabled, open to everyone or
-//! to one user.
+//! A foreign registry: Debian's docker-registry with deletion enabled, open to everyone or to one
+//! user.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,18 +11,18 @@ use tempfile::TempDir;
 use crate::process::{OutputStream, Process};
 use crate::tools;
 
-/// Whom a docker-registry with a password lets in: user and password.
+/// The user and password of a docker-registry with a password.
 pub const USER: (&str, &str) = ("tester", "secret");
 
-/// What [`USER`] sends.
+/// The `Authorization` header of [`USER`].
 pub const AUTHORIZATION: &str = "Basic dGVzdGVyOnNlY3JldA==";
 
-/// [`USER`] as htpasswd writes it, with bcrypt at its quickest.
+/// The htpasswd line of [`USER`], with bcrypt at its lowest cost.
 const HTPASSWD: &str = "tester:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A running docker-registry. Dropping it kills it and removes its directory.
 pub struct ForeignRegistry {
-    // In this order: the process goes before its directory.
+    // Fields are dropped in this order: the process must end before its directory is removed.
     process: Process,
     address: SocketAddr,
     directory: TempDir,
@@ -37,7 +37,7 @@ impl ForeignRegistry {
         Self::of(TempDir::with_prefix("octoserve-foreign-")?).await
     }
 
-    /// Starts one that lets in [`USER`] alone.
+    /// Starts one that admits only [`USER`].
     ///
     /// # Errors
     /// If docker-registry is not installed or does not start.
@@ -56,7 +56,7 @@ impl ForeignRegistry {
         })
     }
 
-    /// Starts it again after it was killed: on the same port, with what was pushed before.
+    /// Starts it again after it was killed, on the same port and with the same content.
     ///
     /// # Errors
     /// If it does not start, for instance because the port has been taken.
@@ -66,12 +66,12 @@ impl ForeignRegistry {
         Ok(())
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What `--upstream` wants.
+    /// Its URL, for `--upstream`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, stream by stream: clients that stop, leave or never read, as a test wants it.
+//! HTTP/2 without TLS, stream by stream, for clients that stall, disconnect or never read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long an response may take.
+/// How long a response may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// One connection. Dropping it closes it, whatever its streams are at.
+/// One connection. Dropping it closes it, whatever the state of its streams.
 pub struct H2 {
     requests: SendRequest<Bytes>,
     connection: JoinHandle<()>,
@@ -26,19 +26,19 @@ pub struct H2Stream {
     body: SendStream<Bytes>,
 }
 
-/// The head of an response, and what follows it.
+/// The head of a response, and its body.
 pub struct H2Response {
     /// The status code.
     pub status: u16,
-    /// Its body, of which no more comes than is read.
+    /// Its body, limited by flow control to what is read.
     pub body: RecvStream,
 }
 
 impl H2 {
-    /// Connects. With `reset`, the connection's end will be a reset.
+    /// Connects. With `reset`, dropping the connection resets it.
     ///
     /// # Errors
-    /// If nobody listens, or speaks HTTP/2.
+    /// If the connection or the HTTP/2 handshake fails.
     pub async fn connect(address: SocketAddr, reset: bool) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         if reset {
@@ -46,7 +46,7 @@ impl H2 {
         }
         let (requests, connection) = timeout(DEADLINE, h2::client::handshake(stream)).await??;
         let connection = tokio::spawn(async move {
-            // Its end is the streams' to tell.
+            // The streams report the end of the connection.
             connection.await.ok();
         });
         Ok(Self {
@@ -103,7 +103,7 @@ impl H2Stream {
         Ok(self.body.send_trailers(trailers)?)
     }
 
-    /// Gives the stream up.
+    /// Resets the stream.
     pub fn cancel(mut self) {
         self.body.send_reset(Reason::CANCEL);
     }
@@ -111,7 +111,7 @@ impl H2Stream {
     /// Waits for the response's head.
     ///
     /// # Errors
-    /// If the stream is reset instead, or nothing comes.
+    /// If the stream is reset, or nothing arrives in time.
     pub async fn response(self) -> Result<H2Response> {
         let response = timeout(DEADLINE, self.response).await;
         let response = response.context("no response in time")??;
@@ -126,7 +126,7 @@ impl H2Response {
     /// Reads the body to its end.
     ///
     /// # Errors
-    /// If it is cut, or does not end.
+    /// If it is cut or does not end in time.
     pub async fn read(mut self) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(bytes) = timeout(DEADLINE, self.body.data()).await? {

@@ -1,8 +1,6 @@
-//! Expositions that nobody would serve on purpose: each piece of a line, of the right kind or not,
-//! in every order.
+//! Generates hostile expositions: valid and invalid pieces of lines, in every order.
 //!
-//! The tests of the registry's crate use this file, too: nothing here may need the rest of the
-//! harness.
+//! The tests of the service crate include this file, too: it must not use the rest of the harness.
 
 use std::fmt::Display;
 
@@ -20,7 +18,7 @@ pub fn exposition(prefix: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
         1 => counter(prefix),
     ];
     let lines = vec(block, 0..6).prop_map(|blocks| blocks.concat());
-    // Interleaved, now and then.
+    // Sometimes interleaved.
     let shuffled = lines.clone().prop_shuffle();
     let lines = prop_oneof![4 => lines, 1 => shuffled];
     let end = select(vec![
@@ -102,7 +100,7 @@ pub fn line(prefix: &str) -> impl Strategy<Value = String> + use<> {
     prop_oneof![12 => sample, 4 => kind, 2 => help, 1 => select(others.to_vec()).prop_map(String::from), 1 => junk]
 }
 
-/// Few names, so that they clash: with each other, and with those that a test has of its own.
+/// Few names, so that they clash with each other and with names of the test's own.
 fn name(prefix: &str) -> impl Strategy<Value = String> + use<> {
     let prefix = prefix.to_owned();
     let base = [
@@ -241,7 +239,7 @@ fn tail() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// A histogram as it should be, or with a few changes.
+/// A valid histogram, or one with a few changes.
 fn histogram(prefix: &str) -> impl Strategy<Value = Vec<String>> + use<> {
     let bounds = select(vec![
         &["0.5", "1", "+Inf"][..],
@@ -275,7 +273,7 @@ fn histogram(prefix: &str) -> impl Strategy<Value = Vec<String>> + use<> {
     })
 }
 
-/// A summary as it should be, or with a few changes.
+/// A valid summary, or one with a few changes.
 fn summary(prefix: &str) -> impl Strategy<Value = Vec<String>> + use<> {
     let quantiles = select(vec![
         &["0", "0.5", "1"][..],
@@ -306,7 +304,7 @@ fn summary(prefix: &str) -> impl Strategy<Value = Vec<String>> + use<> {
     })
 }
 
-/// A counter as each of the formats has it, or with a few changes.
+/// A valid counter of either format, or one with a few changes.
 fn counter(prefix: &str) -> impl Strategy<Value = Vec<String>> + use<> {
     let declared = select(vec!["", "_total", "_created"]);
     (name(prefix), declared, changes()).prop_map(|(name, declared, changes)| {
@@ -329,7 +327,7 @@ fn sample(name: &str, suffix: &str, labels: &str, value: impl Display) -> String
     }
 }
 
-/// Changes of lines that belong together.
+/// Changes to the lines of one family.
 #[derive(Clone, Debug)]
 struct Changes(Vec<(Change, prop::sample::Index)>);
 

@@ -1,5 +1,5 @@
-//! The registry's API over a store in memory, served within the test's own process: what it does
-//! differently from the programs is the store's doing alone.
+//! The registry's API over a store in memory, served within the test's process. Only the store
+//! differs from the programs.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -17,16 +17,16 @@ use service::program::Server as _;
 use service::shutdown::{Shutdown, Trigger};
 use tokio::sync::oneshot;
 
-/// A running registry without a directory. Dropping it ends it.
+/// A running registry without a directory. Dropping it stops it.
 pub struct MemoryRegistry {
     address: SocketAddr,
-    /// Of one who has ended, neither is left.
+    /// Both are taken when the registry stops.
     running: Option<(Trigger, JoinHandle<()>)>,
 }
 
 impl MemoryRegistry {
-    /// Starts one on a free port, in a thread with a runtime of its own, so that it outlives the
-    /// test that happened to start it.
+    /// Starts one on a free port, in a thread with its own runtime, so that it outlives the runtime
+    /// of the test that started it.
     ///
     /// # Errors
     /// If it cannot be bound.
@@ -44,7 +44,7 @@ impl MemoryRegistry {
         })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -54,7 +54,7 @@ impl Drop for MemoryRegistry {
     fn drop(&mut self) {
         if let Some((trigger, thread)) = self.running.take() {
             trigger.trigger();
-            // A thread that panicked has printed why.
+            // A thread that panicked has already printed the reason.
             thread.join().ok();
         }
     }
@@ -74,7 +74,7 @@ async fn serve(bound: oneshot::Sender<Result<SocketAddr>>, shutdown: Shutdown) {
         other => Err(anyhow!("bound to {other:?}")),
     };
     if bound.send(address).is_ok() {
-        // What is cut off at the end belongs to tests that have ended.
+        // Requests cut off here belong to tests that have ended.
         registry.serve(shutdown).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Our two programs, as whoever installs them runs them: built, started on free ports, killed,
-//! started again on the same directory.
+//! Our two programs as their users run them: built, started on free ports, killed, and restarted on
+//! the same directory.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use crate::wire;
 /// One of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// `octoserve`: the proxy, with the registry in it where no upstream is named.
+    /// `octoserve`: the proxy, with the embedded registry unless an upstream is configured.
     Octoserve,
     /// `octoserve-registry`: the registry alone.
     Registry,
 }
 
-/// How a program is to be started.
+/// The command line, environment and configuration of a program to start.
 pub struct Launch {
     program: Program,
     arguments: Vec<OsString>,
@@ -38,7 +38,7 @@ pub struct Launch {
     remote: bool,
 }
 
-/// Who says that the metrics have a listener of their own.
+/// What configures the metrics listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MetricsListener {
     None,
@@ -48,7 +48,7 @@ enum MetricsListener {
 
 /// A running program of ours. Dropping it kills it.
 pub struct Server {
-    // In this order: the process goes before the directory it writes into.
+    // Fields are dropped in this order: the process must end before its directory is removed.
     process: Process,
     address: SocketAddr,
     metrics: SocketAddr,
@@ -69,12 +69,12 @@ impl Launch {
             .argument(url)
     }
 
-    /// The proxy with the upstreams that `configuration`, a YAML file's text, names.
+    /// The proxy with the upstreams of `configuration`, the text of a YAML file.
     pub fn configured(configuration: &str) -> Self {
         Self::new(Program::Octoserve, MetricsListener::None, true).configuration(configuration)
     }
 
-    /// Reads this YAML file's text, too.
+    /// Adds a configuration file with this text.
     pub fn configuration(mut self, configuration: &str) -> Self {
         self.configuration = Some(configuration.to_owned());
         self
@@ -97,54 +97,53 @@ impl Launch {
         self
     }
 
-    /// Keeps the registry's content in `directory`, which outlives the server, instead of in one that
-    /// goes with it.
+    /// Keeps the registry's content in `directory`, which outlives the server, instead of in a
+    /// temporary one.
     pub fn data(mut self, directory: &Path) -> Self {
         self.data = Some(directory.to_owned());
         self
     }
 
-    /// Starts the program that was built in `directory`, as it is there, instead of one that is built
-    /// first if need be.
+    /// Starts the program in `directory`, without building it first.
     pub fn built(mut self, directory: &Path) -> Self {
         self.built = Some(directory.to_owned());
         self
     }
 
-    /// Has another program run it, whose command line begins with `words`.
+    /// Runs it through another program, whose command line begins with `words`.
     pub fn under(mut self, words: Vec<OsString>) -> Self {
         self.under = words;
         self
     }
 
-    /// Serves clients at an address that it had before, instead of on a free port.
+    /// Listens for clients at this address instead of on a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// Serves the metrics on a listener of their own.
+    /// Adds a metrics listener on the command line.
     pub fn metrics_listener(mut self) -> Self {
         self.metrics_listener = MetricsListener::Flag;
         self
     }
 
-    /// The configuration gives the metrics a listener of their own.
+    /// Expects a metrics listener from the configuration.
     pub fn announces_metrics(mut self) -> Self {
         self.metrics_listener = MetricsListener::Configuration;
         self
     }
 
-    /// Lets it record nothing, and so have no exposition and no listener for one.
+    /// Disables metrics, and thereby the metrics endpoint and its listener.
     pub fn without_metrics(mut self) -> Self {
         self.metrics_listener = MetricsListener::None;
         self.environment("OCTOSERVE_METRICS_ENABLED", "false")
     }
 
-    /// Starts it and waits until it has announced its addresses.
+    /// Starts it and waits until it has printed its addresses.
     ///
     /// # Errors
-    /// If it cannot be built or started, or says something else; with what it said.
+    /// If it cannot be built or started, or prints something else; with its output.
     pub async fn start(self) -> Result<Server> {
         let directory = TempDir::with_prefix("octoserve-")?;
         let data = self.data.unwrap_or_else(|| directory.path().join("data"));
@@ -168,7 +167,7 @@ impl Launch {
             std::fs::write(&path, text)?;
             command.arg("--config").arg(path);
         }
-        // Configured by the test alone, not by whoever runs it.
+        // Only the test configures the program, not the environment of the user who runs the tests.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OCTOSERVE_") {
                 command.env_remove(name);
@@ -176,7 +175,7 @@ impl Launch {
         }
         command
             .args(self.arguments)
-            // Where it keeps its sockets: who is killed does not tidy up.
+            // Its sockets go here, because a killed program leaves them behind.
             .env("TMPDIR", directory.path())
             .envs(self.environment)
             .current_dir(directory.path());
@@ -217,7 +216,7 @@ impl Server {
         self.address
     }
 
-    /// The address as image references and Prometheus want it: `127.0.0.1:PORT`.
+    /// The address in image references and Prometheus targets: `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         self.address.to_string()
     }
@@ -245,7 +244,7 @@ impl Server {
     /// Reads `/metrics` as text 0.0.4.
     ///
     /// # Errors
-    /// If there is no such exposition, or it does not parse as a whole.
+    /// If there is no exposition, or a line of it does not parse.
     pub async fn scrape(&self) -> Result<Scrape> {
         let request = wire::request("GET", "/metrics", &[], b"");
         let response = wire::exchange(self.metrics, "GET", &request).await?;
@@ -257,10 +256,10 @@ impl Server {
         Scrape::parse(String::from_utf8(response.body)?)
     }
 
-    /// Asks it to end, as a service manager does, and waits for it.
+    /// Sends SIGTERM, as a service manager does, and waits for its exit.
     ///
     /// # Errors
-    /// If it has not ended within `deadline`.
+    /// If it has not exited within `deadline`.
     pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM)?;
         self.process.exited(deadline).await
@@ -276,8 +275,8 @@ impl Program {
         }
     }
 
-    /// Where the program is: in the directory that `HARNESS_PROGRAMS` names, or else built where the
-    /// tests were built, if the sources are newer.
+    /// The program's path: in the directory of `HARNESS_PROGRAMS`, or else where the tests were
+    /// built, after building it if its sources are newer.
     ///
     /// # Errors
     /// If it does not build.
@@ -294,8 +293,8 @@ impl Program {
     }
 }
 
-/// Lets cargo build the programs where it built this test, and returns that directory. It has nothing
-/// to do in `make test`, and saves whoever runs one suite by hand from testing yesterday's program.
+/// Builds the programs next to this test and returns that directory. In `make test` they are up to
+/// date already; a suite run by hand would otherwise test an old program.
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // …/target/debug/deps/suites-0123456789abcdef
@@ -304,7 +303,7 @@ fn build() -> Result<PathBuf> {
         .and_then(Path::parent)
         .context("a test outside a target directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo tells a test of its package would make some dependencies build again: ring asks for
+    // The variables that cargo sets for a test would rebuild some dependencies: ring depends on
     // CARGO_MANIFEST_DIR.
     for (name, _) in std::env::vars_os() {
         let variable = name.to_string_lossy();

@@ -1,4 +1,4 @@
-//! The OpenMetrics parser of Python's `prometheus_client`, the strictest there is.
+//! The strict OpenMetrics parser of Python's `prometheus_client`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::tools;
 
-/// Where `tests/setup/install.sh` puts it.
+/// Where `tests/setup/install.sh` installs it.
 const PYTHON: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../target/tools/prometheus_client/bin/python"
@@ -28,10 +28,10 @@ with open(sys.argv[1], encoding='utf-8') as expositions:
     print(json.dumps([read(exposition) for exposition in json.load(expositions)]))
 ";
 
-/// What the parser made of a exposition: how many samples it read, or what it has against the exposition.
+/// The parser's result: the number of samples, or its error message.
 pub type Reading = Result<usize, String>;
 
-/// Has these expositions read, all by one process.
+/// Parses expositions, all in one Python process.
 ///
 /// # Errors
 /// If `prometheus_client` is not installed.

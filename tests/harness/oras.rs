@@ -1,4 +1,4 @@
-//! oras-py: artifacts from Python, by a library that shares no code with the other clients.
+//! oras-py: artifacts from Python, with a library that shares no code with the other clients.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::tools;
 
-/// Where `tests/setup/install.sh` puts it.
+/// Where `tests/setup/install.sh` installs it.
 const PYTHON: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../target/tools/oras/bin/python"
 );
 
-/// What each script has at hand: the client, and the arguments after the host.
+/// The prelude of each script: the client, and the arguments after the host.
 const BEGIN: &str = "\
 import json, sys
 import oras.client
@@ -24,7 +24,7 @@ client = oras.client.OrasClient(hostname=host, insecure=True)
 /// Runs a script that uses `client`, `host` and `arguments`, and returns what it printed as JSON.
 ///
 /// # Errors
-/// If oras-py is not installed, or the script fails, with what it said.
+/// If oras-py is not installed, or the script fails, with its output.
 pub async fn run(host: &str, script: &str, arguments: &[&str]) -> Result<Value> {
     ensure!(
         Path::new(PYTHON).is_file(),

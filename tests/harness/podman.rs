@@ -1,11 +1,11 @@
-//! podman: the client without a daemon, with a storage of its own.
+//! podman: a client without a daemon, with its own storage.
 
 use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::{content, tools};
 
-/// podman with its directories apart from any that the machine has. It never runs a container.
+/// podman with directories separate from the machine's. It never runs a container.
 pub struct Podman {
     directory: TempDir,
 }
@@ -39,10 +39,10 @@ impl Podman {
         Ok(())
     }
 
-    /// Pushes an image to where its name says.
+    /// Pushes an image to the registry in its name.
     ///
     /// # Errors
-    /// If it fails, with what podman said.
+    /// If it fails, with podman's output.
     pub async fn push(&self, name: &str) -> Result<()> {
         let policy = self.path("policy.json");
         let own = ["push", "--tls-verify=false", "--signature-policy", &policy];
@@ -54,7 +54,7 @@ impl Podman {
     /// configuration.
     ///
     /// # Errors
-    /// If it fails, with what podman said.
+    /// If it fails, with podman's output.
     pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<String> {
         let policy = self.path("policy.json");
         let own = ["pull", "--quiet", "--tls-verify=false"];
@@ -65,10 +65,10 @@ impl Podman {
         Ok(id.trim().to_owned())
     }
 
-    /// Makes an index of images that have been pushed, and pushes it with them.
+    /// Makes an index of pushed images and pushes it with them.
     ///
     /// # Errors
-    /// If it fails, with what podman said.
+    /// If it fails, with podman's output.
     pub async fn index(&self, name: &str, images: &[&str]) -> Result<()> {
         self.run(&["manifest", "create", name]).await?;
         for image in images {
@@ -86,7 +86,7 @@ impl Podman {
     /// Removes images, so that a pull has to fetch them again.
     ///
     /// # Errors
-    /// If one is not there.
+    /// If one does not exist.
     pub async fn forget(&self, names: &[&str]) -> Result<()> {
         self.run(&[&["rmi", "--force"], names].concat()).await?;
         Ok(())
@@ -98,7 +98,7 @@ impl Podman {
 
     async fn run(&self, arguments: &[&str]) -> Result<String> {
         let (root, run) = (self.path("root"), self.path("run"));
-        // The drivers that work on any file system and without systemd, also within a container.
+        // These drivers work on any file system and without systemd, also within a container.
         let own = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs"];
         let places = ["--root", &root, "--runroot", &run, "--events-backend=none"];
         tools::run("podman", &[&own[..], &places, arguments].concat()).await

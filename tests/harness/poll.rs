@@ -1,14 +1,14 @@
-//! Waiting for something to become true, with a deadline instead of a sleep.
+//! Polls a condition with a deadline, instead of sleeping.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-/// How often a condition is looked at.
+/// The time between two probes.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// Asks `probe` until it answers `Some`, and fails with `what` once `deadline` has passed.
+/// Calls `probe` until it returns `Some`, and fails with `what` after `deadline`.
 ///
 /// An error of the probe ends the wait at once: a condition that is not met yet is `Ok(None)`.
 pub async fn until<T>(

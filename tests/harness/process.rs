@@ -1,4 +1,4 @@
-//! A child process: started with its output kept in files, watched, signalled, gone with its value.
+//! A child process with its output in files. Dropping the value ends the process.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ pub use rustix::process::Signal;
 
 use crate::poll;
 
-/// How long a program may take to announce that it is ready.
+/// How long a program may take to print its addresses.
 const START: Duration = Duration::from_mins(1);
 
-/// A running program. Dropping it ends it, and prints its last words if the test is failing.
+/// A running program. Dropping it ends it, and prints the end of its output if the test is failing.
 pub struct Process {
     name: String,
     child: Child,
@@ -34,12 +34,12 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// What the kernel has charged a process for.
+/// The memory of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// Resident bytes now.
     pub resident: u64,
-    /// The most resident bytes there ever were.
+    /// The peak of resident bytes.
     pub peak: u64,
 }
 
@@ -66,17 +66,17 @@ impl Process {
         })
     }
 
-    /// Lets the process end by itself, for so long, when it is dropped: for programs with children
-    /// or mounts of their own to clean up.
+    /// On drop, gives the process this long to exit by itself: for programs that have children or
+    /// mounts to clean up.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Waits until `parse` finds what it looks for in a line of the output.
+    /// Waits until `parse` returns a value for a line of the output.
     ///
     /// # Errors
-    /// If the process ends first, or does not say it in time; with what it said instead.
+    /// If the process exits first, or does not print such a line in time; with its output.
     pub async fn announced<T>(
         &mut self,
         stream: OutputStream,
@@ -85,10 +85,11 @@ impl Process {
     ) -> Result<T> {
         let what = format!("{} announces {what}", self.name);
         let found = poll::until(&what, START, async || {
-            // The state is read before the output: what an ending process said is then all there.
+            // The state is read before the output, so that the output of an exited process is
+            // complete.
             let ended = self.child.try_wait()?;
             let text = self.output(stream)?;
-            // A line counts once it is whole.
+            // The last line may be incomplete.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             if let Some(value) = whole.lines().find_map(&parse) {
                 return Ok(Some(value));
@@ -101,7 +102,7 @@ impl Process {
         found.await.with_context(|| self.last_words())
     }
 
-    /// What it has printed so far on `stream`.
+    /// Its output on `stream` so far.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -128,24 +129,24 @@ impl Process {
             .with_context(|| format!("sending {signal:?} to {}", self.name))
     }
 
-    /// Whether it has not ended yet.
+    /// Whether it is still running.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If its state cannot be read.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to exit by itself.
     ///
     /// # Errors
-    /// If it has not within `deadline`.
+    /// If it does not within `deadline`.
     pub async fn exited(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         poll::until(&what, deadline, async || Ok(self.child.try_wait()?)).await
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Kills it (SIGKILL).
     ///
     /// # Errors
     /// If it cannot be waited for.
@@ -190,8 +191,8 @@ impl Process {
         Ok(std::fs::read_dir(&path).context(path)?.count())
     }
 
-    /// Lets it open no file descriptor whose number is `limit` or above, until another limit is set.
-    /// Those that it has, it keeps.
+    /// Sets its limit of file descriptors: no new one may have the number `limit` or above. Open
+    /// ones stay open.
     ///
     /// # Errors
     /// If the process is gone.
@@ -209,14 +210,14 @@ impl Process {
         Ok(())
     }
 
-    /// The processor time it has used, with that of its ended children, from `/proc/PID/stat`.
+    /// The processor time of it and its exited children, from `/proc/PID/stat`.
     ///
     /// # Errors
     /// If the process is gone.
     pub fn processor_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.id());
         let stat = std::fs::read_to_string(&path).context(path)?;
-        // The name, in brackets, may hold anything; the fields are counted from behind it.
+        // The name, in parentheses, may contain anything, so the fields are counted from after it.
         let fields = stat
             .rsplit_once(") ")
             .context("a strange /proc/PID/stat")?
@@ -253,7 +254,7 @@ impl Process {
             .context("no such process id")
     }
 
-    /// Asks it to end and waits for that, without an asynchronous runtime.
+    /// Sends SIGTERM and waits for the exit, without an asynchronous runtime.
     fn end_gracefully(&self) -> Result<()> {
         let pid = self.pid()?;
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
@@ -267,7 +268,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Through the test's own channel, so that a passing test stays silent.
+            // Written directly: the test runner shows captured output too late, or not at all,
+            // during a panic.
             let words = self.last_words();
             std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes()).ok();
         }

@@ -1,4 +1,4 @@
-//! Prometheus: a server that really scrapes, its query language, and promtool.
+//! Prometheus: a real server, its query language, and promtool.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::process::{OutputStream, Process};
 use crate::scrape::{Scrape, metric};
 use crate::{poll, tools};
 
-/// How long a scrape or a query may take to show what is expected.
+/// How long a scrape or query may take to show the expected value.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 /// How often Prometheus scrapes.
@@ -28,18 +28,18 @@ pub struct Prometheus {
     _directory: TempDir,
 }
 
-/// A target, and what came of its last scrape.
+/// A target and the result of its last scrape.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// `up`, `down`, or `unknown` before the first scrape.
     pub health: String,
-    /// Why it is down.
+    /// The reason if it is down.
     pub error: String,
 }
 
-/// One series of an response: its labels and its value.
+/// One series of a query's result: its labels and its value.
 pub type Series = (BTreeMap<String, String>, f64);
 
 impl Prometheus {
@@ -51,7 +51,7 @@ impl Prometheus {
         Self::scraping_with(targets, "").await
     }
 
-    /// The same, with more keys of its `scrape_configs`: `scheme: https, …`.
+    /// Starts one with additional keys in its `scrape_configs`: `scheme: https, …`.
     ///
     /// # Errors
     /// If prometheus is not installed or does not start.
@@ -122,7 +122,7 @@ impl Prometheus {
         result.iter().map(series).collect()
     }
 
-    /// Waits until every target was scraped at least once; each of them.
+    /// Waits until every target has been scraped, and returns the targets.
     ///
     /// # Errors
     /// If one is not scraped in time.
@@ -139,7 +139,7 @@ impl Prometheus {
         .await
     }
 
-    /// The sum of all series of this name in Prometheus' metrics of its own.
+    /// The sum of all series of this name in Prometheus's own metrics.
     ///
     /// # Errors
     /// If there is none.
@@ -149,10 +149,10 @@ impl Prometheus {
         scrape.sum(&metric(name)).with_context(|| name.to_owned())
     }
 
-    /// Waits until an expression has this one value: the target must be scraped first.
+    /// Waits until an expression has this single value: the target may not have been scraped yet.
     ///
     /// # Errors
-    /// If it has another one at the deadline, which the error names.
+    /// If it has another value at the deadline; with that value.
     pub async fn expect(&self, expression: &str, value: f64) -> Result<()> {
         let mut last = Vec::new();
         let holds = poll::until(expression, DEADLINE, async || {
@@ -172,10 +172,10 @@ impl Prometheus {
     }
 }
 
-/// What `promtool check metrics` has against a exposition: nothing, if all is well.
+/// The complaints of `promtool check metrics` about an exposition; empty if there are none.
 ///
 /// # Errors
-/// If promtool is not installed or does not end.
+/// If promtool is not installed or does not exit.
 pub async fn promtool(exposition: &str) -> Result<String> {
     let mut promtool = tokio::process::Command::new(tools::find("promtool")?)
         .args(["check", "metrics"])
@@ -186,7 +186,8 @@ pub async fn promtool(exposition: &str) -> Result<String> {
         .spawn()?;
     let mut input = promtool.stdin.take().context("promtool has no input")?;
     let feed = async {
-        // promtool ends at the first line that it cannot parse: what it then says is the response.
+        // promtool exits at the first line that it cannot parse and closes its input; its output
+        // tells why.
         input.write_all(exposition.as_bytes()).await.ok();
         drop(input);
     };

@@ -1,4 +1,4 @@
-//! One metrics exposition, parsed, and what a test expects to find in it.
+//! A parsed exposition, and a test's expectations of it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,31 +11,31 @@ use tokio::time::timeout;
 use crate::octoserve::Server;
 use crate::poll;
 
-/// How long a count may take to show: octoserve counts a request when its last byte has left, which
-/// may be a moment after the client has it.
+/// How long a count may take to appear: octoserve counts a request when the last byte has been
+/// sent, which may be after the client has received it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A exposition as it was served.
+/// An exposition as it was served.
 pub struct Scrape {
     text: String,
     exposition: Exposition,
 }
 
-/// Some series of one metric: those that have all these labels, whatever else they have.
+/// The series of one metric that have all of these labels, and possibly more.
 #[derive(Clone, Debug)]
 pub struct Metric {
     name: String,
     labels: Vec<(String, String)>,
 }
 
-/// Some series, and what they must add up to.
+/// Some series and their expected sum.
 #[derive(Clone, Debug)]
 pub struct Expected {
     metric: Metric,
     value: f64,
 }
 
-/// All series called `name`, in which [`Metric::label`] selects.
+/// All series of `name`; [`Metric::label`] narrows the selection.
 pub fn metric(name: &str) -> Metric {
     Metric {
         name: name.to_owned(),
@@ -44,10 +44,10 @@ pub fn metric(name: &str) -> Metric {
 }
 
 impl Scrape {
-    /// Parses a exposition of text 0.0.4.
+    /// Parses an exposition of text 0.0.4.
     ///
     /// # Errors
-    /// If anything in it is malformed or there twice.
+    /// If anything in it is malformed or a duplicate.
     pub fn parse(text: String) -> Result<Self> {
         let (exposition, dropped) = Exposition::parse(text.as_str(), &ParseLimits::default());
         ensure!(
@@ -67,7 +67,7 @@ impl Scrape {
         &self.exposition
     }
 
-    /// The sum of all series that `metric` selects; none is no sum.
+    /// The sum of all series that `metric` selects; `None` if it selects none.
     pub fn sum(&self, metric: &Metric) -> Option<f64> {
         let values: Vec<_> = self
             .samples()
@@ -77,7 +77,7 @@ impl Scrape {
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// Every value that a label has anywhere on the exposition.
+    /// All values of each label in the exposition.
     pub fn label_values(&self) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in self.samples().flat_map(|sample| sample.labels()) {
@@ -89,7 +89,8 @@ impl Scrape {
         all
     }
 
-    /// The names and labels of every series, without values: what a scrape would add to a database.
+    /// The name and labels of every series, without values: the series that a scrape adds to a
+    /// database.
     pub fn series(&self) -> Vec<String> {
         let mut series: Vec<_> = self.samples().map(|sample| spell(&sample)).collect();
         series.sort();
@@ -110,7 +111,7 @@ impl Metric {
         self
     }
 
-    /// Says what the selected series must add up to. No series at all adds up to nothing, not to 0.
+    /// Sets the expected sum of the selected series. No series at all does not count as a sum of 0.
     pub fn value(self, value: impl Into<f64>) -> Expected {
         Expected {
             metric: self,
@@ -128,10 +129,10 @@ impl Metric {
 }
 
 impl Expected {
-    /// Checks it on one exposition.
+    /// Checks one exposition.
     ///
     /// # Errors
-    /// If it does not hold; with every series of the metric.
+    /// If the sum differs; with every series of the metric.
     pub fn assert(&self, scrape: &Scrape) -> Result<()> {
         let sum = scrape.sum(&self.metric);
         if sum == Some(self.value) {
@@ -148,7 +149,7 @@ impl Expected {
         bail!("expected {self:?}, found {sum:?} in\n{there}")
     }
 
-    /// Waits until it holds on the server's exposition.
+    /// Waits until the server's exposition has the expected sum.
     ///
     /// # Errors
     /// If it does not in time; with every series of the metric.

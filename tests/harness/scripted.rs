@@ -1,5 +1,5 @@
-//! An upstream that follows a script: what it answers, stalls at or cuts is the test's to say, and
-//! every byte that it hears is kept.
+//! An upstream that follows a script of the test, which decides when to respond, stall or cut. It
+//! keeps every byte that it receives.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,27 +17,27 @@ use crate::poll;
 /// How long a script waits for the proxy.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// An upstream. It ends with its value, and so do its connections.
+/// An upstream. Dropping it closes it and its connections.
 pub struct Scripted {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
     accepting: JoinHandle<()>,
 }
 
-/// A connection of the proxy's.
+/// A connection from the proxy.
 pub struct Caller {
     stream: TcpStream,
     unread: Vec<u8>,
-    /// How many of the unread bytes are in `heard` already.
+    /// How many of the unread bytes `heard` already contains.
     kept: usize,
     number: usize,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Scripted {
-    /// Listens on 127.0.0.1, and lets `script` serve each connection that brings a client's request. A script
-    /// that fails closes its connection. When the proxy itself asks whether the upstream is well,
-    /// it is told so, and nothing of that is kept.
+    /// Listens on 127.0.0.1 and runs `script` for each connection that carries a client's request.
+    /// A script that fails closes its connection. Health probes of the proxy succeed, and are not
+    /// kept.
     ///
     /// # Errors
     /// If there is no port.
@@ -49,10 +49,10 @@ impl Scripted {
         Self::start_on(TcpListener::bind("127.0.0.1:0").await?, script)
     }
 
-    /// The same at an address of the caller's, as soon as that is free: an earlier one may have it.
+    /// Starts one at this address, as soon as an earlier one has freed it.
     ///
     /// # Errors
-    /// If it can't be had.
+    /// If the address cannot be bound.
     pub async fn listening<S, F>(address: &str, script: S) -> Result<Self>
     where
         S: Fn(Caller) -> F + Clone + Send + 'static,
@@ -64,7 +64,7 @@ impl Scripted {
         Self::start_on(listener.await?, script)
     }
 
-    /// The same for a server that clients reach by themselves, past the proxy.
+    /// Starts a server that clients reach directly, without the proxy.
     ///
     /// # Errors
     /// If there is no port.
@@ -76,7 +76,7 @@ impl Scripted {
         Self::serve(TcpListener::bind("127.0.0.1:0").await?, false, script)
     }
 
-    /// The same on a socket of the test's own, such as one with small buffers.
+    /// Starts one on the test's socket, such as one with small buffers.
     ///
     /// # Errors
     /// If the socket has no address.
@@ -88,7 +88,7 @@ impl Scripted {
         Self::serve(listener, true, script)
     }
 
-    /// `behind` the proxy, whose own questions are answered, or not.
+    /// With `behind`, the proxy's health probes are answered.
     fn serve<S, F>(listener: TcpListener, behind: bool, script: S) -> Result<Self>
     where
         S: Fn(Caller) -> F + Clone + Send + 'static,
@@ -98,7 +98,7 @@ impl Scripted {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&heard);
         let accepting = tokio::spawn(async move {
-            // They end with the task that accepts them.
+            // The connections end with the task that accepts them.
             let mut serving = JoinSet::new();
             loop {
                 let stream = tokio::select! {
@@ -134,7 +134,7 @@ impl Scripted {
         self.address
     }
 
-    /// What has been heard so far, connection by connection.
+    /// The bytes received so far, by connection.
     pub fn heard(&self) -> Vec<String> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard
@@ -164,7 +164,7 @@ impl Caller {
             number: usize::MAX,
             heard: log,
         };
-        // What is sent for a client says so.
+        // Forwarded requests have this header; health probes do not.
         let request = caller.peek_head().await?.to_ascii_lowercase();
         if behind && !request.contains("\r\nvia: ") {
             caller
@@ -203,7 +203,7 @@ impl Caller {
         Ok(head)
     }
 
-    /// Reads until `end` has come, and returns everything up to there.
+    /// Reads up to and including `end`, and returns all of it.
     ///
     /// # Errors
     /// If the connection ends first.
@@ -232,13 +232,13 @@ impl Caller {
         Ok(self.take(length))
     }
 
-    /// Waits until the proxy closes, whatever it says before.
+    /// Waits until the proxy closes, and discards what it sends before.
     ///
     /// # Errors
     /// If it doesn't in time.
     pub async fn closed(&mut self) -> Result<()> {
         loop {
-            // A reset is an end as well.
+            // A reset also ends the connection.
             let read = timeout(DEADLINE, self.stream.read_buf(&mut self.unread)).await?;
             if !matches!(read, Ok(1..)) {
                 return Ok(());
@@ -247,7 +247,7 @@ impl Caller {
         }
     }
 
-    /// Sends exactly this.
+    /// Sends exactly these bytes.
     ///
     /// # Errors
     /// If the proxy has closed, or does not read.
@@ -255,10 +255,10 @@ impl Caller {
         Ok(timeout(DEADLINE, self.stream.write_all(text.as_ref())).await??)
     }
 
-    /// Cuts the connection with a reset instead of an end.
+    /// Resets the connection.
     ///
     /// # Errors
-    /// If the kernel does not let it.
+    /// If the socket option cannot be set.
     pub fn reset(self) -> Result<()> {
         Ok(self.stream.set_zero_linger()?)
     }
@@ -280,7 +280,7 @@ impl Caller {
         Ok(read)
     }
 
-    /// Keeps what was read and is not kept yet.
+    /// Appends bytes to `heard` that it lacks.
     fn keep(&mut self) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(heard) = heard.get_mut(self.number) {

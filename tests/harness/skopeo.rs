@@ -1,4 +1,4 @@
-//! skopeo: the client of podman's family, which speaks to registries without a daemon.
+//! skopeo: the client of podman's family that needs no daemon and no storage.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{content, tools};
 
-/// skopeo with a signature policy of its own that accepts anything.
+/// skopeo with its own signature policy, which accepts anything.
 pub struct Skopeo {
     directory: TempDir,
 }
@@ -25,10 +25,10 @@ impl Skopeo {
         Ok(Self { directory })
     }
 
-    /// Copies an image from one place to another, in skopeo's spelling of places.
+    /// Copies an image from one skopeo reference to another.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn copy(&self, from: &str, to: &str, extra: &[&str]) -> Result<()> {
         let verify = ["--src-tls-verify=false", "--dest-tls-verify=false"];
         self.run(&[&["copy"], &verify[..], extra, &[from, to]].concat())
@@ -36,10 +36,10 @@ impl Skopeo {
         Ok(())
     }
 
-    /// What skopeo says of an image.
+    /// The output of `skopeo inspect` for an image.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn inspect(&self, image: &str) -> Result<Value> {
         let text = self.run(&["inspect", "--tls-verify=false", image]).await?;
         Ok(serde_json::from_str(&text)?)
@@ -48,25 +48,25 @@ impl Skopeo {
     /// The image's manifest, byte for byte.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn manifest(&self, image: &str) -> Result<String> {
         self.run(&["inspect", "--raw", "--tls-verify=false", image])
             .await
     }
 
-    /// The same for who has these credentials, `user:password`.
+    /// The manifest, fetched with the credentials `user:password`.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn manifest_as(&self, image: &str, credentials: &str) -> Result<String> {
         let own = ["inspect", "--raw", "--tls-verify=false", "--creds"];
         self.run(&[&own[..], &[credentials, image]].concat()).await
     }
 
-    /// Deletes an image: skopeo asks for its digest, then deletes by that.
+    /// Deletes an image: skopeo resolves its digest, then deletes by digest.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn delete(&self, image: &str) -> Result<()> {
         self.run(&["delete", "--tls-verify=false", image]).await?;
         Ok(())
@@ -75,7 +75,7 @@ impl Skopeo {
     /// The tags of a repository, such as `docker://host/name`.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let text = self
             .run(&["list-tags", "--tls-verify=false", repository])
@@ -85,7 +85,7 @@ impl Skopeo {
     }
 
     /// Writes an OCI layout with one image, tagged `latest`, that has a layer for each seed, and
-    /// returns its place in skopeo's spelling.
+    /// returns its skopeo reference.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -143,7 +143,7 @@ impl Skopeo {
             .join("policy.json")
             .display()
             .to_string();
-        // Without the machine's registries.d, mirrors and credentials.
+        // This excludes the machine's registries.d, mirrors and credentials.
         let own = ["--policy", &policy, "--registries.d", "/nonexistent"];
         tools::run("skopeo", &[&own[..], arguments].concat()).await
     }

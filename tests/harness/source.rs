@@ -1,4 +1,4 @@
-//! A metrics exposition that somebody else might serve: exactly these bytes, whatever HTTP wants.
+//! A metrics source that sends exactly the bytes that a test wants, valid HTTP or not.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A source. It ends with its value.
+/// A running source. Dropping it stops it.
 pub struct Source {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -18,7 +18,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lets `script` response each request, whose head has been read. The connection ends with it.
+    /// Runs `script` for each request after its head has been read; the connection ends with the
+    /// script.
     ///
     /// # Errors
     /// If there is no port.
@@ -30,7 +31,7 @@ impl Source {
         Self::told(move |_, stream| script(stream)).await
     }
 
-    /// Serves several expositions, each of a media type, at paths of their own.
+    /// Serves several expositions, each with its media type at a path of its own.
     ///
     /// # Errors
     /// If there is no port.
@@ -54,7 +55,7 @@ impl Source {
         .await
     }
 
-    /// Lets `script` response each request, given its head.
+    /// Runs `script` for each request with its head.
     async fn told<S, F>(script: S) -> Result<Self>
     where
         S: Fn(String, TcpStream) -> F + Clone + Send + 'static,
@@ -85,7 +86,7 @@ impl Source {
         })
     }
 
-    /// Answers every request with exactly these bytes.
+    /// Sends exactly these bytes for every request.
     ///
     /// # Errors
     /// If there is no port.
@@ -94,7 +95,7 @@ impl Source {
         Self::scripted(move |mut stream| {
             let bytes = Arc::clone(&bytes);
             async move {
-                // Whoever has read enough hangs up.
+                // A client that has read enough closes the connection.
                 stream.write_all(&bytes).await.ok();
                 stream.shutdown().await.ok();
                 Ok(())
@@ -103,7 +104,7 @@ impl Source {
         .await
     }
 
-    /// Serves a exposition of this media type, as it should be.
+    /// Serves an exposition of this media type as valid HTTP.
     ///
     /// # Errors
     /// If there is no port.

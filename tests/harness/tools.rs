@@ -1,4 +1,4 @@
-//! The programs of others that the tests use: found, or named with the command that installs them.
+//! Other people's programs: finds them, or names the command that installs them.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long any one command may take. Generous: some build programs, and the machine may be busy with
-/// other suites.
+/// How long a command may take. Some build programs, and other suites may run at the same time.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// Where a program is: in `PATH`, or in the directories that Debian leaves out of a user's `PATH`.
+/// The path of a program in `PATH`, or in the directories that Debian leaves out of a user's
+/// `PATH`.
 ///
 /// # Errors
-/// If it is nowhere, with the command that installs it.
+/// If it is missing, with the command that installs it.
 pub fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

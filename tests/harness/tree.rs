@@ -1,4 +1,4 @@
-//! A registry's directory as a list, to see that a refused request left nothing behind.
+//! A listing of a registry's directory, to check that a refused request left nothing behind.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 
 use crate::content;
 
-/// Every file below a directory, by path, with its length and digest; directories have neither.
+/// Every file below a directory, by path, with its length and digest, which directories lack.
 pub type Tree = BTreeMap<String, Option<(u64, String)>>;
 
-/// Lists everything below `root`. Sockets and the like are listed as directories are.
+/// Lists everything below `root`. Sockets and other special files are listed like directories.
 ///
 /// # Errors
-/// If something cannot be read, for instance because it vanished meanwhile.
+/// If something cannot be read, for instance because it was removed meanwhile.
 pub fn list(root: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut directories = vec![root.to_owned()];

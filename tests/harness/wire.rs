@@ -1,4 +1,4 @@
-//! HTTP/1.1 byte by byte: requests that no client library would send, and their answers.
+//! HTTP/1.1 byte by byte: requests that no client library would send, and their responses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long an response may take.
+/// How long a response may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The longest header that is read.
@@ -20,7 +20,7 @@ pub struct Wire {
     unread: Vec<u8>,
 }
 
-/// The head of an response.
+/// The head of a response.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The status code.
@@ -28,7 +28,7 @@ pub struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// An response, whole.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// Its head.
@@ -41,15 +41,15 @@ impl Wire {
     /// Connects.
     ///
     /// # Errors
-    /// If nobody listens.
+    /// If the connection fails.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         Self::over(timeout(DEADLINE, TcpStream::connect(address)).await??)
     }
 
-    /// Takes a connection that was made elsewhere.
+    /// Wraps an open connection.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If it is closed.
     pub fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -66,7 +66,7 @@ impl Wire {
         Ok(timeout(DEADLINE, self.stream.write_all(bytes)).await??)
     }
 
-    /// Says that nothing more will be sent, and goes on listening.
+    /// Closes the sending half of the connection.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -77,7 +77,7 @@ impl Wire {
     /// Reads the head of the next response, passing over interim ones (1xx).
     ///
     /// # Errors
-    /// If the connection ends first, or what comes is not HTTP.
+    /// If the connection ends first, or the bytes are not HTTP.
     pub async fn head(&mut self) -> Result<Head> {
         loop {
             let head = self.any_head().await?;
@@ -90,15 +90,15 @@ impl Wire {
     /// Reads the head of the next response, which may be an interim one (1xx).
     ///
     /// # Errors
-    /// If the connection ends first, or what comes is not HTTP.
+    /// If the connection ends first, or the bytes are not HTTP.
     pub async fn interim(&mut self) -> Result<Head> {
         self.any_head().await
     }
 
-    /// Reads the whole next response. `method` is the request's: the response to a HEAD has no body.
+    /// Reads the next response. `method` is the request's: the response to a HEAD has no body.
     ///
     /// # Errors
-    /// If it is cut short, or is not HTTP.
+    /// If it is incomplete, or not HTTP.
     pub async fn response(&mut self, method: &str) -> Result<Response> {
         let head = self.head().await?;
         let bodyless = method == "HEAD" || matches!(head.status, 204 | 304);
@@ -125,10 +125,10 @@ impl Wire {
         Ok(self.unread.drain(..length).collect())
     }
 
-    /// Reads to the end of the connection.
+    /// Reads until the connection ends.
     ///
     /// # Errors
-    /// If there is no end in time.
+    /// If it does not end in time.
     pub async fn rest(&mut self) -> Result<Vec<u8>> {
         while self.fill().await? > 0 {}
         Ok(std::mem::take(&mut self.unread))
@@ -165,14 +165,14 @@ impl Wire {
     /// Reads the next chunk of a body; an empty one is its end.
     ///
     /// # Errors
-    /// If the connection ends first, or what comes is no chunk.
+    /// If the connection ends first, or the bytes are not a chunk.
     pub async fn chunk(&mut self) -> Result<Vec<u8>> {
         let line = self.line().await?;
         let size = line.split(';').next().unwrap_or_default();
         let size = usize::from_str_radix(size.trim(), 16).context("a chunk without a size")?;
         let chunk = self.exactly(size).await?;
         let end = self.line().await?;
-        // Trailers are not looked at: none of our answers has any.
+        // Trailers are not parsed: none of our responses has any.
         ensure!(end.is_empty(), "no end of line after a chunk: {end:?}");
         Ok(chunk)
     }
@@ -244,7 +244,7 @@ impl Head {
 }
 
 impl Response {
-    /// The code of the first OCI error in the body, or nothing if there is no such body.
+    /// The code of the first OCI error in the body, if it has one.
     pub fn error_code(&self) -> Option<String> {
         let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
         Some(
@@ -257,7 +257,7 @@ impl Response {
     }
 }
 
-/// Sends one request as it stands and reads the response, on a connection of its own.
+/// Sends these bytes as one request on a new connection and reads the response.
 ///
 /// # Errors
 /// If there is no response.
@@ -267,8 +267,8 @@ pub async fn exchange(address: SocketAddr, method: &str, request: &[u8]) -> Resu
     wire.response(method).await
 }
 
-/// A request with the path spelt as given, a body of known length, and nothing that was not asked
-/// for but `Host`, `Content-Length` and `Connection: close`.
+/// A request with this path, these headers and this body, and besides them only `Host`,
+/// `Content-Length` and `Connection: close`.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut bytes = start(method, path, headers);
     if !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH") {
@@ -279,7 +279,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     bytes
 }
 
-/// A request as [`request`] makes it, with a body that tells its length only as it goes.
+/// Like [`request`], with a chunked body.
 pub fn chunked(method: &str, path: &str, headers: &[(&str, &str)], chunks: &[&[u8]]) -> Vec<u8> {
     let mut bytes = start(method, path, headers);
     bytes.extend(b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
@@ -292,7 +292,7 @@ pub fn chunked(method: &str, path: &str, headers: &[(&str, &str)], chunks: &[&[u
     bytes
 }
 
-/// A request's first line and headers, but for those that say how its body ends.
+/// A request's first line and headers, except for the framing of its body.
 fn start(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\nHost: registry\r\n").into_bytes();
     for (name, value) in headers {

@@ -370,7 +370,7 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
         let told = exposition.sum(&own(name).label("source", source));
         told.with_context(|| format!("no {name} of {source}"))
     };
-    // A exposition tells of the scrape that it came with.
+    // An exposition tells of the scrape that it came with.
     let exposition = server.scrape().await?;
     let succeeded = told(&exposition, "last_success_timestamp_seconds", "good")?;
     let now = seconds_since_epoch()?.as_secs_f64();

@@ -1,4 +1,4 @@
-//! Two hundred thousand requests that mean harm, and a exposition that stays as small as it must.
+//! Two hundred thousand requests that mean harm, and an exposition that stays as small as it must.
 //!
 //! Thousands of real repositories are there, so that names could be minted by success as well as by
 //! failure. Whatever is on the exposition afterwards is a value of a closed set that is spelt out here, or

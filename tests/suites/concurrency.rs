@@ -1,5 +1,5 @@
 //! Sixteen clients push, mount, pull, list and delete the same few blobs, tags and repositories at
-//! once, through the proxy. Each request gets an response that such company explains, what nobody else
+//! once, through the proxy. Each request gets a response that such company explains, what nobody else
 //! touches is there in the end, and the metrics agree with what the clients saw.
 
 use std::collections::BTreeMap;

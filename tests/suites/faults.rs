@@ -374,7 +374,7 @@ async fn a_refusal_by_the_proxy_reaches_a_client_that_is_still_sending() -> Resu
         let mut client = Wire::connect(server.address()).await?;
         client.send(head.as_bytes()).await?;
         let piece = vec![b'x'; 1 << 20];
-        // As a client does that looks for an response only once it cannot go on.
+        // As a client does that looks for a response only once it cannot go on.
         for _ in 0..LENGTH / piece.len() {
             if client.send(&piece).await.is_err() {
                 break;

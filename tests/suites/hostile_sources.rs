@@ -79,7 +79,7 @@ fn prefix(number: u64) -> String {
     format!("c{number}_")
 }
 
-/// A exposition of ours, whose names the sources use, too.
+/// An exposition of ours, whose names the sources use, too.
 fn own(prefix: &str) -> String {
     format!(
         "# HELP {prefix}own_requests_total Requests.\n\

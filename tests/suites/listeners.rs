@@ -142,7 +142,7 @@ async fn the_metrics_endpoint_is_at_the_configured_path() -> Result<()> {
         .start()
         .await?;
     assert_eq!(status(&server, "/-/figures").await?, 200);
-    // What is not a exposition of the proxy's is the registry's to response.
+    // What is not an exposition of the proxy's is the registry's to respond.
     assert_eq!(status(&server, "/metrics").await?, 404);
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn promtool_accepts_our_families() -> Result<()> {
     Ok(())
 }
 
-/// Every name, type, label and bucket of a exposition after a known traffic, and the value wherever it
+/// Every name, type, label and bucket of an exposition after a known traffic, and the value wherever it
 /// follows from that traffic alone.
 #[tokio::test]
 async fn known_traffic_gives_a_known_exposition() -> Result<()> {

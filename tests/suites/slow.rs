@@ -93,7 +93,7 @@ async fn an_idle_http2_connection_is_closed() -> Result<()> {
     still_well(&server).await
 }
 
-/// Asks for a exposition of 30 MB, more than the sockets on the way hold, and reads nothing of it.
+/// Asks for an exposition of 30 MB, more than the sockets on the way hold, and reads nothing of it.
 async fn stalled_scrape(over_http2: bool) -> Result<()> {
     let exposition = (0..100_000).fold(String::new(), |mut exposition, n| {
         // Writing to a String cannot fail.

@@ -47,7 +47,7 @@ impl ScriptedFront {
     }
 
     /// Waits until so many requests have been counted: their connections to the upstream are kept for
-    /// the next by then, which an response alone does not say.
+    /// the next by then, which a response alone does not say.
     async fn ended(&self, requests: u32) -> Result<()> {
         let all = metric("octoserve_http_requests_total");
         all.value(requests).assert_in(&self.server).await
