@@ -17,11 +17,11 @@ use crate::rounds::{ALL_IN_ONE, DIRECT, HAPROXY, OURS, REGISTRY, UNMEASURED};
 use crate::table::{Table, ratio};
 use crate::{Options, say};
 
-/// Requests to warm up with, and those that are counted.
+/// Warm-up requests, and counted requests.
 const FEW: u32 = 300;
 const MORE: u32 = 1000;
 
-/// How long a program may take to end that runs fifty times slower than it should.
+/// How long a program that runs fifty times slower than usual may take to exit.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Counted once: twice would give the same.

@@ -16,7 +16,7 @@ pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub(super) const OCTETS: &str = "application/octet-stream";
 
-/// A digest that nothing has.
+/// A digest without content.
 pub(super) const NOTHING: &str =
     "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 

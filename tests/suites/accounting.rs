@@ -1,6 +1,6 @@
-//! Accounting that adds up: what sixteen clients at once saw, request by request and byte by byte, is
-//! what the exposition says, whether their transfers ended or not; and after a storm of aborts nothing is
-//! held to be under way.
+//! The metrics add up: they equal what sixteen concurrent clients observed, request by request and
+//! byte by byte, whether their transfers ended or not. After a storm of aborts, no request is
+//! counted as in flight.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,10 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const CLIENTS: u64 = 16;
 const TURNS: usize = 25;
 const CONFIG: &[u8] = b"{\"architecture\":\"amd64\",\"os\":\"linux\"}";
-/// Of a blob that nobody has.
+/// The digest of a blob that does not exist.
 const MISSING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What must be on the exposition: the sums of series, by their family and labels.
+/// What the exposition must contain: the sums of series, by family and labels.
 #[derive(Default)]
 struct ExpectedCounts(BTreeMap<(&'static str, Labels), u64>);
 
@@ -49,7 +49,7 @@ impl ExpectedCounts {
         }
     }
 
-    /// Waits until the exposition says the same.
+    /// Waits until the exposition has the same sums.
     async fn check(&self, server: &Server) -> Result<()> {
         for ((family, labels), count) in &self.0 {
             if *count == 0 {
@@ -66,7 +66,7 @@ impl ExpectedCounts {
     }
 }
 
-/// One client, its dice, and what it has seen.
+/// A client, its random numbers, and the counts that its requests must cause.
 struct CountedClient {
     client: Client,
     server: std::net::SocketAddr,
@@ -79,7 +79,7 @@ struct CountedClient {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_session_and_mount_of_sixteen_clients_is_counted() -> Result<()> {
     let front = Front::embedded().await?;
-    // All in one task: they wait for answers, and at the same time.
+    // One task runs all clients concurrently, since they mostly wait for responses.
     let clients = (0..CLIENTS).map(async |number| {
         let mut client = CountedClient {
             client: Client::new(&front.server.url(""))?,
@@ -230,7 +230,7 @@ impl CountedClient {
         Ok(())
     }
 
-    /// Whatever reached the proxy is counted, and no more than that.
+    /// The proxy counts the bytes that reached it, and no more.
     async fn leave_in_the_midst_of_an_upload(&mut self) -> Result<()> {
         let location = self.start().await?;
         let part = self.blob();
@@ -261,7 +261,7 @@ impl CountedClient {
             &[("endpoint", "upload_session"), ("side", "client")],
             1,
         );
-        // The registry may not know yet that its client has left.
+        // The registry may not have noticed yet that its client disconnected.
         let mut received = 0;
         let given_up = poll::until("the session can be given up", DEADLINE, async || {
             let response = self.client.send(Method::DELETE, &location, &[], "").await?;
@@ -305,7 +305,7 @@ impl CountedClient {
         location.context("no Location")
     }
 
-    /// A blob that nobody has had.
+    /// A blob that has never been pushed.
     fn blob(&mut self) -> Vec<u8> {
         self.blobs += 1;
         content::bytes(self.blobs, self.dice.random_range(1..50_000))
@@ -330,7 +330,7 @@ impl CountedClient {
         self.seen.add("oci_errors_total", &[("code", code)], 1);
     }
 
-    /// One request that must have this response. Returns the `Location`.
+    /// Sends a request that must get this status, and counts it. Returns the `Location`.
     async fn send(
         &mut self,
         method: Method,
@@ -373,16 +373,16 @@ impl CountedClient {
     }
 }
 
-/// What one client of the storm does, told to the upstream in a header.
+/// What a client of the storm does; a header tells the upstream.
 #[derive(Clone, Copy, Debug)]
 enum Gust {
-    /// It leaves while it waits.
+    /// It disconnects before the response.
     Wait,
-    /// It leaves when the upstream has so many bytes of its upload.
+    /// It disconnects when the upstream has received this many bytes of its upload.
     Upload(usize),
-    /// It leaves when it has so many bytes of its download.
+    /// It disconnects after this many bytes of its download.
     Download(usize),
-    /// The upstream breaks off after so many bytes of a download.
+    /// The upstream aborts after this many bytes of a download.
     Broken(usize),
 }
 
@@ -421,7 +421,7 @@ async fn after_a_storm_of_aborts_nothing_is_in_flight_and_every_byte_is_counted(
     in_flight.value(0).assert_in(&server).await
 }
 
-/// The upstream: it sends what the client asks for, of a length that it never keeps to.
+/// The upstream: it sends what the client asks for, and less than its Content-Length promises.
 async fn weather(mut caller: Caller) -> Result<()> {
     let head = caller.head().await?;
     let field = |name: &str| {
@@ -446,7 +446,7 @@ async fn weather(mut caller: Caller) -> Result<()> {
             }
         }
         "upload" => {
-            // Interim, so that the client knows when everything is here.
+            // The interim response tells the client that everything has arrived.
             caller.exactly(bytes).await?;
             caller.send("HTTP/1.1 103 Early Hints\r\n\r\n").await?;
         }

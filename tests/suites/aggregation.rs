@@ -1,6 +1,6 @@
-//! Pages of others on ours: several at once, of every style; and those that are hostile, which are
-//! told by the `aggregate_*` families and break nothing. Whatever a source does, the exposition answers 200
-//! and Prometheus can read it.
+//! Merging sources: several at once, in the style of real programs, and hostile ones. The
+//! `aggregate_*` families report each failure. Whatever a source does, the metrics endpoint
+//! responds 200 and Prometheus can read the exposition.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The expositions that real programs serve, in their style.
+/// Expositions in the style of real programs.
 const EXPOSITIONS: [(&str, &str, &str); 4] = [
     (
         "distribution",
@@ -40,7 +40,8 @@ const EXPOSITIONS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The proxy, with these expositions on its own. There is nothing behind it: it is not asked for more.
+/// The proxy with these sources. Its upstream does not exist, because no test here sends it a
+/// request.
 async fn with(sources: &[(&str, &Source)], bounds: &str) -> Result<Server> {
     let mut yaml = String::from("upstreams:\n- replicas: ['http://127.0.0.1:1']\n  metrics:\n");
     for (name, source) in sources {
@@ -50,13 +51,13 @@ async fn with(sources: &[(&str, &Source)], bounds: &str) -> Result<Server> {
     Launch::configured(&yaml).start().await
 }
 
-/// Scrapes twice, so that what the first one left out is told; the second exposition is one that Prometheus
-/// can read.
+/// Scrapes twice, because the second exposition has the counts of samples that the first one
+/// dropped, and checks it with promtool.
 async fn scrape(server: &Server) -> Result<Scrape> {
     server.scrape().await?;
     let scrape = server.scrape().await?;
     let words = prometheus::promtool(scrape.text()).await?;
-    // What is bad style in the expositions of others is not ours to mend.
+    // Style problems in the sources are not octoserve's to fix.
     ensure!(!words.contains("parsing"), "{words}\n{}", scrape.text());
     Ok(scrape)
 }
@@ -101,10 +102,10 @@ async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
             );
         }
     }
-    // Both have this one: once with a source, once of our own, under one TYPE.
+    // The source and the proxy both have this family: two samples under one TYPE.
     let memory = scrape.exposition().family("process_resident_memory_bytes");
     assert_eq!(memory.context("no memory")?.samples().count(), 2);
-    // What OpenMetrics says is said in the text format's words, and no label is without a value.
+    // OpenMetrics samples appear in the text format, without empty labels.
     let text = scrape.text();
     for line in [
         "# TYPE exporter_requests_total counter",
@@ -133,7 +134,7 @@ async fn sources_of_every_style_merge_into_one_exposition() -> Result<()> {
     Ok(())
 }
 
-/// One duplicate sample failing the whole scrape; formats mixed when expositions are concatenated.
+/// In other aggregators, one duplicate fails the whole scrape, or concatenation mixes the formats.
 #[tokio::test]
 async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> Result<()> {
     let twice = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"1\"} 2\ny 1\r\n# a comment\n\ny 1";
@@ -145,7 +146,7 @@ async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> R
     expect(&scrape, "octoserve_aggregate_up", "twice", 1.0)?;
     expect(&scrape, "x", "twice", 1.0)?;
     expect(&scrape, "y", "twice", 1.0)?;
-    // Two of each scrape, of which the exposition tells those of the first.
+    // Each scrape drops two; the exposition shows those of the first scrape.
     assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(2.0));
     for accept in ["text/plain", "application/openmetrics-text"] {
         let headers = [("Accept", accept)];
@@ -206,8 +207,8 @@ async fn conflicting_samples_are_dropped_and_counted_by_reason() -> Result<()> {
     }
     assert_eq!(dropped(&scrape, "conflict", "type_conflict"), Some(1.0));
     expect(&scrape, "octo", "conflict", 1.0)?;
-    // A histogram with a sample of its bare name, a gauge by the name of its count, and one by that
-    // of a histogram of ours.
+    // A histogram with a sample of its bare name, a gauge named like the histogram's count, and a
+    // gauge named like the count of one of our histograms.
     assert_eq!(dropped(&scrape, "halves", "malformed"), Some(1.0));
     assert_eq!(dropped(&scrape, "halves", "type_conflict"), Some(2.0));
     expect(&scrape, "h_bucket", "halves", 1.0)?;
@@ -224,12 +225,12 @@ async fn samples_that_parsers_reject_are_dropped_and_counted() -> Result<()> {
         # TYPE c_total counter\nc_total NaN\nc_total{d=\"1\"} 1\n";
     let source = Source::exposition(TEXT, exposition).await?;
     let server = with(&[("s", &source)], "").await?;
-    // The text format has a counter that is NaN, which OpenMetrics has not.
+    // The text format allows a counter that is NaN, OpenMetrics does not.
     let scrape = scrape(&server).await?;
     expect(&scrape, "a", "s", 2.0)?;
     expect(&scrape, "h_bucket", "s", 1.0)?;
     ensure!(scrape.text().contains("\nc_total{source=\"s\"} NaN\n"));
-    // Each exposition tells of those before it.
+    // Each exposition shows the counts of earlier ones.
     assert_eq!(dropped(&scrape, "s", "malformed"), Some(2.0));
     let headers = [("Accept", "application/openmetrics-text")];
     let request = harness::wire::request("GET", "/metrics", &headers, b"");
@@ -263,7 +264,7 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
     let bomb = Source::answering([head.as_bytes(), &bomb].concat()).await?;
     let html = "<!doctype html>\n<html><body>Not here.</body></html>\n";
     let html = Source::exposition("text/html", html).await?;
-    // Not one line of it is text.
+    // No line of it is text.
     let binary: Vec<u8> = harness::content::bytes(7, 10_000);
     let binary: Vec<u8> = binary.iter().map(|byte| byte | 0x80).collect();
     let binary = Source::exposition(TEXT, binary).await?;
@@ -284,7 +285,7 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
         Ok(())
     })
     .await?;
-    // Both would go on for ever.
+    // Neither of these would end by itself.
     let silent = Source::scripted(|stream| async move {
         let _open = stream;
         std::future::pending().await
@@ -315,7 +316,7 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
     let before = server.process().memory()?.resident;
     let started = Instant::now();
     let scrape = scrape(&server).await?;
-    // Two scrapes, with the slowest source at the deadline in each: not one deadline a source.
+    // In each of the two scrapes, the sources share one deadline.
     ensure!(
         started.elapsed() < Duration::from_secs(10),
         "one after the other"
@@ -370,7 +371,7 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
         let told = exposition.sum(&own(name).label("source", source));
         told.with_context(|| format!("no {name} of {source}"))
     };
-    // An exposition tells of the scrape that it came with.
+    // These gauges describe the scrape of the same exposition.
     let exposition = server.scrape().await?;
     let succeeded = told(&exposition, "last_success_timestamp_seconds", "good")?;
     let now = seconds_since_epoch()?.as_secs_f64();
@@ -399,7 +400,7 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
     Ok(())
 }
 
-/// A source that answers once it is let, and then always.
+/// A source that responds only after the test opens it.
 async fn held() -> Result<(Source, watch::Sender<bool>)> {
     let (open, is_open) = watch::channel(false);
     let source = Source::scripted(move |mut stream| {
@@ -413,7 +414,7 @@ async fn held() -> Result<(Source, watch::Sender<bool>)> {
     Ok((source.await?, open))
 }
 
-/// Sends a scrape whose response is not read yet.
+/// Sends a scrape without reading the response yet.
 async fn begin(server: &Server, headers: &[(&str, &str)]) -> Result<Wire> {
     let mut wire = Wire::connect(server.metrics_address()).await?;
     let request = harness::wire::request("GET", "/metrics", headers, b"");
@@ -421,7 +422,7 @@ async fn begin(server: &Server, headers: &[(&str, &str)]) -> Result<Wire> {
     Ok(wire)
 }
 
-/// Waits until the source has been asked so often.
+/// Waits until the source has received this many requests.
 async fn asked(source: &Source, times: usize) -> Result<()> {
     poll::until("the source is asked", DEADLINE, async || {
         Ok((source.asked().len() >= times).then_some(()))
@@ -448,7 +449,7 @@ async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<
     for number in 0..16 {
         scrapers.push((number % 4, begin(&server, forms[number % 4]).await?));
     }
-    // The one that the fetch began for does not end it.
+    // Closing the scrape that started the fetch does not end the fetch.
     drop(first);
     open.send_replace(true);
     for (form, mut scraper) in scrapers {
@@ -464,7 +465,7 @@ async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<
         ensure!(text.contains("\nheld{source=\"held\"} 1\n"), "{text}");
         assert_eq!(text.ends_with("# EOF\n"), form >= 2);
     }
-    // Whoever came late was served by a second one.
+    // A scrape that arrived late may have started a second fetch.
     let fetches = source.asked().len();
     ensure!(fetches <= 2, "{fetches} fetches for 17 scrapes");
     Ok(())
@@ -513,7 +514,7 @@ async fn dropped_samples_are_counted_once_per_fetch() -> Result<()> {
     patient.response("GET").await?;
     let scrape = server.scrape().await?;
     let fetches = f64::from(u32::try_from(twice.asked().len())?);
-    // The fetch that came with the exposition is told by the next one.
+    // The next exposition will count the fetch of this one.
     assert_eq!(dropped(&scrape, "twice", "duplicate"), Some(fetches - 1.0));
     assert_eq!(dropped(&scrape, "twice", "malformed"), Some(fetches - 1.0));
     Ok(())

@@ -1,5 +1,5 @@
-//! A blob of 2 GiB by curl, up and down through the all-in-one: the same bytes, and a memory that
-//! stays where it was.
+//! A blob of 2 GiB, uploaded and downloaded by curl through the all-in-one: the same bytes, in
+//! constant memory.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::Front;
 
 const LENGTH: u64 = 2 << 30;
 
-/// How much more memory than at idle a transfer may take, whatever its size.
+/// How much memory a transfer of any size may add to that of the idle process.
 const MARGIN: u64 = 64 << 20;
 
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_mins(5);
 #[tokio::test]
 async fn two_gigabytes_pass_in_both_directions_in_constant_memory() -> Result<()> {
     let mut front = Front::embedded().await?;
-    // What the first request alone needs is part of idle.
+    // The first request allocates memory that stays, which counts as idle memory.
     front.client.push_image("warm/up", "1", &[1]).await?;
     let idle = front.server.process().memory()?.resident;
 
@@ -84,7 +84,7 @@ async fn upload(url: &str) -> Result<String> {
     Ok(content.digest())
 }
 
-/// Streams a blob through curl and returns how long it was and its digest.
+/// Streams a blob through curl and returns its length and digest.
 async fn download(url: &str) -> Result<(u64, String)> {
     let mut curl = curl(&[url])?;
     let mut output = curl.stdout.take().context("curl has no output")?;
@@ -105,7 +105,7 @@ async fn download(url: &str) -> Result<(u64, String)> {
 
 fn curl(arguments: &[&str]) -> Result<Child> {
     let child = Command::new(tools::find("curl")?)
-        // Without the settings of whoever runs the tests.
+        // This ignores the curl settings of the user who runs the tests.
         .args([
             "--disable",
             "--noproxy",

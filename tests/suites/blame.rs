@@ -1,7 +1,7 @@
-//! Who broke off, stalled or spoke badly: what is answered, what is counted, and that nothing is held
-//! when it is over.
+//! Aborts, stalls and protocol errors of clients and upstreams: the response, the metrics, and that
+//! nothing stays in flight.
 //!
-//! The upstream follows a script, so that each fault comes exactly where it is meant to.
+//! The upstream follows a script, so that each fault happens at an exact point.
 
 use anyhow::{Result, ensure};
 use harness::octoserve::Launch;
@@ -106,7 +106,7 @@ async fn an_upstream_that_aborts_before_its_response_is_502() -> Result<()> {
         });
         let front = front.await?;
         let mut client = front.client().await?;
-        // A PATCH, which is not sent again.
+        // The proxy never retries a PATCH.
         client.send(upload(4, "some").as_bytes()).await?;
         let response = client.response("PATCH").await?;
         assert_eq!(response.head.status, 502);
@@ -131,7 +131,7 @@ async fn an_upstream_that_aborts_within_its_response_cuts_the_clients_connection
         let front = front.await?;
         let mut client = front.client().await?;
         client.send(get(BLOB).as_bytes()).await?;
-        // The reset may come before what was sent.
+        // The reset may overtake the bytes sent before it.
         if let Ok(head) = client.head().await
             && head.status == 200
         {
@@ -305,7 +305,7 @@ async fn a_blocked_log_delays_no_request() -> Result<()> {
         .trim_start_matches("listening on ")
         .parse()?;
     let mut client = Wire::connect(address).await?;
-    // Each is an event of some two hundred bytes; a pipe holds 64 KiB.
+    // Each request logs about two hundred bytes; the pipe holds 64 KiB.
     for _ in 0..2000 {
         client.send(get("/v2/").as_bytes()).await?;
         ensure!(client.response("GET").await?.head.status == 200);

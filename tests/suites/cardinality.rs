@@ -1,8 +1,8 @@
-//! Two hundred thousand requests that mean harm, and an exposition that stays as small as it must.
+//! Two hundred thousand hostile requests do not make the exposition grow beyond its bounds.
 //!
-//! Thousands of real repositories are there, so that names could be minted by success as well as by
-//! failure. Whatever is on the exposition afterwards is a value of a closed set that is spelt out here, or
-//! the name of a repository that exists.
+//! Thousands of repositories exist, so that successful as well as failed requests could create
+//! label values. Afterwards, every label value is in a closed set listed here or is the name of an
+//! existing repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,14 +23,14 @@ const CONNECTIONS: usize = 16;
 
 /// How many repositories are shown by name.
 const CAP: usize = 200;
-/// What the exposition promises, beside what depends on the configuration.
+/// The bound on the series that do not depend on the configuration.
 const FIXED: usize = 3_200;
-/// The longest sample of ours, and some for help and types.
+/// The longest sample line, with an allowance for HELP and TYPE.
 const BYTES_PER_SERIES: usize = 160;
-/// A process of which nothing grows with names it has seen.
+/// The memory bound of a process that keeps no names from requests.
 const MEMORY: f64 = 256e6;
 
-/// The smallest manifest that there is.
+/// The smallest manifest.
 const MANIFEST: &str = "{\"schemaVersion\":2,\"mediaType\":\
     \"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 
@@ -42,7 +42,8 @@ async fn a_fresh_exposition_is_small() -> Result<()> {
     Ok(())
 }
 
-/// What the others get wrong, 1: raw paths and methods as labels, and a 404 that mints a series.
+/// A known mistake of other exporters: raw paths and methods as labels, and a 404 that creates a
+/// series.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_creates_a_label_value() -> Result<()> {
     let server = Launch::all_in_one()
@@ -91,7 +92,7 @@ fn check_exposition(server: &Server, scrape: &Scrape) -> Result<()> {
     Ok(())
 }
 
-/// What the exposition has of the proxy's own.
+/// The proxy's own series in an exposition.
 #[derive(Debug)]
 struct Own {
     count: usize,
@@ -123,12 +124,12 @@ fn own_series(scrape: &Scrape) -> Own {
     own
 }
 
-/// Whether a label may have a value, whoever asks for what.
+/// Whether a label may have this value.
 fn is_allowed(label: &str, value: &str) -> bool {
     match label {
         "repository" => value == "_other" || number(value).is_some_and(|n| n < REPOSITORIES),
         "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
-        // What is running, told by the build.
+        // These describe the build.
         "version" | "revision" | "rustc" => true,
         _ => CLOSED
             .iter()
@@ -136,13 +137,13 @@ fn is_allowed(label: &str, value: &str) -> bool {
     }
 }
 
-/// The number of a repository that was pushed.
+/// The number of a pushed repository.
 fn number(repository: &str) -> Option<usize> {
     let number = repository.strip_prefix("real/team/r")?;
     number.parse().ok()
 }
 
-/// Every value of every closed set, over all families that have a label of the name.
+/// Every value of every closed set, over all families with that label.
 const CLOSED: &[(&str, &str)] = &[
     (
         "endpoint",
@@ -204,7 +205,7 @@ const CLOSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Sends so many requests over a few connections that are kept as long as the server keeps them.
+/// Sends this many requests over a few keep-alive connections.
 async fn in_parallel(
     address: SocketAddr,
     requests: usize,
@@ -241,7 +242,7 @@ async fn in_parallel(
     Ok(())
 }
 
-/// A request as it goes over the wire.
+/// The bytes of a request.
 struct Spelt {
     method: &'static str,
     text: String,
@@ -277,7 +278,7 @@ const AGENTS: &[&str] = &[
     "",
 ];
 
-/// Any request at all, most of them for what is not there.
+/// A random request, mostly for missing content.
 fn hostile(number: usize, random: &mut StdRng) -> Spelt {
     let mut method = *METHODS.choose(random).unwrap_or(&"GET");
     let mut expected = None;
@@ -292,7 +293,7 @@ fn hostile(number: usize, random: &mut StdRng) -> Spelt {
         random.random::<u128>()
     );
     let path = match random.random_range(0..16) {
-        // One that is there.
+        // An existing one.
         0..3 => {
             method = "GET";
             expected = Some(200);
@@ -309,7 +310,7 @@ fn hostile(number: usize, random: &mut StdRng) -> Spelt {
         11 => format!("/v2/_other/tags/list?token={hex}"),
         12 => format!("/v2/{}%2f..%2F{name}/tags/list", hex.to_uppercase()),
         13 => format!("/{name}/{hex}?{hex}"),
-        // A success that proves nothing of the repository.
+        // A success that does not prove that the repository exists.
         14 if number.is_multiple_of(2) => {
             method = "POST";
             format!("/v2/{name}/blobs/uploads/")
@@ -332,7 +333,7 @@ fn hostile(number: usize, random: &mut StdRng) -> Spelt {
         _ => None,
     };
     if expected.is_some() {
-        // A range of a manifest would be another status.
+        // A range of a manifest would have another status.
         text = text.replace("Range:", "X-Range:");
     }
     if matches!(method, "POST" | "PUT" | "PATCH") {

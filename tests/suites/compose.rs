@@ -1,5 +1,5 @@
-//! docker-compose.yml as a user runs it: built, healthy, pushed to and pulled from, seen by its
-//! Prometheus, stopped while a client is served, and started again.
+//! docker-compose.yml as a user runs it: built, healthy, used for a push and a pull, scraped by its
+//! Prometheus, stopped during a transfer, and started again.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use anyhow::{Context, Result, ensure};
 use harness::compose::{Compose, PROXY, SERVICES, loopback};
 use harness::{content, poll, wire};
 
-/// The image as the README pushes it.
+/// The image that the README pushes.
 const IMAGE: &str = "127.0.0.1:5000/team/app/web:1";
 
-/// More than all socket buffers between the two ends can hold.
+/// More than all socket buffers between client and upstream hold.
 const LENGTH: u64 = 64 << 20;
 
-/// More than they hold at once. What is in the sockets of a container when it ends goes with it.
+/// More than they hold at once. Bytes in a container's socket buffers are lost when it exits.
 const IN_SOCKETS: usize = 16 << 20;
 
-/// Longer than Prometheus takes to scrape again.
+/// Longer than Prometheus's scrape interval.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<(
     docker.run(&["pull", IMAGE]).await?;
     assert_eq!(docker.id(IMAGE).await?, id);
     prometheus_sees(&compose).await?;
-    // Who can push and pull need not see what others do.
+    // Clients that push and pull cannot read the metrics.
     let exposition = wire::request("GET", "/metrics", &[], b"");
     let response = compose.exchange(PROXY, "GET", &exposition).await?;
     assert_eq!(response.head.status, 404);
@@ -49,7 +49,7 @@ async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<(
     Ok(())
 }
 
-/// Neither by name, as the image says, nor by number, as the kernel does.
+/// The containers do not run as root, neither by the image's user nor by the process's user id.
 async fn nobody_is_root(compose: &Compose) -> Result<()> {
     for service in SERVICES {
         let container = compose.inspect(service).await?;
@@ -65,7 +65,7 @@ async fn nobody_is_root(compose: &Compose) -> Result<()> {
             !users.split_whitespace().any(|user| user == "0"),
             "{service}: {users}"
         );
-        // Nor can it become root.
+        // They cannot gain privileges either.
         assert_eq!(field("CapPrm:")?.trim_matches('0'), "", "{service}");
         assert_eq!(field("NoNewPrivs:")?, "1", "{service}");
         ensure!(
@@ -85,7 +85,7 @@ async fn nobody_is_root(compose: &Compose) -> Result<()> {
     Ok(())
 }
 
-/// The push and the pull, by what the proxy counts itself and by what the registry behind it does.
+/// The push and the pull in the metrics of the proxy and of the registry.
 async fn prometheus_sees(compose: &Compose) -> Result<()> {
     for expression in [
         "octoserve_http_requests_total{endpoint='manifest',method='PUT',status='201',source=''} == 1",
@@ -102,7 +102,7 @@ async fn prometheus_sees(compose: &Compose) -> Result<()> {
     Ok(())
 }
 
-/// A client that takes its time is served to the end before everything has stopped.
+/// A slow client receives its whole response before the containers stop.
 async fn stops_when_its_client_is_served(compose: &Compose) -> Result<()> {
     let bytes = content::bytes(2, LENGTH);
     let digest = content::digest(&bytes);
@@ -122,7 +122,7 @@ async fn stops_when_its_client_is_served(compose: &Compose) -> Result<()> {
         })
         .await?;
         let received = client.exactly(bytes.len() - IN_SOCKETS).await?;
-        // How much of this still comes is the network's to say.
+        // How much of this arrives depends on the network.
         drop(client.rest().await);
         anyhow::Ok(received)
     };

@@ -1,6 +1,7 @@
-//! Sixteen clients push, mount, pull, list and delete the same few blobs, tags and repositories at
-//! once, through the proxy. Each request gets a response that such company explains, what nobody else
-//! touches is there in the end, and the metrics agree with what the clients saw.
+//! Sixteen clients concurrently push, mount, pull, list and delete the same few blobs, tags and
+//! repositories through the proxy. Each response must be explicable by the other clients' requests,
+//! content that no other client touches must exist in the end, and the metrics must agree with the
+//! clients.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +21,12 @@ const CLIENTS: u64 = 16;
 const OPERATIONS: usize = 60;
 const REPOSITORIES: [&str; 3] = ["team/a", "team/a/b", "team/c"];
 const TAGS: [&str; 3] = ["1", "2", "latest"];
-/// Images, each of one layer; images that differ by `LAYERS` share theirs.
+/// Images of one layer each; numbers that differ by `LAYERS` share the layer.
 const IMAGES: u64 = 8;
 const LAYERS: u64 = 4;
 const CONFIG: &[u8] = b"{\"architecture\":\"amd64\",\"os\":\"linux\"}";
 
-/// What one client has seen.
+/// The responses that a client received.
 #[derive(Default)]
 struct Received {
     statuses: BTreeMap<u16, u64>,
@@ -33,12 +34,12 @@ struct Received {
     received: usize,
 }
 
-/// A client, its dice, and what it has seen.
+/// A client, its random numbers, and the responses that it received.
 struct RandomClient {
     client: Client,
     dice: StdRng,
     seen: Received,
-    /// Where nobody else pushes or deletes.
+    /// The repository of this client alone.
     own: String,
     kept: Vec<(String, u64)>,
 }
@@ -149,7 +150,7 @@ impl RandomClient {
         Ok(())
     }
 
-    /// `outcomes` of the manifest: its blobs may be gone again when it comes.
+    /// `outcomes` are the accepted statuses of the manifest: others may have deleted its blobs.
     async fn push(&mut self, name: &str, tag: &str, image: u64, outcomes: &[u16]) -> Result<()> {
         for blob in [layer(image), CONFIG.to_vec()] {
             let start = format!("/v2/{name}/blobs/uploads/");
@@ -171,7 +172,7 @@ impl RandomClient {
         Ok(())
     }
 
-    /// What is there is whole and right, whoever is at work on it.
+    /// Existing content is complete and correct, whatever other clients do with it.
     async fn pull(&mut self, repository: &str, tag: &str) -> Result<()> {
         let path = format!("/v2/{repository}/manifests/{tag}");
         let (status, _, body) = self
@@ -198,7 +199,7 @@ impl RandomClient {
         Ok(())
     }
 
-    /// What was acknowledged where nobody else deletes is there.
+    /// Acknowledged content exists in the repository where nobody else deletes.
     async fn check(&mut self) -> Result<()> {
         for (tag, image) in self.kept.clone() {
             let digest = content::digest(manifest(image).as_bytes());
@@ -216,7 +217,7 @@ impl RandomClient {
         Ok(())
     }
 
-    /// No tag outlives its manifest.
+    /// Every tag points at an existing manifest.
     async fn every_tag_leads_somewhere(&mut self) -> Result<()> {
         for repository in REPOSITORIES {
             let path = format!("/v2/{repository}/tags/list");
@@ -236,8 +237,8 @@ impl RandomClient {
         Ok(())
     }
 
-    /// One request, counted, whose status must be one of these. Returns it with the `Location` and
-    /// the body.
+    /// Sends and counts a request whose status must be one of these. Returns the status, the
+    /// `Location` and the body.
     async fn send(
         &mut self,
         method: Method,

@@ -1,5 +1,5 @@
-//! The command line and the configuration: what is wrong is told with its place and exit code 64,
-//! before anything is started, and the examples are right.
+//! The command line and the configuration: errors are reported with file, line and key and exit
+//! code 64 before anything starts, and the examples are valid.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use harness::octoserve::Program;
 use harness::tools;
 use tempfile::TempDir;
 
-/// Exit code, standard output, standard error.
+/// The result of a program that has exited.
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -127,7 +127,7 @@ async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()>
     Ok(())
 }
 
-/// Each value with its key and what the message says of its range; lines of both programs.
+/// Sections and lines with a value out of range, and that range, for both programs.
 const OUT_OF_RANGE: &[(&str, &str, &str)] = &[
     ("limits", "connections: 0", "1 to 1000000"),
     (
@@ -170,7 +170,7 @@ const OUT_OF_RANGE_OF_THE_PROXY: &[(&str, &str, &str)] = &[
     ("repositories", "idle: 2years", "0s to 1year"),
 ];
 
-/// A file in which the third line is wrong, the key there, and the range that is told.
+/// A program, a file whose third line is wrong, the key on that line, and its range.
 type Wrong = (Program, String, String, String);
 
 fn out_of_range() -> Vec<Wrong> {

@@ -1,5 +1,4 @@
-//! What one connection carries, and how many there may be: requests that do not wait for answers,
-//! HTTP/1.0, the cap.
+//! Connections of clients: pipelining, HTTP/1.0, `Expect`, and the connection limit.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::scene::{BLOB, LENGTH, SESSION, Scene, get, response};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Answers each request with its target, and takes its body.
+/// Reads the body of each request and responds with its target.
 async fn echo(mut caller: Caller) -> Result<()> {
     loop {
         let head = caller.head().await?;
@@ -72,7 +71,7 @@ async fn pipelined_requests_are_answered_in_order() -> Result<()> {
     let chunked = format!("{chunked}3\r\nabc\r\n0\r\n\r\n");
     let all = [get("/v2/1"), patch, get("/v2/2"), chunked, get("/v2/3")].concat();
     let all = all.as_bytes();
-    // Cut where no reader expects it.
+    // Split at arbitrary points.
     let (first, second) = all.split_at(all.len() - 20);
     client.send(first).await?;
     for (method, body) in [
@@ -126,7 +125,7 @@ async fn an_http_1_0_client_without_a_host_header_is_served() -> Result<()> {
     let mut client = scene.client().await?;
     client.send(request).await?;
     assert_eq!(client.response("GET").await?.body, b"/v2/");
-    // What is passed on is HTTP/1.1, which names one.
+    // The proxy forwards HTTP/1.1, which requires a Host header.
     let heard = scene.upstream.heard().concat().to_ascii_lowercase();
     let host = format!("\r\nhost: {}\r\n", scene.upstream.address());
     assert_eq!(heard.matches(&host).count(), 1, "{heard}");
@@ -153,7 +152,7 @@ async fn an_upload_refused_at_expect_100_continue_sends_no_body() -> Result<()> 
     client
         .send(format!("{head}\r\nContent-Length: 4\r\n\r\n").as_bytes())
         .await?;
-    // The first head is the final one: nobody asked for the body.
+    // The first head is final, without a 100 Continue before it.
     let head = client.interim().await?;
     assert_eq!(head.status, 401);
     assert_eq!(client.exactly(2).await?, b"no");
@@ -185,7 +184,7 @@ async fn the_connection_limit_bounds_concurrent_requests() -> Result<()> {
     in_flight.value(3).assert_in(&server).await?;
     for _ in 0..3 {
         let mut more = Wire::connect(server.address()).await?;
-        // It may be closed before anything is sent, which breaks what is read, too.
+        // The proxy may close before anything is sent, which may also fail the read.
         more.send(get("/v2/").as_bytes()).await.ok();
         ensure!(more.rest().await.unwrap_or_default().is_empty());
     }

@@ -1,5 +1,5 @@
-//! containerd, which Kubernetes pulls by: it resolves a tag by HEAD and pulls by digest, unpacks what
-//! it got, and pushes it elsewhere.
+//! containerd, the client of Kubernetes: it resolves a tag by HEAD, pulls by digest, unpacks the
+//! image, and pushes it elsewhere.
 
 use anyhow::{Result, ensure};
 use harness::containerd::Containerd;
@@ -65,7 +65,7 @@ async fn each_image_of_containerd_is_one_pull_or_push() -> Result<()> {
     moved.blob_pull += 6;
     moved.assert_in(&front, "team/multi").await?;
 
-    // It has all of it, the manifests too, and only asks what the tag is.
+    // It already has everything, including the manifests, and only resolves the tag.
     containerd.pull(&multi, &["--all-platforms"]).await?;
     moved.assert_in(&front, "team/multi").await?;
 

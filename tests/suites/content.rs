@@ -1,5 +1,5 @@
-//! What a repository's operations say after clients have pulled and pushed: images and other content,
-//! whatever requests they took. And content that is not a plain image, to be pulled and pushed.
+//! Checks of a repository's operation metrics: they count images and other content, whatever
+//! requests a client needs for them. Also pushes content that is not a plain image.
 
 use anyhow::Result;
 use harness::client::{MANIFEST, descriptor};
@@ -12,7 +12,7 @@ use crate::Front;
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// What was moved of a repository so far.
+/// The operations of a repository so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Moved {
     pub(crate) pull: u32,
@@ -24,14 +24,15 @@ pub(crate) struct Moved {
 }
 
 impl Moved {
-    /// Waits until that is counted, and no more.
+    /// Waits until exactly these operations are counted.
     pub(crate) async fn assert_in(self, front: &Front, repository: &str) -> Result<()> {
         self.assert_manifests_in(front, repository).await?;
         count(front, repository, "blob_pull", self.blob_pull).await?;
         count(front, repository, "blob_push", self.blob_push).await
     }
 
-    /// The same but for blobs: a client that knows of another repository with them mounts some.
+    /// Waits until these are counted, except for blobs, some of which a client may mount from
+    /// another repository.
     pub(crate) async fn assert_manifests_in(self, front: &Front, repository: &str) -> Result<()> {
         count(front, repository, "pull", self.pull).await?;
         count(front, repository, "push", self.push).await?;
@@ -49,8 +50,8 @@ async fn count(front: &Front, repository: &str, operation: &str, count: u32) -> 
         .await
 }
 
-/// Pushes an image for each of two platforms, with two layers each that can be unpacked, and their
-/// index with the tag `1`. Returns the index's digest.
+/// Pushes images for two platforms, each with two valid layers, and their index with the tag `1`.
+/// Returns the index's digest.
 pub(crate) async fn push_index(front: &Front, repository: &str, seed: u64) -> Result<String> {
     let client = &front.client;
     let mut manifests = Vec::new();
@@ -87,7 +88,7 @@ pub(crate) async fn push_index(front: &Front, repository: &str, seed: u64) -> Re
         .await
 }
 
-/// What [`push_index`] moves.
+/// The operations of [`push_index`].
 pub(crate) const PUSHED_INDEX: Moved = Moved {
     push: 2,
     index_push: 1,
@@ -97,8 +98,8 @@ pub(crate) const PUSHED_INDEX: Moved = Moved {
     blob_pull: 0,
 };
 
-/// Pushes a manifest that only its layer's media type tells from an image: a signature as cosign
-/// makes them, an attestation as buildkit does.
+/// Pushes a manifest that differs from an image only by its layer's media type: a signature of
+/// cosign, an attestation of buildkit.
 pub(crate) async fn push_about_an_image(
     front: &Front,
     repository: &str,

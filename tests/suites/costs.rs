@@ -1,8 +1,8 @@
-//! What one small request costs each program, counted and not timed: whatever else the machine does,
-//! the counts stay the same. What exceeds a bound has made every request dearer.
+//! The cost of one small request, counted rather than timed, because counts do not depend on the
+//! machine's load. A change that exceeds a bound makes every request more expensive.
 //!
-//! The bounds are a tenth above what was counted when they were last set, in the profile that the
-//! tests are built in. docs/performance.md has the counts of a release, and says what they are made of.
+//! The bounds are a tenth above the counts at the time they were set, in the test profile.
+//! docs/performance.md has the counts of the release profile and explains them.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use harness::poll;
 const REPOSITORY: &str = "team/app/web";
 const PATH: &str = "/v2/team/app/web/manifests/latest";
 
-/// Requests to warm up with, and those that are counted.
+/// Warm-up requests, and counted requests.
 const FEW: u32 = 100;
 const MORE: u32 = 300;
 
-/// How long a program may take to end that runs fifty times slower than it should.
+/// How long a program that runs fifty times slower than usual may take to exit.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What one request may cost at most.
+/// The bounds of one request's cost.
 struct Bounds {
     instructions: f64,
     allocations: f64,
@@ -48,7 +48,7 @@ async fn count(launch: &impl Fn() -> Launch, tool: Tool) -> Result<Costs> {
     cost::each(&run(FEW).await?, &run(FEW + MORE).await?, MORE)
 }
 
-/// Waits until a start has left nothing to do, such as counting what the registry holds.
+/// Waits until the background work of the start, such as the count of the store, is done.
 async fn settle(server: &mut Server) -> Result<()> {
     let mut before = server.process().processor_time()?;
     poll::until("the start is over", PATIENCE, async || {
@@ -60,7 +60,7 @@ async fn settle(server: &mut Server) -> Result<()> {
     .await
 }
 
-/// Counts, and compares with what is allowed.
+/// Counts, and compares with the bounds.
 async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
     let launch = || launch().environment("OCTOSERVE_LOGGING_ACCESS", "false");
     let counted = count(&launch, Tool::Callgrind).await?;

@@ -1,5 +1,5 @@
-//! Listeners with as many connections as they may have: one that is idle gives way to a new one, on
-//! every listener of both programs, and none with a request in flight does.
+//! Listeners at their connection limit: on every listener of both programs, an idle connection is
+//! closed for a new one, and a connection with a request in flight is not.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use tokio::time::timeout;
 
 use crate::scene::get;
 
-/// The cap of the main listeners in these tests.
+/// The connection limit of the main listeners in these tests.
 const CAP: usize = 8;
-/// That of a metrics listener.
+/// The connection limit of a metrics listener.
 const METRICS_CAP: usize = 64;
-/// Far less than the limits below, after which silent connections would be closed anyway.
+/// Far less than the timeouts below, which would close silent connections in any case.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Closes no connection for its silence.
+/// Long timeouts, so that none closes a connection.
 fn patient(launch: Launch) -> Launch {
     launch
         .environment("OCTOSERVE_LIMITS_CONNECTIONS", &CAP.to_string())
@@ -31,7 +31,7 @@ fn patient(launch: Launch) -> Launch {
         .environment("OCTOSERVE_LIMITS_IDLE_TIMEOUT", "5m")
 }
 
-/// Connections without a request in flight, of every kind in turn. None of them says anything more.
+/// Silent connections without a request in flight, of each kind in turn.
 async fn silent(address: SocketAddr, count: usize) -> Result<Vec<Wire>> {
     let mut silent = Vec::new();
     for number in 0..count {
@@ -82,7 +82,7 @@ async fn silent_connections_to_a_metrics_listener_delay_neither_scrapes_nor_prob
             answered(address, path).await?;
             answered_over_http2(address, path).await?;
         }
-        // Only as many gave way as had to: the last one is still served.
+        // No more connections than necessary are closed: the last one still works.
         let last = silent.last_mut().expect("there are some");
         last.send(get("/livez").as_bytes()).await?;
         assert_eq!(last.response("GET").await?.head.status, 200);
@@ -103,7 +103,7 @@ async fn silent_connections_to_a_tls_metrics_listener_delay_no_scrape() -> Resul
         for number in 0..METRICS_CAP {
             let mut wire = Wire::connect(address).await?;
             if number % 2 == 0 {
-                // The beginning of a handshake's first record.
+                // The start of the first record of a TLS handshake.
                 wire.send(b"\x16\x03\x01\x02").await?;
             }
             silent.push(wire);
@@ -141,7 +141,7 @@ async fn silent_connections_to_a_main_listener_are_closed_for_new_ones() -> Resu
     Ok(())
 }
 
-/// A PATCH of ten bytes, of which one half has been sent.
+/// A PATCH of ten bytes, half of which have been sent.
 async fn half_sent(server: &Server) -> Result<Wire> {
     let client = Client::new(&server.url(""))?;
     let location = client.open_upload("team/app").await?;

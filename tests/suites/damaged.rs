@@ -1,4 +1,4 @@
-//! A blob that was cut short on disk is refused, counted, and mended by a push.
+//! A truncated blob on disk is refused, counted, and repaired by a push.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn content_of(data: &Path, digest: &str) -> Result<PathBuf> {
     Ok(data.join("blobs/sha256").join(&hex[..2]).join(hex))
 }
 
-/// The failures that were counted of an operation.
+/// The counted failures of an operation.
 async fn failures(server: &Server, operation: &str) -> Result<()> {
     metric("octoserve_storage_errors_total")
         .label("operation", operation)
@@ -52,7 +52,7 @@ async fn a_blob_that_was_cut_short_is_refused_until_it_is_pushed_again() -> Resu
             let is_named = response.headers().contains_key("docker-content-digest");
             ensure!(!is_named, "{method}: a digest goes with it");
         }
-        // A mount never ends a push: the client uploads it.
+        // A failed mount opens an upload session, so the push can continue.
         let response = client.send(Method::POST, &mount, &[], "").await?;
         ensure!(response.status() == 202, "mount: {}", response.status());
         for operation in ["blob_read", "blob_stat", "blob_mount"] {

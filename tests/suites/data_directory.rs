@@ -1,5 +1,5 @@
-//! The data directory is moved away while it is served: nothing in it is unknown then, nothing is
-//! written, and probes are told why.
+//! The data directory is moved away while the registry runs: nothing is reported as unknown,
+//! nothing is written, and probes report the reason.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn ready_says(server: &Server, status: u16, words: &str) -> Result<()> {
     .await
 }
 
-/// Whether the figures say that there is one repository.
+/// Whether the statistics show one repository.
 async fn counts_one_repository(server: &Server) -> Result<bool> {
     let counted = server
         .scrape()
@@ -77,7 +77,7 @@ async fn is_lost_and_found(launch: Launch, parent: &Path) -> Result<()> {
     .await?;
 
     std::fs::rename(&data, &aside)?;
-    // The first of them is asked before anybody has looked.
+    // The first request arrives before the registry has checked the directory.
     let catalog = client.get("/v2/_catalog").await?;
     ensure!(catalog.status() == 503, "{}", catalog.status());
     all_is_unavailable(&client, &image).await?;

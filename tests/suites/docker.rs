@@ -1,5 +1,5 @@
-//! docker, as everyone uses it: push, pull by tag and by digest, the mount that a second repository
-//! gets instead of an upload, and a pull of what was deleted. The metrics must say the same.
+//! docker: push, pull by tag and by digest, a mount into a second repository instead of an upload,
+//! and a pull of deleted content. The metrics must agree.
 
 use anyhow::{Result, ensure};
 use harness::docker::Docker;
@@ -19,7 +19,7 @@ async fn docker_works_with_a_foreign_registry() -> Result<()> {
     day_of_an_image(&Front::foreign().await?, 200).await
 }
 
-/// `seed` keeps one test's layers from being known to the daemon by another's.
+/// Each test has its own `seed`, so that the shared daemon does not know its layers yet.
 async fn day_of_an_image(front: &Front, seed: u64) -> Result<()> {
     let docker = Docker::shared().await?;
     let (base, web) = (
@@ -63,7 +63,7 @@ async fn day_of_an_image(front: &Front, seed: u64) -> Result<()> {
         .assert_in(&front.server)
         .await?;
 
-    // The daemon knows where it had the layers from and asks for a mount of each.
+    // The daemon remembers the layers' repository and requests a mount of each.
     let copy = front.image("team/copy:1");
     docker.run(&["tag", &by_digest, &copy]).await?;
     docker.run(&["push", &copy]).await?;
@@ -116,7 +116,7 @@ async fn each_image_of_docker_is_one_pull_or_push() -> Result<()> {
     docker.image(&second, Some(&base), 302).await?;
     docker.run(&["push", &first]).await?;
     docker.run(&["push", &second]).await?;
-    // The layer of the base is there by the time of the second.
+    // The layer of the base already exists when the second image is pushed.
     let mut moved = Moved {
         push: 2,
         blob_push: 3 + 2,
@@ -125,14 +125,14 @@ async fn each_image_of_docker_is_one_pull_or_push() -> Result<()> {
     moved.assert_in(&front, "team/own/web").await?;
     let digest = docker.digest(&second).await?;
     let by_digest = front.image(&format!("team/own/web@{digest}"));
-    // Two images, for the daemon may keep the manifest of one that it has forgotten.
+    // Two images, because the daemon may keep the manifest of a removed image.
     docker.forget(&[&first, &second, &base]).await?;
     for name in [&first, &by_digest] {
         docker.run(&["pull", name]).await?;
         moved.pull += 1;
         moved.blob_pull += 3;
         moved.assert_in(&front, "team/own/web").await?;
-        // It has all of it, the manifest too, and only asks what the tag is.
+        // It already has everything, including the manifest, and only resolves the tag.
         docker.run(&["pull", name]).await?;
         moved.assert_in(&front, "team/own/web").await?;
         docker.forget(&[name]).await?;

@@ -1,5 +1,5 @@
-//! docs/metrics.md: it has every family of the documents and no other, and a real Prometheus takes every
-//! query in it, and in README.md. docs/transparency.md: the tests that it names are there.
+//! docs/metrics.md has exactly the exposed families, and a real Prometheus evaluates every query in
+//! it and in README.md. The tests that docs/transparency.md names exist.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ fn document(name: &str) -> Result<String> {
     std::fs::read_to_string(&path).context(path)
 }
 
-/// The families that the document has a section for, by its headings.
+/// The families that have a section, by the headings.
 fn sections(document: &str) -> BTreeSet<String> {
     let headings = document
         .lines()
@@ -26,7 +26,7 @@ fn sections(document: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The lines of its `promql` blocks.
+/// The lines of the `promql` blocks.
 fn queries(document: &str) -> Vec<&str> {
     let blocks = document.split("```promql\n").skip(1);
     blocks
@@ -35,7 +35,7 @@ fn queries(document: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The families of ours that a query names, without what a histogram appends.
+/// The names of octoserve's families in a query, possibly with the suffix of a histogram.
 fn families(query: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = query.split(|c| !is_name(c));
@@ -43,8 +43,8 @@ fn families(query: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The families that can be there: on the document of the all-in-one, of a proxy before a registry with a
-/// document of its own, and of a registry alone. Those of the process, which are not ours, count as one.
+/// All exposed families: of the all-in-one, of a proxy with a registry as source, and of the
+/// registry alone. The standard families of the process count as one.
 async fn exposed_families() -> Result<BTreeSet<String>> {
     let all_in_one = Launch::all_in_one().start().await?;
     let registry = Launch::registry().start().await?;
@@ -101,7 +101,7 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
     Ok(())
 }
 
-/// What there can be at most, by the declarations: `; 864 series at most.`
+/// The documented bounds, such as `; 864 series at most.`, are those of the declarations.
 #[test]
 fn the_bounds_are_those_of_the_code() -> Result<()> {
     let document = document("docs/metrics.md")?;
@@ -140,7 +140,7 @@ async fn a_real_prometheus_evaluates_every_query() -> Result<()> {
     Ok(())
 }
 
-/// Everything in a directory of sources, one after the other.
+/// The text of all files below a directory.
 fn sources(directory: &Path) -> Result<String> {
     let mut all = String::new();
     for entry in std::fs::read_dir(directory)? {

@@ -1,4 +1,4 @@
-//! What the proxy says and counts when what is behind it fails.
+//! Responses and metrics of the proxy when its upstream or a source fails.
 
 use anyhow::{Result, ensure};
 use harness::client::Client;
@@ -8,7 +8,7 @@ use harness::scrape::metric;
 use harness::wire;
 use serde_json::Value;
 
-/// An address that nobody listens on: the discard port, which needs a privilege that nobody uses.
+/// An address without a listener: the discard port, which only root can bind.
 const NOBODY: &str = "http://127.0.0.1:9";
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_source_that_is_down_does_not_fail_the_scrape() -> Result<()> {
 
 #[tokio::test]
 async fn a_foreign_registrys_own_metrics_have_a_source_label() -> Result<()> {
-    // Any exposition will do for a source, so the registry behind is one of ours.
+    // Any exposition serves as a source, so the upstream is our own registry.
     let registry = Launch::registry().start().await?;
     let server = Launch::configured(&format!(
         "upstreams:\n\
@@ -100,7 +100,7 @@ async fn a_foreign_registrys_own_metrics_have_a_source_label() -> Result<()> {
         .value(1)
         .assert_in(&server)
         .await?;
-    // What the proxy counts itself has no source, not even beside a family of the same name.
+    // The proxy's own samples have no source, even if a source has the same family.
     let scrape = server.scrape().await?;
     let own = metric("octoserve_build_info").label("source", "back");
     ensure!(

@@ -1,6 +1,6 @@
-//! Each side breaks off at every phase of a request, upstreams die, freeze, come back and talk
-//! nonsense, descriptors run out: what the client gets, what is counted, and that all is as it was
-//! when it is over.
+//! Each side aborts at every phase of a request; upstreams die, freeze, return and send garbage;
+//! file descriptors run out. Checks the client's response, the metrics, and that the proxy holds
+//! nothing afterwards.
 
 use anyhow::{Context, Result, ensure};
 use harness::client::Client;
@@ -18,7 +18,7 @@ use crate::scene::{BLOB, DEADLINE, Holdings, LENGTH, SESSION, Scene, get, respon
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An upstream that does what the request's query tells it.
+/// An upstream that follows the request's query.
 async fn obedient(mut caller: Caller) -> Result<()> {
     loop {
         let head = caller.head().await?;
@@ -53,7 +53,7 @@ async fn obedient(mut caller: Caller) -> Result<()> {
     }
 }
 
-/// What an upstream has said when it breaks off.
+/// What an upstream has sent when it aborts.
 const BROKEN: &[(&str, &str)] = &[
     ("before-the-head", ""),
     ("in-the-status-line", "HTTP/1.1 200 O"),
@@ -73,14 +73,14 @@ const BROKEN: &[(&str, &str)] = &[
     ),
 ];
 
-/// The requests of a client that meets an upstream which breaks off.
+/// The requests to an upstream that aborts.
 fn requests(orders: &str) -> [(&'static str, String); 3] {
     let path = format!("{SESSION}?{orders}");
     let head = format!("PATCH {path} HTTP/1.1\r\nHost: a\r\nContent-Length");
     [
         ("GET", get(&format!("{BLOB}?{orders}"))),
         ("PATCH", format!("{head}: 4\r\n\r\nsome")),
-        // Its client has more to send, and waits before it does.
+        // The client has not sent the rest of this body yet.
         ("PATCH", format!("{head}: 1000\r\n\r\nsome")),
     ]
 }
@@ -99,7 +99,7 @@ async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing
                 let broken = scene.ended(Some("502")).await?;
                 let mut client = scene.client().await?;
                 client.send(request.as_bytes()).await?;
-                // A reset may overtake what was said before it, and what of that was passed on.
+                // A reset may overtake the bytes sent before it, also those already forwarded.
                 let may_begin = said.contains("\r\n\r\n") && !said.contains("100 Continue");
                 let must_begin = may_begin && ending == "end";
                 let head = client.head().await;
@@ -127,7 +127,7 @@ async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing
             }
         }
     }
-    // Nothing of it is the client's fault, and nothing was whole.
+    // None of these is the client's fault.
     let left = scene.ended(Some("499")).await? + scene.ended(Some("408")).await?;
     ensure!(left == 0.0, "{left} are blamed on clients");
     after(&mut scene, &before).await
@@ -136,7 +136,7 @@ async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing
 #[tokio::test]
 async fn a_response_that_aborts_right_after_its_head_has_begun() -> Result<()> {
     let scene = Scene::of(obedient).await?;
-    // Not at every try does it meet the moment.
+    // The race does not occur at every attempt.
     for _ in 0..50 {
         let mut client = scene.client().await?;
         let request = get(&format!("{BLOB}?break&in-the-body-end"));
@@ -148,7 +148,7 @@ async fn a_response_that_aborts_right_after_its_head_has_begun() -> Result<()> {
     Ok(())
 }
 
-/// Whether a body of a thousand bytes, or of chunks, comes whole.
+/// Whether a body of a thousand bytes, or a chunked one, arrives complete.
 async fn is_whole(client: &mut Wire, chunked: bool) -> bool {
     if !chunked {
         return client.exactly(1000).await.is_ok();
@@ -162,10 +162,10 @@ async fn is_whole(client: &mut Wire, chunked: bool) -> bool {
     }
 }
 
-/// How a client goes.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
-    /// It says that it will send no more, and stays.
+    /// It closes only its sending half.
     Half,
     Closing,
     Resetting,
@@ -218,12 +218,12 @@ async fn a_client_that_aborts_at_any_phase_is_counted_and_leaves_nothing_in_flig
     after(&mut scene, &before).await
 }
 
-/// Leaves, and sees the connection's end where that can be seen.
+/// Disconnects, and waits for the end of the connection if the client still can.
 async fn leave(mut client: TcpStream, leaving: Leaving) -> Result<()> {
     match leaving {
         Leaving::Half => {
             client.shutdown().await?;
-            // What was on its way is read; it ends, one way or another.
+            // The rest of the response is read until the connection ends in any way.
             let mut sink = tokio::io::sink();
             let ended = tokio::io::copy(&mut client, &mut sink);
             tokio::time::timeout(DEADLINE, ended).await?.ok();
@@ -234,7 +234,7 @@ async fn leave(mut client: TcpStream, leaving: Leaving) -> Result<()> {
     Ok(())
 }
 
-/// What the first requests alone need is part of the start.
+/// The first requests allocate memory that stays, which belongs to the start.
 async fn warm(scene: &Scene) -> Result<()> {
     for _ in 0..3 {
         let request = wire::request("GET", "/v2/", &[], b"");
@@ -244,14 +244,14 @@ async fn warm(scene: &Scene) -> Result<()> {
     scene.nothing_in_flight().await
 }
 
-/// All is as it was, and the proxy serves.
+/// The proxy holds no more than before, and serves requests.
 async fn after(scene: &mut Scene, before: &Holdings) -> Result<()> {
     scene.nothing_in_flight().await?;
     warm(scene).await?;
     before.regained(&mut scene.server).await
 }
 
-/// Answers that are none.
+/// Responses that are not HTTP.
 const NONSENSE: &[&str] = &[
     "220 welcome to this mail server\r\n\r\n",
     "\0\0\0\x04\0\0\0\0\0",
@@ -374,7 +374,7 @@ async fn a_refusal_by_the_proxy_reaches_a_client_that_is_still_sending() -> Resu
         let mut client = Wire::connect(server.address()).await?;
         client.send(head.as_bytes()).await?;
         let piece = vec![b'x'; 1 << 20];
-        // As a client does that looks for a response only once it cannot go on.
+        // Like a client that reads the response only after sending fails.
         for _ in 0..LENGTH / piece.len() {
             if client.send(&piece).await.is_err() {
                 break;
@@ -387,7 +387,7 @@ async fn a_refusal_by_the_proxy_reaches_a_client_that_is_still_sending() -> Resu
     Ok(())
 }
 
-/// A docker-registry behind the proxy that holds one blob, larger than all sockets between them.
+/// docker-registry behind the proxy, with one blob larger than all socket buffers in between.
 async fn registry_with_a_blob() -> Result<(ForeignRegistry, Server, Client, String)> {
     let registry = ForeignRegistry::start().await?;
     let server = Launch::in_front_of(&registry.url()).start().await?;
@@ -428,7 +428,7 @@ async fn a_killed_registry_cuts_requests_in_flight_and_is_used_again_after_its_r
     in_flight.value(0).assert_in(&server).await?;
     drop((upload, download));
 
-    // A connection that the old one closed is not used for what cannot be sent twice.
+    // A request that cannot be retried does not use a connection that the old process closed.
     for _ in 0..3 {
         registry.restart().await?;
         client.open_upload("team/app").await?;
@@ -449,7 +449,7 @@ async fn a_request_to_a_frozen_registry_completes_when_it_thaws() -> Result<()> 
     let mut received = download.exactly(1000).await?;
 
     registry.process().signal(Signal::STOP)?;
-    // One that waits for a frozen registry may leave; others stay, and new ones come.
+    // One client disconnects while the registry is frozen; others wait, and new ones arrive.
     let leaver = {
         let mut wire = Wire::connect(server.address()).await?;
         wire.send(get("/v2/team/app/tags/list").as_bytes()).await?;
@@ -487,7 +487,7 @@ async fn a_post_after_the_upstreams_restart_uses_a_new_connection() -> Result<()
     for _ in 0..20 {
         client.send(post.as_bytes()).await?;
         ensure!(client.response("POST").await?.head.status == 200);
-        // It takes its connections along, which the proxy keeps for the next request.
+        // This also closes the connections that the proxy keeps in its pool.
         drop(upstream.take());
         upstream = Some(Scripted::listening(&address.to_string(), script).await?);
     }
@@ -510,7 +510,7 @@ async fn without_free_descriptors_requests_are_503_or_wait() -> Result<()> {
     known.send(get("/v2/").as_bytes()).await?;
     ensure!(known.response("GET").await?.head.status == 200);
 
-    // All numbers below are taken.
+    // All lower descriptor numbers are in use.
     server.process().limit_descriptors(4)?;
     let mut waiting = Wire::connect(server.address()).await?;
     waiting.send(get("/v2/").as_bytes()).await?;

@@ -1,5 +1,5 @@
-//! Registries that are not ours behind the proxy: with passwords, with tokens, with push locations of
-//! any shape, with blobs elsewhere and a catalog without end. Their clients cannot tell.
+//! Foreign registries behind the proxy: with passwords, tokens, unusual upload locations,
+//! redirected blobs and a huge catalog. Clients notice no difference.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use serde_json::json;
 
 const TOKEN: &str = "eyJ-a-token-that-nobody-else-may-see";
 
-/// No secret of these tests is in what the server logged.
+/// The log contains none of these tests' secrets.
 fn keeps_secrets(server: &mut Server) -> Result<()> {
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         let log = server.process().output(stream)?;
@@ -98,7 +98,7 @@ fn response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// Hands out tokens to who has the password.
+/// A token server: responds with a token if the request has the password.
 fn token(head: &str) -> String {
     match header(head, "authorization") {
         Some(AUTHORIZATION) => {
@@ -132,7 +132,7 @@ async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_never_logged() ->
                         let kind = format!("Content-Type: {MANIFEST}\r\n");
                         response("200 OK", &kind, &manifest())
                     } else {
-                        // As registries do that know themselves by the name that clients use.
+                        // Some registries use the client's Host header in their own URLs.
                         let host = header(&head, "host").context("no Host")?;
                         let realm = realm.clone();
                         let realm = realm.unwrap_or_else(|| format!("http://{host}/token"));
@@ -207,7 +207,7 @@ async fn secrets_in_a_query_or_an_upload_location_are_not_logged() -> Result<()>
     keeps_secrets(&mut server)
 }
 
-/// The shapes of a push location, with `HOST` for the upstream's own address.
+/// Forms of an upload location; `HOST` stands for the upstream's own address.
 const LOCATIONS: &[&str] = &[
     "http://HOST/v2/team/app/blobs/uploads/1?_state=a%2Fb%3D",
     "/v2/team/app/blobs/uploads/1",
@@ -239,7 +239,7 @@ async fn a_push_follows_any_upload_location() -> Result<()> {
                         }
                     }
                     "GET" => response("200 OK", "", ""),
-                    // No blob is there yet. It has no body of its own.
+                    // No blob exists yet. A HEAD has no body.
                     _ => response("404 Not Found", "", ""),
                 };
                 caller.send(said).await?;
@@ -254,7 +254,7 @@ async fn a_push_follows_any_upload_location() -> Result<()> {
         pushed.with_context(|| (*shape).to_owned())?;
         let heard = upstream.heard().concat();
         assert_eq!(heard.matches("PATCH ").count(), 2, "{shape}");
-        // Neither the registry nor its client is told of an address that is not theirs.
+        // The registry receives the Host header that the client sent.
         let own = server.host();
         ensure!(heard.contains(&format!("\r\nHost: {own}\r\n")), "{shape}");
         // The layer and the configuration.
@@ -314,7 +314,8 @@ async fn a_redirected_blob_is_fetched_from_its_storage() -> Result<()> {
         let file = file.to_string_lossy();
         let url = server.url(&path);
         let arguments = ["--silent", "--fail", "--output", &file, version, &url];
-        // curl asks the proxy in the version it is told; the store speaks HTTP/1.1 alone.
+        // The version applies to both of curl's requests, but the blob storage speaks only
+        // HTTP/1.1.
         let arguments = if version == "--http1.1" {
             [&arguments[..], &["--location"]].concat()
         } else {

@@ -1,5 +1,5 @@
-//! Requests whose framing lies, stalls or never ends: what is hidden in one is not carried out, and
-//! nobody holds a server up.
+//! Requests whose framing is ambiguous, stalls or never ends: a smuggled request is not executed,
+//! and no request blocks a server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use harness::{content, poll, tree, tree::Tree};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A digest that nothing has, so that the request around a hidden one fails by itself.
+/// A digest without content, so that the request around a smuggled one fails by itself.
 const NOTHING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What is hidden in the others. It would be answered with 202.
+/// The smuggled request. Its response would be 202.
 const HIDDEN: &str =
     "DELETE /v2/team/app/manifests/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
 
-/// Headers whose readers may disagree on where the body ends.
+/// Headers that servers may interpret differently to find the end of the body.
 const AMBIGUOUS: &[&str] = &[
     "Content-Length: 5\r\nTransfer-Encoding: chunked",
     "Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -42,7 +42,7 @@ const AMBIGUOUS: &[&str] = &[
     "Content-Length: 18446744073709551621",
 ];
 
-/// Chunks whose readers may disagree on how long they are.
+/// Chunks whose length servers may interpret differently.
 const CHUNKS: &[&str] = &[
     "0x0\r\n\r\n",
     "-1\r\n\r\n",
@@ -94,8 +94,8 @@ async fn a_smuggled_request_is_not_executed() -> Result<()> {
     Ok(())
 }
 
-/// A client that leaves as soon as it has sent its request takes its upload along, even if nobody
-/// was there any more to be told that it failed.
+/// A client disconnects right after its request. The upload session is removed, although nobody
+/// receives the error.
 #[tokio::test]
 async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
     for server in all().await? {
@@ -107,7 +107,7 @@ async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
             let bytes = content::bytes(63, length);
             let whole = wire::request("POST", &post, &[], &bytes);
             let chunked = wire::chunked("POST", &post, &[], &[&bytes]);
-            // Not at every try does it meet the moment.
+            // The race does not occur at every attempt.
             for request in [&whole, &chunked].repeat(10) {
                 let mut wire = Wire::connect(server.address()).await?;
                 wire.send(request).await?;
@@ -119,20 +119,20 @@ async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
     Ok(())
 }
 
-/// Waits until nothing is left of what was refused: the response may come a moment earlier.
+/// Waits until nothing is left of a refused request: the response may come before the cleanup.
 async fn as_before(server: &Server, before: &Tree) -> Result<()> {
     let same = poll::until("the directory is as before", DEADLINE, async || {
-        // What vanishes while it is listed has not vanished yet.
+        // A file that is removed during the listing is an error of the listing: try again.
         let now = tree::list(server.data()).ok();
         Ok((now.as_ref() == Some(before)).then_some(()))
     });
     same.await
 }
 
-/// Everything that is answered to these bytes before the connection ends.
+/// The responses to these bytes until the connection ends.
 async fn answers(address: SocketAddr, request: &str) -> Result<String> {
     let mut wire = Wire::connect(address).await?;
-    // It may be closed before all is sent, which breaks what is read, too.
+    // The server may close before everything is sent, which may also fail the read.
     if wire.send(request.as_bytes()).await.is_err() || wire.finish().await.is_err() {
         return Ok(String::new());
     }

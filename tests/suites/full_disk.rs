@@ -1,4 +1,4 @@
-//! A disk that is really full: pushes that find no room are refused, and block none that come later.
+//! A disk that is really full: pushes without free space are refused, and later pushes succeed.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,13 +13,12 @@ use tokio::task::JoinSet;
 
 /// The size of the disk.
 const SIZE: u64 = 8 << 20;
-/// The size of a chunk that is acknowledged before the next one is sent.
+/// The size of a chunk. Each is acknowledged before the next one is sent.
 const CHUNK: u64 = 512 << 10;
-/// Uploads at the same time.
+/// Concurrent uploads.
 const BURST: u64 = 12;
 
-/// A small disk of its own, in memory. Mounting needs root, as the installation of what the tests
-/// need does.
+/// A small tmpfs. Mounting needs root, as does tests/setup/install.sh.
 struct Disk(TempDir);
 
 impl Disk {
@@ -42,7 +41,7 @@ impl Disk {
         self.0.path()
     }
 
-    /// How many more files can be made.
+    /// The free inodes.
     fn files_free(&self) -> Result<u64> {
         Ok(rustix::fs::statvfs(self.path())?.f_ffree)
     }
@@ -54,16 +53,16 @@ impl Drop for Disk {
             .arg("--lazy")
             .arg(self.path())
             .status();
-        // The directory can't be removed then, and says so to whoever looks for it.
+        // If this fails, the directory stays, which is visible enough.
         drop(unmount);
     }
 }
 
-/// Sends chunks to a session of its own until one is refused.
+/// Sends chunks to a new session until one is refused.
 async fn until_refused(client: Client, seed: u64) -> Result<()> {
     let location = match client.open_upload("team/app").await {
         Ok(location) => location,
-        // There is no room to begin with.
+        // There is no free space for a session.
         Err(error) if error.to_string().contains("507") => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -83,14 +82,14 @@ async fn until_refused(client: Client, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sends more than there is at once.
+/// Sends more than the free space in one request.
 async fn too_much(client: Client, seed: u64) -> Result<()> {
     let bytes = content::bytes(seed, 2 * SIZE);
     let path = format!(
         "/v2/team/app/blobs/uploads/?digest={}",
         content::digest(&bytes)
     );
-    // A client that is still sending may not get to read the response.
+    // A client that is still sending may fail to read the response.
     if let Ok(response) = client.send(Method::POST, &path, &[], bytes).await {
         ensure!(
             response.status() == StatusCode::INSUFFICIENT_STORAGE,
@@ -133,7 +132,7 @@ async fn pushes_that_fill_the_disk_do_not_block_later_pushes() -> Result<()> {
     Ok(())
 }
 
-/// The inodes of the disk, and those of them that a reserve of an eighth of the disk leaves free.
+/// The inodes of the disk, and the number that a reserve of an eighth of the disk keeps free.
 const FILES: u64 = 800;
 const FILES_KEPT: u64 = FILES / 8;
 
@@ -151,7 +150,7 @@ async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
         let client = Client::new(&server.url(""))?;
         let image = client.push_image("team/app", "1", &[1]).await?;
 
-        // Sessions that nobody goes on with give way before the reserve is touched.
+        // Abandoned sessions are evicted before the reserve is used.
         for _ in 0..FILES {
             client.open_upload("team/app").await?;
         }
@@ -162,7 +161,7 @@ async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
         );
         client.push_image("team/app", "2", &[2]).await?;
 
-        // Somebody else takes them, until no session is left that could give way.
+        // Another program uses the inodes, until no session is left to evict.
         let other = disk.path().join("other");
         std::fs::create_dir(&other)?;
         let start = "/v2/team/app/blobs/uploads/";
@@ -184,7 +183,7 @@ async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
             "{}",
             disk.files_free()?
         );
-        // The reserve is for what is small.
+        // The reserve is for small files such as manifests.
         let manifest = &image.manifest;
         client
             .push_manifest("team/app", "3", MANIFEST, manifest)

@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS before an upstream that speaks HTTP/1.1: what it hears, and streams that stop,
-//! leave or lie.
+//! HTTP/2 without TLS in front of an HTTP/1.1 upstream: what it receives, and streams that stall,
+//! are reset or have the wrong length.
 
 use anyhow::{Context, Result, ensure};
 use harness::h2::H2;
@@ -110,7 +110,7 @@ async fn a_stream_with_too_large_headers_is_refused_and_others_continue() -> Res
     .await?;
     let long = "x".repeat(100_000);
     let mut client = H2::connect(scene.address(), false).await?;
-    // It may not even be sent: the limit is told at the start.
+    // The client may refuse to send it: the server announces its limit at the start.
     if let Ok(stream) = client.send("GET", "/v2/", &[("x", &long)], true).await
         && let Ok(response) = stream.response().await
     {
@@ -221,7 +221,7 @@ async fn a_stream_that_is_not_read_is_reset_and_its_connection_stays_open() -> R
     })
     .await?;
     let mut client = H2::connect(scene.address(), false).await?;
-    // Its window is never opened again.
+    // The client never opens its window again.
     let unread = client
         .send("GET", BLOB, &[], true)
         .await?
@@ -300,7 +300,7 @@ async fn a_body_of_the_wrong_length_smuggles_no_request() -> Result<()> {
             status.is_none_or(|status| status == 400),
             "{length}: {status:?}"
         );
-        // What comes next finds no connection on which half a request waits.
+        // The next request must not use a connection with half a request on it.
         let mut client = H2::connect(scene.address(), false).await?;
         let response = client
             .send("GET", "/v2/", &[], true)

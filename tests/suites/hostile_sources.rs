@@ -1,8 +1,9 @@
-//! Whatever a source says, Prometheus, promtool and the strict OpenMetrics parser of Python's
-//! `prometheus_client` take the rest of the exposition, in both formats, and what is our own stays as it is.
+//! Whatever a source sends, Prometheus, promtool and the strict OpenMetrics parser of Python's
+//! `prometheus_client` accept the merged exposition in both formats, and our own families stay
+//! unchanged.
 //!
-//! Each run makes other expositions, from a seed that a failure names: `HOSTILE_SEED=… make test
-//! SUITES=hostile_sources` makes the same again.
+//! Each run generates new expositions from a seed, which a failure names: `HOSTILE_SEED=… make test
+//! SUITES=hostile_sources` repeats it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -19,20 +20,21 @@ use service::exposition::{
     Exposition, Format, OPENMETRICS_CONTENT_TYPE, ParseLimits, TEXT_CONTENT_TYPE,
 };
 
-/// How many are merged in the test's own process.
+/// How many expositions are merged in the test's process.
 const MERGED: u64 = 512;
-/// How many go through octoserve, each with three sources.
+/// How many runs of octoserve there are, each with three sources.
 const SERVED: u64 = 8;
-/// How many promtool reads at a time. Their names begin differently, so that none hides another.
+/// How many expositions promtool reads at a time. Each has its own name prefix, so that none hides
+/// another.
 const BATCH: usize = 64;
 
-/// The expositions of one test: what the sources said, and what was made of it.
+/// The expositions of one test: the sources and the result.
 struct Case {
-    /// Where Prometheus finds it.
+    /// The path for Prometheus.
     name: String,
     /// Our own exposition.
     own: String,
-    /// Those of the sources.
+    /// The expositions of the sources.
     sources: Vec<Vec<u8>>,
     text: String,
     openmetrics: String,
@@ -63,13 +65,13 @@ fn seed() -> Result<u64> {
     }
 }
 
-/// One to three expositions that the seed and the number give.
+/// One to three expositions, determined by the seed and the number.
 fn sources(seed: u64, number: u64, count: std::ops::RangeInclusive<usize>) -> Vec<Vec<u8>> {
     let bytes = [seed, number, 0, 0].map(u64::to_le_bytes).concat();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let expositions = vec(hostile::exposition(&prefix(number)), count);
-    // A strategy that filters nothing always has a value.
+    // A strategy without a filter always has a value.
     expositions
         .new_tree(&mut runner)
         .map_or_else(|_| Vec::new(), |tree| tree.current())
@@ -79,7 +81,7 @@ fn prefix(number: u64) -> String {
     format!("c{number}_")
 }
 
-/// An exposition of ours, whose names the sources use, too.
+/// Our own exposition; the sources use its names, too.
 fn own(prefix: &str) -> String {
     format!(
         "# HELP {prefix}own_requests_total Requests.\n\
@@ -122,7 +124,7 @@ fn merged(seed: u64, number: u64) -> Case {
     }
 }
 
-/// Both expositions of an octoserve with hostile sources.
+/// The exposition of an octoserve with hostile sources, in both formats.
 async fn served(seed: u64) -> Result<Case> {
     let sources: Vec<_> = (0..SERVED)
         .flat_map(|number| sources(seed, MERGED + number, 3..=3))
@@ -154,7 +156,7 @@ async fn scrape(server: &Server, accept: &str) -> Result<String> {
     Ok(String::from_utf8(response.body)?)
 }
 
-/// Has everybody read the expositions. The error names the smallest that somebody refused.
+/// Runs all parsers. The error names the smallest exposition that one of them refused.
 async fn accepted(cases: &[Case]) -> Result<()> {
     let mut wrong = Vec::new();
     let mut refuse = |case: usize, why: String| wrong.push((cases[case].size(), case, why));
@@ -187,7 +189,7 @@ async fn accepted(cases: &[Case]) -> Result<()> {
     }
 }
 
-/// Sample lines.
+/// The number of sample lines.
 fn samples(exposition: &str) -> usize {
     exposition
         .lines()
@@ -196,7 +198,7 @@ fn samples(exposition: &str) -> usize {
 }
 
 async fn refused_by_promtool(cases: &[Case]) -> Result<Vec<(usize, String)>> {
-    // What is bad style in the expositions of others is not ours to mend.
+    // Style problems in the sources are not octoserve's to fix.
     let error = |words: String| words.starts_with("error while linting").then_some(words);
     let mut refused = Vec::new();
     for (batch, cases) in cases.chunks(BATCH).enumerate() {
@@ -217,7 +219,7 @@ async fn refused_by_promtool(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     Ok(refused)
 }
 
-/// Lets one Prometheus scrape all expositions. Every sample must become a series of its own.
+/// One Prometheus scrapes all expositions. Every sample must become a series of its own.
 async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     let mut expositions = HashMap::new();
     let mut expected = BTreeMap::new();
@@ -232,7 +234,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
         }
     }
     let source = Source::expositions(expositions).await?;
-    // Without the expositions' own timestamps: what is too old would be left out, and told by nobody.
+    // Prometheus silently drops samples that are too old, so it must ignore the timestamps.
     let mut yaml = String::from(
         "global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n\
          - job_name: hostile\n  honor_timestamps: false\n  static_configs:\n",
@@ -288,7 +290,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
 }
 
 impl Case {
-    /// Checks that each family of our own exposition is on both expositions, with its type and its samples.
+    /// Checks that both expositions have each of our own families with its type and samples.
     fn keeps_our_own(&self) -> Result<()> {
         let (own, _) = Exposition::parse(self.own.as_str(), &ParseLimits::default());
         for (format, exposition) in [

@@ -1,5 +1,4 @@
-//! Where octoserve listens, several at once, over IPv4, IPv6 and Unix sockets, and which of the
-//! listeners serve what.
+//! Listeners: several at once, over IPv4, IPv6 and Unix sockets, and what each of them serves.
 
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ async fn an_ipv6_address_is_written_as_each_header_requires() -> Result<()> {
     let request = wire::request("POST", "/v2/a/blobs/uploads/", &[("Own", &url)], b"");
     let response = wire::exchange(server.address(), "POST", &request).await?;
     assert_eq!(response.head.status, 202);
-    // The upstream's own address, in its brackets, became what the client calls the proxy.
+    // The proxy replaced the upstream's address, including its brackets, with the client's Host.
     assert_eq!(
         response.head.header("location"),
         Some("http://registry/v2/a/blobs/uploads/1")
@@ -130,7 +129,7 @@ async fn a_metrics_listener_serves_metrics_and_probes_and_nothing_else() -> Resu
         let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
         assert_eq!(response.head.status, status, "{path}");
     }
-    // Nobody else reaches the main listener, so that it has the exposition, too.
+    // The main listener is a loopback address, so it serves the metrics, too.
     assert_eq!(status(&server, "/metrics").await?, 200);
     Ok(())
 }
@@ -142,7 +141,7 @@ async fn the_metrics_endpoint_is_at_the_configured_path() -> Result<()> {
         .start()
         .await?;
     assert_eq!(status(&server, "/-/figures").await?, 200);
-    // What is not an exposition of the proxy's is the registry's to respond.
+    // The proxy forwards all other paths to the registry.
     assert_eq!(status(&server, "/metrics").await?, 404);
     Ok(())
 }

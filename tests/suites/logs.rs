@@ -1,5 +1,5 @@
-//! What both programs log of requests: the same whether the metrics are on, and no more than a bound
-//! whatever a client sends.
+//! The access log of both programs: it does not depend on metrics, and client input cannot make a
+//! line grow beyond its bound.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The access log's events, once there are so many.
+/// Waits for this many events of the access log.
 async fn requests(server: &mut Server, count: usize) -> Result<Vec<Value>> {
     poll::until("the requests are logged", DEADLINE, async || {
         let log = server.process().output(OutputStream::Stderr)?;
@@ -29,7 +29,7 @@ async fn requests(server: &mut Server, count: usize) -> Result<Vec<Value>> {
     .await
 }
 
-/// The fields of an event, with the values of those that two runs have in common.
+/// The fields of an event, with the values that do not differ between two runs.
 fn comparable(mut event: Value) -> Value {
     if let Some(fields) = event.as_object_mut() {
         for (name, value) in fields {
@@ -48,7 +48,7 @@ fn comparable(mut event: Value) -> Value {
     event
 }
 
-/// Some requests of each kind, one after the other.
+/// Sends some requests of each kind, one after the other.
 async fn day(server: &mut Server) -> Result<Vec<Value>> {
     let client = Client::new(&server.url(""))?;
     client.push_image("team/app", "1", &[1, 2]).await?;
@@ -64,7 +64,7 @@ async fn day(server: &mut Server) -> Result<Vec<Value>> {
     client.get("/nothing").await?;
     let events = requests(server, 16).await?;
     let mut events: Vec<_> = events.into_iter().map(comparable).collect();
-    // Two connections may be in use.
+    // These vary, because two connections may be in use.
     events.sort_by_key(Value::to_string);
     Ok(events)
 }

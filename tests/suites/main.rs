@@ -1,109 +1,110 @@
 //! The suites: one module each, all in one binary, because linking costs more than running.
 //!
-//! They start the real programs and look at them from outside, through the [`harness`]. What a crate
-//! can prove alone is proved in the crate.
+//! They start the real programs and observe them from outside, through the [`harness`]. What a
+//! crate can test alone is tested in the crate.
 
-/// What many clients saw, to the last byte, is what the exposition says, after a storm of aborts too.
+/// The metrics equal what many clients observed, to the last byte, also after a storm of aborts.
 mod accounting;
-/// Metrics expositions of others on ours, right and wrong ones.
+/// Sources merged into the exposition, valid and hostile ones.
 mod aggregation;
-/// Which module may import which, read off the sources.
+/// Which module may import which, read from the sources; no circles, and no two types of one name.
 mod arrows;
-/// Blobs of gigabytes, in a memory that does not grow.
+/// Blobs of gigabytes in bounded memory.
 mod big_blob;
-/// Who broke off, stalled or spoke badly, on either side, and what is counted.
+/// Aborts, stalls and protocol errors of either side, and which side the metrics blame.
 mod blame;
-/// What the exposition holds after requests that mean harm: no more than was promised.
+/// The number of series after hostile requests: no more than promised.
 mod cardinality;
-/// docker-compose.yml, brought up by docker-compose on images built by the Dockerfile.
+/// docker-compose.yml, started by docker-compose with images built from the Dockerfile.
 mod compose;
-/// Sixteen clients at once, and what must be true afterwards.
+/// Sixteen concurrent clients, and what must hold afterwards.
 mod concurrency;
-/// What is wrong with a configuration is told, and the examples are right.
+/// Errors in a configuration are reported, and the examples are valid.
 mod configuration;
-/// The specification, clause by clause, at every place where clients meet a registry of ours.
+/// The specification, clause by clause, for each way in which clients reach a registry.
 #[path = "../conformance/mod.rs"]
 mod conformance;
-/// What one connection carries, and how many there may be.
+/// Pipelining, HTTP/1.0 and the connection limit.
 mod connections;
 /// containerd pulls, unpacks and pushes, one platform and all of them.
 mod containerd;
-/// Content that clients pull and push, and what is counted of it.
+/// Content that clients pull and push, and how it is counted.
 mod content;
-/// What a small request costs in instructions, allocations and system calls: no more than it did.
+/// The cost of a small request in instructions, allocations and system calls does not grow.
 mod costs;
-/// Listeners at the cap of their connections: who gives way, and who does not.
+/// Listeners at their connection limit: which connections are closed for new ones.
 mod crowded;
-/// A blob that was cut short on disk is refused and mended by a push.
+/// A truncated blob on disk is refused, and repaired by a push.
 mod damaged;
-/// The data directory is moved away while it is served.
+/// The data directory is moved away while the registry runs.
 mod data_directory;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
-/// docs/metrics.md names every family and no other, Prometheus takes every query in it, and the tests
-/// that docs/transparency.md names are there.
+/// docs/metrics.md has exactly the exposed families, Prometheus evaluates its queries, and the
+/// tests that docs/transparency.md names exist.
 mod documented;
-/// What the proxy says and counts when what is behind it fails.
+/// Responses and metrics of the proxy when its upstream or a source fails.
 mod failures;
-/// Each side breaks off at every phase, upstreams die, freeze and talk nonsense, descriptors run out.
+/// Each side aborts at every phase; upstreams die, freeze and send garbage; file descriptors run
+/// out.
 mod faults;
-/// Registries that are not ours: with passwords, with tokens, and odd ones.
+/// Foreign registries: with passwords, with tokens, and unusual ones.
 mod foreign;
-/// Requests whose framing lies, stalls or never ends.
+/// Requests whose framing is ambiguous, stalls or never ends.
 mod framing;
-/// A disk without room refuses pushes, and takes them again once there is some.
+/// A full disk refuses pushes, and accepts them again once there is free space.
 mod full_disk;
-/// HTTP/2 without TLS: streams that stop, leave or lie.
+/// HTTP/2 without TLS: streams that stall, are reset or have the wrong length.
 mod h2c;
-/// Whatever a source says, Prometheus, promtool and the strictest OpenMetrics parser read what we make
-/// of it: hundreds of expositions, others in every run.
+/// Whatever a source sends, Prometheus, promtool and a strict OpenMetrics parser accept the merged
+/// exposition: hundreds of generated ones, new in every run.
 mod hostile_sources;
-/// Several listeners, IPv6, Unix sockets, and which listener serves what.
+/// Several listeners, IPv6, Unix sockets, and what each listener serves.
 mod listeners;
-/// What is logged of requests, and how much at most.
+/// What the log says about requests, and its size.
 mod logs;
-/// Manifests that stall, and listings of large ones, in a memory that does not grow.
+/// Stalled manifests, and listings of large ones, in bounded memory.
 mod manifests;
-/// Many clients in the midst of what they do, in a memory that does not grow.
+/// Many open uploads and scrapes in bounded memory.
 mod memory;
 /// The modes of files and directories.
 mod modes;
-/// An upstream's name comes to mean another address, or none.
+/// An upstream's name resolves to another address, or to none.
 mod names;
-/// oras-py pushes artifacts and what refers to them.
+/// oras-py pushes artifacts and referrers.
 mod oras;
 /// One exposition for the proxy and its sources: formats, help, names, a golden scrape.
 mod page;
 /// podman pushes, pulls and makes indexes.
 mod podman;
-/// A real Prometheus scrapes, and PromQL gives the counts that the traffic implies.
+/// A real Prometheus scrapes, and PromQL returns the counts that follow from the traffic.
 mod prometheus;
-/// `/readyz` and the health check tell of what is behind the proxy.
+/// `/readyz` and the health check report the state of the upstream.
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
-/// A registry that is killed and started again has everything it acknowledged.
+/// A registry that is killed and restarted keeps everything that it acknowledged.
 mod restart;
-/// Who may read the exposition, in which format, compressed or inside TLS.
+/// Access to the metrics endpoint, formats, compression and TLS.
 mod serving;
-/// Upload sessions that nobody goes on with keep no push out.
+/// Abandoned upload sessions block no push.
 mod sessions;
-/// SIGTERM: no new work, all begun work finished.
+/// SIGTERM: no new requests, and requests in flight finish.
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.
 mod skopeo;
-/// Clients that are silent, drip or idle are let go.
+/// Silent, slow and idle clients are disconnected.
 mod slow;
-/// Thousands that stall at once cost little, and nothing once they are gone.
+/// A thousand stalled clients use bounded memory, and leave nothing once they are gone.
 mod stalls;
-/// The registry's statistics beside a walk of its directory, over a crash and what follows it.
+/// The registry's statistics compared with a walk of its directory, also after a crash.
 mod statistics;
-/// What the upstream hears and the client gets, byte for byte.
+/// What the upstream and the client receive, byte for byte.
 mod transparency;
-/// What the exposition says of the upstream and of connections, fault by fault.
+/// Metrics of the upstream and of connections, fault by fault.
 mod upstream;
 
-/// The proxy before an upstream that follows a script.
+/// The proxy in front of a scripted upstream.
 mod scene;
 
 use anyhow::Result;
@@ -111,7 +112,7 @@ use harness::client::Client;
 use harness::foreign::ForeignRegistry;
 use harness::octoserve::{Launch, Server};
 
-/// octoserve with something behind it.
+/// A server under test and a client for it.
 struct Front {
     server: Server,
     client: Client,
@@ -119,17 +120,17 @@ struct Front {
 }
 
 impl Front {
-    /// With the registry that it brings along.
+    /// octoserve with the embedded registry.
     async fn embedded() -> Result<Self> {
         Self::of(Launch::all_in_one().start().await?, None)
     }
 
-    /// No proxy at all: the registry alone.
+    /// The registry alone, without a proxy.
     async fn registry() -> Result<Self> {
         Self::of(Launch::registry().start().await?, None)
     }
 
-    /// In front of Debian's docker-registry.
+    /// octoserve in front of Debian's docker-registry.
     async fn foreign() -> Result<Self> {
         let foreign = ForeignRegistry::start().await?;
         Self::of(
@@ -147,7 +148,7 @@ impl Front {
         })
     }
 
-    /// An image's name as clients spell it.
+    /// The name of an image at this server.
     fn image(&self, rest: &str) -> String {
         format!("{}/{rest}", self.server.host())
     }

@@ -1,4 +1,4 @@
-//! Manifests and listings of them, in a bounded memory whatever many clients do at the same time.
+//! Manifests and their listings use bounded memory, whatever many clients do concurrently.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,23 +14,22 @@ use harness::wire::Wire;
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Clients that push a manifest each and stop before its last byte.
+/// Clients that each push a manifest and stall before its last byte.
 const PUSHES: usize = 200;
-/// What each of them has sent: all but one byte of the largest manifest that is accepted.
+/// What each of them has sent: the largest accepted manifest except for its last byte.
 static ALL_BUT_ONE: LazyLock<Vec<u8>> = LazyLock::new(|| vec![b' '; (4 << 20) - 1]);
-/// How many of them at least have to give way to others.
+/// How many of them must at least be aborted in favour of others.
 const TURNED_AWAY: usize = 180;
-/// What the registry may have in memory meanwhile; all of the manifests would be 800 MiB.
+/// The registry's memory bound meanwhile; all of the manifests would need 800 MiB.
 const RESIDENT: u64 = 100 << 20;
-/// What the proxy of the all-in-one may have for each of them besides: as much as for any stalled
-/// transfer.
+/// The additional memory of the all-in-one's proxy for each of them: as for any stalled transfer.
 const EACH_OF_THE_PROXY: u64 = 1 << 20;
-/// Manifests that refer to one.
+/// Referrers of one subject.
 const REFERRERS: usize = 100;
-/// Those of them that share an HTTP/2 connection.
+/// How many of them share an HTTP/2 connection.
 const STREAMS: usize = 50;
 
-/// Pushes over HTTP/1.1 that stop.
+/// Starts pushes over HTTP/1.1 that stall.
 async fn stalled_over_http1(server: &Server) -> Result<Vec<Wire>> {
     let mut pushes = Vec::new();
     for n in 0..PUSHES {
@@ -47,7 +46,7 @@ async fn stalled_over_http1(server: &Server) -> Result<Vec<Wire>> {
     Ok(pushes)
 }
 
-/// The same over HTTP/2.
+/// Starts pushes over HTTP/2 that stall.
 async fn stalled_over_http2(server: &Server) -> Result<Vec<(H2, Vec<h2::H2Stream>)>> {
     let mut connections = Vec::new();
     for _ in 0..PUSHES / STREAMS {
@@ -65,7 +64,7 @@ async fn stalled_over_http2(server: &Server) -> Result<Vec<(H2, Vec<h2::H2Stream
     Ok(connections)
 }
 
-/// Looks at what stalled pushes cost, and that a good push and pull go through meanwhile.
+/// Checks the memory of stalled pushes, and that a push and a pull succeed meanwhile.
 async fn weigh<T>(
     launch: Launch,
     resident: u64,
@@ -122,7 +121,8 @@ async fn manifests_that_stall_over_http2_use_bounded_memory_in_the_all_in_one() 
     .await
 }
 
-/// Manifests with annotations of 3.9 MB and one subject, and the pages of their listing.
+/// Pushes manifests with annotations of 3.9 MB and one subject, and reads all pages of their
+/// listing.
 #[tokio::test]
 async fn referrers_with_large_annotations_are_listed_in_bounded_memory() -> Result<()> {
     let launch = Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed");

@@ -1,4 +1,4 @@
-//! Memory that does not grow with what clients do at the same time.
+//! Open uploads and concurrent scrapes use bounded memory.
 
 use std::time::Duration;
 
@@ -14,17 +14,16 @@ use harness::wire::{self, Wire};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Clients in the midst of an upload.
+/// Clients with an open upload.
 const UPLOADS: u64 = 200;
-/// What each of them has sent: more than two large buffers hold.
+/// The bytes that each of them has sent: more than two large buffers.
 const SENT: u64 = 600 << 10;
-/// What the registry has written of it, at least, while it waits for more.
+/// The bytes of it that the registry has at least written while it waits for more.
 const WRITTEN: u64 = 512 << 10;
-/// How much more memory than at idle they may take together; two large buffers for each would be 100
-/// MiB.
+/// How much memory they may add together; two large buffers for each would be 100 MiB.
 const MARGIN: u64 = 72 << 20;
 
-/// Waits until the open uploads hold so many bytes.
+/// Waits until the open uploads hold this many bytes.
 async fn received(server: &Server, bytes: u64) -> Result<()> {
     let received = poll::until("the uploads have arrived", DEADLINE, async || {
         let exposition = server.scrape().await?;
@@ -52,7 +51,7 @@ async fn open_and_aborted_uploads_use_bounded_memory() -> Result<()> {
         open.push(wire);
     }
     received(&server, UPLOADS * WRITTEN).await?;
-    // They all break off, and what they have sent is written behind them.
+    // All clients disconnect, and the registry still writes what they sent.
     drop(open);
     received(&server, UPLOADS * SENT).await?;
     let peak = server.process().memory()?.peak;
@@ -63,12 +62,12 @@ async fn open_and_aborted_uploads_use_bounded_memory() -> Result<()> {
     Ok(())
 }
 
-/// What a large source serves.
+/// The size of a large source.
 const SOURCE: usize = 12 << 20;
-/// What a scrape may take beside the expositions: the program, its stacks and buffers.
+/// The memory bound of everything but the expositions: the program, its stacks and buffers.
 const BESIDE: u64 = 48 << 20;
 
-/// What all expositions that are being sent may take.
+/// The memory bound of all expositions that are being sent.
 const SENDING: u64 = 64 << 20;
 
 /// The proxy with two large sources.
@@ -90,7 +89,7 @@ async fn with_large_sources() -> Result<(Server, [Source; 2])> {
     Ok((server, sources))
 }
 
-/// Reads an exposition whole; how many bytes it has.
+/// Reads an exposition and returns its length.
 async fn scrape(server: &Server) -> Result<usize> {
     let request = wire::request("GET", "/metrics", &[], b"");
     let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
@@ -101,7 +100,7 @@ async fn scrape(server: &Server) -> Result<usize> {
 #[tokio::test]
 async fn concurrent_scrapes_use_the_memory_of_one() -> Result<()> {
     let (mut server, sources) = with_large_sources().await?;
-    // A few, for what the allocator keeps.
+    // A few scrapes first, because the allocator keeps memory for reuse.
     for _ in 0..3 {
         scrape(&server).await?;
     }
@@ -114,7 +113,7 @@ async fn concurrent_scrapes_use_the_memory_of_one() -> Result<()> {
     let all = server.process().memory()?.peak;
     ensure!(all <= one + BESIDE, "{one} for one scrape, {all} for 16");
     let fetches = sources[0].asked().len() - before;
-    // Whoever comes while one fetch is written is served by the next one.
+    // A scrape that arrives while one exposition is written waits for the next fetch.
     ensure!(fetches < 8, "{fetches} fetches");
     Ok(())
 }
@@ -122,7 +121,7 @@ async fn concurrent_scrapes_use_the_memory_of_one() -> Result<()> {
 #[tokio::test]
 async fn scrapers_that_do_not_read_share_bounded_memory_and_block_no_other() -> Result<()> {
     let (mut server, _sources) = with_large_sources().await?;
-    // A few, for what the allocator keeps.
+    // A few scrapes first, because the allocator keeps memory for reuse.
     for _ in 0..3 {
         scrape(&server).await?;
     }
@@ -132,7 +131,7 @@ async fn scrapers_that_do_not_read_share_bounded_memory_and_block_no_other() -> 
     for _ in 0..24 {
         let mut wire = Wire::connect(server.metrics_address()).await?;
         wire.send(&request).await?;
-        // It was written for this one alone.
+        // This form was written for this scrape alone.
         assert_eq!(wire.head().await?.status, 200);
         slow.push(wire);
     }
@@ -143,7 +142,7 @@ async fn scrapers_that_do_not_read_share_bounded_memory_and_block_no_other() -> 
     );
     let length = scrape(&server).await?;
     ensure!(length > 2 * SOURCE, "{length}");
-    // The first one is cut off: its room was needed.
+    // The first scraper is cut off, because its exposition was dropped for a newer one.
     let first = slow[0].rest().await.unwrap_or_default().len();
     ensure!(first < 2 * SOURCE, "{first}");
     Ok(())

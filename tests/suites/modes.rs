@@ -1,4 +1,4 @@
-//! The modes of what the programs make, whatever umask they are started with.
+//! The modes of files and directories that the programs create, whatever umask they inherit.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use harness::client::Client;
 use harness::octoserve::Launch;
 
-/// Checks everything in a data directory, and counts it.
+/// Checks and counts everything in a data directory.
 fn check(path: &Path) -> Result<usize> {
     let metadata = fs::symlink_metadata(path)?;
     let mode = metadata.permissions().mode() & 0o7777;

@@ -1,5 +1,5 @@
-//! An upstream that is known by its name: the name comes to mean another machine, or none for a
-//! while, and requests go where it was last known to be.
+//! An upstream given by name: the name resolves to another address, or to none for a while, and the
+//! proxy uses the last known address.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -17,12 +17,12 @@ use tokio::net::TcpListener;
 
 use crate::scene::response;
 
-/// Longer than the proxy takes to look a name up again.
+/// Longer than the proxy's interval between two lookups.
 const DEADLINE: Duration = Duration::from_secs(40);
 
 const NAME: &str = "registry.test";
 
-/// The proxy before two upstreams with the same port, of which the name means one.
+/// The proxy in front of two upstreams with the same port. The name resolves to one of them.
 struct Street {
     server: Server,
     directory: TempDir,
@@ -49,7 +49,7 @@ impl Street {
             directory.path().join("nsswitch"),
         );
         std::fs::write(&hosts, format!("127.0.0.2 {NAME}\n"))?;
-        // Nobody else is asked.
+        // No other source of names is used.
         std::fs::write(&sources, "hosts: files\n")?;
         let inside = format!(
             "mount --bind {} /etc/hosts && mount --bind {} /etc/nsswitch.conf && exec \"$0\" \"$@\"",
@@ -64,7 +64,7 @@ impl Street {
             directory,
             _upstreams: [first, second],
         };
-        // It was looked up once for this, and again only much later.
+        // The proxy has just looked the name up, and does so again only much later.
         let known = poll::until("the name is known", DEADLINE, async || {
             Ok((street.asked().await?.head.status == 200).then_some(()))
         });
@@ -72,13 +72,13 @@ impl Street {
         Ok(street)
     }
 
-    /// Makes the name mean another address, or nothing, in the file that the proxy sees.
+    /// Changes the name's address, or removes it, in the hosts file that the proxy sees.
     fn rename(&self, address: Option<&str>) -> Result<()> {
         let line = match address {
             Some(address) => format!("{address} {NAME}\n"),
             None => format!("127.0.0.9 {}\n", "x".repeat(NAME.len())),
         };
-        // In one go and in place: the line is as long as the other.
+        // One write in place: the new line has the length of the old one.
         let hosts = self.directory.path().join("hosts");
         let mut hosts = OpenOptions::new().write(true).open(hosts)?;
         Ok(hosts.write_all(line.as_bytes())?)
@@ -89,7 +89,7 @@ impl Street {
         wire::exchange(self.server.address(), "GET", &request).await
     }
 
-    /// Who answers; no request may fail.
+    /// The upstream that responds; no request may fail.
     async fn who(&self) -> Result<String> {
         let response = self.asked().await?;
         ensure!(response.head.status == 200, "{}", response.head.status);
@@ -101,7 +101,7 @@ impl Street {
             Ok((self.who().await? == who).then_some(()))
         });
         found.await?;
-        // For good.
+        // The change is permanent.
         for _ in 0..10 {
             assert_eq!(self.who().await?, who);
         }

@@ -1,4 +1,4 @@
-//! oras-py: artifacts of any type, what refers to them, chunks and tags.
+//! oras-py: artifacts of any type, referrers, chunked uploads and tags.
 
 use anyhow::{Context, Result, ensure};
 use harness::oras;
@@ -23,7 +23,7 @@ async fn oras_works_with_a_foreign_registry() -> Result<()> {
     day_of_an_artifact(&Front::foreign().await?).await
 }
 
-/// Pushes a file at once and in chunks of 64 KiB, and pulls it both times.
+/// Pushes a file in one piece and in chunks of 64 KiB, and pulls it each time.
 const PUSH_AND_PULL: &str = "
 name, path, into, chunked = arguments
 pushed = client.push(
@@ -74,14 +74,14 @@ async fn day_of_an_artifact(front: &Front) -> Result<()> {
     }
     let tags = oras::run(&host, TAGS, &["team/artifact"]).await?;
     let mut found: Vec<String> = serde_json::from_value(tags)?;
-    // docker-registry has them in no order.
+    // docker-registry does not sort them.
     found.sort();
     let mut expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
     expected.sort();
     ensure!(found == expected, "{found:?}");
     oras::run(&host, DELETE, &["team/artifact"]).await?;
     let tags = oras::run(&host, TAGS, &["team/artifact"]).await?;
-    // It deletes by digest, and so every tag that leads there.
+    // It deletes by digest, and thereby every tag of that manifest.
     let tags = tags.as_array().context("no tags")?;
     ensure!(!tags.contains(&json!("0")), "{tags:?}");
     ensure!(tags.contains(&json!("2")), "{tags:?}");

@@ -1,6 +1,6 @@
-//! One exposition for the proxy and what is behind it: promtool has nothing against it, each sample of a
-//! source says so, the README's tables and the exposition name the same families, and a known traffic
-//! gives a known exposition.
+//! One exposition for the proxy and the registry: promtool accepts it, samples of the registry have
+//! a source, the README's tables name the same families, and known traffic gives a known
+//! exposition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -32,18 +32,18 @@ async fn promtool_accepts_our_families() -> Result<()> {
     Ok(())
 }
 
-/// Every name, type, label and bucket of an exposition after a known traffic, and the value wherever it
-/// follows from that traffic alone.
+/// Compares every name, type, label and bucket after known traffic, and each value that depends on
+/// that traffic alone.
 #[tokio::test]
 async fn known_traffic_gives_a_known_exposition() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
-    // A request is counted when it has ended, and what is stored when the collector has seen it.
+    // Requests are counted when they end, and stored content when the collector has seen it.
     metric("octoserve_http_requests_total")
         .value(REQUESTS)
         .assert_in(&front.server)
         .await?;
-    // The kind of a manifest is read after that.
+    // The kind of a manifest is parsed after that.
     let manifests = metric("octoserve_manifest_operations_total");
     manifests.value(5).assert_in(&front.server).await?;
     let registry = metric("octoserve_registry_http_requests_total").value(REQUESTS);
@@ -118,11 +118,11 @@ async fn the_readmes_tables_match_the_exposition() -> Result<()> {
             .get(name)
             .with_context(|| format!("{name} is not in README.md"))?;
         if !row.labels.contains("source") {
-            // The registry's samples carry it on this exposition, and only here.
+            // Only the merged exposition adds this label to the registry's samples.
             labels.remove("source");
         }
         if labels.is_empty() {
-            // A family without a sample yet shows no labels.
+            // A family without samples shows no labels.
             labels.clone_from(&row.labels);
         }
         let help = family
@@ -160,7 +160,7 @@ async fn a_metrics_listener_serves_metrics_and_the_registrys_api_listener_does_n
     Ok(())
 }
 
-/// What README.md says of a metric.
+/// A metric's row in README.md.
 #[derive(Debug, PartialEq)]
 struct Row {
     kind: String,
@@ -168,7 +168,7 @@ struct Row {
     moves: String,
 }
 
-/// The rows of README.md that name a metric: `| name | type | labels | moves |`.
+/// The rows of README.md's metric tables: `| name | type | labels | moves |`.
 fn readme_tables() -> Result<BTreeMap<String, Row>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
     let text = std::fs::read_to_string(path).context(path)?;
@@ -193,10 +193,10 @@ fn readme_tables() -> Result<BTreeMap<String, Row>> {
     rows.collect()
 }
 
-/// How many requests [`some_of_everything`] makes.
+/// How many requests [`some_of_everything`] sends.
 const REQUESTS: u32 = 21;
 
-/// A push, a pull by tag and by digest, a HEAD, a miss, a listing and a refused name.
+/// Sends a push, pulls by tag and by digest, a HEAD, a listing, a miss and a refused name.
 async fn some_of_everything(client: &Client) -> Result<()> {
     let pushed = client.push_image("team/app", "1", &[1, 2]).await?;
     client.pull_image("team/app", "1").await?;
@@ -221,8 +221,8 @@ async fn some_of_everything(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// The exposition with every value that differs from run to run replaced by `#`, and the buckets of a
-/// histogram told once for all its series.
+/// The exposition with `#` for each value that differs between runs, and with the buckets of a
+/// histogram once for all its series.
 fn normalised(scrape: &Scrape) -> String {
     let mut exposition = String::new();
     for family in scrape.exposition().families() {
@@ -272,7 +272,7 @@ fn normalised(scrape: &Scrape) -> String {
     exposition
 }
 
-/// Whether a sample depends on more than the traffic: on time, or on the machine.
+/// Whether a sample depends on time or on the machine, not only on the traffic.
 fn is_measured(name: &str) -> bool {
     let is_count = name.ends_with("_seconds_count") || name.ends_with("_bytes_count");
     (name.contains("_seconds") && !is_count)
@@ -280,7 +280,7 @@ fn is_measured(name: &str) -> bool {
         || name.starts_with("octoserve_storage_filesystem_")
         || name.starts_with("octoserve_storage_disk_")
         || name == "octoserve_aggregate_samples"
-        // Who goes over which connection is a matter of who comes first.
+        // Which connection a request uses depends on timing.
         || matches!(name, "octoserve_connections_active" | "octoserve_connections_total")
         || name.starts_with("octoserve_upstream_connect")
 }

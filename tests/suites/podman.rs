@@ -1,5 +1,5 @@
-//! podman, which speaks to registries by itself: push, pull by tag and by digest, an index of two
-//! platforms and the one of them that is asked for.
+//! podman, a client without a daemon: push, pull by tag and by digest, and pull of one platform of
+//! an index.
 
 use anyhow::{Result, ensure};
 use harness::content;
@@ -14,7 +14,7 @@ async fn podman_works_with_the_embedded_registry() -> Result<()> {
     let front = Front::embedded().await?;
     days_of_two_platforms(&front).await?;
     let manifests = metric("octoserve_http_requests_total").label("endpoint", "manifest");
-    // Two images and their index, which podman pushes with the images once more.
+    // Two images, and their index, with which podman pushes the images again.
     let pushed = manifests.label("method", "PUT").label("status", "201");
     let scrape = front.server.scrape().await?;
     ensure!(scrape.sum(&pushed) >= Some(3.0), "{}", scrape.text());
@@ -44,7 +44,7 @@ async fn each_image_of_podman_is_one_pull_or_push() -> Result<()> {
     moved.pull = 1;
     moved.blob_pull = 2;
     moved.assert_in(&front, "team/one").await?;
-    // It has all of it, and gets the manifest and the configuration again.
+    // It already has the layers, and fetches the manifest and the configuration again.
     podman.pull(&one, &[]).await?;
     moved.pull = 2;
     moved.blob_pull = 3;

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes octoserve while a client whose every request is known uses it; PromQL
-//! must give the counts that follow.
+//! A real Prometheus scrapes octoserve while a client sends known requests; PromQL must return the
+//! resulting counts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const BLOBS: u32 = 3;
 async fn promql_over_the_embedded_registry_gives_the_clients_own_counts() -> Result<()> {
     let front = Front::embedded().await?;
     let prometheus = traffic_under_observation(&front).await?;
-    // The registry saw what the proxy passed on, and the collector what is there.
+    // The registry counts forwarded requests, and the collector counts stored content.
     let seen = "sum(octoserve_registry_http_requests_total{endpoint='manifest',method='GET'})";
     prometheus
         .expect(seen, f64::from(REPOSITORIES * PULLS + MISSES))
@@ -136,7 +136,7 @@ async fn prometheus_keeps_scraping_while_a_registry_restarts() -> Result<()> {
     );
     let failed = "octoserve_http_requests_total{endpoint='base',status='502'}";
     prometheus.expect(failed, 1.0).await?;
-    // Not one scrape failed meanwhile.
+    // No scrape failed meanwhile.
     prometheus.expect("min_over_time(up[1m])", 1.0).await?;
     registry.process().exited(Duration::from_secs(5)).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `/readyz`, and `octoserve health`, which asks for it: whether what is behind the proxy is well.
+//! `/readyz`, and `octoserve health`, which requests it: whether the upstream is healthy.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use harness::scripted::{Caller, Scripted};
 use harness::tools;
 use harness::wire;
 
-/// Longer than the proxy takes to look again.
+/// Longer than the proxy's probe interval.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const NOBODY: &str = "http://127.0.0.1:9";

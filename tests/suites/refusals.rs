@@ -1,5 +1,5 @@
-//! Malformed names, tags, digests, paths, lengths, sessions, methods and bodies: the specification's
-//! error, nothing half-written in the directory, and no new label value in the metrics.
+//! Malformed names, tags, digests, paths, lengths, sessions, methods and bodies: each gets the
+//! specification's error, leaves nothing in the data directory, and creates no label value.
 //!
 //! Each case is sent byte for byte, to the registry alone and through the proxy.
 
@@ -15,7 +15,7 @@ use harness::wire::{self, Response};
 use harness::{tree, tree::Tree};
 use serde_json::json;
 
-/// A digest that nothing has.
+/// A digest without content.
 const NOTHING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,14 +38,14 @@ const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "OTHER",
 ];
 
-/// The statuses of requests, and the outcomes of storage operations, whose label is called alike.
+/// The statuses of requests, and the outcomes of storage operations, whose label has the same name.
 const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401",
     "403", "404", "405", "406", "408", "412", "413", "416", "429", "499", "500", "502", "503",
     "504", "507", "508", "other", "success", "error",
 ];
 
-/// What a request must get: a status and a code of the specification, or a bare status for a HEAD.
+/// The expected status and error code; a HEAD has only the status.
 type Refusal = (u16, &'static str);
 
 const NAME: Refusal = (400, "NAME_INVALID");
@@ -88,7 +88,7 @@ async fn everything_malformed(server: Server) -> Result<()> {
     table.cut_bodies(&client).await?;
     let wrong = table.wrong.take();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The registry is as well as before.
+    // The registry still works.
     client.pull_image("team/app", "1").await?;
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn everything_malformed(server: Server) -> Result<()> {
 struct Table {
     server: Server,
     before: Tree,
-    /// What was wrong: a table is worth reading whole.
+    /// The failures, collected so that one run shows all of them.
     wrong: RefCell<Vec<String>>,
 }
 
@@ -136,7 +136,7 @@ impl Table {
                 .await?;
             self.refused("DELETE", path, &[], b"", NAME).await?;
         }
-        // Of a GET it would be redirected.
+        // A GET would be redirected.
         for method in ["PUT", "DELETE"] {
             let path = "/v2/team//app/manifests/1";
             self.refused(method, path, &[], b"", NAME).await?;
@@ -340,7 +340,7 @@ impl Table {
             "{:?}",
             state.head
         );
-        // It belongs to its repository.
+        // A session belongs to one repository.
         let elsewhere = next.replace("/team/app/", "/team/other/");
         let response = self.send("PATCH", &elsewhere, &[], b"def").await?;
         self.expect("another repository's session", &response, "PATCH", SESSION);
@@ -356,7 +356,7 @@ impl Table {
                 DIGEST,
             );
         }
-        // Whether a failed commit ends the session is the registry's choice.
+        // The specification leaves open whether a failed commit ends the session.
         let gone = self.send("DELETE", &next, &[], b"").await?;
         ensure!(
             matches!(gone.head.status, 204 | 404),
@@ -366,8 +366,8 @@ impl Table {
         self.nothing_changed("sessions").await
     }
 
-    /// What the HTTP layer refuses: with or without a body of ours, but never with a success, and
-    /// with a server that goes on.
+    /// Requests that the HTTP layer refuses, with or without an OCI error body, but never with a
+    /// success. The server keeps serving.
     async fn requests_that_are_not_http(&self) -> Result<()> {
         let huge = format!(
             "GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
@@ -390,7 +390,7 @@ impl Table {
             &many,
         ] {
             let mut wire = wire::Wire::connect(self.server.address()).await?;
-            // It may close before it has read everything.
+            // The server may close before it has read everything.
             wire.send(request.as_bytes()).await.ok();
             if let Ok(head) = wire.head().await {
                 let shown: String = request.chars().take(60).collect();
@@ -445,7 +445,7 @@ impl Table {
         self.nothing_changed("cut bodies").await
     }
 
-    /// Sends a request that must be refused so, and leave nothing behind.
+    /// Sends a request that must be refused like this and leave nothing behind.
     async fn refused(
         &self,
         method: &str,
@@ -511,7 +511,7 @@ impl Table {
     }
 }
 
-/// Label values that no table of the metrics knows, or that show something a client sent.
+/// Label values outside of the closed sets, or with text from a client.
 fn strange_labels(scrape: &Scrape) -> Vec<String> {
     let strange = scrape
         .label_values()

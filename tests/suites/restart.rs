@@ -1,5 +1,5 @@
-//! A registry that is killed, as by a power cut, and started again on the same directory: everything
-//! that was acknowledged is there, nothing else is, and uploads go on where they were.
+//! A registry is killed and restarted on the same directory: everything acknowledged exists,
+//! nothing else does, and uploads resume.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-/// What clients talk to, and what is killed behind it.
+/// A registry to kill, and the proxy in front of it, if any.
 struct Deployment {
     registry: Server,
     proxy: Option<Server>,
@@ -52,7 +52,7 @@ impl Deployment {
         Client::new(&self.front().url(""))
     }
 
-    /// Kills the registry and starts it again, at the same address; a proxy in front stays.
+    /// Kills the registry and restarts it at the same address; the proxy keeps running.
     async fn restart(&mut self) -> Result<()> {
         self.registry.process().kill()?;
         let launch = if self.embedded {
@@ -121,7 +121,7 @@ async fn all_is_there(mut deployment: Deployment) -> Result<()> {
         ensure!(taken.status() == 202, "PATCH: {}", taken.status());
         sessions.push((location, digest));
     }
-    // A push that does not come to its end.
+    // An unfinished push.
     let request = wire::request("PUT", "/v2/team/app/manifests/half", &[], &[b' '; 1000]);
     let mut half = Wire::connect(deployment.front().address()).await?;
     half.send(&request[..request.len() - 500]).await?;
@@ -161,7 +161,7 @@ async fn all_is_there(mut deployment: Deployment) -> Result<()> {
     Ok(())
 }
 
-/// Killed in the midst of pushes, over and over: whatever was answered with 201 is there.
+/// The registry is killed repeatedly during pushes: everything that got a 201 exists.
 #[tokio::test]
 async fn a_registry_killed_during_pushes_loses_nothing_acknowledged() -> Result<()> {
     let data = TempDir::new()?;
@@ -190,7 +190,7 @@ async fn a_registry_killed_during_pushes_loses_nothing_acknowledged() -> Result<
             acknowledged.push(receiver.recv().await.context("pushes ended early")?);
         }
         deployment.registry.process().kill()?;
-        // What arrived between the last look and the end counts as well.
+        // Pushes acknowledged between the last check and the kill count as well.
         while let Some(image) = receiver.recv().await {
             acknowledged.push(image);
         }

@@ -1,5 +1,5 @@
-//! The proxy before an upstream that follows a script, with short limits, and what must be so when a
-//! fault is over.
+//! The proxy in front of a scripted upstream, with short limits, and checks that a fault leaves
+//! nothing behind.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,24 +17,23 @@ use tokio::net::TcpStream;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// More than all socket buffers between the two ends can hold.
+/// More than all socket buffers between client and upstream hold.
 pub(crate) const LENGTH: usize = 64 << 20;
 
 pub(crate) const BLOB: &str =
     "/v2/team/app/blobs/sha256:0000000000000000000000000000000000000000000000000000000000000000";
 pub(crate) const SESSION: &str = "/v2/team/app/blobs/uploads/1";
 
-/// How much more memory than at the start may be held when all faults are over: what the allocator
-/// keeps for the next time.
+/// How much the memory may have grown when all faults are over: the allocator keeps some for reuse.
 const MARGIN: u64 = 32 << 20;
 
-/// The proxy before a scripted upstream.
+/// The proxy in front of a scripted upstream.
 pub(crate) struct Scene {
     pub(crate) server: Server,
     pub(crate) upstream: Scripted,
 }
 
-/// What a process held before the faults.
+/// The memory and file descriptors of a process before the faults.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     descriptors: usize,
@@ -64,14 +63,14 @@ impl Scene {
         Wire::connect(self.address()).await
     }
 
-    /// One that can do what no `Wire` does.
+    /// A plain TCP connection, for operations that `Wire` lacks.
     pub(crate) async fn raw(&self, request: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(self.address()).await?;
         stream.write_all(request.as_bytes()).await?;
         Ok(stream)
     }
 
-    /// Waits until the upstream has heard so much.
+    /// Waits until the upstream has received this text.
     pub(crate) async fn heard(&self, text: &str) -> Result<()> {
         poll::until("the upstream hears it", DEADLINE, async || {
             let heard = self.upstream.heard();
@@ -80,7 +79,7 @@ impl Scene {
         .await
     }
 
-    /// One request has ended, with this status, and none is left.
+    /// Waits until one request has ended, with this status, and none is in flight.
     pub(crate) async fn counted(&self, endpoint: &str, status: &str) -> Result<()> {
         let requests = metric("octoserve_http_requests_total").label("endpoint", endpoint);
         let requests = requests.label("status", status);
@@ -95,7 +94,7 @@ impl Scene {
         in_flight.value(0).assert_in(&self.server).await
     }
 
-    /// How many requests have ended so far; with this status, or with any.
+    /// How many requests have ended so far, with this status or with any.
     pub(crate) async fn ended(&self, status: Option<&str>) -> Result<f64> {
         let mut all = metric("octoserve_http_requests_total");
         if let Some(status) = status {
@@ -104,7 +103,7 @@ impl Scene {
         Ok(self.server.scrape().await?.sum(&all).unwrap_or_default())
     }
 
-    /// What is held now.
+    /// The current memory and file descriptors.
     pub(crate) fn holdings(&mut self) -> Result<Holdings> {
         Holdings::of(&mut self.server)
     }
@@ -119,8 +118,8 @@ impl Holdings {
         })
     }
 
-    /// Waits until no more is held than before, while the server serves: what one of its threads
-    /// freed for another, the other gives back as it works.
+    /// Waits until the process holds no more than before. Requests keep all threads busy meanwhile:
+    /// memory that one thread frees for another returns only when the other one runs.
     pub(crate) async fn regained(&self, server: &mut Server) -> Result<()> {
         let mut now = None;
         let regained = poll::until("all is given back", DEADLINE, async || {
@@ -131,7 +130,7 @@ impl Holdings {
             if back {
                 return Ok(Some(()));
             }
-            // So many at once that every thread has work.
+            // Enough concurrent requests for every thread.
             let address = server.address();
             let clients = (0..16).map(async |_| {
                 let mut client = Wire::connect(address).await?;
@@ -161,7 +160,7 @@ pub(crate) fn response(status: &str, length: usize, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Sends a download without end, until the proxy has had enough of it.
+/// Sends a large download until the proxy stops reading.
 pub(crate) async fn pour(mut caller: Caller) -> Result<()> {
     caller.head().await?;
     caller.send(response("200 OK", LENGTH, "")).await?;
@@ -172,7 +171,7 @@ pub(crate) async fn pour(mut caller: Caller) -> Result<()> {
     caller.closed().await
 }
 
-/// Takes a request and never answers it.
+/// Reads a request and never responds.
 pub(crate) async fn sulk(mut caller: Caller) -> Result<()> {
     caller.head().await?;
     caller.closed().await

@@ -1,5 +1,4 @@
-//! Who may read the exposition, in which format, compressed or not, inside TLS or not; and a real
-//! Prometheus that does.
+//! The metrics endpoint: access, formats, compression and TLS, also with a real Prometheus.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -54,13 +53,12 @@ async fn a_real_prometheus_scrapes_with_a_password_over_tls() -> Result<()> {
     prometheus.expect("count(octoserve_blobs)", 2.0).await?;
     let stranger = Prometheus::scraping_with(&targets, &trust).await?;
     stranger.expect("count(up == 0)", 2.0).await?;
-    // Somebody who speaks no TLS at all gets nothing.
+    // A client without TLS gets nothing.
     ensure!(ask(&servers[0], "/metrics", &[AUTHORIZED]).await.is_err());
     Ok(())
 }
 
-/// Prometheus asks for OpenMetrics before anything else, so the first exposition it reads is that; the other
-/// one it gets from somebody who asks for text.
+/// Prometheus prefers OpenMetrics, so it reads the text format through a server that requests text.
 #[tokio::test]
 async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
@@ -81,7 +79,7 @@ async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
     .await?;
     let prometheus = Prometheus::scraping(&[address, hop.address()]).await?;
     prometheus.expect("sum(up)", 2.0).await?;
-    // Every series of one is there in the other, buckets included: only the target differs.
+    // Both have the same series, including buckets: only the target differs.
     for name in [
         "octoserve_http_requests_total",
         "octoserve_http_request_duration_seconds_bucket",
@@ -98,12 +96,13 @@ async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
     Ok(())
 }
 
-/// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
+/// Other registries serve `/metrics` only on a debug port with a profiler, or take half-configured
+/// basic auth for none.
 #[tokio::test]
 async fn metrics_with_basic_auth_need_the_password_and_no_debug_port() -> Result<()> {
     let metrics = format!("metrics: {{{BASIC_AUTH}}}\n");
     let server = Launch::all_in_one().configuration(&metrics).start().await?;
-    // On the main listener, where clients are, and nothing else of ours is there but the probes.
+    // The main listener serves the metrics and the probes, and nothing else of the proxy's own.
     assert_eq!(server.metrics_address(), server.address());
     for path in ["/debug/pprof/", "/debug/vars", "/debug/", "/config"] {
         assert_eq!(ask(&server, path, &[AUTHORIZED]).await?.head.status, 404);
@@ -119,7 +118,7 @@ async fn metrics_with_basic_auth_need_the_password_and_no_debug_port() -> Result
         let response = ask(&server, "/metrics", &[AUTHORIZED]).await?;
         assert_eq!(response.head.status, 200);
     }
-    // Whether it is ready is no secret, and clients need no password of the exposition's.
+    // Readiness is not secret, and clients need no password.
     assert_eq!(ask(&server, "/readyz", &[]).await?.head.status, 200);
     assert_eq!(ask(&server, "/v2/", &[]).await?.head.status, 200);
     Ok(())
@@ -176,7 +175,7 @@ async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
     client.push_image("team/app", "1", &[1, 2]).await?;
     let exposition = ask(&server, "/-/page", &[]).await?;
     let scrape = Scrape::parse(String::from_utf8(exposition.body)?)?;
-    // On each sample of ours, whichever of the two it is of.
+    // Samples of the proxy and of the embedded registry both have the labels.
     let labels: BTreeSet<_> = scrape
         .exposition()
         .families()
@@ -191,7 +190,7 @@ async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
         .label("endpoint", "manifest")
         .value(1)
         .assert(&scrape)?;
-    // What is not the exposition any more is an ordinary path.
+    // The default path is an ordinary path now.
     metric("octoserve_http_requests_total")
         .label("endpoint", "other")
         .label("status", "404")

@@ -1,5 +1,4 @@
-//! Upload sessions that nobody goes on with keep no push out, however many there are and whatever they
-//! hold.
+//! Abandoned upload sessions block no push, whatever their number and size.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use harness::wire::Wire;
 use reqwest::Method;
 use tempfile::TempDir;
 
-/// The size of the table of sessions.
+/// The limit of open sessions.
 const SESSIONS: usize = 20;
 
-/// Longer than a session that holds bytes is kept from those who need them.
+/// Longer than an idle session with bytes is protected from eviction.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 const PROGRAMS: [Program; 2] = [Program::Registry, Program::Octoserve];
@@ -34,7 +33,8 @@ async fn start(program: Program, data: &Path, key: &str, value: &str) -> Result<
         .await
 }
 
-/// An upload of ten bytes, of which five have been sent and the registry has begun to take them.
+/// An upload of ten bytes, five of which have been sent, and which the registry has started to
+/// read.
 async fn half_sent(server: &Server, location: &str) -> Result<Wire> {
     let mut wire = Wire::connect(server.address()).await?;
     let head = format!(
@@ -83,7 +83,7 @@ async fn a_push_succeeds_though_idle_sessions_fill_the_limit() -> Result<()> {
         ensure!(told.contains("BLOB_UPLOAD_UNKNOWN"), "{told}");
         ensure!(status(&client, &with_bytes).await? == 204, "bytes are lost");
 
-        // The one that was in flight is none of those that gave way.
+        // The session with a request in flight has not been evicted.
         wire.send(b"56789").await?;
         let response = wire.response("PATCH").await?;
         ensure!(response.head.status == 202, "{:?}", response.head);
@@ -124,7 +124,7 @@ async fn a_push_succeeds_though_idle_sessions_hold_all_bytes() -> Result<()> {
             }
         })
         .await?;
-        // One of them was enough, and the one that was left alone for longer went.
+        // Evicting one was enough: the one that had been idle longer.
         ensure!(status(&client, &abandoned[0]).await? == 404);
         ensure!(status(&client, &abandoned[1]).await? == 204);
     }

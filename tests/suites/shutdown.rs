@@ -1,5 +1,5 @@
-//! SIGTERM: nothing new is accepted, everything begun is finished, and the program ends. Once more:
-//! it ends at once.
+//! SIGTERM: no new requests are accepted, requests in flight finish, and the program exits. A
+//! second SIGTERM ends it at once.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::Front;
 
-/// More than all socket buffers between the two ends can hold.
+/// More than all socket buffers between client and upstream hold.
 const LENGTH: u64 = 64 << 20;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ async fn an_upload_in_flight_is_finished() -> Result<()> {
     let half = whole.len() / 2;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(&whole[..half]).await?;
-    // It has begun once it is counted.
+    // The request has begun once it is counted.
     in_flight("upload_session").assert_in(&front.server).await?;
 
     front.server.process().signal(Signal::TERM)?;
@@ -61,7 +61,7 @@ async fn an_upload_in_flight_is_finished() -> Result<()> {
 async fn an_idle_server_exits_at_once() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
         let mut server = launch.start().await?;
-        // An idle connection that is kept alive holds nothing up.
+        // An idle keep-alive connection does not delay the exit.
         let mut wire = Wire::connect(server.address()).await?;
         wire.send(b"GET /v2/ HTTP/1.1\r\nHost: registry\r\n\r\n")
             .await?;
@@ -74,11 +74,11 @@ async fn an_idle_server_exits_at_once() -> Result<()> {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_silent_client() -> Result<()> {
-    // Longer than the test waits for the end.
+    // Longer than the test waits for the exit.
     let launch = Launch::all_in_one().configuration("limits: {header_timeout: 10m}");
     let mut server = launch.start().await?;
     let mut silent = TcpStream::connect(server.address()).await?;
-    // Connections are accepted one after the other: what came before this one was, too.
+    // Connections are accepted in order, so earlier ones have been accepted, too.
     server.scrape().await?;
     server.process().signal(Signal::TERM)?;
     ended(&mut server).await?;
@@ -95,7 +95,7 @@ async fn an_http2_download_in_flight_is_finished() -> Result<()> {
     let file = directory.path().join("blob");
     let mut curl = std::process::Command::new(tools::find("curl")?)
         .args(["--silent", "--fail", "--http2-prior-knowledge"])
-        // So slow that it is far from its end when it is first seen.
+        // Slow enough to be far from its end when the test first sees it.
         .args(["--limit-rate", "32M", "--output"])
         .arg(&file)
         .arg(front.server.url(&format!("/v2/team/app/blobs/{digest}")))
@@ -125,7 +125,7 @@ async fn metrics_and_probes_outlive_the_main_listener() -> Result<()> {
 
         server.process().signal(Signal::TERM)?;
         refused(&server).await?;
-        // It is not to be sent more, but it lives, and is seen at work.
+        // Not ready for new requests, but alive, with its metrics.
         assert_eq!(health(program, &ready).await?, Some(1));
         assert_eq!(page_status(&server, "/readyz").await?, 503);
         assert_eq!(page_status(&server, "/livez").await?, 200);
@@ -142,7 +142,7 @@ async fn metrics_and_probes_outlive_the_main_listener() -> Result<()> {
 #[tokio::test]
 async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
     for launch in [Launch::all_in_one(), Launch::registry()] {
-        // Whoever waits for this deadline fails.
+        // The test fails if the server waits for this timeout.
         let launch = launch.environment("OCTOSERVE_LIMITS_DRAIN", "1h");
         let mut server = launch.start().await?;
         let (mut wire, _) = half_an_upload(&server).await?;
@@ -151,7 +151,7 @@ async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
         ensure!(server.process().is_running()?, "it did not wait");
         server.process().signal(Signal::INT)?;
         let status = server.process().exited(DEADLINE).await?;
-        // The client has not been answered: that is no success.
+        // A client without a response makes the exit code a failure.
         assert_eq!(status.code(), Some(1));
         ensure!(wire.response("PATCH").await.is_err(), "answered after all");
         let log = server.process().output(OutputStream::Stderr)?;
@@ -160,7 +160,7 @@ async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
     Ok(())
 }
 
-/// An upload of which half is under way, and the other half.
+/// An upload with one half sent, and the other half.
 async fn half_an_upload(server: &Server) -> Result<(Wire, Vec<u8>)> {
     let client = Client::new(&server.url(""))?;
     let location = client.open_upload("team/app").await?;
@@ -168,7 +168,7 @@ async fn half_an_upload(server: &Server) -> Result<(Wire, Vec<u8>)> {
     let rest = whole.split_off(whole.len() / 2);
     let mut wire = Wire::connect(server.address()).await?;
     wire.send(&whole).await?;
-    // Its session has bytes once it has reached the registry.
+    // The session has bytes once the registry has received them.
     poll::until("the upload has begun", DEADLINE, async || {
         let received = metric("octoserve_registry_upload_bytes");
         let received = server.scrape().await?.sum(&received);
@@ -195,7 +195,7 @@ async fn health(program: Program, url: &str) -> Result<Option<i32>> {
     Ok(asked.status.code())
 }
 
-/// Waits until no new connection is taken.
+/// Waits until new connections are refused.
 async fn refused(server: &Server) -> Result<()> {
     let address = server.address();
     poll::until("new connections are refused", DEADLINE, async || {

@@ -1,5 +1,4 @@
-//! skopeo, which speaks to a registry without a daemon: push, inspect, pull by tag and by digest,
-//! copy from repository to repository, delete.
+//! skopeo: push, inspect, pull by tag and by digest, copy between repositories, delete.
 
 use anyhow::{Context, Result};
 use harness::client::{MANIFEST, descriptor};
@@ -21,7 +20,7 @@ async fn skopeo_works_with_a_foreign_registry() -> Result<()> {
     day_of_an_image(&Front::foreign().await?).await
 }
 
-/// An index goes with all its platforms from repository to repository.
+/// Copies an index with all its platforms between repositories.
 #[tokio::test]
 async fn skopeo_copies_every_platform() -> Result<()> {
     let front = Front::embedded().await?;
@@ -151,7 +150,7 @@ async fn skopeo_lists_hundreds_of_tags() -> Result<()> {
         tags.sort();
         let place = format!("docker://{}", front.image("team/many"));
         let mut found = Skopeo::new()?.tags(&place).await?;
-        // docker-registry has them in no order.
+        // docker-registry does not sort them.
         found.sort();
         assert_eq!(found, tags);
     }
@@ -164,7 +163,7 @@ async fn day_of_an_image(front: &Front) -> Result<()> {
     let manifest = skopeo.manifest(&made).await?;
     let digest = content::digest(manifest.as_bytes());
     let place = |rest: &str| format!("docker://{}", front.image(rest));
-    // skopeo would compress the layers, and so make another image.
+    // By default skopeo compresses layers, which changes the image.
     let keep = ["--preserve-digests"];
 
     let tagged = place("team/tool:1");

@@ -1,5 +1,4 @@
-//! Clients that take their time: none holds a connection longer than the limits say, whatever it
-//! sends meanwhile.
+//! Slow clients: none keeps a connection longer than the configured timeouts, whatever it sends.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use harness::wire::Wire;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// With the shortest limits there are.
+/// Starts the all-in-one with the shortest timeouts.
 async fn impatient() -> Result<Server> {
     Launch::all_in_one()
         .environment("OCTOSERVE_LIMITS_HEADER_TIMEOUT", "1s")
@@ -22,7 +21,7 @@ async fn impatient() -> Result<Server> {
         .await
 }
 
-/// Sends a byte every now and then, until the connection is closed.
+/// Sends a byte at intervals until the connection is closed.
 async fn drip(wire: &mut Wire, server: &Server) -> Result<()> {
     poll::until("a dripping client is let go", DEADLINE, async || {
         Ok(wire.send(b"a").await.is_err().then_some(()))
@@ -86,14 +85,14 @@ async fn an_idle_connection_is_closed() -> Result<()> {
 async fn an_idle_http2_connection_is_closed() -> Result<()> {
     let server = impatient().await?;
     let mut wire = Wire::connect(server.address()).await?;
-    // The preface and empty settings.
+    // The preface and an empty SETTINGS frame.
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await?;
     ensure!(!wire.rest().await?.is_empty(), "no settings came");
     still_well(&server).await
 }
 
-/// Asks for an exposition of 30 MB, more than the sockets on the way hold, and reads nothing of it.
+/// Requests an exposition of 30 MB, more than the sockets hold, without reading it.
 async fn stalled_scrape(over_http2: bool) -> Result<()> {
     let exposition = (0..100_000).fold(String::new(), |mut exposition, n| {
         // Writing to a String cannot fail.
@@ -115,7 +114,7 @@ async fn stalled_scrape(over_http2: bool) -> Result<()> {
     };
     if over_http2 {
         let mut client = H2::connect(server.metrics_address(), false).await?;
-        // Held to the end: dropping it would cancel the stream.
+        // Kept until the end: dropping it would cancel the stream.
         let response = client
             .send("GET", "/metrics", &[], true)
             .await?

@@ -1,5 +1,5 @@
-//! A thousand clients that stall at once, in either direction: each costs little, others are served
-//! meanwhile, and nothing is left once they are gone.
+//! A thousand concurrent stalled transfers in either direction: each uses bounded memory, other
+//! requests are served meanwhile, and nothing is left afterwards.
 
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::{Launch, Server};
@@ -16,20 +16,20 @@ use tokio::task::JoinSet;
 
 use crate::scene::{BLOB, DEADLINE, Holdings, SESSION, get};
 
-/// How many stall at once.
+/// The number of stalled clients.
 const CLIENTS: u32 = 1000;
 
-/// How much memory of the proxy each of them may take.
+/// The memory bound of the proxy for each of them.
 const EACH: u64 = 1 << 20;
 
-/// One test after another: the kernel has only so much for sockets.
+/// The tests run one after another, because the kernel's socket memory is limited.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
 
-/// The proxy before an upstream that pours downloads and takes no uploads.
+/// The proxy in front of an upstream that sends large downloads and reads no uploads.
 async fn stage() -> Result<(Server, Scripted)> {
-    // Three sockets a client are this process's own.
+    // This process owns three sockets for each client.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(
         Resource::Nofile,
@@ -40,7 +40,7 @@ async fn stage() -> Result<(Server, Scripted)> {
     )?;
     let address = "127.0.0.1:0".parse()?;
     let listener = frugal(|socket| {
-        // Its connections outlive it, and must not keep the port from the one that comes next.
+        // Connections in TIME_WAIT must not block the port for the next test.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket.listen(CLIENTS)?)
@@ -54,8 +54,8 @@ async fn stage() -> Result<(Server, Scripted)> {
     Ok((server, upstream))
 }
 
-/// A socket with small buffers and the segments of a real network, whose window opens slowly: so that
-/// it is not the kernel that holds what stalls.
+/// A socket with small buffers and the segment size of a real network, so that the kernel's buffers
+/// do not absorb the stalled transfers.
 fn frugal<T>(open: impl FnOnce(TcpSocket) -> Result<T>) -> Result<T> {
     let socket = TcpSocket::new_v4()?;
     SockRef::from(&socket).set_tcp_mss(1400)?;
@@ -64,7 +64,7 @@ fn frugal<T>(open: impl FnOnce(TcpSocket) -> Result<T>) -> Result<T> {
     open(socket)
 }
 
-/// Pours downloads and takes no uploads.
+/// Sends large downloads and reads no uploads.
 async fn serve(mut caller: Caller) -> Result<()> {
     loop {
         let head = caller.head().await?;
@@ -79,11 +79,11 @@ async fn serve(mut caller: Caller) -> Result<()> {
         let length = PIECE.len() << 20;
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         caller.send(head).await?;
-        // It does not go on for ever: nobody reads.
+        // This blocks, because the client does not read.
         while caller.send(&PIECE).await.is_ok() {}
         break;
     }
-    // Whether it stays is the proxy's to decide.
+    // The proxy decides whether to keep the connection.
     std::future::pending().await
 }
 
@@ -99,7 +99,7 @@ async fn client(server: &Server) -> Result<TcpStream> {
     connecting.await.context("connecting")
 }
 
-/// Waits until `name` moves no more: everyone has stalled.
+/// Waits until `name` stops changing: all transfers have stalled.
 async fn settled(server: &Server, name: &str) -> Result<()> {
     let in_flight = metric("octoserve_http_requests_in_flight");
     in_flight.value(CLIENTS).assert_in(server).await?;
@@ -113,7 +113,7 @@ async fn settled(server: &Server, name: &str) -> Result<()> {
     .await
 }
 
-/// Looks at what the stalled clients cost, and that others are served.
+/// Checks the memory of the stalled clients, and that other requests are served.
 async fn weigh(server: &mut Server, before: u64, what: &str) -> Result<()> {
     let now = server.process().memory()?.resident;
     let each = now.saturating_sub(before) / u64::from(CLIENTS);
@@ -165,7 +165,7 @@ async fn a_thousand_uploads_to_a_stalled_upstream_use_bounded_memory_and_leave_n
     }
     settled(&server, "octoserve_http_request_body_bytes_total").await?;
     weigh(&mut server, resident, "uploads").await?;
-    // What takes nothing is restarted at last.
+    // The upstream that reads nothing is restarted.
     let address = first.address();
     drop(first);
     let failed = metric("octoserve_http_requests_total").label("status", "502");
@@ -175,7 +175,7 @@ async fn a_thousand_uploads_to_a_stalled_upstream_use_bounded_memory_and_leave_n
     over(&mut server, &before).await
 }
 
-/// Sends an upload, as far as anyone takes it.
+/// Sends an upload until nobody reads any more.
 async fn send(mut client: TcpStream) -> Result<()> {
     let length = PIECE.len() << 20;
     let head = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");

@@ -1,7 +1,7 @@
-//! The registry's statistics are those of its directory: after a kill in the midst of pushes, after what
-//! follows it, and when files were taken away by hand.
+//! The registry's statistics equal those of its directory: after a kill during pushes, after later
+//! requests, and after files were removed by hand.
 //!
-//! The directory is walked here by what `docs/storage.md` says of it, with no code of the registry's.
+//! The test walks the directory according to `docs/storage.md`, without code of the registry.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -23,12 +23,12 @@ use tokio::task::JoinSet;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Clients that push when the registry is killed.
+/// Clients that push while the registry is killed.
 const CLIENTS: u64 = 8;
-/// The images that were acknowledged by then.
+/// The images that must be acknowledged before the kill.
 const ACKNOWLEDGED: u64 = 40;
 
-/// The figures of a directory, by the names that the exposition gives them.
+/// The statistics of a directory, by metric name.
 type Figures = BTreeMap<String, f64>;
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -40,7 +40,7 @@ fn length(file: &Path) -> f64 {
     fs::metadata(file).map_or(0.0, |file| file.len() as f64)
 }
 
-/// The content that a file such as `_blobs/sha256-<hex>` stands for.
+/// The content of a file such as `_blobs/sha256-<hex>`.
 fn content_of(root: &Path, pool: &str, link: &Path) -> Result<PathBuf> {
     let name = link.file_name().and_then(|name| name.to_str());
     let (algorithm, hex) = name
@@ -109,7 +109,7 @@ fn walk(data: &Path) -> Result<Figures> {
     Ok(figures)
 }
 
-/// What the exposition says of the same.
+/// The same statistics from the exposition.
 fn told(exposition: &Scrape, wanted: &Figures) -> Figures {
     let told = wanted.keys().filter_map(|name| {
         let value = match name.strip_prefix("repository ") {
@@ -124,14 +124,14 @@ fn told(exposition: &Scrape, wanted: &Figures) -> Figures {
     told.collect()
 }
 
-/// Waits for the first full count of a registry that has just been started.
+/// Waits for the first full count after a start.
 async fn counted(server: &Server) -> Result<Scrape> {
     let counted = poll::until("everything is counted", DEADLINE, async || {
         let exposition = server.scrape().await?;
         let done = exposition.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
-        // It comes with what the open uploads take on disk.
+        // Read together with the disk usage of open uploads.
         let read = exposition.sum(&metric("octoserve_storage_filesystem_size_bytes"));
-        // The sums are taken before the exposition is gathered, and may be those of a moment before.
+        // The sums are updated before the exposition is gathered and may be slightly older.
         let sums = exposition.sum(&metric("octoserve_blobs"));
         Ok(done.and(read).and(sums).map(|_| exposition))
     });
@@ -151,7 +151,7 @@ fn same(exposition: &Scrape, data: &Path, without: &str) -> Result<()> {
     Ok(())
 }
 
-/// Pushes images, all different, until the registry is gone.
+/// Pushes distinct images until the registry is gone.
 async fn push(client: Client, number: u64, acknowledged: Arc<AtomicU64>) {
     for image in 0.. {
         let seed = 1000 * number + 3 * image;
@@ -188,7 +188,7 @@ async fn the_statistics_match_the_directory_after_a_kill_and_later_requests() ->
         let server = launch().data(data.path()).start().await?;
         same(&counted(&server).await?, data.path(), "")?;
 
-        // And from there on by what happens, without another count.
+        // From here on the statistics follow the operations, without another full count.
         let client = Client::new(&server.url(""))?;
         let pushed = client.push_image("team/new", "1", &[1, 2]).await?;
         let mount = format!("/v2/team/copy/blobs/uploads/?mount={}", pushed.layers[0]);
@@ -212,7 +212,7 @@ async fn the_statistics_match_the_directory_after_a_kill_and_later_requests() ->
                 .status()
                 == 202
         );
-        // What open uploads take on disk is read every few seconds.
+        // The disk usage of open uploads is read every few seconds.
         same(
             &server.scrape().await?,
             data.path(),

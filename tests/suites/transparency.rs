@@ -1,4 +1,5 @@
-//! What passes through the proxy, byte for byte: what the upstream hears, and what the client gets.
+//! What the proxy forwards, byte for byte: what the upstream receives, and what the client
+//! receives.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ struct ScriptedFront {
 }
 
 impl ScriptedFront {
-    /// Before an upstream that gives the same response to every request without a body.
+    /// In front of an upstream that sends the same response to every request without a body.
     async fn answering(response: &str) -> Result<Self> {
         let response = response.to_owned();
         let upstream = Scripted::start(move |mut caller: Caller| {
@@ -46,14 +47,14 @@ impl ScriptedFront {
         wire::exchange(self.server.address(), method, &request).await
     }
 
-    /// Waits until so many requests have been counted: their connections to the upstream are kept for
-    /// the next by then, which a response alone does not say.
+    /// Waits until this many requests have been counted. Their connections to the upstream are back
+    /// in the pool then; a response alone does not guarantee that.
     async fn ended(&self, requests: u32) -> Result<()> {
         let all = metric("octoserve_http_requests_total");
         all.value(requests).assert_in(&self.server).await
     }
 
-    /// What the upstream heard last, on whatever connection.
+    /// The bytes that the upstream received on its last connection.
     fn heard(&self) -> Result<String> {
         let heard = self.upstream.heard();
         heard.last().cloned().context("the upstream heard nothing")
@@ -99,7 +100,7 @@ async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
         let last = heard.rsplit("GET ").next().unwrap_or_default();
         ensure!(expected.ends_with(&last[..expected.len() - 4]), "{heard}");
     }
-    // It is known by its path.
+    // The metrics classify it by its path.
     let target = "http://registry/v2/team/app/tags/list";
     ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
     let requests = metric("octoserve_http_requests_total").label("endpoint", "tags");
@@ -161,7 +162,7 @@ async fn two_host_headers_are_refused_and_not_forwarded() -> Result<()> {
     ensure!(front.upstream.heard().is_empty());
     let rejected = metric("octoserve_http_rejected_total");
     rejected.value(1).assert_in(&front.server).await?;
-    // It is counted nowhere else.
+    // No other family counts it.
     let requests = metric("octoserve_http_requests_total");
     let requests = front.server.scrape().await?.sum(&requests);
     ensure!(requests.is_none(), "{requests:?}");
@@ -278,7 +279,7 @@ async fn responses_without_a_body_keep_their_headers() -> Result<()> {
                 .await?;
         let mut wire = Wire::connect(front.server.address()).await?;
         let request = format!("{method} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n");
-        // Twice: nothing is left on the connection, on either side.
+        // Twice, to check that nothing is left on either connection.
         for _ in 0..2 {
             wire.send(request.as_bytes()).await?;
             let response = wire.response(method).await?;
@@ -312,7 +313,7 @@ async fn an_interim_response_reaches_the_client_before_the_final_one() -> Result
     assert_eq!(wire.response("PUT").await?.body, b"ok");
     let requests = metric("octoserve_http_requests_total").label("status", "200");
     requests.value(1).assert_in(&front.server).await?;
-    // The final one is what was waited for.
+    // The durations end with the final response.
     for family in [
         "octoserve_http_response_ttfb_seconds_count",
         "octoserve_upstream_request_duration_seconds_count",
@@ -442,7 +443,7 @@ async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
         let response = front.ask("POST", &format!("/v2/?{location}"), &[]).await?;
         let expected = format!("http://registry{rest}");
         assert_eq!(response.head.header("location"), Some(expected.as_str()));
-        // Over HTTP/2, the host is in the target.
+        // Over HTTP/2, the host is in `:authority`.
         let url = front.server.url(&format!("/v2/?{location}"));
         let format = "%header{location}";
         let arguments = [
@@ -463,7 +464,7 @@ async fn a_location_with_the_upstreams_address_is_rewritten() -> Result<()> {
     Ok(())
 }
 
-/// An upstream that closes its first connection when a second request comes on it.
+/// An upstream that closes its first connection at the second request on it.
 async fn forgetful() -> Result<ScriptedFront> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         caller.head().await?;
@@ -514,7 +515,7 @@ async fn a_put_is_retried_if_its_body_is_still_buffered() -> Result<()> {
             if caller.number() == 0 {
                 caller.send(OK).await?;
                 caller.head().await?;
-                // All of it, or so much that the proxy can't have kept it.
+                // The whole body, or more of it than the proxy buffers.
                 caller.exactly(length.min(1 << 19)).await?;
                 return Ok(());
             }
@@ -549,7 +550,7 @@ async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
         assert_eq!(tools::run("sh", &["-c", &script]).await?, "ok");
         front.ended(requests).await?;
     }
-    // On one connection or on several, as the proxy likes.
+    // The proxy may use one connection or several.
     let heard = front.upstream.heard().concat();
     for each in ["PUT ", "\r\n4\r\nsome\r\n0\r\n\r\n", "0\r\n\r\n"] {
         assert_eq!(heard.matches(each).count(), 5, "{each:?}: {heard}");

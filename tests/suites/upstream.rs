@@ -1,5 +1,5 @@
-//! What the exposition says of the upstream and of connections, fault by fault: each is counted once, by its
-//! reason, under the upstream's name, and nothing else is.
+//! Metrics of the upstream and of connections, fault by fault: each fault is counted once, by
+//! reason and under the upstream's name, and nothing else is.
 
 use anyhow::{Result, ensure};
 use harness::client::Client;
@@ -16,7 +16,7 @@ fn errors(reason: &str) -> Metric {
     of("octoserve_upstream_errors_total").label("reason", reason)
 }
 
-/// The requests that were sent to the upstream and came to this.
+/// The requests sent to the upstream with this outcome.
 fn outcome(outcome: &str) -> Metric {
     of("octoserve_upstream_request_duration_seconds_count").label("outcome", outcome)
 }
@@ -33,8 +33,8 @@ fn reused() -> Metric {
     of("octoserve_upstream_connections_reused_total")
 }
 
-/// Waits until the upstream has failed so often, always for this reason, and looks at the requests
-/// that had been sent to it: how many were answered, broken off and given up.
+/// Waits until the upstream has failed this many times, only for this reason, and checks the
+/// outcomes of the requests sent to it: ok, error and timeout.
 async fn failed(server: &Server, reason: &str, times: u32, sent: [u32; 3]) -> Result<()> {
     errors(reason).value(times).assert_in(server).await?;
     let scrape = server.scrape().await?;
@@ -43,7 +43,7 @@ async fn failed(server: &Server, reason: &str, times: u32, sent: [u32; 3]) -> Re
     came_to(&scrape, sent)
 }
 
-/// How many requests were answered, broken off and given up.
+/// Checks the outcomes of requests: ok, error and timeout.
 fn came_to(scrape: &Scrape, sent: [u32; 3]) -> Result<()> {
     for (name, expected) in ["ok", "error", "timeout"].into_iter().zip(sent) {
         let seen = scrape.sum(&outcome(name)).unwrap_or_default();
@@ -63,7 +63,7 @@ async fn status(server: &Server, request: &str) -> Result<u16> {
 
 #[tokio::test]
 async fn each_refused_connection_is_a_connect_error() -> Result<()> {
-    // The discard port, which needs a privilege that nobody uses.
+    // No one listens on the discard port, which only root can bind.
     let server = Launch::in_front_of("http://127.0.0.1:9").start().await?;
     assert_eq!(status(&server, &get("/v2/")).await?, 502);
     failed(&server, "connect", 2, [0; 3]).await?;
@@ -139,7 +139,7 @@ async fn a_response_that_is_not_http_is_a_protocol_error() -> Result<()> {
 #[tokio::test]
 async fn a_clients_failure_is_not_counted_as_the_upstreams() -> Result<()> {
     let scene = Scene::of(sulk).await?;
-    // One leaves while it waits, one stops sending, one is refused for what it says.
+    // One client disconnects before the response, one stops sending, and one is refused.
     let leaver = scene.raw(&get(BLOB)).await?;
     scene.heard("\r\n\r\n").await?;
     drop(leaver);
@@ -171,7 +171,7 @@ async fn upstream_duration_ends_with_the_final_response_head() -> Result<()> {
     came_to(&scene.server.scrape().await?, [0; 3])?;
     client.send(b"some").await?;
     assert_eq!(client.interim().await?.status, 500);
-    // The rest of either body is still to come.
+    // Neither body is complete yet.
     failed(&scene.server, "reset", 0, [1, 0, 0]).await?;
     client.send(b"more").await?;
     assert_eq!(client.exactly(4).await?, b"none");
@@ -303,7 +303,7 @@ async fn connections_beyond_the_limit_are_counted_only_as_rejected() -> Result<(
         client.send(b"some").await?;
         ensure!(client.response("PATCH").await?.head.status == 202);
     }
-    // How many requests a connection carries is no matter.
+    // The number of requests on a connection does not matter.
     for client in &mut clients {
         client.send(get("/v2/").as_bytes()).await?;
         ensure!(client.response("GET").await?.head.status == 200);
