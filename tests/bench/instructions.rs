@@ -1,7 +1,7 @@
-//! What a small response costs in instructions, which neither other programs nor a slow machine change.
+//! The instructions of a small response, which do not depend on the machine's load.
 //!
-//! Each program has one thread, and clients that ask one after another, so that the ratios of this
-//! table are of user space alone: what the kernel does for either is in the other tables.
+//! Each program has one thread, and requests come one after another, so the ratios of this table
+//! cover user space only. The other tables include the kernel's work.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const MORE: u32 = 1000;
 /// How long a program that runs fifty times slower than usual may take to exit.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Counted once: twice would give the same.
+/// Counted once, because a second run would give the same.
 pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> {
     let title = "Instructions of a small response";
     let load = format!(

@@ -1,4 +1,4 @@
-//! One measurement: a client's load on one server, and what the kernel charged that server for it.
+//! One measurement: a client's load on one server, and the server's processor time and memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::peers::Subject;
 /// Connections that wrk keeps busy.
 pub(crate) const CONNECTIONS: u32 = 32;
 
-/// What one measurement gave.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// The main figure: requests per second, MB/s, or seconds.
     pub(crate) value: f64,
     /// Processor time of the server: µs per request, or s per GiB.
     pub(crate) processor: f64,
-    /// The 99th percentile of the latency, in ms, of small answers.
+    /// The 99th percentile of the latency in ms, for small responses.
     pub(crate) p99: Option<f64>,
-    /// Resident memory of the server after it, or at its highest where the table says so, in MB.
+    /// Resident memory of the server afterwards, or its peak where the table says so, in MB.
     pub(crate) resident: f64,
 }
 
-/// Small answers: `path`, again and again, after a second to warm up.
+/// Small responses: requests `path` repeatedly, after a second of warm-up.
 pub(crate) async fn small(subject: &mut Subject, path: &str, seconds: u64) -> Result<Sample> {
     let url = subject.url(path);
     wrk(&url, 1).await?;
@@ -33,7 +33,7 @@ pub(crate) async fn small(subject: &mut Subject, path: &str, seconds: u64) -> Re
     let text = wrk(&url, seconds).await?;
     let spent = subject.processor_time()?.saturating_sub(before);
     let requests: f64 = word(&text, " requests in ", Side::Before)?.parse()?;
-    ensure!(requests > 0.0, "{url}: nothing was answered\n{text}");
+    ensure!(requests > 0.0, "{url}: no responses\n{text}");
     ensure!(
         !text.contains("Non-2xx") && !text.contains("Socket errors"),
         "{url}: wrk reports failures\n{text}"
@@ -46,7 +46,7 @@ pub(crate) async fn small(subject: &mut Subject, path: &str, seconds: u64) -> Re
     })
 }
 
-/// How often something is transferred by one curl, and over how many connections at a time.
+/// How often one curl transfers something, and over how many concurrent connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streams {
     pub(crate) times: u32,
@@ -54,7 +54,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// One after another, on one connection.
+    /// Sequential transfers on one connection.
     pub(crate) const fn one(times: u32) -> Self {
         Self {
             times,
@@ -74,8 +74,8 @@ impl Streams {
         arguments
     }
 
-    /// The seconds that all transfers took, of which each took what `each` says, and curl itself
-    /// `whole`. curl's own start is part of the latter, and is left out where it can be.
+    /// The seconds of all transfers, given the time of `each` transfer and of the `whole` curl
+    /// process, which includes curl's start. The start is left out if possible.
     fn took(self, each: &[f64], whole: Duration) -> f64 {
         match self.at_a_time {
             1 => each.iter().sum(),
@@ -201,7 +201,7 @@ async fn wrk(url: &str, seconds: u64) -> Result<String> {
     tools::run("wrk", &arguments).await
 }
 
-/// The arguments that every transfer has.
+/// The arguments of every transfer.
 fn curl() -> Vec<String> {
     [
         "--silent",

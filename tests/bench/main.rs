@@ -1,21 +1,21 @@
-//! How fast our two programs are beside those that people use in their place, on this machine, now.
+//! Compares our two programs with alternatives, on this machine.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`peers`] | everything that is measured, started side by side on loopback |
-//! | [`load`] | one measurement: wrk or curl, and what the kernel charged the server for it |
-//! | [`sink`] | an upstream that takes any upload and forgets it |
-//! | [`many`] | loads of many requests at a time, by a client of our own |
-//! | [`pulled`] | what is pulled from everybody |
-//! | [`instructions`] | what a small response costs, counted by callgrind |
-//! | [`rounds`] | all tables, in order: those of the [`proxies`] and those of the [`registries`] |
-//! | [`statistics`] | the registry's figures of very many repositories |
+//! | [`peers`] | the programs under test, started side by side on loopback |
+//! | [`load`] | one measurement: wrk or curl, and the server's processor time and memory |
+//! | [`sink`] | an upstream that discards every upload |
+//! | [`many`] | loads of many concurrent requests, by a client of our own |
+//! | [`pulled`] | the content that is pulled |
+//! | [`instructions`] | the instructions of a small response, counted by callgrind |
+//! | [`rounds`] | all tables in order: [`proxies`] and [`registries`] |
+//! | [`statistics`] | the registry's statistics with very many repositories |
 //! | [`table`] | one table, filled round by round |
-//! | [`micro`] | the micro-benchmarks of both crates, run and read |
+//! | [`micro`] | the micro-benchmarks of the crates |
 //! | [`plot`] | a picture of each table |
-//! | [`report`] | medians, spreads, ratios, and the page they are written on |
+//! | [`report`] | medians, spreads, ratios, and the document with them |
 //!
-//! Nothing here fails for being slow: only for a program that is missing or a response that is wrong.
+//! A slow result is not an error; a missing program or a wrong response is.
 
 mod instructions;
 mod load;
@@ -37,40 +37,40 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// Measures octoserve beside haproxy, nginx and docker-registry, and writes the tables
+/// Compares octoserve with haproxy, nginx and docker-registry, and writes the tables
 #[derive(Debug, Parser)]
 struct Options {
-    /// How often everything is measured, in turns
+    /// How many rounds to measure
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
-    /// How long each measurement of small answers takes
+    /// How long each measurement of small responses takes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     /// The size of the blob, in MiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4096))]
     blob: u64,
-    /// How many small images are pushed in one measurement of ours; of others, a tenth
+    /// How many small images one measurement of our registry pushes; others get a tenth
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(16..=100_000))]
     images: u64,
-    /// How much is pushed over many connections, in GiB
+    /// How many GiB to push over many connections
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
     pushed: u64,
-    /// How many tags the repository has whose tags are listed
+    /// How many tags the listed repository has
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     tags: u64,
-    /// How many repositories there are whose statistics are kept
+    /// How many repositories the statistics cover
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     repositories: u64,
     /// Measure only the tables whose titles contain this
     #[arg(long, value_name = "TITLE", default_value = "")]
     only: String,
-    /// Where the release builds of both programs are
+    /// The directory with the release builds of both programs
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     bin_dir: PathBuf,
-    /// The page to write
+    /// The document to write
     #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md")]
     output: PathBuf,
-    /// Leave out the micro-benchmarks, which have to be built
+    /// Skip the micro-benchmarks, which have to be built
     #[arg(long)]
     no_micro: bool,
 }
@@ -101,7 +101,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Tells the person who waits what is being done.
+/// Prints the progress.
 #[expect(
     clippy::print_stderr,
     reason = "a program run by hand, which takes minutes, says what it does"

@@ -1,5 +1,5 @@
-//! Loads of many requests at a time, or of many things, made by a client of our own: no tool of the
-//! field pushes.
+//! Loads of many concurrent requests or many objects, by a client of our own: the usual load
+//! generators cannot push.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::load::{Sample, transfer};
 use crate::peers::Subject;
 
-/// Connections that push at the same time.
+/// Concurrent connections that push.
 pub(crate) const CONNECTIONS: u64 = 16;
-/// The size of a blob of which many are pushed at a time.
+/// The size of each concurrently pushed blob.
 pub(crate) const BLOB: u64 = 64 << 20;
-/// The names of one page of a listing.
+/// The page size of a listing.
 const PAGE: u64 = 1000;
 /// The tags that one push of a manifest sets.
 const TAGS: u64 = 250;
@@ -29,10 +29,10 @@ const TAGS: u64 = 250;
 /// A blob that is pushed, and its digest.
 pub(crate) type Blob = (Bytes, String);
 
-/// Requests of each second of [`paced`], over [`CONNECTIONS`].
+/// Requests per second of [`paced`], over [`CONNECTIONS`].
 pub(crate) const PACE: u32 = 1000;
 
-/// GETs `path` at a pace that leaves everybody idle most of the time: ms until the response is whole.
+/// GETs `path` at a rate that leaves all programs mostly idle: ms to the end of the response.
 pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Result<Sample> {
     let connections = u32::try_from(CONNECTIONS)?;
     let period = Duration::from_secs(1) * connections / PACE;
@@ -44,7 +44,7 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
         let (address, request) = (subject.address(), request.clone());
         workers.spawn(async move {
             let mut wire = Wire::connect(address).await?;
-            // Not all of them at the same moment.
+            // The connections start at different times.
             let first = tokio::time::Instant::now() + period * connection / connections;
             let mut turns = tokio::time::interval_at(first, period);
             let mut latencies = Vec::new();
@@ -74,10 +74,11 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
     })
 }
 
-/// Scrapes of each second of [`scraping`].
+/// Scrapes per second of [`scraping`].
 pub(crate) const SCRAPES: u32 = 50;
 
-/// Makes the metrics page of a proxy as large as requests can: one of each endpoint and method.
+/// Sends one request of each endpoint and method, which makes a proxy's exposition as large as
+/// possible.
 pub(crate) async fn fill_page(address: SocketAddr) -> Result<()> {
     let digest = content::digest(b"");
     let paths = [
@@ -98,14 +99,14 @@ pub(crate) async fn fill_page(address: SocketAddr) -> Result<()> {
             "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW",
         ] {
             let request = wire::request(method, path, &[], b"");
-            // Whatever it says: it is counted.
+            // The request is counted whatever the status.
             wire::exchange(address, method, &request).await?;
         }
     }
     Ok(())
 }
 
-/// Scrapes the metrics page again and again, until it is aborted.
+/// Scrapes repeatedly until it is aborted.
 pub(crate) fn scraping(address: SocketAddr) -> JoinHandle<Result<()>> {
     tokio::spawn(async move {
         let mut turns = tokio::time::interval(Duration::from_secs(1) / SCRAPES);
@@ -120,7 +121,7 @@ pub(crate) fn scraping(address: SocketAddr) -> JoinHandle<Result<()>> {
     })
 }
 
-/// Pushes `count` images that are like no other: images per second.
+/// Pushes `count` distinct images: images per second.
 pub(crate) async fn images(subject: &mut Subject, round: usize, count: u64) -> Result<Sample> {
     let before = subject.processor_time()?;
     let begun = Instant::now();
@@ -154,7 +155,7 @@ pub(crate) fn blobs() -> Arc<[Blob]> {
     seeds.map(blob).collect()
 }
 
-/// Pushes `total` bytes, each connection its own blob again and again: MB/s.
+/// Pushes `total` bytes, each connection its own blob repeatedly: MB/s.
 pub(crate) async fn pushes(
     subject: &mut Subject,
     blobs: &Arc<[Blob]>,
@@ -240,7 +241,7 @@ pub(crate) async fn tag(subject: &Subject, count: u64) -> Result<()> {
     .await
 }
 
-/// Lists them all: pages per second.
+/// Lists all of them: pages per second.
 pub(crate) async fn pages(subject: &mut Subject, count: u64) -> Result<Sample> {
     let client = Client::new(&subject.url(""))?;
     let before = subject.processor_time()?;
@@ -264,14 +265,14 @@ pub(crate) async fn pages(subject: &mut Subject, count: u64) -> Result<Sample> {
         pages += 1;
     }
     let took = begun.elapsed();
-    // And the first one.
+    // Plus the first page.
     ensure!(found == count + 1, "{found} tags were listed");
     let spent = subject.processor_time()?.saturating_sub(before);
     let peak = subject.peak()?;
     per_second(pages, took, spent, peak)
 }
 
-/// Does `work` on every connection, with a client and a number of its own.
+/// Runs `work` on every connection, with its own client and number.
 async fn each<F>(subject: &Subject, work: impl Fn(Client, u64) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,

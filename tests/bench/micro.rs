@@ -1,5 +1,5 @@
-//! The micro-benchmarks of both crates: criterion runs them in the profile of a release, and what it
-//! prints is read. They are built for that, which takes as long as a release's link.
+//! Runs the micro-benchmarks of the crates with criterion and parses its output. Building them in
+//! the release profile takes as long as linking a release.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 /// How long building and running them may take.
 const DEADLINE: Duration = Duration::from_mins(20);
 
-/// One micro-benchmark, with criterion's estimate and the bounds of its confidence interval.
+/// A micro-benchmark with criterion's estimate and confidence interval.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Micro {
     /// Its name.
@@ -20,7 +20,7 @@ pub(crate) struct Micro {
     pub(crate) times: [String; 3],
 }
 
-/// Builds and runs those that there are goals for.
+/// Builds and runs the benchmarks that have a goal.
 pub(crate) async fn run() -> Result<Vec<Micro>> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -41,7 +41,7 @@ pub(crate) async fn run() -> Result<Vec<Micro>> {
     Ok(found)
 }
 
-/// Criterion puts a name on a line of its own where it is long.
+/// Criterion prints a long name on a line of its own.
 fn parse(text: &str) -> Vec<Micro> {
     let mut found = Vec::new();
     let mut previous = "";

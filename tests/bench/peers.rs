@@ -1,5 +1,5 @@
-//! Everything that is measured, each a process of its own on a free port of loopback: ours, and the
-//! programs of Debian that people use in their place.
+//! The programs under test, each a process on a free loopback port: ours, and the alternatives in
+//! Debian.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use harness::{poll, tools};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// What nginx does with a request when it is a proxy.
+/// nginx's configuration of a proxied request.
 const LOCATION: &str = "location / {\n\
     proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection '';\n\
     proxy_request_buffering off; proxy_max_temp_file_size 0;\n}\n";
 
-/// What mtail makes of nginx's log: the requests and bytes of each kind of route.
+/// mtail's program for nginx's log: requests and bytes by kind of route.
 const MTAIL: &str = r"counter requests by endpoint, method, status
 counter bytes by endpoint, method
 /^(?P<method>[A-Z]+) (?P<path>\S+) (?P<status>\d+) (?P<bytes>\d+) / {
@@ -37,17 +37,17 @@ counter bytes by endpoint, method
 }
 ";
 
-/// How long a program may take until it accepts connections.
+/// How long a program may take to accept connections.
 const START: Duration = Duration::from_secs(20);
 
-/// One program that is measured. Dropping it ends it.
+/// A program under test. Dropping it stops it.
 pub(crate) struct Subject {
     name: &'static str,
     address: SocketAddr,
-    /// What works beside it, and is charged to it.
+    /// A helper process whose processor time and memory count for it.
     beside: Option<Process>,
     child: Child,
-    /// What the process beside it reads.
+    /// The file that the helper process reads.
     directory: Option<TempDir>,
 }
 
@@ -61,7 +61,7 @@ enum Child {
 }
 
 impl Subject {
-    /// One of ours, from the release builds in `directory`, without an access log.
+    /// One of our programs, from the release builds in `directory`, without an access log.
     pub(crate) async fn ours(name: &'static str, launch: Launch, directory: &Path) -> Result<Self> {
         let server = launch
             .built(directory)
@@ -92,7 +92,7 @@ impl Subject {
         Self::peer(name, "haproxy", &["-q", "-db", "-f"], configuration).await
     }
 
-    /// The same on one thread, as `under` runs it.
+    /// haproxy on one thread, started through `under`.
     pub(crate) async fn haproxy_under(
         name: &'static str,
         upstream: SocketAddr,
@@ -120,8 +120,8 @@ impl Subject {
         Self::nginx(name, &behind(upstream), LOCATION).await
     }
 
-    /// The same with an access log, from which mtail makes metrics: how one learns of routes
-    /// without a proxy that knows them.
+    /// nginx with an access log, from which mtail derives metrics: the usual way to get metrics by
+    /// route.
     pub(crate) async fn nginx_with_mtail(name: &'static str, upstream: SocketAddr) -> Result<Self> {
         let logs = TempDir::with_prefix("octoserve-bench-")?;
         let log = logs.path().join("access.log");
@@ -164,7 +164,7 @@ impl Subject {
         Self::peer(name, "caddy", &arguments, configuration).await
     }
 
-    /// Debian's docker-registry, without an access log, with the cache of its packaged
+    /// Debian's docker-registry without an access log, with the cache of its packaged
     /// configuration.
     pub(crate) async fn docker_registry(name: &'static str) -> Result<Self> {
         let configuration = |address: SocketAddr, directory: &Path| {
@@ -180,7 +180,7 @@ impl Subject {
         Self::peer(name, "docker-registry", &["serve"], configuration).await
     }
 
-    /// Asks it to end, and waits for it.
+    /// Sends SIGTERM and waits for the exit.
     pub(crate) async fn terminate(&mut self, deadline: Duration) -> Result<()> {
         let process = self.process();
         process.signal(Signal::TERM)?;
@@ -218,7 +218,7 @@ impl Subject {
         Ok((self.process().memory()?.resident + beside) as f64 / 1e6)
     }
 
-    /// The most memory that it ever had resident, in MB.
+    /// Its peak resident memory, in MB.
     pub(crate) fn peak(&mut self) -> Result<f64> {
         Ok(self.process().memory()?.peak as f64 / 1e6)
     }
@@ -304,14 +304,14 @@ fn haproxy(address: SocketAddr, upstream: SocketAddr, threads: u32, more: &str) 
     )
 }
 
-/// nginx's words for an upstream whose connections are kept.
+/// nginx's configuration of an upstream with keep-alive connections.
 fn behind(upstream: SocketAddr) -> String {
     format!(
         "upstream behind {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n"
     )
 }
 
-/// Where a program is.
+/// The path of a program.
 ///
 /// # Errors
 /// If it is missing, with the command that installs it.
@@ -321,7 +321,7 @@ pub(crate) fn find(program: &str) -> Result<std::path::PathBuf> {
         .with_context(|| format!("{program} is missing: `make bench` installs it"))
 }
 
-/// An address that nobody listens on: these programs can't be asked which one the kernel gave them.
+/// A free address, because these programs do not report a port chosen by the kernel.
 fn free_address() -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?)

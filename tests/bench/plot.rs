@@ -1,4 +1,5 @@
-//! A picture of each table: a bar for each row's median, and a line from its lowest to its highest.
+//! A picture of each table: a bar for the median of each row, and a line from its minimum to its
+//! maximum.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::report::{number, range};
 use crate::table::Table;
 
-/// The directory of the pictures, beside the page.
+/// The directory of the pictures, next to the document.
 pub(crate) const DIRECTORY: &str = "benchmarks";
 
 /// The picture's measures, in pixels.
@@ -35,7 +36,7 @@ pub(crate) fn file(title: &str) -> String {
     name
 }
 
-/// Draws all tables that were measured.
+/// Draws all measured tables.
 pub(crate) fn all(page: &Path, tables: &[Table]) -> Result<()> {
     let directory = page.with_file_name(DIRECTORY);
     std::fs::create_dir_all(&directory)

@@ -1,4 +1,4 @@
-//! The tables of the proxies: each in front of the same upstream.
+//! The tables of the proxies, all in front of the same upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,12 +19,12 @@ use crate::{Options, instructions, load, many, sink};
 pub(crate) const DOWNLOADS: u32 = 4;
 /// The length of the smaller blob.
 const SMALL: u64 = 1 << 20;
-/// Connections of those tables that have several.
+/// Concurrent connections, in tables with several.
 const STREAMS: u32 = 16;
 /// Uploads of the blob in one measurement.
 const UPLOADS: u32 = 2;
 
-/// Small answers, and the blob down and up.
+/// Small responses, and downloads and uploads of the blob.
 pub(crate) async fn measure(
     options: &Options,
     content: &Pulled,
@@ -35,7 +35,7 @@ pub(crate) async fn measure(
     subjects.insert(0, direct);
 
     let load = small_load(options, content);
-    let mut table = Table::new("Proxies, small answers", load, "req/s", "µs/request");
+    let mut table = Table::new("Proxies, small responses", load, "req/s", "µs/request");
     table.ratios = const {
         &[
             ratio(OURS, HAPROXY, "≥ 1.0 (first step ≥ 0.7)"),
@@ -90,7 +90,7 @@ pub(crate) async fn measure(
         .await?;
     tables.push(table);
 
-    // The others would say no more.
+    // The other programs would add nothing here.
     subjects.retain(|subject| COMPARED.contains(&subject.name()));
     let small = content.small_blob(SMALL)?;
     for (title, path, length, streams) in [
@@ -135,7 +135,7 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// The latency of requests while the metrics page is read all the time.
+/// The latency of requests during constant scrapes.
 async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> Result<Table> {
     let mut subjects = Vec::new();
     for name in [QUIET, SCRAPED] {
@@ -180,10 +180,10 @@ async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> R
     Ok(table)
 }
 
-/// Those that the tables of many transfers are about.
+/// The programs in the tables of many transfers.
 const COMPARED: &[&str] = &[DIRECT, HAPROXY, SPLICE, NGINX, OURS];
 
-/// What curl does, in words.
+/// A description of curl's transfers.
 fn transfers(what: &str, length: u64, streams: Streams) -> String {
     let Streams { times, at_a_time } = streams;
     let connections = match at_a_time {
@@ -202,7 +202,7 @@ const BLOBS: &[crate::table::Ratio] = &[
     ratio(OURS, NGINX, ""),
 ];
 
-/// Uploads through the proxies, in front of an upstream that forgets them.
+/// Uploads through the proxies, in front of an upstream that discards them.
 async fn uploads(
     options: &Options,
     content: &Pulled,
@@ -249,7 +249,7 @@ async fn uploads(
             })
             .await?;
         tables.push(table);
-        // The others would say no more of the tables that follow.
+        // The other programs would add nothing to the following tables.
         subjects.retain(|subject| COMPARED.contains(&subject.name()));
     }
     sink.abort();

@@ -1,4 +1,4 @@
-//! What is pulled from everybody: one manifest and one blob, in every registry and as files.
+//! The content that is pulled: one manifest and one blob, in every registry and as files.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use crate::peers::Subject;
 
-/// The repository of everything that is pulled.
+/// The repository of the content.
 pub(crate) const REPOSITORY: &str = "team/app/web";
 
-/// What is pulled, on disk and in every registry.
+/// The content, on disk and in every registry.
 pub(crate) struct Pulled {
     /// The manifest, byte for byte.
     pub(crate) manifest: String,
@@ -21,12 +21,12 @@ pub(crate) struct Pulled {
     pub(crate) blob: String,
     /// The blob's length, in bytes.
     pub(crate) length: u64,
-    /// Where nginx finds both.
+    /// The directory for nginx.
     pub(crate) directory: TempDir,
 }
 
 impl Pulled {
-    /// Pushes the same image and the same blob to all registries, and lays them out as files.
+    /// Pushes the same image and the same blob to all registries, and writes them as files.
     pub(crate) async fn push_to(registries: &[Subject], length: u64) -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-bench-")?;
         let mut manifest = None;
@@ -76,7 +76,7 @@ impl Pulled {
         self.directory.path().join(&Self::path_of(digest)[1..])
     }
 
-    /// Adds another blob to the files, in no registry, and returns its digest.
+    /// Adds a blob to the files only and returns its digest.
     pub(crate) fn small_blob(&self, length: u64) -> Result<String> {
         let unnamed = self.directory.path().join("unnamed");
         let digest = write(&unnamed, 2, length)?;

@@ -1,4 +1,4 @@
-//! The tables of the registries, beside nginx where files alone can response.
+//! The tables of the registries, and of nginx where plain files suffice.
 
 use anyhow::{Context, Result};
 use harness::octoserve::Launch;
@@ -18,7 +18,7 @@ pub(crate) async fn measure(
     subjects: &mut Vec<Subject>,
     tables: &mut Vec<Table>,
 ) -> Result<()> {
-    // The files directly are the limit.
+    // Plain files are the upper limit.
     subjects.insert(0, Subject::files(DIRECT, content.directory.path()).await?);
     let load = small_load(options, content);
     let mut table = Table::new("Registries, manifest by tag", load, "req/s", "µs/request");
@@ -62,7 +62,7 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// Pushes of a blob that no registry has yet: another one in each round.
+/// Pushes of a new blob in each round.
 async fn pushes(options: &Options, content: &Pulled, subjects: &mut [Subject]) -> Result<Table> {
     let load = format!(
         "one POST and one PUT (curl) of a new blob of {} MiB",
@@ -90,7 +90,7 @@ async fn pushes(options: &Options, content: &Pulled, subjects: &mut [Subject]) -
     Ok(table)
 }
 
-/// Pushes of small images, many at a time.
+/// Concurrent pushes of small images.
 pub(crate) async fn images(options: &Options) -> Result<Table> {
     let directory = &options.bin_dir;
     let mut subjects = vec![
@@ -122,7 +122,7 @@ pub(crate) async fn images(options: &Options) -> Result<Table> {
     Ok(table)
 }
 
-/// How much memory it takes to be pushed to by many at a time.
+/// The memory during many concurrent pushes.
 pub(crate) async fn many_connections(options: &Options) -> Result<Table> {
     let directory = &options.bin_dir;
     let mut subjects = vec![
@@ -148,10 +148,10 @@ pub(crate) async fn many_connections(options: &Options) -> Result<Table> {
     Ok(table)
 }
 
-/// What it takes to list a repository of very many tags, page by page.
+/// Listing very many tags, page by page.
 pub(crate) async fn tags(options: &Options) -> Result<Table> {
     let title = "Registries, a listing of very many tags";
-    // Nobody asks whether a benchmark's tags survive a power failure.
+    // The benchmark's tags need not survive a power failure.
     let launch = Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed");
     let mut subjects = vec![Subject::ours(REGISTRY, launch, &options.bin_dir).await?];
     let subject = subjects.first().context("no registry")?;

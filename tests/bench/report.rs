@@ -1,4 +1,4 @@
-//! The page: medians, spreads and ratios, with what they were measured on.
+//! The document: medians, spreads and ratios, and the machine.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::micro::Micro;
 use crate::table::{Compare, Table};
 use crate::{Options, plot};
 
-/// What the figures were measured on.
+/// The machine and the versions of the programs.
 pub(crate) struct Machine {
     processor: String,
     kernel: String,
@@ -19,7 +19,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Asks the kernel, and the programs for their versions.
+    /// Reads them from the kernel and the programs.
     pub(crate) async fn describe(bin_dir: &Path) -> Result<Self> {
         let cores = std::thread::available_parallelism()?;
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
@@ -53,7 +53,7 @@ impl Machine {
     }
 }
 
-/// The whole page, Markdown.
+/// The whole document in Markdown.
 pub(crate) fn page(
     machine: &Machine,
     options: &Options,
@@ -192,7 +192,7 @@ fn micros(page: &mut String, micro: &[Micro]) {
     }
 }
 
-/// The median, and in brackets the lowest and the highest.
+/// The median, with minimum and maximum in parentheses.
 fn spread(figures: Vec<f64>) -> String {
     match range(figures) {
         Some([low, middle, high]) => {
@@ -202,7 +202,7 @@ fn spread(figures: Vec<f64>) -> String {
     }
 }
 
-/// The lowest, the median and the highest.
+/// The minimum, the median and the maximum.
 pub(crate) fn range(mut figures: Vec<f64>) -> Option<[f64; 3]> {
     figures.sort_by(f64::total_cmp);
     let (&low, &high) = (figures.first()?, figures.last()?);
@@ -215,7 +215,7 @@ pub(crate) fn range(mut figures: Vec<f64>) -> Option<[f64; 3]> {
     Some([low, middle, high])
 }
 
-/// Three significant digits or so: no measurement here has more.
+/// About three significant digits: no measurement here is more precise.
 pub(crate) fn number(figure: f64) -> String {
     let decimals = match figure.abs() {
         large if large >= 100.0 => 0,
@@ -235,7 +235,7 @@ fn after<'a>(text: &'a str, field: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// The program's own words, the first line, without an address to learn more at.
+/// The first line of the program's version output, without a URL.
 async fn version_of(program: &str, argument: &str) -> Result<String> {
     let output = if program.contains('/') {
         tokio::process::Command::new(program)
@@ -249,7 +249,7 @@ async fn version_of(program: &str, argument: &str) -> Result<String> {
             .await
     };
     let output = output.with_context(|| format!("{program} is missing: `make bench` builds it"))?;
-    // wrk and nginx tell it on their standard error.
+    // wrk and nginx print it on standard error.
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().next().unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::pulled::Pulled;
 use crate::table::Table;
 use crate::{Options, load, proxies, registries, say, statistics};
 
-/// The rows of the tables, by the name of who is measured.
+/// The rows of the tables, by program.
 pub(crate) const DIRECT: &str = "nginx, the files directly";
 pub(crate) const HAPROXY: &str = "haproxy";
 pub(crate) const SPLICE: &str = "haproxy with splice";
@@ -23,7 +23,7 @@ pub(crate) const REGISTRY: &str = "octoserve-registry";
 pub(crate) const ALL_IN_ONE: &str = "octoserve, all-in-one";
 pub(crate) const DOCKER: &str = "docker-registry";
 
-/// Starts everything and measures all tables.
+/// Starts all programs and measures all tables.
 pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
     for program in [
         "wrk",
@@ -64,7 +64,7 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Small answers, in words.
+/// A description of the load of small responses.
 pub(crate) fn small_load(options: &Options, content: &Pulled) -> String {
     format!(
         "wrk, 1 thread, {} connections, {} s: GET of a manifest of {} bytes",

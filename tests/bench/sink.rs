@@ -1,5 +1,5 @@
-//! An upstream that takes any upload and forgets it, so that a proxy's upload is measured and not a
-//! disk. It serves a body of known length only, as curl sends a file and a proxy passes it on.
+//! An upstream that discards every upload, so that no disk limits the upload through a proxy. It
+//! accepts only bodies of known length, which is how curl sends a file and a proxy forwards it.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// How much is read at once.
+/// The size of a read.
 const PIECE: usize = 512 * 1024;
 
 /// Starts it; it runs until the task is aborted.
@@ -17,7 +17,7 @@ pub(crate) async fn start() -> Result<(SocketAddr, JoinHandle<()>)> {
     let address = listener.local_addr()?;
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A connection that breaks shows as a failing curl.
+            // A broken connection makes curl fail.
             tokio::spawn(serve(stream));
         }
     });

@@ -1,8 +1,8 @@
-//! What the statistics of very many repositories cost: a start on them, the count of all of them, and
-//! a scrape.
+//! The cost of very many repositories: starting on them, counting all of them, and a scrape.
 //!
-//! Their tree is written directly, as `docs/storage.md` draws it: to push a million tags would take
-//! longer than everything else here. All repositories hold the same two blobs and the same manifest.
+//! The benchmark writes the tree directly, according to `docs/storage.md`, because pushing a
+//! million tags would take longer than everything else here. All repositories hold the same two
+//! blobs and the same manifest.
 
 use std::fs;
 use std::path::Path;
@@ -22,13 +22,13 @@ use crate::load::Sample;
 use crate::table::{Ratio, Table, load_average, ratio};
 use crate::{Options, say};
 
-/// The few repositories that the many are compared with.
+/// The small number of repositories to compare with.
 const FEW: u64 = 10;
 /// The tags of each repository.
 const TAGS: u64 = 10;
 /// The scrapes of one measurement.
 const SCRAPES: usize = 200;
-/// How long a count of everything may take.
+/// How long a full count may take.
 const COUNT: Duration = Duration::from_mins(20);
 
 const REGISTRY_FEW: &str = "octoserve-registry, few";
@@ -41,7 +41,7 @@ const FLAT: &[Ratio] = &[
     ratio(ALL_MANY, ALL_FEW, "about 1"),
 ];
 
-/// What one start of a server on a tree gave.
+/// The measurements of one server on a tree.
 struct Measured {
     start: Sample,
     count: Sample,
@@ -149,7 +149,7 @@ async fn once(launch: Launch, repositories: u64) -> Result<Measured> {
     })
 }
 
-/// The page again and again, on one connection.
+/// Scrapes repeatedly on one connection.
 async fn scrapes(server: &mut Server) -> Result<Sample> {
     let get = "GET /metrics HTTP/1.1\r\nHost: registry\r\n\r\n";
     let mut wire = Wire::connect(server.metrics_address()).await?;
@@ -170,7 +170,7 @@ async fn scrapes(server: &mut Server) -> Result<Sample> {
     Ok(sample)
 }
 
-/// A figure, with the memory that the server has at its highest so far.
+/// A figure, with the server's peak memory so far.
 fn sample(server: &mut Server, value: f64, processor: f64) -> Result<Sample> {
     Ok(Sample {
         value,
@@ -180,7 +180,7 @@ fn sample(server: &mut Server, value: f64, processor: f64) -> Result<Sample> {
     })
 }
 
-/// Writes `count` repositories, each with [`TAGS`] tags; as many at a time as there are processors.
+/// Writes `count` repositories, each with [`TAGS`] tags, with one thread per processor.
 fn write(root: &Path, count: u64) -> Result<()> {
     let (layer, config) = (content::bytes(1, 1024), b"{}".to_vec());
     let manifest = json!({

@@ -1,4 +1,4 @@
-//! Tables, and the rounds in which everybody in one is measured in turn.
+//! Tables, and the rounds in which their programs are measured in turn.
 
 use anyhow::{Context, Result};
 
@@ -10,47 +10,47 @@ use crate::{Options, say};
 pub(crate) struct Table {
     /// Its heading.
     pub(crate) title: &'static str,
-    /// What was done, in a sentence.
+    /// A sentence that describes the load.
     pub(crate) load: String,
-    /// What the main figure is.
+    /// The unit of the main figure.
     pub(crate) unit: &'static str,
-    /// What the processor time is charged per.
+    /// The unit of the processor time.
     pub(crate) per: &'static str,
-    /// Who was measured, and what each round gave.
+    /// The programs, each with its result of each round.
     pub(crate) rows: Vec<(&'static str, Vec<Sample>)>,
-    /// The ratios that there are goals for.
+    /// The ratios that have goals.
     pub(crate) ratios: &'static [Ratio],
-    /// How many rounds it has, if not as many as the others.
+    /// Its number of rounds, if it differs from that of other tables.
     pub(crate) rounds: Option<u32>,
-    /// The load averages of the machine before its first round and after its last.
+    /// The machine's load averages before the first and after the last round.
     pub(crate) averages: (String, String),
 }
 
-/// How two rows of one table compare.
+/// A comparison of two rows of a table.
 pub(crate) struct Ratio {
-    /// The row it is about.
+    /// The row in question.
     pub(crate) of: &'static str,
-    /// The row it is compared with.
+    /// The row to compare with.
     pub(crate) to: &'static str,
-    /// In what.
+    /// The figure to compare.
     pub(crate) how: Compare,
     /// The goal, in words; empty if there is none.
     pub(crate) goal: &'static str,
 }
 
-/// In what two rows are compared.
+/// A figure of two rows to compare.
 #[derive(Clone, Copy)]
 pub(crate) enum Compare {
-    /// The main figure of one, divided by that of the other.
+    /// The main figure of the one divided by that of the other.
     Quotient,
-    /// The main figure of one, less that of the other.
+    /// The main figure of the one minus that of the other.
     Difference,
-    /// The 99th percentile of one, less that of the other.
+    /// The 99th percentile of the one minus that of the other.
     DifferenceAt99,
 }
 
 impl Compare {
-    /// The comparison of one round.
+    /// The comparison in one round.
     pub(crate) fn of(self, of: &Sample, to: &Sample) -> f64 {
         match self {
             Self::Quotient => of.value / to.value,
@@ -92,8 +92,8 @@ impl Table {
         }
     }
 
-    /// Measures every subject once a round. Each round begins with another one, so that none is
-    /// always the first after a pause.
+    /// Measures every subject once per round. Each round starts with another subject, so that none
+    /// is always the first after a pause.
     pub(crate) async fn fill(
         &mut self,
         options: &Options,

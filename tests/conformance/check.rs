@@ -1,4 +1,4 @@
-//! One clause at one address: requests as the clause spells them, and what the answers must say.
+//! A clause checked at one address: its requests, and the expectations of their responses.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ pub(super) const OCTETS: &str = "application/octet-stream";
 pub(super) const NOTHING: &str =
     "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What the harness's requests name as their host, and absolute locations repeat.
+/// The Host of the harness's requests, which absolute locations repeat.
 const HOST: &str = "http://registry";
 
 /// A clause being checked at one address, in repositories that no other clause uses.
@@ -31,15 +31,15 @@ pub(super) struct Check {
     heard: RefCell<Heard>,
 }
 
-/// Everything that was answered, in a form that two registries of one kind agree on.
+/// All responses, in a form that is equal for two registries of one kind.
 #[derive(Default)]
 struct Heard {
     lines: Vec<String>,
-    /// What a registry makes up as it goes.
+    /// Values that a registry generates, with their replacements.
     made_up: Vec<(String, &'static str)>,
 }
 
-/// A response, and the request that it answers.
+/// A response and its request.
 pub(super) struct Reply {
     request: String,
     pub(super) response: Response,
@@ -55,7 +55,7 @@ impl Check {
         }
     }
 
-    /// The same for one whom the registry knows by this `Authorization`.
+    /// Adds this `Authorization` to all requests.
     pub(super) fn known_by(self, authorization: Option<&'static str>) -> Self {
         Self {
             authorization,
@@ -63,7 +63,7 @@ impl Check {
         }
     }
 
-    /// Where the registry is, for a clause that speaks to it byte by byte.
+    /// The registry's address, for a clause that writes its requests byte by byte.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -83,7 +83,7 @@ impl Check {
         format!("/v2/{}/{rest}", self.repository)
     }
 
-    /// Bytes that no other clause pushes; the same for the same number.
+    /// Bytes that no other clause pushes, determined by the number.
     pub(super) fn bytes(&self, number: u8, length: u64) -> Vec<u8> {
         let name = content::digest(format!("{} {number}", self.repository).as_bytes());
         let seed = name.bytes().rev().take(8);
@@ -105,7 +105,7 @@ impl Check {
         self.exchange(method, path, &request).await
     }
 
-    /// Sends a request whose body tells its length only as it goes.
+    /// Sends a request with a chunked body.
     pub(super) async fn stream(
         &self,
         method: &str,
@@ -133,7 +133,7 @@ impl Check {
         self.send("POST", path, &[], b"").await
     }
 
-    /// Opens an upload session and returns its push location.
+    /// Opens an upload session and returns its location.
     pub(super) async fn session(&self) -> Result<String> {
         self.post(&self.path("blobs/uploads/"))
             .await?
@@ -164,7 +164,8 @@ impl Check {
         self.send("PUT", &path, &headers, manifest.as_bytes()).await
     }
 
-    /// An image whose configuration and one layer have been pushed; `number` makes it another one.
+    /// Pushes the configuration and the layer of an image, determined by `number`, and returns its
+    /// manifest.
     pub(super) async fn image(&self, number: u8) -> Result<Value> {
         let config = json!({"architecture": "amd64", "os": "linux", "number": number});
         let config = config.to_string();
@@ -185,7 +186,7 @@ impl Check {
         Ok(manifest)
     }
 
-    /// An artifact without content of its own: the empty configuration is its layer as well.
+    /// An artifact without content: the empty configuration is also its layer.
     pub(super) async fn artifact(&self, kind: &str) -> Result<Value> {
         self.push(b"{}").await?;
         Ok(json!({
@@ -194,7 +195,7 @@ impl Check {
         }))
     }
 
-    /// What has been answered so far.
+    /// All responses so far.
     pub(super) fn heard(&self) -> String {
         let heard = self.heard.borrow();
         let mut text = heard.lines.join("\n");
@@ -238,7 +239,7 @@ impl Heard {
         if let Some((_, boundary)) = boundary {
             self.make_up(boundary, "BOUNDARY");
         }
-        // The date is the moment's; whether a connection is kept is between two neighbours.
+        // These differ between two responses, or describe one connection only.
         let mut headers: Vec<_> = head
             .headers()
             .filter(|(name, _)| !matches!(*name, "date" | "connection"))
@@ -271,8 +272,8 @@ impl Reply {
         Ok(self)
     }
 
-    /// The response must be this error: its status, and the code in a body of the specification's form
-    /// (Error Codes).
+    /// The response must be this error: its status, and the code in a body of the specification's
+    /// format (Error Codes).
     pub(super) fn refuses(&self, status: u16, code: &str) -> Result<&Self> {
         self.is(status)?;
         let found = self.response.error_code();
@@ -290,7 +291,7 @@ impl Reply {
         value.with_context(|| format!("{}: no {name}", self.request))
     }
 
-    /// A header must have this value.
+    /// The header must have this value.
     pub(super) fn says(&self, name: &str, value: &str) -> Result<&Self> {
         let found = self.header(name)?;
         ensure!(
@@ -301,7 +302,7 @@ impl Reply {
         Ok(self)
     }
 
-    /// A header must not be there.
+    /// The header must be absent.
     pub(super) fn lacks(&self, name: &str) -> Result<&Self> {
         let found = self.response.head.header(name);
         ensure!(found.is_none(), "{}: {name} is {found:?}", self.request);
@@ -320,7 +321,7 @@ impl Reply {
         Ok(self)
     }
 
-    /// The path and query that `Location` leads to.
+    /// The path and query of `Location`.
     pub(super) fn location(&self) -> Result<String> {
         let location = self.header("location")?;
         Ok(location.strip_prefix(HOST).unwrap_or(location).to_owned())
@@ -333,7 +334,7 @@ impl Reply {
     }
 }
 
-/// A location with one more parameter.
+/// Adds a parameter to a location.
 pub(super) fn with(location: &str, parameter: &str) -> String {
     let joint = if location.contains('?') { '&' } else { '?' };
     format!("{location}{joint}{parameter}")

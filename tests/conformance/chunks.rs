@@ -10,7 +10,7 @@ use harness::wire::{self, Wire};
 
 use super::check::{Check, OCTETS, Reply, with};
 
-/// How long it may take until a registry has noticed that a connection broke.
+/// How long a registry may take to notice a broken connection.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 clauses![
@@ -38,14 +38,14 @@ clauses![
     an_interrupted_streamed_upload_is_resumed,
 ];
 
-/// Sends a chunk that tells its place.
+/// Sends a chunk with its `Content-Range`.
 async fn chunk(at: &Check, location: &str, first: usize, bytes: &[u8]) -> Result<Reply> {
     let range = format!("{first}-{}", first + bytes.len() - 1);
     let headers = [("Content-Type", OCTETS), ("Content-Range", range.as_str())];
     at.send("PATCH", location, &headers, bytes).await
 }
 
-/// Commits a session and pulls what it made.
+/// Commits a session and pulls the blob.
 async fn commit(at: &Check, location: &str, bytes: &[u8], digest: &str) -> Result<()> {
     let path = with(location, &format!("digest={digest}"));
     let made = at.send("PUT", &path, &[], b"").await?;
@@ -298,7 +298,7 @@ async fn a_malformed_range_of_a_chunk_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.4: HTTP's own spelling of the header is understood, too.
+/// RFC 9110, section 14.4: HTTP's own syntax of the header is accepted, too.
 async fn a_chunk_may_use_the_content_range_syntax_of_http(at: &Check) -> Result<()> {
     let location = at.session().await?;
     for (range, told) in [("bytes 0-2/*", "0-2"), ("bytes 3-5/6", "0-5")] {
@@ -312,8 +312,8 @@ async fn a_chunk_may_use_the_content_range_syntax_of_http(at: &Check) -> Result<
     Ok(())
 }
 
-/// Use case "Resumable Push": a connection breaks in a chunk; what arrived stays, the session says
-/// how much that is, and the upload goes on from there.
+/// Use case "Resumable Push": a connection breaks within a chunk; the bytes that arrived stay, the
+/// session reports their number, and the upload resumes there.
 async fn an_interrupted_upload_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100_000);
     let location = at.session().await?;
@@ -323,28 +323,28 @@ async fn an_interrupted_upload_is_resumed(at: &Check) -> Result<()> {
     carried_on(at, &location, &bytes, &whole[..cut]).await
 }
 
-/// The same in a stream that has not told its length.
+/// The same with a body of unknown length.
 async fn an_interrupted_streamed_upload_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100_000);
     let location = at.session().await?;
     let whole = wire::chunked("PATCH", &location, &[], &[&bytes[..40_000]]);
-    // Without the chunk that ends it.
+    // Without the last chunk.
     let cut = whole.len() - b"0\r\n\r\n".len();
     carried_on(at, &location, &bytes, &whole[..cut]).await
 }
 
-/// However much of what was sent has come through: the registry's word counts.
+/// The offset of the registry counts, however many bytes were sent.
 async fn carried_on(at: &Check, location: &str, bytes: &[u8], broken: &[u8]) -> Result<()> {
     let mut wire = Wire::connect(at.address()).await?;
     wire.send(broken).await?;
     drop(wire);
-    let carried_on = poll::until("the rest is taken", DEADLINE, async || {
+    let carried_on = poll::until("the rest is accepted", DEADLINE, async || {
         let status = at.get(location).await?;
         let range = status.is(204)?.header("range")?;
         let last: usize = range.strip_prefix("0-").context("no range")?.parse()?;
         ensure!(last < 40_000, "more than was sent: {range}");
         let first = if last == 0 { 0 } else { last + 1 };
-        // The broken request may be at work for another moment, and move the end.
+        // The registry may still be appending bytes of the broken request.
         let taken = chunk(at, &status.location()?, first, &bytes[first..]).await?;
         match taken.response.head.status {
             202 => Ok(Some(taken.location()?)),

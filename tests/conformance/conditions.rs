@@ -39,7 +39,7 @@ clauses![
     a_delete_honours_its_condition,
 ];
 
-/// What the ranges are taken of: each byte is its position.
+/// The blob for the ranges: each byte is its own position.
 async fn digits(at: &Check) -> Result<(Vec<u8>, String)> {
     let bytes: Vec<u8> = (0..100).collect();
     let digest = at.push(&bytes).await?;
@@ -50,7 +50,7 @@ async fn range(at: &Check, path: &str, range: &str) -> Result<Reply> {
     at.send("GET", path, &[("Range", range)], b"").await
 }
 
-/// RFC 9110, section 14.3: `Accept-Ranges` tells that ranges are supported.
+/// RFC 9110, section 14.3: `Accept-Ranges` announces the support of ranges.
 async fn a_blob_advertises_byte_ranges(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     at.get(&path).await?.says("accept-ranges", "bytes")?;
@@ -58,7 +58,7 @@ async fn a_blob_advertises_byte_ranges(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, sections 14.1.2 and 15.3.7: 206, exactly these bytes, and where they belong.
+/// RFC 9110, sections 14.1.2 and 15.3.7: 206 with exactly these bytes and their position.
 async fn a_range_is_206_with_a_content_range(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     for (first, last) in [(0, 0), (2, 5), (0, 99), (99, 99)] {
@@ -70,7 +70,7 @@ async fn a_range_is_206_with_a_content_range(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.1.2: without a last position, everything from the first one.
+/// RFC 9110, section 14.1.2: without a last position, the range extends to the end.
 async fn a_range_without_an_end_extends_to_the_last_byte(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=90-").await?;
@@ -79,7 +79,7 @@ async fn a_range_without_an_end_extends_to_the_last_byte(at: &Check) -> Result<(
     Ok(())
 }
 
-/// RFC 9110, section 14.1.2: a last position beyond the end stands for the end.
+/// RFC 9110, section 14.1.2: a last position past the end means the end.
 async fn a_range_past_the_end_is_shortened(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=95-1000").await?;
@@ -88,8 +88,8 @@ async fn a_range_past_the_end_is_shortened(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.1.2: a suffix is so many bytes at the end, and all of them if there are not
-/// as many.
+/// RFC 9110, section 14.1.2: a suffix range is that many bytes at the end, or all bytes if there
+/// are fewer.
 async fn a_suffix_range_counts_from_the_end(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let part = range(at, &path, "bytes=-3").await?;
@@ -101,8 +101,7 @@ async fn a_suffix_range_counts_from_the_end(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 15.5.17: 416 if none of the bytes exists, and `Content-Range` tells how many
-/// there are.
+/// RFC 9110, section 15.5.17: 416 if none of the bytes exists, with the length in `Content-Range`.
 async fn a_range_that_starts_past_the_end_is_416_with_the_length(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     for beyond in ["bytes=100-", "bytes=100-200"] {
@@ -112,8 +111,8 @@ async fn a_range_that_starts_past_the_end_is_416_with_the_length(at: &Check) -> 
     Ok(())
 }
 
-/// RFC 9110, section 14.2: a server may reject a range that does not follow the grammar; ours does,
-/// so that nobody takes the whole for a part.
+/// RFC 9110, section 14.2: a server may reject a malformed range; ours does, so that no client
+/// mistakes the whole blob for a part.
 async fn a_malformed_range_is_416(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     for malformed in [
@@ -133,7 +132,7 @@ async fn a_malformed_range_is_416(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.2: a range in a unit that the server does not know must be ignored.
+/// RFC 9110, section 14.2: a range in an unknown unit must be ignored.
 async fn a_range_of_another_unit_is_ignored(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     range(at, &path, "lines=1-2")
@@ -143,7 +142,7 @@ async fn a_range_of_another_unit_is_ignored(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.2: a server may ignore ranges that are a burden to it.
+/// RFC 9110, section 14.2: a server may ignore expensive ranges.
 async fn ranges_larger_than_the_blob_return_all_of_it(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let all = range(at, &path, "bytes=0-99,5-6").await?;
@@ -151,7 +150,7 @@ async fn ranges_larger_than_the_blob_return_all_of_it(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// The body of a response of several parts, as RFC 9110, section 14.6, has it.
+/// The body of a multipart response according to RFC 9110, section 14.6.
 fn parts(reply: &Reply, ranges: &[(usize, usize)], bytes: &[u8]) -> Result<Vec<u8>> {
     let kind = reply.header("content-type")?;
     let boundary = kind
@@ -172,8 +171,8 @@ fn parts(reply: &Reply, ranges: &[(usize, usize)], bytes: &[u8]) -> Result<Vec<u
     Ok(body)
 }
 
-/// RFC 9110, section 15.3.7.2: several ranges are the parts of one 206, in the order asked for;
-/// what no byte satisfies is left out, one that is left is no part, and none is 416.
+/// RFC 9110, section 15.3.7.2: several ranges are parts of one 206, in the requested order.
+/// Unsatisfiable ranges are left out; a single remaining one is a plain 206; none is 416.
 async fn several_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let reply = range(at, &path, "bytes=10-13, 0-3,200-,-2").await?;
@@ -193,7 +192,7 @@ async fn several_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Lazy pullers ask for up to 1,024 ranges at once, and count the parts.
+/// Lazy pullers request up to 1,024 ranges at once, and count the parts.
 async fn many_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 300_000);
     let digest = at.push(&bytes).await?;
@@ -211,7 +210,7 @@ async fn many_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 14.2: ranges are defined for GET alone.
+/// RFC 9110, section 14.2: ranges are defined for GET only.
 async fn a_range_of_a_head_is_ignored(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     let head = at.send("HEAD", &path, &[("Range", "bytes=0-1")], b"").await;
@@ -229,7 +228,7 @@ async fn a_range_of_an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.5: `If-Range` with the content's own tag leaves the range as it is.
+/// RFC 9110, section 13.1.5: `If-Range` with the content's entity tag applies the range.
 async fn if_range_with_the_current_etag_returns_the_range(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let tag = at.head(&path).await?.header("etag")?.to_owned();
@@ -239,7 +238,7 @@ async fn if_range_with_the_current_etag_returns_the_range(at: &Check) -> Result<
     Ok(())
 }
 
-/// RFC 9110, section 13.1.5: `If-Range` with another tag, or a weak one, makes the whole of it.
+/// RFC 9110, section 13.1.5: `If-Range` with another entity tag, or a weak one, ignores the range.
 async fn if_range_with_another_etag_returns_the_whole_blob(at: &Check) -> Result<()> {
     let (bytes, path) = digits(at).await?;
     let weak = format!("W/{}", at.head(&path).await?.header("etag")?);
@@ -251,7 +250,7 @@ async fn if_range_with_another_etag_returns_the_whole_blob(at: &Check) -> Result
     Ok(())
 }
 
-/// Use case "Resumable Pull": what arrived is kept, and a range brings the rest.
+/// Use case "Resumable Pull": the client keeps what arrived and requests the rest by a range.
 async fn an_interrupted_pull_is_resumed(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1 << 20);
     let digest = at.push(&bytes).await?;
@@ -267,14 +266,14 @@ async fn an_interrupted_pull_is_resumed(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.2: `If-None-Match` with the tag that was told, alone, weak or in a list,
-/// is answered 304 without a body, and any other tag with the content.
+/// RFC 9110, section 13.1.2: `If-None-Match` with the current entity tag, alone, weak or in a list,
+/// gets 304 without a body; any other tag gets the content.
 async fn a_client_that_has_the_blob_gets_304(at: &Check) -> Result<()> {
     let (_, path) = digits(at).await?;
     conditional(at, &path).await
 }
 
-/// RFC 9110, section 13.1.2, of manifests: of the tag's as of the digest's.
+/// RFC 9110, section 13.1.2, for manifests by tag and by digest.
 async fn a_client_that_has_the_manifest_gets_304(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
@@ -282,8 +281,7 @@ async fn a_client_that_has_the_manifest_gets_304(at: &Check) -> Result<()> {
     conditional(at, &at.path(&format!("manifests/{digest}"))).await
 }
 
-/// RFC 9110, section 13.2.1: a condition is of no account where the response would be an error
-/// without it.
+/// RFC 9110, section 13.2.1: a condition is ignored if the response without it would be an error.
 async fn a_conditional_get_of_missing_content_is_404(at: &Check) -> Result<()> {
     digits(at).await?;
     for tag in [format!("\"{NOTHING}\""), "*".to_owned()] {
@@ -342,8 +340,8 @@ fn entity_tag(manifest: &str) -> String {
     format!("\"{}\"", content::digest(manifest.as_bytes()))
 }
 
-/// RFC 9110, section 13.1.1: 412 if the entity tag is not among those of `If-Match`; section 13.2.2:
-/// which comes before `If-None-Match`.
+/// RFC 9110, section 13.1.1: 412 if the entity tag is not listed in `If-Match`; section 13.2.2:
+/// `If-Match` takes precedence over `If-None-Match`.
 async fn a_get_whose_if_match_fails_is_412(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let blob = at.push(b"blob").await?;
@@ -368,8 +366,8 @@ async fn a_get_whose_if_match_fails_is_412(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.2: with `If-None-Match: *` a tag is written only where there is none, and
-/// a refused push writes nothing.
+/// RFC 9110, section 13.1.2: with `If-None-Match: *` a tag is written only if it does not exist,
+/// and a refused push writes nothing.
 async fn a_tag_is_written_once(at: &Check) -> Result<()> {
     let (first, second) = (
         at.image(1).await?.to_string(),
@@ -394,7 +392,7 @@ async fn a_tag_is_written_once(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.1: with `If-Match` a tag moves only from the manifest that it names.
+/// RFC 9110, section 13.1.1: with `If-Match` a tag moves only from the named digest.
 async fn a_tag_moves_only_from_the_expected_digest(at: &Check) -> Result<()> {
     let first = at.tagged("1", 1).await?;
     let (second, third) = (
@@ -424,7 +422,8 @@ async fn a_tag_moves_only_from_the_expected_digest(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.2: "can be used … to prevent lost updates": whoever comes second is told.
+/// RFC 9110, section 13.1.2: "can be used … to prevent lost updates": all pushes but the first are
+/// refused.
 async fn exactly_one_of_concurrent_pushes_of_an_absent_tag_wins(at: &Check) -> Result<()> {
     let mut manifests = Vec::new();
     for number in 0..8 {
@@ -451,8 +450,8 @@ async fn exactly_one_of_concurrent_pushes_of_an_absent_tag_wins(at: &Check) -> R
     Ok(())
 }
 
-/// RFC 9110, section 13.1: a condition concerns the target resource, which the path names; the tags
-/// of the query move along.
+/// RFC 9110, section 13.1: a condition applies to the target resource, which the path names; the
+/// tags in the query move unconditionally.
 async fn a_condition_applies_to_the_path_and_not_to_the_query(at: &Check) -> Result<()> {
     let (first, second) = (
         at.image(1).await?.to_string(),
@@ -471,7 +470,7 @@ async fn a_condition_applies_to_the_path_and_not_to_the_query(at: &Check) -> Res
     Ok(())
 }
 
-/// RFC 9110, section 13.1.2: of a manifest by its digest, too.
+/// RFC 9110, section 13.1.2, for a manifest by digest.
 async fn a_condition_may_apply_to_a_digest(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());
@@ -486,8 +485,8 @@ async fn a_condition_may_apply_to_a_digest(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, sections 8.8.3 and 13.1: a condition that cannot be read is not passed over where a
-/// change depends on it.
+/// RFC 9110, sections 8.8.3 and 13.1: a malformed condition of a change is an error rather than
+/// ignored.
 async fn a_malformed_condition_is_400(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());
@@ -501,8 +500,8 @@ async fn a_malformed_condition_is_400(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 13.1.1: a tag, a manifest or a blob is deleted only if it is what the client
-/// takes it for; section 13.2.1: what is not there is 404 whatever the condition.
+/// RFC 9110, section 13.1.1: a tag, a manifest or a blob is deleted only if it matches the
+/// condition; section 13.2.1: missing content is 404 whatever the condition.
 async fn a_delete_honours_its_condition(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());

@@ -116,7 +116,7 @@ async fn a_blob_deleted_from_one_repository_stays_in_others(at: &Check) -> Resul
     Ok(())
 }
 
-/// Content Management: a deletion is no verdict on the content.
+/// Content Management: deleted content may be pushed again.
 async fn deleted_content_can_be_pushed_again(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
@@ -134,7 +134,7 @@ async fn deleted_content_can_be_pushed_again(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Content Management: what shares blobs with a deleted manifest keeps them.
+/// Content Management: other manifests keep the blobs that they share with a deleted one.
 async fn one_of_two_manifests_is_deleted(at: &Check) -> Result<()> {
     let mut manifest = at.image(1).await?;
     let one = manifest.to_string();

@@ -1,5 +1,4 @@
-//! What is refused: statuses, codes, bodies and headers (section Error Codes, and what is promised
-//! beyond it).
+//! Refusals: statuses, codes, bodies and headers (section Error Codes, and promises beyond it).
 
 use anyhow::{Result, ensure};
 use harness::client::MANIFEST;
@@ -19,8 +18,8 @@ clauses![
     the_longest_name_is_accepted,
 ];
 
-/// Error Codes: a JSON body has `errors`, each with a `code` of capitals and underscores that is one
-/// of the list, and a `message` that is text.
+/// Error Codes: a JSON body has `errors`, each with a `code` from the list, in capitals and
+/// underscores, and a textual `message`.
 async fn an_error_has_the_format_of_the_specification(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for path in [
@@ -46,7 +45,7 @@ async fn an_error_has_the_format_of_the_specification(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// RFC 9110, section 15.5.6: 405 must have `Allow`, with the methods there are.
+/// RFC 9110, section 15.5.6: 405 must list the supported methods in `Allow`.
 async fn an_unsupported_method_is_405_with_the_allowed_ones(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let session = at.session().await?;
@@ -76,7 +75,7 @@ async fn an_unsupported_method_is_405_with_the_allowed_ones(at: &Check) -> Resul
     Ok(())
 }
 
-/// RFC 9110, section 9.1: a method that nobody knows is not allowed either.
+/// RFC 9110, section 9.1: an unknown method is not allowed either.
 async fn an_unknown_method_is_405(at: &Check) -> Result<()> {
     for method in ["OPTIONS", "BREW", "get"] {
         let refused = at.send(method, "/v2/", &[], b"").await?;
@@ -87,7 +86,7 @@ async fn an_unknown_method_is_405(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Error Codes: `NAME_INVALID`, whatever is asked for.
+/// Error Codes: `NAME_INVALID` at every endpoint.
 async fn an_invalid_name_is_refused_at_every_endpoint(at: &Check) -> Result<()> {
     for name in ["UPPER", "-a", "a..b", "a%2fb", "a/../b"] {
         for (method, rest) in [
@@ -120,7 +119,7 @@ async fn an_invalid_name_is_refused_at_every_endpoint(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// Error Codes: `UNSUPPORTED` for what is no endpoint of the specification.
+/// Error Codes: `UNSUPPORTED` for a path that is not an endpoint of the specification.
 async fn an_unknown_endpoint_is_404(at: &Check) -> Result<()> {
     for path in [
         "/",
@@ -138,7 +137,7 @@ async fn an_unknown_endpoint_is_404(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// As docker-registry does: doubled and trailing slashes are redirected, of a GET and a HEAD.
+/// Like docker-registry: a GET or HEAD with doubled or trailing slashes is redirected.
 async fn a_path_with_repeated_slashes_redirects_to_the_clean_path(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let (tags, manifest) = (at.path("tags/list"), at.path("manifests/1"));
@@ -162,7 +161,7 @@ async fn a_path_with_repeated_slashes_redirects_to_the_clean_path(at: &Check) ->
     Ok(())
 }
 
-/// Error Codes: what is pushed to a tag that is none says so, and speaks of no digest.
+/// Error Codes: the error of a push to an invalid tag is about the tag, not about a digest.
 async fn an_invalid_tag_is_reported_as_a_tag(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     for tag in ["1.0.0+build", "1.0.0%2Bbuild"] {
@@ -174,7 +173,7 @@ async fn an_invalid_tag_is_reported_as_a_tag(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Error Codes: `DIGEST_INVALID`, wherever a digest is asked for.
+/// Error Codes: `DIGEST_INVALID` at every endpoint with a digest.
 async fn an_invalid_digest_is_refused_at_every_endpoint(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let short = &NOTHING[..NOTHING.len() - 1];
@@ -189,8 +188,8 @@ async fn an_invalid_digest_is_refused_at_every_endpoint(at: &Check) -> Result<()
     Ok(())
 }
 
-/// Pulling manifests: clients' limit is 255 characters with the registry's own name; ours is the
-/// name's alone.
+/// Pulling manifests: clients limit a name to 255 characters including the registry's host; our
+/// limit is for the name alone.
 async fn the_longest_name_is_accepted(at: &Check) -> Result<()> {
     let rest = 255 - at.repository().len() - 1;
     let bytes = at.bytes(1, 10);

@@ -12,7 +12,7 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// What a manifest may have at least: four megabytes, by the larger of the two that are called so.
+/// The size that a registry must accept for a manifest: four megabytes, here 4 MiB.
 const LIMIT: usize = 4 << 20;
 
 clauses![
@@ -121,8 +121,8 @@ async fn a_tag_moves_to_what_was_pushed_last(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Push: a registry may reject a manifest whose blobs it does not hold, and must say
-/// `MANIFEST_BLOB_UNKNOWN`. Nothing of it is stored.
+/// Push: a registry may reject a manifest with missing blobs, and must use `MANIFEST_BLOB_UNKNOWN`.
+/// It stores nothing then.
 async fn a_manifest_that_names_an_unknown_blob_is_refused(at: &Check) -> Result<()> {
     for field in ["config", "layers"] {
         let mut manifest = at.image(1).await?;
@@ -138,7 +138,7 @@ async fn a_manifest_that_names_an_unknown_blob_is_refused(at: &Check) -> Result<
     Ok(())
 }
 
-/// Push: the same of an index and its manifests.
+/// Push: the same for an index with missing manifests.
 async fn an_index_that_names_an_unknown_manifest_is_refused(at: &Check) -> Result<()> {
     let child = at.tagged("1", 1).await?;
     let index = json!({
@@ -164,7 +164,7 @@ async fn a_nondistributable_layer_may_be_missing(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Push: a manifest must be accepted though the manifest that its `subject` names is not there.
+/// Push: a manifest must be accepted even if its `subject` does not exist.
 async fn a_subject_may_be_missing(at: &Check) -> Result<()> {
     let mut manifest = at.image(1).await?;
     manifest["subject"] = descriptor(MANIFEST, b"not there");
@@ -174,8 +174,8 @@ async fn a_subject_may_be_missing(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pushing Manifests with Subject: a registry with the referrers API must say `OCI-Subject`, and
-/// only of a manifest that has one.
+/// Pushing Manifests with Subject: a registry with the referrers API must send `OCI-Subject`, and
+/// only for a manifest with a subject.
 async fn a_subject_is_acknowledged(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut manifest = at.image(2).await?;
@@ -235,19 +235,19 @@ async fn an_artifact_is_accepted(at: &Check) -> Result<()> {
     round_trip(at, MANIFEST, &artifact).await
 }
 
-/// image-spec, Canonicalization: what an implementation does not know it must not refuse; and the
-/// bytes are stored as they are (end-7a).
+/// image-spec, Canonicalization: unknown fields must be accepted; the bytes are stored unchanged
+/// (end-7a).
 async fn unknown_fields_are_kept(at: &Check) -> Result<()> {
     let mut manifest = at.image(1).await?;
     manifest["org.example.field"] = json!({"nested": [1, 2.5, null, "text"]});
     manifest["config"]["org.example.field"] = json!(true);
-    // The content itself may stand in its descriptor.
+    // A descriptor may contain the content itself.
     manifest["layers"][0]["data"] = json!("AAAA");
     manifest["layers"][0]["annotations"] = json!({"key": "value"});
     round_trip(at, MANIFEST, &manifest).await
 }
 
-/// Backwards compatibility with docker: schema 2 images and lists, by their own types.
+/// Backwards compatibility with docker: schema 2 images and lists, with their own media types.
 async fn dockers_types_are_kept(at: &Check) -> Result<()> {
     let (config, layer) = (at.bytes(1, 50), at.bytes(2, 50));
     at.push(&config).await?;
@@ -273,7 +273,7 @@ async fn the_media_type_may_be_in_the_body_or_the_header_alone(at: &Check) -> Re
         .is(201)?;
     let pulled = at.get(&path).await?;
     pulled.is(200)?.says("content-type", MANIFEST)?;
-    // And the other way round: a manifest should say its own type, and need not.
+    // Vice versa, a manifest should have a `mediaType` but need not.
     let mut bare = at.image(2).await?;
     bare.as_object_mut()
         .map(|fields| fields.remove("mediaType"));
@@ -304,7 +304,7 @@ async fn a_manifest_above_the_limit_is_413(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Error Codes: what is no manifest is `MANIFEST_INVALID`.
+/// Error Codes: a malformed manifest is `MANIFEST_INVALID`.
 async fn a_malformed_manifest_is_refused(at: &Check) -> Result<()> {
     for body in ["", "not json", "[]", "{}", "{\"schemaVersion\": 2"] {
         let refused = at.put("1", MANIFEST, body).await?;
@@ -328,8 +328,8 @@ async fn contradicting_media_types_are_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// image-spec, since CVE-2021-41190: no manifest may be an image to one reader and an index to
-/// another.
+/// image-spec, since CVE-2021-41190: a manifest that one client could read as an image and another
+/// as an index is refused.
 async fn an_image_that_looks_like_an_index_is_refused(at: &Check) -> Result<()> {
     let mut manifest = at.image(1).await?;
     manifest["manifests"] = json!([]);
@@ -350,7 +350,7 @@ async fn a_tag_may_have_128_characters(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pulling manifests: a reference must not have any other form.
+/// Pulling manifests: no other reference is valid.
 async fn an_invalid_tag_is_refused(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let long = "t".repeat(129);
@@ -440,7 +440,7 @@ async fn round_trip(at: &Check, kind: &str, manifest: &Value) -> Result<()> {
     Ok(())
 }
 
-/// An image whose manifest has exactly so many bytes.
+/// An image whose manifest has exactly this many bytes.
 async fn padded(at: &Check, length: usize) -> Result<String> {
     let config = at.bytes(1, 10);
     at.push(&config).await?;

@@ -1,22 +1,24 @@
-//! Our own conformance suite: one test per endpoint and per requirement of the OCI Distribution
-//! specification, and per promise that goes beyond it, at every place where clients meet a registry
-//! of ours.
+//! Our own conformance suite: one test for each endpoint and each requirement of the OCI
+//! Distribution specification, and for each promise beyond it, for every way in which clients reach
+//! a registry.
 //!
-//! A clause is an `async fn(&Check) -> Result<()>` whose first line says which section it checks. It
-//! knows nothing of what it talks to; `clauses!` runs it at every [`Subject`](subject::Subject):
+//! A clause is an `async fn(&Check) -> Result<()>` whose first line names the section that it
+//! checks. It does not depend on the registry; `clauses!` runs it against every
+//! [`Subject`](subject::Subject):
 //!
 //! - `memory`: the registry's API over a store in memory;
 //! - `registry`: the registry alone;
-//! - `embedded`: the proxy with the registry in it;
-//! - `remote`: the proxy in front of the registry, each a process of its own;
-//! - `foreign`: Debian's docker-registry, directly and through the proxy. What it makes of a clause
-//!   is its own business; that the proxy changes nothing of it is ours;
-//! - `guarded`: the same with a password, which the proxy passes on.
+//! - `embedded`: the proxy with the embedded registry;
+//! - `remote`: the proxy in front of the registry, in two processes;
+//! - `foreign`: Debian's docker-registry, directly and through the proxy. It may fail a clause,
+//!   but the proxy must change nothing;
+//! - `guarded`: the same with a password, which the proxy forwards.
 //!
-//! The tests of a chapter share one process a subject, and keep to repositories of their own.
+//! Tests that run at the same time share the processes of a subject, and each uses its own
+//! repositories.
 
-/// Makes a test of each clause at each subject. Those after `ours:` depend on what docker-registry
-/// does at its leisure, so that two runs of it need not be alike.
+/// Makes a test of each clause for each subject. Clauses after `ours:` skip docker-registry, whose
+/// responses to them depend on timing.
 macro_rules! clauses {
     ($($clause:ident),+ $(,)? $(; ours: $($own:ident),+ $(,)?)?) => {
         clauses!(@at memory Memory: $($clause),+ $(, $($own),+)?);
@@ -49,13 +51,13 @@ mod chunks;
 mod conditions;
 /// Deletion of tags, manifests and blobs (end-9, end-10).
 mod deletes;
-/// What is refused, with which status, code and headers.
+/// Refusals: statuses, codes and headers.
 mod errors;
 /// Pushing manifests and tags (end-7).
 mod manifests;
 /// Cross-repository mounts (end-11).
 mod mounts;
-/// Base, blobs and manifests, read (end-1, end-2, end-3).
+/// The base endpoint, and pulls of blobs and manifests (end-1, end-2, end-3).
 mod pull;
 /// Referrers and their filter (end-12).
 mod referrers;

@@ -1,4 +1,5 @@
-//! Blobs mounted from another repository (end-11; section Mounting a blob from another repository).
+//! Mounts of blobs from another repository (end-11; section Mounting a blob from another
+//! repository).
 
 use anyhow::Result;
 use harness::content;
@@ -18,7 +19,7 @@ clauses![
     a_blob_is_mounted_without_a_named_source,
 ];
 
-/// The request that mounts into a repository beside the clause's own.
+/// The request that mounts into another repository of the clause.
 fn mount(at: &Check, digest: &str, from: Option<&str>) -> String {
     let path = format!("/v2/{}/blobs/uploads/?mount={digest}", at.other("into"));
     from.map_or(path.clone(), |from| format!("{path}&from={from}"))

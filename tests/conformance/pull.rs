@@ -1,4 +1,5 @@
-//! Base, blobs and manifests, read (end-1, end-2, end-3; sections Determining Support and Pull).
+//! The base endpoint, and pulls of blobs and manifests (end-1, end-2, end-3; sections Determining
+//! Support and Pull).
 
 use anyhow::{Result, ensure};
 use harness::client::MANIFEST;
@@ -34,7 +35,7 @@ async fn the_base_endpoint_confirms_the_api(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Legacy Docker support HTTP headers: optional, and promised on answers of every kind.
+/// Legacy Docker support HTTP headers: optional, and promised on every response.
 async fn every_response_has_dockers_api_version(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for path in [
@@ -125,7 +126,7 @@ async fn a_blob_is_unknown_in_other_repositories(at: &Check) -> Result<()> {
 /// their type and digest.
 async fn a_manifest_is_pulled_by_tag_byte_for_byte(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?;
-    // As no encoder would write it.
+    // A form that no JSON encoder writes.
     let text = format!(" \n{}\t\n", serde_json::to_string_pretty(&manifest)?);
     at.put("1", MANIFEST, &text).await?.is(201)?;
     let pulled = at.get(&at.path("manifests/1")).await?;
@@ -218,7 +219,7 @@ async fn an_unknown_manifest_is_not_found(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pushing Manifests: an attempt to pull from a repository that does not exist is answered 404.
+/// Pushing Manifests: a pull from an unknown repository gets 404.
 async fn an_unknown_repository_is_not_found(at: &Check) -> Result<()> {
     for rest in [
         "manifests/1".to_owned(),
@@ -232,8 +233,8 @@ async fn an_unknown_repository_is_not_found(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pulling manifests: a name has components of letters, digits and separators, and any of the API's
-/// own words may be one.
+/// Pulling manifests: a name consists of components of letters, digits and separators, which may be
+/// words of the API.
 async fn a_name_may_contain_words_of_the_api(at: &Check) -> Result<()> {
     for name in [
         "blobs/uploads",
@@ -263,7 +264,7 @@ async fn a_namespace_parameter_changes_nothing(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// HEAD has every header of GET, with the same value; the date may be a second later.
+/// Checks that HEAD has every header of GET with the same value, except for the date.
 async fn same_headers(at: &Check, path: &str) -> Result<()> {
     let (head, get) = (at.head(path).await?, at.get(path).await?);
     let headers = |reply: &super::check::Reply| {

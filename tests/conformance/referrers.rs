@@ -1,5 +1,4 @@
-//! The manifests that name another one as their subject (end-12a, end-12b; section Listing
-//! Referrers).
+//! Manifests that refer to a subject (end-12a, end-12b; section Listing Referrers).
 
 use anyhow::{Context, Result, ensure};
 use harness::client::{MANIFEST, descriptor};
@@ -31,7 +30,7 @@ clauses![
     large_annotations_stay_in_the_manifest,
 ];
 
-/// Asks who refers to a digest.
+/// Requests the referrers of a digest.
 async fn referrers(at: &Check, digest: &str, query: &str) -> Result<(Vec<Value>, Reply)> {
     let path = at.path(&format!("referrers/{digest}{query}"));
     let reply = at.get(&path).await?;
@@ -43,7 +42,7 @@ async fn referrers(at: &Check, digest: &str, query: &str) -> Result<(Vec<Value>,
     Ok((list.clone(), reply))
 }
 
-/// Pushes a manifest by its digest, and returns that.
+/// Pushes a manifest by digest and returns the digest.
 async fn pushed(at: &Check, kind: &str, manifest: &Value) -> Result<String> {
     let text = manifest.to_string();
     let digest = content::digest(text.as_bytes());
@@ -51,7 +50,7 @@ async fn pushed(at: &Check, kind: &str, manifest: &Value) -> Result<String> {
     Ok(digest)
 }
 
-/// An artifact of a kind that refers to a manifest.
+/// An artifact of this type that refers to a manifest.
 async fn about(at: &Check, subject: &str, kind: &str) -> Result<Value> {
     let mut artifact = at.artifact(kind).await?;
     artifact["subject"] = descriptor(MANIFEST, subject.as_bytes());
@@ -157,7 +156,7 @@ async fn a_filter_without_a_match_returns_an_empty_index(at: &Check) -> Result<(
     Ok(())
 }
 
-/// end-12a: a registry with the API must not response 404: a client takes that for a missing endpoint.
+/// end-12a: a registry with the API must not respond 404, which clients take for a missing endpoint.
 async fn an_unknown_subject_has_no_referrers(at: &Check) -> Result<()> {
     let (list, _) = referrers(at, NOTHING, "").await?;
     ensure!(list.is_empty(), "in an unknown repository: {list:?}");
@@ -255,7 +254,7 @@ async fn a_referrer_pushed_twice_is_listed_once(at: &Check) -> Result<()> {
 async fn more_referrers_than_fit_a_page_are_linked(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut expected = Vec::new();
-    // As much as a descriptor repeats of its manifest: 140 are more than 4 MiB.
+    // The most that a descriptor repeats of its manifest: 140 of them exceed 4 MiB.
     let mut artifact = about(at, &subject, SBOM).await?;
     for number in 0..140 {
         let annotation = "x".repeat(31 << 10);
@@ -315,8 +314,8 @@ async fn an_artifact_type_is_kept_whole(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Listing Referrers: a descriptor repeats the annotations of its manifest. Ours leaves out what is
-/// too large for a listing; the manifest keeps it.
+/// Listing Referrers: a descriptor repeats the annotations of its manifest. Ours omits annotations
+/// too large for a listing; the manifest keeps them.
 async fn large_annotations_stay_in_the_manifest(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut artifact = about(at, &subject, SBOM).await?;

@@ -1,4 +1,5 @@
-//! What the clauses are checked at, started once for all that run at a time.
+//! The registries that the clauses check, each started once for all tests that run at the same
+//! time.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -11,32 +12,32 @@ use tokio::sync::Mutex;
 
 use super::check::Check;
 
-/// A place where clients meet a registry.
+/// A way in which clients reach a registry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
-    /// The registry's API over a store in memory, which no program serves.
+    /// The registry's API over a store in memory, in the test's process.
     Memory,
     /// The registry alone.
     Registry,
-    /// The proxy with the registry in it.
+    /// The proxy with the embedded registry.
     Embedded,
     /// The proxy in front of the registry.
     Remote,
-    /// docker-registry, and the proxy in front of another one.
+    /// One docker-registry, and the proxy in front of another.
     Foreign,
-    /// The same, where docker-registry wants a password and gets it.
+    /// The same with a password.
     Guarded,
 }
 
-/// A subject at work. It ends with the last clause that uses it.
+/// A running subject. It stops with the last clause that uses it.
 struct Running {
     address: SocketAddr,
-    /// docker-registry without a proxy, to compare with.
+    /// docker-registry without a proxy, for comparison.
     direct: Option<SocketAddr>,
     _parts: Parts,
 }
 
-/// What a subject is made of.
+/// The processes of a subject.
 #[derive(Default)]
 struct Parts {
     memory: Option<MemoryRegistry>,
@@ -45,7 +46,7 @@ struct Parts {
 }
 
 impl Subject {
-    /// Checks a clause here.
+    /// Checks a clause against this subject.
     pub(super) async fn judge(
         self,
         name: &str,
@@ -129,7 +130,8 @@ impl Parts {
         Ok(address)
     }
 
-    /// Puts the proxy before one of two, and returns where it and the other one are.
+    /// Starts the proxy in front of the first of two registries, and returns its address and that
+    /// of the other.
     async fn compare(
         &mut self,
         (behind, direct): (ForeignRegistry, ForeignRegistry),

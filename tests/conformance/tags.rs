@@ -1,5 +1,4 @@
-//! Tags of a repository and repositories of the registry, in pages (end-8a, end-8b; section Listing
-//! Tags).
+//! Listings of tags and of repositories, page by page (end-8a, end-8b; section Listing Tags).
 
 use anyhow::{Result, ensure};
 use harness::client::{MANIFEST, descriptor};
@@ -39,7 +38,7 @@ async fn some_tags(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a page of tags, and checks its form.
+/// Requests a page of tags and checks its format.
 async fn page(at: &Check, query: &str) -> Result<(Vec<String>, Reply)> {
     let reply = at.get(&at.path(&format!("tags/list{query}"))).await?;
     let body = reply.is(200)?.json()?;
@@ -51,7 +50,7 @@ fn texts(list: &Value) -> Result<Vec<String>> {
     Ok(serde_json::from_value(list.clone())?)
 }
 
-/// Where the next page is (RFC 8288).
+/// The link to the next page (RFC 8288).
 fn next(reply: &Reply) -> Option<String> {
     let link = reply.response.head.header("link")?;
     let target = link.strip_prefix('<')?.split_once('>')?;
@@ -242,13 +241,13 @@ async fn a_hundred_tags_are_listed(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Promised, as docker's registry has it: repositories in the order of their bytes, from `last` on.
+/// Promised, like docker-registry: repositories in byte order, after `last`.
 async fn the_catalog_lists_repositories_in_order(at: &Check) -> Result<()> {
     let mine: Vec<_> = ["a", "b", "b/c", "d"].map(|name| at.other(name)).into();
     for repository in mine.iter().rev() {
         let bytes = at.bytes(1, 10);
         at.push_to(repository, &bytes).await?;
-        // docker-registry counts a repository once it has a manifest.
+        // docker-registry lists a repository once it has a manifest.
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
             "config": descriptor(CONFIG, &bytes),
@@ -271,7 +270,7 @@ async fn the_catalog_lists_repositories_in_order(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Promised: a `Link` leads to the following page of the catalog, too.
+/// Promised: a page of the catalog has a `Link` to the next one, too.
 async fn links_lead_through_the_catalog(at: &Check) -> Result<()> {
     let mine: Vec<_> = ["a", "b", "c"].map(|name| at.other(name)).into();
     for repository in &mine {
@@ -282,7 +281,7 @@ async fn links_lead_through_the_catalog(at: &Check) -> Result<()> {
         let reply = at.get(&path).await?;
         let found = texts(&reply.is(200)?.json()?["repositories"])?;
         ensure!(found == [repository.as_str()], "{found:?}");
-        // Others push too: whether one follows our last is theirs.
+        // Other tests push too, so more repositories may follow our last one.
         path = next(&reply).unwrap_or_default();
     }
     let none = at.get("/v2/_catalog?n=0").await?;

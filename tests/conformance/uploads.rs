@@ -1,4 +1,4 @@
-//! Blobs pushed monolithically (end-4a, end-4b, end-6; section Pushing a blob monolithically).
+//! Monolithic uploads of blobs (end-4a, end-4b, end-6; section Pushing a blob monolithically).
 
 use anyhow::{Result, ensure};
 use harness::content;
@@ -126,7 +126,7 @@ async fn a_single_post_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Use case "Layer Upload De-duplication": content that is there already is accepted again.
+/// Use case "Layer Upload De-duplication": existing content is accepted again.
 async fn a_blob_may_be_pushed_again(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100);
     let digest = at.push(&bytes).await?;
@@ -164,7 +164,7 @@ async fn a_refused_single_post_leaves_no_blob(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pushing blobs: an algorithm that is not supported is 400, wherever it is named.
+/// Pushing blobs: an unsupported algorithm is 400, wherever it appears.
 async fn an_unsupported_algorithm_is_refused(at: &Check) -> Result<()> {
     let md5 = "md5:d41d8cd98f00b204e9800998ecf8427e";
     let start = at.path("blobs/uploads/");
@@ -178,7 +178,7 @@ async fn an_unsupported_algorithm_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// Pushing blobs: a digest that is none is 400.
+/// Pushing blobs: a malformed digest is 400.
 async fn a_malformed_digest_is_refused(at: &Check) -> Result<()> {
     for malformed in ["sha256:abc", "sha256", "abc", "%00", "sha256:..%2f..%2fx"] {
         let commit = with(&at.session().await?, &format!("digest={malformed}"));
@@ -209,7 +209,7 @@ async fn a_committed_session_is_gone(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// RFC 9110, section 10.1.1: a client that expects 100 is told to go on before it sends its body.
+/// RFC 9110, section 10.1.1: a client that expects 100 gets it before it sends its body.
 async fn a_client_may_expect_100_continue(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let commit = with(

@@ -54,7 +54,7 @@ impl Containerd {
             socket,
             _directory: directory,
         };
-        let response = poll::until("containerd answers", DEADLINE, async || {
+        let response = poll::until("containerd responds", DEADLINE, async || {
             ensure!(containerd.process.is_running()?, "the daemon has ended");
             Ok(containerd.run(&["version"]).await.ok())
         });

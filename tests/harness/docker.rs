@@ -209,7 +209,7 @@ impl Docker {
             socket,
             directory,
         };
-        let response = poll::until("docker answers", DEADLINE, async || {
+        let response = poll::until("docker responds", DEADLINE, async || {
             ensure!(docker.process.is_running()?, "the daemon has ended");
             Ok(docker.run(&["version"]).await.ok())
         });

@@ -37,7 +37,9 @@ impl MemoryRegistry {
             .enable_all()
             .build()?;
         let thread = std::thread::spawn(move || runtime.block_on(serve(sender, shutdown)));
-        let address = receiver.await.context("it ended before it was bound")??;
+        let address = receiver
+            .await
+            .context("the registry ended before it was bound")??;
         Ok(Self {
             address,
             running: Some((trigger, thread)),

@@ -250,7 +250,7 @@ impl Server {
         let response = wire::exchange(self.metrics, "GET", &request).await?;
         ensure!(
             response.head.status == 200,
-            "/metrics answers {}",
+            "/metrics responds {}",
             response.head.status
         );
         Scrape::parse(String::from_utf8(response.body)?)

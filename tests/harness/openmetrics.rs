@@ -40,7 +40,7 @@ pub async fn read(expositions: &[&str]) -> Result<Vec<Reading>> {
         Path::new(PYTHON).is_file(),
         "prometheus_client is missing: `make test` (tests/setup/install.sh) installs it"
     );
-    let file = NamedTempFile::with_prefix("octoserve-pages-")?;
+    let file = NamedTempFile::with_prefix("octoserve-expositions-")?;
     serde_json::to_writer(&file, expositions)?;
     let path = file.path().to_str().context("no text for a path")?;
     let text = tools::run(PYTHON, &["-c", SCRIPT, path]).await?;

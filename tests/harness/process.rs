@@ -95,7 +95,7 @@ impl Process {
                 return Ok(Some(value));
             }
             match ended {
-                Some(status) => bail!("it ended before, with {status}"),
+                Some(status) => bail!("the process exited with {status}"),
                 None => Ok(None),
             }
         });

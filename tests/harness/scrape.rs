@@ -155,7 +155,7 @@ impl Expected {
     /// If it does not in time; with every series of the metric.
     pub async fn assert_in(&self, server: &Server) -> Result<()> {
         let mut last = None;
-        let holds = poll::until("the metric shows", DEADLINE, async || {
+        let holds = poll::until("the metric has the expected value", DEADLINE, async || {
             last = Some(self.assert(&server.scrape().await?));
             Ok(last.as_ref().is_some_and(Result::is_ok).then_some(()))
         });

@@ -142,7 +142,7 @@ impl Wire {
             ensure!(self.unread.len() < HEADER_LIMIT, "a header without an end");
             ensure!(
                 self.fill().await? > 0,
-                "the connection ended without an response"
+                "the connection ended without a response"
             );
         };
         let bytes: Vec<u8> = self.unread.drain(..end + 4).collect();

@@ -263,7 +263,7 @@ impl CountedClient {
         );
         // The registry may not have noticed yet that its client disconnected.
         let mut received = 0;
-        let given_up = poll::until("the session can be given up", DEADLINE, async || {
+        let given_up = poll::until("the session can be cancelled", DEADLINE, async || {
             let response = self.client.send(Method::DELETE, &location, &[], "").await?;
             let status = response.status();
             received += response.bytes().await?.len() as u64;

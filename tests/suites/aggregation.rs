@@ -319,7 +319,7 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
     // In each of the two scrapes, the sources share one deadline.
     ensure!(
         started.elapsed() < Duration::from_secs(10),
-        "one after the other"
+        "the sources were fetched one after the other"
     );
     for (name, _) in hostile {
         expect(&scrape, "octoserve_aggregate_up", name, 0.0)?;
@@ -424,7 +424,7 @@ async fn begin(server: &Server, headers: &[(&str, &str)]) -> Result<Wire> {
 
 /// Waits until the source has received this many requests.
 async fn asked(source: &Source, times: usize) -> Result<()> {
-    poll::until("the source is asked", DEADLINE, async || {
+    poll::until("the source receives the requests", DEADLINE, async || {
         Ok((source.asked().len() >= times).then_some(()))
     })
     .await

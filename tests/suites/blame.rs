@@ -135,7 +135,10 @@ async fn an_upstream_that_aborts_within_its_response_cuts_the_clients_connection
         if let Ok(head) = client.head().await
             && head.status == 200
         {
-            ensure!(client.exactly(1000).await.is_err(), "a cut body is whole");
+            ensure!(
+                client.exactly(1000).await.is_err(),
+                "a cut body looks complete"
+            );
         }
         front.nothing_in_flight().await?;
         let requests = metric("octoserve_http_requests_total").label("endpoint", "blob");

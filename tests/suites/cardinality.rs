@@ -69,12 +69,12 @@ fn check_exposition(server: &Server, scrape: &Scrape) -> Result<()> {
     ensure!(own.count <= bound, "{} series are over {bound}", own.count);
     ensure!(
         own.bytes <= bound * BYTES_PER_SERIES,
-        "a exposition of {} bytes",
+        "an exposition of {} bytes",
         own.bytes
     );
     let memory = scrape
         .sum(&metric("process_resident_memory_bytes"))
-        .context("no memory on the page")?;
+        .context("no memory in the exposition")?;
     ensure!(memory < MEMORY, "{memory} bytes of memory");
     let secrets = [server.host(), "127.0.0.1".to_owned()];
     for (label, values) in scrape.label_values() {

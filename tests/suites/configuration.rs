@@ -284,7 +284,7 @@ async fn an_error_on_the_command_line_is_exit_code_64() -> Result<()> {
     ] {
         let ended = run(Program::Octoserve, arguments).await?;
         ensure!(ended.code == Some(64), "{arguments:?}: {:?}", ended.code);
-        ensure!(!ended.stderr.is_empty(), "{arguments:?} says nothing");
+        ensure!(!ended.stderr.is_empty(), "{arguments:?} prints no error");
     }
     Ok(())
 }

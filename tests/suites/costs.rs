@@ -51,12 +51,16 @@ async fn count(launch: &impl Fn() -> Launch, tool: Tool) -> Result<Costs> {
 /// Waits until the background work of the start, such as the count of the store, is done.
 async fn settle(server: &mut Server) -> Result<()> {
     let mut before = server.process().processor_time()?;
-    poll::until("the start is over", PATIENCE, async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = server.process().processor_time()?;
-        let is_idle = std::mem::replace(&mut before, now) == now;
-        Ok(is_idle.then_some(()))
-    })
+    poll::until(
+        "the background work of the start is done",
+        PATIENCE,
+        async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = server.process().processor_time()?;
+            let is_idle = std::mem::replace(&mut before, now) == now;
+            Ok(is_idle.then_some(()))
+        },
+    )
     .await
 }
 

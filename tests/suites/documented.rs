@@ -74,10 +74,14 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
     assert_eq!(
         exposed_families().await?,
         documented,
-        "left the documents, right docs/metrics.md"
+        "left: exposed, right: docs/metrics.md"
     );
     let headings = document.lines().filter(|line| line.starts_with("### `"));
-    assert_eq!(headings.count(), documented.len(), "a family has two");
+    assert_eq!(
+        headings.count(),
+        documented.len(),
+        "a family has two sections"
+    );
     for section in document.split("\n### `").skip(1) {
         let section = section.split("\n## ").next().unwrap_or_default();
         let name = section.split('`').next().unwrap_or_default();

@@ -105,10 +105,13 @@ async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing
                 let head = client.head().await;
                 let status = head.as_ref().map_or(200, |head| head.status);
                 if status == 200 {
-                    ensure!(may_begin, "{case}: it has not begun");
+                    ensure!(may_begin, "{case}: the response has not begun");
                     ensure!(head.is_ok() || !must_begin, "{case}: {head:?}");
                     let chunked = head.is_ok_and(|head| head.header("transfer-encoding").is_some());
-                    ensure!(!is_whole(&mut client, chunked).await, "{case}: it is whole");
+                    ensure!(
+                        !is_whole(&mut client, chunked).await,
+                        "{case}: the body is complete"
+                    );
                 } else {
                     ensure!(!must_begin, "{case}: {status}");
                     assert_eq!(status, 502, "{case}");
@@ -143,7 +146,7 @@ async fn a_response_that_aborts_right_after_its_head_has_begun() -> Result<()> {
         client.send(request.as_bytes()).await?;
         assert_eq!(client.head().await?.status, 200);
         assert_eq!(client.exactly(4).await?, b"some");
-        ensure!(client.exactly(1).await.is_err(), "there is more");
+        ensure!(client.exactly(1).await.is_err(), "unexpected bytes follow");
     }
     Ok(())
 }
@@ -357,7 +360,7 @@ async fn a_body_with_a_bad_chunk_is_cut_and_never_looks_whole() -> Result<()> {
         let whole = response
             .as_ref()
             .is_ok_and(|response| response.head.status == 200);
-        ensure!(!whole, "{chunks:?} is whole: {response:?}");
+        ensure!(!whole, "{chunks:?} is complete: {response:?}");
         let all = metric("octoserve_http_requests_total").value(1);
         all.assert_in(&scene.server).await?;
         scene.nothing_in_flight().await?;
@@ -461,7 +464,7 @@ async fn a_request_to_a_frozen_registry_completes_when_it_thaws() -> Result<()> 
     drop(leaver);
     let left = metric("octoserve_http_requests_total").label("status", "499");
     left.value(1).assert_in(&server).await?;
-    ensure!(!base.is_finished(), "a frozen registry has answered");
+    ensure!(!base.is_finished(), "a frozen registry has responded");
 
     registry.process().signal(Signal::CONT)?;
     base.await??;

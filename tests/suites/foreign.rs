@@ -67,7 +67,7 @@ async fn docker_logs_in_pushes_and_pulls_with_a_password() -> Result<()> {
     let id = docker.id(&image).await?;
     ensure!(
         docker.run(&["push", &image]).await.is_err(),
-        "nobody may push"
+        "an anonymous push succeeds"
     );
     let login = [
         "login",

@@ -84,7 +84,7 @@ async fn a_smuggled_request_is_not_executed() -> Result<()> {
             let answers = answers(server.address(), &request).await?;
             ensure!(
                 !answers.contains("HTTP/1.1 202") && !answers.contains("HTTP/1.1 5"),
-                "{request:?} is answered {answers:?}"
+                "{request:?} got {answers:?}"
             );
             let there = client.get("/v2/team/app/manifests/1").await?;
             ensure!(there.status() == 200, "{request:?}: {}", there.status());
@@ -121,7 +121,7 @@ async fn an_aborted_single_post_leaves_no_session() -> Result<()> {
 
 /// Waits until nothing is left of a refused request: the response may come before the cleanup.
 async fn as_before(server: &Server, before: &Tree) -> Result<()> {
-    let same = poll::until("the directory is as before", DEADLINE, async || {
+    let same = poll::until("the directory is unchanged", DEADLINE, async || {
         // A file that is removed during the listing is an error of the listing: try again.
         let now = tree::list(server.data()).ok();
         Ok((now.as_ref() == Some(before)).then_some(()))
@@ -154,7 +154,7 @@ async fn an_endless_request_is_refused() -> Result<()> {
             let answers = answers(server.address(), &request).await?;
             ensure!(
                 answers.is_empty() || answers.starts_with("HTTP/1.1 4"),
-                "{:?} is answered {answers:?}",
+                "{:?} got {answers:?}",
                 &request[..40]
             );
         }
@@ -180,7 +180,7 @@ async fn a_stalled_body_is_aborted_and_the_upload_resumes() -> Result<()> {
         ensure!(response.error_code().is_some(), "{:?}", response.body);
         wire.rest().await.context("the connection stays")?;
 
-        let offset = poll::until("the session is let go", DEADLINE, async || {
+        let offset = poll::until("the session is released", DEADLINE, async || {
             let status = client.get(&location).await?;
             let range = status.headers().get("range").context("no Range")?;
             let last: usize = range.to_str()?.trim_start_matches("0-").parse()?;

@@ -116,7 +116,10 @@ async fn a_stream_with_too_large_headers_is_refused_and_others_continue() -> Res
     {
         ensure!((400..500).contains(&response.status), "{}", response.status);
     }
-    ensure!(scene.upstream.heard().is_empty(), "it was passed on");
+    ensure!(
+        scene.upstream.heard().is_empty(),
+        "the upstream received the request"
+    );
     let mut client = H2::connect(scene.address(), false).await?;
     let response = client
         .send("GET", "/v2/", &[], true)
@@ -230,7 +233,7 @@ async fn a_stream_that_is_not_read_is_reset_and_its_connection_stays_open() -> R
     assert_eq!(unread.status, 200);
     let ended = metric("octoserve_http_requests_total").label("endpoint", "blob");
     ended.value(1).assert_in(&scene.server).await?;
-    ensure!(unread.read().await.is_err(), "a cut body is whole");
+    ensure!(unread.read().await.is_err(), "a cut body looks complete");
     let mut client = H2::connect(scene.address(), false).await?;
     let response = client
         .send("GET", "/v2/", &[], true)
@@ -257,7 +260,7 @@ async fn a_stream_that_stops_sending_is_408_and_its_connection_stays_open() -> R
         stream.push(b"some", false)?;
         ensure!(
             stream.response().await.is_err(),
-            "an response without a request"
+            "a response without a request"
         );
         let stalled = metric("octoserve_http_requests_total").label("status", "408");
         stalled.value(requests).assert_in(&scene.server).await?;
@@ -325,7 +328,10 @@ async fn a_connect_over_http2_is_refused_and_counted() -> Result<()> {
     );
     let said = harness::tools::run("sh", &["-c", &script]).await?;
     ensure!(said != "200", "{said}");
-    ensure!(scene.upstream.heard().is_empty(), "it was passed on");
+    ensure!(
+        scene.upstream.heard().is_empty(),
+        "the upstream received the request"
+    );
     Ok(())
 }
 
@@ -354,7 +360,7 @@ async fn an_upstream_that_aborts_is_502_or_a_reset_over_http2() -> Result<()> {
             scene.counted("upload_session", "502").await?;
         } else {
             assert_eq!(response.status, 200);
-            ensure!(response.read().await.is_err(), "a cut body is whole");
+            ensure!(response.read().await.is_err(), "a cut body looks complete");
             scene.counted("upload_session", "200").await?;
         }
     }

@@ -77,7 +77,7 @@ async fn weigh<T>(
     let pushes = stalled(&server).await?;
     client.push_image("team/app", "good", &[2]).await?;
     client.pull_image("team/app", "good").await?;
-    let turned_away = poll::until("the slowest have given way", DEADLINE, async || {
+    let turned_away = poll::until("the slowest pushes are aborted", DEADLINE, async || {
         let requests = metric("octoserve_registry_http_requests_total").label("status", "503");
         let found = server.scrape().await?.sum(&requests);
         Ok(found.filter(|found| *found >= TURNED_AWAY as f64))

@@ -65,7 +65,7 @@ impl Street {
             _upstreams: [first, second],
         };
         // The proxy has just looked the name up, and does so again only much later.
-        let known = poll::until("the name is known", DEADLINE, async || {
+        let known = poll::until("the name is resolved", DEADLINE, async || {
             Ok((street.asked().await?.head.status == 200).then_some(()))
         });
         known.await?;
@@ -97,7 +97,7 @@ impl Street {
     }
 
     async fn becomes(&self, who: &str) -> Result<()> {
-        let found = poll::until("the other is found", DEADLINE, async || {
+        let found = poll::until("the new address is used", DEADLINE, async || {
             Ok((self.who().await? == who).then_some(()))
         });
         found.await?;
@@ -121,7 +121,7 @@ async fn an_upstream_name_with_a_new_address_is_followed_without_a_failed_reques
 async fn a_failed_lookup_keeps_the_known_addresses() -> Result<()> {
     let mut street = Street::new().await?;
     street.rename(None)?;
-    poll::until("it was looked up in vain", DEADLINE, async || {
+    poll::until("a lookup failed", DEADLINE, async || {
         let log = street.server.process().output(OutputStream::Stderr)?;
         Ok(log.contains("cannot resolve the upstream").then_some(()))
     })

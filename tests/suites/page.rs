@@ -139,7 +139,7 @@ async fn the_readmes_tables_match_the_exposition() -> Result<()> {
         assert_eq!(
             exposed.get(name),
             Some(row),
-            "{name}: left the exposition, right README.md"
+            "{name}: left: the exposition, right: README.md"
         );
     }
     Ok(())

@@ -42,7 +42,10 @@ async fn readiness_requires_an_upstream_that_responds() -> Result<()> {
     assert_eq!(health(&server.url("/readyz")).await?, Some(0));
     drop(upstream);
     becomes(&server, 503).await?;
-    ensure!(health(NOBODY).await? == Some(1), "nobody is well");
+    ensure!(
+        health(NOBODY).await? == Some(1),
+        "an address without a listener is healthy"
+    );
     Ok(())
 }
 

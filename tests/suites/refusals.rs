@@ -437,7 +437,7 @@ impl Table {
                 response.status()
             );
         }
-        let cancelled = harness::poll::until("the session is let go", DEADLINE, async || {
+        let cancelled = harness::poll::until("the session is released", DEADLINE, async || {
             let response = self.send("DELETE", &location, &[], b"").await?;
             Ok(matches!(response.head.status, 204 | 404).then_some(()))
         });

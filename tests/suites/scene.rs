@@ -72,7 +72,7 @@ impl Scene {
 
     /// Waits until the upstream has received this text.
     pub(crate) async fn heard(&self, text: &str) -> Result<()> {
-        poll::until("the upstream hears it", DEADLINE, async || {
+        poll::until("the upstream receives it", DEADLINE, async || {
             let heard = self.upstream.heard();
             Ok(heard.iter().any(|heard| heard.contains(text)).then_some(()))
         })
@@ -122,27 +122,31 @@ impl Holdings {
     /// memory that one thread frees for another returns only when the other one runs.
     pub(crate) async fn regained(&self, server: &mut Server) -> Result<()> {
         let mut now = None;
-        let regained = poll::until("all is given back", DEADLINE, async || {
-            let holdings = Self::of(server)?;
-            let back = holdings.descriptors <= self.descriptors
-                && holdings.resident <= self.resident + MARGIN;
-            now = Some(holdings);
-            if back {
-                return Ok(Some(()));
-            }
-            // Enough concurrent requests for every thread.
-            let address = server.address();
-            let clients = (0..16).map(async |_| {
-                let mut client = Wire::connect(address).await?;
-                for _ in 0..20 {
-                    client.send(get("/livez").as_bytes()).await?;
-                    ensure!(client.response("GET").await?.head.status == 200);
+        let regained = poll::until(
+            "the process holds no more than before",
+            DEADLINE,
+            async || {
+                let holdings = Self::of(server)?;
+                let back = holdings.descriptors <= self.descriptors
+                    && holdings.resident <= self.resident + MARGIN;
+                now = Some(holdings);
+                if back {
+                    return Ok(Some(()));
                 }
-                anyhow::Ok(())
-            });
-            try_join_all(clients).await?;
-            Ok(None)
-        });
+                // Enough concurrent requests for every thread.
+                let address = server.address();
+                let clients = (0..16).map(async |_| {
+                    let mut client = Wire::connect(address).await?;
+                    for _ in 0..20 {
+                        client.send(get("/livez").as_bytes()).await?;
+                        ensure!(client.response("GET").await?.head.status == 200);
+                    }
+                    anyhow::Ok(())
+                });
+                try_join_all(clients).await?;
+                Ok(None)
+            },
+        );
         let regained = regained.await;
         regained.with_context(|| format!("{now:?}, {self:?} before"))
     }

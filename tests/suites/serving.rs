@@ -287,7 +287,7 @@ async fn metrics_listen_on_the_command_line_keeps_tls() -> Result<()> {
     ] {
         let server = launch.configuration(&metrics).start().await?;
         let port = server.metrics_address().port();
-        ensure!(port != 9, "it was not moved");
+        ensure!(port != 9, "the listener has its old address");
         let ask = async |scheme: &str| {
             let trust = certificate.path().display().to_string();
             let resolve = format!("localhost:{port}:127.0.0.1");

@@ -148,12 +148,18 @@ async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
         let (mut wire, _) = half_an_upload(&server).await?;
         server.process().signal(Signal::TERM)?;
         refused(&server).await?;
-        ensure!(server.process().is_running()?, "it did not wait");
+        ensure!(
+            server.process().is_running()?,
+            "the server did not wait for the upload"
+        );
         server.process().signal(Signal::INT)?;
         let status = server.process().exited(DEADLINE).await?;
         // A client without a response makes the exit code a failure.
         assert_eq!(status.code(), Some(1));
-        ensure!(wire.response("PATCH").await.is_err(), "answered after all");
+        ensure!(
+            wire.response("PATCH").await.is_err(),
+            "a response after all"
+        );
         let log = server.process().output(OutputStream::Stderr)?;
         ensure!(log.contains("shutting down at once"), "{log}");
     }

@@ -23,7 +23,7 @@ async fn impatient() -> Result<Server> {
 
 /// Sends a byte at intervals until the connection is closed.
 async fn drip(wire: &mut Wire, server: &Server) -> Result<()> {
-    poll::until("a dripping client is let go", DEADLINE, async || {
+    poll::until("a dripping client is disconnected", DEADLINE, async || {
         Ok(wire.send(b"a").await.is_err().then_some(()))
     })
     .await?;
@@ -121,7 +121,7 @@ async fn stalled_scrape(over_http2: bool) -> Result<()> {
             .response()
             .await?;
         assert_eq!(response.status, 200);
-        poll::until("it is closed", DEADLINE, async || {
+        poll::until("the scraper is disconnected", DEADLINE, async || {
             connections(&mut server).await
         })
         .await?;
@@ -132,7 +132,7 @@ async fn stalled_scrape(over_http2: bool) -> Result<()> {
         wire.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
             .await?;
         assert_eq!(wire.head().await?.status, 200);
-        poll::until("it is closed", DEADLINE, async || {
+        poll::until("the scraper is disconnected", DEADLINE, async || {
             connections(&mut server).await
         })
         .await

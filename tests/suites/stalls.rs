@@ -104,7 +104,7 @@ async fn settled(server: &Server, name: &str) -> Result<()> {
     let in_flight = metric("octoserve_http_requests_in_flight");
     in_flight.value(CLIENTS).assert_in(server).await?;
     let (mut last, mut same) = (None, 0);
-    poll::until("everyone has stalled", DEADLINE, async || {
+    poll::until("all transfers have stalled", DEADLINE, async || {
         let now = server.scrape().await?.sum(&metric(name));
         same = if now == last { same + 1 } else { 0 };
         last = now;

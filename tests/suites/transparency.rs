@@ -57,7 +57,10 @@ impl ScriptedFront {
     /// The bytes that the upstream received on its last connection.
     fn heard(&self) -> Result<String> {
         let heard = self.upstream.heard();
-        heard.last().cloned().context("the upstream heard nothing")
+        heard
+            .last()
+            .cloned()
+            .context("the upstream received nothing")
     }
 }
 

@@ -119,7 +119,10 @@ async fn a_cut_response_body_is_a_reset_error_and_an_ok_request() -> Result<()> 
     let mut client = scene.client().await?;
     client.send(get(BLOB).as_bytes()).await?;
     assert_eq!(client.head().await?.status, 200);
-    ensure!(client.exactly(1000).await.is_err(), "a cut body is whole");
+    ensure!(
+        client.exactly(1000).await.is_err(),
+        "a cut body looks complete"
+    );
     failed(&scene.server, "reset", 1, [1, 0, 0]).await
 }
 
