@@ -1,20 +1,20 @@
-# An image for each program: small, not root, with a health check.
+# A small image for each program, without root, with a health check.
 #
 #   docker build --target registry --tag octoserve-registry .
 #   docker build --tag octoserve .
 #
-# OCTOSERVE_… variables configure both, as anywhere; their data is in /data, for a volume.
+# OCTOSERVE_… variables configure both; their data is in /data, which should be a volume.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-# Alone, so that a change of the sources does not install it again.
+# Copied alone, so that a change of the sources does not repeat the installation.
 COPY tests/setup/install.sh tests/setup/
 RUN tests/setup/install.sh build
 COPY . .
-# The cargo profile: `dev` builds in a fraction of the time what is slower to run.
+# The cargo profile: `dev` builds much faster, and runs slower.
 ARG PROFILE=release
-# What `build_info` and --version say of the sources, such as `git rev-parse --short=12 HEAD` prints:
-# the history is not in the image.
+# The revision for `build_info` and --version, such as the output of `git rev-parse --short=12 HEAD`:
+# the build has no git history.
 ARG REVISION=unknown
 RUN OCTOSERVE_REVISION=$REVISION cargo build --locked --profile $PROFILE \
         --package octoserve-proxy --package octoserve-registry \
@@ -22,12 +22,12 @@ RUN OCTOSERVE_REVISION=$REVISION cargo build --locked --profile $PROFILE \
     && install -D -t /programs $(find target -maxdepth 2 -type f -perm /1 -name 'octoserve*')
 
 FROM debian:bookworm-slim AS runtime
-# A new volume takes the owner of the folder that it covers.
+# A new volume inherits the owner of the directory that it covers.
 RUN install -d -o 65532 -g 65532 /data
-# Where the default of both, ./data, is that folder.
+# From here, ./data, the default of both programs, is /data.
 WORKDIR /
 USER 65532:65532
-# Everywhere within the container: what of it others reach is for `--publish` to say.
+# On all addresses of the container: `--publish` decides what is reachable from outside.
 ENV OCTOSERVE_LISTEN=0.0.0.0:5000 OCTOSERVE_METRICS_LISTEN=0.0.0.0:5001
 EXPOSE 5000 5001
 

@@ -1,6 +1,6 @@
-# Each target installs what a fresh Debian machine lacks: see tests/setup/install.sh.
+# Each target installs the Debian packages that it needs: see tests/setup/install.sh.
 INSTALL := tests/setup/install.sh
-# The documentation is for whoever works on the code: private items are part of it.
+# The documentation is for developers of octoserve, so it includes private items.
 DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
 PREFIX ?= /usr/local
@@ -22,11 +22,11 @@ install: ## Both programs, built for release, into $(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install target/release/octoserve target/release/octoserve-registry $(DESTDIR)$(PREFIX)/bin
 
-test: ## Everything that must pass; `make test SUITES="docker wire"` for some of it
+test: ## All tests; `make test SUITES="docker slow"` runs only these suites
 	@$(INSTALL) build test
 	@tests/setup/run.sh $(SUITES)
 
-lint: ## Format, clippy, rustdoc, licences and sources of what we depend on
+lint: ## Format, clippy, rustdoc, licences and sources of the dependencies
 	@$(INSTALL) build lint
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -34,19 +34,19 @@ lint: ## Format, clippy, rustdoc, licences and sources of what we depend on
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(DOC)
 	target/tools/bin/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources
 
-bench: ## Beside haproxy, nginx and docker-registry; writes docs/benchmarks.md
+bench: ## Compare with haproxy, nginx and docker-registry; writes docs/benchmarks.md
 	@$(INSTALL) build bench
 	cargo build --release --bins
 	cargo run --quiet --package octoserve-tests --bin bench -- $(BENCH)
 
-# What cargo-fuzz passes, without the sanitizers that only a nightly compiler has.
+# The flags of cargo-fuzz without sanitizers, which need a nightly compiler.
 COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares
 FUZZ ?= route range exposition
 SECONDS ?= 60
 
-fuzz: ## A minute of each fuzz target; `make fuzz FUZZ=exposition SECONDS=3600` for an hour of one
+fuzz: ## Each fuzz target for a minute; `make fuzz FUZZ=exposition SECONDS=3600` runs one for an hour
 	@$(INSTALL) build fuzz
 	RUSTFLAGS='$(COVERAGE)' cargo build --release --manifest-path fuzz/Cargo.toml \
 	  --target-dir target/fuzz --target $$(rustc -vV | sed -n 's/^host: //p')
@@ -56,7 +56,7 @@ fuzz: ## A minute of each fuzz target; `make fuzz FUZZ=exposition SECONDS=3600` 
 	    -artifact_prefix=target/fuzz/ target/fuzz/corpus/$$target fuzz/seeds/$$target; \
 	done
 
-docs: ## The documentation of the crates, to be read in a browser
+docs: ## The documentation of the crates, for a browser
 	@$(INSTALL) build
 	$(DOC)
 	@echo target/doc/service/index.html target/doc/registry/index.html target/doc/proxy/index.html

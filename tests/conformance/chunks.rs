@@ -83,7 +83,7 @@ async fn the_last_chunk_may_come_with_the_commit(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-4c: a session whose algorithm is told from the start.
+/// end-4c: a session that names its digest algorithm when it is opened.
 async fn chunks_by_sha512_make_a_blob(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 600);
     let start = with(&at.path("blobs/uploads/"), "digest-algorithm=sha512");
@@ -95,7 +95,7 @@ async fn chunks_by_sha512_make_a_blob(at: &Check) -> Result<()> {
     commit(at, &location, &bytes, &content::sha512(&bytes)).await
 }
 
-/// end-5, and RFC 9112 (section 7.1): a stream has neither a range nor a length.
+/// end-5, and RFC 9112 (section 7.1): a chunked body has neither a range nor a length.
 async fn a_chunk_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let location = at.session().await?;
@@ -107,7 +107,7 @@ async fn a_chunk_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     commit(at, &location, &bytes, &content::digest(&bytes)).await
 }
 
-/// end-5: a chunk that does not tell its place follows what is there, as docker's own pushes do.
+/// end-5: a chunk without `Content-Range` is appended, as in docker's pushes.
 async fn chunks_without_a_range_are_appended(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 600);
     let mut location = at.session().await?;
@@ -119,7 +119,7 @@ async fn chunks_without_a_range_are_appended(at: &Check) -> Result<()> {
     commit(at, &location, &bytes, &content::digest(&bytes)).await
 }
 
-/// end-5: the first chunk's range begins with 0.
+/// end-5: the first chunk's range starts at 0.
 async fn the_first_chunk_starts_at_zero(at: &Check) -> Result<()> {
     let location = at.session().await?;
     chunk(at, &location, 1, b"abc").await?.is(416)?;
@@ -127,7 +127,7 @@ async fn the_first_chunk_starts_at_zero(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-5: a gap, a repetition or an overlap is 416; afterwards the right chunk is taken.
+/// end-5: a gap, a repetition or an overlap is 416; the right chunk is accepted afterwards.
 async fn a_chunk_out_of_order_is_416_and_the_session_stays_open(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 300);
     let location = at.session().await?;
@@ -144,7 +144,7 @@ async fn a_chunk_out_of_order_is_416_and_the_session_stays_open(at: &Check) -> R
     commit(at, &location, &bytes, &content::digest(&bytes)).await
 }
 
-/// end-6: a final chunk out of order is 416 as well.
+/// end-6: a final chunk out of order is 416, too.
 async fn a_last_chunk_out_of_order_is_416(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 300);
     let location = at.session().await?;
@@ -161,8 +161,7 @@ async fn a_last_chunk_out_of_order_is_416(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-5, and promised: the 416 itself says where the session stands, with a code of the
-/// specification.
+/// end-5, and promised: the 416 itself has the session's offset, and a code of the specification.
 async fn a_refused_chunk_returns_the_offset_to_resume_at(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
@@ -187,7 +186,7 @@ async fn a_session_reports_its_offset(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-13, and RFC 9110, section 9.3.2: a HEAD says what a GET says.
+/// end-13, and RFC 9110, section 9.3.2: a HEAD has the headers of a GET.
 async fn a_head_of_a_session_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
@@ -200,7 +199,7 @@ async fn a_head_of_a_session_has_the_headers_of_a_get(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// end-4a and end-13: the header's grammar has no way to name no byte; `0-0` is what clients know.
+/// end-4a and end-13: the header's grammar cannot express an empty range; clients expect `0-0`.
 async fn an_empty_session_reports_offset_zero(at: &Check) -> Result<()> {
     let started = at.post(&at.path("blobs/uploads/")).await?;
     started.is(202)?.says("range", "0-0")?;
@@ -209,7 +208,7 @@ async fn an_empty_session_reports_offset_zero(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-14: 204, and then the session is unknown to everybody.
+/// end-14: 204, and then the session is unknown at every endpoint.
 async fn a_cancelled_session_is_gone(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let taken = chunk(at, &location, 0, b"abc").await?;
@@ -218,7 +217,7 @@ async fn a_cancelled_session_is_gone(at: &Check) -> Result<()> {
     gone(at, &location).await
 }
 
-/// end-5, end-6, end-13, end-14: 404 for a session that never was.
+/// end-5, end-6, end-13, end-14: 404 for a session that never existed.
 async fn an_unknown_session_is_not_found(at: &Check) -> Result<()> {
     let session = "blobs/uploads/01234567-89ab-cdef-0123-456789abcdef";
     gone(at, &at.path(session)).await
@@ -239,7 +238,7 @@ async fn gone(at: &Check, location: &str) -> Result<()> {
     Ok(())
 }
 
-/// end-5: `<name>` is part of the push location; the session is unknown under any other.
+/// end-5: `<name>` is part of the location; the session is unknown under any other name.
 async fn a_session_belongs_to_its_repository(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let elsewhere = location.replace(at.repository(), &at.other("beside"));

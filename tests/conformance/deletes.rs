@@ -19,7 +19,7 @@ clauses![
     one_of_two_manifests_is_deleted,
 ];
 
-/// end-9, Deleting tags: 202, then 404 by the tag, and the manifest is still there by its digest.
+/// end-9, Deleting tags: 202, then 404 by the tag; the manifest stays available by digest.
 async fn a_deleted_tag_is_gone_and_its_manifest_stays(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     at.put("2", MANIFEST, &manifest).await?.is(201)?;
@@ -37,7 +37,7 @@ async fn a_deleted_tag_is_gone_and_its_manifest_stays(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// end-9, Deleting Manifests: 202, then 404 by the digest and by every tag that led to it.
+/// end-9, Deleting Manifests: 202, then 404 by the digest and by each of its tags.
 async fn a_deleted_manifest_is_gone_with_its_tags(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     at.put("2", MANIFEST, &manifest).await?.is(201)?;
@@ -56,7 +56,7 @@ async fn a_deleted_manifest_is_gone_with_its_tags(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-9, by another algorithm.
+/// end-9, with another algorithm.
 async fn a_manifest_by_sha512_is_deleted(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::sha512(manifest.as_bytes());
@@ -67,7 +67,7 @@ async fn a_manifest_by_sha512_is_deleted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-9, Deleting Manifests: 404 for what is not there, and where there is no repository.
+/// end-9, Deleting Manifests: 404 for an unknown manifest and in an unknown repository.
 async fn deleting_a_missing_manifest_is_404(at: &Check) -> Result<()> {
     for reference in ["1", NOTHING] {
         let path = at.path(&format!("manifests/{reference}"));
@@ -81,7 +81,7 @@ async fn deleting_a_missing_manifest_is_404(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-10: 202, and then it is not there any more.
+/// end-10: 202, and then 404.
 async fn a_deleted_blob_is_gone(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push(&at.bytes(2, 10)).await?;
@@ -92,7 +92,7 @@ async fn a_deleted_blob_is_gone(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-10: 404 for a blob that is not there, a second time included.
+/// end-10: 404 for an unknown blob, and for a second delete.
 async fn deleting_a_missing_blob_is_404(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push(&at.bytes(2, 10)).await?;
@@ -104,7 +104,7 @@ async fn deleting_a_missing_blob_is_404(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-10: a repository lets go of its own blob, and of nobody else's.
+/// end-10: a delete affects one repository only.
 async fn a_blob_deleted_from_one_repository_stays_in_others(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 10);
     let digest = at.push(&bytes).await?;
@@ -153,7 +153,7 @@ async fn one_of_two_manifests_is_deleted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-9 and end-10: where deletion is disabled, 400 or 405; ours is 405 with what is allowed.
+/// end-9 and end-10: with deletion disabled, 400 or 405; ours is 405 with the allowed methods.
 #[tokio::test]
 async fn a_registry_without_deletes_responds_405() -> Result<()> {
     for launch in [

@@ -62,7 +62,7 @@ async fn a_manifest_is_pushed_by_tag(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: the same by digest, which makes no tag.
+/// end-7a: the same by digest, which creates no tag.
 async fn a_manifest_is_pushed_by_digest_without_a_tag(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     let manifest = at.image(2).await?.to_string();
@@ -76,7 +76,7 @@ async fn a_manifest_is_pushed_by_digest_without_a_tag(at: &Check) -> Result<()> 
     Ok(())
 }
 
-/// end-7a: `Docker-Content-Digest` must be the digest that the client gave, of its algorithm.
+/// end-7a: `Docker-Content-Digest` must be the digest of the client, with its algorithm.
 async fn a_manifest_by_sha512_is_pushed(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::sha512(manifest.as_bytes());
@@ -87,7 +87,7 @@ async fn a_manifest_by_sha512_is_pushed(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: a manifest is what its digest says, or is refused.
+/// end-7a: a manifest that does not match its digest is refused.
 async fn a_manifest_pushed_by_another_digest_is_refused(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let other512 = content::sha512(b"other");
@@ -100,7 +100,7 @@ async fn a_manifest_pushed_by_another_digest_is_refused(at: &Check) -> Result<()
     Ok(())
 }
 
-/// end-7a: pushing what is there is no error.
+/// end-7a: pushing an existing manifest is no error.
 async fn a_manifest_may_be_pushed_again(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     at.put("1", MANIFEST, &manifest).await?.is(201)?;
@@ -109,7 +109,7 @@ async fn a_manifest_may_be_pushed_again(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: a tag leads to one manifest; the one before stays, by its digest.
+/// end-7a: a tag points at one manifest; the previous one stays available by digest.
 async fn a_tag_moves_to_what_was_pushed_last(at: &Check) -> Result<()> {
     let one = at.tagged("1", 1).await?;
     let two = at.tagged("1", 2).await?;
@@ -264,7 +264,7 @@ async fn dockers_types_are_kept(at: &Check) -> Result<()> {
     round_trip(at, DOCKER_LIST, &list).await
 }
 
-/// end-7a: a client should set `Content-Type`; one that does not has told the type in the body.
+/// end-7a: a client should set `Content-Type`; otherwise the body names the type.
 async fn the_media_type_may_be_in_the_body_or_the_header_alone(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let path = at.path("manifests/1");
@@ -280,7 +280,7 @@ async fn the_media_type_may_be_in_the_body_or_the_header_alone(at: &Check) -> Re
     round_trip(at, MANIFEST, &bare).await
 }
 
-/// end-7a: registries should take at least 4 megabytes.
+/// end-7a: registries should accept at least 4 megabytes.
 async fn a_manifest_of_four_megabytes_is_accepted(at: &Check) -> Result<()> {
     let manifest = padded(at, LIMIT).await?;
     at.put("1", MANIFEST, &manifest).await?.is(201)?;
@@ -289,8 +289,8 @@ async fn a_manifest_of_four_megabytes_is_accepted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: a registry that enforces a limit should response 413 above it, whether or not the length
-/// is told beforehand.
+/// end-7a: a registry that enforces a limit should respond 413 above it, with or without a
+/// Content-Length.
 async fn a_manifest_above_the_limit_is_413(at: &Check) -> Result<()> {
     let manifest = padded(at, LIMIT + 1).await?;
     let refused = at.put("1", MANIFEST, &manifest).await?;
@@ -318,7 +318,7 @@ async fn a_malformed_manifest_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7a: `Content-Type` must be what the field `mediaType` says.
+/// end-7a: `Content-Type` must equal the field `mediaType`.
 async fn contradicting_media_types_are_refused(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     for kind in [DOCKER_MANIFEST, INDEX, "application/json", "text/plain"] {
@@ -370,7 +370,7 @@ async fn a_push_by_digest_may_set_tags(at: &Check) -> Result<()> {
     tags_with(at, &content::digest(manifest.as_bytes()), &manifest, 12).await
 }
 
-/// end-7b, by another algorithm.
+/// end-7b, with another algorithm.
 async fn a_push_by_sha512_may_set_tags(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     tags_with(at, &content::sha512(manifest.as_bytes()), &manifest, 3).await
@@ -396,7 +396,7 @@ async fn tags_with(at: &Check, digest: &str, manifest: &str, count: usize) -> Re
     Ok(())
 }
 
-/// end-7b: 414 if there are too many tags, and none of them is made.
+/// end-7b: 414 if there are too many tags, and none of them is created.
 async fn too_many_tags_at_once_are_414(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());
@@ -409,7 +409,7 @@ async fn too_many_tags_at_once_are_414(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-7b: a push is taken whole or not at all.
+/// end-7b: a push is accepted with all its tags or not at all.
 async fn one_invalid_tag_refuses_the_manifest(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());

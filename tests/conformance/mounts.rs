@@ -25,7 +25,7 @@ fn mount(at: &Check, digest: &str, from: Option<&str>) -> String {
     from.map_or(path.clone(), |from| format!("{path}&from={from}"))
 }
 
-/// end-11: 201 and a `Location` that the blob can be pulled from, without a byte sent.
+/// end-11: 201 and a `Location` that the blob can be pulled from, without sending its bytes.
 async fn a_blob_is_mounted_from_a_repository_that_has_it(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     let digest = at.push(&bytes).await?;
@@ -38,7 +38,7 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it(at: &Check) -> Result<(
     Ok(())
 }
 
-/// end-11: a registry may treat `from` as optional; ours looks everywhere.
+/// end-11: a registry may treat `from` as optional; ours then mounts from any repository.
 async fn a_blob_is_mounted_without_a_named_source(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     let digest = at.push(&bytes).await?;
@@ -49,7 +49,7 @@ async fn a_blob_is_mounted_without_a_named_source(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-11, by another algorithm.
+/// end-11, with another algorithm.
 async fn a_mount_of_sha512_is_a_blob(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     let digest = content::sha512(&bytes);
@@ -62,7 +62,7 @@ async fn a_mount_of_sha512_is_a_blob(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-11: what can't be mounted is answered 202, and the session takes the blob.
+/// end-11: a blob that cannot be mounted gets 202 and an upload session for it.
 async fn a_mount_of_a_missing_blob_opens_a_session(at: &Check) -> Result<()> {
     at.push(&at.bytes(9, 10)).await?;
     for (number, from) in [(1, Some(at.repository())), (2, None)] {
@@ -80,7 +80,7 @@ async fn a_mount_of_a_missing_blob_opens_a_session(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-11: it is mounted from the repository that the client names, or not at all.
+/// end-11: a blob is mounted from the repository that the client names, or not at all.
 async fn a_mount_from_a_repository_without_it_opens_a_session(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push_to(&at.other("beside"), &at.bytes(2, 10)).await?;
@@ -91,7 +91,7 @@ async fn a_mount_from_a_repository_without_it_opens_a_session(at: &Check) -> Res
     Ok(())
 }
 
-/// end-11: a mount that fails opens a session, and one that can't be read fails.
+/// end-11: a failed mount opens a session, and a malformed digest is a failure.
 async fn a_mount_of_a_malformed_digest_opens_a_session(at: &Check) -> Result<()> {
     for malformed in [
         "sha256:abc",
@@ -127,7 +127,7 @@ async fn a_mount_from_a_malformed_name_opens_a_session(at: &Check) -> Result<()>
     Ok(())
 }
 
-/// end-10 and end-11: each repository has what it holds for itself.
+/// end-10 and end-11: each repository holds its blobs independently.
 async fn a_mounted_blob_outlives_its_source(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 10);
     let digest = at.push(&bytes).await?;
@@ -142,7 +142,7 @@ async fn a_mounted_blob_outlives_its_source(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-11: a blob that the repository has needs no second one.
+/// end-11: mounting a blob that the repository already has succeeds.
 async fn a_mount_of_a_blob_already_in_the_repository_succeeds(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     for _ in 0..2 {

@@ -28,7 +28,7 @@ clauses![
     a_namespace_parameter_changes_nothing,
 ];
 
-/// end-1, Determining Support: a registry that implements the specification answers 200.
+/// end-1, Determining Support: a registry that implements the specification responds 200.
 async fn the_base_endpoint_confirms_the_api(at: &Check) -> Result<()> {
     at.get("/v2/").await?.is(200)?;
     at.head("/v2/").await?.is(200)?.holds(b"")?;
@@ -64,7 +64,7 @@ async fn a_blob_is_pulled_whole_with_its_digest(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-2, Pulling blobs: a blob may have no byte at all.
+/// end-2, Pulling blobs: a blob may be empty.
 async fn an_empty_blob_is_pulled(at: &Check) -> Result<()> {
     let digest = at.push(b"").await?;
     let path = at.path(&format!("blobs/{digest}"));
@@ -73,7 +73,7 @@ async fn an_empty_blob_is_pulled(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-2, Pulling blobs: the digest may be of any algorithm that the registry knows.
+/// end-2, Pulling blobs: the digest may use any algorithm that the registry supports.
 async fn a_blob_by_sha512_is_pulled(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 100);
     let digest = content::sha512(&bytes);
@@ -92,8 +92,8 @@ async fn a_blob_by_sha512_is_pulled(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-2, Checking if content exists: 200 with the digest and the length, as RFC 9110 (section
-/// 9.3.2) has it: the headers of a GET, without its body.
+/// end-2, Checking if content exists: 200 with the digest and the length; according to RFC 9110
+/// (section 9.3.2), the headers of a GET without its body.
 async fn a_head_of_a_blob_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 1234)).await?;
     let path = at.path(&format!("blobs/{digest}"));
@@ -104,7 +104,7 @@ async fn a_head_of_a_blob_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     same_headers(at, &path).await
 }
 
-/// end-2, Pulling blobs and Checking if content exists: 404 for what is not there.
+/// end-2, Pulling blobs and Checking if content exists: 404 for an unknown blob.
 async fn an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
     at.push(&at.bytes(1, 10)).await?;
     let path = at.path(&format!("blobs/{NOTHING}"));
@@ -113,7 +113,7 @@ async fn an_unknown_blob_is_not_found(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-2, Pulling blobs: content is found in its own repository only.
+/// end-2, Pulling blobs: a blob exists only in the repositories that it was pushed to.
 async fn a_blob_is_unknown_in_other_repositories(at: &Check) -> Result<()> {
     let digest = at.push(&at.bytes(1, 10)).await?;
     at.push_to(&at.other("beside"), &at.bytes(2, 10)).await?;
@@ -122,8 +122,8 @@ async fn a_blob_is_unknown_in_other_repositories(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-3, Pulling manifests and Pushing Manifests: 200 and exactly the bytes that were pushed, with
-/// their type and digest.
+/// end-3, Pulling manifests and Pushing Manifests: 200 and exactly the pushed bytes, with their
+/// type and digest.
 async fn a_manifest_is_pulled_by_tag_byte_for_byte(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?;
     // A form that no JSON encoder writes.
@@ -138,7 +138,7 @@ async fn a_manifest_is_pulled_by_tag_byte_for_byte(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-3, Pulling manifests: the digest leads to the same manifest as the tag.
+/// end-3, Pulling manifests: the digest names the same manifest as the tag.
 async fn a_manifest_is_pulled_by_digest(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
@@ -148,7 +148,8 @@ async fn a_manifest_is_pulled_by_digest(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-3, Pulling manifests: a manifest is found by the digest it was pushed by, of any algorithm.
+/// end-3, Pulling manifests: a manifest is available by the digest that it was pushed with, of any
+/// algorithm.
 async fn a_manifest_by_sha512_is_pulled(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::sha512(manifest.as_bytes());
@@ -164,8 +165,8 @@ async fn a_manifest_by_sha512_is_pulled(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-3, Checking if content exists: 200 with the digest and the length, and whatever else a GET
-/// says.
+/// end-3, Checking if content exists: 200 with the digest, the length and all other headers of a
+/// GET.
 async fn a_head_of_a_manifest_has_the_headers_of_a_get(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     let digest = content::digest(manifest.as_bytes());
@@ -178,8 +179,8 @@ async fn a_head_of_a_manifest_has_the_headers_of_a_get(at: &Check) -> Result<()>
     same_headers(at, &at.path(&format!("manifests/{digest}"))).await
 }
 
-/// end-3, Pulling manifests: the `Content-Type` of the push, without parameters, which a registry is
-/// to ignore (Pushing Manifests), and whatever its case (RFC 9110, section 8.3.1).
+/// end-3, Pulling manifests: the `Content-Type` of the push. A registry ignores its parameters
+/// (Pushing Manifests) and its case (RFC 9110, section 8.3.1).
 async fn a_manifest_has_the_type_it_was_pushed_with(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     for kind in [
@@ -193,8 +194,8 @@ async fn a_manifest_has_the_type_it_was_pushed_with(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-3, Pulling manifests: a client should say what it accepts and may not; there is one
-/// representation, and its type is told.
+/// end-3, Pulling manifests: a client should send `Accept` but need not. There is one
+/// representation, and `Content-Type` names its type.
 async fn a_manifest_is_returned_whatever_the_client_accepts(at: &Check) -> Result<()> {
     let manifest = at.tagged("1", 1).await?;
     for accept in [MANIFEST, "*/*", "application/json", "text/html;q=0.1"] {
@@ -208,7 +209,7 @@ async fn a_manifest_is_returned_whatever_the_client_accepts(at: &Check) -> Resul
     Ok(())
 }
 
-/// end-3, Pulling manifests and Checking if content exists: 404 for what is not there.
+/// end-3, Pulling manifests and Checking if content exists: 404 for an unknown manifest.
 async fn an_unknown_manifest_is_not_found(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for reference in ["2", NOTHING] {

@@ -74,7 +74,7 @@ async fn a_referrer_is_listed_with_the_fields_of_its_manifest(at: &Check) -> Res
     Ok(())
 }
 
-/// end-12a: without an `artifactType`, the configuration's media type stands in for it.
+/// end-12a: without an `artifactType`, the configuration's media type takes its place.
 async fn a_referrer_without_a_type_has_that_of_its_configuration(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut image = at.image(2).await?;
@@ -90,7 +90,7 @@ async fn a_referrer_without_a_type_has_that_of_its_configuration(at: &Check) -> 
     Ok(())
 }
 
-/// end-12a: an index refers like an image; without an `artifactType` it has none in the list.
+/// end-12a: an index may be a referrer, too; without an `artifactType` it has none in the list.
 async fn an_index_may_be_a_referrer(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut index = json!({
@@ -123,8 +123,8 @@ async fn a_referrer_may_come_before_its_subject(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12b: with `artifactType` those of that type only, and `OCI-Filters-Applied` says so. A plus
-/// sign may come as it is or encoded.
+/// end-12b: `artifactType` selects referrers of that type, and `OCI-Filters-Applied` reports the
+/// filter. A plus sign may be encoded or not.
 async fn a_filter_is_applied_and_reported(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
@@ -166,7 +166,7 @@ async fn an_unknown_subject_has_no_referrers(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12a: a digest of an invalid syntax must be 400.
+/// end-12a: a malformed digest must be 400.
 async fn a_malformed_subject_is_refused(at: &Check) -> Result<()> {
     at.tagged("1", 1).await?;
     for malformed in [
@@ -181,7 +181,7 @@ async fn a_malformed_subject_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-9 and end-12a: a referrer that is gone is not listed.
+/// end-9 and end-12a: a deleted referrer is not listed.
 async fn a_deleted_referrer_is_not_listed(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
@@ -196,7 +196,7 @@ async fn a_deleted_referrer_is_not_listed(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12a: each descriptor is of a manifest in the same repository.
+/// end-12a: each descriptor names a manifest in the same repository.
 async fn a_referrer_is_listed_in_its_own_repository_only(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
@@ -209,7 +209,7 @@ async fn a_referrer_is_listed_in_its_own_repository_only(at: &Check) -> Result<(
     Ok(())
 }
 
-/// end-12a, by another algorithm: on both sides.
+/// end-12a, with another algorithm on both sides.
 async fn a_subject_by_sha512_has_referrers(at: &Check) -> Result<()> {
     let subject = at.image(1).await?.to_string();
     let digest = content::sha512(subject.as_bytes());
@@ -236,7 +236,7 @@ async fn a_head_of_the_referrers_has_no_body(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12a: an entry is a manifest, however often it was pushed and whatever tags it has.
+/// end-12a: a manifest is listed once, however often it was pushed and whatever its tags.
 async fn a_referrer_pushed_twice_is_listed_once(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let sbom = about(at, &subject, SBOM).await?;
@@ -249,8 +249,8 @@ async fn a_referrer_pushed_twice_is_listed_once(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12a: what does not fit into one manifest comes in several, by `Link` with `rel="next"`; a
-/// filter goes along.
+/// end-12a: a long list has several pages, joined by `Link` with `rel="next"`, which keeps the
+/// filter.
 async fn more_referrers_than_fit_a_page_are_linked(at: &Check) -> Result<()> {
     let subject = at.tagged("1", 1).await?;
     let mut expected = Vec::new();
@@ -284,8 +284,8 @@ async fn more_referrers_than_fit_a_page_are_linked(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-12a and end-12b: the artifact type is the one in the manifest, its parameter included, and so
-/// is that of the configuration where it stands in; the filter compares all of it.
+/// end-12a and end-12b: the artifact type, from the manifest or its configuration, keeps its
+/// parameters, and the filter compares all of it.
 async fn an_artifact_type_is_kept_whole(at: &Check) -> Result<()> {
     const PLAIN: &str = "application/vnd.dev.sigstore.bundle+json";
     let kind = format!("{PLAIN};version=0.2");

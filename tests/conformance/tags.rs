@@ -60,7 +60,7 @@ fn next(reply: &Reply) -> Option<String> {
     })
 }
 
-/// end-8a: 200, the name and all tags, in the order of their bytes.
+/// end-8a: 200, the name and all tags, in byte order.
 async fn tags_are_listed_in_order(at: &Check) -> Result<()> {
     some_tags(at).await?;
     let (tags, reply) = page(at, "").await?;
@@ -71,7 +71,7 @@ async fn tags_are_listed_in_order(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8b: with `n`, so many tags, from the beginning.
+/// end-8b: with `n`, the first `n` tags.
 async fn a_page_has_the_requested_number_of_tags(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in 1..=TAGS.len() {
@@ -81,7 +81,7 @@ async fn a_page_has_the_requested_number_of_tags(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8b: with `last`, the tags after it and without it.
+/// end-8b: with `last`, the tags after it.
 async fn a_page_begins_after_the_last_tag(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for (place, last) in TAGS.iter().enumerate() {
@@ -92,7 +92,7 @@ async fn a_page_begins_after_the_last_tag(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8b: `n` is optional where `last` is given.
+/// end-8b: `n` is optional with `last`.
 async fn last_works_without_n(at: &Check) -> Result<()> {
     some_tags(at).await?;
     let (tags, reply) = page(at, "?last=2").await?;
@@ -111,7 +111,7 @@ async fn last_need_not_be_a_tag_of_the_repository(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8b: fewer than asked for only if there are no more, and then without a `Link`.
+/// end-8b: fewer tags than requested only on the last page, which has no `Link`.
 async fn a_page_larger_than_the_list_has_all_tags(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in [6, 7, 1000] {
@@ -122,7 +122,7 @@ async fn a_page_larger_than_the_list_has_all_tags(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8b: `Link` with `rel="next"` leads to the following page, and is missing on the last one.
+/// end-8b: `Link` with `rel="next"` names the next page, and is absent on the last one.
 async fn links_lead_through_all_tags(at: &Check) -> Result<()> {
     some_tags(at).await?;
     for n in 1..=4 {
@@ -170,7 +170,7 @@ async fn a_page_size_that_is_not_a_number_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8a: the list may be empty; the repository is there all the same.
+/// end-8a: the list of an existing repository may be empty.
 async fn a_repository_without_tags_has_an_empty_list(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());
@@ -180,7 +180,7 @@ async fn a_repository_without_tags_has_an_empty_list(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8a: 404 where there is no repository.
+/// end-8a: 404 for an unknown repository.
 async fn the_tags_of_an_unknown_repository_are_404(at: &Check) -> Result<()> {
     let refused = at.get(&at.path("tags/list")).await?;
     refused.refuses(404, "NAME_UNKNOWN")?;
@@ -198,7 +198,7 @@ async fn a_head_of_the_tags_has_no_body(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-8 and end-9: a repository may be called like another one and more.
+/// end-8 and end-9: the name of a repository may be a prefix of another's.
 async fn names_with_a_common_prefix_are_different_repositories(at: &Check) -> Result<()> {
     let names: Vec<_> = ["a", "a/b", "a/b/c", "ab", "a-b", "a/tags"]
         .map(|name| at.other(name))
@@ -228,7 +228,7 @@ async fn names_with_a_common_prefix_are_different_repositories(at: &Check) -> Re
     Ok(())
 }
 
-/// end-8: more tags than any client shows on a screen.
+/// end-8: many tags in one listing.
 async fn a_hundred_tags_are_listed(at: &Check) -> Result<()> {
     let manifest = at.image(1).await?.to_string();
     let digest = content::digest(manifest.as_bytes());

@@ -65,7 +65,7 @@ async fn a_single_post_makes_a_blob(at: &Check) -> Result<()> {
     single_post(at, &digest, &bytes).await
 }
 
-/// end-4c and end-6: the algorithm may be told when the session is opened, and need not be.
+/// end-4c and end-6: the algorithm may be named when the session is opened, or not at all.
 async fn a_blob_is_pushed_by_sha512(at: &Check) -> Result<()> {
     let start = at.path("blobs/uploads/");
     for (number, start) in [
@@ -85,13 +85,13 @@ async fn a_blob_is_pushed_by_sha512(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-4b, Single POST, by another algorithm.
+/// end-4b, Single POST, with another algorithm.
 async fn a_single_post_accepts_sha512(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 1000);
     single_post(at, &content::sha512(&bytes), &bytes).await
 }
 
-/// end-4b and end-6: a blob may have no byte at all.
+/// end-4b and end-6: a blob may be empty.
 async fn an_empty_blob_is_pushed(at: &Check) -> Result<()> {
     let digest = content::digest(b"");
     let commit = with(&at.session().await?, &format!("digest={digest}"));
@@ -102,7 +102,7 @@ async fn an_empty_blob_is_pushed(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-6, and RFC 9112 (section 7.1): a body may come in chunks of the transfer, without a length.
+/// end-6, and RFC 9112 (section 7.1): a body may use chunked transfer coding, without a length.
 async fn a_put_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let digest = content::digest(&bytes);
@@ -114,7 +114,7 @@ async fn a_put_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-4b, and RFC 9112 (section 7.1), as above.
+/// end-4b, and RFC 9112 (section 7.1), like the test above.
 async fn a_single_post_of_unknown_length_is_accepted(at: &Check) -> Result<()> {
     let bytes = at.bytes(1, 5000);
     let digest = content::digest(&bytes);
@@ -136,7 +136,7 @@ async fn a_blob_may_be_pushed_again(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-6, Pushing blobs: a digest that is not the content's is 400, and there is no such blob.
+/// end-6, Pushing blobs: a digest that does not match the content is 400, and no blob is created.
 async fn a_wrong_digest_is_refused(at: &Check) -> Result<()> {
     at.push(&at.bytes(2, 10)).await?;
     let other512 = content::sha512(b"other");
@@ -150,7 +150,7 @@ async fn a_wrong_digest_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-4b, Single POST: the same, and neither the claimed nor the true digest leads to a blob.
+/// end-4b, Single POST: the same; neither the claimed nor the true digest names a blob.
 async fn a_refused_single_post_leaves_no_blob(at: &Check) -> Result<()> {
     at.push(&at.bytes(2, 10)).await?;
     let bytes = at.bytes(1, 10);
@@ -188,7 +188,7 @@ async fn a_malformed_digest_is_refused(at: &Check) -> Result<()> {
     Ok(())
 }
 
-/// end-6, Pushing a blob in chunks: the closing PUT must name the digest of the whole.
+/// end-6, Pushing a blob in chunks: the closing PUT must name the digest of the whole blob.
 async fn a_commit_without_a_digest_is_refused(at: &Check) -> Result<()> {
     let location = at.session().await?;
     let refused = at.send("PUT", &location, &[], b"abc").await?;

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes the images that Dockerfile and docker-compose.yml begin with, under the names that they use,
-# in the daemon that DOCKER_HOST names: no registry of others is asked for anything.
+# Makes the base images of Dockerfile and docker-compose.yml, under the names that they use, in the
+# daemon of DOCKER_HOST, without any public registry.
 #
 #   images.sh DEBIAN RUST PROMETHEUS TARGET
 #
-# TARGET is the folder where cargo built the tests. What it built of our dependencies goes into the
-# image RUST, so that only what is ours is built in there.
+# TARGET is cargo's directory of the test build. The built dependencies go into the image RUST, so that
+# only our own crates are built in the container.
 set -eu
 debian=$1 rust=$2 prometheus=$3 target=$(realpath "$4")
 cd "$(dirname "$0")/../.."
@@ -15,8 +15,8 @@ trap 'rm -rf "$work"' EXIT
 
 tar -C $base -c . | docker import --change 'CMD ["bash"]' - "$debian" >/dev/null
 
-# The machine's own compiler: the files of its packages, and of whatever they need. Their names are
-# as in the base, where /lib and its like are links into /usr.
+# The machine's C compiler: the files of its packages and their dependencies. The paths are those of the
+# base image, where /lib and similar directories are links into /usr.
 apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
     --no-replaces --no-enhances gcc libc6-dev make cmake | grep '^[a-z0-9]' | sort -u |
     xargs dpkg-query --listfiles 2>/dev/null | sed 's#^/\(bin\|sbin\|lib\|lib64\)/#/usr/\1/#' |
@@ -25,22 +25,22 @@ apt-cache depends --recurse --installed --no-recommends --no-suggests --no-confl
         if [ -L "$file" ] || [ -f "$file" ]; then echo "${file#/}"; fi
     done >"$work/compiler"
 echo etc/alternatives >>"$work/compiler"
-# A package need not own the names by which it is called.
+# A program's usual name may be a link that no package owns.
 for program in cc c++; do
     if [ -L /usr/bin/$program ]; then echo usr/bin/$program >>"$work/compiler"; fi
 done
 
-# The base but for what the machine has of the same name: docker takes no name twice.
+# The base without files that come from the machine: docker refuses a path that occurs twice.
 (cd $base && find . -mindepth 1 \( -path ./dev -o -path ./etc/alternatives \) -prune -o -print) |
     sed 's#^\./##' | grep -vxFf "$work/compiler" >"$work/base"
 
-# rustc and cargo without the rest of their toolchain.
+# rustc and cargo, without the rest of the toolchain.
 sysroot=$(realpath "$(rustc --print sysroot)")
 for part in bin/rustc bin/cargo lib; do
     echo "${sysroot#/}/$part"
 done >"$work/toolchain"
 
-# The sources of what we depend on, where cargo looks for them.
+# The sources of the dependencies, where cargo looks for them.
 home=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
 {
     for index in "$home"/registry/index/*; do echo "${index#/}"; done
@@ -52,7 +52,7 @@ home=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
         done
 } >"$work/sources"
 
-# What was built of them; nothing of ours.
+# The built dependencies, without our own crates.
 find "$target/.fingerprint" "$target/build" -mindepth 1 -maxdepth 1 ! -name 'octoserve-*' >"$work/dependencies"
 find "$target/deps" -maxdepth 1 -type f \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name '*.d' \) \
     ! -name 'octoserve*' ! -name 'libregistry-*' ! -name 'libproxy-*' ! -name 'libharness-*' \

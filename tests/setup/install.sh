@@ -1,18 +1,18 @@
 #!/bin/sh
-# Installs what a Debian machine with Rust, gcc and git still lacks, for the tasks named as arguments:
-#   build: cmake, which pingora's zlib-ng wants    lint: cargo-deny, into target/tools
-#   test: the clients and servers of the tests     bench: the peers that we are measured beside
+# Installs the missing tools on a Debian machine with Rust, gcc and git, for the tasks in the arguments:
+#   build: cmake, for pingora's zlib-ng            lint: cargo-deny, into target/tools
+#   test: the clients and servers of the tests     bench: the programs to compare with
 #   fuzz: a C++ compiler, for libFuzzer
-# Nothing is done, and nothing is asked of the network, when all of it is there.
+# If everything is installed, it does nothing and needs no network.
 set -eu
 cd "$(dirname "$0")/../.."
 
-# cargo-deny is pinned, so that two machines never disagree about the same tree. Its release profile
-# takes five times as long to build as it ever runs.
+# cargo-deny is pinned, so that all machines agree about a tree. It is a debug build, because a release
+# build takes longer than it saves.
 DENY=0.20.2
 
 missing=
-# need PROGRAM PACKAGE: Debian's servers are in sbin, which a user's PATH may not hold.
+# need PROGRAM PACKAGE: Debian's servers are in sbin, which may be missing from a user's PATH.
 need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing="$missing $2"; }
 
 for task in "$@"; do
@@ -45,7 +45,7 @@ for task in "$@"; do
     esac
 done
 
-# python NAME: what tests/setup/NAME.txt pins, into a directory of its own; nothing where it is there.
+# python NAME: installs tests/setup/NAME.txt into its own directory, unless that is up to date.
 python() {
     tools=target/tools/$1
     if ! cmp -s "tests/setup/$1.txt" "$tools/installed"; then
@@ -57,7 +57,7 @@ python() {
     fi
 }
 
-# The small Debian that images are made from: this machine's own release, from where its packages come.
+# A minimal Debian as the base of images: this machine's release, from its own mirror.
 debian() {
     tools=target/tools/debian
     if [ ! -d $tools ] && [ "$(id -u)" = 0 ]; then
@@ -82,7 +82,7 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     echo "== apt-get install $missing"
-    # Debian starts what it installs; the tests start their own, on ports of their own.
+    # Debian starts the servers that it installs; the tests start their own, on other ports.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' >$policy

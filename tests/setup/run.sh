@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs every test, suite after suite, and prints what each took. With arguments: these suites only.
+# Runs all tests, suite by suite, and prints the time of each. With arguments: only these suites.
 set -u
 cd "$(dirname "$0")/../.."
-# A snapshot that differs is a failure, not a file to review.
+# A snapshot that differs is a failure; insta must not write a file to review.
 export INSTA_UPDATE=no
-# Errors are told by their causes; a backtrace through the runtime says no more.
+# Errors list their causes; a backtrace through the runtime would add nothing.
 export RUST_LIB_BACKTRACE=0
 
 times=
@@ -21,7 +21,7 @@ step() {
 }
 suites() { cargo test --quiet --workspace --test suites -- "$@"; }
 
-# One build for everything: the suites run the programs, with the features the tests are built with.
+# One build for everything: the suites run the programs, built with the same features as the tests.
 step build cargo build --quiet --workspace --bins --tests
 [ -z "$failed" ] || exit 1
 if [ $# -eq 0 ]; then
