@@ -28,7 +28,7 @@ const CONFIG: &[u8] = b"{\"architecture\":\"amd64\",\"os\":\"linux\"}";
 
 /// The responses that a client received.
 #[derive(Default)]
-struct Received {
+struct Tally {
     statuses: BTreeMap<u16, u64>,
     sent: usize,
     received: usize,
@@ -38,7 +38,7 @@ struct Received {
 struct RandomClient {
     client: Client,
     dice: StdRng,
-    seen: Received,
+    seen: Tally,
     /// The repository of this client alone.
     own: String,
     kept: Vec<(String, u64)>,
@@ -52,7 +52,7 @@ async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
         let mut client = RandomClient {
             client: Client::new(&front.server.url(""))?,
             dice: StdRng::seed_from_u64(number),
-            seen: Received::default(),
+            seen: Tally::default(),
             own: format!("own/{number}"),
             kept: Vec::new(),
         };
@@ -63,7 +63,7 @@ async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
             anyhow::Ok(client)
         });
     }
-    let mut all = Received::default();
+    let mut all = Tally::default();
     while let Some(client) = clients.join_next().await {
         let mut client = client??;
         client.check().await?;
@@ -72,7 +72,7 @@ async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
     let mut last = RandomClient {
         client: front.client.clone(),
         dice: StdRng::seed_from_u64(CLIENTS),
-        seen: Received::default(),
+        seen: Tally::default(),
         own: String::new(),
         kept: Vec::new(),
     };
@@ -101,7 +101,7 @@ async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
         .await
 }
 
-impl Received {
+impl Tally {
     fn add(&mut self, other: &Self) {
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;

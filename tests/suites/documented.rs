@@ -171,7 +171,7 @@ fn every_test_that_the_documentation_names_exists() -> Result<()> {
         let source = match sections.entry(section) {
             Entry::Occupied(source) => source.into_mut(),
             Entry::Vacant(place) => place.insert(match section {
-                "proxy" | "registry" => sources(&root.join(section).join("src"))?,
+                "proxy" | "registry" | "service" => sources(&root.join(section).join("src"))?,
                 suite => std::fs::read_to_string(root.join(format!("tests/suites/{suite}.rs")))?,
             }),
         };

@@ -230,12 +230,11 @@ fn split_uses(code: &str) -> (String, Vec<UsedName>) {
         let line = line.trim();
         let item = after_visibility(line);
         if declaration.is_none() {
-            match item.strip_prefix("use ") {
-                Some(tree) => declaration = Some((item.len() < line.len(), tree.to_owned())),
-                None => {
-                    rest += line;
-                    rest.push('\n');
-                }
+            if let Some(tree) = item.strip_prefix("use ") {
+                declaration = Some((item.len() < line.len(), tree.to_owned()));
+            } else {
+                rest += line;
+                rest.push('\n');
             }
         } else if let Some((_, tree)) = &mut declaration {
             tree.push_str(line);

@@ -39,12 +39,12 @@ pub(super) fn parse<'a>(
     texts: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Vec<SourceFile> {
     let mut files = Vec::new();
-    let mut tests = BTreeSet::new();
+    let mut test_modules = BTreeSet::new();
     for (path, text) in texts {
         let module = module(path);
-        let (code, test_modules) = without_tests(&without_comments(text));
-        for name in test_modules {
-            tests.insert([&module[..], &[name]].concat());
+        let (code, names) = without_tests(&without_comments(text));
+        for name in names {
+            test_modules.insert([&module[..], &[name]].concat());
         }
         files.push(SourceFile {
             name: format!("{package}/{path}"),
@@ -55,7 +55,7 @@ pub(super) fn parse<'a>(
     files.retain(|file| {
         let mut ancestors = (0..=file.module.len()).map(|length| &file.module[..length]);
         !ancestors.any(|ancestor| {
-            tests.contains(ancestor) || ancestor.last().is_some_and(|name| name == "tests")
+            test_modules.contains(ancestor) || ancestor.last().is_some_and(|name| name == "tests")
         })
     });
     files
