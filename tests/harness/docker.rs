@@ -184,7 +184,7 @@ impl Docker {
         let directory = TempDir::with_prefix("octo-docker-")?;
         let path = |name: &str| directory.path().join(name);
         let socket = path("docker.sock");
-        // The machine's own daemon has its configuration elsewhere; this one reads none.
+        // An empty configuration, so that the machine's own does not apply.
         std::fs::write(path("daemon.json"), "{}")?;
         let dockerd = tools::find("dockerd")?;
         let mut command = match wrapper {

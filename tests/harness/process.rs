@@ -268,8 +268,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Written directly: the test runner shows captured output too late, or not at all,
-            // during a panic.
+            // Only a failing test prints this, so a passing one stays silent.
             let words = self.last_words();
             std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes()).ok();
         }

@@ -53,7 +53,7 @@ impl Drop for Disk {
             .arg("--lazy")
             .arg(self.path())
             .status();
-        // If this fails, the directory stays, which is visible enough.
+        // If this fails, the directory of the mount stays behind and shows it.
         drop(unmount);
     }
 }

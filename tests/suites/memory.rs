@@ -131,7 +131,7 @@ async fn scrapers_that_do_not_read_share_bounded_memory_and_block_no_other() -> 
     for _ in 0..24 {
         let mut wire = Wire::connect(server.metrics_address()).await?;
         wire.send(&request).await?;
-        // This form was written for this scrape alone.
+        // The head has arrived, so the next scrape gets an exposition of its own.
         assert_eq!(wire.head().await?.status, 200);
         slow.push(wire);
     }

@@ -40,7 +40,7 @@ async fn stage() -> Result<(Server, Scripted)> {
     )?;
     let address = "127.0.0.1:0".parse()?;
     let listener = frugal(|socket| {
-        // Connections in TIME_WAIT must not block the port for the next test.
+        // Old connections must not block the port when the upstream is restarted.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket.listen(CLIENTS)?)
