@@ -3,41 +3,36 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// An upload session's identifier: unguessable, valid in one repository, and safe in a path or URL.
-/// It is a UUID, as distribution-spec wants (POST then PUT), in lower case.
+/// It is a random UUID (RFC 9562, version 4) in lower case, as distribution-spec asks for (POST then
+/// PUT).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UploadId(Arc<str>);
+pub struct UploadId(
+    // The text and not the number: it becomes a path or a URL on every use.
+    Arc<str>,
+);
 
 impl UploadId {
-    const LENGTH: usize = 36;
-
-    /// Where its hyphens are.
-    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
-
-    /// The identifier that a URL names; `None` for what no store has issued.
+    /// Parses the identifier in a URL. Returns `None` unless it is written exactly as
+    /// [`UploadId::random`] writes it.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = |(place, byte): (usize, u8)| match byte {
-            b'-' => Self::HYPHENS.contains(&place),
-            b'0'..=b'9' | b'a'..=b'f' => !Self::HYPHENS.contains(&place),
-            _ => false,
-        };
-        (text.len() == Self::LENGTH && text.bytes().enumerate().all(fits))
-            .then(|| Self(text.into()))
+        // The crate also reads upper case, braces, URNs and UUIDs without hyphens. Two spellings of
+        // one session would be two directories.
+        let uuid = Uuid::try_parse(text).ok()?;
+        let mut buffer = Uuid::encode_buffer();
+        (uuid.hyphenated().encode_lower(&mut buffer) == text).then(|| Self(text.into()))
     }
 
-    /// A new one: 122 random bits, and 6 that say so (RFC 9562, section 5.4).
+    /// Makes a new identifier from 122 random bits of the system.
     pub fn random() -> Self {
-        const VERSION: u128 = 0xf << 76;
-        const VARIANT: u128 = 0b11 << 62;
-        let bits = rand::random::<u128>() & !VERSION & !VARIANT | 4 << 76 | 0b10 << 62;
-        let mut text = format!("{bits:032x}");
-        for place in Self::HYPHENS {
-            text.insert(place, '-');
-        }
+        let mut buffer = Uuid::encode_buffer();
+        let text: &str = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
         Self(text.into())
     }
 
-    /// Its text.
+    /// Returns the identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_the_folder_is_no_identifier() {
+    fn only_the_lower_case_hyphenated_form_is_an_identifier() {
         let wrong = [
             "",
             "..",
@@ -80,6 +75,9 @@ mod tests {
             "01234567-89ab-4def-8123-456789abcde",
             "01234567-89ab-4def-8123-456789abcdef0",
             "0123456-789ab-4def-8123-456789abcdef",
+            "0123456789ab4def8123456789abcdef",
+            "{01234567-89ab-4def-8123-456789abcdef}",
+            "urn:uuid:01234567-89ab-4def-8123-456789abcdef",
         ];
         for text in wrong {
             assert_eq!(UploadId::parse(text), None, "{text}");
