@@ -39,7 +39,7 @@ use crate::store::{Instrumented, Store};
 pub enum RegistryStartError {
     /// The data directory cannot be used.
     #[error("cannot open the data directory")]
-    Store(#[from] fs::StartError),
+    Store(#[from] fs::OpenError),
     /// Opening the store was interrupted.
     #[error("opening the data directory was interrupted")]
     Interrupted(#[from] JoinError),

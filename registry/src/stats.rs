@@ -23,7 +23,7 @@ pub use ledger::{Ledger, Totals};
 use crate::metrics::stats::{LARGEST, Stats};
 use crate::oci::Kind;
 use crate::store::StoreError;
-use crate::store::fs::{FsStore, Space, Uploads};
+use crate::store::fs::{FsStore, OpenUploads, Space};
 use service::log::{OutcomeChange, OutcomeChanges, causes};
 
 /// How often the figures of the file system are read.
@@ -184,7 +184,7 @@ fn is_lost(failure: &StoreError) -> bool {
 /// Brings the gauges up to date for a scrape.
 struct Page {
     ledger: Arc<Ledger>,
-    uploads: Uploads,
+    uploads: OpenUploads,
     stats: Arc<Stats>,
     uploads_allocated: Arc<AtomicI64>,
 }

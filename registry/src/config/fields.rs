@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{METRICS_PATH, loopback};
-use crate::store::fs::{Bounds, Durability, Options};
+use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
 use service::limits::Limits;
@@ -163,11 +163,11 @@ impl StorageFields {
     }
 
     /// The options of the store.
-    pub(crate) fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> StoreOptions {
         let max_bytes = self.uploads.max_bytes.map(ByteSize::get);
-        Options {
+        StoreOptions {
             durability: self.durability,
-            bounds: Bounds {
+            quota: UploadQuota {
                 max_sessions: self.uploads.max_sessions,
                 max_bytes: max_bytes.unwrap_or(u64::MAX),
                 reserve: self.reserve.get(),

@@ -183,7 +183,7 @@ impl Changes for Ledger {
         *state.pool(shard.pool) += *change;
     }
 
-    fn folders(&self, bytes: i64) {
+    fn directories(&self, bytes: i64) {
         self.0.lock().folders += bytes;
     }
 }

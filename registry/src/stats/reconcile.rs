@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::Ledger;
 use crate::oci::Name;
-use crate::store::fs::{FsStore, Shard, Walk};
+use crate::store::fs::{FsStore, RepositoryWalk, Shard};
 use crate::store::{Result, StoreError};
 
 /// How long it works before it pauses for as long: half of one thread and one disk queue at most.
@@ -22,7 +22,7 @@ struct Count {
     store: FsStore,
     ledger: Arc<Ledger>,
     shards: Vec<Shard>,
-    walk: Walk,
+    walk: RepositoryWalk,
     stage: Stage,
     failures: Failures,
 }
@@ -40,7 +40,7 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
     ledger.begin();
     let mut count = Count {
         shards: Shard::all().collect(),
-        walk: store.walk(),
+        walk: store.walk_repositories(),
         stage: Stage::Content,
         failures: Vec::new(),
         store,
@@ -79,7 +79,7 @@ impl Count {
             Stage::Content => match self.shards.pop() {
                 Some(shard) => {
                     let tell = |counts| self.ledger.counted_shard(shard, counts);
-                    let counted = self.store.survey_shard(shard, tell);
+                    let counted = self.store.count_shard(shard, tell);
                     self.note(counted);
                 }
                 None => self.stage = Stage::Repositories,
@@ -94,7 +94,7 @@ impl Count {
                     self.count(&name);
                 } else {
                     self.ledger
-                        .end(self.walk.folders() + self.store.fixed_allocated());
+                        .end(self.walk.directories_allocated() + self.store.fixed_allocated());
                     self.stage = Stage::Done;
                 }
             }
@@ -104,7 +104,7 @@ impl Count {
 
     fn count(&mut self, name: &Name) {
         let tell = |counts| self.ledger.counted_repository(name, counts);
-        let counted = self.store.survey_repository(name, tell);
+        let counted = self.store.count_repository(name, tell);
         if counted.is_err() {
             self.ledger.met_repository(name);
         }

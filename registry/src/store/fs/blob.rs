@@ -1,38 +1,40 @@
-//! Blobs: content kept once, and a link in each repository that holds it.
+//! Blobs: content that is stored once, and a link in each repository that holds it.
 
 use std::error::Error;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::Inner;
 use super::changes::{ContentCounts, RepositoryCounts};
-use super::file::{allocated_at, if_there, remove};
+use super::data_directory::DataDirectory;
+use super::directories::remove_empty;
+use super::durable::{SyncedUpload, Unsynced, UnsyncedDirectories, remove_name, write_name};
+use super::file::{allocated_at, if_there};
 use super::layout::{Pool, Shard};
 use super::reader::BlobReader;
 use crate::oci::{ByteRanges, Digest, Name, Spans};
 use crate::store::{BlobRead, Result, StoreError};
 
-/// What the file of a blob in a repository says.
+/// The file of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Link {
-    /// The size of the blob when it was pushed. `None` where the file is empty, as former versions
-    /// made it and a crash may leave it: then nobody knows.
+struct BlobLink {
+    /// The size of the blob when it was pushed. `None` where the file is empty, as older versions made
+    /// it and a crash may leave it: then the size is unknown.
     size: Option<u64>,
 }
 
-impl Link {
+impl BlobLink {
     /// The longest text of a link: a number of 20 digits, and a newline.
     const LONGEST: usize = 21;
 
-    /// What a repository says of a blob; `None` if the repository does not hold it.
+    /// Reads a link; `None` if the repository does not hold the blob.
     fn read(path: &Path) -> Result<Option<Self>> {
         let Some(mut file) = if_there(path, File::open(path))? else {
             return Ok(None);
         };
         let mut text = [0; Self::LONGEST + 1];
-        // What can't be read says as little as what is empty: the blob is there all the same.
+        // A link that cannot be read is as good as an empty one: the blob is there all the same.
         let length = file.read(&mut text).unwrap_or_default();
         let size = Self::parse(&text[..length]);
         Ok(Some(Self { size }))
@@ -44,36 +46,34 @@ impl Link {
         digits.parse().ok().filter(|_| is_number)
     }
 
-    /// Writes down a blob's size, in place of what the file says.
-    fn write(path: &Path, size: u64) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).open(path)?;
-        file.write_all(format!("{size}\n").as_bytes())
+    /// The text of a link to a blob of `size` bytes.
+    fn text(size: u64) -> String {
+        format!("{size}\n")
     }
 }
 
-/// Fails if content has not the length that it had when it was pushed.
+/// Fails if content does not have the length that it had when it was pushed.
 fn check(expected: Option<u64>, size: u64, content: &Path) -> Result<()> {
     if expected.is_none_or(|expected| expected == size) {
         return Ok(());
     }
     Err(StoreError::Corrupt {
         path: content.to_owned(),
-        reason: "it has not the length that it was pushed with",
+        reason: "its length is not the one that was pushed",
     })
 }
 
-pub(super) fn stat(inner: &Inner, name: &Name, digest: &Digest) -> Result<u64> {
-    size(inner, name, digest)?.ok_or(StoreError::BlobUnknown)
+pub(super) fn stat(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<u64> {
+    size(data, name, digest)?.ok_or(StoreError::BlobUnknown)
 }
 
-/// The size of a repository's blob; `None` if it is not there. A link whose content is gone, which
-/// only a person's hand or a lost disk can leave, leads to nothing.
-pub(super) fn size(inner: &Inner, name: &Name, digest: &Digest) -> Result<Option<u64>> {
-    let Some(link) = Link::read(&inner.layout.blob_link(name, digest))? else {
+/// The size of a repository's blob; `None` if the repository does not hold it. A link without its
+/// content, which only a person or a damaged disk can leave, counts as none.
+pub(super) fn size(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<Option<u64>> {
+    let Some(link) = BlobLink::read(&data.layout.blob_link(name, digest))? else {
         return Ok(None);
     };
-    let content = inner.layout.content(Pool::Blobs, digest);
+    let content = data.layout.content(Pool::Blobs, digest);
     let Some(size) = length(&content)? else {
         return Ok(None);
     };
@@ -82,14 +82,14 @@ pub(super) fn size(inner: &Inner, name: &Name, digest: &Digest) -> Result<Option
 }
 
 pub(super) fn read(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     digest: &Digest,
     ranges: Option<&ByteRanges>,
 ) -> Result<BlobRead<BlobReader>> {
-    let link = Link::read(&inner.layout.blob_link(name, digest))?;
+    let link = BlobLink::read(&data.layout.blob_link(name, digest))?;
     let link = link.ok_or(StoreError::BlobUnknown)?;
-    let path = inner.layout.content(Pool::Blobs, digest);
+    let path = data.layout.content(Pool::Blobs, digest);
     let file = if_there(&path, File::open(&path))?.ok_or(StoreError::BlobUnknown)?;
     let size = file
         .metadata()
@@ -100,83 +100,87 @@ pub(super) fn read(
     Ok(BlobRead {
         size,
         spans: spans.clone(),
-        reader: BlobReader::open(file, path, size, spans, &inner.buffers)?,
+        reader: BlobReader::open(file, path, size, spans, &data.buffers)?,
     })
 }
 
-pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<()> {
-    let links = inner.layout.blob_links(name);
-    {
-        let mut turn = inner.locks.repository(name);
-        let content = inner.layout.content(Pool::Blobs, digest);
-        let stored = length(&content)?.map_or(0, signed);
-        let link = inner.layout.blob_link(name, digest);
-        let allocated = allocated_at(&link);
-        if !remove(&link)? {
-            return Err(StoreError::BlobUnknown);
-        }
-        turn.changes += 1;
-        turn.removals += 1;
-        let change = RepositoryCounts {
-            blobs: -1,
-            stored: -stored,
-            allocated: -allocated,
-            ..Default::default()
-        };
-        inner.changes.repository(name, &change);
-        inner.remove_empty(&links, &inner.layout.repositories());
-    }
-    inner.sync_folder(&links)
+pub(super) fn delete(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<Unsynced<()>> {
+    let mut lock = data.locks.repository(name);
+    let content = data.layout.content(Pool::Blobs, digest);
+    let stored = length(&content)?.map_or(0, signed);
+    let link = data.layout.blob_link(name, digest);
+    let allocated = -allocated_at(&link);
+    let unsynced = remove_name(data, &link)?.ok_or(StoreError::BlobUnknown)?;
+    lock.changes += 1;
+    // A manifest that is being written has already looked for its blobs: it has to look again.
+    lock.removals += 1;
+    let change = RepositoryCounts {
+        blobs: -1,
+        stored: -stored,
+        allocated,
+        ..Default::default()
+    };
+    data.changes.repository(name, &change);
+    let links = data.layout.blob_links(name);
+    remove_empty(data, &links, &data.layout.repositories());
+    Ok(unsynced.with(()))
 }
 
 pub(super) fn mount(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     from: Option<&Name>,
     digest: &Digest,
-) -> Result<()> {
+) -> Result<Unsynced<()>> {
     let expected = match from {
         Some(from) => {
-            let link = Link::read(&inner.layout.blob_link(from, digest))?;
+            let link = BlobLink::read(&data.layout.blob_link(from, digest))?;
             link.ok_or(StoreError::BlobUnknown)?.size
         }
         None => None,
     };
-    link(inner, name, digest, expected)?;
-    inner.sync_folder(&inner.layout.blob_links(name))
+    Ok(link(data, name, digest, expected)?.with(()))
 }
 
-/// Makes content that the store has a blob of the repository. It must be of the length that was
-/// `expected`, if that is known, or else of the one that the repository knows already. The caller
-/// syncs the folder of links; the size in a link is not synced, since an empty one says nothing.
+/// Adds content of the store to a repository, as a blob. The content must have the length that is
+/// `expected`, or, if that is unknown, the one that the repository's link says.
 pub(super) fn link(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     digest: &Digest,
     expected: Option<u64>,
-) -> Result<()> {
-    let content = inner.layout.content(Pool::Blobs, digest);
-    let path = inner.layout.blob_link(name, digest);
-    let mut turn = inner.locks.repository(name);
+) -> Result<UnsyncedDirectories> {
+    let content = data.layout.content(Pool::Blobs, digest);
+    let path = data.layout.blob_link(name, digest);
+    let mut unsynced = UnsyncedDirectories::none();
+    let mut lock = data.locks.repository(name);
     let size = length(&content)?.ok_or(StoreError::BlobUnknown)?;
-    let found = Link::read(&path)?;
+    // The push that brought the content may not have synced it yet.
+    unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
+    let found = BlobLink::read(&path)?;
     let known = expected.or(found.and_then(|link| link.size));
     check(known, size, &content)?;
-    if found == Some(Link { size: Some(size) }) {
-        return Ok(());
+    if found == Some(BlobLink { size: Some(size) }) {
+        unsynced.add(UnsyncedDirectories::of(&data.layout.blob_links(name)));
+        return Ok(unsynced);
     }
     let allocated = allocated_at(&path);
-    let written = inner.with_folder_of(&path, || Link::write(&path, size));
-    if let Err(error) = written {
-        if found.is_none() {
-            // Nobody was told of it.
-            let _ = remove(&path);
+    // The text is not synced. A crash may leave it empty, which says nothing of the size, and the
+    // name alone adds the blob to the repository.
+    match write_name(data, &path, BlobLink::text(size).as_bytes()) {
+        Ok(written) => unsynced.add(written),
+        Err(error) if found.is_none() => {
+            // The file may be there without its text. Nothing was acknowledged, and nothing to sync.
+            let _ = fs::remove_file(&path);
             return Err(error);
         }
-        // A link that says nothing is as good as it was.
-        tracing::debug!(error = &error as &dyn Error, "a blob's size was not kept");
+        Err(error) => {
+            // The blob was in the repository before, and an empty link is as good as the old one.
+            tracing::debug!(error = &error as &dyn Error, "a blob's size was not kept");
+            unsynced.add(UnsyncedDirectories::of(&data.layout.blob_links(name)));
+        }
     }
-    turn.changes += 1;
+    lock.changes += 1;
     let is_new = found.is_none();
     let change = RepositoryCounts {
         blobs: i64::from(is_new),
@@ -184,53 +188,43 @@ pub(super) fn link(
         allocated: allocated_at(&path) - allocated,
         ..Default::default()
     };
-    inner.changes.repository(name, &change);
-    Ok(())
+    data.changes.repository(name, &change);
+    Ok(unsynced)
 }
 
-/// Makes a complete and synced file of `size` bytes the content of `digest`. Content that is there
-/// already stays, unless it is damaged. The caller syncs the shard's folder.
-pub(super) fn keep(inner: &Inner, data: &Path, digest: &Digest, size: u64) -> Result<()> {
-    let content = inner.layout.content(Pool::Blobs, digest);
+/// Makes the file of an upload, of `size` bytes, the content of `digest`. Content that is there
+/// already stays, unless it is damaged.
+pub(super) fn keep(
+    data: &DataDirectory,
+    upload: &SyncedUpload<'_>,
+    digest: &Digest,
+    size: u64,
+) -> Result<UnsyncedDirectories> {
+    let content = data.layout.content(Pool::Blobs, digest);
     let shard = Shard::of(Pool::Blobs, digest);
-    let mut turn = inner.locks.shard(shard);
-    let is_new = inner.with_folder_of(&content, || match fs::hard_link(data, &content) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        result => result.map(|()| true),
-    })?;
+    let mut lock = data.locks.shard(shard);
     let mut freed = 0;
-    if !is_new {
-        if length(&content)? == Some(size) {
-            return Ok(());
+    let linked = upload.link(data, &content)?;
+    let is_new = linked.is_some();
+    let unsynced = match linked {
+        Some(unsynced) => unsynced,
+        None if length(&content)? == Some(size) => {
+            return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));
         }
-        freed = allocated_at(&content);
-        replace(inner, data, &content)?;
-    }
-    turn.changes += 1;
-    inner.changes.content(
-        shard,
-        &ContentCounts {
-            items: i64::from(is_new),
-            allocated: allocated_at(&content) - freed,
-        },
-    );
-    Ok(())
-}
-
-/// Puts good content in the place of damaged content, in one step.
-fn replace(inner: &Inner, data: &Path, content: &Path) -> Result<()> {
-    let path = content.display();
-    tracing::warn!(%path, "damaged content is replaced by what was pushed");
-    let aside = inner.layout.temporary();
-    let placed = inner.in_room(|| {
-        fs::hard_link(data, &aside)
-            .and_then(|()| fs::rename(&aside, content))
-            .map_err(|e| StoreError::io(content, e))
-    });
-    if placed.is_err() {
-        let _ = remove(&aside);
-    }
-    placed
+        None => {
+            let path = content.display();
+            tracing::warn!(%path, "damaged content is replaced by what was pushed");
+            freed = allocated_at(&content);
+            upload.replace(data, &content)?
+        }
+    };
+    lock.changes += 1;
+    let change = ContentCounts {
+        items: i64::from(is_new),
+        allocated: allocated_at(&content) - freed,
+    };
+    data.changes.content(shard, &change);
+    Ok(unsynced)
 }
 
 /// The length of a file; `None` if it is not there.
@@ -261,7 +255,7 @@ mod tests {
             ("1024\n\n", None),
             ("\0\0\0\0\n", None),
         ] {
-            assert_eq!(Link::parse(text.as_bytes()), size, "{text:?}");
+            assert_eq!(BlobLink::parse(text.as_bytes()), size, "{text:?}");
         }
     }
 }

@@ -1,31 +1,31 @@
-//! How the store tells what it changed, so that statistics need no walk.
+//! Reports of what the store changes, so that the statistics need no walk through the tree.
 
 use std::ops::{AddAssign, Neg, SubAssign};
 
 use super::layout::Shard;
 use crate::oci::{Kind, Name};
 
-/// Is told of every change, at once and in order.
+/// Receives every change, at once and in order.
 ///
-/// A change of a repository, or of a shard of content, is told while the lock is held under which
-/// it was made, and a survey of the same repository or shard
-/// ([`FsStore::survey_repository`](super::FsStore::survey_repository)) delivers its figures under
-/// that lock too. So whoever sets what a survey says and adds what it is told here is never off by
+/// A change of a repository, or of a shard of content, is reported while the lock is held under which
+/// it was made, and a count of the same repository or shard
+/// ([`FsStore::count_repository`](super::FsStore::count_repository)) delivers its figures under that
+/// lock too. So a receiver that sets what a count says and adds what is reported here is never off by
 /// a change that happened meanwhile. An implementation must be quick and must not call the store.
 pub trait Changes: Send + Sync + 'static {
-    /// A repository changed by so much.
+    /// A repository changed by this much.
     fn repository(&self, name: &Name, change: &RepositoryCounts);
-    /// A shard's content changed by so much.
+    /// A shard's content changed by this much.
     fn content(&self, shard: Shard, change: &ContentCounts);
-    /// Folders were made or removed, which takes or frees so many bytes.
-    fn folders(&self, bytes: i64);
+    /// Directories were made or removed: `bytes` more are in use on disk, or fewer if it is negative.
+    fn directories(&self, bytes: i64);
 }
 
-/// Nobody listens.
+/// Ignores all changes.
 impl Changes for () {
     fn repository(&self, _: &Name, _: &RepositoryCounts) {}
     fn content(&self, _: Shard, _: &ContentCounts) {}
-    fn folders(&self, _: i64) {}
+    fn directories(&self, _: i64) {}
 }
 
 /// What a repository holds, or by how much that changes.
@@ -44,26 +44,55 @@ pub struct RepositoryCounts {
 }
 
 impl RepositoryCounts {
-    /// Whether there is a repository: it holds a blob or a manifest.
+    /// Whether the repository exists: it holds a blob or a manifest.
     pub fn exists(&self) -> bool {
         self.blobs > 0 || self.manifests.iter().any(|&count| count > 0)
     }
 
     /// One more manifest of a kind, or one less.
     pub(super) fn manifest(&mut self, kind: Kind, count: i64) {
-        self.manifests[kind as usize] += count;
+        self.manifests[index(kind)] += count;
     }
 }
 
+/// The index of a kind in an array in the order of [`Kind::ALL`]. Exhaustive, so that a new kind does
+/// not compile before it has a count of its own.
+const fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::Image => 0,
+        Kind::Index => 1,
+        Kind::Artifact => 2,
+        Kind::Signature => 3,
+        Kind::Attestation => 4,
+        Kind::Other => 5,
+    }
+}
+
+const _: () = {
+    let mut n = 0;
+    while n < Kind::ALL.len() {
+        assert!(index(Kind::ALL[n]) == n, "kinds are counted in this order");
+        n += 1;
+    }
+};
+
 impl AddAssign for RepositoryCounts {
     fn add_assign(&mut self, other: Self) {
-        self.tags += other.tags;
-        self.blobs += other.blobs;
-        for (count, more) in self.manifests.iter_mut().zip(other.manifests) {
+        // Taken apart, so that a new figure does not compile before it is added up.
+        let Self {
+            tags,
+            blobs,
+            manifests,
+            stored,
+            allocated,
+        } = other;
+        self.tags += tags;
+        self.blobs += blobs;
+        for (count, more) in self.manifests.iter_mut().zip(manifests) {
             *count += more;
         }
-        self.stored += other.stored;
-        self.allocated += other.allocated;
+        self.stored += stored;
+        self.allocated += allocated;
     }
 }
 
@@ -98,19 +127,8 @@ pub struct ContentCounts {
 
 impl AddAssign for ContentCounts {
     fn add_assign(&mut self, other: Self) {
-        self.items += other.items;
-        self.allocated += other.allocated;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_counted_in_the_order_in_which_they_are_listed() {
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, index);
-        }
+        let Self { items, allocated } = other;
+        self.items += items;
+        self.allocated += allocated;
     }
 }

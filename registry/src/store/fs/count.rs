@@ -1,179 +1,108 @@
-//! Counting what there is, for the statistics. Everything here blocks.
+//! Counts what the store holds, for the statistics. Everything here blocks.
 //!
-//! What is counted is told under the same lock as changes of it are
+//! A count is reported under the same lock as changes of what was counted
 //! ([`Changes`](super::Changes)), so that a count and the changes around it add up.
 
-use std::fmt;
 use std::fs::{self, ReadDir};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::changes::{ContentCounts, RepositoryCounts};
+use super::data_directory::DataDirectory;
 use super::file::{allocated, allocated_at, each_entry, if_there};
-use super::layout::{Pool, RESERVED, Shard, digest_of};
+use super::layout::{Layout, Pool, RESERVED, Shard, digest_of};
 use super::locks::settled;
-use super::upload::sessions::{Sessions, UploadTotals};
-use super::{FsStore, Inner, blob, manifest};
+use super::{blob, manifest};
 use crate::oci::{Digest, Name};
 use crate::store::{Result, StoreError};
 
-/// The file system that holds the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Its size in bytes.
-    pub size: u64,
-    /// What an ordinary user may still write, in bytes.
-    pub available: u64,
-    /// How many files may still be made.
-    pub files_free: u64,
-    /// How many files there may be in all; 0 where the file system has no such bound.
-    pub files: u64,
-    /// How many files an ordinary user may still make.
-    pub files_available: u64,
+/// Counts a repository, and calls `tell` with the result while nobody can change it.
+pub(super) fn repository(
+    data: &DataDirectory,
+    name: &Name,
+    tell: impl FnOnce(RepositoryCounts),
+) -> Result<()> {
+    settled(
+        || data.locks.repository(name),
+        || count_repository(data, name),
+        |_, counts| {
+            // Without the directory the count would be 0.
+            data.root.check()?;
+            tell(counts);
+            Ok(())
+        },
+    )
 }
 
-/// The open upload sessions of a store, for whoever must not keep the store itself open.
-#[derive(Clone)]
-pub struct Uploads(Arc<Sessions>);
-
-impl Uploads {
-    /// All of them at this moment, summed up; from memory.
-    pub fn totals(&self) -> UploadTotals {
-        self.0.totals()
-    }
+/// Counts a shard of content, and calls `tell` with the result while nobody can change it.
+pub(super) fn shard(
+    data: &DataDirectory,
+    shard: Shard,
+    tell: impl FnOnce(ContentCounts),
+) -> Result<()> {
+    settled(
+        || data.locks.shard(shard),
+        || count_shard(data, shard),
+        |_, counts| {
+            // Without the directory the count would be 0.
+            data.root.check()?;
+            tell(counts);
+            Ok(())
+        },
+    )
 }
 
-impl fmt::Debug for Uploads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Uploads").field(&self.totals()).finish()
+/// What everything but repositories, content and uploads takes on disk, in bytes.
+pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
+    let mut paths = Vec::new();
+    for shard in Shard::all() {
+        let directory = layout.shard(shard);
+        // The pool and the algorithm, too.
+        paths.extend(directory.ancestors().take(3).map(Path::to_owned));
     }
+    paths.extend([
+        layout.root().to_owned(),
+        layout.lock(),
+        layout.temporaries(),
+    ]);
+    paths.sort_unstable();
+    paths.dedup();
+    paths.iter().map(|path| allocated_at(path)).sum()
 }
 
-impl FsStore {
-    /// Counts a repository, and calls `tell` with the result while nobody can change it.
-    pub fn survey_repository(
-        &self,
-        name: &Name,
-        tell: impl FnOnce(RepositoryCounts),
-    ) -> Result<()> {
-        let inner = &self.inner;
-        settled(
-            || inner.locks.repository(name),
-            || count_repository(inner, name),
-            |_, counts| {
-                // Without the directory there would be nothing to count.
-                inner.root.check()?;
-                tell(counts);
-                Ok(())
-            },
-        )
-    }
-
-    /// Counts a shard of content, and calls `tell` with the result while nobody can change it.
-    pub fn survey_shard(&self, shard: Shard, tell: impl FnOnce(ContentCounts)) -> Result<()> {
-        let inner = &self.inner;
-        settled(
-            || inner.locks.shard(shard),
-            || count_shard(inner, shard),
-            |_, counts| {
-                // Without the directory there would be nothing to count.
-                inner.root.check()?;
-                tell(counts);
-                Ok(())
-            },
-        )
-    }
-
-    /// All folders that may be repositories, in no order, each followed by those below it.
-    pub fn walk(&self) -> Walk {
-        Walk {
-            store: self.clone(),
-            stack: Vec::new(),
-            started: false,
-            ended: false,
-            folders: 0,
-        }
-    }
-
-    /// What is there besides repositories, content and uploads takes: the folders of content, and
-    /// the lock; in bytes.
-    pub fn fixed_allocated(&self) -> i64 {
-        let layout = &self.inner.layout;
-        let shards = Shard::all().map(|shard| layout.shard(shard));
-        let mut tops = Vec::new();
-        for shard in Shard::all() {
-            let folder = layout.shard(shard);
-            tops.extend(folder.ancestors().skip(1).take(2).map(Path::to_owned));
-        }
-        tops.extend([
-            layout.root().to_owned(),
-            layout.lock(),
-            layout.temporaries(),
-        ]);
-        tops.sort_unstable();
-        tops.dedup();
-        shards.chain(tops).map(|folder| allocated_at(&folder)).sum()
-    }
-
-    /// The open upload sessions, from the table in memory.
-    pub fn uploads(&self) -> Uploads {
-        Uploads(Arc::clone(&self.inner.sessions))
-    }
-
-    /// What the open upload sessions take on disk, in bytes.
-    pub fn uploads_allocated(&self) -> Result<i64> {
-        let mut total = allocated_at(&self.inner.layout.uploads());
-        each_entry(&self.inner.layout.uploads(), |session| {
-            let folder = session.path();
-            total += allocated_at(&folder);
-            each_entry(&folder, |file| {
-                let path = file.path();
-                // A commit may be under way: what has become a blob is counted as one.
-                let metadata = if_there(&path, fs::symlink_metadata(&path))?;
-                total += metadata
-                    .filter(|m| m.nlink() == 1)
-                    .map_or(0, |m| allocated(&m));
-                Ok(())
-            })
-        })?;
-        self.inner.root.confirm(Ok(total))
-    }
-
-    /// Asks the system about the space that is left.
-    pub fn space(&self) -> Result<Space> {
-        self.inner.space()
-    }
-}
-
-impl Inner {
-    pub(super) fn space(&self) -> Result<Space> {
-        // Of what is held open: the path may lead to another file system by now.
-        let failed = |e: rustix::io::Errno| StoreError::io(self.layout.root(), e.into());
-        let told = rustix::fs::fstatvfs(self.root.lock()).map_err(failed)?;
-        Ok(Space {
-            size: told.f_blocks.saturating_mul(told.f_frsize),
-            available: told.f_bavail.saturating_mul(told.f_frsize),
-            files_free: told.f_ffree,
-            files: told.f_files,
-            files_available: told.f_favail,
+/// What the open upload sessions take on disk, in bytes.
+pub(super) fn uploads_allocated(data: &DataDirectory) -> Result<i64> {
+    let mut total = allocated_at(&data.layout.uploads());
+    each_entry(&data.layout.uploads(), |session| {
+        let directory = session.path();
+        total += allocated_at(&directory);
+        each_entry(&directory, |file| {
+            let path = file.path();
+            // During a commit the file is content as well, and is counted there.
+            let metadata = if_there(&path, fs::symlink_metadata(&path))?;
+            total += metadata
+                .filter(|metadata| metadata.nlink() == 1)
+                .map_or(0, |metadata| allocated(&metadata));
+            Ok(())
         })
-    }
+    })?;
+    data.root.confirm(Ok(total))
 }
 
-fn count_repository(inner: &Inner, name: &Name) -> Result<RepositoryCounts> {
+fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCounts> {
     let mut counts = RepositoryCounts::default();
-    let layout = &inner.layout;
+    let layout = &data.layout;
     each_entry(&layout.blob_links(name), |file| {
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());
-            counts.stored += blob_size(inner, &digest)?;
+            counts.stored += blob_size(data, &digest)?;
         }
         Ok(())
     })?;
-    manifest::each(inner, name, |_, path| {
-        if let Some(entry) = manifest::Entry::read(path)? {
+    manifest::each(data, name, |_, path| {
+        if let Some(entry) = manifest::ManifestEntry::read(path)? {
             counts += entry.counts(allocated_at(path));
         }
         Ok(())
@@ -192,14 +121,14 @@ fn count_repository(inner: &Inner, name: &Name) -> Result<RepositoryCounts> {
     Ok(counts)
 }
 
-fn blob_size(inner: &Inner, digest: &Digest) -> Result<i64> {
-    let content = inner.layout.content(Pool::Blobs, digest);
+fn blob_size(data: &DataDirectory, digest: &Digest) -> Result<i64> {
+    let content = data.layout.content(Pool::Blobs, digest);
     Ok(if_there(&content, fs::metadata(&content))?.map_or(0, |m| blob::signed(m.size())))
 }
 
-fn count_shard(inner: &Inner, shard: Shard) -> Result<ContentCounts> {
+fn count_shard(data: &DataDirectory, shard: Shard) -> Result<ContentCounts> {
     let mut counts = ContentCounts::default();
-    each_entry(&inner.layout.shard(shard), |file| {
+    each_entry(&data.layout.shard(shard), |file| {
         counts.items += 1;
         counts.allocated += allocated_at(&file.path());
         Ok(())
@@ -207,36 +136,45 @@ fn count_shard(inner: &Inner, shard: Shard) -> Result<ContentCounts> {
     Ok(counts)
 }
 
-/// A walk through the tree of repositories that can be interrupted between any two of them.
-#[derive(Debug)]
-pub struct Walk {
-    store: FsStore,
+/// A walk through the tree of repositories that can pause after each of them.
+pub struct RepositoryWalk {
+    data: Arc<DataDirectory>,
     stack: Vec<(String, ReadDir)>,
     started: bool,
     ended: bool,
-    folders: i64,
+    allocated: i64,
 }
 
-impl Walk {
-    /// What the folders met so far take on disk, in bytes.
-    pub fn folders(&self) -> i64 {
-        self.folders
+impl RepositoryWalk {
+    pub(super) fn new(data: Arc<DataDirectory>) -> Self {
+        Self {
+            data,
+            stack: Vec::new(),
+            started: false,
+            ended: false,
+            allocated: 0,
+        }
+    }
+
+    /// What the directories visited so far take on disk, in bytes.
+    pub fn directories_allocated(&self) -> i64 {
+        self.allocated
     }
 
     fn enter(&mut self, name: String) -> Result<()> {
-        let path = self.store.inner.layout.repositories().join(&name);
+        let path = self.data.layout.repositories().join(&name);
         if let Some(entries) = if_there(&path, fs::read_dir(&path))? {
-            self.folders += allocated_at(&path);
+            self.allocated += allocated_at(&path);
             self.stack.push((name, entries));
         }
         Ok(())
     }
 
-    fn reserved(&mut self, folder: &Path) -> Result<()> {
-        self.folders += allocated_at(folder);
-        if folder.ends_with("_referrers") {
-            each_entry(folder, |subject| {
-                self.folders += allocated_at(&subject.path());
+    fn visit_reserved(&mut self, directory: &Path) -> Result<()> {
+        self.allocated += allocated_at(directory);
+        if directory.ends_with("_referrers") {
+            each_entry(directory, |subject| {
+                self.allocated += allocated_at(&subject.path());
                 Ok(())
             })?;
         }
@@ -245,12 +183,12 @@ impl Walk {
 
     fn step(&mut self, entry: &fs::DirEntry) -> Result<Option<Name>> {
         let file = entry.file_name();
-        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let (Some(file), true) = (file.to_str(), folder) else {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let (Some(file), true) = (file.to_str(), is_directory) else {
             return Ok(None);
         };
         if file.starts_with(RESERVED) {
-            self.reserved(&entry.path())?;
+            self.visit_reserved(&entry.path())?;
             return Ok(None);
         }
         let name = match self.stack.last() {
@@ -265,7 +203,7 @@ impl Walk {
     }
 }
 
-impl Iterator for Walk {
+impl Iterator for RepositoryWalk {
     type Item = Result<Name>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -276,9 +214,9 @@ impl Iterator for Walk {
         }
         loop {
             let Some((name, entries)) = self.stack.last_mut() else {
-                // What was taken away looks like an empty tree.
+                // A data directory that is gone looks like an empty tree.
                 let is_first = !std::mem::replace(&mut self.ended, true);
-                let checked = self.store.inner.root.check();
+                let checked = self.data.root.check();
                 return checked.err().filter(|_| is_first).map(Err);
             };
             let Some(entry) = entries.next() else {

@@ -1,14 +1,15 @@
-//! Manifests that are being deleted, and the tags that are pointed at one meanwhile.
+//! Manifests that are being deleted, and the tags that other requests point at them meanwhile.
 //!
-//! To find the tags of a manifest is to read all tags of its repository, and to remove them may take
-//! long, too; nobody is to wait for that. So a deletion lets others have their turns in between, and
-//! is told here what they do that concerns it: then there is nothing to be read again.
+//! A deletion reads all tags of the repository to find those of its manifest, and then removes them.
+//! Both may take long, and other requests must not wait for it. So a deletion releases the
+//! repository's lock in between, and operations that point a tag at its manifest report that here.
+//! Without the report it would have to read all tags again.
 
 use parking_lot::Mutex;
 
 use crate::oci::{Digest, Name, Tag};
 
-/// The deletions that are under way in one store.
+/// The deletions in progress in one store.
 #[derive(Default)]
 pub(super) struct Deletions(Mutex<Vec<Deletion>>);
 
@@ -19,18 +20,18 @@ struct Deletion {
     tags: Vec<Tag>,
 }
 
-/// One of them, until it is dropped.
-pub(super) struct Watch<'a> {
+/// Collects the tags that concern one deletion, until it is dropped.
+pub(super) struct DeletionWatch<'a> {
     deletions: &'a Deletions,
     number: u64,
 }
 
 impl Deletions {
-    /// Begins to listen for tags that are pointed at a manifest; to be called before its tags are
-    /// looked for.
-    pub(super) fn watch(&self, name: &Name, digest: &Digest) -> Watch<'_> {
+    /// Begins to collect tags that are pointed at a manifest. To be called before its tags are searched
+    /// for: a tag that appears between the two would be missed.
+    pub(super) fn watch(&self, name: &Name, digest: &Digest) -> DeletionWatch<'_> {
         let mut all = self.0.lock();
-        // They begin in this order, so that the last one has the highest number.
+        // Deletions are pushed in this order, so that the last one has the highest number.
         let number = all.last().map_or(0, |last| last.number + 1);
         all.push(Deletion {
             number,
@@ -38,13 +39,13 @@ impl Deletions {
             digest: digest.clone(),
             tags: Vec::new(),
         });
-        Watch {
+        DeletionWatch {
             deletions: self,
             number,
         }
     }
 
-    /// A tag now points at a manifest; for the holder of the repository's turn.
+    /// Reports that a tag points at a manifest. The caller holds the repository's lock.
     pub(super) fn placed(&self, name: &Name, tag: &Tag, digest: &Digest) {
         for deletion in self.0.lock().iter_mut() {
             if deletion.digest == *digest && deletion.name == *name {
@@ -54,9 +55,9 @@ impl Deletions {
     }
 }
 
-impl Watch<'_> {
-    /// The tags that were pointed at the manifest since this was last asked; for the holder of the
-    /// repository's turn.
+impl DeletionWatch<'_> {
+    /// Takes the tags that were pointed at the manifest since the last call. The caller holds the
+    /// repository's lock.
     pub(super) fn placed(&self) -> Vec<Tag> {
         let mut all = self.deletions.0.lock();
         let mine = all.iter_mut().find(|one| one.number == self.number);
@@ -65,7 +66,7 @@ impl Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for DeletionWatch<'_> {
     fn drop(&mut self) {
         let mut all = self.deletions.0.lock();
         all.retain(|one| one.number != self.number);
@@ -78,7 +79,7 @@ mod tests {
     use crate::oci::Algorithm;
 
     #[test]
-    fn each_deletion_is_told_of_the_tags_that_concern_it_and_once() {
+    fn each_deletion_collects_the_tags_of_its_manifest_once() {
         let deletions = Deletions::default();
         let name = |text| Name::parse(text).unwrap();
         let tag = |text| Tag::parse(text).unwrap();

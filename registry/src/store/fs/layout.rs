@@ -49,6 +49,19 @@ pub enum Pool {
     Manifests,
 }
 
+impl Pool {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Blobs, Self::Manifests];
+
+    /// The name of its directory. Exhaustive like `ALL` must be: a new pool belongs in both.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Blobs => "blobs",
+            Self::Manifests => "manifests",
+        }
+    }
+}
+
 /// One folder of content: that of all digests with the same first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
@@ -78,7 +91,7 @@ impl Shard {
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Pool::Blobs, Pool::Manifests].into_iter().flat_map(|pool| {
+        Pool::ALL.into_iter().flat_map(|pool| {
             Algorithm::ALL.into_iter().flat_map(move |algorithm| {
                 (0..=u8::MAX).map(move |prefix| Self {
                     pool,
@@ -106,8 +119,8 @@ impl Layout {
     /// The directories that stand directly under the root. They are made at the start and never again.
     pub(super) fn directories(&self) -> [PathBuf; 5] {
         [
-            self.root.join(pool(Pool::Blobs)),
-            self.root.join(pool(Pool::Manifests)),
+            self.root.join(Pool::Blobs.directory()),
+            self.root.join(Pool::Manifests.directory()),
             self.repositories(),
             self.uploads(),
             self.temporaries(),
@@ -138,12 +151,17 @@ impl Layout {
 
     pub(super) fn shard(&self, shard: Shard) -> PathBuf {
         let prefix = format!("{:02x}", shard.prefix);
-        self.join(&[pool(shard.pool), shard.algorithm.as_str(), &prefix])
+        self.join(&[shard.pool.directory(), shard.algorithm.as_str(), &prefix])
     }
 
-    pub(super) fn content(&self, kind: Pool, digest: &Digest) -> PathBuf {
+    pub(super) fn content(&self, pool: Pool, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
-        self.join(&[pool(kind), digest.algorithm().as_str(), &hex[..2], hex])
+        self.join(&[
+            pool.directory(),
+            digest.algorithm().as_str(),
+            &hex[..2],
+            hex,
+        ])
     }
 
     pub(super) fn repository(&self, name: &Name) -> PathBuf {
@@ -232,13 +250,6 @@ fn push_digest(path: &mut PathBuf, digest: &Digest) {
     path.push(digest.hex());
 }
 
-fn pool(pool: Pool) -> &'static str {
-    match pool {
-        Pool::Blobs => "blobs",
-        Pool::Manifests => "manifests",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +282,15 @@ mod tests {
             layout.referrer(&name, &digest, &digest),
             format!("/r/repositories/team/app/web/_referrers/sha256-{hex}/sha256-{hex}"),
         );
+    }
+
+    #[test]
+    fn every_pool_has_a_directory_that_is_made_at_the_start() {
+        let layout = Layout::new("/r".into());
+        for pool in Pool::ALL {
+            let directory = layout.root().join(pool.directory());
+            assert!(layout.directories().contains(&directory));
+        }
     }
 
     #[test]

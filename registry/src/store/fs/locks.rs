@@ -1,8 +1,12 @@
-//! Who may change a repository or a shard of content: one at a time.
+//! Locks under which the names of a repository, or of a shard of content, are changed one at a time.
 //!
-//! A turn is held for as long as names are looked at and changed, never while data is synced: what
-//! has to be on disk first is written before, and folders are synced after. Stripes are shared by
-//! several repositories, which costs a little waiting and no memory.
+//! A lock is held for as long as names are looked at and changed: for some system calls, and never
+//! while anything is synced. The bytes of files are synced before it is taken, and directories after
+//! it is released ([`durable`](super::durable) has types for that order). Nor are upload sessions
+//! evicted under a lock: an operation that finds the disk full releases it first.
+//!
+//! The locks are striped: several repositories share one, which costs a little waiting, and bounds the
+//! memory however many repositories there are.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,24 +15,25 @@ use parking_lot::{Mutex, MutexGuard};
 use super::layout::Shard;
 use crate::oci::Name;
 
+/// Enough that two busy repositories rarely share a lock. Shards have one for each first byte.
 const STRIPES: usize = 256;
 
 /// The locks of all repositories and all shards.
 pub(super) struct StripedLocks {
     hasher: RandomState,
-    repositories: Box<[Mutex<Turn>]>,
-    shards: Box<[Mutex<Turn>]>,
+    repositories: Box<[Mutex<StripeChanges>]>,
+    shards: Box<[Mutex<StripeChanges>]>,
 }
 
-/// What happened in a stripe so far; whoever changes something counts it here.
+/// How often something was changed under a lock so far. The holder that makes a change counts it.
 ///
-/// It lets the long part of a piece of work (counting, looking for tags) go on without the lock:
-/// when nothing has changed at its end, what was found still holds.
+/// The counts let the long part of an operation (counting, looking for tags) run without the lock:
+/// if they are the same afterwards, what it found is still true.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct StripeChanges {
     /// Changes of any sort.
     pub(super) changes: u64,
-    /// Those that removed a blob or a manifest from a repository.
+    /// Removals of a blob or a manifest from a repository.
     pub(super) removals: u64,
 }
 
@@ -36,43 +41,44 @@ impl StripedLocks {
     pub(super) fn new() -> Self {
         let stripes = || (0..STRIPES).map(|_| Mutex::default()).collect();
         Self {
+            // Seeded at random: a client that chooses names cannot aim at one stripe.
             hasher: RandomState::new(),
             repositories: stripes(),
             shards: stripes(),
         }
     }
 
-    /// Waits for the turn to change a repository.
-    pub(super) fn repository(&self, name: &Name) -> MutexGuard<'_, Turn> {
-        // The remainder is far below usize::MAX.
+    /// Waits for the lock of a repository.
+    pub(super) fn repository(&self, name: &Name) -> MutexGuard<'_, StripeChanges> {
         #[expect(clippy::cast_possible_truncation, reason = "a remainder by STRIPES")]
         let stripe = (self.hasher.hash_one(name.as_str()) % STRIPES as u64) as usize;
         self.repositories[stripe].lock()
     }
 
-    /// Waits for the turn to change a shard of content. Taken after a repository's, never before.
-    pub(super) fn shard(&self, shard: Shard) -> MutexGuard<'_, Turn> {
+    /// Waits for the lock of a shard of content. It is taken after a repository's and never before:
+    /// two operations that took them in different orders would wait for each other forever.
+    pub(super) fn shard(&self, shard: Shard) -> MutexGuard<'_, StripeChanges> {
         self.shards[usize::from(shard.prefix)].lock()
     }
 }
 
-/// Does `work`, which may be long, and hands its result to `finish` under the lock that `lock`
-/// takes, at a moment at which it is still true. Under a storm of changes the work is done again
-/// under the lock.
+/// Does `work`, which may be long, without a lock, and hands its result to `finish` under the lock
+/// that `lock` takes, if nothing has changed meanwhile.
 pub(super) fn settled<'a, T, R, E>(
-    lock: impl Fn() -> MutexGuard<'a, Turn>,
+    lock: impl Fn() -> MutexGuard<'a, StripeChanges>,
     work: impl Fn() -> Result<T, E>,
-    finish: impl FnOnce(&mut Turn, T) -> Result<R, E>,
+    finish: impl FnOnce(&mut StripeChanges, T) -> Result<R, E>,
 ) -> Result<R, E> {
     for _ in 0..2 {
         let before = lock().changes;
         let found = work()?;
-        let mut turn = lock();
-        if turn.changes == before {
-            return finish(&mut turn, found);
+        let mut held = lock();
+        if held.changes == before {
+            return finish(&mut held, found);
         }
     }
-    let mut turn = lock();
+    // Changes keep coming: the work is done under the lock, so that it ends at all.
+    let mut held = lock();
     let found = work()?;
-    finish(&mut turn, found)
+    finish(&mut held, found)
 }

@@ -1,35 +1,31 @@
-//! Manifests: content kept once, and an entry in each repository that holds it.
+//! Manifests: content that is stored once, and an entry in each repository that holds it.
 //!
-//! The entry is what makes a manifest exist. The content is there before it, and its place among
-//! its subject's referrers too; whoever finds one of these without the entry takes it for nothing.
+//! The entry makes a manifest exist. The content, and the descriptor among its subject's referrers,
+//! are there before the entry. A reader that finds one of them without the entry ignores it.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::changes::{ContentCounts, RepositoryCounts};
-use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
-use super::layout::{Pool, Shard};
+use super::data_directory::DataDirectory;
+use super::directories::remove_empty;
+use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
+use super::file::{allocated_at, each_entry, exists, if_there};
+use super::layout::{Pool, Shard, digest_of};
+use super::manifest_cache::{self, StoredManifest};
 use super::reader::BlobReader;
-use super::{Inner, blob, manifest_cache, tag};
+use super::{blob, reference, tag};
 use crate::oci::{Digest, Kind, MediaType, Name, Reference, Spans, Tag};
 use crate::store::{
     Condition, ManifestContent, ManifestRead, NewManifest, Result, StoreError, TagChanges,
 };
 
-/// The tags that go with a manifest in one turn: a millisecond or two, for which others wait.
+/// The tags that a deletion removes under one hold of the lock: a millisecond or two, for which other
+/// requests wait.
 const TAGS_AT_ONCE: usize = 100;
-
-/// A manifest that is small enough to be kept in memory.
-#[derive(Clone, Debug)]
-pub(super) struct StoredManifest {
-    pub(super) digest: Digest,
-    pub(super) media_type: MediaType,
-    pub(super) bytes: Bytes,
-}
 
 impl From<StoredManifest> for ManifestRead<BlobReader> {
     fn from(manifest: StoredManifest) -> Self {
@@ -42,10 +38,10 @@ impl From<StoredManifest> for ManifestRead<BlobReader> {
     }
 }
 
-/// What a repository knows of a manifest that it holds.
+/// The file of a manifest in a repository.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(super) struct ManifestEntry {
     media_type: MediaType,
     kind: String,
     pub(super) size: u64,
@@ -53,7 +49,7 @@ pub(super) struct Entry {
     subject: Option<Digest>,
 }
 
-impl Entry {
+impl ManifestEntry {
     fn of(new: &NewManifest) -> Self {
         Self {
             media_type: new.media_type.clone(),
@@ -70,12 +66,12 @@ impl Entry {
         };
         let damaged = |_| StoreError::Corrupt {
             path: path.to_owned(),
-            reason: "no entry",
+            reason: "it is not a manifest entry",
         };
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
-    /// What the repository gains by this entry.
+    /// What this entry adds to the repository.
     pub(super) fn counts(&self, allocated: i64) -> RepositoryCounts {
         let kind = Kind::ALL
             .into_iter()
@@ -92,39 +88,45 @@ impl Entry {
 }
 
 pub(super) fn read(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     reference: &Reference,
 ) -> Result<ManifestRead<BlobReader>> {
-    let before = inner.locks.repository(name).changes;
-    let read = find(inner, name, reference)?;
+    let before = data.locks.repository(name).changes;
+    let read = find(data, name, reference)?;
     if let ManifestContent::Whole(bytes) = &read.content {
         let manifest = StoredManifest {
             digest: read.digest.clone(),
             media_type: read.media_type.clone(),
             bytes: bytes.clone(),
         };
-        let turn = inner.locks.repository(name);
-        if turn.changes == before {
-            inner.cache.remember(name, reference, &manifest);
+        // Under the lock, and only if nothing has changed since the read began: otherwise an operation
+        // that has already cleared the cache would be followed by its old value.
+        let lock = data.locks.repository(name);
+        if lock.changes == before {
+            data.manifests.insert(name, reference, &manifest);
         }
     }
     Ok(read)
 }
 
-fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<ManifestRead<BlobReader>> {
+fn find(
+    data: &DataDirectory,
+    name: &Name,
+    reference: &Reference,
+) -> Result<ManifestRead<BlobReader>> {
     match reference {
         Reference::Digest(digest) => {
-            read_digest(inner, name, digest)?.ok_or(StoreError::ManifestUnknown)
+            read_digest(data, name, digest)?.ok_or(StoreError::ManifestUnknown)
         }
         Reference::Tag(tag) => {
-            let mut digest = tag::read(inner, name, tag)?;
+            let mut digest = tag::read(data, name, tag)?;
             loop {
-                if let Some(manifest) = read_digest(inner, name, &digest)? {
+                if let Some(manifest) = read_digest(data, name, &digest)? {
                     return Ok(manifest);
                 }
-                // The tag may have been moved, and what it pointed at been deleted, in between.
-                let now = tag::read(inner, name, tag)?;
+                // Between the two reads the tag may have been moved and its old manifest deleted.
+                let now = tag::read(data, name, tag)?;
                 if now == digest {
                     return Err(StoreError::ManifestUnknown);
                 }
@@ -134,16 +136,16 @@ fn find(inner: &Inner, name: &Name, reference: &Reference) -> Result<ManifestRea
     }
 }
 
-/// A manifest of a repository: a small one whole, a large one like a blob.
+/// Opens a manifest of a repository: a small one is read whole, a large one is streamed like a blob.
 fn read_digest(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     digest: &Digest,
 ) -> Result<Option<ManifestRead<BlobReader>>> {
-    let Some(entry) = Entry::read(&inner.layout.manifest_entry(name, digest))? else {
+    let Some(entry) = ManifestEntry::read(&data.layout.manifest_entry(name, digest))? else {
         return Ok(None);
     };
-    let path = inner.layout.content(Pool::Manifests, digest);
+    let path = data.layout.content(Pool::Manifests, digest);
     let Some(mut file) = if_there(&path, File::open(&path))? else {
         return Ok(None);
     };
@@ -152,7 +154,7 @@ fn read_digest(
     if size != entry.size {
         return Err(StoreError::Corrupt {
             path,
-            reason: "it has not the length that it was pushed with",
+            reason: "its length is not the one that was pushed",
         });
     }
     let content = if size <= manifest_cache::LARGEST {
@@ -160,7 +162,7 @@ fn read_digest(
         file.read_to_end(&mut bytes).map_err(failed)?;
         ManifestContent::Whole(bytes.into())
     } else {
-        let reader = BlobReader::open(file, path, size, Spans::Whole, &inner.buffers)?;
+        let reader = BlobReader::open(file, path, size, Spans::Whole, &data.buffers)?;
         ManifestContent::Stream(reader)
     };
     Ok(Some(ManifestRead {
@@ -171,174 +173,188 @@ fn read_digest(
     }))
 }
 
+/// What earlier attempts of one write have done: on a full disk a write is attempted again.
+#[derive(Default)]
+pub(super) struct WriteProgress {
+    /// A name is visible. The condition held then, and must not be checked against the own change.
+    has_begun: bool,
+    changes: TagChanges,
+}
+
 pub(super) fn write(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     new: &NewManifest,
     tags: &[Tag],
     condition: Option<&Condition>,
-) -> Result<TagChanges> {
-    let before = inner.locks.repository(name).removals;
-    check_condition(inner, name, condition)?;
-    check(inner, name, new)?;
+    progress: &mut WriteProgress,
+) -> Result<Unsynced<TagChanges>> {
+    let condition = condition.filter(|_| !progress.has_begun);
+    let before = data.locks.repository(name).removals;
+    reference::check_condition(data, name, condition)?;
+    check(data, name, new)?;
 
-    // Everything is on disk, aside, before anything is visible.
-    let layout = &inner.layout;
+    // All bytes are on disk, aside, before the lock is taken and any name is visible.
+    let layout = &data.layout;
     let content = layout.content(Pool::Manifests, &new.digest);
     let size = new.bytes.len() as u64;
-    // Content of another length is damaged, and gives way to what was pushed.
-    let drafted = (blob::length(&content)? != Some(size))
-        .then(|| Draft::write(inner, &new.bytes))
-        .transpose()?;
+    // Content of another length is damaged, and is replaced by what was pushed.
+    let content_draft = if blob::length(&content)? == Some(size) {
+        None
+    } else {
+        Some(Draft::write(data, &new.bytes)?.sync(data)?)
+    };
     let referrer = match &new.subject {
         Some((subject, descriptor)) => {
             let path = layout.referrer(name, subject, &new.digest);
-            Some((Draft::write(inner, &json(&path, descriptor)?)?, path))
+            let draft = Draft::write(data, &json(&path, descriptor)?)?.sync(data)?;
+            Some((draft, path))
         }
         None => None,
     };
-    let path = layout.manifest_entry(name, &new.digest);
-    let entry = Entry::of(new);
-    let entry_draft = Draft::write(inner, &json(&path, &entry)?)?;
     let tag_drafts = tags
         .iter()
-        .map(|_| tag::draft(inner, &new.digest))
+        .map(|_| tag::draft(data, &new.digest)?.sync(data))
         .collect::<Result<Vec<_>>>()?;
-    for draft in drafted
-        .iter()
-        .chain(referrer.iter().map(|(draft, _)| draft))
-    {
-        draft.sync(inner)?;
-    }
-    for draft in tag_drafts.iter().chain([&entry_draft]) {
-        draft.sync(inner)?;
-    }
+    let path = layout.manifest_entry(name, &new.digest);
+    let entry = ManifestEntry::of(new);
+    let entry_draft = Draft::write(data, &json(&path, &entry)?)?.sync(data)?;
 
-    let mut changed = TagChanges::default();
-    {
-        let mut turn = inner.locks.repository(name);
-        // Now that nobody else can make it false.
-        check_condition(inner, name, condition)?;
-        if turn.removals != before {
-            check(inner, name, new)?;
-        }
-        turn.changes += 1;
-        inner.cache.forget_manifest(name, &new.digest);
-        if let Some(draft) = drafted {
-            keep(inner, draft, &content, &new.digest, size)?;
-        }
+    let mut lock = data.locks.repository(name);
+    // Once more: now no other request can make it false.
+    reference::check_condition(data, name, condition)?;
+    if lock.removals != before {
+        check(data, name, new)?;
+    }
+    let mut unsynced = UnsyncedDirectories::none();
+    rely_on_references(data, name, new, &mut unsynced);
+    lock.changes += 1;
+    data.manifests.forget_manifest(name, &new.digest);
+    // The order in which readers need them: the entry makes the manifest exist, and a tag leads to it.
+    unsynced.add(match content_draft {
+        Some(draft) => keep(data, draft, &content, &new.digest, size)?,
+        None => UnsyncedDirectories::of(&layout.shard(Shard::of(Pool::Manifests, &new.digest))),
+    });
+    if let Some((draft, path)) = referrer {
+        let change = RepositoryCounts {
+            allocated: draft.allocated() - allocated_at(&path),
+            ..Default::default()
+        };
+        unsynced.add(draft.place(data, &path)?);
+        data.changes.repository(name, &change);
+    }
+    let old = ManifestEntry::read(&path)?;
+    if old.as_ref() == Some(&entry) {
+        unsynced.add(UnsyncedDirectories::of(&layout.manifest_entries(name)));
+    } else {
+        // The old figures are subtracted and the new ones added: the media type may have changed.
         let mut change = RepositoryCounts::default();
-        if let Some((draft, path)) = referrer {
-            change.allocated += draft.allocated() - allocated_at(&path);
-            draft.place(inner, &path)?;
+        if let Some(old) = old {
+            change -= old.counts(allocated_at(&path));
         }
-        // The old figures are taken away and the new ones added: the media type may have changed.
-        let old = Entry::read(&path)?;
-        if old.as_ref() != Some(&entry) {
-            if let Some(old) = old {
-                change -= old.counts(allocated_at(&path));
-            }
-            change += entry.counts(entry_draft.allocated());
-            entry_draft.place(inner, &path)?;
-        }
-        inner.changes.repository(name, &change);
-        for (tag, draft) in tags.iter().zip(tag_drafts) {
-            tag::place(inner, name, tag, &new.digest, draft, &mut changed)?;
-        }
+        change += entry.counts(entry_draft.allocated());
+        unsynced.add(entry_draft.place(data, &path)?);
+        data.changes.repository(name, &change);
     }
-
-    inner.sync_folder(&layout.shard(Shard::of(Pool::Manifests, &new.digest)))?;
-    if let Some((subject, _)) = &new.subject {
-        inner.sync_folder(&layout.referrers(name, subject))?;
+    progress.has_begun = true;
+    for (tag, draft) in tags.iter().zip(tag_drafts) {
+        let changes = &mut progress.changes;
+        unsynced.add(tag::place(data, name, tag, &new.digest, draft, changes)?);
     }
-    inner.sync_folder(&layout.manifest_entries(name))?;
-    if !tags.is_empty() {
-        inner.sync_folder(&layout.tags(name))?;
-    }
-    Ok(changed)
+    Ok(unsynced.with(progress.changes))
 }
 
-pub(super) fn delete(inner: &Inner, name: &Name, digest: &Digest) -> Result<TagChanges> {
-    let layout = &inner.layout;
+/// What the manifest refers to may have been pushed by a request that has not synced it yet. This
+/// request found it, and its client counts on it.
+fn rely_on_references(
+    data: &DataDirectory,
+    name: &Name,
+    new: &NewManifest,
+    unsynced: &mut UnsyncedDirectories,
+) {
+    for digest in &new.blobs {
+        unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
+    }
+    for digest in &new.children {
+        unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Manifests, digest)));
+    }
+    // The children's entries are in the directory of this manifest's own, which is synced anyway.
+    unsynced.rely_on(data, data.layout.blob_links(name));
+}
+
+pub(super) fn delete(
+    data: &DataDirectory,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Unsynced<TagChanges>> {
+    let layout = &data.layout;
     let path = layout.manifest_entry(name, digest);
     if !exists(&path)? {
         return Err(StoreError::ManifestUnknown);
     }
-    let watch = inner.deletions.watch(name, digest);
-    let tag::Pointing { mut tags, damaged } = tag::pointing_at(inner, name, digest)?;
+    let watch = data.deletions.watch(name, digest);
+    let tag::Pointing { mut tags, damaged } = tag::pointing_at(data, name, digest)?;
+    let mut unsynced = UnsyncedDirectories::none();
     let mut deleted = 0;
     loop {
         let batch = tags.split_off(tags.len().saturating_sub(TAGS_AT_ONCE));
-        let mut turn = inner.locks.repository(name);
-        let entry = Entry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
+        // Taken anew for each batch, so that other requests get their lock in between.
+        let mut lock = data.locks.repository(name);
+        let entry = ManifestEntry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
         tags.extend(watch.placed());
-        turn.changes += 1;
+        lock.changes += 1;
         // The tags go first, so that none ever leads to nothing.
         for tag in &batch {
-            // It may have been moved meanwhile.
-            if tag::points_at(inner, name, tag, digest)? && tag::remove_one(inner, name, tag)? {
+            // Another request may have moved it since it was found.
+            if tag::points_at(data, name, tag, digest)?
+                && let Some(removed) = tag::remove_one(data, name, tag)?
+            {
+                unsynced.add(removed);
                 deleted += 1;
             }
         }
         if !tags.is_empty() {
             continue;
         }
-        turn.removals += 1;
-        inner.cache.forget_manifest(name, digest);
+        // A manifest that refers to this one may be in the middle of its write: it has to look again.
+        lock.removals += 1;
+        data.manifests.forget_manifest(name, digest);
         let mut change = RepositoryCounts::default();
         change -= entry.counts(allocated_at(&path));
-        remove(&path)?;
+        if let Some(removed) = remove_name(data, &path)? {
+            unsynced.add(removed);
+        }
         if let Some(subject) = &entry.subject {
             let referrer = layout.referrer(name, subject, digest);
             change.allocated -= allocated_at(&referrer);
-            remove(&referrer)?;
-            inner.remove_empty(&layout.referrers(name, subject), &layout.repository(name));
+            if let Some(removed) = remove_name(data, &referrer)? {
+                unsynced.add(removed);
+            }
+            let referrers = layout.referrers(name, subject);
+            remove_empty(data, &referrers, &layout.repository(name));
         }
-        inner.changes.repository(name, &change);
-        inner.remove_empty(&layout.tags(name), &layout.repository(name));
-        inner.remove_empty(&layout.manifest_entries(name), &layout.repositories());
-        break;
+        data.changes.repository(name, &change);
+        remove_empty(data, &layout.tags(name), &layout.repository(name));
+        remove_empty(data, &layout.manifest_entries(name), &layout.repositories());
+        let changes = TagChanges {
+            deleted,
+            damaged,
+            ..Default::default()
+        };
+        return Ok(unsynced.with(changes));
     }
-    if deleted > 0 {
-        inner.sync_folder(&layout.tags(name))?;
-    }
-    inner.sync_folder(&layout.manifest_entries(name))?;
-    Ok(TagChanges {
-        deleted,
-        damaged,
-        ..Default::default()
-    })
 }
 
-/// Fails unless a condition holds. It goes on to hold for as long as the caller has the
-/// repository's turn.
-pub(super) fn check_condition(
-    inner: &Inner,
-    name: &Name,
-    condition: Option<&Condition>,
-) -> Result<()> {
-    let Some(condition) = condition else {
-        return Ok(());
-    };
-    let current = match &condition.reference {
-        Reference::Tag(tag) => tag::find(inner, name, tag)?,
-        Reference::Digest(digest) => {
-            exists(&inner.layout.manifest_entry(name, digest))?.then(|| digest.clone())
-        }
-    };
-    condition.check(current.as_ref())
-}
-
-/// Fails unless everything that the manifest refers to is in the repository.
-fn check(inner: &Inner, name: &Name, new: &NewManifest) -> Result<()> {
+/// Fails unless the repository holds all blobs and manifests that it must hold.
+fn check(data: &DataDirectory, name: &Name, new: &NewManifest) -> Result<()> {
     let mut digests = Vec::new();
     for digest in &new.blobs {
-        if blob::size(inner, name, digest)?.is_none() {
+        if blob::size(data, name, digest)?.is_none() {
             digests.push(digest.clone());
         }
     }
     for digest in &new.children {
-        if !exists(&inner.layout.manifest_entry(name, digest))? {
+        if !exists(&data.layout.manifest_entry(name, digest))? {
             digests.push(digest.clone());
         }
     }
@@ -349,33 +365,39 @@ fn check(inner: &Inner, name: &Name, new: &NewManifest) -> Result<()> {
     }
 }
 
-/// Makes a draft the content of `digest`, which another repository may have given it meanwhile.
-fn keep(inner: &Inner, draft: Draft, content: &Path, digest: &Digest, size: u64) -> Result<()> {
+/// Makes a draft the content of `digest`, unless another repository has done so meanwhile.
+fn keep(
+    data: &DataDirectory,
+    draft: Synced,
+    content: &Path,
+    digest: &Digest,
+    size: u64,
+) -> Result<UnsyncedDirectories> {
     let shard = Shard::of(Pool::Manifests, digest);
-    let mut turn = inner.locks.shard(shard);
+    let mut lock = data.locks.shard(shard);
     let found = blob::length(content)?;
     if found == Some(size) {
-        return Ok(());
+        return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));
     }
     let change = ContentCounts {
         items: i64::from(found.is_none()),
         allocated: draft.allocated() - allocated_at(content),
     };
-    draft.place(inner, content)?;
-    turn.changes += 1;
-    inner.changes.content(shard, &change);
-    Ok(())
+    let unsynced = draft.place(data, content)?;
+    lock.changes += 1;
+    data.changes.content(shard, &change);
+    Ok(unsynced)
 }
 
 /// Calls `visit` with the digest and path of each manifest of a repository, in no order.
 pub(super) fn each(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     mut visit: impl FnMut(Digest, &Path) -> Result<()>,
 ) -> Result<()> {
     each_entry(
-        &inner.layout.manifest_entries(name),
-        |file| match super::layout::digest_of(&file.file_name()) {
+        &data.layout.manifest_entries(name),
+        |file| match digest_of(&file.file_name()) {
             Some(digest) => visit(digest, &file.path()),
             None => Ok(()),
         },

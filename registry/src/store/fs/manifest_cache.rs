@@ -1,39 +1,47 @@
-//! What is asked for again and again, in memory: what tags point at, and manifests.
+//! A cache in memory of the manifests that tags point at, and of small manifests.
 //!
-//! The folder is the truth, and its lock keeps everybody else from changing it, so that what was
-//! read holds until an operation of the store makes it wrong. Whoever changes a name forgets it
-//! here first, in the repository's turn; a reader remembers what it found only in that turn too,
-//! and only if nothing has changed since it began to read. So nobody is told of what is over.
+//! The data directory is locked, so that only operations of this store change it, and what was read
+//! stays true until one of them changes it. An operation that changes a name removes it from the cache
+//! first, under the repository's lock. A reader adds what it found under that lock too, and only if
+//! nothing has changed since it began to read. So the cache never serves an old value.
 //!
-//! Deliberately not here: what is not there. Whatever clients make up takes no room, and a file
-//! that a person puts into the folder is seen at once. One that is taken away by hand while the
-//! registry runs may be served until it is pushed out.
+//! Deliberately not here: items that do not exist. Names that clients invent take no memory, and a
+//! file that a person adds to the directory is seen at once. A file that a person removes while the
+//! registry runs may be served until it is evicted.
 
+use bytes::Bytes;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache as Bounded;
+use quick_cache::sync::Cache;
 
-use super::manifest::StoredManifest;
-use crate::oci::{Digest, Name, Reference, Tag};
+use crate::oci::{Digest, MediaType, Name, Reference, Tag};
 
-/// The room for manifests, in bytes.
+/// The size of the cache of manifests, in bytes.
 const MANIFESTS: u64 = 16 << 20;
-/// The largest manifest that is kept: a few enormous ones must not push out all others.
+/// The largest manifest that is cached: a few enormous ones must not evict all others.
 pub(super) const LARGEST: u64 = 256 << 10;
-/// What an entry takes beside the manifest's bytes, roughly: key, digest, media type and table.
+/// What an entry takes besides the manifest's bytes, roughly: key, digest, media type and table.
 const OVERHEAD: u64 = 512;
 /// The number of tags, at some 200 bytes each.
 const TAGS: usize = 32 << 10;
 
-/// The memory of one store.
+/// A manifest that was read whole.
+#[derive(Clone, Debug)]
+pub(super) struct StoredManifest {
+    pub(super) digest: Digest,
+    pub(super) media_type: MediaType,
+    pub(super) bytes: Bytes,
+}
+
+/// The cache of one store.
 pub(super) struct ManifestCache {
-    tags: Bounded<(Name, Tag), Digest>,
-    manifests: Bounded<(Name, Digest), StoredManifest, Size>,
+    tags: Cache<(Name, Tag), Digest>,
+    manifests: Cache<(Name, Digest), StoredManifest, ManifestWeight>,
 }
 
 #[derive(Clone)]
-struct Size;
+struct ManifestWeight;
 
-impl Weighter<(Name, Digest), StoredManifest> for Size {
+impl Weighter<(Name, Digest), StoredManifest> for ManifestWeight {
     fn weight(&self, _: &(Name, Digest), manifest: &StoredManifest) -> u64 {
         manifest.bytes.len() as u64 + OVERHEAD
     }
@@ -42,12 +50,12 @@ impl Weighter<(Name, Digest), StoredManifest> for Size {
 impl ManifestCache {
     pub(super) fn new() -> Self {
         Self {
-            tags: Bounded::new(TAGS),
-            manifests: Bounded::with_weighter(TAGS, MANIFESTS, Size),
+            tags: Cache::new(TAGS),
+            manifests: Cache::with_weighter(TAGS, MANIFESTS, ManifestWeight),
         }
     }
 
-    /// The manifest behind a reference, if all of the way to it is remembered.
+    /// The manifest that a reference leads to, if every step to it is cached.
     pub(super) fn manifest(&self, name: &Name, reference: &Reference) -> Option<StoredManifest> {
         let digest = match reference {
             Reference::Digest(digest) => digest.clone(),
@@ -56,13 +64,13 @@ impl ManifestCache {
         self.manifests.get(&(name.clone(), digest))
     }
 
-    /// What a tag points at, if that is remembered.
+    /// The manifest that a tag points at, if that is cached.
     pub(super) fn tag(&self, name: &Name, tag: &Tag) -> Option<Digest> {
         self.tags.get(&(name.clone(), tag.clone()))
     }
 
-    /// Remembers what was read; for the holder of the repository's turn.
-    pub(super) fn remember(&self, name: &Name, reference: &Reference, manifest: &StoredManifest) {
+    /// Adds a manifest that was read. The caller holds the repository's lock.
+    pub(super) fn insert(&self, name: &Name, reference: &Reference, manifest: &StoredManifest) {
         if manifest.bytes.len() as u64 > LARGEST {
             return;
         }
@@ -74,12 +82,12 @@ impl ManifestCache {
         self.manifests.insert(key, manifest.clone());
     }
 
-    /// Forgets what a tag points at; for the holder of the repository's turn.
+    /// Removes a tag. The caller holds the repository's lock.
     pub(super) fn forget_tag(&self, name: &Name, tag: &Tag) {
         self.tags.remove(&(name.clone(), tag.clone()));
     }
 
-    /// Forgets a manifest; for the holder of the repository's turn.
+    /// Removes a manifest. The caller holds the repository's lock.
     pub(super) fn forget_manifest(&self, name: &Name, digest: &Digest) {
         self.manifests.remove(&(name.clone(), digest.clone()));
     }

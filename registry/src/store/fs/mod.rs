@@ -12,10 +12,15 @@
 //! garbage collector, and counting, for which [`Changes`] tells what happened.
 
 mod blob;
+mod blocking;
 mod buffers;
 mod changes;
 mod count;
+mod data_directory;
 mod deletions;
+mod directories;
+mod directory_changes;
+mod durable;
 mod file;
 mod layout;
 mod listing;
@@ -23,9 +28,12 @@ mod locks;
 mod manifest;
 mod manifest_cache;
 mod open;
+mod options;
 mod reader;
+mod reference;
 mod referrer;
 mod root;
+mod space;
 mod tag;
 #[cfg(test)]
 mod tests;
@@ -39,113 +47,65 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
-pub use count::{Space, Uploads, Walk};
+pub use count::RepositoryWalk;
 pub use layout::{Pool, Shard};
-pub use open::StartError;
+pub use open::OpenError;
+pub use options::{Durability, StoreOptions, UploadQuota};
 pub use reader::BlobReader;
 pub use root::Presence;
-pub use upload::quota::{Bounds, Options};
-pub use upload::sessions::{Expired, UploadTotals};
+pub use space::Space;
+pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 
-use self::buffers::Buffers;
-use self::deletions::Deletions;
+use self::blocking::unwind;
+use self::data_directory::DataDirectory;
+use self::durable::Unsynced;
 use self::layout::Layout;
-use self::listing::cache::ListingCache;
-use self::locks::StripedLocks;
-use self::manifest_cache::ManifestCache;
-use self::root::Root;
-use self::upload::append::Limits;
-use self::upload::session::Session;
-use self::upload::sessions::Sessions;
-use self::upload::{append, commit, sessions};
+use self::manifest::WriteProgress;
+use self::upload::quota::retry_when_full;
+use self::upload::{append, commit, create};
 use super::{
     BlobRead, Condition, Listing, ManifestRead, NewManifest, Referrers, ReferrersQuery, Result,
-    Store, StoreError, TagChanges, Upload, UploadId,
+    Store, TagChanges, Upload, UploadId,
 };
 use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
-/// How often it is looked at whether the data directory is there.
+/// How often the store checks that its data directory is there.
 const WATCH: Duration = Duration::from_secs(1);
-
-/// What an acknowledgement promises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Bytes and names are on disk: they survive a crash of the machine.
-    #[default]
-    Full,
-    /// They are with the system, which writes them when it likes: they survive a crash of the
-    /// program.
-    Relaxed,
-}
 
 /// A store in a folder. Clones are the same store; the last one gone, the folder's lock is too.
 #[derive(Clone)]
 pub struct FsStore {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    layout: Layout,
-    durability: Durability,
-    locks: StripedLocks,
-    deletions: Deletions,
-    sessions: Arc<Sessions>,
-    changes: Arc<dyn Changes>,
-    cache: ManifestCache,
-    listings: ListingCache,
-    buffers: Arc<Buffers>,
-    limits: Limits,
-    /// Held while folders are made or removed, so that none goes while another is made in it.
-    folders: Mutex<()>,
-    root: Root,
+    data: Arc<DataDirectory>,
 }
 
 impl FsStore {
-    /// Opens a folder, which is made if it is not there, removes what an interrupted run left
+    /// Opens a data directory, which is made if it is not there, removes what an interrupted run left
     /// behind, and restores its upload sessions. Blocks; `changes` is told what happens from here.
     pub fn open(
         root: &Path,
-        options: impl Into<Options>,
+        options: impl Into<StoreOptions>,
         changes: Arc<dyn Changes>,
-    ) -> std::result::Result<Self, StartError> {
-        let Options { durability, bounds } = options.into();
+    ) -> std::result::Result<Self, OpenError> {
         let layout = Layout::new(root.to_owned());
-        let root = open::take(&layout)?;
+        let root = open::lock(&layout)?;
         open::remove_leftovers(&layout)?;
-        let sessions = Arc::new(Sessions::restore(&layout, bounds)?);
-        let inner = Inner {
-            layout,
-            durability,
-            locks: StripedLocks::new(),
-            deletions: Deletions::default(),
-            sessions,
-            changes,
-            cache: ManifestCache::new(),
-            listings: ListingCache::default(),
-            buffers: Arc::default(),
-            limits: Limits::new(),
-            folders: Mutex::new(()),
-            root,
-        };
+        let data = DataDirectory::new(layout, root, options.into(), changes)?;
         Ok(Self {
-            inner: Arc::new(inner),
+            data: Arc::new(data),
         })
     }
 
     /// Ends the upload sessions that have been idle for as long as `idle`. One that a request is for
     /// is not idle, however long that takes.
     pub async fn expire_uploads(&self, idle: Duration) -> Result<Expired> {
-        self.run(move |inner| {
+        self.run(move |data| {
             // Without their files they would only seem to be gone.
-            inner.root.check()?;
-            Ok(sessions::expire(inner, idle))
+            data.root.check()?;
+            Ok(data.sessions.expire(idle, &data.layout))
         })
         .await
     }
@@ -157,40 +117,106 @@ impl FsStore {
         loop {
             ticks.tick().await;
             // Whoever wants to know is told by `presence`, and the log was, too.
-            let _ = self.run(|inner| inner.root.check()).await;
+            let _ = self.run(|data| data.root.check()).await;
         }
     }
 
     /// Whether the data directory is there, as it was found when it was last looked at.
     pub fn presence(&self) -> Presence {
-        self.inner.root.presence()
+        self.data.root.presence()
     }
 
-    /// Looks something up: if it is not found, the directory must be there.
+    /// Counts a repository, and calls `tell` with the result while nobody can change it. Blocks.
+    pub fn count_repository(&self, name: &Name, tell: impl FnOnce(RepositoryCounts)) -> Result<()> {
+        count::repository(&self.data, name, tell)
+    }
+
+    /// Counts a shard of content, and calls `tell` with the result while nobody can change it.
+    /// Blocks.
+    pub fn count_shard(&self, shard: Shard, tell: impl FnOnce(ContentCounts)) -> Result<()> {
+        count::shard(&self.data, shard, tell)
+    }
+
+    /// All directories that may be repositories, in no order, each followed by those below it. The
+    /// iterator blocks.
+    pub fn walk_repositories(&self) -> RepositoryWalk {
+        RepositoryWalk::new(Arc::clone(&self.data))
+    }
+
+    /// What everything but repositories, content and uploads takes on disk, in bytes: the directories
+    /// of content, and the lock file. Blocks.
+    pub fn fixed_allocated(&self) -> i64 {
+        count::fixed_allocated(&self.data.layout)
+    }
+
+    /// The open upload sessions, from the table in memory.
+    pub fn uploads(&self) -> OpenUploads {
+        OpenUploads::new(&self.data.sessions)
+    }
+
+    /// What the open upload sessions take on disk, in bytes. Blocks.
+    pub fn uploads_allocated(&self) -> Result<i64> {
+        count::uploads_allocated(&self.data)
+    }
+
+    /// Asks the system about the space that is left. Blocks.
+    pub fn space(&self) -> Result<Space> {
+        Space::of(&self.data.root)
+    }
+
+    /// Looks up one item. Where it is not found, the data directory must be there.
     async fn find<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&DataDirectory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.root.present()?;
-        self.run(move |inner| inner.root.trust(work(inner))).await
+        self.data.root.present()?;
+        self.run(move |data| data.root.trust(work(data))).await
     }
 
-    /// Changes something, or lists: whatever comes of it, the directory must be there at the end.
+    /// Lists items, or ends an upload session. Without the data directory a list would be empty and a
+    /// session gone, so that the directory must be there whatever the result is.
+    async fn confirm<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DataDirectory) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.data.root.present()?;
+        self.run(move |data| data.root.confirm(work(data))).await
+    }
+
+    /// Removes names. The result is handed out when their removal is on disk. A removal is not run
+    /// again on a full disk: the second run would not find what the first one has removed.
+    async fn remove<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DataDirectory) -> Result<Unsynced<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.confirm(move |data| work(data)?.sync(data)).await
+    }
+
+    /// Makes names. The result is handed out when they are on disk. `work` has released its locks when
+    /// it returns, so that none is held during the sync. On a full disk it is run again.
     async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        mut work: impl FnMut(&DataDirectory) -> Result<Unsynced<T>> + Send + 'static,
     ) -> Result<T> {
-        self.inner.root.present()?;
-        self.run(move |inner| inner.root.confirm(work(inner))).await
+        self.write(move |data| work(data)?.sync(data)).await
     }
 
-    /// Does work on a blocking thread. It goes on to its end even if nobody waits for it any more.
+    /// Writes. On a full disk `work` is run again after a session was evicted.
+    async fn write<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&DataDirectory) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.confirm(move |data| retry_when_full(data, || work(data)))
+            .await
+    }
+
+    /// Does work on a blocking thread, to its end even if the caller's future is dropped.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&DataDirectory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let inner = Arc::clone(&self.inner);
-        unwind(spawn_blocking(move || work(&inner)).await).flatten()
+        let data = Arc::clone(&self.data);
+        unwind(spawn_blocking(move || work(&data)).await).flatten()
     }
 }
 
@@ -198,12 +224,12 @@ impl Store for FsStore {
     type Reader = BlobReader;
 
     fn available(&self) -> Result<()> {
-        self.inner.root.present()
+        self.data.root.present()
     }
 
     async fn blob_stat(&self, repository: &Name, digest: &Digest) -> Result<u64> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.find(move |inner| blob::stat(inner, &name, &digest))
+        self.find(move |data| blob::stat(data, &name, &digest))
             .await
     }
 
@@ -214,13 +240,13 @@ impl Store for FsStore {
         ranges: Option<ByteRanges>,
     ) -> Result<BlobRead<BlobReader>> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.find(move |inner| blob::read(inner, &name, &digest, ranges.as_ref()))
+        self.find(move |data| blob::read(data, &name, &digest, ranges.as_ref()))
             .await
     }
 
     async fn blob_delete(&self, repository: &Name, digest: &Digest) -> Result<()> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.change(move |inner| blob::delete(inner, &name, &digest))
+        self.remove(move |data| blob::delete(data, &name, &digest))
             .await
     }
 
@@ -231,19 +257,19 @@ impl Store for FsStore {
         digest: &Digest,
     ) -> Result<()> {
         let (name, from, digest) = (repository.clone(), from.cloned(), digest.clone());
-        self.change(move |inner| blob::mount(inner, &name, from.as_ref(), &digest))
+        self.change(move |data| blob::mount(data, &name, from.as_ref(), &digest))
             .await
     }
 
     async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
         let name = repository.clone();
-        self.change(move |inner| Session::create(inner, &name, algorithm))
+        self.write(move |data| create::create(data, &name, algorithm))
             .await
     }
 
     async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
-        self.inner.root.present()?;
-        self.inner
+        self.data.root.present()?;
+        self.data
             .sessions
             .get(repository, id)
             .map(|session| session.upload())
@@ -259,24 +285,25 @@ impl Store for FsStore {
     where
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
-        self.inner.root.present()?;
-        let session = self.inner.sessions.take(repository, id)?;
-        append::append(Arc::clone(&self.inner), session, offset, body).await
+        self.data.root.present()?;
+        let session = self.data.sessions.acquire(repository, id)?;
+        append::append(Arc::clone(&self.data), session, offset, body).await
     }
 
     async fn upload_commit(&self, repository: &Name, id: &UploadId, digest: &Digest) -> Result<()> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.inner.root.present()?;
-        let session = self.inner.sessions.take(repository, id)?;
-        let work = session.claim().await?;
-        self.change(move |inner| commit::commit(inner, &session, &work, &name, &digest))
+        self.data.root.present()?;
+        let session = self.data.sessions.acquire(repository, id)?;
+        let mut work = session.claim().await?;
+        self.write(move |data| commit::commit(data, &session, &mut work, &name, &digest))
             .await
     }
 
     async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
-        self.inner.root.present()?;
-        let session = self.inner.sessions.take(repository, id)?;
-        self.change(move |inner| session.end(inner)).await
+        self.data.root.present()?;
+        let session = self.data.sessions.acquire(repository, id)?;
+        self.confirm(move |data| data.sessions.end(&session, &data.layout))
+            .await
     }
 
     async fn manifest_read(
@@ -284,12 +311,12 @@ impl Store for FsStore {
         repository: &Name,
         reference: &Reference,
     ) -> Result<ManifestRead<BlobReader>> {
-        self.inner.root.present()?;
-        if let Some(manifest) = self.inner.cache.manifest(repository, reference) {
+        self.data.root.present()?;
+        if let Some(manifest) = self.data.manifests.manifest(repository, reference) {
             return Ok(manifest.into());
         }
         let (name, reference) = (repository.clone(), reference.clone());
-        self.find(move |inner| manifest::read(inner, &name, &reference))
+        self.find(move |data| manifest::read(data, &name, &reference))
             .await
     }
 
@@ -301,30 +328,32 @@ impl Store for FsStore {
         condition: Option<&Condition>,
     ) -> Result<TagChanges> {
         let (name, tags, condition) = (repository.clone(), tags.to_vec(), condition.cloned());
-        self.change(move |inner| {
-            manifest::write(inner, &name, &manifest, &tags, condition.as_ref())
+        let mut progress = WriteProgress::default();
+        self.change(move |data| {
+            let condition = condition.as_ref();
+            manifest::write(data, &name, &manifest, &tags, condition, &mut progress)
         })
         .await
     }
 
     async fn manifest_delete(&self, repository: &Name, digest: &Digest) -> Result<TagChanges> {
         let (name, digest) = (repository.clone(), digest.clone());
-        self.change(move |inner| manifest::delete(inner, &name, &digest))
+        self.remove(move |data| manifest::delete(data, &name, &digest))
             .await
     }
 
     async fn tag_read(&self, repository: &Name, tag: &Tag) -> Result<Digest> {
-        self.inner.root.present()?;
-        if let Some(digest) = self.inner.cache.tag(repository, tag) {
+        self.data.root.present()?;
+        if let Some(digest) = self.data.manifests.tag(repository, tag) {
             return Ok(digest);
         }
         let (name, tag) = (repository.clone(), tag.clone());
-        self.find(move |inner| tag::read(inner, &name, &tag)).await
+        self.find(move |data| tag::read(data, &name, &tag)).await
     }
 
     async fn tag_write(&self, repository: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
         let (name, tag, digest) = (repository.clone(), tag.clone(), digest.clone());
-        self.change(move |inner| tag::write(inner, &name, &tag, &digest))
+        self.change(move |data| tag::write(data, &name, &tag, &digest))
             .await
     }
 
@@ -335,7 +364,7 @@ impl Store for FsStore {
         condition: Option<&Condition>,
     ) -> Result<()> {
         let (name, tag, condition) = (repository.clone(), tag.clone(), condition.cloned());
-        self.change(move |inner| tag::delete(inner, &name, &tag, condition.as_ref()))
+        self.remove(move |data| tag::delete(data, &name, &tag, condition.as_ref()))
             .await
     }
 
@@ -345,18 +374,18 @@ impl Store for FsStore {
         last: Option<&str>,
         limit: usize,
     ) -> Result<Listing<Tag>> {
-        self.inner.root.present()?;
-        if let Some(page) = self.inner.listings.page(repository, last, limit) {
+        self.data.root.present()?;
+        if let Some(page) = self.data.listings.page(repository, last, limit) {
             return Ok(page);
         }
         let (name, last) = (repository.clone(), last.map(str::to_owned));
-        self.change(move |inner| listing::tags(inner, &name, last.as_deref(), limit))
+        self.confirm(move |data| listing::tags(data, &name, last.as_deref(), limit))
             .await
     }
 
     async fn repository_list(&self, last: Option<&str>, limit: usize) -> Result<Listing<Name>> {
         let last = last.map(str::to_owned);
-        self.change(move |inner| listing::repositories(inner, last.as_deref(), limit))
+        self.confirm(move |data| listing::repositories(data, last.as_deref(), limit))
             .await
     }
 
@@ -367,7 +396,7 @@ impl Store for FsStore {
         query: &ReferrersQuery,
     ) -> Result<Referrers> {
         let (name, digest, query) = (repository.clone(), digest.clone(), query.clone());
-        self.change(move |inner| referrer::list(inner, &name, &digest, &query))
+        self.confirm(move |data| referrer::list(data, &name, &digest, &query))
             .await
     }
 }
@@ -375,17 +404,7 @@ impl Store for FsStore {
 impl fmt::Debug for FsStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FsStore")
-            .field(&self.inner.layout.root())
+            .field(&self.data.layout.root())
             .finish()
-    }
-}
-
-/// What came of a blocking job. A panic in it goes on in the task that waited.
-fn unwind<T>(joined: std::result::Result<T, JoinError>) -> Result<T> {
-    match joined.map_err(JoinError::try_into_panic) {
-        Ok(value) => Ok(value),
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime drops jobs that have not begun when it shuts down.
-        Err(Err(_)) => Err(StoreError::Interrupted),
     }
 }

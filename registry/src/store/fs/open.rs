@@ -1,4 +1,4 @@
-//! Opening a folder as a store: alone, and without what an interrupted run left half done.
+//! Opens a directory as a store: locks it, and removes what an interrupted run left half done.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -13,28 +13,29 @@ use crate::store::StoreError;
 /// What the lock file says, for people and for later layouts.
 const LAYOUT: &str = "octoserve 1\n";
 
-/// The lock file's mode: whoever can open it can lock it, and so keep the registry from starting.
+/// The lock file's mode. A user who can open the file can lock it and so keep the registry from
+/// starting.
 const LOCK_MODE: u32 = 0o600;
 
-/// Why a folder cannot be used as a store.
+/// Why a directory cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum OpenError {
     /// Another registry, or a command, is using it.
     #[error("{} is in use by another registry", path.display())]
     InUse {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// It was moved away, or another came in its place, while it was being opened.
+    /// It was moved or replaced while it was being opened.
     #[error("{} was moved while it was being opened", path.display())]
     Moved {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
     /// It holds the tree of another version of this program.
     #[error("{} has a layout that this version does not know: {found:?}", path.display())]
     Layout {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// What its lock file says.
         found: String,
@@ -42,7 +43,7 @@ pub enum StartError {
     /// It cannot be made or written.
     #[error("{} cannot be used", path.display())]
     Io {
-        /// The file or folder concerned.
+        /// The file or directory concerned.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -52,14 +53,14 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Makes the folder and takes its lock, which lasts as long as what is returned.
-pub(super) fn take(layout: &Layout) -> Result<Root, StartError> {
+/// Makes the directory and locks it, for as long as the returned value lives.
+pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        |source| StartError::Io { path, source }
+        |source| OpenError::Io { path, source }
     };
-    for folder in layout.directories() {
-        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+    for directory in layout.directories() {
+        fs::create_dir_all(&directory).map_err(failed(&directory))?;
     }
     let path = layout.lock();
     let mut options = OpenOptions::new();
@@ -74,15 +75,16 @@ pub(super) fn take(layout: &Layout) -> Result<Root, StartError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(StartError::InUse {
+            return Err(OpenError::InUse {
                 path: layout.root().to_owned(),
             });
         }
         Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
     }
-    // It may have been moved or removed since it was opened.
+    // Between the opening and the locking another process may have moved the file: then the lock is
+    // on a file that no other registry would find.
     if !leads_to(&path, &file).map_err(failed(&path))? {
-        return Err(StartError::Moved {
+        return Err(OpenError::Moved {
             path: layout.root().to_owned(),
         });
     }
@@ -90,13 +92,13 @@ pub(super) fn take(layout: &Layout) -> Result<Root, StartError> {
     let mut found = String::new();
     file.read_to_string(&mut found).map_err(failed(&path))?;
     if !LAYOUT.starts_with(&found) {
-        return Err(StartError::Layout {
+        return Err(OpenError::Layout {
             path: layout.root().to_owned(),
             found,
         });
     }
     if found != LAYOUT {
-        // New, or the first start was interrupted right here.
+        // The file is new, or the first start was interrupted before it was written.
         file.rewind()
             .and_then(|()| file.write_all(LAYOUT.as_bytes()))
             .map_err(failed(&path))?;
@@ -104,7 +106,7 @@ pub(super) fn take(layout: &Layout) -> Result<Root, StartError> {
     Root::open(layout, file).map_err(failed(layout.root()))
 }
 
-/// Keeps others from opening a lock file that a former version made for everybody.
+/// Keeps other users from opening a lock file that an older version made readable for all.
 fn restrict(file: &File, path: &Path) {
     let restricted = file.metadata().and_then(|metadata| {
         if metadata.permissions().mode() & 0o777 == LOCK_MODE {
@@ -112,7 +114,7 @@ fn restrict(file: &File, path: &Path) {
         }
         file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
     });
-    // Only its owner may.
+    // Only the owner may change the mode: another user who may write the file can use it all the same.
     if let Err(error) = restricted {
         let path = path.display();
         tracing::warn!(%path, %error, "other users can hold the lock: its mode cannot be set");

@@ -14,8 +14,8 @@ use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::blocking::unwind;
 use super::buffers::{self, Buffers};
-use super::unwind;
 use crate::oci::{Span, Spans};
 use crate::store::{Result, StoreError};
 

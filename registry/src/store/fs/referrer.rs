@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::Inner;
+use super::data_directory::DataDirectory;
 use super::file::{each_entry, exists, if_there};
 use super::layout::digest_of;
 use super::listing::Page as Names;
@@ -27,19 +27,19 @@ const BYTES: u64 = 32 << 20;
 const WHOLE: u64 = 64 << 10;
 
 pub(super) fn list(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     subject: &Digest,
     query: &ReferrersQuery,
 ) -> Result<Referrers> {
-    let Listing { items, more } = names(inner, name, subject, query.last.as_deref())?;
+    let Listing { items, more } = names(data, name, subject, query.last.as_deref())?;
     let mut page = Page::new(query);
     let mut left = BYTES;
     for digest in &items {
         if left == 0 {
             return Ok(page.finish(true));
         }
-        match descriptor(inner, name, subject, digest)? {
+        match descriptor(data, name, subject, digest)? {
             None => page.pass(digest.clone()),
             Some((descriptor, read)) => {
                 left = left.saturating_sub(read);
@@ -54,13 +54,13 @@ pub(super) fn list(
 
 /// The smallest digests in a subject's folder after `last`.
 fn names(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     subject: &Digest,
     last: Option<&str>,
 ) -> Result<Listing<Digest>> {
     let mut names = Names::new(last, FILES);
-    each_entry(&inner.layout.referrers(name, subject), |file| {
+    each_entry(&data.layout.referrers(name, subject), |file| {
         if let Some(digest) = digest_of(&file.file_name()) {
             names.offer(digest.as_str(), || Some(digest.clone()));
         }
@@ -71,16 +71,16 @@ fn names(
 
 /// A referrer's descriptor and how many bytes were read for it; `None` if there is no such manifest.
 fn descriptor(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     subject: &Digest,
     digest: &Digest,
 ) -> Result<Option<(Descriptor, u64)>> {
     // Only the entry makes a manifest exist: a crash may leave a descriptor without it.
-    if !exists(&inner.layout.manifest_entry(name, digest))? {
+    if !exists(&data.layout.manifest_entry(name, digest))? {
         return Ok(None);
     }
-    let path = inner.layout.referrer(name, subject, digest);
+    let path = data.layout.referrer(name, subject, digest);
     match if_there(&path, File::open(&path))? {
         Some(file) => read(&file, &path).map(Some),
         None => Ok(None),

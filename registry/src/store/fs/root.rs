@@ -1,11 +1,11 @@
-//! The data directory, watched: whether it is still the one that was opened.
+//! Checks that the data directory is still the one that was opened.
 //!
-//! A path may lead elsewhere at any time: somebody moves the directory away, or mounts another file
-//! system over it. Whatever is missing then is not unknown, and whatever is written is lost. So the
-//! lock file and the directories beside it are held open, which keeps their numbers from being used
-//! again, and are compared with what the path leads to: once a second, and before anything is
-//! believed that would look the same without the directory: that something is not there, that a
-//! listing is complete, that a change has been made.
+//! A path may lead elsewhere at any time: an operator moves the directory away, or mounts another file
+//! system over it. Then a blob that is not found is not unknown, and bytes that are written are lost.
+//! So the store keeps the lock file and the directories beside it open, and compares their device and
+//! inode with those that the paths lead to: once a second, and before it reports anything that would
+//! look the same without the directory: that an item is not there, that a listing is complete, or that
+//! a change has been made. An open file keeps its inode number from being used again.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,19 +18,19 @@ use tokio::sync::watch;
 use super::layout::Layout;
 use crate::store::{Lost, Result, StoreError};
 
-/// What stands directly under the root.
+/// The lock file and the directories directly under the root.
 pub(super) struct Root {
     path: PathBuf,
     /// Keeps others out of the directory while it is open.
-    lock: Held,
-    directories: Vec<Held>,
-    /// The same as `state` says, for the path of every request.
+    lock: HeldFile,
+    directories: Vec<HeldFile>,
+    /// Whether `state` holds a reason: every request reads this, and takes no lock for it.
     is_lost: AtomicBool,
     state: watch::Sender<Option<Lost>>,
 }
 
 /// A file or directory that must stay where it is.
-struct Held {
+struct HeldFile {
     path: PathBuf,
     file: File,
     identity: Identity,
@@ -39,47 +39,48 @@ struct Held {
 /// The file system, and the number of a file in it.
 type Identity = (u64, u64);
 
-/// Whether the data directory is there, for whoever must not keep the store itself open.
+/// Whether the data directory is there, for a reader that must not keep the store itself open.
 #[derive(Clone, Debug)]
 pub struct Presence(watch::Receiver<Option<Lost>>);
 
 impl Presence {
-    /// Why the directory can't be used at this moment, if it can't.
+    /// Why the directory cannot be used at this moment; `None` if it can.
     pub fn lost(&self) -> Option<Lost> {
         *self.0.borrow()
     }
 
-    /// Waits until that changes. False if it never will again: the store is closed.
+    /// Waits until that changes. Returns false if the store is closed, and it never will.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }
 
     /// Waits until the directory is there.
     pub async fn wait(&mut self) {
-        // The store may be closed meanwhile: then there is nothing to wait for.
+        // An error means that the store was closed: then there is nothing to wait for.
         let _ = self.0.wait_for(Option::is_none).await;
     }
 }
 
 impl Root {
-    /// Remembers what the layout's root is. `lock` is its lock file, which is held.
+    /// Opens the directories of a layout. `lock` is its lock file, which is locked.
     pub(super) fn open(layout: &Layout, lock: File) -> io::Result<Self> {
         let mut directories = Vec::new();
         for directory in layout.directories() {
             let file = File::open(&directory)?;
-            directories.push(Held::new(directory, file)?);
+            directories.push(HeldFile::new(directory, file)?);
         }
         Ok(Self {
             path: layout.root().to_owned(),
-            lock: Held::new(layout.lock(), lock)?,
+            lock: HeldFile::new(layout.lock(), lock)?,
             directories,
             is_lost: AtomicBool::new(false),
             state: watch::Sender::new(None),
         })
     }
 
-    /// Fails while the directory is known to be lost. Asks nobody.
+    /// Fails while the directory is known to be lost. Reads memory only.
     pub(super) fn present(&self) -> Result<()> {
+        // Relaxed: no other memory depends on it, and a request may miss a change by a moment anyway.
         if !self.is_lost.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -87,16 +88,17 @@ impl Root {
         lost.map_or(Ok(()), |source| Err(self.error(source)))
     }
 
-    /// Looks whether the directory is there.
+    /// Compares the paths with the open files.
     pub(super) fn check(&self) -> Result<()> {
-        let lost = self.look().err();
+        let lost = self.compare().err();
         if lost.is_some() || self.is_lost.load(Ordering::Relaxed) {
+            // Under the channel's lock: of two threads that notice the same change, one logs it.
             self.state.send_if_modified(|state| {
                 let is_new = *state != lost;
                 if is_new {
                     *state = lost;
                     self.is_lost.store(lost.is_some(), Ordering::Relaxed);
-                    self.tell(lost);
+                    self.log(lost);
                 }
                 is_new
             });
@@ -104,7 +106,7 @@ impl Root {
         lost.map_or(Ok(()), |source| Err(self.error(source)))
     }
 
-    /// What came of looking for something: that it is not there is believed only if the directory is.
+    /// The result of a search. That an item is not there is reported only if the directory is there.
     pub(super) fn trust<T>(&self, found: Result<T>) -> Result<T> {
         if found.is_err() {
             self.check()?;
@@ -112,9 +114,13 @@ impl Root {
         found
     }
 
-    /// What came of a change or of a listing, which would look like a success without the directory.
+    /// The result of a change or of a listing, which would look like a success without the directory.
     pub(super) fn confirm<T>(&self, done: Result<T>) -> Result<T> {
         self.check().and(done)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn presence(&self) -> Presence {
@@ -126,7 +132,7 @@ impl Root {
         &self.lock.file
     }
 
-    fn look(&self) -> std::result::Result<(), Lost> {
+    fn compare(&self) -> std::result::Result<(), Lost> {
         for held in [&self.lock].into_iter().chain(&self.directories) {
             match fs::metadata(&held.path) {
                 Ok(found) if identity(&found) == held.identity => {}
@@ -142,7 +148,7 @@ impl Root {
         Ok(())
     }
 
-    /// A directory that does not hold the lock file is another one.
+    /// Tells a missing directory from one that does not hold the lock file.
     fn gone(&self) -> Lost {
         if self.path.exists() {
             Lost::Another
@@ -151,7 +157,7 @@ impl Root {
         }
     }
 
-    fn tell(&self, lost: Option<Lost>) {
+    fn log(&self, lost: Option<Lost>) {
         let path = self.path.display();
         if let Some(error) = lost {
             tracing::error!(
@@ -172,7 +178,7 @@ impl Root {
     }
 }
 
-impl Held {
+impl HeldFile {
     fn new(path: PathBuf, file: File) -> io::Result<Self> {
         let identity = identity(&file.metadata()?);
         Ok(Self {

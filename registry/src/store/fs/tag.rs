@@ -1,116 +1,123 @@
 //! Tags: a small file each, which holds the digest of a manifest of the repository.
 
-use std::fs;
-use std::io;
-
 use super::changes::RepositoryCounts;
-use super::file::{Draft, allocated_at, each_entry, exists, if_there, remove};
-use super::{Inner, manifest};
+use super::data_directory::DataDirectory;
+use super::directories::remove_empty;
+use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
+use super::file::{allocated_at, each_entry, exists};
+use super::layout::{Pool, Shard};
+use super::reference;
 use crate::oci::{Digest, Name, Tag};
 use crate::store::{Condition, Result, StoreError, TagChanges};
 
-pub(super) fn read(inner: &Inner, name: &Name, tag: &Tag) -> Result<Digest> {
-    find(inner, name, tag)?.ok_or(StoreError::ManifestUnknown)
+pub(super) fn read(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Digest> {
+    reference::tag(data, name, tag)?.ok_or(StoreError::ManifestUnknown)
 }
 
-pub(super) fn write(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> Result<TagChanges> {
-    let draft = draft(inner, digest)?;
-    draft.sync(inner)?;
-    let mut changed = TagChanges::default();
-    {
-        let mut turn = inner.locks.repository(name);
-        if !exists(&inner.layout.manifest_entry(name, digest))? {
-            return Err(StoreError::ManifestUnknown);
-        }
-        turn.changes += 1;
-        place(inner, name, tag, digest, draft, &mut changed)?;
-    }
-    inner.sync_folder(&inner.layout.tags(name))?;
-    Ok(changed)
-}
-
-pub(super) fn delete(
-    inner: &Inner,
-    name: &Name,
-    tag: &Tag,
-    condition: Option<&Condition>,
-) -> Result<()> {
-    let tags = inner.layout.tags(name);
-    {
-        let mut turn = inner.locks.repository(name);
-        if condition.is_some() && !exists(&inner.layout.tag(name, tag))? {
-            return Err(StoreError::ManifestUnknown);
-        }
-        manifest::check_condition(inner, name, condition)?;
-        if !remove_one(inner, name, tag)? {
-            return Err(StoreError::ManifestUnknown);
-        }
-        turn.changes += 1;
-        inner.remove_empty(&tags, &inner.layout.repository(name));
-    }
-    inner.sync_folder(&tags)
-}
-
-/// A tag's file, not yet in its place.
-pub(super) fn draft(inner: &Inner, digest: &Digest) -> Result<Draft> {
-    Draft::write(inner, format!("{digest}\n").as_bytes())
-}
-
-/// Points a tag at a manifest; for the holder of the repository's turn.
-pub(super) fn place(
-    inner: &Inner,
+pub(super) fn write(
+    data: &DataDirectory,
     name: &Name,
     tag: &Tag,
     digest: &Digest,
-    draft: Draft,
-    changed: &mut TagChanges,
-) -> Result<()> {
-    let path = inner.layout.tag(name, tag);
-    // A damaged tag is mended by writing it: it counts as moved.
-    let old = match find(inner, name, tag) {
+) -> Result<Unsynced<TagChanges>> {
+    let draft = draft(data, digest)?.sync(data)?;
+    let mut changes = TagChanges::default();
+    let mut lock = data.locks.repository(name);
+    // Under the lock: from here on no deletion can take the manifest away before the tag is there.
+    if !exists(&data.layout.manifest_entry(name, digest))? {
+        return Err(StoreError::ManifestUnknown);
+    }
+    lock.changes += 1;
+    let mut unsynced = UnsyncedDirectories::none();
+    unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Manifests, digest)));
+    unsynced.rely_on(data, data.layout.manifest_entries(name));
+    unsynced.add(place(data, name, tag, digest, draft, &mut changes)?);
+    Ok(unsynced.with(changes))
+}
+
+pub(super) fn delete(
+    data: &DataDirectory,
+    name: &Name,
+    tag: &Tag,
+    condition: Option<&Condition>,
+) -> Result<Unsynced<()>> {
+    let mut lock = data.locks.repository(name);
+    if condition.is_some() && !exists(&data.layout.tag(name, tag))? {
+        return Err(StoreError::ManifestUnknown);
+    }
+    reference::check_condition(data, name, condition)?;
+    let unsynced = remove_one(data, name, tag)?.ok_or(StoreError::ManifestUnknown)?;
+    lock.changes += 1;
+    remove_empty(data, &data.layout.tags(name), &data.layout.repository(name));
+    Ok(unsynced.with(()))
+}
+
+/// Writes a tag's file aside.
+pub(super) fn draft(data: &DataDirectory, digest: &Digest) -> Result<Draft> {
+    Draft::write(data, format!("{digest}\n").as_bytes())
+}
+
+/// Points a tag at a manifest. The caller holds the repository's lock.
+pub(super) fn place(
+    data: &DataDirectory,
+    name: &Name,
+    tag: &Tag,
+    digest: &Digest,
+    draft: Synced,
+    changes: &mut TagChanges,
+) -> Result<UnsyncedDirectories> {
+    let path = data.layout.tag(name, tag);
+    // Writing a damaged tag repairs it: it counts as moved.
+    let old = match reference::tag(data, name, tag) {
         Err(StoreError::Corrupt { .. }) => Some(None),
         found => found?.map(Some),
     };
     if old.as_ref().is_some_and(|old| old.as_ref() == Some(digest)) {
-        // Acknowledged anew: whoever deletes the manifest has to look at the tag once more.
-        inner.deletions.placed(name, tag, digest);
-        return Ok(());
+        // Acknowledged once more: a deletion of the manifest has to remove the tag all the same.
+        data.deletions.placed(name, tag, digest);
+        return Ok(UnsyncedDirectories::of(&data.layout.tags(name)));
     }
     let allocated = draft.allocated() - allocated_at(&path);
-    inner.cache.forget_tag(name, tag);
-    draft.place(inner, &path)?;
-    inner.deletions.placed(name, tag, digest);
+    // Before the name changes: a reader that comes between the two finds nothing in the cache and
+    // reads the file.
+    data.manifests.forget_tag(name, tag);
+    let unsynced = draft.place(data, &path)?;
+    data.deletions.placed(name, tag, digest);
     let tags = i64::from(old.is_none());
     match old {
         None => {
-            inner.listings.forget(name);
-            changed.created += 1;
+            data.listings.forget(name);
+            changes.created += 1;
         }
-        Some(_) => changed.moved += 1,
+        Some(_) => changes.moved += 1,
     }
     let change = RepositoryCounts {
         tags,
         allocated,
         ..Default::default()
     };
-    inner.changes.repository(name, &change);
-    Ok(())
+    data.changes.repository(name, &change);
+    Ok(unsynced)
 }
 
-/// Removes a tag; whether it was there. For the holder of the repository's turn.
-pub(super) fn remove_one(inner: &Inner, name: &Name, tag: &Tag) -> Result<bool> {
-    let path = inner.layout.tag(name, tag);
+/// Removes a tag. Returns `None` if there was none. The caller holds the repository's lock.
+pub(super) fn remove_one(
+    data: &DataDirectory,
+    name: &Name,
+    tag: &Tag,
+) -> Result<Option<UnsyncedDirectories>> {
+    let path = data.layout.tag(name, tag);
     let allocated = -allocated_at(&path);
-    inner.cache.forget_tag(name, tag);
-    let removed = remove(&path)?;
-    if removed {
-        inner.listings.forget(name);
+    data.manifests.forget_tag(name, tag);
+    let removed = remove_name(data, &path)?;
+    if removed.is_some() {
+        data.listings.forget(name);
         let change = RepositoryCounts {
             tags: -1,
             allocated,
             ..Default::default()
         };
-        inner.changes.repository(name, &change);
+        data.changes.repository(name, &change);
     }
     Ok(removed)
 }
@@ -124,14 +131,14 @@ pub(super) struct Pointing {
 }
 
 /// Looks at all tags of a repository for those that point at a manifest.
-pub(super) fn pointing_at(inner: &Inner, name: &Name, digest: &Digest) -> Result<Pointing> {
+pub(super) fn pointing_at(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<Pointing> {
     let mut found = Pointing::default();
-    each_entry(&inner.layout.tags(name), |file| {
+    each_entry(&data.layout.tags(name), |file| {
         let file_name = file.file_name();
         let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) else {
             return Ok(());
         };
-        match find(inner, name, &tag) {
+        match reference::tag(data, name, &tag) {
             Ok(Some(at)) if at == *digest => found.tags.push(tag),
             Ok(_) => {}
             // What it was meant to point at nobody knows; the others are not to suffer from it.
@@ -148,28 +155,14 @@ pub(super) fn pointing_at(inner: &Inner, name: &Name, digest: &Digest) -> Result
 }
 
 /// Whether a tag points at a manifest; a damaged one does not.
-pub(super) fn points_at(inner: &Inner, name: &Name, tag: &Tag, digest: &Digest) -> Result<bool> {
-    match find(inner, name, tag) {
+pub(super) fn points_at(
+    data: &DataDirectory,
+    name: &Name,
+    tag: &Tag,
+    digest: &Digest,
+) -> Result<bool> {
+    match reference::tag(data, name, tag) {
         Err(StoreError::Corrupt { .. }) => Ok(false),
         found => Ok(found?.as_ref() == Some(digest)),
     }
-}
-
-/// What a tag points at, if it is there.
-pub(super) fn find(inner: &Inner, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
-    let path = inner.layout.tag(name, tag);
-    let bytes = match fs::read(&path) {
-        // A folder in a tag's place.
-        Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
-        read => match if_there(&path, read)? {
-            Some(bytes) => bytes,
-            None => return Ok(None),
-        },
-    };
-    let text = std::str::from_utf8(&bytes).unwrap_or_default();
-    let damaged = |_| StoreError::Corrupt {
-        path,
-        reason: "no digest",
-    };
-    Digest::parse(text.trim_end()).map(Some).map_err(damaged)
 }

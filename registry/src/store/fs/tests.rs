@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, TryStreamExt};
 use tempfile::TempDir;
 
-use super::{Bounds, Durability, FsStore, Options, StartError};
+use super::{Durability, FsStore, OpenError, StoreOptions, UploadQuota};
 use crate::oci::{Algorithm, Digest, Name, Reference, Tag};
 use crate::store::suite::{manifest, push, put, suite};
 use crate::store::{Store, StoreError};
@@ -39,11 +39,11 @@ suite!(bounded, bounded super::bounded());
 
 fn bounded() -> (FsStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = StoreOptions {
         durability: Durability::Relaxed,
-        bounds: Bounds {
+        quota: UploadQuota {
             max_sessions: 3,
-            ..Bounds::NONE
+            ..UploadQuota::UNLIMITED
         },
     };
     let store = FsStore::open(folder.path(), options, Arc::new(())).unwrap();
@@ -258,10 +258,7 @@ async fn a_commit_that_was_killed_half_way_is_done_again() {
 async fn two_stores_cannot_share_a_folder() {
     let (store, folder) = new();
     let second = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
-    assert!(
-        matches!(second, Err(StartError::InUse { .. })),
-        "{second:?}"
-    );
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
     drop(store);
     open(folder.path());
 }
@@ -272,7 +269,7 @@ fn another_layout_is_refused() {
     fs::write(folder.path().join("lock"), "octoserve 2\n").unwrap();
     let opened = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
     let error = opened.unwrap_err();
-    assert!(matches!(error, StartError::Layout { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Layout { .. }), "{error:?}");
 }
 
 #[test]
@@ -280,7 +277,7 @@ fn a_folder_that_cannot_be_made_is_a_clear_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let opened = FsStore::open(&file.path().join("data"), Durability::Full, Arc::new(()));
     let error = opened.unwrap_err();
-    assert!(matches!(error, StartError::Io { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
     assert!(error.to_string().contains("data"), "{error}");
 }
 

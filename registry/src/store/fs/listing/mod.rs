@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::store::fs::Inner;
+use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::file::{each_entry, has_entries};
 use crate::store::fs::layout::RESERVED;
 
@@ -20,27 +20,27 @@ use crate::store::{Listing, Result, StoreError};
 const BATCH: usize = 1024;
 
 pub(super) fn tags(
-    inner: &Inner,
+    data: &DataDirectory,
     name: &Name,
     last: Option<&str>,
     limit: usize,
 ) -> Result<Listing<Tag>> {
-    let before = inner.locks.repository(name).changes;
+    let before = data.locks.repository(name).changes;
     let mut page = Page::new(last, limit.max(cache::LENGTH));
-    each_entry(&inner.layout.tags(name), |file| {
+    each_entry(&data.layout.tags(name), |file| {
         if let Some(text) = file.file_name().to_str() {
             page.offer(text, || Tag::parse(text).ok());
         }
         Ok(())
     })?;
-    if page.items.is_empty() && !exists(inner, name)? {
+    if page.items.is_empty() && !exists(data, name)? {
         return Err(StoreError::RepositoryUnknown);
     }
     let mut listing = page.finish();
     if listing.items.len() > limit {
-        let turn = inner.locks.repository(name);
-        if turn.changes == before {
-            inner.listings.keep(name, last, &listing);
+        let lock = data.locks.repository(name);
+        if lock.changes == before {
+            data.listings.keep(name, last, &listing);
         }
         listing.items.truncate(limit);
         listing.more = true;
@@ -49,12 +49,12 @@ pub(super) fn tags(
 }
 
 pub(super) fn repositories(
-    inner: &Inner,
+    data: &DataDirectory,
     last: Option<&str>,
     limit: usize,
 ) -> Result<Listing<Name>> {
     let mut walk = Walk {
-        inner,
+        data,
         last: last.unwrap_or_default(),
         limit,
         found: Vec::new(),
@@ -69,9 +69,9 @@ pub(super) fn repositories(
 }
 
 /// Whether there is a repository of this name: it holds a blob or a manifest.
-fn exists(inner: &Inner, name: &Name) -> Result<bool> {
-    Ok(has_entries(&inner.layout.manifest_entries(name))?
-        || has_entries(&inner.layout.blob_links(name))?)
+fn exists(data: &DataDirectory, name: &Name) -> Result<bool> {
+    Ok(has_entries(&data.layout.manifest_entries(name))?
+        || has_entries(&data.layout.blob_links(name))?)
 }
 
 /// The `limit` smallest of the items that were offered and come after `last`, and one more.
@@ -126,7 +126,7 @@ impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
 /// therefore stands for two items, the repository `a` and everything below, `a/`, and the items of
 /// one folder in byte order are the walk.
 struct Walk<'a> {
-    inner: &'a Inner,
+    data: &'a DataDirectory,
     last: &'a str,
     limit: usize,
     found: Vec<Name>,
@@ -162,7 +162,7 @@ impl Walk<'_> {
                 if key.ends_with('/') {
                     self.folder(key)?;
                 } else if let Ok(name) = Name::parse(key)
-                    && exists(self.inner, &name)?
+                    && exists(self.data, &name)?
                 {
                     self.found.push(name);
                 }
@@ -184,6 +184,6 @@ impl Walk<'_> {
     }
 
     fn path(&self, prefix: &str) -> PathBuf {
-        self.inner.layout.repositories().join(prefix)
+        self.data.layout.repositories().join(prefix)
     }
 }

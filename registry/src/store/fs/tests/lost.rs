@@ -105,7 +105,7 @@ async fn the_first_to_ask_finds_out(store: &FsStore, content: &Content, place: &
     );
     let back = || {
         fs::rename(place.aside(), place.data()).unwrap();
-        store.inner.root.check().unwrap();
+        store.data.root.check().unwrap();
     };
     for operation in 0..8 {
         fs::rename(place.data(), place.aside()).unwrap();
@@ -145,11 +145,11 @@ async fn nothing_is_unknown_or_written_while_the_directory_is_gone() {
         .await
         .unwrap();
     fs::rename(place.data(), place.aside()).unwrap();
-    store.inner.root.check().unwrap_err();
+    store.data.root.check().unwrap_err();
     all_is_lost(&store, &content, Lost::Gone).await;
     assert!(!place.data().exists());
     fs::rename(place.aside(), place.data()).unwrap();
-    store.inner.root.check().unwrap();
+    store.data.root.check().unwrap();
     assert_eq!(store.blob_stat(&name("a"), &content.blob).await.unwrap(), 1);
     store
         .upload_append(&name("a"), &content.upload, 0, bytes("y"))
@@ -164,14 +164,14 @@ async fn another_directory_in_its_place_is_not_served_and_not_written_to() {
     fs::rename(place.data(), place.aside()).unwrap();
     // An empty mount point, then the directory of another registry.
     fs::create_dir(place.data()).unwrap();
-    store.inner.root.check().unwrap_err();
+    store.data.root.check().unwrap_err();
     all_is_lost(&store, &content, Lost::Another).await;
     assert_eq!(tree(&place.data()), BTreeSet::new());
     let other = open(&place.data());
     let before = tree(&place.data());
     all_is_lost(&store, &content, Lost::Another).await;
     drop(other);
-    store.inner.root.check().unwrap_err();
+    store.data.root.check().unwrap_err();
     all_is_lost(&store, &content, Lost::Another).await;
     assert_eq!(tree(&place.data()), before);
 }
@@ -190,10 +190,10 @@ async fn a_part_of_it_that_is_gone_is_as_bad() {
         let content = fill(&store).await;
         let aside = place.aside();
         fs::rename(place.data().join(part), &aside).unwrap();
-        store.inner.root.check().unwrap_err();
+        store.data.root.check().unwrap_err();
         all_is_lost(&store, &content, Lost::Another).await;
         fs::rename(&aside, place.data().join(part)).unwrap();
-        store.inner.root.check().unwrap();
+        store.data.root.check().unwrap();
         store.blob_stat(&name("a"), &content.blob).await.unwrap();
     }
 }
@@ -203,10 +203,7 @@ async fn a_directory_that_was_moved_stays_locked() {
     let (store, place) = Place::open();
     fs::rename(place.data(), place.aside()).unwrap();
     let second = FsStore::open(&place.aside(), Durability::Full, Arc::new(()));
-    assert!(
-        matches!(second, Err(StartError::InUse { .. })),
-        "{second:?}"
-    );
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
     drop(store);
     open(&place.aside());
 }

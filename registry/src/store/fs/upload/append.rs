@@ -1,11 +1,11 @@
-//! The bytes of an upload on their way into its file.
+//! Appends: the bytes of a body are written to the file of an upload session.
 //!
-//! A body is gathered in batches on the caller's task, and each batch is hashed and written, at the
-//! same time, on two blocking threads while the next one is gathered: two batches at most are in
-//! memory, the reactor never waits, and a client that sends slowly occupies no thread.
+//! The caller's task gathers a body in batches. Each batch is hashed and written, at the same time, on
+//! two blocking threads while the next one is gathered. So at most two batches are in memory, the
+//! reactor never waits for the disk, and a client that sends slowly occupies no thread.
 //!
-//! Gathering copies. The pieces of a body are views of whatever buffer they were received into, and
-//! to keep a few small ones would be to keep all of their buffers.
+//! Gathering copies the bytes. The chunks of a body are views of the buffers they were received into:
+//! to keep a few small chunks would keep all of their buffers.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -17,65 +17,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::session::Work;
-use super::sessions::InUse;
+use super::quota;
+use super::session::UploadWork;
+use super::sessions::SessionInUse;
 use crate::oci::{Algorithm, Hasher};
+use crate::store::fs::blocking::unwind;
 use crate::store::fs::buffers::Buffer;
+use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::file::{SHORTER, cut};
-use crate::store::fs::{Durability, Inner, unwind};
+use crate::store::fs::options::Durability;
 use crate::store::{ErrorKind, Result, StoreError, Upload};
 
-/// The bytes that are gathered in memory of their own size: most uploads are not larger, and need
-/// no large buffer.
+/// The size up to which a batch is gathered in memory of its own size. Most uploads are not larger, and
+/// need no large buffer.
 const SMALL: usize = 32 * 1024;
 
-/// The large buffers of all uploads together. Two keep an upload going at full speed, and more of them
-/// than this are not quicker by having more; clients that break off leave theirs to be written.
-const LARGE: usize = 48;
-
-/// The size from which a batch is hashed on a thread of its own; below, waking one costs more.
+/// The size from which a batch is hashed on a thread of its own. Below, waking a thread costs more.
 const APART: usize = 128 * 1024;
 
-/// The syncs ahead that run at the same time: more would only keep each other and their threads
-/// waiting for the same disk.
-const SYNCS: usize = 2;
+/// The number of written bytes after which an early sync starts, so that the commit has little to wait
+/// for, and the page cache never holds many dirty pages.
+const EARLY_SYNC: u64 = 16 * 1024 * 1024;
 
-/// The bytes after which what was written is synced ahead, so that the commit has little to wait
-/// for, and the page cache never holds much that is dirty.
-const SYNC_AHEAD: u64 = 16 * 1024 * 1024;
-
-/// What keeps many uploads at a time from taking a thread or two each: the processor is shared by
-/// all of them anyway.
-pub(in crate::store::fs) struct Limits {
-    batches: Semaphore,
-    large: Arc<Semaphore>,
-    syncs: Arc<Semaphore>,
-}
-
-impl Limits {
-    pub(in crate::store::fs) fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            batches: Semaphore::new(2 * processors),
-            large: Arc::new(Semaphore::new(LARGE)),
-            syncs: Arc::new(Semaphore::new(SYNCS)),
-        }
-    }
-}
-
+/// Appends a body to a session, and returns how the session stands then.
 pub(in crate::store::fs) async fn append<B>(
-    inner: Arc<Inner>,
-    session: InUse,
+    data: Arc<DataDirectory>,
+    session: SessionInUse,
     offset: u64,
     mut body: B,
 ) -> Result<Upload>
 where
     B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 {
-    // The request is over when all that it brought is written, even if nobody waits for that.
+    // Shared with the writer: the session is in use until all bytes of this request are written, even
+    // if the caller's future is dropped before that.
     let session = Arc::new(session);
     let work = session.claim().await?;
     let receiving = session.receiving();
@@ -83,10 +61,10 @@ where
     if offset != expected {
         return Err(StoreError::UploadOffset { expected });
     }
-    let writer = Writer::new(Arc::clone(&inner), Arc::clone(&session), work);
-    let mut gathering = Gathering {
-        inner,
-        state: State::Idle(writer),
+    let writer = BatchWriter::new(Arc::clone(&data), Arc::clone(&session), work);
+    let mut batches = BatchBuffer {
+        data,
+        state: WriterState::Idle(writer),
         small: BytesMut::new(),
         large: None,
     };
@@ -95,46 +73,47 @@ where
             None => break Ok(()),
             Some(Err(e)) => break Err(e),
             Some(Ok(bytes)) => {
-                if let Err(e) = gathering.push(bytes).await {
+                if let Err(e) = batches.push(bytes).await {
                     break Err(e);
                 }
             }
         }
     };
     drop(receiving);
-    // What the store has to say about itself matters more than a body that broke as well.
-    match gathering.finish().await.and(received) {
+    // A full disk is reported rather than a body that failed as well: it is what the operator has to
+    // know.
+    match batches.finish().await.and(received) {
         Err(e) if e.kind() == ErrorKind::NoSpace => Err(e),
         _ if session.has_ended() => Err(StoreError::UploadUnknown),
         done => done.map(|()| session.upload()),
     }
 }
 
-/// Bytes that were received, and the writer that takes them.
-struct Gathering {
-    inner: Arc<Inner>,
-    state: State,
+/// Bytes that were received, and the writer that they are handed to.
+struct BatchBuffer {
+    data: Arc<DataDirectory>,
+    state: WriterState,
     small: BytesMut,
     large: Option<Buffer>,
 }
 
-enum State {
-    Idle(Writer),
-    Writing(JoinHandle<Result<Writer>>),
+enum WriterState {
+    Idle(BatchWriter),
+    Writing(JoinHandle<Result<BatchWriter>>),
     Failed,
 }
 
-impl Gathering {
+impl BatchBuffer {
     async fn push(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let room = SMALL.saturating_sub(self.small.len());
-            if self.large.is_none() && bytes.len() > room {
+            let left = SMALL.saturating_sub(self.small.len());
+            if self.large.is_none() && bytes.len() > left {
                 self.large = self.take_large();
             }
             let taken = if let Some(large) = &mut self.large {
                 large.append(&bytes)
             } else {
-                let taken = bytes.len().min(room);
+                let taken = bytes.len().min(left);
                 self.small.extend_from_slice(&bytes[..taken]);
                 taken
             };
@@ -146,21 +125,21 @@ impl Gathering {
         Ok(())
     }
 
-    /// A large buffer with what was gathered so far. `None` where all are in use: then the upload
-    /// goes on in small batches, which are slower and take no more memory.
+    /// A large buffer with the bytes gathered so far. `None` where all buffers are in use: then the
+    /// upload continues in small batches, which are slower and take no more memory.
     fn take_large(&mut self) -> Option<Buffer> {
-        let inner = &self.inner;
-        let mut buffer = inner.buffers.take_one_of(&inner.limits.large)?;
+        let data = &self.data;
+        let mut buffer = data.buffers.take_one_of(&data.appends.large_buffers)?;
         buffer.append(&std::mem::take(&mut self.small));
         Some(buffer)
     }
 
-    /// Gives what was gathered to the writer, as soon as it is done with what it has.
+    /// Hands the gathered bytes to the writer, as soon as it has written the batch before.
     async fn hand_over(&mut self) -> Result<()> {
         self.idle().await?;
-        if let State::Idle(writer) = std::mem::replace(&mut self.state, State::Failed) {
+        if let WriterState::Idle(writer) = std::mem::replace(&mut self.state, WriterState::Failed) {
             let batch = self.gathered();
-            self.state = State::Writing(tokio::spawn(writer.take(batch)));
+            self.state = WriterState::Writing(tokio::spawn(writer.take(batch)));
         }
         Ok(())
     }
@@ -180,42 +159,44 @@ impl Gathering {
     }
 
     async fn idle(&mut self) -> Result<()> {
-        // Awaited in place: if this future is dropped now, `drop` must still find the job.
-        if let State::Writing(job) = &mut self.state {
+        // Awaited in place, not taken out first: if this future is dropped now, `drop` must still find
+        // the job.
+        if let WriterState::Writing(job) = &mut self.state {
             let done = unwind(job.await);
-            self.state = State::Failed;
-            self.state = State::Idle(done.flatten()?);
+            self.state = WriterState::Failed;
+            self.state = WriterState::Idle(done.flatten()?);
         }
         Ok(())
     }
 
     async fn finish(mut self) -> Result<()> {
-        if !self.is_empty() && !matches!(self.state, State::Failed) {
+        if !self.is_empty() && !matches!(self.state, WriterState::Failed) {
             self.hand_over().await?;
         }
         self.idle().await
     }
 }
 
-impl Drop for Gathering {
-    /// Whoever gives up in the middle of a body loses none of it: the rest is written behind their
-    /// back, and only then is the session free for the next.
+impl Drop for BatchBuffer {
+    /// A client that disconnects in the middle of a body loses none of the bytes that arrived: they are
+    /// written in the background, and the session is free for the next request only after that.
     fn drop(&mut self) {
         let batch = self.gathered();
-        let state = std::mem::replace(&mut self.state, State::Failed);
-        if batch.is_empty() || matches!(state, State::Failed) {
+        let state = std::mem::replace(&mut self.state, WriterState::Failed);
+        if batch.is_empty() || matches!(state, WriterState::Failed) {
             return;
         }
-        // Without a runtime the program is at its end.
+        // Without a runtime the program is stopping.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 let writer = match state {
-                    State::Idle(writer) => Some(writer),
-                    State::Writing(job) => job.await.ok().and_then(Result::ok),
-                    State::Failed => None,
+                    WriterState::Idle(writer) => Some(writer),
+                    WriterState::Writing(job) => job.await.ok().and_then(Result::ok),
+                    WriterState::Failed => None,
                 };
                 if let Some(writer) = writer {
-                    // Nobody is left to hear of a failure; the bytes are as if never received.
+                    // No caller is left to report a failure to. The offset does not count bytes that
+                    // were not written, so that the client sends them again.
                     let _ = writer.take(batch).await;
                 }
             });
@@ -223,25 +204,29 @@ impl Drop for Gathering {
     }
 }
 
-/// Hashes and writes, on blocking threads; owns the right to work on the session.
-struct Writer {
-    inner: Arc<Inner>,
-    session: Arc<InUse>,
-    work: OwnedMutexGuard<Work>,
+/// Hashes and writes batches on blocking threads. It owns the right to work on the session.
+struct BatchWriter {
+    data: Arc<DataDirectory>,
+    session: Arc<SessionInUse>,
+    work: OwnedMutexGuard<UploadWork>,
     path: PathBuf,
     file: Option<Arc<File>>,
-    /// Where the session stood before: so much of it has been promised to the client.
+    /// The offset before this append, which the client was promised.
     promised: u64,
     unsynced: u64,
     syncing: Arc<AtomicBool>,
 }
 
-impl Writer {
-    fn new(inner: Arc<Inner>, session: Arc<InUse>, work: OwnedMutexGuard<Work>) -> Self {
-        let path = inner.layout.upload_data(&session.id);
+impl BatchWriter {
+    fn new(
+        data: Arc<DataDirectory>,
+        session: Arc<SessionInUse>,
+        work: OwnedMutexGuard<UploadWork>,
+    ) -> Self {
+        let path = data.layout.upload_data(&session.id);
         let promised = session.offset();
         Self {
-            inner,
+            data,
             session,
             work,
             path,
@@ -261,10 +246,11 @@ impl Writer {
                 return unwind(spawn_blocking(move || self.write_and_hash(&batch)).await).flatten();
             }
         };
-        let inner = Arc::clone(&self.inner);
-        // Never closed, so that there is always a permit to be had.
-        let _permit = inner.limits.batches.acquire().await;
-        // If anything fails from here, the hasher's state is lost, and the file tells it again.
+        let data = Arc::clone(&self.data);
+        // The semaphore is never closed, so that this cannot fail.
+        let _permit = data.appends.batches.acquire().await;
+        // If anything fails from here, the hasher is lost, and is computed from the file when it is
+        // needed.
         let hashing = spawn_blocking({
             let batch = batch.clone();
             move || updated(hasher, &batch)
@@ -286,43 +272,46 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends a batch, whole or not at all, and not where nobody would find it again.
-    fn write(self, batch: &[u8]) -> Result<Self> {
-        let inner = Arc::clone(&self.inner);
-        inner.root.confirm(self.write_at_end(batch))
+    /// Appends a batch, whole or not at all. Bytes that went to a directory that was moved away are
+    /// not acknowledged: nobody would find them again.
+    fn write(mut self, batch: &[u8]) -> Result<Self> {
+        let data = Arc::clone(&self.data);
+        data.root.confirm(self.write_at_end(batch))?;
+        Ok(self)
     }
 
-    fn write_at_end(mut self, batch: &[u8]) -> Result<Self> {
+    fn write_at_end(&mut self, batch: &[u8]) -> Result<()> {
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => self.open()?,
         };
         let offset = self.session.offset();
         let length = batch.len() as u64;
-        let written = self.inner.in_room(|| {
-            self.inner.take_room(length)?;
+        let written = quota::retry_when_full(&self.data, || {
+            quota::reserve(&self.data, length)?;
             file.write_all_at(batch, offset).map_err(|e| {
-                self.inner.sessions.held.give_back(length);
-                // A part of the batch may be there, and on a full disk it only takes up room.
+                self.data.sessions.reserved.release(length);
+                // Part of the batch may be there, and takes space that a full disk does not have.
                 let _ = file.set_len(offset);
                 StoreError::io(&self.path, e)
             })
         });
         if let Err(e) = written {
             if e.kind() == ErrorKind::NoSpace {
-                // The client is told that the request failed, and the room is somebody else's. The
-                // hasher is lost with this writer; the file tells its state again.
+                // The client is told that the request failed, and the space is for others. The hasher
+                // is lost with this writer; it is computed from the file when it is needed.
                 let _ = file.set_len(self.promised);
                 self.session.refuse(self.promised);
             }
             return Err(e);
         }
+        // Last: an offset that a client is told of stands for bytes that are in the file.
         self.session.advance(offset + length);
         self.unsynced += length;
-        if self.unsynced >= SYNC_AHEAD && self.inner.durability == Durability::Full {
-            self.sync_ahead(&file);
+        if self.unsynced >= EARLY_SYNC && self.data.durability == Durability::Full {
+            self.sync_early(&file);
         }
-        Ok(self)
+        Ok(())
     }
 
     fn open(&mut self) -> Result<Arc<File>> {
@@ -334,19 +323,21 @@ impl Writer {
             .truncate(false)
             .open(&self.path);
         let file = match opened {
-            // The folder goes when the session ends.
+            // The directory is removed when the session ends.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
             opened => opened.map_err(|e| StoreError::io(&self.path, e))?,
         };
+        // A batch that failed may have left bytes after the offset.
         cut(&file, &self.path, offset)?;
         let file = Arc::new(file);
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }
 
-    fn sync_ahead(&mut self, file: &Arc<File>) {
-        let permit = Arc::clone(&self.inner.limits.syncs).try_acquire_owned();
+    fn sync_early(&mut self, file: &Arc<File>) {
+        let permit = Arc::clone(&self.data.appends.early_syncs).try_acquire_owned();
         let Ok(permit) = permit else { return };
+        // One at a time for a file: a second sync would wait for the first.
         if self.syncing.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -355,6 +346,7 @@ impl Writer {
         let failed = Arc::clone(&self.work.sync_failed);
         drop(spawn_blocking(move || {
             if file.sync_data().is_err() {
+                // Release, with the commit's Acquire: a commit that finds the sync ended finds this.
                 failed.store(true, Ordering::Release);
             }
             syncing.store(false, Ordering::Release);
@@ -363,7 +355,7 @@ impl Writer {
     }
 }
 
-/// The hasher's state after the first `length` bytes of a file.
+/// Computes a hasher's state after the first `length` bytes of a file.
 pub(in crate::store::fs) fn hash(path: &Path, algorithm: Algorithm, length: u64) -> Result<Hasher> {
     let mut hasher = Hasher::new(algorithm);
     if length == 0 {

@@ -5,36 +5,76 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::append::hash;
-use super::session::{Session, Work};
+use super::session::{UploadSession, UploadWork};
 use crate::oci::{Digest, Name};
+use crate::store::fs::blob;
+use crate::store::fs::data_directory::DataDirectory;
+use crate::store::fs::durable::SyncedUpload;
 use crate::store::fs::file::cut;
-use crate::store::fs::layout::{Pool, Shard};
-use crate::store::fs::{Durability, Inner, blob};
+use crate::store::fs::options::Durability;
 use crate::store::{ErrorKind, Result, StoreError};
 
-/// Commits a session, of which `work` is the right to do so.
+/// Commits a session; `work` is the right to do so.
 pub(in crate::store::fs) fn commit(
-    inner: &Inner,
-    session: &Session,
-    work: &Work,
+    data: &DataDirectory,
+    session: &UploadSession,
+    work: &mut UploadWork,
     name: &Name,
     digest: &Digest,
 ) -> Result<()> {
-    let path = inner.layout.upload_data(&session.id);
     let length = session.offset();
-    // The digest may use another algorithm than the one that was announced, if any was.
-    let hasher = match &work.hasher {
-        Some(hasher) if hasher.algorithm() == digest.algorithm() => hasher.clone(),
-        _ => hash(&path, digest.algorithm(), length)?,
-    };
-    let actual = hasher.finish();
+    let actual = digest_so_far(data, session, work, digest)?;
     if actual != *digest {
-        session.end(inner)?;
+        data.sessions.end(session, &data.layout)?;
         return Err(StoreError::DigestMismatch {
             expected: digest.clone(),
             actual,
         });
     }
+    let committed = publish(data, session, work, name, digest);
+    if let Err(error) = &committed
+        && error.kind() == ErrorKind::NoSpace
+    {
+        session.refuse(length);
+    }
+    committed?;
+    // Only now that the blob's names are on disk: until then the session is what a client can commit
+    // again after a crash.
+    data.sessions.end(session, &data.layout)
+}
+
+/// The digest of the session's bytes, with the algorithm of `expected`.
+fn digest_so_far(
+    data: &DataDirectory,
+    session: &UploadSession,
+    work: &mut UploadWork,
+    expected: &Digest,
+) -> Result<Digest> {
+    let algorithm = expected.algorithm();
+    // The digest may use another algorithm than the one that was announced, if any was.
+    let hasher = match work.hasher.take() {
+        Some(hasher) if hasher.algorithm() == algorithm => hasher,
+        _ => {
+            let path = data.layout.upload_data(&session.id);
+            hash(&path, algorithm, session.offset())?
+        }
+    };
+    let digest = hasher.clone().finish();
+    // Kept, so that a commit that is attempted again does not read the file again.
+    work.hasher = Some(hasher);
+    Ok(digest)
+}
+
+/// Makes the session's file the content of `digest`, and the content a blob of the repository.
+fn publish(
+    data: &DataDirectory,
+    session: &UploadSession,
+    work: &UploadWork,
+    name: &Name,
+    digest: &Digest,
+) -> Result<()> {
+    let path = data.layout.upload_data(&session.id);
+    let length = session.offset();
     // An upload of no bytes has no file yet.
     let opened = OpenOptions::new()
         .write(true)
@@ -42,26 +82,19 @@ pub(in crate::store::fs) fn commit(
         .truncate(false)
         .open(&path);
     let file = match opened {
-        // Cancelled meanwhile.
+        // The session was cancelled meanwhile.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
         opened => opened.map_err(|e| StoreError::io(&path, e))?,
     };
     cut(&file, &path, length)?;
-    if inner.durability == Durability::Full && work.sync_failed.load(Ordering::Acquire) {
+    // The system reports a failed write-back to one sync only. If an early sync got the report, the
+    // sync below would succeed although bytes are lost.
+    if data.durability == Durability::Full && work.sync_failed.load(Ordering::Acquire) {
         let lost = io::Error::other("an earlier sync of the file failed");
         return Err(StoreError::io(&path, lost));
     }
-    let kept = inner
-        .sync_file(&file, &path)
-        .and_then(|()| blob::keep(inner, &path, digest, length))
-        .and_then(|()| blob::link(inner, name, digest, Some(length)));
-    if let Err(e) = kept {
-        if e.kind() == ErrorKind::NoSpace {
-            session.refuse(length);
-        }
-        return Err(e);
-    }
-    inner.sync_folder(&inner.layout.shard(Shard::of(Pool::Blobs, digest)))?;
-    inner.sync_folder(&inner.layout.blob_links(name))?;
-    session.end(inner)
+    let upload = SyncedUpload::sync(data, &file, &path)?;
+    let mut unsynced = blob::keep(data, &upload, digest, length)?;
+    unsynced.add(blob::link(data, name, digest, Some(length))?);
+    unsynced.with(()).sync(data)
 }

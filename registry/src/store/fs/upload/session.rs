@@ -9,102 +9,108 @@ use std::time::SystemTime;
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::quota::Held;
-use super::sessions::Rank;
+use super::reserved::ReservedBytes;
 use crate::oci::{Algorithm, Hasher, Name};
-use crate::store::fs::Inner;
 use crate::store::fs::file::{if_there, remove};
 use crate::store::fs::layout::Layout;
 use crate::store::{Result, StoreError, Upload, UploadId};
 
 /// One open session.
-pub(in crate::store::fs) struct Session {
+pub(in crate::store::fs) struct UploadSession {
     pub(in crate::store::fs) id: UploadId,
     pub(in crate::store::fs) repository: Name,
     pub(in crate::store::fs) created: SystemTime,
+    algorithm: Algorithm,
     /// The bytes written, which are a whole prefix of the upload at every moment.
     offset: AtomicU64,
-    /// A body is arriving: nobody can tell for how long, so that others are turned away.
+    /// A body is arriving. Nobody can tell for how long, so that other requests are refused at once.
     receiving: AtomicBool,
-    /// It was refused for want of room, and has received nothing since.
+    /// It was refused for want of space, and has received nothing since.
     refused: AtomicBool,
     ended: AtomicBool,
-    /// What all sessions hold; its own bytes are given back with its last reference.
-    held: Held,
-    /// Held by whoever appends or commits.
-    work: Arc<tokio::sync::Mutex<Work>>,
+    /// The bytes of all sessions. This session's are released with its last reference: an append may
+    /// still hold one when the session ends.
+    reserved: ReservedBytes,
+    /// Locked by the request that appends or commits.
+    work: Arc<tokio::sync::Mutex<UploadWork>>,
 }
 
-/// What only the one at work on a session touches.
-pub(in crate::store::fs) struct Work {
+/// The order in which sessions are evicted: the first one here goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store::fs) enum EvictionRank {
+    /// It holds no bytes: its client loses nothing.
+    Empty,
+    /// It was refused for want of space. Most clients open another session then and never resume it.
+    Refused,
+    /// It holds bytes from which its client may resume.
+    Resumable,
+}
+
+/// What only the request that appends or commits may touch.
+pub(in crate::store::fs) struct UploadWork {
     pub(in crate::store::fs) algorithm: Algorithm,
-    /// The state after `offset` bytes; `None` after a restart, until the file is read again.
+    /// The state after `offset` bytes. `None` after a restart or a failed append, until it is computed
+    /// from the file.
     pub(in crate::store::fs) hasher: Option<Hasher>,
-    /// A sync that ran ahead has failed, which the system reports only once.
+    /// An early sync has failed, which the system reports only once.
     pub(in crate::store::fs) sync_failed: Arc<AtomicBool>,
 }
 
-/// A session that a former run left.
-pub(in crate::store::fs) struct Restored {
-    pub(in crate::store::fs) session: Session,
-    /// When it was begun, or last received something.
+/// A session that a previous run left.
+pub(in crate::store::fs) struct RestoredSession {
+    pub(in crate::store::fs) session: UploadSession,
+    /// When it was opened, or last received bytes.
     pub(in crate::store::fs) active: SystemTime,
 }
 
-/// Tells others that a body is arriving, for as long as it lives.
-pub(in crate::store::fs) struct Receiving<'a>(&'a Session);
+/// Marks a session as receiving a body, for as long as this lives.
+pub(in crate::store::fs) struct Receiving<'a>(&'a UploadSession);
 
-impl Session {
-    /// Begins a session. It is not synced: an upload survives a restart of the program, and needs
-    /// to survive no more before it is committed.
-    pub(in crate::store::fs) fn create(
-        inner: &Inner,
+impl UploadSession {
+    /// A session without bytes that has no files yet.
+    pub(in crate::store::fs) fn new(
         name: &Name,
         algorithm: Algorithm,
-    ) -> Result<Upload> {
-        inner.in_room(|| inner.room_to_begin())?;
-        let sessions = &inner.sessions;
-        let id = UploadId::random();
-        let session = Arc::new(Self {
-            id: id.clone(),
+        reserved: &ReservedBytes,
+    ) -> Self {
+        Self {
+            id: UploadId::random(),
             repository: name.clone(),
             created: SystemTime::now(),
+            algorithm,
             offset: AtomicU64::new(0),
             receiving: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            held: sessions.held.clone(),
-            work: Work::new(algorithm, Some(Hasher::new(algorithm))),
-        });
-        // Entered first, so that there are never more than may be; nobody knows it yet.
-        let _in_use = inner.in_room(|| sessions.enter(&session))?;
-        let folder = inner.layout.upload(&id);
-        let path = inner.layout.upload_session(&id);
-        let text = format!("{name}\n{algorithm}\n");
-        let written = inner.in_room(|| {
-            let made = fs::create_dir(&folder).and_then(|()| fs::File::create_new(&path));
-            let written = made.and_then(|mut file| file.write_all(text.as_bytes()));
-            written.map_err(|e| {
-                // A folder without a valid session is none; what stays here goes at the next start.
-                let _ = fs::remove_dir_all(&folder);
-                StoreError::io(&path, e)
-            })
-        });
-        if let Err(e) = written {
-            sessions.remove(&id);
-            return Err(e);
+            reserved: reserved.clone(),
+            work: UploadWork::new(algorithm, Some(Hasher::new(algorithm))),
         }
-        Ok(Upload { id, offset: 0 })
     }
 
-    /// How early it gives way once it is idle.
-    pub(in crate::store::fs) fn rank(&self) -> Rank {
+    /// Makes the session's directory and its file `session`, without which there is no session.
+    /// Neither is synced: an upload survives a restart of the program, and is promised no more before
+    /// its commit.
+    pub(in crate::store::fs) fn make_files(&self, layout: &Layout) -> Result<()> {
+        let directory = layout.upload(&self.id);
+        let path = layout.upload_session(&self.id);
+        let text = format!("{}\n{}\n", self.repository, self.algorithm);
+        let made = fs::create_dir(&directory).and_then(|()| fs::File::create_new(&path));
+        let written = made.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|e| {
+            // What cannot be removed here is removed at the next start: it is no valid session.
+            let _ = fs::remove_dir_all(&directory);
+            StoreError::io(&path, e)
+        })
+    }
+
+    /// How early it is evicted once it is idle.
+    pub(in crate::store::fs) fn rank(&self) -> EvictionRank {
         if self.offset() == 0 {
-            Rank::Empty
+            EvictionRank::Empty
         } else if self.refused.load(Ordering::Acquire) {
-            Rank::Refused
+            EvictionRank::Refused
         } else {
-            Rank::Resumable
+            EvictionRank::Resumable
         }
     }
 
@@ -112,17 +118,21 @@ impl Session {
         self.offset.load(Ordering::Acquire)
     }
 
+    /// Notes that the bytes before `offset` are in the file.
     pub(in crate::store::fs) fn advance(&self, offset: u64) {
+        // Release, like all stores here: a request that reads the offset also sees the file as it was
+        // when the offset was stored.
         self.offset.store(offset, Ordering::Release);
         self.refused.store(false, Ordering::Release);
     }
 
-    /// The session found no space: it goes back to `offset`, and gives way early once it is idle. For
-    /// the holder of its work, who sees to the file.
+    /// Notes that the session found no space: it returns to `offset`, and is evicted early once it is
+    /// idle. The caller holds its work and has cut the file.
     pub(in crate::store::fs) fn refuse(&self, offset: u64) {
         let dropped = self.offset().saturating_sub(offset);
         self.offset.fetch_sub(dropped, Ordering::AcqRel);
-        self.held.give_back(dropped);
+        // Here, and not in `Drop`, which releases only what the offset still counts.
+        self.reserved.release(dropped);
         self.refused.store(true, Ordering::Release);
     }
 
@@ -137,9 +147,9 @@ impl Session {
         }
     }
 
-    /// The right to work on the session, alone. Waits for one who only has to finish, so that a
-    /// client whose connection broke can resume at once; fails where a body is still arriving.
-    pub(in crate::store::fs) async fn claim(&self) -> Result<OwnedMutexGuard<Work>> {
+    /// Waits for the exclusive right to append or commit. A request whose body has ended is waited for,
+    /// so that a client whose connection broke can resume at once. Fails while a body is arriving.
+    pub(in crate::store::fs) async fn claim(&self) -> Result<OwnedMutexGuard<UploadWork>> {
         let work = match Arc::clone(&self.work).try_lock_owned() {
             Ok(work) => work,
             Err(_) if self.receiving.load(Ordering::Acquire) => return Err(StoreError::UploadBusy),
@@ -152,33 +162,37 @@ impl Session {
         }
     }
 
-    /// Marks the session as receiving; for the holder of its work.
+    /// Marks the session as receiving. The caller holds its work.
     pub(in crate::store::fs) fn receiving(&self) -> Receiving<'_> {
         self.receiving.store(true, Ordering::Release);
         Receiving(self)
     }
 
-    /// Ends the session. Its file `session` goes first: without it there is none, whatever stays.
-    pub(in crate::store::fs) fn end(&self, inner: &Inner) -> Result<()> {
+    /// Notes that the session has ended: what is still waiting to work on it fails.
+    pub(in crate::store::fs) fn mark_ended(&self) {
         self.ended.store(true, Ordering::Release);
-        inner.sessions.remove(&self.id);
-        remove(&inner.layout.upload_session(&self.id))?;
-        remove(&inner.layout.upload_data(&self.id))?;
-        let folder = inner.layout.upload(&self.id);
-        match fs::remove_dir(&folder) {
-            // Bytes that were arriving made the file anew; removed with all that is in it, then.
+    }
+
+    /// Removes the session's files. The file `session` goes first: without it what a crash leaves is
+    /// no session.
+    pub(in crate::store::fs) fn remove_files(&self, layout: &Layout) -> Result<()> {
+        remove(&layout.upload_session(&self.id))?;
+        remove(&layout.upload_data(&self.id))?;
+        let directory = layout.upload(&self.id);
+        match fs::remove_dir(&directory) {
+            // A body that is still arriving has made `data` again.
             Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                if_there(&folder, fs::remove_dir_all(&folder)).map(drop)
+                if_there(&directory, fs::remove_dir_all(&directory)).map(drop)
             }
-            result => if_there(&folder, result).map(drop),
+            result => if_there(&directory, result).map(drop),
         }
     }
 
     pub(in crate::store::fs) fn restore(
         layout: &Layout,
         id: UploadId,
-        held: &Held,
-    ) -> Result<Option<Restored>> {
+        reserved: &ReservedBytes,
+    ) -> Result<Option<RestoredSession>> {
         let path = layout.upload_session(&id);
         let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
             return Ok(None);
@@ -196,26 +210,27 @@ impl Session {
         let data = layout.upload_data(&id);
         let data = if_there(&data, fs::metadata(&data))?;
         let offset = data.as_ref().map_or(0, MetadataExt::size);
-        // What was received before the restart counts, whatever the bound is now.
-        held.take(offset, u64::MAX)?;
+        // What was received before the restart counts, even if the quota is smaller now.
+        reserved.reserve(offset, u64::MAX)?;
         let active = data.as_ref().and_then(modified).unwrap_or(created);
         let session = Self {
             id,
             repository,
             created,
+            algorithm,
             offset: AtomicU64::new(offset),
             receiving: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            held: held.clone(),
-            work: Work::new(algorithm, None),
+            reserved: reserved.clone(),
+            work: UploadWork::new(algorithm, None),
         };
         let active = active.max(created);
-        Ok(Some(Restored { session, active }))
+        Ok(Some(RestoredSession { session, active }))
     }
 }
 
-impl Work {
+impl UploadWork {
     fn new(algorithm: Algorithm, hasher: Option<Hasher>) -> Arc<tokio::sync::Mutex<Self>> {
         Arc::new(tokio::sync::Mutex::new(Self {
             algorithm,
@@ -225,9 +240,9 @@ impl Work {
     }
 }
 
-impl Drop for Session {
+impl Drop for UploadSession {
     fn drop(&mut self) {
-        self.held.give_back(self.offset());
+        self.reserved.release(self.offset());
     }
 }
 

@@ -9,21 +9,21 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::{Algorithm, Digest, Name};
-use crate::store::fs::FsStore;
+use crate::store::fs::{Durability, FsStore, StoreOptions, UploadQuota};
 use crate::store::suite::{push, put};
-use crate::store::{Store, UploadId};
+use crate::store::{Result, Store, StoreError, UploadId};
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn open(folder: &Path, bounds: Bounds) -> FsStore {
+fn open(folder: &Path, quota: UploadQuota) -> FsStore {
     let durability = Durability::Relaxed;
-    let options = Options { durability, bounds };
+    let options = StoreOptions { durability, quota };
     FsStore::open(folder, options, Arc::new(())).unwrap()
 }
 
-fn new(bounds: Bounds) -> (FsStore, TempDir) {
+fn new(quota: UploadQuota) -> (FsStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (open(folder.path(), bounds), folder)
+    (open(folder.path(), quota), folder)
 }
 
 fn name() -> Name {
@@ -43,7 +43,7 @@ async fn append(store: &FsStore, id: &UploadId, length: usize) -> Result<u64> {
 }
 
 fn held(store: &FsStore) -> u64 {
-    store.inner.sessions.held.bytes()
+    store.data.sessions.reserved.bytes()
 }
 
 /// Makes a file look as if it had been left alone since then.
@@ -70,9 +70,9 @@ fn on_disk(folder: &TempDir) -> Vec<String> {
 #[tokio::test]
 async fn no_more_sessions_are_open_than_may_be() {
     let max_sessions = 3;
-    let (store, folder) = new(Bounds {
+    let (store, folder) = new(UploadQuota {
         max_sessions,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let begun = join_all((0..50).map(|_| begin(&store))).await;
     let last = begin(&store).await.unwrap();
@@ -87,14 +87,14 @@ async fn no_more_sessions_are_open_than_may_be() {
 
 #[tokio::test]
 async fn a_session_that_several_requests_are_for_is_idle_after_the_last_of_them() {
-    let (store, _folder) = new(Bounds {
+    let (store, _folder) = new(UploadQuota {
         max_sessions: 1,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let id = begin(&store).await.unwrap();
-    let sessions = &store.inner.sessions;
-    let first = sessions.take(&name(), &id).unwrap();
-    let second = sessions.take(&name(), &id).unwrap();
+    let sessions = &store.data.sessions;
+    let first = sessions.acquire(&name(), &id).unwrap();
+    let second = sessions.acquire(&name(), &id).unwrap();
     begin(&store).await.unwrap_err();
     drop(first);
     begin(&store).await.unwrap_err();
@@ -105,7 +105,7 @@ async fn a_session_that_several_requests_are_for_is_idle_after_the_last_of_them(
 
 #[tokio::test]
 async fn what_was_idle_before_a_restart_gives_way_after_it() {
-    let (store, folder) = new(Bounds::NONE);
+    let (store, folder) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
@@ -119,9 +119,9 @@ async fn what_was_idle_before_a_restart_gives_way_after_it() {
     age(&uploads.join(ids[3].as_str()).join("data"), DAY * 9);
     let store = open(
         folder.path(),
-        Bounds {
+        UploadQuota {
             max_sessions: 4,
-            ..Bounds::NONE
+            ..UploadQuota::UNLIMITED
         },
     );
     for (round, gone) in [1, 0, 2].into_iter().enumerate() {
@@ -138,7 +138,7 @@ async fn what_was_idle_before_a_restart_gives_way_after_it() {
 
 #[tokio::test]
 async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
-    let (store, folder) = new(Bounds::NONE);
+    let (store, folder) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
@@ -153,14 +153,14 @@ async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
     }
     let store = open(
         folder.path(),
-        Bounds {
+        UploadQuota {
             max_bytes: 1200,
-            ..Bounds::NONE
+            ..UploadQuota::UNLIMITED
         },
     );
     let new = begin(&store).await.unwrap();
     // There is a request for the last one.
-    let _in_use = store.inner.sessions.take(&name(), &ids[3]).unwrap();
+    let _in_use = store.data.sessions.acquire(&name(), &ids[3]).unwrap();
     // It would not fit if all that are idle went, so that none goes.
     append(&store, &new, 1201).await.unwrap_err();
     assert_eq!(held(&store), 900);
@@ -180,7 +180,7 @@ async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
 
 #[test]
 fn uploads_leave_the_share_of_inodes_that_the_reserve_is_of_the_bytes() {
-    let files_of = |reserve, size, files| {
+    let reserved_files = |reserve, size, files| {
         let space = Space {
             size,
             available: 0,
@@ -188,22 +188,22 @@ fn uploads_leave_the_share_of_inodes_that_the_reserve_is_of_the_bytes() {
             files,
             files_available: 0,
         };
-        files_of(reserve, &space)
+        reserved_files(reserve, &space)
     };
-    assert_eq!(files_of(1 << 30, 100 << 30, 6_553_600), 65_536);
-    assert_eq!(files_of(0, 100, 1000), 0);
-    assert_eq!(files_of(10, 0, 1000), 0);
-    assert_eq!(files_of(1000, 100, 70), 70);
-    assert_eq!(files_of(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+    assert_eq!(reserved_files(1 << 30, 100 << 30, 6_553_600), 65_536);
+    assert_eq!(reserved_files(0, 100, 1000), 0);
+    assert_eq!(reserved_files(10, 0, 1000), 0);
+    assert_eq!(reserved_files(1000, 100, 70), 70);
+    assert_eq!(reserved_files(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
     // A file system without inodes of its own.
-    assert_eq!(files_of(1 << 30, 100 << 30, 0), 0);
+    assert_eq!(reserved_files(1 << 30, 100 << 30, 0), 0);
 }
 
 #[tokio::test]
 async fn open_uploads_hold_no_more_bytes_than_they_may() {
-    let (store, folder) = new(Bounds {
+    let (store, folder) = new(UploadQuota {
         max_bytes: 300_000,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let (first, second) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
     assert_eq!(append(&store, &first, 180_000).await.unwrap(), 180_000);
@@ -227,9 +227,9 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
     // What was received before a restart counts, though the bound be less now.
     let store = open(
         folder.path(),
-        Bounds {
+        UploadQuota {
             max_bytes: 10,
-            ..Bounds::NONE
+            ..UploadQuota::UNLIMITED
         },
     );
     assert_eq!(held(&store), 300_000);
@@ -240,9 +240,9 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
 
 #[tokio::test]
 async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_stays() {
-    let (store, folder) = new(Bounds {
+    let (store, folder) = new(UploadQuota {
         max_bytes: 1_000_000,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let id = begin(&store).await.unwrap();
     append(&store, &id, 300_000).await.unwrap();
@@ -264,9 +264,9 @@ async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_
 
 #[tokio::test]
 async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
-    let (store, folder) = new(Bounds {
+    let (store, folder) = new(UploadQuota {
         max_bytes: 1_000_000,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let mut ids = Vec::new();
     for _ in 0..4 {
@@ -303,10 +303,10 @@ async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
 
 #[tokio::test]
 async fn uploads_that_were_refused_end_when_there_are_too_many() {
-    let (store, _folder) = new(Bounds {
+    let (store, _folder) = new(UploadQuota {
         max_sessions: 3,
         max_bytes: 1000,
-        ..Bounds::NONE
+        ..UploadQuota::UNLIMITED
     });
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -324,7 +324,7 @@ async fn uploads_that_were_refused_end_when_there_are_too_many() {
 
 #[tokio::test]
 async fn what_an_upload_held_is_given_back_however_it_ends() {
-    let (store, _folder) = new(Bounds::NONE);
+    let (store, _folder) = new(UploadQuota::UNLIMITED);
     let digest = Digest::of(Algorithm::Sha256, &[7; 1000]);
     let wrong = Digest::of(Algorithm::Sha256, b"wrong");
     for ending in 0..4 {
@@ -344,7 +344,7 @@ async fn what_an_upload_held_is_given_back_however_it_ends() {
 
 #[tokio::test]
 async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
-    let (store, folder) = new(Bounds::NONE);
+    let (store, folder) = new(UploadQuota::UNLIMITED);
     let (begun, whole) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
     append(&store, &whole, 10).await.unwrap();
     let blob = push(&store, "a", b"x").await;
@@ -353,9 +353,9 @@ async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
     let reserve = u64::MAX / 2;
     let store = open(
         folder.path(),
-        Bounds {
+        UploadQuota {
             reserve,
-            ..Bounds::NONE
+            ..UploadQuota::UNLIMITED
         },
     );
     assert!(available < reserve);
@@ -382,7 +382,7 @@ async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
 
 #[tokio::test]
 async fn a_session_expires_unless_a_body_is_arriving() {
-    let (store, folder) = new(Bounds::NONE);
+    let (store, folder) = new(UploadQuota::UNLIMITED);
     let (idle, busy) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
     append(&store, &idle, 1000).await.unwrap();
     let young = store.expire_uploads(DAY).await.unwrap();
@@ -412,7 +412,7 @@ async fn a_session_expires_unless_a_body_is_arriving() {
 
 #[tokio::test]
 async fn a_restart_makes_no_session_younger() {
-    let (store, folder) = new(Bounds::NONE);
+    let (store, folder) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
@@ -430,7 +430,7 @@ async fn a_restart_makes_no_session_younger() {
         age(&at(id, "session"), DAY * 2);
     }
     age(&at(&ids[0], "data"), DAY * 2);
-    let store = open(folder.path(), Bounds::NONE);
+    let store = open(folder.path(), UploadQuota::UNLIMITED);
     let expired = store.expire_uploads(DAY).await.unwrap();
     assert_eq!((expired.sessions, expired.bytes), (2, 10));
     let left = fs::read_dir(folder.path().join("uploads")).unwrap().count();

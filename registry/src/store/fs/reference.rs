@@ -1,0 +1,47 @@
+//! What a tag or a digest refers to in a repository, and the conditions that ask for it.
+
+use std::fs;
+use std::io;
+
+use super::data_directory::DataDirectory;
+use super::file::{exists, if_there};
+use crate::oci::{Digest, Name, Reference, Tag};
+use crate::store::{Condition, Result, StoreError};
+
+/// Returns the manifest that a tag points at; `None` if there is no such tag.
+pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
+    let path = data.layout.tag(name, tag);
+    let bytes = match fs::read(&path) {
+        // A folder in a tag's place.
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+        read => match if_there(&path, read)? {
+            Some(bytes) => bytes,
+            None => return Ok(None),
+        },
+    };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let damaged = |_| StoreError::Corrupt {
+        path,
+        reason: "no digest",
+    };
+    Digest::parse(text.trim_end()).map(Some).map_err(damaged)
+}
+
+/// Fails unless a condition holds. It continues to hold for as long as the caller holds the
+/// repository's lock.
+pub(super) fn check_condition(
+    data: &DataDirectory,
+    name: &Name,
+    condition: Option<&Condition>,
+) -> Result<()> {
+    let Some(condition) = condition else {
+        return Ok(());
+    };
+    let current = match &condition.reference {
+        Reference::Tag(tag) => self::tag(data, name, tag)?,
+        Reference::Digest(digest) => {
+            exists(&data.layout.manifest_entry(name, digest))?.then(|| digest.clone())
+        }
+    };
+    condition.check(current.as_ref())
+}
