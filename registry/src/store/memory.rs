@@ -514,7 +514,7 @@ impl Store for MemoryStore {
             .filter(|descriptor| last.is_none_or(|last| descriptor.digest.as_str() > last))
             .collect();
         found.sort_by(|a, b| a.digest.cmp(&b.digest));
-        let mut page = referrers::Page::new(query);
+        let mut page = referrers::ReferrersPage::new(query);
         let full = !found
             .into_iter()
             .all(|descriptor| page.offer(descriptor.clone()));

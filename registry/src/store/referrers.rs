@@ -24,7 +24,7 @@ pub struct Referrers {
 }
 
 /// A page in the making. Descriptors come in ascending order of their digests.
-pub(super) struct Page<'a> {
+pub(super) struct ReferrersPage<'a> {
     query: &'a ReferrersQuery,
     listed: Referrers,
     bytes: usize,
@@ -32,7 +32,7 @@ pub(super) struct Page<'a> {
     passed: Option<Digest>,
 }
 
-impl<'a> Page<'a> {
+impl<'a> ReferrersPage<'a> {
     pub(super) fn new(query: &'a ReferrersQuery) -> Self {
         Self {
             query,
@@ -58,7 +58,7 @@ impl<'a> Page<'a> {
     }
 
     /// Passes over a digest that is no referrer's.
-    pub(super) fn pass(&mut self, digest: Digest) {
+    pub(super) fn skip(&mut self, digest: Digest) {
         self.passed = Some(digest);
     }
 

@@ -1,5 +1,5 @@
-//! Buffers for the bytes of blobs, used again and again: to get and to clear a fresh one for each
-//! chunk would cost about as much as moving the chunk does.
+//! A pool of buffers for the bytes of blobs. To allocate and clear a new buffer for each chunk would cost
+//! about as much as copying the chunk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The size of one.
+/// The size of a buffer.
 pub(super) const SIZE: usize = 256 * 1024;
 
-/// How many are kept while nobody uses them; more go back to the allocator.
+/// How many unused buffers are kept. More of them return to the allocator.
 const KEPT: usize = 32;
 
 /// The buffers of one store.
@@ -20,13 +20,13 @@ pub(super) struct Buffers {
     free: Mutex<Vec<Box<[u8]>>>,
 }
 
-/// A buffer in use. Dropped, it is free again.
+/// A buffer in use. Dropped, it returns to the pool.
 pub(super) struct Buffer {
-    // Never empty before the drop.
+    // Empty only in `drop`, which takes it out.
     bytes: Box<[u8]>,
     filled: usize,
-    home: Arc<Buffers>,
-    /// What it is one of.
+    pool: Arc<Buffers>,
+    /// The permit of a buffer from a limited number.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -36,13 +36,13 @@ impl Buffers {
         Buffer {
             bytes: kept.unwrap_or_else(|| vec![0; SIZE].into()),
             filled: 0,
-            home: Arc::clone(self),
+            pool: Arc::clone(self),
             permit: None,
         }
     }
 
-    /// One of as many as `limit` has permits; `None` while so many are in use.
-    pub(super) fn take_one_of(self: &Arc<Self>, limit: &Arc<Semaphore>) -> Option<Buffer> {
+    /// Takes a buffer and a permit of `limit`; `None` while there is no permit.
+    pub(super) fn take_limited(self: &Arc<Self>, limit: &Arc<Semaphore>) -> Option<Buffer> {
         let permit = Arc::clone(limit).try_acquire_owned().ok()?;
         let mut buffer = self.take();
         buffer.permit = Some(permit);
@@ -51,21 +51,21 @@ impl Buffers {
 }
 
 impl Buffer {
-    /// Copies as much as there is room for from the front of `bytes`, and returns how much that is.
+    /// Copies bytes from the front of `bytes` until the buffer is full, and returns their number.
     pub(super) fn append(&mut self, bytes: &[u8]) -> usize {
-        let room = &mut self.bytes[self.filled..];
-        let taken = bytes.len().min(room.len());
-        room[..taken].copy_from_slice(&bytes[..taken]);
+        let free = &mut self.bytes[self.filled..];
+        let taken = bytes.len().min(free.len());
+        free[..taken].copy_from_slice(&bytes[..taken]);
         self.filled += taken;
         taken
     }
 
-    /// All of it, to be written to.
+    /// The whole buffer, to be written to.
     pub(super) fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// Its first `filled` bytes, which go home when the last of their clones is gone.
+    /// Its first `filled` bytes. The buffer returns to the pool when the last of their clones is dropped.
     pub(super) fn freeze(mut self, filled: usize) -> Bytes {
         self.filled = filled.min(self.bytes.len());
         Bytes::from_owner(self)
@@ -86,7 +86,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut free = self.home.free.lock();
+        let mut free = self.pool.free.lock();
         if free.len() < KEPT {
             free.push(bytes);
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_comes_home_when_the_last_of_its_bytes_is_dropped() {
+    fn a_buffer_returns_to_the_pool_when_the_last_of_its_bytes_is_dropped() {
         let buffers = Arc::new(Buffers::default());
         let mut buffer = buffers.take();
         buffer.space()[..3].copy_from_slice(b"abc");
@@ -123,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_in_use_than_may_be() {
+    fn no_more_buffers_are_in_use_than_the_limit_permits() {
         let (buffers, limit) = (Arc::new(Buffers::default()), Arc::new(Semaphore::new(2)));
-        let first = buffers.take_one_of(&limit).unwrap().freeze(1);
-        let _second = buffers.take_one_of(&limit).unwrap();
-        assert!(buffers.take_one_of(&limit).is_none());
+        let first = buffers.take_limited(&limit).unwrap().freeze(1);
+        let _second = buffers.take_limited(&limit).unwrap();
+        assert!(buffers.take_limited(&limit).is_none());
         drop(first);
-        assert!(buffers.take_one_of(&limit).is_some());
+        assert!(buffers.take_limited(&limit).is_some());
     }
 
     #[test]
-    fn only_so_many_are_kept() {
+    fn the_pool_keeps_a_bounded_number_of_buffers() {
         let buffers = Arc::new(Buffers::default());
         drop((0..KEPT + 3).map(|_| buffers.take()).collect::<Vec<_>>());
         assert_eq!(free(&buffers), KEPT);

@@ -26,34 +26,34 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
     Ok(if_there(path, fs::remove_file(path))?.is_some())
 }
 
-/// Calls `visit` with each entry of a folder, in no order. A folder that is not there is empty.
+/// Calls `visit` with each entry of a directory, in no order. A missing directory counts as empty.
 pub(super) fn each_entry(
-    folder: &Path,
+    directory: &Path,
     mut visit: impl FnMut(&DirEntry) -> Result<()>,
 ) -> Result<()> {
-    let Some(entries) = if_there(folder, fs::read_dir(folder))? else {
+    let Some(entries) = if_there(directory, fs::read_dir(directory))? else {
         return Ok(());
     };
     for entry in entries {
-        visit(&entry.map_err(|e| StoreError::io(folder, e))?)?;
+        visit(&entry.map_err(|e| StoreError::io(directory, e))?)?;
     }
     Ok(())
 }
 
-/// Whether a folder holds anything.
-pub(super) fn has_entries(folder: &Path) -> Result<bool> {
-    match if_there(folder, fs::read_dir(folder))?.and_then(|mut entries| entries.next()) {
+/// Whether a directory has entries.
+pub(super) fn has_entries(directory: &Path) -> Result<bool> {
+    match if_there(directory, fs::read_dir(directory))?.and_then(|mut entries| entries.next()) {
         None => Ok(false),
         Some(Ok(_)) => Ok(true),
-        Some(Err(e)) => Err(StoreError::io(folder, e)),
+        Some(Err(e)) => Err(StoreError::io(directory, e)),
     }
 }
 
-/// What is wrong with an upload whose file has lost bytes.
+/// The reason where the file of an upload has lost bytes.
 pub(super) const SHORTER: &str = "it is shorter than what was received";
 
-/// Cuts off what follows the first `length` bytes of a file, such as the torn end that a failure
-/// leaves. A file that is shorter has lost bytes that were acknowledged.
+/// Cuts off what follows the first `length` bytes of a file, such as the torn end that a failed write
+/// leaves. Fails if the file is shorter: it has lost bytes that were acknowledged.
 pub(super) fn cut(file: &File, path: &Path, length: u64) -> Result<()> {
     let failed = |e| StoreError::io(path, e);
     let found = file.metadata().map_err(failed)?.size();

@@ -9,7 +9,7 @@
 //!   manifests/sha256/<ab>/<hex>       a manifest's bytes, once for all repositories
 //!   manifests/sha512/<ab>/<hex>
 //!   repositories/
-//!     team/app/web/                   the name's components are folders, so names nest freely
+//!     team/app/web/                   the name's components are directories, so names nest freely
 //!       _blobs/sha256-<hex>           "1024": the blob is in the repository, and has so many bytes
 //!       _manifests/sha256-<hex>       JSON: the manifest is in the repository, with this media type
 //!       _tags/latest                  "sha256:<hex>": what the tag points at
@@ -20,8 +20,8 @@
 //!   tmp/<id>                          a small file being written; emptied at start
 //! ```
 //!
-//! No component of a repository's name may start with `_`, so the reserved folders never meet a
-//! name, and a name that is another's prefix is only a folder above it. Everything that a client
+//! No component of a repository's name may start with `_`, so the reserved directories never
+//! collide with a name, and a name that is another's prefix is only a directory above it. Everything that a client
 //! names comes in as [`Name`], [`Tag`], [`Digest`] or [`UploadId`], none of which can hold `..`, a
 //! leading period or, but for a name, a slash: no path leaves the root.
 
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::oci::{Algorithm, Digest, Name, Tag};
 use crate::store::UploadId;
 
-/// Reserved folders of a repository start with this.
+/// The reserved directories of a repository start with this.
 pub(super) const RESERVED: char = '_';
 
 /// The tree under one root.
@@ -62,7 +62,7 @@ impl Pool {
     }
 }
 
-/// One folder of content: that of all digests with the same first byte.
+/// One directory of content: that of all digests with the same first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     /// What it holds.
@@ -116,7 +116,7 @@ impl Layout {
         self.root.join("lock")
     }
 
-    /// The directories that stand directly under the root. They are made at the start and never again.
+    /// The directories directly under the root. They are made when the store is opened and never again.
     pub(super) fn directories(&self) -> [PathBuf; 5] {
         [
             self.root.join(Pool::Blobs.directory()),
@@ -225,7 +225,7 @@ impl Layout {
     }
 
     fn join(&self, parts: &[&str]) -> PathBuf {
-        // One allocation: every request builds a few of these, and a digest may be pushed after.
+        // One allocation: every request builds some paths, and a digest may be appended.
         let digest = "sha512-".len() + Algorithm::Sha512.hex_length() + 1;
         let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + length + digest);
@@ -237,7 +237,7 @@ impl Layout {
     }
 }
 
-/// The digest that a file of a repository's folder is named after; `None` for a stranger.
+/// The digest that a file is named after; `None` if it is named otherwise.
 pub(super) fn digest_of(file: &OsStr) -> Option<Digest> {
     let (algorithm, hex) = file.to_str()?.split_once('-')?;
     Digest::parse(&format!("{algorithm}:{hex}")).ok()

@@ -293,7 +293,7 @@ pub(super) fn delete(
         return Err(StoreError::ManifestUnknown);
     }
     let watch = data.deletions.watch(name, digest);
-    let tag::Pointing { mut tags, damaged } = tag::pointing_at(data, name, digest)?;
+    let tag::TagsOfManifest { mut tags, damaged } = tag::pointing_at(data, name, digest)?;
     let mut unsynced = UnsyncedDirectories::none();
     let mut deleted = 0;
     loop {

@@ -1,15 +1,17 @@
-//! A store in a folder: plain files that a person can read, and nothing else.
+//! A store in a directory: plain files that a person can read, and nothing else.
 //!
-//! [`layout`] draws the tree. Content is kept once and named by its digest; what a repository holds
-//! is names: small files for blobs, manifests and tags. Every name appears in one
-//! step (a link or a rename), after what it stands for is on disk; a change of several names makes
-//! the one last that lets readers see it. So the program can be killed at any moment: what a reader
-//! finds is whole, and what was acknowledged is there.
+//! [`layout`] draws the tree. Content is stored once and named by its digest. A repository consists of
+//! small files that name blobs, manifests and tags. Every name appears in one step (a link or a
+//! rename), after the content that it stands for is on disk; where a change makes several names, the
+//! one that lets readers see it comes last. So the program can be killed at any moment: what a reader
+//! finds is complete, and what was acknowledged is there. [`durable`] has the types that enforce it.
 //!
-//! All work on files happens on tokio's blocking threads, as a rule in one visit for an operation.
+//! All work on files happens on tokio's blocking threads, as a rule in one job for an operation. This
+//! file wires the operations to the [`Store`] trait: it says which of them confirm that the data
+//! directory is still there, sync what they changed, and run again on a full disk.
 //!
 //! Deliberately not here: removing content that no repository holds any more, which is for a
-//! garbage collector, and counting, for which [`Changes`] tells what happened.
+//! garbage collector, and statistics, which receive every change through [`Changes`].
 
 mod blob;
 mod blocking;
@@ -76,7 +78,8 @@ use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 /// How often the store checks that its data directory is there.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// A store in a folder. Clones are the same store; the last one gone, the folder's lock is too.
+/// A store in a directory. Clones are the same store. The directory is unlocked when the last of them is
+/// dropped.
 #[derive(Clone)]
 pub struct FsStore {
     data: Arc<DataDirectory>,
@@ -99,29 +102,29 @@ impl FsStore {
         })
     }
 
-    /// Ends the upload sessions that have been idle for as long as `idle`. One that a request is for
-    /// is not idle, however long that takes.
+    /// Ends the upload sessions that have been idle for as long as `idle`. A session that a request uses
+    /// is not idle, however long the request takes.
     pub async fn expire_uploads(&self, idle: Duration) -> Result<Expired> {
         self.run(move |data| {
-            // Without their files they would only seem to be gone.
+            // While the directory is gone their files could not be removed.
             data.root.check()?;
             Ok(data.sessions.expire(idle, &data.layout))
         })
         .await
     }
 
-    /// Looks once a second whether the data directory is there, until the future is dropped.
+    /// Checks once a second that the data directory is there, until the future is dropped.
     pub async fn watch(self) -> Infallible {
         let mut ticks = interval(WATCH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Whoever wants to know is told by `presence`, and the log was, too.
+            // The check itself logs a change and sends it to all `Presence` receivers.
             let _ = self.run(|data| data.root.check()).await;
         }
     }
 
-    /// Whether the data directory is there, as it was found when it was last looked at.
+    /// Whether the data directory was there when it was last checked.
     pub fn presence(&self) -> Presence {
         self.data.root.presence()
     }

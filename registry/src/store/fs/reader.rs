@@ -1,4 +1,4 @@
-//! The bytes of a blob as a stream.
+//! Reads the bytes of a blob as a stream.
 
 use std::fs::File;
 use std::future::Future;
@@ -19,37 +19,37 @@ use super::buffers::{self, Buffers};
 use crate::oci::{Span, Spans};
 use crate::store::{Result, StoreError};
 
-/// How much is read at once. Larger chunks spare system calls, smaller ones memory: up to three of
-/// them are in flight for each stream.
+/// The bytes that are read at once. Larger chunks save system calls, smaller ones save memory: up to
+/// three of them are in flight for each stream.
 const CHUNK: u64 = buffers::SIZE as u64;
 
-/// Below this a chunk is read into memory of its own size.
+/// A chunk smaller than this is read into memory of its own size.
 const SMALL: u64 = CHUNK / 4;
 
 /// A blob's bytes, read from its file.
 ///
-/// What the system has in its page cache is copied from there at once, where a visit to a blocking
-/// thread would take longer than the copy. What has to come from the disk is read on a blocking
-/// thread, one chunk ahead, so that disk and network work at the same time.
+/// A chunk in the page cache is copied at once: a switch to a blocking thread would take longer than the
+/// copy. A chunk that has to come from the disk is read on a blocking thread, one chunk ahead, so that
+/// disk and network work at the same time.
 ///
-/// The first chunk is there from the start: a small blob costs one visit to a blocking thread.
+/// The first chunk is read when the blob is opened: a small blob takes one job on a blocking thread.
 ///
-/// Of several spans each begins with a chunk of its own.
+/// Each of several spans begins with a chunk of its own.
 #[derive(Debug)]
 pub struct BlobReader {
-    source: Arc<Source>,
+    source: Arc<BlobFile>,
     size: u64,
     spans: Spans,
-    /// Which span comes after the one at hand.
-    place: usize,
-    /// Where the next read begins, and where the span at hand ends.
+    /// The index of the span after the current one.
+    next_span: usize,
+    /// Where the next read begins, and where the current span ends.
     next: u64,
     end: u64,
     chunk: Chunk,
 }
 
 #[derive(Debug)]
-struct Source {
+struct BlobFile {
     file: File,
     path: PathBuf,
     buffers: Arc<Buffers>,
@@ -58,11 +58,11 @@ struct Source {
 /// The chunk to yield next.
 #[derive(Debug)]
 enum Chunk {
-    /// To be read when it is wanted.
+    /// To be read when it is polled for.
     Later,
     Ready(Bytes),
     Reading(JoinHandle<Result<Bytes>>),
-    /// There is none.
+    /// There are no more.
     End,
 }
 
@@ -76,7 +76,7 @@ impl BlobReader {
         buffers: &Arc<Buffers>,
     ) -> Result<Self> {
         let buffers = Arc::clone(buffers);
-        let source = Arc::new(Source {
+        let source = Arc::new(BlobFile {
             file,
             path,
             buffers,
@@ -95,7 +95,7 @@ impl BlobReader {
             source,
             size,
             spans,
-            place: 1,
+            next_span: 1,
             next: span.start + length,
             end,
             chunk,
@@ -105,10 +105,10 @@ impl BlobReader {
     /// Reads the next chunk, or begins to.
     fn read_on(&mut self) -> Result<Chunk> {
         if self.next == self.end {
-            let Some(span) = self.spans.get(self.place, self.size) else {
+            let Some(span) = self.spans.get(self.next_span, self.size) else {
                 return Ok(Chunk::End);
             };
-            self.place += 1;
+            self.next_span += 1;
             (self.next, self.end) = (span.start, span.start + span.length);
         }
         let length = CHUNK.min(self.end - self.next);
@@ -136,7 +136,7 @@ impl BlobReader {
             }
             Chunk::Reading(job) => {
                 let bytes = unwind(ready!(Pin::new(job).poll(context))).flatten()?;
-                // From a disk, the next one is wanted before it is asked for.
+                // A chunk came from the disk: the next one is read before it is polled for.
                 self.chunk = self.read_on()?;
                 bytes
             }
@@ -160,8 +160,8 @@ impl Stream for BlobReader {
     }
 }
 
-impl Source {
-    /// Reads `length` bytes, however long that takes.
+impl BlobFile {
+    /// Reads `length` bytes. Waits for the disk.
     fn read(&self, start: u64, length: u64) -> Result<Bytes> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
         if length < SMALL {
@@ -170,7 +170,7 @@ impl Source {
                 let at = start + bytes.len() as u64;
                 self.progress(pread(&self.file, spare_capacity(&mut bytes), at))?;
             }
-            // The allocator may have given more than was asked for, and the file may go on.
+            // The spare capacity may be larger than what was asked for, and the file may continue.
             bytes.truncate(wanted);
             return Ok(bytes.into());
         }
@@ -183,12 +183,11 @@ impl Source {
         Ok(buffer.freeze(filled))
     }
 
-    /// Reads up to `length` bytes, but only those that are in memory already; `None` if the first
-    /// of them is not.
+    /// Reads up to `length` bytes that are in the page cache; `None` if the first of them is not.
     fn read_cached(&self, start: u64, length: u64) -> Result<Option<Bytes>> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
         if length < SMALL {
-            // Many small spans may wait to be sent at once: none of them holds a whole buffer.
+            // Many small spans may wait to be sent at once: none of them may hold a whole buffer.
             let mut bytes = vec![0; wanted];
             let read = self.read_now(&mut bytes, start)?;
             return Ok(read.map(|read| {
@@ -201,21 +200,21 @@ impl Source {
         Ok(read.map(|read| buffer.freeze(read)))
     }
 
-    /// Fills the front of `space` without waiting for the disk; `None` if that can't be.
+    /// Fills the front of `space` without waiting for the disk; `None` if that is impossible.
     fn read_now(&self, space: &mut [u8], start: u64) -> Result<Option<usize>> {
         let space = &mut [IoSliceMut::new(space)];
         match preadv2(&self.file, space, start, ReadWriteFlags::NOWAIT) {
-            // Not in memory, or a file system that can't tell.
+            // The bytes are not in the page cache, or the file system does not support the question.
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
             read => self.progress(read).map(Some),
         }
     }
 
-    /// How far a read got: at least a byte further, unless it was interrupted.
+    /// The bytes that a read returned: at least one, unless it was interrupted.
     fn progress(&self, read: rustix::io::Result<usize>) -> Result<usize> {
         let failed = |e| Err(StoreError::io(&self.path, e));
         match read {
-            // A blob's file never shrinks, except by a person's hand.
+            // The store never shortens the file of a blob: a person or another program has.
             Ok(0) => failed(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => Ok(read),
             Err(Errno::INTR) => Ok(0),

@@ -12,7 +12,7 @@ use crate::store::{Condition, Result, StoreError};
 pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
     let path = data.layout.tag(name, tag);
     let bytes = match fs::read(&path) {
-        // A folder in a tag's place.
+        // A directory where a tag should be.
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
         read => match if_there(&path, read)? {
             Some(bytes) => bytes,
@@ -22,7 +22,7 @@ pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let damaged = |_| StoreError::Corrupt {
         path,
-        reason: "no digest",
+        reason: "it is not a digest",
     };
     Digest::parse(text.trim_end()).map(Some).map_err(damaged)
 }

@@ -1,8 +1,8 @@
-//! Referrers: for each subject a folder of descriptors, so that a listing opens no other manifest.
+//! Referrers: a directory of descriptors for each subject, so that a listing opens no other manifest.
 //!
-//! A page costs bounded memory and time: the smallest names after the last page's end are gathered
-//! while the folder is scanned, then their files are read one after another until the page is full
-//! or enough was read.
+//! A page takes bounded memory and time. The smallest names after the end of the last page are
+//! collected while the directory is scanned. Then their files are read one after another until the
+//! page is full or has read as much as it may.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -11,19 +11,19 @@ use std::path::Path;
 use super::data_directory::DataDirectory;
 use super::file::{each_entry, exists, if_there};
 use super::layout::digest_of;
-use super::listing::Page as Names;
+use super::listing::SmallestNames;
 use crate::oci::{Descriptor, Digest, Name};
-use crate::store::referrers::Page;
+use crate::store::referrers::ReferrersPage;
 use crate::store::{Listing, Referrers, ReferrersQuery, Result, StoreError};
 
 /// The most files that one page reads.
 const FILES: usize = 16 << 10;
 
-/// How many bytes of them it reads, roughly: after so many it opens no other.
+/// The most bytes of them that it reads, roughly: after these it opens no other file.
 const BYTES: u64 = 32 << 20;
 
-/// The largest file that is read whole. One of a former version may repeat all annotations of its
-/// manifest; it is listed without them.
+/// The largest file that is read whole. A file of an older version may repeat all annotations of its
+/// manifest, and is listed without them.
 const WHOLE: u64 = 64 << 10;
 
 pub(super) fn list(
@@ -33,14 +33,14 @@ pub(super) fn list(
     query: &ReferrersQuery,
 ) -> Result<Referrers> {
     let Listing { items, more } = names(data, name, subject, query.last.as_deref())?;
-    let mut page = Page::new(query);
+    let mut page = ReferrersPage::new(query);
     let mut left = BYTES;
     for digest in &items {
         if left == 0 {
             return Ok(page.finish(true));
         }
         match descriptor(data, name, subject, digest)? {
-            None => page.pass(digest.clone()),
+            None => page.skip(digest.clone()),
             Some((descriptor, read)) => {
                 left = left.saturating_sub(read);
                 if !page.offer(descriptor) {
@@ -52,14 +52,14 @@ pub(super) fn list(
     Ok(page.finish(more))
 }
 
-/// The smallest digests in a subject's folder after `last`.
+/// The smallest digests in a subject's directory after `last`.
 fn names(
     data: &DataDirectory,
     name: &Name,
     subject: &Digest,
     last: Option<&str>,
 ) -> Result<Listing<Digest>> {
-    let mut names = Names::new(last, FILES);
+    let mut names = SmallestNames::new(last, FILES);
     each_entry(&data.layout.referrers(name, subject), |file| {
         if let Some(digest) = digest_of(&file.file_name()) {
             names.offer(digest.as_str(), || Some(digest.clone()));
@@ -69,7 +69,7 @@ fn names(
     Ok(names.finish())
 }
 
-/// A referrer's descriptor and how many bytes were read for it; `None` if there is no such manifest.
+/// A referrer's descriptor and the bytes that were read for it; `None` if there is no such manifest.
 fn descriptor(
     data: &DataDirectory,
     name: &Name,
@@ -99,7 +99,7 @@ fn read(file: &File, path: &Path) -> Result<(Descriptor, u64)> {
     };
     let damaged = |_| StoreError::Corrupt {
         path: path.to_owned(),
-        reason: "no descriptor",
+        reason: "it is not a descriptor",
     };
     Ok((parsed.map_err(damaged)?, length))
 }

@@ -122,17 +122,21 @@ pub(super) fn remove_one(
     Ok(removed)
 }
 
-/// The tags that point at a manifest, as far as they can be read.
+/// The tags that point at a manifest.
 #[derive(Debug, Default)]
-pub(super) struct Pointing {
+pub(super) struct TagsOfManifest {
     pub(super) tags: Vec<Tag>,
-    /// The tags that are damaged: they point at nothing.
+    /// How many other tags are damaged and point at nothing.
     pub(super) damaged: u64,
 }
 
-/// Looks at all tags of a repository for those that point at a manifest.
-pub(super) fn pointing_at(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<Pointing> {
-    let mut found = Pointing::default();
+/// Reads all tags of a repository to find those that point at a manifest.
+pub(super) fn pointing_at(
+    data: &DataDirectory,
+    name: &Name,
+    digest: &Digest,
+) -> Result<TagsOfManifest> {
+    let mut found = TagsOfManifest::default();
     each_entry(&data.layout.tags(name), |file| {
         let file_name = file.file_name();
         let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) else {
@@ -141,7 +145,7 @@ pub(super) fn pointing_at(data: &DataDirectory, name: &Name, digest: &Digest) ->
         match reference::tag(data, name, &tag) {
             Ok(Some(at)) if at == *digest => found.tags.push(tag),
             Ok(_) => {}
-            // What it was meant to point at nobody knows; the others are not to suffer from it.
+            // Nobody knows what it pointed at. It must not keep the manifest from being deleted.
             Err(error @ StoreError::Corrupt { .. }) => {
                 found.damaged += 1;
                 let error = &error as &dyn std::error::Error;

@@ -1,8 +1,8 @@
-//! Stretches of the ordered tags of repositories, so that a client that lists a million of them page
-//! by page does not have the folder read for each page.
+//! A cache of ordered tags, so that a client that lists a million tags page by page does not cause a scan
+//! of the directory for each page.
 //!
-//! A scan of a folder is long and gathers what is in order after some tag, so it gathers more than
-//! a page. What it found serves the pages that follow until a tag of the repository comes or goes.
+//! A scan takes long, whatever the size of the page, so it collects more than one page. The tags that it
+//! found serve the pages that follow, until a tag of the repository is created or deleted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,66 +12,64 @@ use parking_lot::Mutex;
 use crate::oci::{Name, Tag};
 use crate::store::Listing;
 
-/// The tags of one stretch, some 4 MB in memory.
+/// The tags that one scan collects at most, some 4 MB in memory.
 pub(super) const LENGTH: usize = 1 << 16;
 
-/// The stretches that are kept: as many listings can be under way without getting in each other's
-/// way.
+/// The scans whose tags are kept: this many listings can be in progress without evicting each other's
+/// tags.
 const KEPT: usize = 4;
 
-/// The stretches of one store.
+/// The cached listings of one store.
 #[derive(Default)]
-pub(in crate::store::fs) struct ListingCache(Mutex<VecDeque<Arc<Stretch>>>);
+pub(in crate::store::fs) struct ListingCache(Mutex<VecDeque<Arc<ScannedTags>>>);
 
-/// The tags of a repository that come after one, in order, and whether more follow them.
-struct Stretch {
+/// The tags of a repository that follow `after`, in order, and whether more follow them.
+struct ScannedTags {
     name: Name,
     after: Option<String>,
     listing: Listing<Tag>,
 }
 
 impl ListingCache {
-    /// The page after `last`, if a stretch holds all of it.
+    /// The page after `last`, if one scan holds all of it.
     pub(in crate::store::fs) fn page(
         &self,
         name: &Name,
         last: Option<&str>,
         limit: usize,
     ) -> Option<Listing<Tag>> {
-        let stretches: Vec<_> = {
-            let stretches = self.0.lock();
-            let of_repository = stretches.iter().filter(|stretch| stretch.name == *name);
+        let scans: Vec<_> = {
+            let scans = self.0.lock();
+            let of_repository = scans.iter().filter(|scan| scan.name == *name);
             of_repository.map(Arc::clone).collect()
         };
-        stretches
-            .iter()
-            .find_map(|stretch| stretch.page(last, limit))
+        scans.iter().find_map(|scan| scan.page(last, limit))
     }
 
-    /// Keeps what a scan for the tags after `after` found; for the holder of the repository's turn.
+    /// Keeps the result of a scan for the tags after `after`. The caller holds the repository's lock.
     pub(in crate::store::fs) fn keep(
         &self,
         name: &Name,
         after: Option<&str>,
         listing: &Listing<Tag>,
     ) {
-        let stretch = Stretch {
+        let scan = ScannedTags {
             name: name.clone(),
             after: after.map(str::to_owned),
             listing: listing.clone(),
         };
-        let mut stretches = self.0.lock();
-        stretches.push_front(Arc::new(stretch));
-        stretches.truncate(KEPT);
+        let mut scans = self.0.lock();
+        scans.push_front(Arc::new(scan));
+        scans.truncate(KEPT);
     }
 
-    /// Forgets a repository's tags, of which one came or went; for the holder of its turn.
+    /// Removes a repository, of which a tag was created or deleted. The caller holds its lock.
     pub(in crate::store::fs) fn forget(&self, name: &Name) {
-        self.0.lock().retain(|stretch| stretch.name != *name);
+        self.0.lock().retain(|scan| scan.name != *name);
     }
 }
 
-impl Stretch {
+impl ScannedTags {
     fn page(&self, last: Option<&str>, limit: usize) -> Option<Listing<Tag>> {
         if self.after.as_deref() > last {
             return None;
@@ -103,18 +101,14 @@ mod tests {
     }
 
     fn kept(after: Option<&str>, tags: &[&str], more: bool) -> ListingCache {
-        let stretches = ListingCache::default();
+        let scans = ListingCache::default();
         let items = names(tags);
-        stretches.keep(&name("a"), after, &Listing { items, more });
-        stretches
+        scans.keep(&name("a"), after, &Listing { items, more });
+        scans
     }
 
-    fn page(
-        stretches: &ListingCache,
-        last: Option<&str>,
-        limit: usize,
-    ) -> Option<(Vec<String>, bool)> {
-        let page = stretches.page(&name("a"), last, limit)?;
+    fn page(scans: &ListingCache, last: Option<&str>, limit: usize) -> Option<(Vec<String>, bool)> {
+        let page = scans.page(&name("a"), last, limit)?;
         let items = page.items.iter().map(ToString::to_string).collect();
         Some((items, page.more))
     }
@@ -124,58 +118,52 @@ mod tests {
     }
 
     #[test]
-    fn a_page_within_a_stretch_is_served_and_says_whether_more_follows() {
-        let stretches = kept(None, &["a", "b", "c", "d"], true);
-        assert_eq!(page(&stretches, None, 2), Some(expected(&["a", "b"], true)));
+    fn a_page_within_a_scan_is_served_and_says_whether_more_follows() {
+        let scans = kept(None, &["a", "b", "c", "d"], true);
+        assert_eq!(page(&scans, None, 2), Some(expected(&["a", "b"], true)));
         assert_eq!(
-            page(&stretches, Some("b"), 2),
+            page(&scans, Some("b"), 2),
             Some(expected(&["c", "d"], true))
         );
-        assert_eq!(
-            page(&stretches, Some("aa"), 1),
-            Some(expected(&["b"], true))
-        );
-        assert_eq!(page(&stretches, Some("b"), 3), None);
-        assert_eq!(page(&stretches, Some("d"), 1), None);
+        assert_eq!(page(&scans, Some("aa"), 1), Some(expected(&["b"], true)));
+        assert_eq!(page(&scans, Some("b"), 3), None);
+        assert_eq!(page(&scans, Some("d"), 1), None);
     }
 
     #[test]
-    fn the_last_stretch_knows_the_end() {
-        let stretches = kept(Some("b"), &["c", "d"], false);
+    fn the_last_scan_knows_the_end() {
+        let scans = kept(Some("b"), &["c", "d"], false);
         assert_eq!(
-            page(&stretches, Some("b"), 2),
+            page(&scans, Some("b"), 2),
             Some(expected(&["c", "d"], false))
         );
-        assert_eq!(
-            page(&stretches, Some("c"), 9),
-            Some(expected(&["d"], false))
-        );
-        assert_eq!(page(&stretches, Some("z"), 9), Some(expected(&[], false)));
-        assert_eq!(page(&stretches, Some("a"), 1), None);
-        assert_eq!(page(&stretches, None, 1), None);
+        assert_eq!(page(&scans, Some("c"), 9), Some(expected(&["d"], false)));
+        assert_eq!(page(&scans, Some("z"), 9), Some(expected(&[], false)));
+        assert_eq!(page(&scans, Some("a"), 1), None);
+        assert_eq!(page(&scans, None, 1), None);
     }
 
     #[test]
-    fn what_changed_is_forgotten_and_other_repositories_are_not() {
-        let stretches = kept(None, &["a"], false);
-        stretches.forget(&name("b"));
-        assert!(page(&stretches, None, 1).is_some());
-        assert!(stretches.page(&name("b"), None, 1).is_none());
-        stretches.forget(&name("a"));
-        assert!(page(&stretches, None, 1).is_none());
+    fn a_changed_repository_is_removed_and_others_stay() {
+        let scans = kept(None, &["a"], false);
+        scans.forget(&name("b"));
+        assert!(page(&scans, None, 1).is_some());
+        assert!(scans.page(&name("b"), None, 1).is_none());
+        scans.forget(&name("a"));
+        assert!(page(&scans, None, 1).is_none());
     }
 
     #[test]
-    fn the_oldest_stretch_goes_first() {
-        let stretches = kept(None, &["a"], false);
+    fn the_oldest_scan_is_evicted_first() {
+        let scans = kept(None, &["a"], false);
         for other in ["b", "c", "d", "e"] {
             let listing = Listing {
                 items: names(&["1"]),
                 more: false,
             };
-            stretches.keep(&name(other), None, &listing);
+            scans.keep(&name(other), None, &listing);
         }
-        assert!(page(&stretches, None, 1).is_none());
-        assert!(stretches.page(&name("b"), None, 1).is_some());
+        assert!(page(&scans, None, 1).is_none());
+        assert!(scans.page(&name("b"), None, 1).is_some());
     }
 }

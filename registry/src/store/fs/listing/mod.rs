@@ -1,8 +1,8 @@
-//! Tags and repositories in order, a page at a time.
+//! Lists tags and repositories in order, a page at a time.
 //!
-//! Folders are in no order and may hold millions of names, so a page is gathered while scanning:
-//! only the smallest names after the last page's end are kept, and memory is that of a page, or of
-//! the stretch of pages that [`windows`] keeps for those that follow.
+//! A directory has no order and may hold millions of names. So a page is collected during a scan: only
+//! the smallest names after the end of the last page are kept. The memory is that of a page, or of the
+//! tags that [`cache`] keeps for the pages that follow.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub(super) mod cache;
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Result, StoreError};
 
-/// How many names of one folder are held at once while repositories are listed: deep trees hold
+/// The names of one directory that are held at once while repositories are listed. A deep tree holds
 /// one such batch for each level.
 const BATCH: usize = 1024;
 
@@ -26,7 +26,7 @@ pub(super) fn tags(
     limit: usize,
 ) -> Result<Listing<Tag>> {
     let before = data.locks.repository(name).changes;
-    let mut page = Page::new(last, limit.max(cache::LENGTH));
+    let mut page = SmallestNames::new(last, limit.max(cache::LENGTH));
     each_entry(&data.layout.tags(name), |file| {
         if let Some(text) = file.file_name().to_str() {
             page.offer(text, || Tag::parse(text).ok());
@@ -38,6 +38,7 @@ pub(super) fn tags(
     }
     let mut listing = page.finish();
     if listing.items.len() > limit {
+        // Kept only if no tag has come or gone since the scan began.
         let lock = data.locks.repository(name);
         if lock.changes == before {
             data.listings.keep(name, last, &listing);
@@ -53,35 +54,35 @@ pub(super) fn repositories(
     last: Option<&str>,
     limit: usize,
 ) -> Result<Listing<Name>> {
-    let mut walk = Walk {
+    let mut scan = RepositoryScan {
         data,
         last: last.unwrap_or_default(),
         limit,
         found: Vec::new(),
     };
-    walk.folder("")?;
-    let more = walk.found.len() > limit;
-    walk.found.truncate(limit);
+    scan.directory("")?;
+    let more = scan.found.len() > limit;
+    scan.found.truncate(limit);
     Ok(Listing {
-        items: walk.found,
+        items: scan.found,
         more,
     })
 }
 
-/// Whether there is a repository of this name: it holds a blob or a manifest.
+/// Whether a repository of this name exists: it holds a blob or a manifest.
 fn exists(data: &DataDirectory, name: &Name) -> Result<bool> {
     Ok(has_entries(&data.layout.manifest_entries(name))?
         || has_entries(&data.layout.blob_links(name))?)
 }
 
-/// The `limit` smallest of the items that were offered and come after `last`, and one more.
-pub(super) struct Page<'a, T> {
+/// Collects the `limit` smallest items after `last`, and one more, which tells whether items follow.
+pub(super) struct SmallestNames<'a, T> {
     last: Option<&'a str>,
     limit: usize,
     items: BTreeSet<T>,
 }
 
-impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
+impl<'a, T: Ord + AsRef<str>> SmallestNames<'a, T> {
     pub(super) fn new(last: Option<&'a str>, limit: usize) -> Self {
         Self {
             last,
@@ -90,6 +91,7 @@ impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
         }
     }
 
+    /// Takes an item, named `text`, if it is small enough. The item is made only then.
     pub(super) fn offer(&mut self, text: &str, item: impl FnOnce() -> Option<T>) {
         let full = self.items.len() > self.limit;
         let too_late = full
@@ -120,31 +122,32 @@ impl<'a, T: Ord + AsRef<str>> Page<'a, T> {
     }
 }
 
-/// A walk through the tree of repositories in the order of their full names.
+/// A scan of the tree of repositories in the order of their full names.
 ///
-/// That is not the order of folders: `a-b` comes before `a/b`, since `-` is less than `/`. A folder
-/// therefore stands for two items, the repository `a` and everything below, `a/`, and the items of
-/// one folder in byte order are the walk.
-struct Walk<'a> {
+/// That is not the order of the directories: `a-b` comes before `a/b`, since `-` is less than `/`. So a
+/// directory stands for two items: the repository `a`, and everything below it, `a/`. The scan visits
+/// the items of one directory in byte order.
+struct RepositoryScan<'a> {
     data: &'a DataDirectory,
     last: &'a str,
     limit: usize,
     found: Vec<Name>,
 }
 
-impl Walk<'_> {
-    /// Walks what is below `prefix`, which is empty or ends with a slash.
-    fn folder(&mut self, prefix: &str) -> Result<()> {
+impl RepositoryScan<'_> {
+    /// Scans what is below `prefix`, which is empty or ends with a slash.
+    fn directory(&mut self, prefix: &str) -> Result<()> {
         let path = self.path(prefix);
         let mut after = None::<String>;
         loop {
-            // A batch of none would never come to an end.
-            let mut page = Page::<String>::new(after.as_deref(), self.limit.clamp(1, BATCH));
+            // At least one: a batch of none would never end.
+            let mut page =
+                SmallestNames::<String>::new(after.as_deref(), self.limit.clamp(1, BATCH));
             each_entry(&path, |entry| {
                 let name = entry.file_name();
-                let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if let Some(name) = name.to_str()
-                    && folder
+                    && is_directory
                     && !name.starts_with(RESERVED)
                 {
                     let mut key = format!("{prefix}{name}");
@@ -160,13 +163,13 @@ impl Walk<'_> {
             let Listing { items, more } = page.finish();
             for key in &items {
                 if key.ends_with('/') {
-                    self.folder(key)?;
+                    self.directory(key)?;
                 } else if let Ok(name) = Name::parse(key)
                     && exists(self.data, &name)?
                 {
                     self.found.push(name);
                 }
-                // One more than asked for tells that there are more.
+                // One more than the limit: it tells that repositories follow.
                 if self.found.len() > self.limit {
                     return Ok(());
                 }

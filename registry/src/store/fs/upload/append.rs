@@ -129,7 +129,7 @@ impl BatchBuffer {
     /// upload continues in small batches, which are slower and take no more memory.
     fn take_large(&mut self) -> Option<Buffer> {
         let data = &self.data;
-        let mut buffer = data.buffers.take_one_of(&data.appends.large_buffers)?;
+        let mut buffer = data.buffers.take_limited(&data.appends.large_buffers)?;
         buffer.append(&std::mem::take(&mut self.small));
         Some(buffer)
     }
