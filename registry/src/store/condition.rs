@@ -1,13 +1,13 @@
-//! Conditions of a change (RFC 9110, section 13): what has to be there for it to happen.
+//! Conditions of a change (RFC 9110, section 13).
 
 use super::{Result, StoreError};
 use crate::oci::{Digest, Reference};
 
-/// What a change requires of a reference. The store checks it in the same step as it makes the
-/// change, so that of several changes with one condition at most one finds it true.
+/// What a change requires of a reference. The store checks it in the same step in which it makes the
+/// change, so that of several changes with one condition at most one succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// The reference that is looked up.
+    /// The reference to check.
     pub reference: Reference,
     /// It must lead to one of these (`If-Match`).
     pub matches: Option<Versions>,
@@ -18,14 +18,14 @@ pub struct Condition {
 /// Manifests that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Versions {
-    /// Whatever there is.
+    /// Any manifest.
     Any,
     /// Those with these digests.
     Of(Vec<Digest>),
 }
 
 impl Versions {
-    /// Whether `current` is one of them; nothing is none of them.
+    /// Whether `current` is one of them. `None` is none of them.
     pub fn contain(&self, current: Option<&Digest>) -> bool {
         match (self, current) {
             (_, None) => false,

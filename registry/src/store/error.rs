@@ -1,4 +1,4 @@
-//! What can go wrong in a store.
+//! The errors of a store.
 
 use std::error::Error;
 use std::io;
@@ -8,9 +8,9 @@ use crate::oci::Digest;
 
 /// Why a store operation failed.
 ///
-/// The variants that name something unknown, mismatched, busy or too many are answers to a caller;
 /// `TooManyBytes`, `Reserved`, `ReservedFiles`, `NoSpace`, `Lost`, `Corrupt`, `Interrupted` and `Io` are
-/// troubles of the store itself, whose text (it holds figures and paths) belongs in the log and never in a response.
+/// failures of the store itself. Their text holds figures and paths: it belongs in the log and never in
+/// a response. The other variants are about the request.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No repository has this name: it holds no blob and no manifest.
@@ -19,7 +19,7 @@ pub enum StoreError {
     /// The blob is not in the repository.
     #[error("the blob is unknown in the repository")]
     BlobUnknown,
-    /// The manifest, or the tag that was to lead to it, is not in the repository.
+    /// The manifest, or the tag that refers to it, is not in the repository.
     #[error("the manifest is unknown in the repository")]
     ManifestUnknown,
     /// The repository has no such upload session: it never had, or the session has ended.
@@ -45,61 +45,65 @@ pub enum StoreError {
     /// A manifest names blobs or manifests that its repository does not hold.
     #[error("the manifest refers to {} unknown blobs or manifests", digests.len())]
     ReferenceUnknown {
-        /// What is missing: blobs first, then manifests, each in the manifest's order.
+        /// The missing ones: blobs first, then manifests, each in the manifest's order.
         digests: Vec<Digest>,
     },
     /// The condition of a change does not hold.
     #[error("{}", condition_failed(current.as_ref()))]
     ConditionFailed {
-        /// What the reference leads to.
+        /// The manifest that the reference leads to.
         current: Option<Digest>,
     },
-    /// The blob has no byte of the range that was asked for.
+    /// The blob has no byte of the requested range.
     #[error("the range lies outside the blob's {size} bytes")]
     RangeUnsatisfiable {
         /// The blob's size in bytes.
         size: u64,
     },
-    /// There are as many upload sessions as there may be.
-    #[error("too many uploads are open: finish or cancel some, or come back later")]
+    /// All slots for upload sessions are taken, and none of the sessions can be evicted.
+    #[error("too many upload sessions are open: finish or cancel some, or retry later")]
     TooManySessions {
-        /// How many there may be.
+        /// The number of slots.
         limit: u64,
     },
-    /// The open upload sessions hold as many bytes as they may.
+    /// The open upload sessions hold as many bytes as their quota allows.
     #[error(
-        "the open uploads hold all of the {limit} bytes that they may: let some end, or expire"
+        "the open upload sessions hold the {limit} bytes of their quota: finish or cancel some, or let them expire"
     )]
     TooManyBytes {
-        /// How many bytes they may hold.
+        /// The bytes that they may hold.
         limit: u64,
-        /// How many would have to go.
+        /// The bytes that would have to be freed.
         missing: u64,
     },
-    /// Uploads would take what is left of the disk below its reserve.
-    #[error("{available} bytes of the disk are free, and uploads leave a reserve of {reserve}")]
+    /// Uploads would take the free space of the disk below the reserve.
+    #[error(
+        "{available} bytes of the disk are free, and uploads leave a reserve of {reserve} bytes"
+    )]
     Reserved {
         /// The bytes that are free.
         available: u64,
         /// The bytes that are to stay free.
         reserve: u64,
-        /// How many more would have to be free.
+        /// The number that would have to be freed.
         missing: u64,
     },
-    /// Uploads would take the inodes that are left below the reserve.
-    #[error("{available} inodes of the disk are free, and uploads leave a reserve of {reserve}")]
+    /// Uploads would take the free inodes of the disk below the reserve.
+    #[error(
+        "{available} inodes of the disk are free, and uploads leave a reserve of {reserve} inodes"
+    )]
     ReservedFiles {
         /// The inodes that are free.
         available: u64,
         /// The inodes that are to stay free.
         reserve: u64,
-        /// How many more would have to be free.
+        /// The number that would have to be freed.
         missing: u64,
     },
-    /// The data directory is gone, or another is in its place.
+    /// The data directory is gone or was replaced.
     #[error("{}", path.display())]
     Lost {
-        /// Where it was.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         source: Lost,
@@ -112,10 +116,10 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// The stream of bytes to store failed; the store itself is well.
+    /// The stream of bytes to store failed, and not the store.
     #[error("the incoming body failed")]
     Body(#[source] Box<dyn Error + Send + Sync>),
-    /// A file of the store does not hold what it must.
+    /// A file of the store is damaged.
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt {
         /// The file.
@@ -123,43 +127,43 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The program is stopping and no longer runs the work.
+    /// The program is stopping, and the operation was not run.
     #[error("the store is shutting down")]
     Interrupted,
-    /// The system refused.
+    /// Another error of the system.
     #[error("{}", path.display())]
     Io {
-        /// The file or folder concerned.
+        /// The file or directory concerned.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
     },
 }
 
-/// Why the data directory can't be used.
+/// Why the data directory cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// Nothing is where it was.
+    /// There is nothing at its path.
     #[error("the data directory is gone")]
     Gone,
-    /// Something else is there: another directory, or a file system that was mounted over it.
+    /// Something else is at its path: another directory, or a file system that was mounted over it.
     #[error("the data directory is not the one that was opened")]
     Another,
-    /// The system does not say what is there.
+    /// The system does not report what is at its path.
     #[error("the data directory cannot be read")]
     Unreadable,
 }
 
-/// The kind of a failure, whatever it is wrapped in; what `storage_errors_total` counts by.
+/// The kind of a failure, whatever it is wrapped in: the `error_type` of `storage_errors_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// A repository, blob, manifest, tag or session that is not there.
+    /// A repository, blob, manifest, tag or session does not exist.
     NotFound,
-    /// Bytes that do not match their digest.
+    /// Bytes do not match their digest.
     DigestMismatch,
-    /// A request that does not fit the state of what it concerns.
+    /// The request conflicts with the state of the store.
     Invalid,
-    /// A full disk or quota, or a bound that keeps the disk from filling up.
+    /// The disk or a quota is full.
     NoSpace,
     /// The system denies access.
     Permission,
@@ -167,7 +171,7 @@ pub enum ErrorKind {
     Io,
     /// Something took too long.
     Timeout,
-    /// None of these: a body that broke, a shutdown.
+    /// None of these: a failed body, a shutdown.
     Other,
 }
 
@@ -232,8 +236,8 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
     }
 }
 
-/// A broken connection is no failure of the storage: of all that can be inside a body's error, only
-/// a timeout is told apart, and a failure of a store (a body read from another one).
+/// A broken connection is no failure of the storage. Of all errors that a body may wrap, only a timeout
+/// and a failure of a store (a body that is read from another one) have a kind of their own.
 fn kind_of_body(error: &(dyn Error + 'static)) -> ErrorKind {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -244,7 +248,7 @@ fn kind_of_body(error: &(dyn Error + 'static)) -> ErrorKind {
         if io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
             return ErrorKind::Timeout;
         }
-        // `source` of an `io::Error` leaves out the very error that it carries.
+        // `source` of an `io::Error` skips the error that it carries.
         next = match io.and_then(io::Error::get_ref) {
             Some(carried) => Some(carried as &(dyn Error + 'static)),
             None => error.source(),
@@ -258,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_from_other_failures() {
+    fn a_full_disk_is_distinguished_from_other_failures() {
         for code in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
             let error = StoreError::io("/x", code.into());
             assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_of_the_system_has_its_kind() {
+    fn every_error_of_the_system_has_its_kind() {
         for (system, kind) in [
             (io::ErrorKind::NotFound, ErrorKind::NotFound),
             (io::ErrorKind::StorageFull, ErrorKind::NoSpace),
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_body_is_a_timeout_and_a_broken_one_is_not_the_storage_s_fault() {
+    fn a_stalled_body_is_a_timeout_and_a_broken_one_is_no_storage_error() {
         let stalled = StoreError::Body(Box::new(io::Error::from(io::ErrorKind::TimedOut)));
         assert_eq!(stalled.kind(), ErrorKind::Timeout);
         let broken = StoreError::Body(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));

@@ -1,7 +1,7 @@
-//! Faults around any store, for tests: which operation fails, when and how is planned beforehand,
-//! so that a test meets the same fault every time.
+//! Adds faults to any store, for tests. A test plans which operation fails, when and how, so that it
+//! meets the same fault every time.
 //!
-//! With an empty [`Plan`] it is transparent, which the suite of every store proves.
+//! With an empty [`Plan`] the store behaves like the one inside, which the store suite proves.
 
 #[cfg(test)]
 mod tests;
@@ -24,29 +24,28 @@ use super::{
 use crate::metrics::storage::Operation;
 use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
-/// What is to go wrong. Clones are the same plan, so that it can be changed while a store is in
-/// use.
+/// The planned faults. Clones are the same plan, so that it can be changed while a store is in use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan(Arc<Mutex<HashMap<Operation, Planned>>>);
 
 #[derive(Debug)]
 struct Planned {
     fault: Fault,
-    /// The calls that still go well.
+    /// The calls that still succeed.
     spared: u32,
 }
 
-/// How an operation goes wrong.
+/// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It fails with this kind of error, and does nothing.
+    /// It does nothing and fails with this kind of error.
     Fail(ErrorKind),
-    /// It is done, and fails with this kind of error nevertheless: its acknowledgement is lost.
+    /// It is done, and still fails with this kind of error: its acknowledgement is lost.
     FailAfter(ErrorKind),
-    /// Its stream of bytes, in or out, fails after so many of them. An operation without a stream
-    /// is done as ever.
+    /// Its stream of bytes, in or out, fails after this many of them. An operation without a stream
+    /// succeeds.
     Break(u64, ErrorKind),
-    /// Its stream of bytes stands still for ever after so many of them.
+    /// Its stream of bytes stalls forever after this many of them.
     Stall(u64),
     /// It never returns.
     Hang,
@@ -54,7 +53,7 @@ pub(crate) enum Fault {
     Panic,
 }
 
-/// A store that goes wrong as planned.
+/// A store that fails as planned.
 #[derive(Clone, Debug)]
 pub(crate) struct Faulty<S> {
     store: S,
@@ -62,13 +61,13 @@ pub(crate) struct Faulty<S> {
 }
 
 impl Plan {
-    /// Every call of an operation goes wrong from now on, once `spared` of them went well.
+    /// Lets every call of an operation fail from now on, after `spared` calls that succeed.
     pub(crate) fn set(&self, operation: Operation, spared: u32, fault: Fault) {
         let planned = Planned { fault, spared };
         self.0.lock().insert(operation, planned);
     }
 
-    /// All goes well from now on.
+    /// Lets all calls succeed from now on.
     pub(crate) fn clear(&self) {
         self.0.lock().clear();
     }
@@ -90,7 +89,7 @@ impl<S> Faulty<S> {
         Self { store, plan }
     }
 
-    /// An operation, as planned.
+    /// Runs an operation with its planned fault.
     async fn run<T>(
         &self,
         operation: Operation,
@@ -110,7 +109,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = Result<T>>) -> 
     }
 }
 
-/// An error of a kind, with an inside that nobody else may see.
+/// An error of a kind, which holds a path that must never reach a client.
 pub(crate) fn error(kind: ErrorKind) -> StoreError {
     let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
     let io = |kind: io::ErrorKind| StoreError::io("/secret/place", kind.into());
@@ -299,12 +298,12 @@ impl<S: Store> Store for Faulty<S> {
     }
 }
 
-/// A stream of bytes that goes wrong as planned.
+/// A stream of bytes that fails as planned.
 #[derive(Debug)]
 pub(crate) struct FaultyStream<B> {
     stream: B,
     fault: Option<Fault>,
-    /// What has passed so far.
+    /// The bytes that have passed so far.
     passed: u64,
 }
 
@@ -332,7 +331,7 @@ impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for FaultyStream<B> {
         if self.passed == limit {
             return match self.fault {
                 Some(Fault::Break(_, kind)) => Poll::Ready(Some(Err(error(kind)))),
-                // Nobody will wake the task: it waits until it is given up.
+                // Nothing wakes the task: it waits until it is dropped.
                 _ => Poll::Pending,
             };
         }

@@ -1,4 +1,4 @@
-//! Metrics around any store.
+//! Adds metrics to any store.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use super::{
 use crate::metrics::storage::{Direction, ErrorType, Operation, Storage, TagOperation};
 use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
 
-/// A store whose every operation is timed to its end and whose bytes are counted as they move.
+/// A store that times each operation to its end, and counts bytes as they are transferred.
 #[derive(Clone, Debug)]
 pub struct Instrumented<S> {
     store: S,
@@ -30,8 +30,8 @@ impl<S> Instrumented<S> {
         Self { store, metrics }
     }
 
-    fn begin(&self, operation: Operation) -> Timer {
-        Timer {
+    fn begin(&self, operation: Operation) -> OperationTimer {
+        OperationTimer {
             metrics: self.metrics.clone(),
             operation,
             started: Instant::now(),
@@ -51,7 +51,7 @@ impl<S> Instrumented<S> {
 
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Instrumented<S> {
-    type Reader = Counted<S::Reader>;
+    type Reader = InstrumentedReader<S::Reader>;
 
     fn available(&self) -> Result<()> {
         self.store.available()
@@ -80,7 +80,7 @@ impl<S: Store> Store for Instrumented<S> {
                 Ok(BlobRead {
                     size,
                     spans,
-                    reader: Counted {
+                    reader: InstrumentedReader {
                         reader,
                         timer,
                         left,
@@ -126,7 +126,7 @@ impl<S: Store> Store for Instrumented<S> {
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
         let timer = self.begin(Operation::UploadAppend);
-        let body = Arriving {
+        let body = InstrumentedBody {
             body,
             metrics: self.metrics.clone(),
         };
@@ -158,7 +158,7 @@ impl<S: Store> Store for Instrumented<S> {
                 self.metrics.moved(Direction::Read, read.size);
                 timer.end(Ok(ManifestContent::Whole(bytes)))?
             }
-            ManifestContent::Stream(reader) => ManifestContent::Stream(Counted {
+            ManifestContent::Stream(reader) => ManifestContent::Stream(InstrumentedReader {
                 reader,
                 timer,
                 left: read.size,
@@ -252,16 +252,17 @@ impl<S: Store> Store for Instrumented<S> {
     }
 }
 
-/// A blob's bytes, counted as they are read; the read ends with the stream, or when it is dropped.
+/// A blob's bytes, counted as they are read. The operation ends with the stream, or when this is
+/// dropped.
 #[derive(Debug)]
-pub struct Counted<R> {
+pub struct InstrumentedReader<R> {
     reader: R,
-    timer: Timer,
+    timer: OperationTimer,
     /// The bytes that are still to come.
     left: u64,
 }
 
-impl<R: Stream<Item = Result<Bytes>> + Unpin> Stream for Counted<R> {
+impl<R: Stream<Item = Result<Bytes>> + Unpin> Stream for InstrumentedReader<R> {
     type Item = Result<Bytes>;
 
     fn poll_next(
@@ -273,7 +274,7 @@ impl<R: Stream<Item = Result<Bytes>> + Unpin> Stream for Counted<R> {
             Some(Ok(bytes)) => {
                 let bytes = bytes.len() as u64;
                 self.timer.metrics.moved(Direction::Read, bytes);
-                // Who got all bytes may not ask again: the read ends with the last of them.
+                // A reader that has all bytes may not poll again: the operation ends with the last one.
                 self.left = self.left.saturating_sub(bytes);
                 if self.left == 0 {
                     self.timer.record(None);
@@ -286,13 +287,13 @@ impl<R: Stream<Item = Result<Bytes>> + Unpin> Stream for Counted<R> {
     }
 }
 
-/// A body on its way into the store, counted as it is taken.
-struct Arriving<B> {
+/// A body that is written to the store, counted as the store reads it.
+struct InstrumentedBody<B> {
     body: B,
     metrics: Storage,
 }
 
-impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for Arriving<B> {
+impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for InstrumentedBody<B> {
     type Item = Result<Bytes>;
 
     fn poll_next(
@@ -307,16 +308,17 @@ impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for Arriving<B> {
     }
 }
 
-/// One operation. Dropped before it ended, its caller gave up: no failure of the store.
+/// Times one operation. If it is dropped before its end, the caller has dropped the operation: that is
+/// no failure of the store.
 #[derive(Debug)]
-struct Timer {
+struct OperationTimer {
     metrics: Storage,
     operation: Operation,
     started: Instant,
     ended: bool,
 }
 
-impl Timer {
+impl OperationTimer {
     fn end<T>(mut self, result: Result<T>) -> Result<T> {
         self.record(result.as_ref().err());
         result
@@ -331,7 +333,7 @@ impl Timer {
     }
 }
 
-impl Drop for Timer {
+impl Drop for OperationTimer {
     fn drop(&mut self) {
         self.record(None);
     }

@@ -1,7 +1,8 @@
-//! A store in memory, for tests: the whole contract in one table under one lock.
+//! A store in memory, for tests: the whole contract in one structure under one lock.
 //!
-//! It keeps what it is given for as long as it lives and bounds nothing but its upload sessions, if it
-//! is told to, so it is not for serving strangers. Blobs that several repositories hold share their bytes.
+//! It keeps all content for as long as it lives, and limits nothing but its upload sessions, and those
+//! only if it is told to. So it must not serve untrusted clients. Repositories that hold the same blob
+//! share its bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -26,29 +27,29 @@ const CHUNK: usize = 256 * 1024;
 /// A store in memory. Clones are the same store.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryTables>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Those that hold something, and no others.
-    repositories: BTreeMap<Name, Repository>,
-    sessions: HashMap<UploadId, Session>,
-    /// The most sessions, if they are bounded.
+struct MemoryTables {
+    /// Those that hold a blob or a manifest, and no others.
+    repositories: BTreeMap<Name, MemoryRepository>,
+    sessions: HashMap<UploadId, MemorySession>,
+    /// The most sessions, if they are limited.
     max_sessions: Option<usize>,
-    /// The number of the last request for a session.
+    /// The number of the last request that used a session.
     requests: u64,
 }
 
 #[derive(Debug, Default)]
-struct Repository {
+struct MemoryRepository {
     blobs: HashMap<Digest, Bytes>,
-    manifests: HashMap<Digest, Entry>,
+    manifests: HashMap<Digest, MemoryManifest>,
     tags: BTreeMap<Tag, Digest>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct MemoryManifest {
     digest: Digest,
     media_type: MediaType,
     bytes: Bytes,
@@ -56,23 +57,23 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Session {
+struct MemorySession {
     repository: Name,
     bytes: Vec<u8>,
     hasher: Hasher,
     /// A body is arriving.
     receiving: bool,
-    /// The number of the last request for it.
+    /// The number of the last request that used it.
     used: u64,
 }
 
-/// A blob's bytes, a chunk at a time.
+/// Yields a blob's bytes, a chunk at a time.
 #[derive(Debug)]
 pub struct MemoryReader {
     blob: Bytes,
     spans: Spans,
-    /// Which span is the next one, and what is left of the one before it.
-    place: usize,
+    /// The index of the next span, and what is left of the one before it.
+    next_span: usize,
     left: Bytes,
 }
 
@@ -81,27 +82,27 @@ impl Stream for MemoryReader {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         if self.left.is_empty()
-            && let Some(span) = self.spans.get(self.place, self.blob.len() as u64)
+            && let Some(span) = self.spans.get(self.next_span, self.blob.len() as u64)
         {
             // Both ends lie within the bytes, whose length is a usize.
             let index = |position: u64| usize::try_from(position).unwrap_or(self.blob.len());
             let part = index(span.start)..index(span.start + span.length);
             self.left = self.blob.slice(part);
-            self.place += 1;
+            self.next_span += 1;
         }
         let chunk = self.left.len().min(CHUNK);
         Poll::Ready((chunk > 0).then(|| Ok(self.left.split_to(chunk))))
     }
 }
 
-/// The right to append to a session, until it is dropped.
-struct Receiving<'a> {
+/// The right to append to a session, held until it is dropped.
+struct MemoryAppend<'a> {
     store: &'a MemoryStore,
     repository: &'a Name,
     id: &'a UploadId,
 }
 
-impl Receiving<'_> {
+impl MemoryAppend<'_> {
     fn push(&self, bytes: &[u8]) -> Result<()> {
         let mut state = self.store.state.lock();
         let session = state.session(self.repository, self.id)?;
@@ -111,7 +112,7 @@ impl Receiving<'_> {
     }
 }
 
-impl Drop for Receiving<'_> {
+impl Drop for MemoryAppend<'_> {
     fn drop(&mut self) {
         let mut state = self.store.state.lock();
         let number = state.next();
@@ -123,7 +124,7 @@ impl Drop for Receiving<'_> {
 }
 
 impl MemoryStore {
-    /// A store with at most so many upload sessions.
+    /// A store with at most `limit` upload sessions.
     pub fn with_max_sessions(limit: usize) -> Self {
         let store = Self::default();
         store.state.lock().max_sessions = Some(limit);
@@ -131,16 +132,16 @@ impl MemoryStore {
     }
 }
 
-impl State {
-    /// Numbers a request for a session: the least one is the longest ago.
+impl MemoryTables {
+    /// Numbers a request that uses a session: the lowest number is the longest ago.
     fn next(&mut self) -> u64 {
         self.requests += 1;
         self.requests
     }
 
-    /// Sees to it that there may be one more session: the longest idle one gives way, and those without
-    /// bytes before the others.
-    fn make_room(&mut self) -> Result<()> {
+    /// Makes a slot for one more session: evicts the one that has been idle for longest, and sessions
+    /// without bytes before others.
+    fn make_slot(&mut self) -> Result<()> {
         let Some(limit) = self
             .max_sessions
             .filter(|&limit| self.sessions.len() >= limit)
@@ -170,14 +171,14 @@ impl State {
         repositories.find_map(|repository| repository.blobs.get(digest))
     }
 
-    /// A repository that is there; what is looked for in any other is an unknown manifest or tag.
-    fn repository(&mut self, name: &Name) -> Result<&mut Repository> {
+    /// A repository that exists. In any other one, all manifests and tags are unknown.
+    fn repository(&mut self, name: &Name) -> Result<&mut MemoryRepository> {
         self.repositories
             .get_mut(name)
             .ok_or(StoreError::ManifestUnknown)
     }
 
-    fn session(&mut self, repository: &Name, id: &UploadId) -> Result<&mut Session> {
+    fn session(&mut self, repository: &Name, id: &UploadId) -> Result<&mut MemorySession> {
         self.sessions
             .get_mut(id)
             .filter(|session| session.repository == *repository)
@@ -189,17 +190,17 @@ impl State {
         repository.blobs.entry(digest.clone()).or_insert(bytes);
     }
 
-    /// A repository that holds nothing is none.
+    /// Removes a repository that holds nothing: it does not exist.
     fn forget_empty(&mut self, name: &Name) {
-        let holds = |it: &Repository| !it.blobs.is_empty() || !it.manifests.is_empty();
+        let holds = |it: &MemoryRepository| !it.blobs.is_empty() || !it.manifests.is_empty();
         if !self.repositories.get(name).is_some_and(holds) {
             self.repositories.remove(name);
         }
     }
 }
 
-impl Repository {
-    fn manifest(&self, digest: &Digest) -> Result<&Entry> {
+impl MemoryRepository {
+    fn manifest(&self, digest: &Digest) -> Result<&MemoryManifest> {
         self.manifests
             .get(digest)
             .ok_or(StoreError::ManifestUnknown)
@@ -258,7 +259,7 @@ impl Store for MemoryStore {
         let reader = MemoryReader {
             blob: bytes,
             spans: spans.clone(),
-            place: 0,
+            next_span: 0,
             left: Bytes::new(),
         };
         Ok(BlobRead {
@@ -295,8 +296,8 @@ impl Store for MemoryStore {
     async fn upload_create(&self, repository: &Name, algorithm: Algorithm) -> Result<Upload> {
         let id = UploadId::random();
         let mut state = self.state.lock();
-        state.make_room()?;
-        let session = Session {
+        state.make_slot()?;
+        let session = MemorySession {
             repository: repository.clone(),
             bytes: Vec::new(),
             hasher: Hasher::new(algorithm),
@@ -337,7 +338,7 @@ impl Store for MemoryStore {
                 return Err(StoreError::UploadOffset { expected });
             }
             session.receiving = true;
-            Receiving {
+            MemoryAppend {
                 store: self,
                 repository,
                 id,
@@ -409,7 +410,7 @@ impl Store for MemoryStore {
         let found = state.repositories.get(repository);
         match found {
             Some(repository) => repository.check(condition)?,
-            None => Repository::default().check(condition)?,
+            None => MemoryRepository::default().check(condition)?,
         }
         let blobs = manifest.blobs.iter().filter(|&digest| {
             !found.is_some_and(|repository| repository.blobs.contains_key(digest))
@@ -427,11 +428,11 @@ impl Store for MemoryStore {
             repository.point(tag, &manifest.digest, &mut changes);
         }
         let digest = manifest.digest.clone();
-        let entry = Entry {
+        let entry = MemoryManifest {
             subject: manifest.subject,
             digest: manifest.digest,
             media_type: manifest.media_type,
-            // The caller's may be bytes that it wants back.
+            // A copy: the caller may limit the memory of its own bytes, and has to get them back.
             bytes: Bytes::copy_from_slice(&manifest.bytes),
         };
         repository.manifests.insert(digest, entry);

@@ -1,13 +1,13 @@
-//! Where a registry's content lives, in the nouns of the OCI distribution specification.
+//! Storage of a registry's content, in the nouns of the OCI distribution specification.
 //!
-//! [`Store`] is the seam: asynchronous, streaming, and without a path in any signature, so that an
-//! object store can implement it as well as a folder. Every method that changes something is one
-//! atomic step: it has happened whole, and survives a crash, when it returns `Ok`; on `Err` nothing
-//! that a reader can see has changed. A future that is dropped before its end has done all or
-//! nothing, too.
+//! [`Store`] is the contract: asynchronous, streaming, and without a path in any signature, so that an
+//! object store can implement it as well as a directory. Every method that changes something is one
+//! atomic step. When it returns `Ok`, the whole change has happened and survives a crash; when it
+//! returns `Err`, nothing that a reader can see has changed. A future that is dropped before its end
+//! has done all or nothing, too.
 //!
-//! What is deliberately not here: HTTP, authentication, policy (what may be deleted, how large a
-//! manifest may be), and metrics, which [`Instrumented`] adds around any store.
+//! Deliberately not here: HTTP, authentication, policy (what may be deleted, how large a manifest may
+//! be), and metrics, which [`Instrumented`] adds around any store.
 
 mod condition;
 mod error;
@@ -28,7 +28,7 @@ use futures_util::Stream;
 
 pub use condition::{Condition, Versions};
 pub use error::{ErrorKind, Lost, StoreError};
-pub use instrumented::{Counted, Instrumented};
+pub use instrumented::{Instrumented, InstrumentedReader};
 pub use memory::{MemoryReader, MemoryStore};
 pub use referrers::{Referrers, ReferrersQuery};
 pub use upload_id::UploadId;
@@ -40,12 +40,12 @@ use crate::oci::{
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// An upload session as it stands.
+/// The state of an upload session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
     /// The session's identifier.
     pub id: UploadId,
-    /// The bytes received so far, which is also where the next chunk begins.
+    /// The bytes received so far. The next chunk begins here.
     pub offset: u64,
 }
 
@@ -60,8 +60,8 @@ pub struct BlobRead<R> {
     pub reader: R,
 }
 
-/// How many tags an operation created, moved to another manifest and removed, and how many it could
-/// not read. A tag that is written with the manifest it already points at is none of these.
+/// The numbers of tags that an operation created, moved to another manifest, removed and could not
+/// read. A tag that is written with the manifest it already points at counts as none of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagChanges {
     /// Tags that were new.
@@ -70,8 +70,8 @@ pub struct TagChanges {
     pub moved: u64,
     /// Tags that are gone.
     pub deleted: u64,
-    /// Tags that were looked at, are damaged and stay as they are: nobody can tell what they
-    /// pointed at.
+    /// Tags that the operation found damaged and left as they are: nobody can tell what they pointed
+    /// at.
     pub damaged: u64,
 }
 
@@ -88,8 +88,8 @@ pub struct ManifestRead<R> {
     pub content: ManifestContent<R>,
 }
 
-/// The bytes of a manifest: in memory, or, so that many large ones at once take a bounded memory, to
-/// be read like a blob's.
+/// The bytes of a manifest. A small one is in memory. A large one is read like a blob, so that many at
+/// once take a bounded memory.
 #[derive(Debug)]
 pub enum ManifestContent<R> {
     /// All of them.
@@ -105,17 +105,17 @@ pub struct NewManifest {
     pub digest: Digest,
     /// The media type to serve it with.
     pub media_type: MediaType,
-    /// The bytes to keep, unchanged. The caller may bound those in its memory: a store that keeps
-    /// them there makes a copy.
+    /// The bytes to store, unchanged. The caller may limit the memory of such bytes, so that a store that
+    /// keeps them in memory makes a copy.
     pub bytes: Bytes,
-    /// What sort of manifest it is, for the statistics.
+    /// The kind of manifest, for the statistics.
     pub kind: Kind,
-    /// The blobs that must exist in the repository; not all that it names, if the caller does not
-    /// want them to.
+    /// The blobs that must exist in the repository. The caller may leave out some that the manifest
+    /// names.
     pub blobs: Vec<Digest>,
-    /// The manifests that must exist in the repository; likewise.
+    /// The manifests that must exist in the repository, likewise.
     pub children: Vec<Digest>,
-    /// The manifest it refers to (which need not exist), with the descriptor to list it by.
+    /// The manifest it refers to (which need not exist), with the descriptor to list this one by.
     pub subject: Option<(Digest, Descriptor)>,
 }
 
@@ -141,14 +141,14 @@ impl<R> ManifestRead<R> {
 
 /// Content-addressed storage of repositories, blobs, manifests, tags and upload sessions.
 ///
-/// Blobs and manifests belong to repositories; equal content is kept once however many hold it. A
-/// repository exists while it holds a blob or a manifest; nothing creates or removes it otherwise.
-/// All methods may be called concurrently with all others.
+/// Blobs and manifests belong to repositories. Equal content is stored once, however many repositories
+/// hold it. A repository exists while it holds a blob or a manifest; nothing else creates or removes
+/// it. All methods may be called concurrently with all others.
 pub trait Store: Send + Sync + 'static {
     /// A blob's bytes, in order. Dropping it stops the reading.
     type Reader: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
 
-    /// Fails while the store can serve nothing at all. Answers from memory.
+    /// Fails while the store can serve nothing at all. Reads memory only.
     fn available(&self) -> Result<()>;
 
     /// A blob's size in bytes. Fails with `BlobUnknown`.
@@ -158,9 +158,9 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// A blob's bytes, or ranges of them, as a stream in bounded memory. The blob is looked up,
-    /// measured and opened in one step, and read to its end even if it is deleted meanwhile. Fails
-    /// with `BlobUnknown`, and with `RangeUnsatisfiable` where no byte satisfies any range.
+    /// A blob's bytes, or ranges of them, as a stream in bounded memory. The blob is found, measured and
+    /// opened in one step, and is read to its end even if it is deleted meanwhile. Fails with
+    /// `BlobUnknown`, and with `RangeUnsatisfiable` where no byte satisfies any range.
     fn blob_read(
         &self,
         repository: &Name,
@@ -185,31 +185,31 @@ pub trait Store: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Opens an upload session whose digest will be computed with `algorithm`. A store may bound
-    /// its sessions, and what they hold together. Where a bound is reached, it ends idle sessions, the
-    /// longest idle first, and of all those without bytes first; they are unknown from then on, as are
-    /// sessions that have been idle for too long. A session that a request is for is not idle. Where
-    /// none can be ended, this fails with `TooManySessions`, and this and appends with `TooManyBytes`,
-    /// `Reserved` and `ReservedFiles`.
+    /// Opens an upload session whose digest will be computed with `algorithm`.
+    ///
+    /// A store may limit its sessions, and the bytes that they hold together. Where a limit is reached,
+    /// it evicts idle sessions: those without bytes first, and then those that have been idle for
+    /// longest. An evicted session is unknown, as is one that has expired. A session that a request
+    /// uses is not idle. Where no session can be evicted, this fails with `TooManySessions`, and this
+    /// and appends fail with `TooManyBytes`, `Reserved` and `ReservedFiles`.
     fn upload_create(
         &self,
         repository: &Name,
         algorithm: Algorithm,
     ) -> impl Future<Output = Result<Upload>> + Send;
 
-    /// An upload session as it stands. Fails with `UploadUnknown`.
+    /// The state of an upload session. Fails with `UploadUnknown`.
     fn upload_stat(
         &self,
         repository: &Name,
         id: &UploadId,
     ) -> impl Future<Output = Result<Upload>> + Send;
 
-    /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`,
-    /// which tells the right one). Bytes that arrived before a failure of the stream stay, so that
-    /// the upload can be resumed from the offset that `upload_stat` then tells. An append that finds
-    /// no room leaves the session as it was before it. Of several appends
-    /// and commits of one session at once, one wins; the others fail with `UploadBusy`, or as they
-    /// would after it.
+    /// Appends a stream of bytes at `offset`, which must be the session's (else `UploadOffset`, which
+    /// holds the right one). Bytes that arrived before a failure of the stream stay, so that the upload
+    /// can be resumed from the offset that `upload_stat` returns. An append that finds no free space
+    /// leaves the session as it was. Of several simultaneous appends and commits of one session, one
+    /// wins; the others fail with `UploadBusy`, or as they would after it.
     fn upload_append<B>(
         &self,
         repository: &Name,
@@ -221,7 +221,7 @@ pub trait Store: Send + Sync + 'static {
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static;
 
     /// Turns a session's bytes into the blob `digest`, atomically, and ends the session. Fails with
-    /// `DigestMismatch`, after which the session is gone too (its bytes can't become right).
+    /// `DigestMismatch`, which ends the session too: its bytes can never match.
     fn upload_commit(
         &self,
         repository: &Name,
@@ -236,7 +236,7 @@ pub trait Store: Send + Sync + 'static {
         id: &UploadId,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// The manifest behind a tag or digest. Fails with `ManifestUnknown`.
+    /// The manifest that a tag or digest refers to. Fails with `ManifestUnknown`.
     fn manifest_read(
         &self,
         repository: &Name,
@@ -254,8 +254,8 @@ pub trait Store: Send + Sync + 'static {
         condition: Option<&Condition>,
     ) -> impl Future<Output = Result<TagChanges>> + Send;
 
-    /// Removes a manifest, every tag that points at it, and its entry among its subject's
-    /// referrers. Where there are many tags, they may go before it and not all at once. Fails with
+    /// Removes a manifest, every tag that points at it, and its entry among its subject's referrers.
+    /// Where there are many tags, they may be removed before it and not all at once. Fails with
     /// `ManifestUnknown`.
     fn manifest_delete(
         &self,
@@ -301,8 +301,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Listing<Name>>> + Send;
 
     /// A page of descriptors of the manifests whose subject is `digest`, in ascending order of their
-    /// digests; none is no error. It takes bounded memory and time, however many there are and
-    /// however few the query wants of them.
+    /// digests; an empty page is no error. It takes bounded memory and time, however many there are and
+    /// however few of them match the query.
     fn referrers_list(
         &self,
         repository: &Name,

@@ -1,4 +1,4 @@
-//! A page of referrers, gathered one descriptor at a time.
+//! A page of referrers, collected one descriptor at a time.
 
 use crate::oci::{Descriptor, Digest};
 
@@ -9,7 +9,7 @@ pub struct ReferrersQuery {
     pub artifact_type: Option<String>,
     /// Only those whose digest comes after this text.
     pub last: Option<String>,
-    /// How many bytes the page's descriptors may have together, as JSON. One may be larger.
+    /// The bytes that the page's descriptors may have together, as JSON. A single one may be larger.
     pub bytes: usize,
 }
 
@@ -18,18 +18,19 @@ pub struct ReferrersQuery {
 pub struct Referrers {
     /// Descriptors in ascending order of their digests.
     pub items: Vec<Descriptor>,
-    /// Where the listing goes on; `None` at its end. It need not be the last item: a store may stop
-    /// between those that the filter leaves out, so even an empty page may be followed by others.
+    /// The digest after which the next page begins; `None` on the last page. It need not be that of the
+    /// last item: a store may stop among descriptors that the filter leaves out, so that even an empty
+    /// page may be followed by others.
     pub next: Option<Digest>,
 }
 
-/// A page in the making. Descriptors come in ascending order of their digests.
+/// Collects a page. Descriptors are offered in ascending order of their digests.
 pub(super) struct ReferrersPage<'a> {
     query: &'a ReferrersQuery,
     listed: Referrers,
     bytes: usize,
-    /// The last descriptor that was taken or left out.
-    passed: Option<Digest>,
+    /// The last digest that was taken, left out or skipped.
+    last: Option<Digest>,
 }
 
 impl<'a> ReferrersPage<'a> {
@@ -38,33 +39,33 @@ impl<'a> ReferrersPage<'a> {
             query,
             listed: Referrers::default(),
             bytes: 0,
-            passed: None,
+            last: None,
         }
     }
 
-    /// Takes a descriptor, or leaves it out if the filter says so. Returns whether it had room.
+    /// Takes a descriptor, or leaves it out if the filter says so. Returns false if the page is full.
     pub(super) fn offer(&mut self, descriptor: Descriptor) -> bool {
         let digest = descriptor.digest.clone();
         if self.is_wanted(&descriptor) {
-            // A descriptor has nothing that JSON can't express.
+            // A descriptor holds nothing that JSON cannot express: this does not fail.
             self.bytes += serde_json::to_vec(&descriptor).map_or(0, |json| json.len());
             if self.bytes > self.query.bytes && !self.listed.items.is_empty() {
                 return false;
             }
             self.listed.items.push(descriptor);
         }
-        self.passed = Some(digest);
+        self.last = Some(digest);
         true
     }
 
-    /// Passes over a digest that is no referrer's.
+    /// Skips a digest that is not a referrer's.
     pub(super) fn skip(&mut self, digest: Digest) {
-        self.passed = Some(digest);
+        self.last = Some(digest);
     }
 
-    /// The page; `more` says whether anything comes after what was offered and had room.
+    /// The page. `more` says whether referrers follow those that were taken or left out.
     pub(super) fn finish(mut self, more: bool) -> Referrers {
-        self.listed.next = self.passed.filter(|_| more);
+        self.listed.next = self.last.filter(|_| more);
         self.listed
     }
 

@@ -1,8 +1,8 @@
 //! The contract of [`Store`], one test for each clause, for every store and wrapper.
 //!
-//! `suite!(name, make)` makes a module of tests; `make` returns a store and what must outlive it.
-//! `suite!(name, bounded make)` makes one of the clauses about a store that has three upload sessions
-//! at most.
+//! `suite!(name, make)` makes a module of tests. `make` returns a store and a value that must outlive it.
+//! `suite!(name, bounded make)` makes a module of the clauses about a store that holds at most three
+//! upload sessions.
 
 mod blobs;
 mod bounded;
@@ -37,9 +37,9 @@ macro_rules! suite {
     ($module:ident, bounded $make:expr) => {
         mod $module {
             $crate::store::suite::suite!(@tests $make;
-                the_longest_idle_session_gives_way
-                a_session_without_bytes_gives_way_before_one_with_bytes
-                a_session_that_is_receiving_does_not_give_way
+                the_longest_idle_session_is_evicted
+                a_session_without_bytes_is_evicted_before_one_with_bytes
+                a_session_that_is_receiving_is_not_evicted
             );
         }
     };
@@ -49,57 +49,57 @@ macro_rules! suite {
                 a_pushed_blob_is_read_back_whole
                 a_large_blob_is_read_in_order
                 an_empty_blob_is_a_blob
-                a_range_is_read_and_told
+                a_range_is_read_and_its_position_returned
                 several_ranges_are_read_in_the_order_asked_for
-                ranges_that_are_more_than_the_blob_are_the_blob
+                ranges_larger_than_the_blob_become_the_whole_blob
                 a_range_outside_the_blob_is_refused_with_its_size
-                a_blob_belongs_only_to_the_repositories_it_came_to
+                a_blob_belongs_only_to_the_repositories_it_was_added_to
                 a_blob_is_mounted_from_a_repository_that_holds_it
                 a_blob_is_mounted_from_anywhere_when_no_source_is_named
                 a_deleted_blob_is_gone_here_and_stays_elsewhere
                 a_blob_that_is_deleted_while_it_is_read_is_read_to_its_end
                 chunks_continue_where_the_last_one_ended
                 a_chunk_at_the_wrong_offset_is_refused_and_changes_nothing
-                a_body_that_breaks_leaves_what_arrived
-                an_append_that_is_given_up_leaves_a_whole_prefix
+                a_body_that_fails_leaves_the_bytes_that_arrived
+                an_aborted_append_leaves_a_whole_prefix
                 a_wrong_digest_ends_the_session
                 a_digest_may_use_another_algorithm_than_was_announced
                 a_session_of_sha512_is_committed
                 a_cancelled_session_is_unknown
-                a_session_is_valid_in_its_repository_alone
+                a_session_is_valid_only_in_its_repository
                 a_committed_session_is_unknown
-                content_that_is_there_already_is_committed_again
+                content_that_exists_already_is_committed_again
                 of_concurrent_appends_exactly_one_wins
                 of_concurrent_commits_exactly_one_wins
                 a_session_that_is_receiving_cannot_be_committed
                 a_session_that_is_receiving_can_be_cancelled
-                a_commit_that_is_given_up_has_happened_whole_or_not_at_all
+                an_aborted_commit_happens_whole_or_not_at_all
                 a_manifest_is_read_by_tag_and_digest_byte_for_byte
                 a_large_manifest_is_read_whole_or_in_order
                 a_manifest_pushed_again_takes_the_new_media_type
                 a_manifest_with_unknown_references_is_refused_and_leaves_nothing
                 an_index_needs_its_children_in_the_repository
-                a_push_that_is_given_up_has_happened_whole_or_not_at_all
-                tags_are_created_moved_and_left_alone
-                a_deleted_manifest_takes_its_tags_with_it
-                a_tag_is_deleted_alone
+                an_aborted_push_happens_whole_or_not_at_all
+                a_tag_is_created_moved_or_left_unchanged
+                a_deleted_manifest_removes_its_tags
+                a_deleted_tag_leaves_its_manifest
                 a_tag_needs_a_manifest
                 an_unknown_tag_is_an_unknown_manifest
-                what_is_unknown_cannot_be_deleted
+                an_unknown_item_cannot_be_deleted
                 tags_are_listed_in_order_and_by_pages
-                tags_of_no_repository_are_unknown
+                listing_the_tags_of_an_unknown_repository_fails
                 repositories_are_listed_in_the_order_of_their_full_names
                 repositories_are_listed_by_pages_of_any_size
                 a_repository_exists_while_it_holds_a_blob_or_a_manifest
-                what_is_refused_makes_no_repository
-                names_may_hold_the_words_of_the_tree
+                a_refused_operation_makes_no_repository
+                names_may_contain_the_words_of_the_layout
                 referrers_are_listed_in_order_with_or_without_their_subject
                 a_deleted_referrer_is_no_longer_listed
                 referrers_are_filtered_and_listed_by_pages
-                a_push_and_a_delete_at_once_leave_no_broken_manifest
-                a_tag_that_is_written_once_stays_as_it_is
+                a_simultaneous_push_and_delete_leave_no_broken_manifest
+                a_tag_that_is_written_only_if_absent_never_moves
                 a_tag_moves_only_from_where_it_was_expected
-                a_condition_may_concern_a_manifest_by_its_digest
+                a_condition_may_name_a_manifest_by_its_digest
                 of_concurrent_writes_of_an_absent_tag_exactly_one_wins
                 a_tag_is_deleted_only_where_it_leads_to_what_was_expected
             );
@@ -115,8 +115,8 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-/// Polls a future until it has done what it can for now, `polls` times at most, and drops it.
-async fn give_up(future: impl Future, polls: usize) {
+/// Polls a future at most `polls` times, and drops it.
+async fn poll_and_drop(future: impl Future, polls: usize) {
     let mut future = Box::pin(future);
     for _ in 0..polls {
         let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready()));
@@ -213,7 +213,7 @@ fn referrer(text: &str, subject: &Digest) -> NewManifest {
     new
 }
 
-/// All referrers of a subject, gathered from pages of so many bytes.
+/// All referrers of a subject, collected from pages of `bytes` bytes.
 pub(crate) async fn all_referrers(
     store: &impl Store,
     repository: &str,
@@ -235,7 +235,10 @@ pub(crate) async fn all_referrers(
         let Some(next) = page.next else {
             return all;
         };
-        assert!(query.last.as_deref() < Some(next.as_str()), "it goes on");
+        assert!(
+            query.last.as_deref() < Some(next.as_str()),
+            "the next page begins later"
+        );
         query.last = Some(next.to_string());
     }
 }

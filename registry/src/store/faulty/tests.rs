@@ -90,14 +90,14 @@ async fn every_operation_fails_with_every_kind_as_planned_and_only_then() {
         plan.set(operation, 0, Fault::Hang);
         let hangs = call(&store, operation, &session).now_or_never();
         assert!(hangs.is_none(), "{operation:?}");
-        // Nothing of all that was done.
+        // None of these operations was done.
         plan.clear();
         call(&store, operation, &session).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn calls_are_spared_and_a_lost_acknowledgement_was_none_of_the_store_s() {
+async fn planned_calls_succeed_first_and_a_lost_acknowledgement_does_not_undo_the_operation() {
     let (store, plan) = new();
     let fault = Fault::FailAfter(ErrorKind::Timeout);
     plan.set(Operation::UploadCommit, 1, fault);
@@ -111,7 +111,7 @@ async fn calls_are_spared_and_a_lost_acknowledgement_was_none_of_the_store_s() {
 }
 
 #[tokio::test]
-async fn streams_break_and_stall_after_so_many_bytes_in_both_directions() {
+async fn streams_fail_and_stall_after_the_planned_bytes_in_both_directions() {
     let (store, plan) = new();
     let digest = push(&store, "a", b"0123456789").await;
     let read = async || {

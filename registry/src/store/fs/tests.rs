@@ -18,19 +18,19 @@ use crate::oci::{Algorithm, Digest, Name, Reference, Tag};
 use crate::store::suite::{manifest, push, put, suite};
 use crate::store::{Store, StoreError};
 
-fn open(folder: &Path) -> FsStore {
-    FsStore::open(folder, Durability::Full, Arc::new(())).unwrap()
+fn open(directory: &Path) -> FsStore {
+    FsStore::open(directory, Durability::Full, Arc::new(())).unwrap()
 }
 
 fn new() -> (FsStore, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    (open(folder.path()), folder)
+    let directory = tempfile::tempdir().unwrap();
+    (open(directory.path()), directory)
 }
 
 fn relaxed() -> (FsStore, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FsStore::open(folder.path(), Durability::Relaxed, Arc::new(())).unwrap();
-    (store, folder)
+    let directory = tempfile::tempdir().unwrap();
+    let store = FsStore::open(directory.path(), Durability::Relaxed, Arc::new(())).unwrap();
+    (store, directory)
 }
 
 suite!(durable, super::new());
@@ -38,7 +38,7 @@ suite!(relaxed, super::relaxed());
 suite!(bounded, bounded super::bounded());
 
 fn bounded() -> (FsStore, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         durability: Durability::Relaxed,
         quota: UploadQuota {
@@ -46,14 +46,14 @@ fn bounded() -> (FsStore, TempDir) {
             ..UploadQuota::UNLIMITED
         },
     };
-    let store = FsStore::open(folder.path(), options, Arc::new(())).unwrap();
-    (store, folder)
+    let store = FsStore::open(directory.path(), options, Arc::new(())).unwrap();
+    (store, directory)
 }
 
-/// Every file below a folder, by its path from there.
+/// Every file below a directory, by its path from there.
 fn tree(root: &Path) -> BTreeSet<String> {
-    fn visit(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
-        for entry in fs::read_dir(folder).unwrap() {
+    fn visit(root: &Path, directory: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 visit(root, &path, found);
@@ -82,14 +82,17 @@ fn bytes(text: &'static str) -> stream::Iter<std::vec::IntoIter<crate::store::Re
 }
 
 #[tokio::test]
-async fn the_tree_is_as_it_is_drawn_and_nothing_else_is_left() {
-    let (store, folder) = new();
+async fn the_tree_matches_its_drawing_and_holds_nothing_else() {
+    let (store, directory) = new();
     let blob = push(&store, "team/app/web", b"x").await;
     store.blob_mount(&name("other"), None, &blob).await.unwrap();
     let subject = put(&store, "team/app/web", "{}", &["1"]).await;
-    let tag = fs::read_to_string(folder.path().join("repositories/team/app/web/_tags/1")).unwrap();
+    let tag =
+        fs::read_to_string(directory.path().join("repositories/team/app/web/_tags/1")).unwrap();
     assert_eq!(tag, format!("{subject}\n"));
-    let entry = folder.path().join("repositories/team/app/web/_manifests");
+    let entry = directory
+        .path()
+        .join("repositories/team/app/web/_manifests");
     let entry = fs::read_to_string(entry.join(subject.as_str().replace(':', "-"))).unwrap();
     insta::assert_snapshot!(
         entry,
@@ -105,19 +108,19 @@ async fn the_tree_is_as_it_is_drawn_and_nothing_else_is_left() {
         format!("repositories/team/app/web/_manifests/sha256-{s}"),
         "repositories/team/app/web/_tags/1".to_owned(),
     ];
-    assert_eq!(tree(folder.path()), expected.into());
+    assert_eq!(tree(directory.path()), expected.into());
     for repository in ["other", "team/app/web"] {
         let link = format!("repositories/{repository}/_blobs/sha256-{b}");
-        let link = fs::read_to_string(folder.path().join(link)).unwrap();
+        let link = fs::read_to_string(directory.path().join(link)).unwrap();
         assert_eq!(link, "1\n", "{repository}");
     }
 }
 
 #[tokio::test]
-async fn what_is_refused_leaves_the_tree_as_it_was() {
-    let (store, folder) = new();
+async fn a_refused_operation_leaves_the_tree_as_it_was() {
+    let (store, directory) = new();
     push(&store, "a", b"x").await;
-    let before = tree(folder.path());
+    let before = tree(directory.path());
     let unknown = Digest::of(Algorithm::Sha256, b"unknown");
     let mut new = manifest("{}");
     new.blobs = vec![unknown.clone()];
@@ -146,13 +149,13 @@ async fn what_is_refused_leaves_the_tree_as_it_was() {
         .upload_commit(&name("b"), &upload.id, &unknown)
         .await
         .unwrap_err();
-    assert_eq!(tree(folder.path()), before);
-    assert!(!folder.path().join("repositories/b").exists());
+    assert_eq!(tree(directory.path()), before);
+    assert!(!directory.path().join("repositories/b").exists());
 }
 
 #[tokio::test]
-async fn folders_go_with_the_last_thing_in_them() {
-    let (store, folder) = new();
+async fn directories_are_removed_with_their_last_entry() {
+    let (store, directory) = new();
     let blob = push(&store, "a/b/c", b"x").await;
     let subject = put(&store, "a/b/c", "{}", &["1"]).await;
     let mut referrer = manifest("{\"n\":1}");
@@ -175,7 +178,7 @@ async fn folders_go_with_the_last_thing_in_them() {
         .unwrap();
     store.blob_delete(&name("a/b/c"), &blob).await.unwrap();
     assert_eq!(
-        fs::read_dir(folder.path().join("repositories"))
+        fs::read_dir(directory.path().join("repositories"))
             .unwrap()
             .count(),
         0
@@ -183,18 +186,18 @@ async fn folders_go_with_the_last_thing_in_them() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
+async fn an_upload_is_resumed_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
     let name = name("a");
     for algorithm in Algorithm::ALL {
-        let store = open(folder.path());
+        let store = open(directory.path());
         let upload = store.upload_create(&name, algorithm).await.unwrap();
         store
             .upload_append(&name, &upload.id, 0, bytes("abc"))
             .await
             .unwrap();
         drop(store);
-        let store = open(folder.path());
+        let store = open(directory.path());
         assert_eq!(
             store.upload_stat(&name, &upload.id).await.unwrap().offset,
             3
@@ -211,7 +214,7 @@ async fn an_upload_goes_on_after_a_restart() {
             .await
             .unwrap();
         drop(store);
-        let store = open(folder.path());
+        let store = open(directory.path());
         let digest = Digest::of(algorithm, b"abcdef");
         store
             .upload_commit(&name, &upload.id, &digest)
@@ -223,10 +226,10 @@ async fn an_upload_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_commit_that_was_killed_half_way_is_done_again() {
-    let folder = tempfile::tempdir().unwrap();
+async fn a_commit_that_was_killed_half_way_is_repeated() {
+    let directory = tempfile::tempdir().unwrap();
     let (name, digest) = (name("a"), Digest::of(Algorithm::Sha256, b"abc"));
-    let store = open(folder.path());
+    let store = open(directory.path());
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
     store
         .upload_append(&name, &upload.id, 0, bytes("abc"))
@@ -234,15 +237,18 @@ async fn a_commit_that_was_killed_half_way_is_done_again() {
         .unwrap();
     drop(store);
     // The content has its name already, the repository's link and the session's end are missing.
-    let shard = folder.path().join("blobs/sha256").join(&digest.hex()[..2]);
+    let shard = directory
+        .path()
+        .join("blobs/sha256")
+        .join(&digest.hex()[..2]);
     fs::create_dir_all(&shard).unwrap();
-    let data = folder
+    let data = directory
         .path()
         .join("uploads")
         .join(upload.id.as_str())
         .join("data");
     fs::hard_link(data, shard.join(digest.hex())).unwrap();
-    let store = open(folder.path());
+    let store = open(directory.path());
     assert!(matches!(
         store.blob_stat(&name, &digest).await,
         Err(StoreError::BlobUnknown)
@@ -255,25 +261,25 @@ async fn a_commit_that_was_killed_half_way_is_done_again() {
 }
 
 #[tokio::test]
-async fn two_stores_cannot_share_a_folder() {
-    let (store, folder) = new();
-    let second = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
+async fn two_stores_cannot_share_a_directory() {
+    let (store, directory) = new();
+    let second = FsStore::open(directory.path(), Durability::Full, Arc::new(()));
     assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
     drop(store);
-    open(folder.path());
+    open(directory.path());
 }
 
 #[test]
 fn another_layout_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("lock"), "octoserve 2\n").unwrap();
-    let opened = FsStore::open(folder.path(), Durability::Full, Arc::new(()));
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("lock"), "octoserve 2\n").unwrap();
+    let opened = FsStore::open(directory.path(), Durability::Full, Arc::new(()));
     let error = opened.unwrap_err();
     assert!(matches!(error, OpenError::Layout { .. }), "{error:?}");
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_a_clear_error() {
+fn a_directory_that_cannot_be_made_is_a_clear_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let opened = FsStore::open(&file.path().join("data"), Durability::Full, Arc::new(()));
     let error = opened.unwrap_err();
@@ -282,10 +288,10 @@ fn a_folder_that_cannot_be_made_is_a_clear_error() {
 }
 
 #[test]
-fn what_an_interrupted_run_left_is_removed_at_start() {
-    let (store, folder) = new();
+fn the_leftovers_of_an_interrupted_run_are_removed_at_the_start() {
+    let (store, directory) = new();
     drop(store);
-    let at = |path: &str| folder.path().join(path);
+    let at = |path: &str| directory.path().join(path);
     fs::write(at("tmp/0123"), "half").unwrap();
     for (id, session) in [
         ("0", ""),
@@ -299,16 +305,16 @@ fn what_an_interrupted_run_left_is_removed_at_start() {
         fs::write(upload.join("data"), "x").unwrap();
     }
     fs::create_dir(at("uploads").join("4".repeat(32))).unwrap();
-    let store = open(folder.path());
+    let store = open(directory.path());
     assert_eq!(store.uploads().totals().sessions, 0);
-    assert_eq!(tree(folder.path()), ["lock".to_owned()].into());
+    assert_eq!(tree(directory.path()), ["lock".to_owned()].into());
 }
 
 #[tokio::test]
 async fn a_damaged_tag_is_an_error_until_it_is_written_again() {
-    let (store, folder) = new();
+    let (store, directory) = new();
     let digest = put(&store, "a", "{}", &["1"]).await;
-    fs::write(folder.path().join("repositories/a/_tags/1"), "sha256:").unwrap();
+    fs::write(directory.path().join("repositories/a/_tags/1"), "sha256:").unwrap();
     let tag = Tag::parse("1").unwrap();
     let error = store.tag_read(&name("a"), &tag).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
@@ -323,12 +329,12 @@ async fn a_damaged_tag_is_an_error_until_it_is_written_again() {
 }
 
 #[tokio::test]
-async fn a_blob_that_was_cut_on_disk_fails_instead_of_ending_early() {
-    let (store, folder) = new();
+async fn reading_a_blob_that_was_cut_on_disk_fails_instead_of_ending_early() {
+    let (store, directory) = new();
     let long = vec![7; 600_000];
     let digest = push(&store, "a", &long).await;
     let read = store.blob_read(&name("a"), &digest, None).await.unwrap();
-    let content = folder
+    let content = directory
         .path()
         .join("blobs/sha256")
         .join(&digest.hex()[..2])
@@ -344,8 +350,8 @@ async fn a_blob_that_was_cut_on_disk_fails_instead_of_ending_early() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tag_is_readable_while_it_moves_and_what_it_left_is_deleted() {
-    let (store, _folder) = relaxed();
+async fn a_tag_is_readable_while_it_moves_and_its_old_manifest_is_deleted() {
+    let (store, _directory) = relaxed();
     let tag = Tag::parse("latest").unwrap();
     put(&store, "a", "{\"n\":0}", &["latest"]).await;
     let mover = tokio::spawn({
@@ -367,14 +373,14 @@ async fn a_tag_is_readable_while_it_moves_and_what_it_left_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repositories_come_and_go_side_by_side() {
-    let (store, folder) = relaxed();
+async fn neighbouring_repositories_are_created_and_removed_at_the_same_time() {
+    let (store, directory) = relaxed();
     let digest = push(&store, "keep", b"x").await;
     let tasks: Vec<_> = (0..4)
         .map(|n| {
             let (store, digest) = (store.clone(), digest.clone());
             tokio::spawn(async move {
-                // They share the folders above them, which vanish and come back.
+                // They share the directories above them, which are removed and made again.
                 let name = name(&format!("a/b/{n}"));
                 for _ in 0..100 {
                     store.blob_mount(&name, None, &digest).await.unwrap();
@@ -386,19 +392,19 @@ async fn repositories_come_and_go_side_by_side() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert!(!folder.path().join("repositories/a").exists());
+    assert!(!directory.path().join("repositories/a").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_remembered_is_never_older_than_what_was_acknowledged() {
-    let (store, _folder) = relaxed();
+async fn the_cache_is_never_older_than_what_was_acknowledged() {
+    let (store, _directory) = relaxed();
     let (repository, tag) = (name("a"), Tag::parse("1").unwrap());
     let reference = Reference::from(tag.clone());
     let digests = [
         put(&store, "a", "{}", &["1"]).await,
         put(&store, "a", "[]", &[]).await,
     ];
-    // They see to it that whatever can be remembered is, at any moment.
+    // They keep the cache filled at any moment.
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let (store, repository) = (store.clone(), repository.clone());
@@ -440,8 +446,8 @@ async fn what_is_remembered_is_never_older_than_what_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_listing_under_way_shows_what_comes_and_goes() {
-    let (store, folder) = relaxed();
+async fn a_listing_in_progress_shows_created_and_deleted_tags() {
+    let (store, directory) = relaxed();
     let digest = put(&store, "a", "{}", &["a", "b", "c", "d", "e"]).await;
     let page = async |last: &str| {
         let listing = store.tag_list(&name("a"), Some(last), 2).await.unwrap();
@@ -449,8 +455,8 @@ async fn a_listing_under_way_shows_what_comes_and_goes() {
         (tags.join(" "), listing.more)
     };
     assert_eq!(page("0").await, ("a b".to_owned(), true));
-    // From memory now: a file that the store knows nothing of is not there yet.
-    fs::write(folder.path().join("repositories/a/_tags/bb"), "").unwrap();
+    // Now from the cache: a file that the store did not make is not listed yet.
+    fs::write(directory.path().join("repositories/a/_tags/bb"), "").unwrap();
     assert_eq!(page("b").await, ("c d".to_owned(), true));
     let (new, gone) = (Tag::parse("ba").unwrap(), Tag::parse("d").unwrap());
     store.tag_write(&name("a"), &new, &digest).await.unwrap();

@@ -12,11 +12,11 @@ use crate::store::suite::{push, put, suite};
 use service::metrics::MetricsRegistry;
 
 fn new() -> (Instrumented<FsStore>, (TempDir, MetricsRegistry)) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FsStore::open(folder.path(), Durability::Relaxed, Arc::new(())).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = FsStore::open(directory.path(), Durability::Relaxed, Arc::new(())).unwrap();
     let registry = MetricsRegistry::new("octoserve_");
     let metrics = Storage::register(&registry, Backend::Filesystem);
-    (Instrumented::new(store, metrics), (folder, registry))
+    (Instrumented::new(store, metrics), (directory, registry))
 }
 
 fn in_memory() -> (Instrumented<MemoryStore>, MetricsRegistry) {
@@ -29,7 +29,7 @@ fn in_memory() -> (Instrumented<MemoryStore>, MetricsRegistry) {
 suite!(instrumented, super::new());
 suite!(instrumented_memory, super::in_memory());
 
-/// The lines of the page that hold `part`, without those of buckets and sums.
+/// The lines of the exposition that hold `part`, without those of buckets and sums.
 fn lines(registry: &MetricsRegistry, part: &str) -> Vec<String> {
     let mut page = String::new();
     registry.gather().write_text(&mut page);
@@ -58,7 +58,7 @@ fn name() -> Name {
 
 #[tokio::test]
 async fn a_read_is_timed_and_counted_when_its_stream_ends() {
-    let (store, (_folder, registry)) = new();
+    let (store, (_directory, registry)) = new();
     let digest = push(&store, "a", b"hello").await;
     let mut read = store.blob_read(&name(), &digest, None).await.unwrap();
     assert_eq!(lines(&registry, "blob_read"), [""; 0]);
@@ -76,8 +76,8 @@ async fn a_read_is_timed_and_counted_when_its_stream_ends() {
 }
 
 #[tokio::test]
-async fn a_read_that_is_given_up_is_timed_once_and_no_error() {
-    let (store, (_folder, registry)) = new();
+async fn an_aborted_read_is_timed_once_and_is_no_error() {
+    let (store, (_directory, registry)) = new();
     let digest = push(&store, "a", &vec![7; 1_000_000]).await;
     let mut read = store.blob_read(&name(), &digest, None).await.unwrap();
     read.reader.next().await.unwrap().unwrap();
@@ -92,7 +92,7 @@ async fn a_read_that_is_given_up_is_timed_once_and_no_error() {
 
 #[tokio::test]
 async fn failures_are_counted_by_kind() {
-    let (store, (_folder, registry)) = new();
+    let (store, (_directory, registry)) = new();
     let upload = store
         .upload_create(&name(), Algorithm::Sha256)
         .await
@@ -125,7 +125,7 @@ async fn failures_are_counted_by_kind() {
 }
 
 #[test]
-fn every_kind_of_a_failure_has_its_own_label() {
+fn every_kind_of_error_has_its_own_label() {
     use service::metrics::Label as _;
     for (kind, label) in [
         (ErrorKind::NotFound, "not_found"),
@@ -142,11 +142,11 @@ fn every_kind_of_a_failure_has_its_own_label() {
 }
 
 #[tokio::test]
-async fn damaged_tags_that_a_deletion_met_are_counted() {
-    let (store, (folder, registry)) = new();
+async fn damaged_tags_that_a_deletion_finds_are_counted() {
+    let (store, (directory, registry)) = new();
     let digest = put(&store, "a", "{}", &["1", "2", "3"]).await;
     for tag in ["2", "3"] {
-        let file = folder.path().join("repositories/a/_tags").join(tag);
+        let file = directory.path().join("repositories/a/_tags").join(tag);
         std::fs::write(file, "sha256:").unwrap();
     }
     store.manifest_delete(&name(), &digest).await.unwrap();
@@ -160,7 +160,7 @@ async fn damaged_tags_that_a_deletion_met_are_counted() {
 
 #[tokio::test]
 async fn tags_are_counted_by_what_happened_to_them() {
-    let (store, (_folder, registry)) = new();
+    let (store, (_directory, registry)) = new();
     put(&store, "a", "{\"n\":1}", &["1", "2", "3"]).await;
     let second = put(&store, "a", "{\"n\":2}", &["1"]).await;
     put(&store, "a", "{\"n\":2}", &["1"]).await;
@@ -249,7 +249,7 @@ async fn operations_are_timed_in_the_buckets_of_disks() {
 }
 
 #[tokio::test]
-async fn an_append_is_timed_when_its_stream_has_ended_and_its_bytes_count_as_they_come() {
+async fn an_append_is_timed_at_the_end_of_its_stream_and_its_bytes_are_counted_as_they_arrive() {
     let (store, registry) = in_memory();
     let (name, timed) = (name(), "operation=\"upload_append\",status");
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();

@@ -53,7 +53,7 @@ pub(crate) async fn an_empty_blob_is_a_blob(store: &impl Store) {
     assert_eq!(pull(store, "a", &digest, None).await.unwrap(), b"");
 }
 
-pub(crate) async fn a_range_is_read_and_told(store: &impl Store) {
+pub(crate) async fn a_range_is_read_and_its_position_returned(store: &impl Store) {
     let digest = push(store, "a", b"0123456789").await;
     let cases = [
         (ByteRange::FromTo(2, 4), &b"234"[..], 2),
@@ -114,7 +114,7 @@ pub(crate) async fn several_ranges_are_read_in_the_order_asked_for(store: &impl 
     assert!(read.reader.next().await.is_none());
 }
 
-pub(crate) async fn ranges_that_are_more_than_the_blob_are_the_blob(store: &impl Store) {
+pub(crate) async fn ranges_larger_than_the_blob_become_the_whole_blob(store: &impl Store) {
     let digest = push(store, "a", b"0123456789").await;
     let ranges = ranges("bytes=0-9,3-3");
     let read = store
@@ -141,7 +141,7 @@ pub(crate) async fn a_range_outside_the_blob_is_refused_with_its_size(store: &im
     }
 }
 
-pub(crate) async fn a_blob_belongs_only_to_the_repositories_it_came_to(store: &impl Store) {
+pub(crate) async fn a_blob_belongs_only_to_the_repositories_it_was_added_to(store: &impl Store) {
     let digest = push(store, "team/app", b"x").await;
     for other in ["team", "team/app/web", "team/ap", "other"] {
         let error = store.blob_stat(&name(other), &digest).await.unwrap_err();

@@ -26,12 +26,12 @@ async fn open(store: &impl Store, ids: &[UploadId]) -> Vec<bool> {
     open
 }
 
-pub(crate) async fn the_longest_idle_session_gives_way(store: &impl Store) {
+pub(crate) async fn the_longest_idle_session_is_evicted(store: &impl Store) {
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(begin(store).await);
     }
-    // A request makes it the last in line, even one that brings nothing.
+    // A request makes it the last one to be evicted, even if it brings no bytes.
     let name = name("a");
     store
         .upload_append(&name, &ids[0], 0, body(b""))
@@ -45,7 +45,7 @@ pub(crate) async fn the_longest_idle_session_gives_way(store: &impl Store) {
     assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
 }
 
-pub(crate) async fn a_session_without_bytes_gives_way_before_one_with_bytes(store: &impl Store) {
+pub(crate) async fn a_session_without_bytes_is_evicted_before_one_with_bytes(store: &impl Store) {
     let mut ids = Vec::new();
     for bytes in [&b"x"[..], b"x", b""] {
         let id = begin(store).await;
@@ -62,7 +62,7 @@ pub(crate) async fn a_session_without_bytes_gives_way_before_one_with_bytes(stor
     assert_eq!(left, [true, true, false, false, false, false, false, true]);
 }
 
-pub(crate) async fn a_session_that_is_receiving_does_not_give_way(store: &impl Store) {
+pub(crate) async fn a_session_that_is_receiving_is_not_evicted(store: &impl Store) {
     let (name, mut ids) = (name("a"), Vec::new());
     for _ in 0..3 {
         ids.push(begin(store).await);

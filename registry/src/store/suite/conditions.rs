@@ -47,7 +47,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>, leads_to: Option<&
     }
 }
 
-pub(crate) async fn a_tag_that_is_written_once_stays_as_it_is(store: &impl Store) {
+pub(crate) async fn a_tag_that_is_written_only_if_absent_never_moves(store: &impl Store) {
     let first = write(store, "{\"n\":1}", &["1"], &absent("1"))
         .await
         .unwrap();
@@ -59,7 +59,7 @@ pub(crate) async fn a_tag_that_is_written_once_stays_as_it_is(store: &impl Store
     let second = Reference::Digest(manifest("{\"n\":2}").digest);
     let read = store.manifest_read(&name("a"), &second).await;
     assert!(matches!(read, Err(StoreError::ManifestUnknown)));
-    // The condition is the first tag's alone.
+    // The condition concerns the first tag only.
     let new = write(store, "{\"n\":2}", &["2", "1"], &absent("2")).await;
     assert_eq!(
         store.tag_read(&name("a"), &tag("1")).await.unwrap(),
@@ -81,7 +81,7 @@ pub(crate) async fn a_tag_moves_only_from_where_it_was_expected(store: &impl Sto
     assert_eq!(store.tag_read(&name("a"), &tag("1")).await.unwrap(), second);
 }
 
-pub(crate) async fn a_condition_may_concern_a_manifest_by_its_digest(store: &impl Store) {
+pub(crate) async fn a_condition_may_name_a_manifest_by_its_digest(store: &impl Store) {
     let digest = manifest("{}").digest;
     let absent = Condition {
         reference: Reference::Digest(digest.clone()),

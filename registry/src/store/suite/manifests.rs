@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{all_tags, digest, give_up, manifest, name, push, put, tag};
+use super::{all_tags, digest, manifest, name, poll_and_drop, push, put, tag};
 use crate::oci::{MediaType, Reference};
 use crate::store::{ManifestContent, NewManifest, Store, StoreError, TagChanges};
 
@@ -93,7 +93,7 @@ pub(crate) async fn an_index_needs_its_children_in_the_repository(store: &impl S
         .unwrap();
 }
 
-pub(crate) async fn a_deleted_manifest_takes_its_tags_with_it(store: &impl Store) {
+pub(crate) async fn a_deleted_manifest_removes_its_tags(store: &impl Store) {
     let first = put(store, "a", "{\"n\":1}", &["1", "one"]).await;
     let second = put(store, "a", "{\"n\":2}", &["2"]).await;
     let changes = store.manifest_delete(&name("a"), &first).await.unwrap();
@@ -123,7 +123,7 @@ pub(crate) async fn a_deleted_manifest_takes_its_tags_with_it(store: &impl Store
     assert_eq!(all_tags(store, "a").await, ["1", "2"]);
 }
 
-pub(crate) async fn what_is_unknown_cannot_be_deleted(store: &impl Store) {
+pub(crate) async fn an_unknown_item_cannot_be_deleted(store: &impl Store) {
     put(store, "a", "{}", &["1"]).await;
     for repository in ["a", "b"] {
         let name = name(repository);
@@ -140,7 +140,7 @@ pub(crate) async fn what_is_unknown_cannot_be_deleted(store: &impl Store) {
     }
 }
 
-pub(crate) async fn a_push_and_a_delete_at_once_leave_no_broken_manifest(store: &impl Store) {
+pub(crate) async fn a_simultaneous_push_and_delete_leave_no_broken_manifest(store: &impl Store) {
     let name = name("a");
     for round in 0..50 {
         let blob = push(store, "a", b"x").await;
@@ -152,8 +152,8 @@ pub(crate) async fn a_push_and_a_delete_at_once_leave_no_broken_manifest(store: 
             store.blob_delete(&name, &blob),
         );
         deleted.unwrap();
-        // Either the push came first, and the delete is what its sender asked for; or the delete
-        // did, and the push was told so.
+        // Either the push came first, and the delete removed the blob after it; or the delete came first,
+        // and the push failed.
         match written {
             Ok(_) => assert!(store.manifest_read(&name, &reference).await.is_ok()),
             Err(StoreError::ReferenceUnknown { digests }) => {
@@ -165,14 +165,14 @@ pub(crate) async fn a_push_and_a_delete_at_once_leave_no_broken_manifest(store: 
     }
 }
 
-pub(crate) async fn a_push_that_is_given_up_has_happened_whole_or_not_at_all(store: &impl Store) {
+pub(crate) async fn an_aborted_push_happens_whole_or_not_at_all(store: &impl Store) {
     let name = name("a");
     for round in 0..20 {
         let text = format!("{{\"round\":{round}}}");
         let (new, tag) = (manifest(&text), tag(&format!("of-round-{round}")));
         let reference = Reference::Tag(tag.clone());
         let tags = [tag];
-        give_up(
+        poll_and_drop(
             store.manifest_write(&name, new.clone(), &tags, None),
             round % 4,
         )

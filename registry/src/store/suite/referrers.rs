@@ -83,7 +83,7 @@ pub(crate) async fn referrers_are_filtered_and_listed_by_pages(store: &impl Stor
             assert_eq!(found, of_kind, "{kind} by {bytes}");
         }
     }
-    // What the last page ended with may have been deleted, or be no digest at all.
+    // The end of the last page may have been deleted, or be no digest at all.
     for (last, left) in [("sha256:", 9), ("sha257", 0), ("", 9)] {
         let query = ReferrersQuery {
             artifact_type: None,

@@ -75,7 +75,7 @@ pub(crate) async fn a_repository_exists_while_it_holds_a_blob_or_a_manifest(stor
     assert!(store.tag_list(&name("a/b"), None, 10).await.is_err());
 }
 
-pub(crate) async fn what_is_refused_makes_no_repository(store: &impl Store) {
+pub(crate) async fn a_refused_operation_makes_no_repository(store: &impl Store) {
     let (name, unknown) = (name("a/b"), digest(b"unknown"));
     let mut new = manifest("{}");
     new.blobs = vec![unknown.clone()];
@@ -99,7 +99,7 @@ pub(crate) async fn what_is_refused_makes_no_repository(store: &impl Store) {
     assert!(store.tag_list(&name, None, 10).await.is_err());
 }
 
-pub(crate) async fn names_may_hold_the_words_of_the_tree(store: &impl Store) {
+pub(crate) async fn names_may_contain_the_words_of_the_layout(store: &impl Store) {
     let mut names = vec![
         "blobs",
         "manifests/sha256",

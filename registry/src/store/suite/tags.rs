@@ -4,7 +4,7 @@ use super::{all_tags, digest, manifest, name, put, tag};
 use crate::oci::Reference;
 use crate::store::{Store, StoreError, TagChanges};
 
-pub(crate) async fn tags_are_created_moved_and_left_alone(store: &impl Store) {
+pub(crate) async fn a_tag_is_created_moved_or_left_unchanged(store: &impl Store) {
     let name = name("a");
     let tags = [tag("1"), tag("2")];
     let expect = |created, moved| TagChanges {
@@ -45,7 +45,7 @@ pub(crate) async fn tags_are_created_moved_and_left_alone(store: &impl Store) {
     assert_eq!(all_tags(store, "a").await, ["1", "2", "3"]);
 }
 
-pub(crate) async fn a_tag_is_deleted_alone(store: &impl Store) {
+pub(crate) async fn a_deleted_tag_leaves_its_manifest(store: &impl Store) {
     let digest = put(store, "a", "{}", &["1", "2"]).await;
     store.tag_delete(&name("a"), &tag("1"), None).await.unwrap();
     assert_eq!(all_tags(store, "a").await, ["2"]);
@@ -118,7 +118,7 @@ pub(crate) async fn tags_are_listed_in_order_and_by_pages(store: &impl Store) {
     assert_eq!((page.items, page.more), (vec![], true));
 }
 
-pub(crate) async fn tags_of_no_repository_are_unknown(store: &impl Store) {
+pub(crate) async fn listing_the_tags_of_an_unknown_repository_fails(store: &impl Store) {
     put(store, "team/app", "{}", &["1"]).await;
     for unknown in ["team", "team/app/web", "other"] {
         let error = store.tag_list(&name(unknown), None, 10).await.unwrap_err();

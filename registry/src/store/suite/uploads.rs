@@ -7,7 +7,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::{body, digest, give_up, name, pull, push, stalled};
+use super::{body, digest, name, poll_and_drop, pull, push, stalled};
 use crate::oci::{Algorithm, Digest};
 use crate::store::{ErrorKind, Store, StoreError, Upload};
 
@@ -64,7 +64,7 @@ pub(crate) async fn a_chunk_at_the_wrong_offset_is_refused_and_changes_nothing(s
         .unwrap();
 }
 
-pub(crate) async fn a_body_that_breaks_leaves_what_arrived(store: &impl Store) {
+pub(crate) async fn a_body_that_fails_leaves_the_bytes_that_arrived(store: &impl Store) {
     let name = name("a");
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
     let broken = StoreError::Body("the client left".into());
@@ -88,13 +88,13 @@ pub(crate) async fn a_body_that_breaks_leaves_what_arrived(store: &impl Store) {
         .unwrap();
 }
 
-pub(crate) async fn an_append_that_is_given_up_leaves_a_whole_prefix(store: &impl Store) {
+pub(crate) async fn an_aborted_append_leaves_a_whole_prefix(store: &impl Store) {
     let name = name("a");
     let upload = store.upload_create(&name, Algorithm::Sha256).await.unwrap();
     let mut append = Box::pin(store.upload_append(&name, &upload.id, 0, stalled(b"abc")));
     still_pending(&mut append).await;
     drop(append);
-    // The session is free again once what had arrived is written.
+    // The session is free again when the bytes that arrived are written.
     let after = store
         .upload_append(&name, &upload.id, 3, body(b"def"))
         .await
@@ -200,7 +200,7 @@ pub(crate) async fn a_cancelled_session_is_unknown(store: &impl Store) {
     }
 }
 
-pub(crate) async fn a_session_is_valid_in_its_repository_alone(store: &impl Store) {
+pub(crate) async fn a_session_is_valid_only_in_its_repository(store: &impl Store) {
     let upload = store
         .upload_create(&name("a"), Algorithm::Sha256)
         .await
@@ -235,7 +235,7 @@ pub(crate) async fn a_committed_session_is_unknown(store: &impl Store) {
     assert!(matches!(again, Err(StoreError::UploadUnknown)), "{again:?}");
 }
 
-pub(crate) async fn content_that_is_there_already_is_committed_again(store: &impl Store) {
+pub(crate) async fn content_that_exists_already_is_committed_again(store: &impl Store) {
     let digest = push(store, "a", b"x").await;
     for repository in ["a", "b"] {
         push(store, repository, b"x").await;
@@ -319,7 +319,7 @@ pub(crate) async fn a_session_that_is_receiving_can_be_cancelled(store: &impl St
     );
 }
 
-pub(crate) async fn a_commit_that_is_given_up_has_happened_whole_or_not_at_all(store: &impl Store) {
+pub(crate) async fn an_aborted_commit_happens_whole_or_not_at_all(store: &impl Store) {
     let name = name("a");
     for round in 0..20 {
         let content = format!("round {round}");
@@ -329,8 +329,8 @@ pub(crate) async fn a_commit_that_is_given_up_has_happened_whole_or_not_at_all(s
         let appended = store.upload_append(&name, &upload.id, 0, whole).await;
         appended.unwrap();
         let commit = store.upload_commit(&name, &upload.id, &digest);
-        give_up(commit, round % 4).await;
-        // What was begun goes on to its end: then the blob is there, or the session still is.
+        poll_and_drop(commit, round % 4).await;
+        // A commit that has begun runs to its end: then the blob is there, or the session still is.
         match store.upload_commit(&name, &upload.id, &digest).await {
             Ok(()) | Err(StoreError::UploadUnknown) => {}
             Err(error) => panic!("{error:?}"),

@@ -7,8 +7,8 @@ use crate::store::Result;
 
 const LONG: usize = 600_000;
 
-fn content(folder: &TempDir, pool: &str, digest: &Digest) -> PathBuf {
-    let shard = folder
+fn content(directory: &TempDir, pool: &str, digest: &Digest) -> PathBuf {
+    let shard = directory
         .path()
         .join(pool)
         .join("sha256")
@@ -16,8 +16,8 @@ fn content(folder: &TempDir, pool: &str, digest: &Digest) -> PathBuf {
     shard.join(digest.hex())
 }
 
-fn link(folder: &TempDir, repository: &str, digest: &Digest) -> PathBuf {
-    let links = folder.path().join("repositories").join(repository);
+fn link(directory: &TempDir, repository: &str, digest: &Digest) -> PathBuf {
+    let links = directory.path().join("repositories").join(repository);
     links
         .join("_blobs")
         .join(format!("sha256-{}", digest.hex()))
@@ -42,11 +42,11 @@ async fn read(store: &FsStore, repository: &str, digest: &Digest) -> Result<Vec<
 }
 
 #[tokio::test]
-async fn a_blob_that_has_another_length_than_it_was_pushed_with_is_refused() {
+async fn a_blob_whose_length_is_not_the_pushed_one_is_refused() {
     for length in [0, 1, LONG as u64 - 1, LONG as u64 + 1] {
-        let (store, folder) = new();
+        let (store, directory) = new();
         let digest = push(&store, "a", &vec![7; LONG]).await;
-        set_length(&content(&folder, "blobs", &digest), length);
+        set_length(&content(&directory, "blobs", &digest), length);
         is_corrupt(store.blob_stat(&name("a"), &digest).await);
         is_corrupt(read(&store, "a", &digest).await);
         is_corrupt(
@@ -57,25 +57,25 @@ async fn a_blob_that_has_another_length_than_it_was_pushed_with_is_refused() {
         let mut new = manifest("{}");
         new.blobs = vec![digest.clone()];
         is_corrupt(store.manifest_write(&name("a"), new, &[], None).await);
-        // What is of no use can still be deleted.
+        // A damaged blob can still be deleted.
         store.blob_delete(&name("a"), &digest).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_push_replaces_content_that_is_damaged() {
-    let (store, folder) = new();
+async fn a_push_replaces_damaged_content() {
+    let (store, directory) = new();
     let long = vec![7; LONG];
     let digest = push(&store, "a", &long).await;
-    let path = content(&folder, "blobs", &digest);
+    let path = content(&directory, "blobs", &digest);
     set_length(&path, 10);
-    // The other repository knows no better, and the first one does again.
+    // The content is good again for both repositories.
     push(&store, "b", &long).await;
     for repository in ["a", "b"] {
         assert_eq!(read(&store, repository, &digest).await.unwrap(), long);
     }
     assert!(
-        fs::read_dir(folder.path().join("tmp"))
+        fs::read_dir(directory.path().join("tmp"))
             .unwrap()
             .next()
             .is_none()
@@ -86,11 +86,11 @@ async fn a_push_replaces_content_that_is_damaged() {
 }
 
 #[tokio::test]
-async fn an_empty_link_of_a_former_version_says_nothing_until_it_is_filled_in() {
-    let (store, folder) = new();
+async fn an_empty_link_of_an_older_version_says_nothing_until_it_is_filled_in() {
+    let (store, directory) = new();
     let digest = push(&store, "a", b"content").await;
     for text in ["", "7", "seven\n", "\0\0"] {
-        fs::write(link(&folder, "a", &digest), text).unwrap();
+        fs::write(link(&directory, "a", &digest), text).unwrap();
         assert_eq!(store.blob_stat(&name("a"), &digest).await.unwrap(), 7);
         assert_eq!(read(&store, "a", &digest).await.unwrap(), b"content");
         store
@@ -99,25 +99,25 @@ async fn an_empty_link_of_a_former_version_says_nothing_until_it_is_filled_in() 
             .unwrap();
         store.blob_delete(&name("b"), &digest).await.unwrap();
         store.blob_mount(&name("a"), None, &digest).await.unwrap();
-        let filled = fs::read_to_string(link(&folder, "a", &digest)).unwrap();
+        let filled = fs::read_to_string(link(&directory, "a", &digest)).unwrap();
         assert_eq!(filled, "7\n", "{text:?}");
     }
-    fs::write(link(&folder, "a", &digest), "").unwrap();
+    fs::write(link(&directory, "a", &digest), "").unwrap();
     push(&store, "a", b"content").await;
-    let filled = fs::read_to_string(link(&folder, "a", &digest)).unwrap();
+    let filled = fs::read_to_string(link(&directory, "a", &digest)).unwrap();
     assert_eq!(filled, "7\n");
-    // Who mounts what is damaged is told so, from wherever it comes.
-    set_length(&content(&folder, "blobs", &digest), 3);
+    // A mount of damaged content fails, whichever repository it comes from.
+    set_length(&content(&directory, "blobs", &digest), 3);
     is_corrupt(store.blob_mount(&name("a"), None, &digest).await);
 }
 
 #[tokio::test]
-async fn a_manifest_that_has_another_length_is_refused_until_it_is_pushed_again() {
-    let (store, folder) = new();
+async fn a_manifest_whose_length_is_wrong_is_refused_until_it_is_pushed_again() {
+    let (store, directory) = new();
     let text = "{\"n\":1}";
     let digest = put(&store, "a", text, &["1"]).await;
     for length in [0, 3, 100] {
-        set_length(&content(&folder, "manifests", &digest), length);
+        set_length(&content(&directory, "manifests", &digest), length);
         let reference = Reference::from(digest.clone());
         is_corrupt(store.manifest_read(&name("a"), &reference).await);
         put(&store, "a", text, &[]).await;
@@ -131,7 +131,7 @@ async fn a_manifest_that_has_another_length_is_refused_until_it_is_pushed_again(
 
 #[tokio::test]
 async fn an_upload_that_lost_bytes_does_not_become_a_blob() {
-    let (store, folder) = new();
+    let (store, directory) = new();
     let id = store
         .upload_create(&name("a"), Algorithm::Sha256)
         .await
@@ -141,7 +141,11 @@ async fn an_upload_that_lost_bytes_does_not_become_a_blob() {
         .upload_append(&name("a"), &id, 0, bytes("content"))
         .await;
     appended.unwrap();
-    let data = folder.path().join("uploads").join(id.as_str()).join("data");
+    let data = directory
+        .path()
+        .join("uploads")
+        .join(id.as_str())
+        .join("data");
     set_length(&data, 3);
     is_corrupt(store.upload_append(&name("a"), &id, 7, bytes("more")).await);
     let digest = Digest::of(Algorithm::Sha256, b"content");

@@ -1,20 +1,20 @@
-//! Manifests that go with many tags, or beside damaged ones.
+//! Deletions of manifests with many tags, or in a repository with damaged tags.
 
 use super::*;
 use crate::store::TagChanges;
 
-/// So many that they go in several turns.
+/// So many that they are removed under several holds of the lock.
 const TAGS: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_manifest_goes_with_all_of_its_tags_while_they_move() {
-    let (store, _folder) = relaxed();
+async fn a_deletion_removes_all_tags_of_a_manifest_while_they_move() {
+    let (store, _directory) = relaxed();
     let repository = name("a");
     let tags: Vec<_> = (0..TAGS).map(|n| format!("t{n}")).collect();
     let tags: Vec<_> = tags.iter().map(String::as_str).collect();
     let going = put(&store, "a", "{\"n\":1}", &tags).await;
     let staying = put(&store, "a", "{\"n\":2}", &["stays"]).await;
-    // One moves tags away from it, another gives it new ones for as long as it is there.
+    // One task moves tags away from it, another adds new ones for as long as it exists.
     let away = tokio::spawn({
         let (store, repository, staying) = (store.clone(), repository.clone(), staying.clone());
         async move {
@@ -56,16 +56,16 @@ async fn a_manifest_goes_with_all_of_its_tags_while_they_move() {
         assert!(left.items.contains(tag), "{tag}");
     }
     assert_eq!(left.items.len(), moved.len() + 1);
-    // Each tag that pointed at it was either moved away or went with it.
+    // Each tag that pointed at it was either moved away or removed.
     let gone: u64 = moved.iter().map(|(_, moved)| moved).sum();
     assert_eq!(deleted.deleted + gone, TAGS as u64 + added);
 }
 
 #[tokio::test]
-async fn a_damaged_tag_stays_and_keeps_no_manifest_from_being_deleted() {
-    let (store, folder) = new();
+async fn a_damaged_tag_stays_and_does_not_keep_its_manifest_from_being_deleted() {
+    let (store, directory) = new();
     let digest = put(&store, "a", "{}", &["1", "2", "3", "4", "5"]).await;
-    let at = |tag: &str| folder.path().join("repositories/a/_tags").join(tag);
+    let at = |tag: &str| directory.path().join("repositories/a/_tags").join(tag);
     fs::write(at("2"), "sha256:").unwrap();
     fs::write(at("3"), b"\xff\xfe").unwrap();
     fs::remove_file(at("4")).unwrap();

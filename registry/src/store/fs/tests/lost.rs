@@ -6,11 +6,11 @@ use super::*;
 use crate::store::{Lost, NewManifest, ReferrersQuery, Result, UploadId};
 
 /// A directory that holds a store, and can be moved.
-struct Place {
+struct MovableDirectory {
     parent: TempDir,
 }
 
-impl Place {
+impl MovableDirectory {
     fn data(&self) -> std::path::PathBuf {
         self.parent.path().join("data")
     }
@@ -58,8 +58,8 @@ fn image() -> NewManifest {
     manifest("[]")
 }
 
-/// Asks for everything, of which nothing can be done.
-async fn all_is_lost(store: &FsStore, content: &Content, lost: Lost) {
+/// Runs every operation, and expects each to fail.
+async fn every_operation_fails(store: &FsStore, content: &Content, lost: Lost) {
     let (a, b) = (name("a"), name("b"));
     let tag = Tag::parse("1").unwrap();
     let Content {
@@ -96,8 +96,8 @@ async fn all_is_lost(store: &FsStore, content: &Content, lost: Lost) {
     is_lost(store.available(), lost);
 }
 
-/// The first operation after the move, whichever it is, finds out.
-async fn the_first_to_ask_finds_out(store: &FsStore, content: &Content, place: &Place) {
+/// The first operation after the move notices it, whichever operation it is.
+async fn the_first_operation_notices(store: &FsStore, content: &Content, place: &MovableDirectory) {
     let a = name("a");
     let (tag, unknown) = (
         Tag::parse("1").unwrap(),
@@ -135,18 +135,18 @@ async fn the_first_to_ask_finds_out(store: &FsStore, content: &Content, place: &
 }
 
 #[tokio::test]
-async fn nothing_is_unknown_or_written_while_the_directory_is_gone() {
-    let (store, place) = Place::open();
+async fn every_operation_fails_while_the_directory_is_gone() {
+    let (store, place) = MovableDirectory::open();
     let content = fill(&store).await;
-    the_first_to_ask_finds_out(&store, &content, &place).await;
-    // What is remembered is no better: nobody knows what it is worth.
+    the_first_operation_notices(&store, &content, &place).await;
+    // Not even a cached value is served.
     store
         .tag_read(&name("a"), &Tag::parse("1").unwrap())
         .await
         .unwrap();
     fs::rename(place.data(), place.aside()).unwrap();
     store.data.root.check().unwrap_err();
-    all_is_lost(&store, &content, Lost::Gone).await;
+    every_operation_fails(&store, &content, Lost::Gone).await;
     assert!(!place.data().exists());
     fs::rename(place.aside(), place.data()).unwrap();
     store.data.root.check().unwrap();
@@ -158,26 +158,26 @@ async fn nothing_is_unknown_or_written_while_the_directory_is_gone() {
 }
 
 #[tokio::test]
-async fn another_directory_in_its_place_is_not_served_and_not_written_to() {
-    let (store, place) = Place::open();
+async fn a_directory_in_its_place_is_neither_served_nor_written_to() {
+    let (store, place) = MovableDirectory::open();
     let content = fill(&store).await;
     fs::rename(place.data(), place.aside()).unwrap();
     // An empty mount point, then the directory of another registry.
     fs::create_dir(place.data()).unwrap();
     store.data.root.check().unwrap_err();
-    all_is_lost(&store, &content, Lost::Another).await;
+    every_operation_fails(&store, &content, Lost::Another).await;
     assert_eq!(tree(&place.data()), BTreeSet::new());
     let other = open(&place.data());
     let before = tree(&place.data());
-    all_is_lost(&store, &content, Lost::Another).await;
+    every_operation_fails(&store, &content, Lost::Another).await;
     drop(other);
     store.data.root.check().unwrap_err();
-    all_is_lost(&store, &content, Lost::Another).await;
+    every_operation_fails(&store, &content, Lost::Another).await;
     assert_eq!(tree(&place.data()), before);
 }
 
 #[tokio::test]
-async fn a_part_of_it_that_is_gone_is_as_bad() {
+async fn every_operation_fails_while_a_part_of_the_directory_is_gone() {
     for part in [
         "lock",
         "blobs",
@@ -186,12 +186,12 @@ async fn a_part_of_it_that_is_gone_is_as_bad() {
         "uploads",
         "tmp",
     ] {
-        let (store, place) = Place::open();
+        let (store, place) = MovableDirectory::open();
         let content = fill(&store).await;
         let aside = place.aside();
         fs::rename(place.data().join(part), &aside).unwrap();
         store.data.root.check().unwrap_err();
-        all_is_lost(&store, &content, Lost::Another).await;
+        every_operation_fails(&store, &content, Lost::Another).await;
         fs::rename(&aside, place.data().join(part)).unwrap();
         store.data.root.check().unwrap();
         store.blob_stat(&name("a"), &content.blob).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_part_of_it_that_is_gone_is_as_bad() {
 
 #[tokio::test]
 async fn a_directory_that_was_moved_stays_locked() {
-    let (store, place) = Place::open();
+    let (store, place) = MovableDirectory::open();
     fs::rename(place.data(), place.aside()).unwrap();
     let second = FsStore::open(&place.aside(), Durability::Full, Arc::new(()));
     assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
@@ -209,8 +209,8 @@ async fn a_directory_that_was_moved_stays_locked() {
 }
 
 #[tokio::test]
-async fn whoever_watches_is_told_when_it_goes_and_when_it_is_back() {
-    let (store, place) = Place::open();
+async fn a_watcher_is_notified_when_the_directory_is_gone_and_when_it_is_back() {
+    let (store, place) = MovableDirectory::open();
     let mut presence = store.presence();
     let watch = tokio::spawn(store.clone().watch());
     assert_eq!(presence.lost(), None);
@@ -224,13 +224,13 @@ async fn whoever_watches_is_told_when_it_goes_and_when_it_is_back() {
 }
 
 #[test]
-fn the_lock_is_for_its_owner_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let lock = folder.path().join("lock");
+fn only_its_owner_may_open_the_lock_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = directory.path().join("lock");
     let mode = || fs::metadata(&lock).unwrap().permissions().mode() & 0o777;
-    drop(open(folder.path()));
+    drop(open(directory.path()));
     assert_eq!(mode(), 0o600);
     fs::set_permissions(&lock, fs::Permissions::from_mode(0o666)).unwrap();
-    drop(open(folder.path()));
+    drop(open(directory.path()));
     assert_eq!(mode(), 0o600);
 }

@@ -17,7 +17,7 @@ fn referrer(n: usize, subject: &Digest) -> NewManifest {
     new
 }
 
-/// Writes a referrer as a former version did, whose descriptors repeat all annotations.
+/// Writes a referrer as an older version did, whose descriptors repeat all annotations.
 async fn write_old(store: &FsStore, root: &Path, n: usize, subject: &Digest, length: usize) {
     let new = referrer(n, subject);
     let file = format!(
@@ -36,11 +36,11 @@ async fn write_old(store: &FsStore, root: &Path, n: usize, subject: &Digest, len
 }
 
 #[tokio::test]
-async fn a_large_descriptor_of_a_former_version_is_listed_without_its_annotations() {
-    let (store, folder) = relaxed();
+async fn a_large_descriptor_of_an_older_version_is_listed_without_its_annotations() {
+    let (store, directory) = relaxed();
     let subject = manifest("{}").digest;
-    write_old(&store, folder.path(), 1, &subject, 4 << 20).await;
-    write_old(&store, folder.path(), 2, &subject, 100).await;
+    write_old(&store, directory.path(), 1, &subject, 4 << 20).await;
+    write_old(&store, directory.path(), 2, &subject, 100).await;
     for filter in [None, Some("a/x")] {
         let listed = all_referrers(&store, "a", &subject, filter, PAGE).await;
         let mut annotated: Vec<_> = listed.iter().map(|it| it.annotations.len()).collect();
@@ -54,11 +54,11 @@ async fn a_large_descriptor_of_a_former_version_is_listed_without_its_annotation
 }
 
 #[tokio::test]
-async fn a_page_reads_only_so_much_and_the_next_one_goes_on_from_there() {
-    let (store, folder) = relaxed();
+async fn a_page_reads_a_bounded_number_of_bytes_and_the_next_one_continues_there() {
+    let (store, directory) = relaxed();
     let subject = manifest("{}").digest;
     for n in 0..10 {
-        write_old(&store, folder.path(), n, &subject, 4 << 20).await;
+        write_old(&store, directory.path(), n, &subject, 4 << 20).await;
     }
     let query = ReferrersQuery {
         artifact_type: Some("a/y".to_owned()),

@@ -1,4 +1,4 @@
-//! Many at work on the same few things at once, and each on what is its own beside.
+//! Many tasks that work on the same few repositories at once, and each on one of its own.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::store::{NewManifest, ReferrersQuery};
 const TASKS: u64 = 8;
 const OPERATIONS: usize = 250;
 
-/// What one task was told is there, in a repository that no other task changes.
+/// What was acknowledged to one task, in a repository that no other task changes.
 #[derive(Default)]
 struct Acknowledged {
     blobs: BTreeMap<Digest, Vec<u8>>,
@@ -40,8 +40,8 @@ fn image(n: usize) -> NewManifest {
     new
 }
 
-/// A result that may also say that what was asked for is not there: another task may have been
-/// quicker. Anything else is a failure.
+/// A result that may also be an unknown item: another task may have been faster. Any other error is a
+/// failure.
 fn unless_gone<T>(result: crate::store::Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -55,7 +55,7 @@ fn unless_gone<T>(result: crate::store::Result<T>) -> Option<T> {
     }
 }
 
-/// A blob, if it is there, is whole.
+/// Checks that a blob, if it is there, is complete.
 async fn read_blob(store: &FsStore, name: &Name, bytes: &[u8]) -> bool {
     let read = store.blob_read(name, &digest(bytes), None).await;
     let Some(read) = unless_gone(read) else {
@@ -66,7 +66,7 @@ async fn read_blob(store: &FsStore, name: &Name, bytes: &[u8]) -> bool {
     true
 }
 
-/// A manifest, if it is there, is what its digest says.
+/// Checks that a manifest, if it is there, matches its digest.
 async fn read_manifest(store: &FsStore, name: &Name, reference: Reference) -> Option<Bytes> {
     let read = unless_gone(store.manifest_read(name, &reference).await)?;
     assert_eq!(read.digest, digest(read.bytes()));
@@ -76,7 +76,7 @@ async fn read_manifest(store: &FsStore, name: &Name, reference: Reference) -> Op
     Some(read.bytes().clone())
 }
 
-/// One operation on what everybody works on.
+/// Runs one operation on the shared repositories.
 async fn share(store: &FsStore, random: &mut StdRng) {
     let repositories = ["a", "a/b", "c"];
     let shared = name(repositories[random.random_range(0..3)]);
@@ -126,7 +126,7 @@ async fn share(store: &FsStore, random: &mut StdRng) {
     }
 }
 
-/// One operation on what is the task's own; its content is shared all the same.
+/// Runs one operation on the task's own repository, whose content is shared all the same.
 async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Acknowledged) {
     let (n, blob) = (random.random_range(0..6), random.random_range(0..4));
     let bytes = content(blob);
@@ -145,7 +145,7 @@ async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Ackno
             let (new, tag) = (image(n), Tag::parse(&format!("v{}", n % 2)).unwrap());
             let written = store.manifest_write(own, new.clone(), std::slice::from_ref(&tag), None);
             let written = unless_gone(written.await).is_some();
-            // Here, nobody else takes a blob away.
+            // No other task removes a blob from this repository.
             assert_eq!(written, known.blobs.contains_key(&new.blobs[0]));
             if written {
                 known.tags.insert(tag, new.digest.clone());
@@ -166,7 +166,7 @@ async fn own(store: &FsStore, own: &Name, random: &mut StdRng, known: &mut Ackno
     }
 }
 
-/// The manifests and tags that are acknowledged are there, and those whose end is are not.
+/// Checks that acknowledged manifests and tags are there, and deleted ones are not.
 async fn assert_manifests(store: &FsStore, own: &Name, known: &Acknowledged) {
     for n in 0..6 {
         let digest = image(n).digest;
@@ -198,8 +198,8 @@ async fn assert_there(store: &FsStore, own: &Name, known: &Acknowledged) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_others_do_what_was_acknowledged_is_there() {
-    let (store, folder) = relaxed();
+async fn acknowledged_changes_are_there_whatever_other_tasks_do() {
+    let (store, directory) = relaxed();
     let tasks = (0..TASKS).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -221,18 +221,18 @@ async fn whatever_others_do_what_was_acknowledged_is_there() {
         let tags = unless_gone(store.tag_list(&name(repository), None, 10).await);
         for tag in tags.map_or(vec![], |listing| listing.items) {
             let read = read_manifest(&store, &name(repository), Reference::Tag(tag)).await;
-            assert!(read.is_some(), "a tag leads to nothing");
+            assert!(read.is_some(), "a tag points at nothing");
         }
     }
-    let left = |folder_name: &str| {
-        fs::read_dir(folder.path().join(folder_name))
+    let left = |directory_name: &str| {
+        fs::read_dir(directory.path().join(directory_name))
             .unwrap()
             .count()
     };
     assert_eq!((left("tmp"), left("uploads")), (0, 0));
-    // None of it was a matter of what is in memory.
+    // The same holds without anything in memory.
     drop(store);
-    let store = open(folder.path());
+    let store = open(directory.path());
     for (own, known) in &known {
         assert_there(&store, own, known).await;
     }

@@ -15,15 +15,15 @@ use crate::store::{Result, Store, StoreError, UploadId};
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn open(folder: &Path, quota: UploadQuota) -> FsStore {
+fn open(directory: &Path, quota: UploadQuota) -> FsStore {
     let durability = Durability::Relaxed;
     let options = StoreOptions { durability, quota };
-    FsStore::open(folder, options, Arc::new(())).unwrap()
+    FsStore::open(directory, options, Arc::new(())).unwrap()
 }
 
 fn new(quota: UploadQuota) -> (FsStore, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    (open(folder.path(), quota), folder)
+    let directory = tempfile::tempdir().unwrap();
+    (open(directory.path(), quota), directory)
 }
 
 fn name() -> Name {
@@ -46,7 +46,7 @@ fn held(store: &FsStore) -> u64 {
     store.data.sessions.reserved.bytes()
 }
 
-/// Makes a file look as if it had been left alone since then.
+/// Makes a file look as if it was last written that long ago.
 fn age(file: &Path, age: Duration) {
     let file = File::options().write(true).open(file).unwrap();
     file.set_modified(SystemTime::now() - age).unwrap();
@@ -61,33 +61,33 @@ async fn is_open(store: &FsStore, id: &UploadId) -> bool {
 }
 
 /// The names of the sessions' directories.
-fn on_disk(folder: &TempDir) -> Vec<String> {
-    let entries = fs::read_dir(folder.path().join("uploads")).unwrap();
+fn on_disk(directory: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path().join("uploads")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.collect()
 }
 
 #[tokio::test]
-async fn no_more_sessions_are_open_than_may_be() {
+async fn no_more_sessions_are_open_than_the_quota_allows() {
     let max_sessions = 3;
-    let (store, folder) = new(UploadQuota {
+    let (store, directory) = new(UploadQuota {
         max_sessions,
         ..UploadQuota::UNLIMITED
     });
     let begun = join_all((0..50).map(|_| begin(&store))).await;
     let last = begin(&store).await.unwrap();
     assert_eq!(store.uploads().totals().sessions, 3);
-    assert_eq!(on_disk(&folder).len(), 3);
+    assert_eq!(on_disk(&directory).len(), 3);
     assert!(is_open(&store, &last).await);
     for refused in begun.into_iter().filter_map(Result::err) {
-        // All others were just being opened.
+        // All other sessions were just being opened.
         assert!(matches!(refused, StoreError::TooManySessions { limit: 3 }));
     }
 }
 
 #[tokio::test]
-async fn a_session_that_several_requests_are_for_is_idle_after_the_last_of_them() {
-    let (store, _folder) = new(UploadQuota {
+async fn a_session_that_several_requests_use_is_idle_after_the_last_of_them() {
+    let (store, _directory) = new(UploadQuota {
         max_sessions: 1,
         ..UploadQuota::UNLIMITED
     });
@@ -104,21 +104,21 @@ async fn a_session_that_several_requests_are_for_is_idle_after_the_last_of_them(
 }
 
 #[tokio::test]
-async fn what_was_idle_before_a_restart_gives_way_after_it() {
-    let (store, folder) = new(UploadQuota::UNLIMITED);
+async fn a_session_that_was_idle_before_a_restart_is_evicted_after_it() {
+    let (store, directory) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
     }
     append(&store, &ids[3], 10).await.unwrap();
     drop(store);
-    let uploads = folder.path().join("uploads");
+    let uploads = directory.path().join("uploads");
     for (id, days) in ids.iter().zip([2, 3, 1, 9]) {
         age(&uploads.join(id.as_str()).join("session"), DAY * days);
     }
     age(&uploads.join(ids[3].as_str()).join("data"), DAY * 9);
     let store = open(
-        folder.path(),
+        directory.path(),
         UploadQuota {
             max_sessions: 4,
             ..UploadQuota::UNLIMITED
@@ -137,8 +137,8 @@ async fn what_was_idle_before_a_restart_gives_way_after_it() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
-    let (store, folder) = new(UploadQuota::UNLIMITED);
+async fn idle_sessions_are_evicted_for_their_bytes() {
+    let (store, directory) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
@@ -147,21 +147,21 @@ async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
     drop(store);
     for (id, days) in ids.iter().zip([2, 4, 3, 0]) {
         for file in ["session", "data"] {
-            let session = folder.path().join("uploads").join(id.as_str());
+            let session = directory.path().join("uploads").join(id.as_str());
             age(&session.join(file), DAY * days);
         }
     }
     let store = open(
-        folder.path(),
+        directory.path(),
         UploadQuota {
             max_bytes: 1200,
             ..UploadQuota::UNLIMITED
         },
     );
     let new = begin(&store).await.unwrap();
-    // There is a request for the last one.
+    // A request uses the last one.
     let _in_use = store.data.sessions.acquire(&name(), &ids[3]).unwrap();
-    // It would not fit if all that are idle went, so that none goes.
+    // It would not fit even if all idle sessions were evicted, so that none is.
     append(&store, &new, 1201).await.unwrap_err();
     assert_eq!(held(&store), 900);
     append(&store, &new, 400).await.unwrap();
@@ -171,7 +171,7 @@ async fn the_bytes_of_sessions_that_nobody_goes_on_with_give_way() {
     }
     assert_eq!(left, [true, false, false, true]);
     assert_eq!(held(&store), 1000);
-    // The other one is enough.
+    // The bytes of the other one are enough.
     append(&store, &new, 500).await.unwrap();
     assert!(!is_open(&store, &ids[0]).await);
     append(&store, &new, 1).await.unwrap_err();
@@ -200,8 +200,8 @@ fn uploads_leave_the_share_of_inodes_that_the_reserve_is_of_the_bytes() {
 }
 
 #[tokio::test]
-async fn open_uploads_hold_no_more_bytes_than_they_may() {
-    let (store, folder) = new(UploadQuota {
+async fn open_uploads_hold_no_more_bytes_than_the_quota_allows() {
+    let (store, directory) = new(UploadQuota {
         max_bytes: 300_000,
         ..UploadQuota::UNLIMITED
     });
@@ -213,7 +213,7 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
         "{error:?}"
     );
     assert_eq!(append(&store, &second, 120_000).await.unwrap(), 120_000);
-    // There is no use in beginning what could not receive a byte.
+    // A session that could not receive a byte is not opened.
     let error = begin(&store).await.unwrap_err();
     assert!(
         matches!(error, StoreError::TooManyBytes { .. }),
@@ -224,9 +224,9 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
     committed.unwrap();
     assert_eq!(append(&store, &second, 180_000).await.unwrap(), 300_000);
     drop(store);
-    // What was received before a restart counts, though the bound be less now.
+    // The bytes of before a restart count, even if the quota is smaller now.
     let store = open(
-        folder.path(),
+        directory.path(),
         UploadQuota {
             max_bytes: 10,
             ..UploadQuota::UNLIMITED
@@ -239,14 +239,14 @@ async fn open_uploads_hold_no_more_bytes_than_they_may() {
 }
 
 #[tokio::test]
-async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_stays() {
-    let (store, folder) = new(UploadQuota {
+async fn the_bytes_of_a_refused_request_are_released_and_earlier_bytes_stay() {
+    let (store, directory) = new(UploadQuota {
         max_bytes: 1_000_000,
         ..UploadQuota::UNLIMITED
     });
     let id = begin(&store).await.unwrap();
     append(&store, &id, 300_000).await.unwrap();
-    // Several batches of it find room.
+    // The first batches of it fit.
     let body = stream::iter((0..20).map(|_| Ok(Bytes::from(vec![8; 100_000]))));
     let error = store.upload_append(&name(), &id, 300_000, body).await;
     assert!(
@@ -254,7 +254,11 @@ async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_
         "{error:?}"
     );
     assert_eq!(held(&store), 300_000);
-    let data = folder.path().join("uploads").join(id.as_str()).join("data");
+    let data = directory
+        .path()
+        .join("uploads")
+        .join(id.as_str())
+        .join("data");
     assert_eq!(fs::metadata(data).unwrap().len(), 300_000);
     assert_eq!(append(&store, &id, 500_000).await.unwrap(), 800_000);
     let digest = Digest::of(Algorithm::Sha256, &vec![7; 800_000]);
@@ -263,8 +267,8 @@ async fn what_a_refused_request_brought_is_given_back_and_what_was_there_before_
 }
 
 #[tokio::test]
-async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
-    let (store, folder) = new(UploadQuota {
+async fn a_refused_upload_is_evicted_when_another_needs_its_bytes() {
+    let (store, directory) = new(UploadQuota {
         max_bytes: 1_000_000,
         ..UploadQuota::UNLIMITED
     });
@@ -279,7 +283,7 @@ async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
     append(&store, refused, 200_000).await.unwrap();
     append(&store, waiting, 200_000).await.unwrap();
     append(&store, older, 700_000).await.unwrap_err();
-    // It goes on, and is one like any other again.
+    // It is resumed, and is no longer evicted before others.
     append(&store, older, 200_000).await.unwrap();
     append(&store, refused, 700_000).await.unwrap_err();
     append(&store, new, 300_000).await.unwrap();
@@ -289,21 +293,21 @@ async fn an_upload_that_was_refused_ends_when_another_needs_its_room() {
     let gone = store.upload_stat(&name(), refused).await;
     assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
     assert!(
-        !folder
+        !directory
             .path()
             .join("uploads")
             .join(refused.as_str())
             .exists()
     );
     assert_eq!(held(&store), 900_000);
-    // Those that were not refused stay, whoever wants their room.
+    // Sessions that were not refused stay.
     append(&store, new, 200_000).await.unwrap_err();
     assert_eq!(held(&store), 900_000);
 }
 
 #[tokio::test]
-async fn uploads_that_were_refused_end_when_there_are_too_many() {
-    let (store, _folder) = new(UploadQuota {
+async fn refused_uploads_are_evicted_when_there_are_too_many() {
+    let (store, _directory) = new(UploadQuota {
         max_sessions: 3,
         max_bytes: 1000,
         ..UploadQuota::UNLIMITED
@@ -323,8 +327,8 @@ async fn uploads_that_were_refused_end_when_there_are_too_many() {
 }
 
 #[tokio::test]
-async fn what_an_upload_held_is_given_back_however_it_ends() {
-    let (store, _folder) = new(UploadQuota::UNLIMITED);
+async fn the_bytes_of_an_upload_are_released_however_it_ends() {
+    let (store, _directory) = new(UploadQuota::UNLIMITED);
     let digest = Digest::of(Algorithm::Sha256, &[7; 1000]);
     let wrong = Digest::of(Algorithm::Sha256, b"wrong");
     for ending in 0..4 {
@@ -343,8 +347,8 @@ async fn what_an_upload_held_is_given_back_however_it_ends() {
 }
 
 #[tokio::test]
-async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
-    let (store, folder) = new(UploadQuota::UNLIMITED);
+async fn below_the_reserve_uploads_are_refused_and_other_operations_succeed() {
+    let (store, directory) = new(UploadQuota::UNLIMITED);
     let (begun, whole) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
     append(&store, &whole, 10).await.unwrap();
     let blob = push(&store, "a", b"x").await;
@@ -352,7 +356,7 @@ async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
     drop(store);
     let reserve = u64::MAX / 2;
     let store = open(
-        folder.path(),
+        directory.path(),
         UploadQuota {
             reserve,
             ..UploadQuota::UNLIMITED
@@ -367,7 +371,7 @@ async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
         assert!(matches!(error, StoreError::Reserved { .. }), "{error:?}");
     }
     assert_eq!(store.upload_stat(&name(), &begun).await.unwrap().offset, 0);
-    // What is there already needs no more room.
+    // Bytes that are there already take no more space.
     let digest = Digest::of(Algorithm::Sha256, &[7; 10]);
     let committed = store.upload_commit(&name(), &whole, &digest).await;
     committed.unwrap();
@@ -382,7 +386,7 @@ async fn below_the_reserve_uploads_are_refused_and_everything_else_goes_on() {
 
 #[tokio::test]
 async fn a_session_expires_unless_a_body_is_arriving() {
-    let (store, folder) = new(UploadQuota::UNLIMITED);
+    let (store, directory) = new(UploadQuota::UNLIMITED);
     let (idle, busy) = (begin(&store).await.unwrap(), begin(&store).await.unwrap());
     append(&store, &idle, 1000).await.unwrap();
     let young = store.expire_uploads(DAY).await.unwrap();
@@ -401,7 +405,13 @@ async fn a_session_expires_unless_a_body_is_arriving() {
     assert!(expired.failures.is_empty(), "{:?}", expired.failures);
     let gone = append(&store, &idle, 1).await;
     assert!(matches!(gone, Err(StoreError::UploadUnknown)), "{gone:?}");
-    assert!(!folder.path().join("uploads").join(idle.as_str()).exists());
+    assert!(
+        !directory
+            .path()
+            .join("uploads")
+            .join(idle.as_str())
+            .exists()
+    );
     sender.send(()).unwrap();
     assert_eq!(arriving.await.unwrap().offset, 6);
     let young = store.expire_uploads(DAY).await.unwrap();
@@ -412,7 +422,7 @@ async fn a_session_expires_unless_a_body_is_arriving() {
 
 #[tokio::test]
 async fn a_restart_makes_no_session_younger() {
-    let (store, folder) = new(UploadQuota::UNLIMITED);
+    let (store, directory) = new(UploadQuota::UNLIMITED);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&store).await.unwrap());
@@ -422,18 +432,20 @@ async fn a_restart_makes_no_session_younger() {
     }
     drop(store);
     let at = |id: &UploadId, file: &str| {
-        let uploads = folder.path().join("uploads");
+        let uploads = directory.path().join("uploads");
         uploads.join(id.as_str()).join(file)
     };
-    // Begun long ago, all but the last; the second has received something since.
+    // All but the last were opened long ago; the second has received bytes since.
     for id in &ids[..3] {
         age(&at(id, "session"), DAY * 2);
     }
     age(&at(&ids[0], "data"), DAY * 2);
-    let store = open(folder.path(), UploadQuota::UNLIMITED);
+    let store = open(directory.path(), UploadQuota::UNLIMITED);
     let expired = store.expire_uploads(DAY).await.unwrap();
     assert_eq!((expired.sessions, expired.bytes), (2, 10));
-    let left = fs::read_dir(folder.path().join("uploads")).unwrap().count();
+    let left = fs::read_dir(directory.path().join("uploads"))
+        .unwrap()
+        .count();
     assert_eq!(left, 2);
     for id in [&ids[1], &ids[3]] {
         append(&store, id, 1).await.unwrap();
