@@ -150,6 +150,12 @@ impl DirectoryChanges {
         found.dedup();
         found
     }
+
+    /// All directories that may hold names that are not on disk.
+    #[cfg(test)]
+    pub(super) fn all_unsynced(&self) -> Vec<PathBuf> {
+        self.unsynced.lock().directories.keys().cloned().collect()
+    }
 }
 
 #[cfg(test)]

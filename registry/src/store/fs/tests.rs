@@ -1,5 +1,6 @@
 mod damage;
 mod deletion;
+mod durability;
 mod lost;
 mod referrers;
 mod together;

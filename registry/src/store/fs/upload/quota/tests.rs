@@ -451,3 +451,44 @@ async fn a_restart_makes_no_session_younger() {
         append(&store, id, 1).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn on_a_full_disk_an_operation_runs_again_for_as_long_as_sessions_can_be_evicted() {
+    let (store, _directory) = new(UploadQuota::UNLIMITED);
+    let digest = Digest::of(Algorithm::Sha256, b"other");
+    let mut refused = Vec::new();
+    for _ in 0..3 {
+        let id = begin(&store).await.unwrap();
+        append(&store, &id, 10).await.unwrap();
+        refused.push(id);
+    }
+    for id in &refused {
+        store.data.sessions.get(&name(), id).unwrap().refuse(10);
+        // A request makes it idle anew, with its new rank.
+        drop(store.data.sessions.acquire(&name(), id).unwrap());
+    }
+    let full = || StoreError::io("/x", std::io::ErrorKind::StorageFull.into());
+    let mut attempts = 0;
+    retry_when_full(&store.data, || {
+        attempts += 1;
+        if attempts < 3 { Err(full()) } else { Ok(()) }
+    })
+    .unwrap();
+    let mut open = Vec::new();
+    for id in &refused {
+        open.push(is_open(&store, id).await);
+    }
+    assert_eq!((attempts, open), (3, vec![false, false, true]));
+
+    // The last session is evicted, too; then there is nothing left to free.
+    let error = retry_when_full(&store.data, || Err::<(), _>(full())).unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
+    assert!(!is_open(&store, &refused[2]).await);
+    let other = retry_when_full(&store.data, || {
+        Err::<(), _>(StoreError::DigestMismatch {
+            expected: digest.clone(),
+            actual: digest.clone(),
+        })
+    });
+    assert!(matches!(other, Err(StoreError::DigestMismatch { .. })));
+}
