@@ -17,11 +17,11 @@ use super::{blob, manifest};
 use crate::oci::{Digest, Name};
 use crate::store::{Result, StoreError};
 
-/// Counts a repository, and calls `tell` with the result while nobody can change it.
+/// Counts a repository, and calls `report` with the result while nobody can change it.
 pub(super) fn repository(
     data: &DataDirectory,
     name: &Name,
-    tell: impl FnOnce(RepositoryCounts),
+    report: impl FnOnce(RepositoryCounts),
 ) -> Result<()> {
     settled(
         || data.locks.repository(name),
@@ -29,17 +29,17 @@ pub(super) fn repository(
         |_, counts| {
             // Without the directory the count would be 0.
             data.root.check()?;
-            tell(counts);
+            report(counts);
             Ok(())
         },
     )
 }
 
-/// Counts a shard of content, and calls `tell` with the result while nobody can change it.
+/// Counts a shard of content, and calls `report` with the result while nobody can change it.
 pub(super) fn shard(
     data: &DataDirectory,
     shard: Shard,
-    tell: impl FnOnce(ContentCounts),
+    report: impl FnOnce(ContentCounts),
 ) -> Result<()> {
     settled(
         || data.locks.shard(shard),
@@ -47,7 +47,7 @@ pub(super) fn shard(
         |_, counts| {
             // Without the directory the count would be 0.
             data.root.check()?;
-            tell(counts);
+            report(counts);
             Ok(())
         },
     )

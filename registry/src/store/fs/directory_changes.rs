@@ -21,19 +21,19 @@ use super::options::Durability;
 pub(super) struct DirectoryChanges {
     /// With `durability: relaxed` nothing is synced, and nothing is noted: it would never be cleared.
     is_noted: bool,
-    unsynced: Mutex<Unsynced>,
+    unsynced: Mutex<ChangedDirectories>,
     one_at_a_time: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Unsynced {
+struct ChangedDirectories {
     /// Counts the changes that have ended.
     changes: u64,
-    directories: HashMap<PathBuf, UnsyncedDirectory>,
+    directories: HashMap<PathBuf, ChangedDirectory>,
 }
 
 #[derive(Default)]
-struct UnsyncedDirectory {
+struct ChangedDirectory {
     /// The changes that have begun and not ended.
     in_progress: usize,
     /// The number of the last change that ended; 0 if none has.
@@ -77,7 +77,7 @@ impl DirectoryChanges {
         }
         let done = step();
         let mut unsynced = self.unsynced.lock();
-        let Unsynced {
+        let ChangedDirectories {
             changes,
             directories,
         } = &mut *unsynced;

@@ -28,13 +28,13 @@ use super::options::Durability;
 use crate::store::{Result, StoreError};
 
 /// A small file that is complete, but neither on disk nor where it belongs.
-pub(super) struct Draft(Temporary);
+pub(super) struct Draft(TemporaryFile);
 
 /// A small file whose bytes are on disk, and which is not yet where it belongs.
-pub(super) struct Synced(Temporary);
+pub(super) struct Synced(TemporaryFile);
 
 /// A file in `tmp`. Dropped, it is removed, unless it was moved to where it belongs.
-struct Temporary {
+struct TemporaryFile {
     path: PathBuf,
     file: File,
     placed: bool,
@@ -46,7 +46,7 @@ impl Draft {
         let path = data.layout.temporary();
         let open = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = open.map_err(|e| StoreError::io(&path, e))?;
-        let mut temporary = Temporary {
+        let mut temporary = TemporaryFile {
             path,
             file,
             placed: false,
@@ -82,7 +82,7 @@ impl Synced {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.placed {
             // Nothing is lost if this fails: `tmp` is emptied at the next start.

@@ -87,7 +87,7 @@ pub struct FsStore {
 
 impl FsStore {
     /// Opens a data directory, which is made if it is not there, removes what an interrupted run left
-    /// behind, and restores its upload sessions. Blocks; `changes` is told what happens from here.
+    /// behind, and restores its upload sessions. Blocks; `changes` receives every change from then on.
     pub fn open(
         root: &Path,
         options: impl Into<StoreOptions>,
@@ -129,15 +129,19 @@ impl FsStore {
         self.data.root.presence()
     }
 
-    /// Counts a repository, and calls `tell` with the result while nobody can change it. Blocks.
-    pub fn count_repository(&self, name: &Name, tell: impl FnOnce(RepositoryCounts)) -> Result<()> {
-        count::repository(&self.data, name, tell)
+    /// Counts a repository, and calls `report` with the result while nobody can change it. Blocks.
+    pub fn count_repository(
+        &self,
+        name: &Name,
+        report: impl FnOnce(RepositoryCounts),
+    ) -> Result<()> {
+        count::repository(&self.data, name, report)
     }
 
-    /// Counts a shard of content, and calls `tell` with the result while nobody can change it.
+    /// Counts a shard of content, and calls `report` with the result while nobody can change it.
     /// Blocks.
-    pub fn count_shard(&self, shard: Shard, tell: impl FnOnce(ContentCounts)) -> Result<()> {
-        count::shard(&self.data, shard, tell)
+    pub fn count_shard(&self, shard: Shard, report: impl FnOnce(ContentCounts)) -> Result<()> {
+        count::shard(&self.data, shard, report)
     }
 
     /// All directories that may be repositories, in no order, each followed by those below it. The

@@ -45,7 +45,7 @@ pub struct BlobReader {
     /// Where the next read begins, and where the current span ends.
     next: u64,
     end: u64,
-    chunk: Chunk,
+    chunk: NextChunk,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ struct BlobFile {
 
 /// The chunk to yield next.
 #[derive(Debug)]
-enum Chunk {
+enum NextChunk {
     /// To be read when it is polled for.
     Later,
     Ready(Bytes),
@@ -87,8 +87,8 @@ impl BlobReader {
         });
         let length = span.length.min(CHUNK);
         let chunk = match length {
-            0 => Chunk::End,
-            _ => Chunk::Ready(source.read(span.start, length)?),
+            0 => NextChunk::End,
+            _ => NextChunk::Ready(source.read(span.start, length)?),
         };
         let end = span.start + span.length;
         Ok(Self {
@@ -103,10 +103,10 @@ impl BlobReader {
     }
 
     /// Reads the next chunk, or begins to.
-    fn read_on(&mut self) -> Result<Chunk> {
+    fn read_on(&mut self) -> Result<NextChunk> {
         if self.next == self.end {
             let Some(span) = self.spans.get(self.next_span, self.size) else {
-                return Ok(Chunk::End);
+                return Ok(NextChunk::End);
             };
             self.next_span += 1;
             (self.next, self.end) = (span.start, span.start + span.length);
@@ -115,26 +115,26 @@ impl BlobReader {
         let start = self.next;
         if let Some(bytes) = self.source.read_cached(start, length)? {
             self.next += bytes.len() as u64;
-            return Ok(Chunk::Ready(bytes));
+            return Ok(NextChunk::Ready(bytes));
         }
         self.next += length;
         let source = Arc::clone(&self.source);
         let job = spawn_blocking(move || source.read(start, length));
-        Ok(Chunk::Reading(job))
+        Ok(NextChunk::Reading(job))
     }
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        if matches!(self.chunk, Chunk::Later) {
+        if matches!(self.chunk, NextChunk::Later) {
             self.chunk = self.read_on()?;
         }
         let bytes = match &mut self.chunk {
-            Chunk::End | Chunk::Later => return Poll::Ready(Ok(None)),
-            Chunk::Ready(bytes) => {
+            NextChunk::End | NextChunk::Later => return Poll::Ready(Ok(None)),
+            NextChunk::Ready(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.chunk = Chunk::Later;
+                self.chunk = NextChunk::Later;
                 bytes
             }
-            Chunk::Reading(job) => {
+            NextChunk::Reading(job) => {
                 let bytes = unwind(ready!(Pin::new(job).poll(context))).flatten()?;
                 // A chunk came from the disk: the next one is read before it is polled for.
                 self.chunk = self.read_on()?;
@@ -154,7 +154,7 @@ impl Stream for BlobReader {
     ) -> Poll<Option<Result<Bytes>>> {
         let chunk = ready!(self.poll_chunk(context));
         if chunk.is_err() {
-            self.chunk = Chunk::End;
+            self.chunk = NextChunk::End;
         }
         Poll::Ready(chunk.transpose())
     }
