@@ -206,6 +206,7 @@ impl StoreError {
             | Self::Reserved { .. }
             | Self::ReservedFiles { .. } => ErrorKind::NoSpace,
             Self::Corrupt { .. } | Self::Lost { .. } => ErrorKind::Io,
+            // The operation was not run: the storage has not failed.
             Self::Interrupted => ErrorKind::Other,
             Self::Io { source, .. } => kind_of_io(source),
             Self::Body(source) => kind_of_body(source.as_ref()),

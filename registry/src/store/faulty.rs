@@ -104,6 +104,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = Result<T>>) -> 
         Some(Fault::Fail(kind)) => Err(error(kind)),
         Some(Fault::Hang) => pending().await,
         Some(Fault::Panic) => panic!("on purpose"),
+        // The future is polled to its end, so that the store has done the work.
         Some(Fault::FailAfter(kind)) => work.await.and(Err(error(kind))),
         Some(Fault::Break(..) | Fault::Stall(_)) | None => work.await,
     }
@@ -338,6 +339,7 @@ impl<B: Stream<Item = Result<Bytes>> + Unpin> Stream for FaultyStream<B> {
         let item = ready!(Pin::new(&mut self.stream).poll_next(context));
         Poll::Ready(item.map(|item| {
             let mut bytes = item?;
+            // Cut, so that the fault comes after exactly the planned number of bytes.
             let rest = usize::try_from(limit - self.passed).unwrap_or(usize::MAX);
             bytes.truncate(rest);
             self.passed += bytes.len() as u64;

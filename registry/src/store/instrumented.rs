@@ -321,10 +321,12 @@ struct OperationTimer {
 impl OperationTimer {
     fn end<T>(mut self, result: Result<T>) -> Result<T> {
         self.record(result.as_ref().err());
+        // The drop that follows finds it recorded.
         result
     }
 
     fn record(&mut self, error: Option<&StoreError>) {
+        // Once: a stream that has ended may be polled again, and is dropped in any case.
         if !std::mem::replace(&mut self.ended, true) {
             let error = error.map(|error| error_type(error.kind()));
             self.metrics

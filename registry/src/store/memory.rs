@@ -338,6 +338,8 @@ impl Store for MemoryStore {
                 return Err(StoreError::UploadOffset { expected });
             }
             session.receiving = true;
+            // The lock is released while the body arrives; this keeps other appends out until it is
+            // dropped, also by a caller that aborts.
             MemoryAppend {
                 store: self,
                 repository,
@@ -356,6 +358,7 @@ impl Store for MemoryStore {
         if state.session(repository, id)?.receiving {
             return Err(StoreError::UploadBusy);
         }
+        // Removed before the comparison: a wrong digest ends the session, too.
         let session = state.sessions.remove(id).ok_or(StoreError::UploadUnknown)?;
         let actual = if session.hasher.algorithm() == digest.algorithm() {
             session.hasher.finish()

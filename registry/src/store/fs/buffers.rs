@@ -85,6 +85,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        // Not cleared: the next user reads only what it has written.
         let bytes = std::mem::take(&mut self.bytes);
         let mut free = self.pool.free.lock();
         if free.len() < KEPT {

@@ -94,6 +94,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
     let mut counts = RepositoryCounts::default();
     let layout = &data.layout;
     each_entry(&layout.blob_links(name), |file| {
+        // A file of another name is not ours, and is not counted.
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());

@@ -1,8 +1,8 @@
 //! Durability, step by step, in the types: an operation cannot acknowledge what a crash would undo.
 //!
 //! ```text
-//! Draft ── sync ──▶ Synced ── place ──▶ UnsyncedDirectories ── with ──▶ Unsynced<T> ── sync ──▶ T
-//!  bytes written     bytes on disk       names visible                  locks released            names on disk
+//! Draft ─ sync ─▶ Synced ─ place ─▶ UnsyncedDirectories ─ with ─▶ Unsynced<T> ─ sync ─▶ T
+//! bytes written   bytes on disk     names visible                 locks released        names on disk
 //! ```
 //!
 //! - A name appears by a link or a rename of a file whose bytes are on disk: only [`Synced`] and
@@ -13,9 +13,9 @@
 //! - [`Unsynced`] leaves the function that holds the locks before it is synced. So other requests
 //!   wait for system calls on names, and never for a disk that syncs.
 //!
-//! A crash between the steps loses names that nobody was told of, and in any combination: the system
-//! may write one directory and not another. Readers of each file that refers to another one therefore
-//! treat a missing target as an absent item.
+//! A crash between the steps loses names that were not acknowledged, in any combination: the system may
+//! have written one directory and not another. So a reader of a file that refers to another file treats a
+//! missing target as an absent item.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -70,6 +70,7 @@ impl Synced {
         data: &DataDirectory,
         target: &Path,
     ) -> Result<UnsyncedDirectories> {
+        // A rename, so that a reader finds the old file or the new one, and never none or half of one.
         with_directory_of(data, target, || fs::rename(&self.0.path, target))?;
         self.0.placed = true;
         Ok(UnsyncedDirectories::of(parent(target)))
@@ -110,6 +111,7 @@ impl<'a> SyncedUpload<'a> {
         data: &DataDirectory,
         target: &Path,
     ) -> Result<Option<UnsyncedDirectories>> {
+        // A link and not a rename: it fails where another upload of the same content was faster.
         let linked = with_directory_of(data, target, || match fs::hard_link(self.path, target) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             result => result.map(|()| true),
@@ -268,7 +270,10 @@ fn sync_directory(data: &DataDirectory, directory: &Path, synced: &mut Vec<PathB
         }
         let start = data.directories.sync_starts();
         match File::open(directory).and_then(|opened| opened.sync_all()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            // What changed in it before is gone with it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                data.directories.synced(directory, start);
+            }
             Err(e) => return Err(StoreError::io(directory, e)),
             Ok(()) => {
                 data.directories.synced(directory, start);

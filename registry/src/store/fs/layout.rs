@@ -10,7 +10,7 @@
 //!   manifests/sha512/<ab>/<hex>
 //!   repositories/
 //!     team/app/web/                   the name's components are directories, so names nest freely
-//!       _blobs/sha256-<hex>           "1024": the blob is in the repository, and has so many bytes
+//!       _blobs/sha256-<hex>           "1024": the blob is in the repository, and has 1024 bytes
 //!       _manifests/sha256-<hex>       JSON: the manifest is in the repository, with this media type
 //!       _tags/latest                  "sha256:<hex>": what the tag points at
 //!       _referrers/sha256-<subject>/sha256-<hex>

@@ -78,6 +78,7 @@ impl ManifestCache {
             let key = (name.clone(), tag.clone());
             self.tags.insert(key, manifest.digest.clone());
         }
+        // By digest, so that a manifest with many tags is cached once.
         let key = (name.clone(), manifest.digest.clone());
         self.manifests.insert(key, manifest.clone());
     }

@@ -116,6 +116,7 @@ impl FsStore {
     /// Checks once a second that the data directory is there, until the future is dropped.
     pub async fn watch(self) -> Infallible {
         let mut ticks = interval(WATCH);
+        // After a disk that hung for a minute one check is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -301,6 +302,7 @@ impl Store for FsStore {
         let (name, digest) = (repository.clone(), digest.clone());
         self.data.root.present()?;
         let session = self.data.sessions.acquire(repository, id)?;
+        // On this task: a claim may wait for another request, and must not occupy a blocking thread.
         let mut work = session.claim().await?;
         self.write(move |data| commit::commit(data, &session, &mut work, &name, &digest))
             .await
@@ -318,6 +320,7 @@ impl Store for FsStore {
         repository: &Name,
         reference: &Reference,
     ) -> Result<ManifestRead<BlobReader>> {
+        // Before the cache: without the directory nobody knows whether its values are still true.
         self.data.root.present()?;
         if let Some(manifest) = self.data.manifests.manifest(repository, reference) {
             return Ok(manifest.into());

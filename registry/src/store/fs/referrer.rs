@@ -34,6 +34,7 @@ pub(super) fn list(
 ) -> Result<Referrers> {
     let Listing { items, more } = names(data, name, subject, query.last.as_deref())?;
     let mut page = ReferrersPage::new(query);
+    // Bounded apart from the page: a filter may leave out every file that is read.
     let mut left = BYTES;
     for digest in &items {
         if left == 0 {

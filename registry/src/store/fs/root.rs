@@ -91,6 +91,7 @@ impl Root {
     /// Compares the paths with the open files.
     pub(super) fn check(&self) -> Result<()> {
         let lost = self.compare().err();
+        // As a rule nothing is lost and nothing was: then no lock is taken.
         if lost.is_some() || self.is_lost.load(Ordering::Relaxed) {
             // Under the channel's lock: of two threads that notice the same change, one logs it.
             self.state.send_if_modified(|state| {
@@ -116,6 +117,7 @@ impl Root {
 
     /// The result of a change or of a listing, which would look like a success without the directory.
     pub(super) fn confirm<T>(&self, done: Result<T>) -> Result<T> {
+        // Whatever the operation failed with, a lost directory is the reason to report.
         self.check().and(done)
     }
 
@@ -135,6 +137,8 @@ impl Root {
     fn compare(&self) -> std::result::Result<(), Lost> {
         for held in [&self.lock].into_iter().chain(&self.directories) {
             match fs::metadata(&held.path) {
+                // By device and inode: a mount over the directory, or a copy in its place, has the same
+                // path and another identity.
                 Ok(found) if identity(&found) == held.identity => {}
                 Ok(_) => return Err(Lost::Another),
                 Err(e) => match e.kind() {

@@ -38,6 +38,7 @@ impl ListingCache {
         last: Option<&str>,
         limit: usize,
     ) -> Option<Listing<Tag>> {
+        // The lock is released before the search: a page may copy thousands of tags.
         let scans: Vec<_> = {
             let scans = self.0.lock();
             let of_repository = scans.iter().filter(|scan| scan.name == *name);

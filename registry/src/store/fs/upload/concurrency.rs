@@ -24,6 +24,8 @@ impl AppendConcurrency {
     pub(in crate::store::fs) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            // Hashing occupies a processor. More batches than this would only wait for one, each with
+            // its thread and its buffer.
             batches: Semaphore::new(2 * processors),
             large_buffers: Arc::new(Semaphore::new(LARGE_BUFFERS)),
             early_syncs: Arc::new(Semaphore::new(EARLY_SYNCS)),

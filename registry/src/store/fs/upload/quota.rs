@@ -25,6 +25,7 @@ pub(in crate::store::fs) fn admit(
 /// Reserves bytes that a session is about to write. The caller releases them if the write fails.
 pub(in crate::store::fs) fn reserve(data: &DataDirectory, bytes: u64) -> Result<()> {
     evicting(data, || {
+        // Checked first: bytes that are reserved in the counter have to be released again.
         check_reserve(data, bytes)?;
         data.sessions.reserved.reserve(bytes, data.quota.max_bytes)
     })

@@ -50,7 +50,7 @@ struct SessionEntry {
 }
 
 enum SessionState {
-    /// So many requests use it.
+    /// The number of requests that use it.
     InUse(usize),
     Idle(IdleKey),
 }
@@ -178,6 +178,7 @@ impl UploadSessions {
             let path = entry.path();
             fs::remove_dir_all(&path).map_err(|e| StoreError::io(&path, e))
         })?;
+        // Entered in this order, so that the longest idle one is evicted first, as before the restart.
         restored.sort_unstable_by_key(|restored| restored.active);
         let mut table = SessionTable::default();
         for RestoredSession { session, active } in restored {
@@ -196,7 +197,7 @@ impl UploadSessions {
         })
     }
 
-    /// A session, as it stands.
+    /// Finds a session without using it: a status request does not keep it from expiring.
     pub(in crate::store::fs) fn get(
         &self,
         name: &Name,
@@ -218,6 +219,7 @@ impl UploadSessions {
         let SessionTable { open, idle, .. } = &mut *table;
         let entry = open
             .get_mut(id)
+            // An identifier from another repository is as unknown as one that was never issued.
             .filter(|entry| entry.session.repository == *name)
             .ok_or(StoreError::UploadUnknown)?;
         match &mut entry.state {
@@ -236,6 +238,7 @@ impl UploadSessions {
         session: &Arc<UploadSession>,
     ) -> Result<SessionInUse> {
         let limit = self.max_sessions;
+        // Counted and entered under one lock: two requests never both get the last slot.
         let mut table = self.table.lock();
         if table.open.len() as u64 >= limit {
             return Err(StoreError::TooManySessions { limit });
@@ -268,19 +271,20 @@ impl UploadSessions {
 
     /// Removes the idle sessions that have to go for what is missing, in their order. Removes none if
     /// all of them would not be enough: no client is to lose its bytes in vain.
-    fn remove_for(&self, wanted: Shortage) -> Vec<Arc<UploadSession>> {
+    fn remove_for(&self, shortage: Shortage) -> Vec<Arc<UploadSession>> {
         let mut table = self.table.lock();
-        let first = match wanted {
+        // The end of a session without bytes frees none.
+        let first = match shortage {
             Shortage::Slot | Shortage::Files(_) => EvictionRank::Empty,
             Shortage::Bytes(_) => EvictionRank::Refused,
         };
-        let (mut chosen, mut missing) = (Vec::new(), wanted.amount());
+        let (mut chosen, mut missing) = (Vec::new(), shortage.amount());
         for (key, idle) in table.idle.range((first, 0)..) {
             // Those that follow in the order have been idle for less.
             if missing == 0 || (key.0 == EvictionRank::Resumable && idle.time() < KEPT) {
                 break;
             }
-            missing = missing.saturating_sub(wanted.freed_by(&idle.session));
+            missing = missing.saturating_sub(shortage.freed_by(&idle.session));
             chosen.push(*key);
         }
         if missing > 0 {
@@ -291,6 +295,7 @@ impl UploadSessions {
 
     /// Ends a session: it is unknown from now on, and its files go.
     pub(in crate::store::fs) fn end(&self, session: &UploadSession, layout: &Layout) -> Result<()> {
+        // Marked first: a request that waits to append must not make the file again.
         session.mark_ended();
         self.remove(&session.id);
         session.remove_files(layout)
@@ -309,8 +314,10 @@ impl UploadSessions {
     }
 
     /// Ends the idle sessions that have to go for what is missing. Returns whether there were any.
-    pub(in crate::store::fs) fn evict(&self, missing: Shortage, layout: &Layout) -> bool {
-        let evicted = self.remove_for(missing);
+    pub(in crate::store::fs) fn evict(&self, shortage: Shortage, layout: &Layout) -> bool {
+        // Out of the table under its lock, so that no two requests evict the same session. The files are
+        // removed without it: that takes longer than other requests should wait.
+        let evicted = self.remove_for(shortage);
         for session in &evicted {
             if let Err(error) = self.end(session, layout) {
                 let error = &error as &dyn std::error::Error;
