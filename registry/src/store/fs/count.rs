@@ -58,7 +58,7 @@ pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
     let mut paths = Vec::new();
     for shard in Shard::all() {
         let directory = layout.shard(shard);
-        // The pool and the algorithm, too.
+        // The directories of the pool and of the algorithm above it, too.
         paths.extend(directory.ancestors().take(3).map(Path::to_owned));
     }
     paths.extend([

@@ -8,7 +8,7 @@ use super::data_directory::DataDirectory;
 use super::file::allocated_at;
 use crate::store::{Result, StoreError};
 
-/// How often a step is tried whose directory other requests keep removing.
+/// How often a step is repeated while other requests keep removing its directory.
 const ATTEMPTS: usize = 16;
 
 /// Does a step that makes a name in the directory of `path`, which is made if it is missing.
@@ -20,7 +20,7 @@ pub(super) fn with_directory_of<T>(
     let Some(directory) = path.parent() else {
         return step().map_err(|e| StoreError::io(path, e));
     };
-    // Another request may remove the directory while it is empty, between here and the step.
+    // Between the making and the step another request may remove the directory, which is still empty.
     for _ in 0..ATTEMPTS {
         match data.directories.change(directory, &step) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => make(data, directory)?,
@@ -31,8 +31,9 @@ pub(super) fn with_directory_of<T>(
     done.map_err(|e| StoreError::io(path, e))
 }
 
-/// Makes a directory and those above it that are missing. What stands directly under the root is not
-/// made again: it is missing only if somebody took it away.
+/// Makes a directory and those above it that are missing. Those directly under the root are made only
+/// when the store is opened: one that is missing later was taken away, and the store must not write into
+/// a new one.
 fn make(data: &DataDirectory, directory: &Path) -> Result<()> {
     data.root.check()?;
     let _one_at_a_time = data.directories.lock();
@@ -40,7 +41,7 @@ fn make(data: &DataDirectory, directory: &Path) -> Result<()> {
         .ancestors()
         .take_while(|directory| data.layout.is_on_demand(directory))
         .collect();
-    // From the outside in, after the innermost one that is there.
+    // From the outside in, beginning below the innermost one that is there.
     let missing = on_demand.iter().take_while(|directory| !directory.is_dir());
     let missing = missing.count();
     for &directory in on_demand[..missing].iter().rev() {
@@ -61,7 +62,7 @@ fn make_one(data: &DataDirectory, directory: &Path) -> Result<()> {
             data.changes.directories(allocated_at(directory));
             Ok(())
         }
-        // A person or another program was faster.
+        // Another program made it.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(StoreError::io(directory, e)),
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::store::{Result, StoreError};
 
-/// `None` instead of an error where there is nothing at `path`.
+/// Turns the error of a missing file into `None`.
 pub(super) fn if_there<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -21,7 +21,7 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(|e| StoreError::io(path, e))
 }
 
-/// Removes a file; whether it was there.
+/// Removes a file. Returns whether it was there.
 pub(super) fn remove(path: &Path) -> Result<bool> {
     Ok(if_there(path, fs::remove_file(path))?.is_some())
 }

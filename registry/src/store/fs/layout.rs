@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/
 //!   lock                              held (flock) while a registry uses the directory; says which
-//!                                     layout it has; nobody else may read it
+//!                                     layout it has; only its owner may read it
 //!   blobs/sha256/<ab>/<hex>           a blob's bytes, once for all repositories; <ab>: first two digits
 //!   blobs/sha512/<ab>/<hex>
 //!   manifests/sha256/<ab>/<hex>       a manifest's bytes, once for all repositories
@@ -20,10 +20,10 @@
 //!   tmp/<id>                          a small file being written; emptied at start
 //! ```
 //!
-//! No component of a repository's name may start with `_`, so the reserved directories never
-//! collide with a name, and a name that is another's prefix is only a directory above it. Everything that a client
-//! names comes in as [`Name`], [`Tag`], [`Digest`] or [`UploadId`], none of which can hold `..`, a
-//! leading period or, but for a name, a slash: no path leaves the root.
+//! No component of a repository's name may start with `_`, so the reserved directories never collide
+//! with a name, and a name that is another's prefix is only a directory above it. Everything that a
+//! client names is a [`Name`], [`Tag`], [`Digest`] or [`UploadId`]. None of them can hold `..`, a leading
+//! period or, except for a name, a slash: no path leaves the root.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ impl Pool {
     /// Both of them.
     pub const ALL: [Self; 2] = [Self::Blobs, Self::Manifests];
 
-    /// The name of its directory. Exhaustive like `ALL` must be: a new pool belongs in both.
+    /// The name of its directory. The match is exhaustive, and `ALL` must be, too: a new pool belongs in
+    /// both.
     const fn directory(self) -> &'static str {
         match self {
             Self::Blobs => "blobs",

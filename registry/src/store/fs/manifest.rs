@@ -100,8 +100,8 @@ pub(super) fn read(
             media_type: read.media_type.clone(),
             bytes: bytes.clone(),
         };
-        // Under the lock, and only if nothing has changed since the read began: otherwise an operation
-        // that has already cleared the cache would be followed by its old value.
+        // Under the lock, and only if nothing has changed since the read began: otherwise this could
+        // bring back a value that a change has just removed from the cache.
         let lock = data.locks.repository(name);
         if lock.changes == before {
             data.manifests.insert(name, reference, &manifest);
@@ -176,7 +176,8 @@ fn read_digest(
 /// What earlier attempts of one write have done: on a full disk a write is attempted again.
 #[derive(Default)]
 pub(super) struct WriteProgress {
-    /// A name is visible. The condition held then, and must not be checked against the own change.
+    /// The entry is visible, and the condition held when it appeared. The next attempt must not check
+    /// the condition against that entry.
     has_begun: bool,
     changes: TagChanges,
 }
@@ -221,7 +222,7 @@ pub(super) fn write(
     let entry_draft = Draft::write(data, &json(&path, &entry)?)?.sync(data)?;
 
     let mut lock = data.locks.repository(name);
-    // Once more: now no other request can make it false.
+    // Once more: under the lock no other request can make it false.
     reference::check_condition(data, name, condition)?;
     if lock.removals != before {
         check(data, name, new)?;
@@ -230,7 +231,8 @@ pub(super) fn write(
     rely_on_references(data, name, new, &mut unsynced);
     lock.changes += 1;
     data.manifests.forget_manifest(name, &new.digest);
-    // The order in which readers need them: the entry makes the manifest exist, and a tag leads to it.
+    // In the order in which they refer to each other: the entry makes the manifest exist, and a tag leads
+    // to the entry.
     unsynced.add(match content_draft {
         Some(draft) => keep(data, draft, &content, &new.digest, size)?,
         None => UnsyncedDirectories::of(&layout.shard(Shard::of(Pool::Manifests, &new.digest))),

@@ -9,7 +9,7 @@ pub enum Durability {
     /// Bytes and names are on disk: they survive a crash of the machine.
     #[default]
     Full,
-    /// They are with the system, which writes them when it likes: they survive a crash of the
+    /// Bytes and names are with the system, which writes them later: they survive a crash of the
     /// program.
     Relaxed,
 }

@@ -73,7 +73,8 @@ pub(super) fn place(
         found => found?.map(Some),
     };
     if old.as_ref().is_some_and(|old| old.as_ref() == Some(digest)) {
-        // Acknowledged once more: a deletion of the manifest has to remove the tag all the same.
+        // Nothing to do, but a deletion of the manifest that is in progress may have checked this tag
+        // already, and has to remove it all the same.
         data.deletions.placed(name, tag, digest);
         return Ok(UnsyncedDirectories::of(&data.layout.tags(name)));
     }
