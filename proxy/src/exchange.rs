@@ -286,11 +286,6 @@ impl Exchange {
         self.recording.take()?.record(facts, outcome, side)
     }
 
-    /// Whether the whole request body has arrived.
-    pub fn request_is_whole(&self) -> bool {
-        self.facts.request.last
-    }
-
     /// Whether it was recorded as ended.
     pub fn has_ended(&self) -> bool {
         self.facts.ended.is_some()

@@ -127,25 +127,17 @@ impl Sessions {
     }
 
     /// An upload was begun by a request for `path`: its answer was 202, and `location` is what the
-    /// client is about to be told. `is_mount` says that a mount was asked for.
+    /// client is about to be told.
     ///
     /// To be called before the client is told: its next request may be faster than the end of this
     /// one.
-    pub fn start(
-        &self,
-        path: &str,
-        location: &str,
-        repository: Option<&str>,
-        is_mount: bool,
-        now: Instant,
-    ) {
+    pub fn start(&self, path: &str, location: &str, repository: Option<&str>, now: Instant) {
         self.metrics.events.inc(SessionEvent::Started);
         let place = LocationKey::of_location(&self.hasher, location, path);
         let session = Session {
             since: now,
             is_started: true,
             repository: fit(repository),
-            is_mount,
             used: AtomicU64::new(self.millis(now)),
             query: AtomicU64::new(place.query),
             place: Mutex::new(place),
@@ -257,7 +249,6 @@ impl Sessions {
             since: now,
             is_started: false,
             repository: fit(answer.repository),
-            is_mount: false,
             used: AtomicU64::new(self.millis(now)),
             query: AtomicU64::new(place.query),
             place: Mutex::new(place),
@@ -273,11 +264,6 @@ impl Visit {
     /// The repository of the session, where it is known and its request said so.
     pub fn repository(&self) -> Option<&str> {
         self.0.as_ref()?.repository.as_deref()
-    }
-
-    /// Whether the session began as a mount that the registry could not make.
-    pub fn is_mount(&self) -> bool {
-        self.0.as_ref().is_some_and(|session| session.is_mount)
     }
 }
 

@@ -315,7 +315,15 @@ mod tests {
     #[test]
     fn a_client_that_stalls_is_found_out_before_its_upstream() {
         for body_stall in [1, 60, 3600].map(Duration::from_secs) {
-            assert!(Timeouts::beside(body_stall).read > body_stall);
+            for target in ["http://127.0.0.1:5000", "unix:/run/registry.sock"] {
+                let timeouts = Timeouts::beside(body_stall);
+                let target = target.parse().unwrap();
+                let upstream = Upstream::new("main".to_owned(), target, timeouts);
+                let options = upstream.peer().unwrap().options;
+                // The client's own limit is `body_stall`, and must be the first to pass.
+                assert!(options.read_timeout > Some(body_stall));
+                assert_eq!(options.write_timeout, Some(body_stall));
+            }
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 use registry::oci::{Endpoint, Route};
 
-use super::operation::Operation;
 use super::{Exchange, Request};
 use crate::sessions::Answer;
 
@@ -40,8 +39,7 @@ impl Exchange {
         } else if status == 202
             && let Some(location) = location
         {
-            let is_mount = facts.operation == Operation::Mount;
-            sessions.start(request.path, location, repository, is_mount, now);
+            sessions.start(request.path, location, repository, now);
         }
     }
 }

@@ -164,9 +164,21 @@ mod tests {
 
     #[test]
     fn a_request_id_that_could_forge_log_lines_is_replaced() {
+        let passed_on = |id: &str| {
+            let id = HeaderValue::from_str(id).unwrap();
+            request_id(&HeaderMap::from_iter([(X_REQUEST_ID, id)]))
+        };
         for id in ["", "a b", "\"", "x;y", &"a".repeat(129)] {
-            assert_eq!(log::request_id(id.as_bytes()), None, "{id:?}");
+            let new = passed_on(id);
+            assert_ne!(new, id);
+            assert!(log::request_id(new.as_bytes()).is_some(), "{id:?}");
         }
-        assert!(log::request_id(b"3f2a-B.c_1").is_some());
+        assert_eq!(passed_on("3f2a-B.c_1"), "3f2a-B.c_1");
+    }
+
+    #[test]
+    fn a_request_without_an_id_gets_one() {
+        let id = request_id(&HeaderMap::new());
+        assert!(log::request_id(id.as_bytes()).is_some());
     }
 }

@@ -55,7 +55,6 @@ impl Asked {
             ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
             client: self.client.value(),
             request_id: request_id.map(text),
-            trace_id: None,
         }
         .emit();
     }

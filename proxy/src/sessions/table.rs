@@ -25,7 +25,6 @@ pub(super) struct Session {
     /// It was started here, not found under way.
     pub(super) is_started: bool,
     pub(super) repository: Option<Box<str>>,
-    pub(super) is_mount: bool,
     /// When it was last heard of, in milliseconds since the table's origin.
     pub(super) used: AtomicU64,
     /// Where it is now; held while it moves. Taken before a shard's lock.

@@ -93,7 +93,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
 
 fn start(sessions: &Sessions, location: &str) -> Instant {
     let now = sessions.origin;
-    sessions.start(START, location, Some("team/app"), false, now);
+    sessions.start(START, location, Some("team/app"), now);
     now
 }
 
@@ -104,7 +104,6 @@ fn an_upload_is_started_and_completed_once() {
     assert_eq!(open(&sessions), 1);
     let visit = sessions.visit("/v2/team/app/blobs/uploads/1", None, now);
     assert_eq!(visit.repository(), Some("team/app"));
-    assert!(!visit.is_mount());
     drop(visit);
     let target = "/v2/team/app/blobs/uploads/1?digest=sha256:0";
     ask(
@@ -427,11 +426,11 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
     let visits: Vec<Visit> = (0..2)
         .map(|number| {
             let location = format!("/u/{number}");
-            sessions.start(START, &location, None, false, now + number * HOUR);
+            sessions.start(START, &location, None, now + number * HOUR);
             sessions.visit(&location, None, now + number * HOUR)
         })
         .collect();
-    sessions.start(START, "/u/2", None, false, now + 2 * HOUR);
+    sessions.start(START, "/u/2", None, now + 2 * HOUR);
     assert_eq!(
         open(&sessions),
         2,
@@ -439,7 +438,7 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
     );
     assert_eq!(counts(&sessions), [3, 0, 0, 0, 1, 0]);
     drop(visits);
-    sessions.start(START, "/u/3", None, false, now + 2 * HOUR);
+    sessions.start(START, "/u/3", None, now + 2 * HOUR);
     assert_eq!((open(&sessions), odd(&sessions)), (2, 2));
     assert!(sessions.is_session(Endpoint::Other, "/u/3", None));
     assert_eq!(counts(&sessions), [4, 0, 0, 0, 2, 0]);
@@ -485,13 +484,12 @@ fn a_session_has_lasted_from_its_start_to_its_end() {
 }
 
 #[test]
-fn a_fallback_of_a_mount_is_remembered_and_a_name_beyond_measure_is_not() {
+fn the_repository_of_a_session_is_known_unless_its_name_is_too_long() {
     let sessions = table(9);
     let now = sessions.origin;
-    sessions.start(START, "/u/1", Some("team/app"), true, now);
-    sessions.start(START, "/u/2", Some(&"a".repeat(256)), false, now);
+    sessions.start(START, "/u/1", Some("team/app"), now);
+    sessions.start(START, "/u/2", Some(&"a".repeat(256)), now);
     let visit = sessions.visit("/u/1", None, now);
-    assert!(visit.is_mount());
     assert_eq!(visit.repository(), Some("team/app"));
     assert_eq!(sessions.visit("/u/2", None, now).repository(), None);
     assert_eq!(sessions.visit("/u/3", None, now).repository(), None);
@@ -549,7 +547,7 @@ proptest! {
         for action in actions {
             match action {
                 Action::Start(place) => {
-                    sessions.start(START, &location(place), Some("a"), false, now);
+                    sessions.start(START, &location(place), Some("a"), now);
                 }
                 Action::Ask(method, place, status, to) => {
                     let to = to.map(location);
@@ -598,7 +596,7 @@ proptest! {
     fn no_location_is_too_odd(location in "\\PC*", base in "/\\PC*", query in "\\PC*") {
         let sessions = table(2);
         let now = sessions.origin;
-        sessions.start(&base, &location, None, false, now);
+        sessions.start(&base, &location, None, now);
         sessions.visit(&base, Some(&query), now);
         prop_assert_eq!(open(&sessions), 1);
     }

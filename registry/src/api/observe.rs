@@ -111,7 +111,6 @@ impl Access {
             ttfb_ms: self.answered.map(|(_, at)| millis(at)),
             client: self.client,
             request_id: self.request_id.as_deref(),
-            trace_id: None,
         }
     }
 }

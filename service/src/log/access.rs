@@ -46,8 +46,6 @@ pub struct AccessEvent<'a> {
     pub client: &'a str,
     /// The request's own identifier.
     pub request_id: Option<&'a str>,
-    /// The identifier of the trace it is part of.
-    pub trace_id: Option<&'a str>,
 }
 
 impl AccessEvent<'_> {
@@ -66,7 +64,6 @@ impl AccessEvent<'_> {
             ttfb_ms = self.ttfb_ms,
             client = self.client,
             request_id = self.request_id,
-            trace_id = self.trace_id,
         );
     }
 }
