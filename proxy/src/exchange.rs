@@ -6,8 +6,8 @@
 //! accounting can be tested by itself. An exchange that nobody ends (a panic, a runtime torn down)
 //! records itself when it is dropped, so that no gauge drifts and no request is lost from the counts.
 //!
-//! Recording takes no lock and allocates nothing, but for the copy of a manifest's body whose digest
-//! was not seen lately.
+//! Recording takes no lock but the shared one of a cache of digests, and allocates nothing but the
+//! copy of a manifest's body whose digest was not seen lately.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -173,9 +173,10 @@ impl Exchange {
             route.endpoint = Endpoint::UploadSession;
         }
         let pair = Pair::of(route.endpoint, Method::of(request.method));
-        let visit = match pair.endpoint() {
-            Endpoint::UploadSession => sessions.visit(path, query, started),
-            _ => Visit::default(),
+        let visit = if pair.endpoint() == Endpoint::UploadSession {
+            sessions.visit(path, query, started)
+        } else {
+            Visit::default()
         };
         if is_opaque {
             // What looks like a repository's name in it need not be one.

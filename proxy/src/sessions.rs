@@ -114,11 +114,7 @@ impl Sessions {
         let Some(there) = shard.get(&hash) else {
             return false;
         };
-        let is_opaque = matches!(
-            endpoint,
-            Endpoint::Other | Endpoint::Extension | Endpoint::Token
-        );
-        is_opaque || {
+        has_no_meaning(endpoint) || {
             let query = location::hash_query(&self.hasher, query);
             there
                 .iter()
@@ -273,19 +269,42 @@ impl Answer<'_> {
     }
 
     fn step(&self) -> Step {
-        match (self.method, self.status) {
-            (Method::Patch | Method::Get, 200..300) | (Method::Put, 202) => Step::Carry,
-            (Method::Put, 200..300) => Step::End(SessionOutcome::Completed),
-            (Method::Delete, 200..300) => Step::End(SessionOutcome::Cancelled),
-            // Nobody knows it there any more.
-            (Method::Patch | Method::Get | Method::Put | Method::Delete, 404 | 410) => {
-                Step::End(SessionOutcome::Failed)
-            }
-            // Who may not, was too early or too much, or went away, can come again.
-            (Method::Put, 401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499) => Step::Nothing,
-            (Method::Put, 400..500) => Step::End(SessionOutcome::Failed),
-            _ => Step::Nothing,
+        match self.method {
+            Method::Patch | Method::Get => match self.status {
+                200..300 => Step::Carry,
+                404 | 410 => Step::End(SessionOutcome::Failed),
+                _ => Step::Nothing,
+            },
+            Method::Put => match self.status {
+                202 => Step::Carry,
+                200..300 => Step::End(SessionOutcome::Completed),
+                // Who may not, was too early or too much, or went away, can come again.
+                401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499 => Step::Nothing,
+                400..500 => Step::End(SessionOutcome::Failed),
+                _ => Step::Nothing,
+            },
+            Method::Delete => match self.status {
+                200..300 => Step::End(SessionOutcome::Cancelled),
+                404 | 410 => Step::End(SessionOutcome::Failed),
+                _ => Step::Nothing,
+            },
+            Method::Head | Method::Post | Method::Options | Method::Other => Step::Nothing,
         }
+    }
+}
+
+/// Whether nothing of the specification is at paths that look like this.
+fn has_no_meaning(endpoint: Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Other | Endpoint::Extension | Endpoint::Token => true,
+        Endpoint::Base
+        | Endpoint::Catalog
+        | Endpoint::Tags
+        | Endpoint::Manifest
+        | Endpoint::Blob
+        | Endpoint::UploadStart
+        | Endpoint::UploadSession
+        | Endpoint::Referrers => false,
     }
 }
 

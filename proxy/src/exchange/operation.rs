@@ -61,31 +61,45 @@ impl Outcome {
 
 impl Operation {
     pub(super) fn of(pair: Pair, route: &Route<'_>, query: Option<&str>) -> Operation {
-        let reference = || ReferenceKind::of(route.tail);
-        match (pair.endpoint(), pair.method()) {
-            (Endpoint::Blob, Method::Get) => Operation::Blob(BlobOperation::Pull),
-            (Endpoint::Blob, Method::Head) => Operation::Blob(BlobOperation::Head),
-            (Endpoint::Blob, Method::Delete) => Operation::Blob(BlobOperation::Delete),
-            (Endpoint::Manifest, Method::Get) => {
-                Operation::Manifest(ManifestOperation::Pull, reference())
+        match pair.endpoint() {
+            Endpoint::Blob => match pair.method() {
+                Method::Get => Operation::Blob(BlobOperation::Pull),
+                Method::Head => Operation::Blob(BlobOperation::Head),
+                Method::Delete => Operation::Blob(BlobOperation::Delete),
+                Method::Post | Method::Put | Method::Patch | Method::Options | Method::Other => {
+                    Operation::Other
+                }
+            },
+            Endpoint::Manifest => {
+                let operation = match pair.method() {
+                    Method::Get => ManifestOperation::Pull,
+                    Method::Head => ManifestOperation::Resolve,
+                    Method::Put => ManifestOperation::Push,
+                    Method::Delete => ManifestOperation::Delete,
+                    Method::Post | Method::Patch | Method::Options | Method::Other => {
+                        return Operation::Other;
+                    }
+                };
+                Operation::Manifest(operation, ReferenceKind::of(route.tail))
             }
-            (Endpoint::Manifest, Method::Head) => {
-                Operation::Manifest(ManifestOperation::Resolve, reference())
-            }
-            (Endpoint::Manifest, Method::Put) => {
-                Operation::Manifest(ManifestOperation::Push, reference())
-            }
-            (Endpoint::Manifest, Method::Delete) => {
-                Operation::Manifest(ManifestOperation::Delete, reference())
-            }
-            (Endpoint::UploadStart, _) if has(query, "mount") => Operation::Mount,
-            (Endpoint::UploadStart, _) if has(query, "digest") => Operation::Monolithic,
-            (Endpoint::UploadStart, _) => Operation::Start,
-            (Endpoint::UploadSession, Method::Patch) => Operation::Append,
-            (Endpoint::UploadSession, Method::Put) => Operation::Commit,
-            (Endpoint::UploadSession, Method::Delete) => Operation::Cancel,
-            (Endpoint::UploadSession, _) => Operation::Look,
-            _ => Operation::Other,
+            Endpoint::UploadStart if has(query, "mount") => Operation::Mount,
+            Endpoint::UploadStart if has(query, "digest") => Operation::Monolithic,
+            Endpoint::UploadStart => Operation::Start,
+            Endpoint::UploadSession => match pair.method() {
+                Method::Patch => Operation::Append,
+                Method::Put => Operation::Commit,
+                Method::Delete => Operation::Cancel,
+                Method::Get | Method::Head | Method::Post | Method::Options | Method::Other => {
+                    Operation::Look
+                }
+            },
+            Endpoint::Base
+            | Endpoint::Catalog
+            | Endpoint::Tags
+            | Endpoint::Referrers
+            | Endpoint::Token
+            | Endpoint::Extension
+            | Endpoint::Other => Operation::Other,
         }
     }
 
@@ -110,18 +124,43 @@ impl Operation {
 
     /// What is done with a manifest, if it is one.
     pub(super) fn on_manifests(self) -> Option<ManifestOperation> {
-        match self {
-            Operation::Manifest(operation, _) => Some(operation),
-            _ => None,
+        if let Operation::Manifest(operation, _) = self {
+            Some(operation)
+        } else {
+            None
         }
     }
 
     /// Whether the request's body is a blob, or a part of one.
     pub(super) fn carries_blob(self) -> bool {
-        matches!(
-            self,
-            Operation::Monolithic | Operation::Append | Operation::Commit
-        )
+        match self {
+            Operation::Monolithic | Operation::Append | Operation::Commit => true,
+            Operation::Blob(_)
+            | Operation::Manifest(..)
+            | Operation::Start
+            | Operation::Mount
+            | Operation::Look
+            | Operation::Cancel
+            | Operation::Other => false,
+        }
+    }
+
+    /// The result: of a pull once the client has all of it, of anything else once it is answered.
+    pub(super) fn result(self, outcome: Outcome) -> OpResult {
+        match self {
+            Operation::Blob(BlobOperation::Pull)
+            | Operation::Manifest(ManifestOperation::Pull, _) => outcome.read(),
+            Operation::Blob(_)
+            | Operation::Manifest(..)
+            | Operation::Start
+            | Operation::Monolithic
+            | Operation::Mount
+            | Operation::Append
+            | Operation::Commit
+            | Operation::Look
+            | Operation::Cancel
+            | Operation::Other => outcome.done(),
+        }
     }
 
     /// The operation on a blob that ends here, if one does.
@@ -129,23 +168,28 @@ impl Operation {
     /// A push has many requests. It ends with the one that was to complete it, or where it was
     /// refused at the start; a part that is refused or cut off may be sent again.
     pub(super) fn on_blob(self, outcome: Outcome) -> Option<(BlobOperation, OpResult)> {
-        let refused = outcome.done() != OpResult::Ok;
+        let result = self.result(outcome);
         match self {
-            Operation::Blob(BlobOperation::Pull) => Some((BlobOperation::Pull, outcome.read())),
-            Operation::Blob(operation) => Some((operation, outcome.done())),
+            Operation::Blob(operation) => Some((operation, result)),
             // The registry may open a session instead: the push goes on.
-            Operation::Monolithic | Operation::Commit if outcome.status != 202 => {
-                Some((BlobOperation::Push, outcome.done()))
+            Operation::Monolithic | Operation::Commit => {
+                (outcome.status != 202).then_some((BlobOperation::Push, result))
             }
-            Operation::Start if refused => Some((BlobOperation::Push, outcome.done())),
-            Operation::Mount => Some((
-                BlobOperation::Mount,
-                match self.mount(outcome) {
-                    Some(MountResult::Fallback) => OpResult::NotFound,
-                    _ => outcome.done(),
-                },
-            )),
-            _ => None,
+            Operation::Start => (result != OpResult::Ok).then_some((BlobOperation::Push, result)),
+            Operation::Mount => {
+                let is_fallback = self.mount(outcome) == Some(MountResult::Fallback);
+                let result = if is_fallback {
+                    OpResult::NotFound
+                } else {
+                    result
+                };
+                Some((BlobOperation::Mount, result))
+            }
+            Operation::Manifest(..)
+            | Operation::Append
+            | Operation::Look
+            | Operation::Cancel
+            | Operation::Other => None,
         }
     }
 
@@ -154,14 +198,10 @@ impl Operation {
         self,
         outcome: Outcome,
     ) -> Option<(ManifestOperation, ReferenceKind, OpResult)> {
-        match self {
-            Operation::Manifest(ManifestOperation::Pull, reference) => {
-                Some((ManifestOperation::Pull, reference, outcome.read()))
-            }
-            Operation::Manifest(operation, reference) => {
-                Some((operation, reference, outcome.done()))
-            }
-            _ => None,
+        if let Operation::Manifest(operation, reference) = self {
+            Some((operation, reference, self.result(outcome)))
+        } else {
+            None
         }
     }
 

@@ -133,10 +133,11 @@ impl Recording {
 
     /// The kind of a manifest that was moved with success, or what must be read first.
     fn kind(&mut self, operation: Operation, outcome: Outcome) -> Result<Kind, Body> {
-        let reading = self.reading.take();
-        match (operation.on_manifest(outcome), reading) {
-            (Some((.., OpResult::Ok)), Some(reading)) => reading.end(),
-            _ => Ok(Kind::Other),
+        if operation.result(outcome) == OpResult::Ok
+            && let Some(reading) = self.reading.take()
+        {
+            return reading.end();
         }
+        Ok(Kind::Other)
     }
 }

@@ -106,18 +106,19 @@ impl Recording {
     /// What is to be read of a manifest, and how.
     fn read(&mut self, operation: Operation, status: u16, headers: &HeaderMap) {
         let recorder = &self.recorder;
-        match (operation.on_manifests(), status) {
-            (Some(ManifestOperation::Pull), 200) => {
+        match operation.on_manifests() {
+            Some(ManifestOperation::Pull) if status == 200 => {
                 self.reading = Some(Reading::pulled(recorder, headers));
             }
-            (Some(ManifestOperation::Pull | ManifestOperation::Resolve), ..400) => {
-                self.reading = Some(Reading::without_body(headers));
+            Some(ManifestOperation::Pull | ManifestOperation::Resolve) => {
+                self.reading = (status < 400).then(|| Reading::without_body(headers));
             }
-            _ => {
+            Some(ManifestOperation::Push) => {
                 if let Some(reading) = &mut self.reading {
                     reading.pushed(recorder, headers);
                 }
             }
+            Some(ManifestOperation::Delete) | None => {}
         }
     }
 

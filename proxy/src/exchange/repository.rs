@@ -40,7 +40,14 @@ impl Operation {
             | Operation::Mount
             | Operation::Monolithic
             | Operation::Commit => done && status != 202,
-            _ => false,
+            Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Digest)
+            | Operation::Manifest(ManifestOperation::Delete, _)
+            | Operation::Blob(_)
+            | Operation::Start
+            | Operation::Append
+            | Operation::Look
+            | Operation::Cancel
+            | Operation::Other => false,
         }
     }
 
@@ -53,14 +60,16 @@ impl Operation {
         kind: Kind,
         from_start: bool,
     ) -> Option<RepositoryOperation> {
-        let result = match self {
-            Operation::Blob(BlobOperation::Pull)
-            | Operation::Manifest(ManifestOperation::Pull, _) => outcome.read(),
-            _ => outcome.done(),
-        };
-        (result == OpResult::Ok).then_some(match self {
-            // A redirect, or that nothing has changed.
-            _ if !outcome.is_success() => RepositoryOperation::Other,
+        if self.result(outcome) != OpResult::Ok {
+            return None;
+        }
+        // A redirect, or that nothing has changed.
+        if !outcome.is_success() {
+            return Some(RepositoryOperation::Other);
+        }
+        // The registry may open a session instead of what was asked for.
+        let is_done = outcome.status != 202;
+        Some(match self {
             Operation::Manifest(ManifestOperation::Pull, _) if from_start => match kind {
                 Kind::Image | Kind::Artifact | Kind::Other => RepositoryOperation::Pull,
                 Kind::Index => RepositoryOperation::IndexPull,
@@ -74,12 +83,23 @@ impl Operation {
             Operation::Manifest(ManifestOperation::Delete, _)
             | Operation::Blob(BlobOperation::Delete) => RepositoryOperation::Delete,
             Operation::Blob(BlobOperation::Pull) if from_start => RepositoryOperation::BlobPull,
-            // The registry may open a session instead.
-            Operation::Mount if outcome.status != 202 => RepositoryOperation::Mount,
-            Operation::Monolithic | Operation::Commit if outcome.status != 202 => {
-                RepositoryOperation::BlobPush
-            }
-            _ => RepositoryOperation::Other,
+            Operation::Mount if is_done => RepositoryOperation::Mount,
+            Operation::Monolithic | Operation::Commit if is_done => RepositoryOperation::BlobPush,
+            Operation::Manifest(ManifestOperation::Pull | ManifestOperation::Resolve, _)
+            | Operation::Blob(
+                BlobOperation::Pull
+                | BlobOperation::Head
+                | BlobOperation::Push
+                | BlobOperation::Mount,
+            )
+            | Operation::Start
+            | Operation::Monolithic
+            | Operation::Mount
+            | Operation::Append
+            | Operation::Commit
+            | Operation::Look
+            | Operation::Cancel
+            | Operation::Other => RepositoryOperation::Other,
         })
     }
 

@@ -83,7 +83,9 @@ pub(super) fn failure(
         Failure::ClientGone | Failure::ClientNotReading | Failure::ClientStalled => {
             tracing::debug!(?failure, reason, request_id = id, "the client broke off");
         }
-        Failure::Refused(_) => tracing::debug!(reason, request_id = id, "refused a request"),
+        Failure::Refused(refusal) => {
+            tracing::debug!(%refusal, reason, request_id = id, "refused a request");
+        }
         Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
             tracing::warn!(
                 upstream = upstream.name(),

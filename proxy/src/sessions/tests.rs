@@ -14,16 +14,9 @@ fn table(limit: usize) -> Sessions {
     Sessions::with_limit(&MetricsRegistry::new(""), limit)
 }
 
-fn counts(sessions: &Sessions) -> [u64; 6] {
-    [
-        SessionEvent::Started,
-        SessionEvent::Completed,
-        SessionEvent::Cancelled,
-        SessionEvent::Failed,
-        SessionEvent::Expired,
-        SessionEvent::Unknown,
-    ]
-    .map(|event| sessions.metrics.events.value(event))
+/// The events so far: started, completed, cancelled, failed, expired, unknown.
+fn counts(sessions: &Sessions) -> [u64; SessionEvent::ALL.len()] {
+    std::array::from_fn(|index| sessions.metrics.events.value(SessionEvent::ALL[index]))
 }
 
 /// What is open, and that whatever came is there or gone.
@@ -506,13 +499,7 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let methods = prop::sample::select(vec![
-        Method::Get,
-        Method::Patch,
-        Method::Put,
-        Method::Delete,
-        Method::Post,
-    ]);
+    let methods = prop::sample::select(Method::ALL);
     let statuses = prop::sample::select(vec![201, 202, 204, 307, 400, 404, 416, 499, 500]);
     let place = || prop::option::of(0..12_u8);
     prop_oneof![

@@ -279,7 +279,7 @@ impl Script {
     fn has_no_body(&self) -> bool {
         let status = match self.answer {
             Answer::Upstream { status, .. } => status,
-            _ => 0,
+            Answer::None | Answer::Proxy { .. } => 0,
         };
         self.asked.method == "HEAD" || matches!(status, 204 | 304)
     }
@@ -426,10 +426,9 @@ impl Script {
         if let Ending::Broken(_, side) = self.end {
             let upload_cut = received > 0 && !self.request_ends;
             let cut = if from_upstream { !whole } else { upload_cut };
-            let side = if side == Side::Client {
-                "client"
-            } else {
-                "upstream"
+            let side = match side {
+                Side::Client => "client",
+                Side::Upstream => "upstream",
             };
             add(
                 "transfers_aborted_total",

@@ -1,13 +1,15 @@
 //! Upload sessions, across the requests of which they are made.
 
 use registry::metrics::label::Status;
+use service::metrics::Label as _;
 
 use super::*;
+use crate::metrics::SessionEvent;
 
 /// How many sessions are open, and the events so far: started, completed, cancelled, failed,
 /// expired, unknown.
 #[expect(clippy::cast_possible_truncation, reason = "counts, and small ones")]
-fn sessions(page: &MetricsRegistry) -> (i64, [i64; 6]) {
+fn sessions(page: &MetricsRegistry) -> (i64, [i64; SessionEvent::ALL.len()]) {
     let page = page.gather();
     let sum = |family: &str, event: Option<&str>| {
         let family = page.family(family).unwrap();
@@ -17,18 +19,11 @@ fn sessions(page: &MetricsRegistry) -> (i64, [i64; 6]) {
             .map(|sample| sample.value() as i64)
             .sum()
     };
-    let events = [
-        "started",
-        "completed",
-        "cancelled",
-        "failed",
-        "expired",
-        "unknown",
-    ];
-    (
-        sum("octoserve_upload_sessions_active", None),
-        events.map(|event| sum("octoserve_upload_sessions_total", Some(event))),
-    )
+    let events = std::array::from_fn(|index| {
+        let event = SessionEvent::ALL[index].value();
+        sum("octoserve_upload_sessions_total", Some(event))
+    });
+    (sum("octoserve_upload_sessions_active", None), events)
 }
 
 fn start(recorder: &Arc<Recorder>, location: &str) {

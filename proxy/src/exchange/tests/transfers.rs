@@ -1,10 +1,13 @@
 //! Bodies that are cut, fast, or elsewhere.
 
+use service::metrics::Label as _;
+
 use super::*;
 
-fn aborted(recorder: &Recorder, endpoint: Endpoint) -> [u64; 2] {
+/// How many transfers the client and the upstream cut.
+fn aborted(recorder: &Recorder, endpoint: Endpoint) -> [u64; Side::ALL.len()] {
     let aborted = &recorder.metrics.transfers.aborted;
-    [Side::Client, Side::Upstream].map(|side| aborted.value((endpoint, side)))
+    std::array::from_fn(|index| aborted.value((endpoint, Side::ALL[index])))
 }
 
 #[test]
