@@ -7,9 +7,10 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, HeaderName, header};
+use quick_cache::sync::Cache;
 use registry::oci::{Kind, Manifest, MediaType};
 
 use super::Recorder;
@@ -24,7 +25,7 @@ const SMALLEST: usize = 4 << 10;
 /// The largest body that is looked up by its bytes where the answer names no digest, in bytes: as
 /// long as that takes, the connection's next request may have to wait.
 const LOOKED_UP: usize = 16 << 10;
-/// How many digests are remembered, each in eight bytes.
+/// How many digests are remembered.
 const REMEMBERED: usize = 4096;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -32,23 +33,20 @@ const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// What all readings share: the room for copies, and the kinds of digests that were read.
 pub(super) struct Kinds {
     room: AtomicUsize,
-    /// Each place holds the kind of one digest: its number in the low bits, the digest's hash above.
-    known: Box<[AtomicU64]>,
+    known: Cache<Fingerprint, Kind>,
     hasher: RandomState,
 }
 
 /// A digest, or a body without one, as it is remembered. Its hash has a key of its own in each process, so that nobody can
 /// look for two that are alike.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Fingerprint(u64);
-
-const KIND_BITS: u32 = 3;
 
 impl Default for Kinds {
     fn default() -> Kinds {
         Kinds {
             room: AtomicUsize::new(ROOM),
-            known: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            known: Cache::new(REMEMBERED),
             hasher: RandomState::new(),
         }
     }
@@ -69,25 +67,6 @@ impl Kinds {
         let media_type = media_type.map(MediaType::as_str);
         let is_small = body.len() <= LOOKED_UP;
         is_small.then(|| Fingerprint(self.hasher.hash_one((media_type, body))))
-    }
-
-    fn known(&self, digest: Fingerprint) -> Option<Kind> {
-        let place = self.place(digest).load(Ordering::Relaxed);
-        let number = usize::try_from(place & ((1 << KIND_BITS) - 1)).ok()?;
-        // 0 is a place that was never written.
-        let kind = Kind::ALL.get(number.checked_sub(1)?)?;
-        (place >> KIND_BITS == digest.0 >> KIND_BITS).then_some(*kind)
-    }
-
-    fn remember(&self, digest: Fingerprint, kind: Kind) {
-        let place = digest.0 >> KIND_BITS << KIND_BITS | (kind as u64 + 1);
-        self.place(digest).store(place, Ordering::Relaxed);
-    }
-
-    fn place(&self, digest: Fingerprint) -> &AtomicU64 {
-        // The low bits are not compared: they choose the place.
-        let last = self.known.len() - 1;
-        &self.known[usize::try_from(digest.0).unwrap_or(usize::MAX) & last]
     }
 
     #[cfg(test)]
@@ -127,7 +106,7 @@ impl Reading {
     /// header need be looked at.
     pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
         let digest = recorder.kinds.fingerprint(headers);
-        let known = digest.and_then(|digest| recorder.kinds.known(digest));
+        let known = digest.and_then(|digest| recorder.kinds.known.get(&digest));
         match known {
             Some(_) => Reading {
                 known,
@@ -157,7 +136,9 @@ impl Reading {
             return;
         }
         self.digest = recorder.kinds.fingerprint(headers);
-        self.known = self.digest.and_then(|digest| recorder.kinds.known(digest));
+        self.known = self
+            .digest
+            .and_then(|digest| recorder.kinds.known.get(&digest));
         if self.known.is_some() {
             self.copy = None;
         }
@@ -184,7 +165,7 @@ impl Reading {
                     .or_else(|| kinds.fingerprint_of_body(&copy.bytes, media_type.as_ref()));
                 // One that has a digest was looked up by it.
                 let known = match (self.digest, digest) {
-                    (None, Some(digest)) => kinds.known(digest),
+                    (None, Some(digest)) => kinds.known.get(&digest),
                     _ => None,
                 };
                 known.ok_or(Body {
@@ -223,7 +204,7 @@ impl Body {
             |manifest| manifest.kind(),
         );
         if let Some(digest) = self.digest {
-            self.copy.recorder.kinds.remember(digest, kind);
+            self.copy.recorder.kinds.known.insert(digest, kind);
         }
         kind
     }
