@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use percent_encoding::percent_decode_str;
 use registry::oci::{Endpoint, Route};
+use url::{Url, form_urlencoded};
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,11 @@ impl LocationKey {
 
     /// The place of a Location in the answer to a request for the path `base`.
     pub(super) fn of_location(hasher: &RandomState, location: &str, base: &str) -> LocationKey {
-        let (path, query) = resolve(location, base);
-        LocationKey::new(hasher, &path, query)
+        match resolve(location, base) {
+            Ok(url) => LocationKey::new(hasher, url.path(), url.query()),
+            // No client can follow it, but a session was opened all the same.
+            Err(_) => LocationKey::new(hasher, location, None),
+        }
     }
 }
 
@@ -48,73 +52,18 @@ pub(super) fn hash_path(hasher: &RandomState, path: &str) -> u64 {
 
 /// The sum of its parts' hashes: their order is no matter.
 pub(super) fn hash_query(hasher: &RandomState, query: Option<&str>) -> u64 {
-    let parts = query.unwrap_or_default().split('&');
-    parts
-        .filter(|part| !part.is_empty() && !part.starts_with("digest="))
-        .map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            hasher.hash_one((decode_query(name), decode_query(value)))
-        })
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name != "digest")
+        .map(|part| hasher.hash_one(part))
         .fold(0, u64::wrapping_add)
 }
 
-fn decode_query(text: &str) -> Cow<'_, [u8]> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        percent_decode_str(&spaced).collect::<Vec<u8>>().into()
-    } else {
-        percent_decode_str(text).into()
-    }
-}
-
-/// The path and the query that a Location leads to from the path `base` (RFC 3986 §5.2). Whose host
-/// it names is no matter here: the client's name for the proxy need not be ours.
-fn resolve<'a>(location: &'a str, base: &'a str) -> (Cow<'a, str>, Option<&'a str>) {
-    let location = location.split('#').next().unwrap_or_default();
-    let (location, query) = match location.split_once('?') {
-        Some((location, query)) => (location, Some(query)),
-        None => (location, None),
-    };
-    let after_scheme = match location.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => Some(rest),
-        _ => location.strip_prefix("//"),
-    };
-    let path = match after_scheme {
-        Some(rest) => Cow::Borrowed(rest.find('/').map_or("/", |at| &rest[at..])),
-        None if location.is_empty() => Cow::Borrowed(base),
-        None if location.starts_with('/') => Cow::Borrowed(location),
-        None => {
-            let folder = base.rfind('/').map_or("/", |at| &base[..=at]);
-            Cow::Owned(format!("{folder}{location}"))
-        }
-    };
-    let path = if path.contains("/.") {
-        Cow::Owned(without_dots(&path))
-    } else {
-        path
-    };
-    (path, query)
-}
-
-/// A path without its `.` and `..` components (RFC 3986 §5.2.4).
-fn without_dots(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut components = path.split('/').skip(1).peekable();
-    while let Some(component) = components.next() {
-        let is_last = components.peek().is_none();
-        match component {
-            "." | ".." => {
-                if component == ".." {
-                    kept.pop();
-                }
-                if is_last {
-                    kept.push("");
-                }
-            }
-            _ => kept.push(component),
-        }
-    }
-    format!("/{}", kept.join("/"))
+/// Where a Location leads to from the path `base`. Whose host it names is no matter here: the
+/// client's name for the proxy need not be ours.
+fn resolve(location: &str, base: &str) -> Result<Url, url::ParseError> {
+    let mut url = Url::parse("http://proxy")?;
+    url.set_path(base);
+    url.join(location)
 }
 
 #[cfg(test)]
@@ -146,7 +95,8 @@ mod tests {
             ("/u?to=http://x/y", "/u", Some("to=http://x/y")),
             ("/u/http://x", "/u/http://x", None),
         ] {
-            assert_eq!(resolve(location, base), (path.into(), query), "{location}");
+            let url = resolve(location, base).unwrap();
+            assert_eq!((url.path(), url.query()), (path, query), "{location}");
         }
     }
 
