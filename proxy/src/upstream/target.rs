@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use http::HeaderValue;
 use service::net::{HttpUrl, Scheme, ServerAddress, UrlError};
+use url::{Host, Url};
 
 /// The host of what has no name.
 pub(super) const LOCAL: HeaderValue = HeaderValue::from_static("localhost");
@@ -44,27 +45,26 @@ impl Target {
         let ServerAddress::Tcp { host, port } = &self.0 else {
             return None;
         };
-        let (scheme, rest) = url.split_at_checked("http://".len())?;
-        if !scheme.eq_ignore_ascii_case("http://") {
+        let start = "http://".len();
+        let length = url.get(start..)?.find(['/', '?', '#', '\\']);
+        let (origin, rest) = url.split_at(length.map_or(url.len(), |length| start + length));
+        // The rest is passed on as it is, so it is not parsed: that would normalize it.
+        let origin = Url::parse(origin).ok()?;
+        let has_user = !origin.username().is_empty() || origin.password().is_some();
+        if origin.scheme() != "http" || has_user {
             return None;
         }
-        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
-        let (authority, rest) = rest.split_at(end);
-        let (named, port_text) = match authority.strip_prefix('[') {
-            Some(bracketed) => bracketed.split_once(']')?,
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-        };
-        let named_port = match port_text {
-            "" | ":" => 80,
-            _ => port_text.strip_prefix(':')?.parse().ok()?,
-        };
-        let is_own = match named.parse::<IpAddr>() {
-            Ok(ip) => {
-                (*port == named_port && host.parse() == Ok(ip))
-                    || addresses.contains(&SocketAddr::new(ip, named_port))
+        let named_port = origin.port_or_known_default()?;
+        let ip: IpAddr = match origin.host()? {
+            Host::Domain(name) => {
+                let is_own = *port == named_port && host.eq_ignore_ascii_case(name);
+                return is_own.then_some(rest);
             }
-            Err(_) => *port == named_port && host.eq_ignore_ascii_case(named),
+            Host::Ipv4(ip) => ip.into(),
+            Host::Ipv6(ip) => ip.into(),
         };
+        let is_own = (*port == named_port && host.parse() == Ok(ip))
+            || addresses.contains(&SocketAddr::new(ip, named_port));
         is_own.then_some(rest)
     }
 }
