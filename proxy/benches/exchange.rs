@@ -81,7 +81,7 @@ fn exchange(criterion: &mut Criterion) {
                 exchange.response_body(black_box(body), true);
                 exchange.sent(black_box(body.len() as u64));
                 // Read on another thread, in the proxy, and once for each digest.
-                drop(exchange.finish(End::Whole));
+                drop(exchange.finish(End::Complete));
             });
         });
     }

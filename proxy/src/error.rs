@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use pingora::{Error, ErrorSource, ErrorType};
+use registry::metrics::label::CLIENT_CLOSED_REQUEST;
 use registry::oci::{ErrorBody, ErrorCode};
 use rustix::io::Errno;
 
-use crate::exchange::{CLIENT_CLOSED_REQUEST, End};
+use crate::exchange::End;
 use crate::metrics::UpstreamError;
 use crate::metrics::label::Side;
 
@@ -141,7 +142,7 @@ impl Failure {
             }
             Failure::Cut | Failure::Exhausted | Failure::Internal => None,
         };
-        End::Broken {
+        End::Aborted {
             status: self.status(),
             side,
         }

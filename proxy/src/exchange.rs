@@ -2,7 +2,7 @@
 //!
 //! The phases of the proxy feed an [`Exchange`] what happens: headers, pieces of bodies, and how it
 //! ended. It knows what the access log says of the request; where the metrics are on, its
-//! [`Recording`] decides what that means for them. Nothing of pingora is here, so that the
+//! [`ExchangeRecording`] decides what that means for them. Nothing of pingora is here, so that the
 //! accounting can be tested by itself. An exchange that nobody ends (a panic, a runtime torn down)
 //! records itself when it is dropped, so that no gauge drifts and no request is lost from the counts.
 //!
@@ -13,41 +13,37 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, header};
-use registry::metrics::label::{Method, Pair};
+use registry::metrics::label::{CLIENT_CLOSED_REQUEST, Method, Pair};
 use registry::oci::{Endpoint, ErrorCode, Route};
 use service::metrics::MetricsRegistry;
 
-use self::body::Body;
-use self::manifest_kind::Kinds;
-use self::operation::{Operation, Outcome};
-use self::recording::Recording;
+use self::body_progress::BodyProgress;
+use self::manifest_kind::KnownKinds;
+use self::operation::{ExchangeOutcome, RequestOperation};
+use self::recording::ExchangeRecording;
 use crate::metrics::label::Side;
 use crate::metrics::{Metrics, Rules};
-use crate::sessions::{Sessions, Visit};
+use crate::sessions::{SessionHandle, SessionTable};
 
 mod auth;
-mod body;
-mod content;
+mod body_progress;
+mod deferred_count;
 mod error_code;
 mod manifest_kind;
 mod operation;
-mod record;
 mod recording;
 mod repository;
-mod session;
+mod upload_session;
 
-pub use self::content::Unread;
-
-/// The status that stands for a client that left before a response began.
-pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+pub use self::deferred_count::DeferredCount;
 
 /// What all exchanges share: where they are counted, and what must be remembered from one to the
 /// next.
 pub struct Recorder {
     /// What the exchanges move.
     pub metrics: Metrics,
-    kinds: Kinds,
-    sessions: Arc<Sessions>,
+    kinds: KnownKinds,
+    sessions: Arc<SessionTable>,
 }
 
 impl Recorder {
@@ -55,8 +51,8 @@ impl Recorder {
     pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Recorder {
         Recorder {
             metrics: Metrics::new(registry, repositories),
-            kinds: Kinds::default(),
-            sessions: Sessions::new(registry),
+            kinds: KnownKinds::default(),
+            sessions: SessionTable::new(registry),
         }
     }
 }
@@ -67,7 +63,7 @@ pub enum Observer {
     Metrics(Arc<Recorder>),
     /// The access log alone. It names the endpoint of a request for an upload session, so it needs
     /// the sessions all the same.
-    AccessLog(Arc<Sessions>),
+    AccessLog(Arc<SessionTable>),
 }
 
 impl Observer {
@@ -77,9 +73,8 @@ impl Observer {
         match recorder {
             Some(recorder) => Some(Observer::Metrics(Arc::clone(recorder))),
             // What these sessions count is gathered by nobody.
-            None => {
-                access_log.then(|| Observer::AccessLog(Sessions::new(&MetricsRegistry::new(""))))
-            }
+            None => access_log
+                .then(|| Observer::AccessLog(SessionTable::new(&MetricsRegistry::new("")))),
         }
     }
 
@@ -109,9 +104,9 @@ pub struct Request<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The response was sent whole.
-    Whole,
+    Complete,
     /// It broke off.
-    Broken {
+    Aborted {
         /// The status to count where no response began.
         status: u16,
         /// Who broke it off; `None` for the proxy itself.
@@ -122,34 +117,34 @@ pub enum End {
 /// One request under observation, from its headers to the last byte of its response.
 pub struct Exchange {
     facts: Facts,
-    sessions: Arc<Sessions>,
+    sessions: Arc<SessionTable>,
     /// `None` where the metrics are off.
-    recording: Option<Recording>,
+    recording: Option<ExchangeRecording>,
 }
 
 /// What happened so far.
 struct Facts {
     started: Instant,
     pair: Pair,
-    operation: Operation,
-    request: Body,
-    response: Body,
-    head: Option<Head>,
+    operation: RequestOperation,
+    request: BodyProgress,
+    response: BodyProgress,
+    head: Option<ResponseHead>,
     ended: Option<u16>,
     /// Of a request for an upload session.
-    visit: Visit,
+    session: SessionHandle,
 }
 
 /// The response's headers.
 #[derive(Clone, Copy)]
-struct Head {
+struct ResponseHead {
     status: u16,
     after: Duration,
-    by: By,
+    responder: Responder,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
+enum Responder {
     Upstream,
     Proxy,
 }
@@ -161,7 +156,7 @@ impl Exchange {
     }
 
     fn observe(
-        sessions: &Arc<Sessions>,
+        sessions: &Arc<SessionTable>,
         recorder: Option<&Arc<Recorder>>,
         request: &Request<'_>,
     ) -> Exchange {
@@ -173,29 +168,29 @@ impl Exchange {
             route.endpoint = Endpoint::UploadSession;
         }
         let pair = Pair::of(route.endpoint, Method::of(request.method));
-        let visit = if pair.endpoint() == Endpoint::UploadSession {
-            sessions.visit(path, query, started)
+        let session = if pair.endpoint() == Endpoint::UploadSession {
+            sessions.find(path, query, started)
         } else {
-            Visit::default()
+            SessionHandle::default()
         };
         if is_opaque {
             // What looks like a repository's name in it need not be one.
-            route.repository = visit.repository();
+            route.repository = session.repository();
         }
-        let operation = Operation::of(pair, &route, query);
+        let operation = RequestOperation::of(pair, &route, query);
         let recording = recorder.map(|recorder| {
-            Recording::begin(recorder, pair, operation, route.repository, request.headers)
+            ExchangeRecording::begin(recorder, pair, operation, route.repository, request.headers)
         });
         Exchange {
             facts: Facts {
                 started,
                 pair,
                 operation,
-                request: Body::default(),
-                response: Body::default(),
+                request: BodyProgress::default(),
+                response: BodyProgress::default(),
                 head: None,
                 ended: None,
-                visit,
+                session,
             },
             sessions: Arc::clone(sessions),
             recording,
@@ -220,7 +215,7 @@ impl Exchange {
         if self.facts.head.is_some() {
             return;
         }
-        let now = self.facts.answer(status, By::Upstream);
+        let now = self.facts.response_began(status, Responder::Upstream);
         self.follow_session(request, status, headers, now);
         let facts = &mut self.facts;
         facts.response.last |= facts.pair.method() == Method::Head
@@ -232,16 +227,16 @@ impl Exchange {
     }
 
     /// The proxy answers by itself, with an error of this code and a body of this length.
-    pub fn own_answer(&mut self, status: u16, code: ErrorCode, length: usize) {
+    pub fn proxy_response(&mut self, status: u16, code: ErrorCode, length: usize) {
         let facts = &mut self.facts;
         if facts.head.is_some() {
             return;
         }
-        facts.answer(status, By::Proxy);
+        facts.response_began(status, Responder::Proxy);
         facts.response.seen = length as u64;
         facts.response.last = true;
         if let Some(recording) = &mut self.recording {
-            recording.own_answer(facts, code);
+            recording.proxy_response(facts, code);
         }
     }
 
@@ -268,18 +263,18 @@ impl Exchange {
     }
 
     /// Ends the exchange. What is returned is counted when it has been read.
-    pub fn finish(&mut self, end: End) -> Option<Unread> {
+    pub fn finish(&mut self, end: End) -> Option<DeferredCount> {
         let facts = &mut self.facts;
         if facts.ended.is_some() {
             return None;
         }
         let (instead, side) = match end {
-            End::Whole => (CLIENT_CLOSED_REQUEST, None),
-            End::Broken { status, side } => (status, side),
+            End::Complete => (CLIENT_CLOSED_REQUEST, None),
+            End::Aborted { status, side } => (status, side),
         };
         // A client may break off what it sends, or close, once it has the answer.
-        let whole = end == End::Whole || facts.response.is_whole();
-        let outcome = Outcome {
+        let whole = end == End::Complete || facts.response.is_whole();
+        let outcome = ExchangeOutcome {
             status: facts.head.map_or(instead, |head| head.status),
             whole,
         };
@@ -309,9 +304,13 @@ impl Exchange {
 
 impl Facts {
     /// The response's headers are there, now.
-    fn answer(&mut self, status: u16, by: By) -> Instant {
+    fn response_began(&mut self, status: u16, responder: Responder) -> Instant {
         let after = self.started.elapsed();
-        self.head = Some(Head { status, after, by });
+        self.head = Some(ResponseHead {
+            status,
+            after,
+            responder,
+        });
         self.started + after
     }
 }
@@ -320,7 +319,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Only a panic or a runtime that is torn down gets here unfinished: our fault, not the
         // client's.
-        self.finish(End::Broken {
+        self.finish(End::Aborted {
             status: 500,
             side: None,
         });

@@ -23,7 +23,7 @@ pub use self::connections::{ConnectionMetrics, ConnectionRefusal};
 pub use self::http::HttpMetrics;
 pub use self::oci::OciMetrics;
 pub use self::repositories::{
-    GroupError, GroupRule, Handle, Repositories, RepositoryOperation, Rules, RulesError,
+    GroupError, GroupRule, Repositories, RepositoryHandle, RepositoryOperation, Rules, RulesError,
 };
 pub use self::sessions::{SessionEvent, SessionMetrics, SessionOutcome};
 pub use self::transfer::TransferMetrics;

@@ -47,7 +47,7 @@ pub(crate) struct Proxy {
 pub(crate) struct Context {
     exchange: Option<Exchange>,
     /// What the access log needs, until it has it.
-    asked: Option<log::Asked>,
+    asked: Option<log::LoggedRequest>,
     request_id: Option<HeaderValue>,
     /// The request body has arrived whole.
     request_whole: bool,
@@ -100,7 +100,7 @@ impl ProxyHttp for Proxy {
         ctx.request_id = Some(forward::request_id(&head.headers));
         if let Some(observer) = &self.observer {
             ctx.exchange = Some(observer.begin(&asked(head)));
-            ctx.asked = self.access_log.then(|| log::Asked::of(head));
+            ctx.asked = self.access_log.then(|| log::LoggedRequest::of(head));
         }
         request::check(head)?;
         request::to_origin_form(session)?;
@@ -266,7 +266,7 @@ impl ProxyHttp for Proxy {
                 body
             };
             if let Some(exchange) = &mut ctx.exchange {
-                exchange.own_answer(status, answer.code(), body.len());
+                exchange.proxy_response(status, answer.code(), body.len());
             }
             // A client that is gone by now needs no answer.
             let _ = session
@@ -284,7 +284,7 @@ impl ProxyHttp for Proxy {
         let failure = error.map(|error| Failure::of(error, ctx.request_whole));
         if let Some(exchange) = &mut ctx.exchange {
             exchange.sent(session.body_bytes_sent() as u64);
-            let unread = exchange.finish(failure.map_or(End::Whole, Failure::end));
+            let unread = exchange.finish(failure.map_or(End::Complete, Failure::end));
             if let Some(unread) = unread {
                 tokio::task::spawn_blocking(move || unread.count());
             }

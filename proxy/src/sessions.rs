@@ -30,7 +30,7 @@ mod location;
 mod table;
 
 use self::location::LocationKey;
-use self::table::{SHARDS, Session, Shard};
+use self::table::{SHARDS, TableShard, TrackedSession};
 
 /// How many sessions are followed at a time: some megabytes.
 const LIMIT: usize = 10_000;
@@ -38,12 +38,12 @@ const LIMIT: usize = 10_000;
 const EXPIRE: Duration = Duration::from_hours(24);
 
 /// The table.
-pub struct Sessions {
+pub struct SessionTable {
     metrics: SessionMetrics,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<TableShard>; SHARDS],
     open: AtomicUsize,
     /// How many open sessions have a path that looks like another endpoint's, for each of those.
-    odd: [AtomicUsize; Endpoint::ALL.len()],
+    look_alikes: [AtomicUsize; Endpoint::ALL.len()],
     hasher: RandomState,
     limit: usize,
     origin: Instant,
@@ -51,11 +51,11 @@ pub struct Sessions {
 
 /// A request for a session, from its start to its end: meanwhile the session does not expire.
 #[derive(Default)]
-pub struct Visit(Option<Arc<Session>>);
+pub struct SessionHandle(Option<Arc<TrackedSession>>);
 
-/// A request for a session and the head of its answer.
+/// A request for a session and the head of its response.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct SessionResponse<'a> {
     /// The request's method.
     pub method: Method,
     /// Its path.
@@ -71,29 +71,29 @@ pub struct Answer<'a> {
 }
 
 /// What an answer means for a session.
-enum Step {
+enum SessionChange {
     /// It goes on, perhaps at another Location.
-    Carry,
-    End(SessionOutcome),
+    Continued,
+    Ended(SessionOutcome),
     /// Nothing is known that was not known before.
-    Nothing,
+    Unchanged,
 }
 
-impl Sessions {
+impl SessionTable {
     /// An empty table, whose gauges are brought up to date whenever `registry` is gathered.
-    pub fn new(registry: &MetricsRegistry) -> Arc<Sessions> {
-        let sessions = Arc::new(Sessions::with_limit(registry, LIMIT));
+    pub fn new(registry: &MetricsRegistry) -> Arc<SessionTable> {
+        let sessions = Arc::new(SessionTable::with_limit(registry, LIMIT));
         let table = Arc::clone(&sessions);
         registry.before_gather(move || table.refresh(Instant::now()));
         sessions
     }
 
-    fn with_limit(registry: &MetricsRegistry, limit: usize) -> Sessions {
-        Sessions {
+    fn with_limit(registry: &MetricsRegistry, limit: usize) -> SessionTable {
+        SessionTable {
             metrics: SessionMetrics::new(registry),
             shards: Default::default(),
             open: AtomicUsize::new(0),
-            odd: Default::default(),
+            look_alikes: Default::default(),
             hasher: RandomState::new(),
             limit,
             origin: Instant::now(),
@@ -106,7 +106,7 @@ impl Sessions {
     /// A path of no meaning is told by itself; one that has a meaning of its own, such as the start
     /// of an upload, only together with the query.
     pub fn is_session(&self, endpoint: Endpoint, path: &str, query: Option<&str>) -> bool {
-        if self.odd[endpoint as usize].load(Ordering::Relaxed) == 0 {
+        if self.look_alikes[endpoint as usize].load(Ordering::Relaxed) == 0 {
             return false;
         }
         let hash = location::hash_path(&self.hasher, path);
@@ -118,7 +118,7 @@ impl Sessions {
             let query = location::hash_query(&self.hasher, query);
             there
                 .iter()
-                .any(|session| session.query.load(Ordering::Relaxed) == query)
+                .any(|session| session.query_hash.load(Ordering::Relaxed) == query)
         }
     }
 
@@ -127,58 +127,62 @@ impl Sessions {
     ///
     /// To be called before the client is told: its next request may be faster than the end of this
     /// one.
-    pub fn start(&self, path: &str, location: &str, repository: Option<&str>, now: Instant) {
+    pub fn opened(&self, path: &str, location: &str, repository: Option<&str>, now: Instant) {
         self.metrics.events.inc(SessionEvent::Started);
-        let place = LocationKey::of_location(&self.hasher, location, path);
-        let session = Session {
-            since: now,
-            is_started: true,
+        let location = LocationKey::of_location(&self.hasher, location, path);
+        let session = TrackedSession {
+            first_seen: now,
+            was_opened_here: true,
             repository: fit(repository),
-            used: AtomicU64::new(self.millis(now)),
-            query: AtomicU64::new(place.query),
-            place: Mutex::new(place),
+            last_used: AtomicU64::new(self.millis(now)),
+            query_hash: AtomicU64::new(location.query_hash),
+            location: Mutex::new(location),
         };
         // Nobody has adopted what is only now begun.
-        let _ = self.insert(session);
+        let _ = self.open(session);
     }
 
     /// A request for a session begins.
-    pub fn visit(&self, path: &str, query: Option<&str>, now: Instant) -> Visit {
+    pub fn find(&self, path: &str, query: Option<&str>, now: Instant) -> SessionHandle {
         let hash = location::hash_path(&self.hasher, path);
         let shard = self.shard(hash).lock();
         let Some(there) = shard.get(&hash) else {
-            return Visit::default();
+            return SessionHandle::default();
         };
-        let session = table::find(there, || location::hash_query(&self.hasher, query));
+        let session = table::by_query(there, || location::hash_query(&self.hasher, query));
         if let Some(session) = session {
-            session.used.fetch_max(self.millis(now), Ordering::Relaxed);
+            session
+                .last_used
+                .fetch_max(self.millis(now), Ordering::Relaxed);
         }
-        Visit(session.cloned())
+        SessionHandle(session.cloned())
     }
 
     /// The head of the answer to a session's request has come. To be called before the client is
-    /// told, as [`Sessions::start`] is.
-    pub fn answered(&self, visit: &Visit, answer: Answer<'_>, now: Instant) {
-        let step = answer.step();
-        let adopted = match &visit.0 {
-            None if answer.is_success() => self.adopted(answer),
+    /// told, as [`SessionTable::opened`] is.
+    pub fn responded(&self, handle: &SessionHandle, response: SessionResponse<'_>, now: Instant) {
+        let change = response.change();
+        let meanwhile = match &handle.0 {
+            None if response.is_success() => self.seen_meanwhile(response),
             _ => None,
         };
-        if let Some(session) = visit.0.as_ref().or(adopted.as_ref()) {
-            session.used.fetch_max(self.millis(now), Ordering::Relaxed);
-            match step {
-                Step::Carry => self.carry(session, answer),
-                Step::End(outcome) => self.end(session, outcome, now),
-                Step::Nothing => {}
+        if let Some(session) = handle.0.as_ref().or(meanwhile.as_ref()) {
+            session
+                .last_used
+                .fetch_max(self.millis(now), Ordering::Relaxed);
+            match change {
+                SessionChange::Continued => self.continued(session, response),
+                SessionChange::Ended(outcome) => self.end(session, outcome, now),
+                SessionChange::Unchanged => {}
             }
-        } else if answer.is_success() {
-            match step {
-                Step::Carry => self.adopt(answer, now),
-                Step::End(outcome) => {
+        } else if response.is_success() {
+            match change {
+                SessionChange::Continued => self.first_seen(response, now),
+                SessionChange::Ended(outcome) => {
                     self.metrics.events.inc(SessionEvent::Unknown);
                     self.metrics.ended(outcome);
                 }
-                Step::Nothing => {}
+                SessionChange::Unchanged => {}
             }
         }
     }
@@ -192,12 +196,13 @@ impl Sessions {
             shard.lock().retain(|_, there| {
                 there.retain(|session| {
                     let is_expired = idle_since
-                        .is_some_and(|since| session.used.load(Ordering::Relaxed) <= since)
+                        .is_some_and(|since| session.last_used.load(Ordering::Relaxed) <= since)
                         && session.is_idle();
                     if is_expired {
                         expired.push(Arc::clone(session));
                     } else {
-                        oldest = Some(oldest.map_or(session.since, |o| o.min(session.since)));
+                        oldest =
+                            Some(oldest.map_or(session.first_seen, |o| o.min(session.first_seen)));
                     }
                     !is_expired
                 });
@@ -205,7 +210,7 @@ impl Sessions {
             });
         }
         for session in expired {
-            self.left(&session, SessionOutcome::Expired, now);
+            self.expire(&session, now);
         }
         let age = oldest.map_or(Duration::ZERO, |oldest| {
             now.saturating_duration_since(oldest)
@@ -220,75 +225,77 @@ impl Sessions {
     }
 
     /// A session goes on where its answer says.
-    fn carry(&self, session: &Arc<Session>, answer: Answer<'_>) {
-        if let Some(location) = answer.location {
-            let place = LocationKey::of_location(&self.hasher, location, answer.path);
-            self.relocate(session, place);
+    fn continued(&self, session: &Arc<TrackedSession>, response: SessionResponse<'_>) {
+        if let Some(location) = response.location {
+            let location = LocationKey::of_location(&self.hasher, location, response.path);
+            self.continue_at(session, location);
         }
     }
 
     /// The session that another request has brought here since this one came, which then was the
     /// first for it. One that was started here meanwhile is not what the request was for.
-    fn adopted(&self, answer: Answer<'_>) -> Option<Arc<Session>> {
-        let place = LocationKey::new(&self.hasher, answer.path, answer.query);
-        let shard = self.shard(place.path).lock();
-        table::adopted(&shard, place).cloned()
+    fn seen_meanwhile(&self, response: SessionResponse<'_>) -> Option<Arc<TrackedSession>> {
+        let location = LocationKey::new(&self.hasher, response.path, response.query);
+        let shard = self.shard(location.path_hash).lock();
+        table::opened_elsewhere(&shard, location).cloned()
     }
 
     /// A session that was opened elsewhere is carried on with.
-    fn adopt(&self, answer: Answer<'_>, now: Instant) {
-        let place = match answer.location {
-            Some(location) => LocationKey::of_location(&self.hasher, location, answer.path),
-            None => LocationKey::new(&self.hasher, answer.path, answer.query),
+    fn first_seen(&self, response: SessionResponse<'_>, now: Instant) {
+        let location = match response.location {
+            Some(location) => LocationKey::of_location(&self.hasher, location, response.path),
+            None => LocationKey::new(&self.hasher, response.path, response.query),
         };
-        let entered = self.insert(Session {
-            since: now,
-            is_started: false,
-            repository: fit(answer.repository),
-            used: AtomicU64::new(self.millis(now)),
-            query: AtomicU64::new(place.query),
-            place: Mutex::new(place),
+        let entered = self.open(TrackedSession {
+            first_seen: now,
+            was_opened_here: false,
+            repository: fit(response.repository),
+            last_used: AtomicU64::new(self.millis(now)),
+            query_hash: AtomicU64::new(location.query_hash),
+            location: Mutex::new(location),
         });
         match entered {
             Ok(()) => self.metrics.events.inc(SessionEvent::Unknown),
-            Err(first) => self.carry(&first, answer),
+            Err(first) => self.continued(&first, response),
         }
     }
 }
 
-impl Visit {
+impl SessionHandle {
     /// The repository of the session, where it is known and its request said so.
     pub fn repository(&self) -> Option<&str> {
         self.0.as_ref()?.repository.as_deref()
     }
 }
 
-impl Answer<'_> {
+impl SessionResponse<'_> {
     fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    fn step(&self) -> Step {
+    fn change(&self) -> SessionChange {
         match self.method {
             Method::Patch | Method::Get => match self.status {
-                200..300 => Step::Carry,
-                404 | 410 => Step::End(SessionOutcome::Failed),
-                _ => Step::Nothing,
+                200..300 => SessionChange::Continued,
+                404 | 410 => SessionChange::Ended(SessionOutcome::Failed),
+                _ => SessionChange::Unchanged,
             },
             Method::Put => match self.status {
-                202 => Step::Carry,
-                200..300 => Step::End(SessionOutcome::Completed),
+                202 => SessionChange::Continued,
+                200..300 => SessionChange::Ended(SessionOutcome::Completed),
                 // Who may not, was too early or too much, or went away, can come again.
-                401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499 => Step::Nothing,
-                400..500 => Step::End(SessionOutcome::Failed),
-                _ => Step::Nothing,
+                401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499 => SessionChange::Unchanged,
+                400..500 => SessionChange::Ended(SessionOutcome::Failed),
+                _ => SessionChange::Unchanged,
             },
             Method::Delete => match self.status {
-                200..300 => Step::End(SessionOutcome::Cancelled),
-                404 | 410 => Step::End(SessionOutcome::Failed),
-                _ => Step::Nothing,
+                200..300 => SessionChange::Ended(SessionOutcome::Cancelled),
+                404 | 410 => SessionChange::Ended(SessionOutcome::Failed),
+                _ => SessionChange::Unchanged,
             },
-            Method::Head | Method::Post | Method::Options | Method::Other => Step::Nothing,
+            Method::Head | Method::Post | Method::Options | Method::Other => {
+                SessionChange::Unchanged
+            }
         }
     }
 }

@@ -80,12 +80,12 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
             }
             exchange.sent(64);
             let end = if cut {
-                End::Broken {
+                End::Aborted {
                     status: 499,
                     side: None,
                 }
             } else {
-                End::Whole
+                End::Complete
             };
             drop(exchange.finish(end));
         }

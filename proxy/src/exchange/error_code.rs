@@ -10,27 +10,27 @@ const LIMIT: usize = 4 << 10;
 const TEXT: usize = 32;
 
 /// What is known of the OCI error in a response.
-pub(super) enum Code {
+pub(super) enum BodyErrorCode {
     None,
     Known(ErrorCodeLabel),
-    Reading(CodeReader),
+    Reading(ErrorCodeReader),
 }
 
-impl Code {
+impl BodyErrorCode {
     /// Of a response with these headers, whose body is to come.
-    pub(super) fn of(status: u16, headers: &HeaderMap) -> Code {
+    pub(super) fn of(status: u16, headers: &HeaderMap) -> BodyErrorCode {
         if status < 400 || !is_json(headers) {
-            Code::None
+            BodyErrorCode::None
         } else if headers.contains_key(header::CONTENT_ENCODING) {
-            Code::Known(ErrorCodeLabel::Other)
+            BodyErrorCode::Known(ErrorCodeLabel::Other)
         } else {
-            Code::Reading(CodeReader::default())
+            BodyErrorCode::Reading(ErrorCodeReader::default())
         }
     }
 
     /// The next bytes of the body.
     pub(super) fn piece(&mut self, bytes: &[u8]) {
-        if let Code::Reading(reader) = self {
+        if let BodyErrorCode::Reading(reader) = self {
             reader.read(bytes);
         }
     }
@@ -38,9 +38,9 @@ impl Code {
     /// The code, once the body is over.
     pub(super) fn found(&self) -> Option<ErrorCodeLabel> {
         match self {
-            Code::None => None,
-            Code::Known(code) => Some(*code),
-            Code::Reading(reader) => reader.code(),
+            BodyErrorCode::None => None,
+            BodyErrorCode::Known(code) => Some(*code),
+            BodyErrorCode::Reading(reader) => reader.code(),
         }
     }
 }
@@ -48,32 +48,32 @@ impl Code {
 /// Looks for the text at the dots of `{"errors":[{"code":"…"}]}`, wherever the body is cut into
 /// pieces and whatever else is in it.
 #[derive(Debug, Default)]
-pub(super) struct CodeReader {
+pub(super) struct ErrorCodeReader {
     /// Bytes that were looked at.
     seen: usize,
     /// How many objects and lists are open.
     depth: usize,
     /// How many of those are on the way to the code: the body, its errors, the first of them.
     way: usize,
-    state: State,
+    state: LexerState,
     /// Whether a text would be the name of a field.
     is_name: bool,
     /// Whether the value at hand is that of the field to follow.
     wanted: bool,
-    text: Text,
+    text: JsonString,
     found: Option<ErrorCodeLabel>,
     ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum LexerState {
     #[default]
     Between,
     InText,
     Escaped,
 }
 
-impl CodeReader {
+impl ErrorCodeReader {
     /// Looks at the next bytes of the body.
     pub(super) fn read(&mut self, piece: &[u8]) {
         let looked_at = &piece[..piece.len().min(LIMIT - self.seen)];
@@ -93,28 +93,28 @@ impl CodeReader {
 
     fn step(&mut self, byte: u8) {
         match (self.state, byte) {
-            (State::Between, b'"') => {
+            (LexerState::Between, b'"') => {
                 self.text.clear();
-                self.state = State::InText;
+                self.state = LexerState::InText;
             }
-            (State::Between, b'{' | b'[') => self.open(byte),
-            (State::Between, b'}' | b']') => self.close(),
-            (State::Between, b',') => (self.is_name, self.wanted) = (true, false),
-            (State::Between, b':') => self.is_name = false,
-            (State::Between, _) => {}
-            (State::InText, b'"') => {
-                self.state = State::Between;
+            (LexerState::Between, b'{' | b'[') => self.open(byte),
+            (LexerState::Between, b'}' | b']') => self.close(),
+            (LexerState::Between, b',') => (self.is_name, self.wanted) = (true, false),
+            (LexerState::Between, b':') => self.is_name = false,
+            (LexerState::Between, _) => {}
+            (LexerState::InText, b'"') => {
+                self.state = LexerState::Between;
                 self.end_of_text();
             }
-            (State::InText, _) => {
+            (LexerState::InText, _) => {
                 // No text that is looked for has an escape in it.
                 if byte == b'\\' {
-                    self.state = State::Escaped;
+                    self.state = LexerState::Escaped;
                 }
                 self.text.push(byte);
             }
-            (State::Escaped, _) => {
-                self.state = State::InText;
+            (LexerState::Escaped, _) => {
+                self.state = LexerState::InText;
                 self.text.push(byte);
             }
         }
@@ -159,12 +159,12 @@ impl CodeReader {
 
 /// The start of the text that was read last.
 #[derive(Debug, Default)]
-struct Text {
+struct JsonString {
     bytes: [u8; TEXT],
     len: usize,
 }
 
-impl Text {
+impl JsonString {
     fn clear(&mut self) {
         self.len = 0;
     }
@@ -210,7 +210,7 @@ mod tests {
 
     /// The code that is read from a body cut into pieces of this size.
     fn read(body: &str, piece: usize) -> Option<ErrorCodeLabel> {
-        let mut reader = CodeReader::default();
+        let mut reader = ErrorCodeReader::default();
         for piece in body.as_bytes().chunks(piece) {
             reader.read(piece);
         }
@@ -342,7 +342,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(
             bytes: Vec<u8>, pieces in proptest::collection::vec("[\\[\\]{}\",:a]{0,20}", 0..20)
         ) {
-            let mut reader = CodeReader::default();
+            let mut reader = ErrorCodeReader::default();
             reader.read(&bytes);
             for piece in pieces {
                 reader.read(piece.as_bytes());

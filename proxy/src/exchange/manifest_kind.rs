@@ -31,7 +31,7 @@ const REMEMBERED: usize = 4096;
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What all readings share: the room for copies, and the kinds of digests that were read.
-pub(super) struct Kinds {
+pub(super) struct KnownKinds {
     room: AtomicUsize,
     known: Cache<Fingerprint, Kind>,
     hasher: RandomState,
@@ -42,9 +42,9 @@ pub(super) struct Kinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Fingerprint(u64);
 
-impl Default for Kinds {
-    fn default() -> Kinds {
-        Kinds {
+impl Default for KnownKinds {
+    fn default() -> KnownKinds {
+        KnownKinds {
             room: AtomicUsize::new(ROOM),
             known: Cache::new(REMEMBERED),
             hasher: RandomState::new(),
@@ -52,7 +52,7 @@ impl Default for Kinds {
     }
 }
 
-impl Kinds {
+impl KnownKinds {
     fn fingerprint(&self, headers: &HeaderMap) -> Option<Fingerprint> {
         let digest = headers.get(DIGEST)?;
         Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
@@ -85,48 +85,48 @@ impl Kinds {
 
 /// What is known of a manifest's kind while it goes by.
 #[derive(Default)]
-pub(super) struct Reading {
+pub(super) struct KindReader {
     media_type: Option<MediaType>,
     digest: Option<Fingerprint>,
     known: Option<Kind>,
     copy: Option<ManifestBody>,
 }
 
-impl Reading {
+impl KindReader {
     /// Of a manifest that has these headers, whose body is to come.
-    pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
+    pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
         let readable = !headers.contains_key(header::CONTENT_ENCODING);
-        Reading {
+        KindReader {
             copy: readable.then(|| ManifestBody::new(recorder)),
-            ..Reading::without_body(headers)
+            ..KindReader::without_body(headers)
         }
     }
 
     /// Of a manifest that an answer with these headers brings. Where the digest was seen, no other
     /// header need be looked at.
-    pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> Reading {
+    pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
         let digest = recorder.kinds.fingerprint(headers);
         let known = digest.and_then(|digest| recorder.kinds.known.get(&digest));
         match known {
-            Some(_) => Reading {
+            Some(_) => KindReader {
                 known,
-                ..Reading::default()
+                ..KindReader::default()
             },
-            None => Reading {
+            None => KindReader {
                 digest,
-                ..Reading::with_body(recorder, headers)
+                ..KindReader::with_body(recorder, headers)
             },
         }
     }
 
     /// Of a manifest of which there are but headers.
-    pub(super) fn without_body(headers: &HeaderMap) -> Reading {
+    pub(super) fn without_body(headers: &HeaderMap) -> KindReader {
         let media_type = headers.get(header::CONTENT_TYPE);
-        Reading {
+        KindReader {
             media_type: media_type
                 .and_then(|value| value.to_str().ok())
                 .and_then(|text| MediaType::from_content_type(text).ok()),
-            ..Reading::default()
+            ..KindReader::default()
         }
     }
 
@@ -154,7 +154,7 @@ impl Reading {
     }
 
     /// The kind if it is known by now; else what must be read first.
-    pub(super) fn end(self) -> Result<Kind, Body> {
+    pub(super) fn end(self) -> Result<Kind, UnparsedManifest> {
         match (self.known, self.copy) {
             (Some(kind), _) => Ok(kind),
             (None, Some(copy)) if !copy.bytes.is_empty() => {
@@ -168,7 +168,7 @@ impl Reading {
                     (None, Some(digest)) => kinds.known.get(&digest),
                     _ => None,
                 };
-                known.ok_or(Body {
+                known.ok_or(UnparsedManifest {
                     media_type,
                     digest,
                     copy,
@@ -184,13 +184,13 @@ fn of_media_type(media_type: Option<&MediaType>) -> Kind {
 }
 
 /// A manifest's whole body, to be read.
-pub(super) struct Body {
+pub(super) struct UnparsedManifest {
     media_type: Option<MediaType>,
     digest: Option<Fingerprint>,
     copy: ManifestBody,
 }
 
-impl Body {
+impl UnparsedManifest {
     /// Where it is counted.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.copy.recorder.metrics

@@ -8,39 +8,39 @@ use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult, Purpo
 
 /// What a request asks for, as far as its method, path and query tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(super) enum RequestOperation {
     /// A blob is read, looked at or deleted.
     Blob(BlobOperation),
     /// A manifest is read, looked at, written or deleted.
     Manifest(ManifestOperation, ReferenceKind),
     /// An upload is to begin (end-4a).
-    Start,
+    StartUpload,
     /// A blob comes whole with the request that would begin its upload (end-4b).
-    Monolithic,
+    MonolithicUpload,
     /// A blob of another repository is to be mounted (end-11).
     Mount,
     /// Bytes for an upload under way (end-5).
-    Append,
+    UploadChunk,
     /// The end of an upload (end-6).
-    Commit,
+    CompleteUpload,
     /// A look at an upload (end-13).
-    Look,
+    UploadStatus,
     /// An upload is given up (end-14).
-    Cancel,
+    CancelUpload,
     /// Anything else.
     Other,
 }
 
 /// What an exchange came to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Outcome {
+pub(super) struct ExchangeOutcome {
     /// As it is counted: of the answer, or what stands for there being none.
     pub(super) status: u16,
     /// Whether the whole answer went to the client.
     pub(super) whole: bool,
 }
 
-impl Outcome {
+impl ExchangeOutcome {
     /// The result of what is done once the answer begins, whether or not the client hears it all.
     pub(super) fn done(self) -> OpResult {
         OpResult::of(self.status)
@@ -59,15 +59,15 @@ impl Outcome {
     }
 }
 
-impl Operation {
-    pub(super) fn of(pair: Pair, route: &Route<'_>, query: Option<&str>) -> Operation {
+impl RequestOperation {
+    pub(super) fn of(pair: Pair, route: &Route<'_>, query: Option<&str>) -> RequestOperation {
         match pair.endpoint() {
             Endpoint::Blob => match pair.method() {
-                Method::Get => Operation::Blob(BlobOperation::Pull),
-                Method::Head => Operation::Blob(BlobOperation::Head),
-                Method::Delete => Operation::Blob(BlobOperation::Delete),
+                Method::Get => RequestOperation::Blob(BlobOperation::Pull),
+                Method::Head => RequestOperation::Blob(BlobOperation::Head),
+                Method::Delete => RequestOperation::Blob(BlobOperation::Delete),
                 Method::Post | Method::Put | Method::Patch | Method::Options | Method::Other => {
-                    Operation::Other
+                    RequestOperation::Other
                 }
             },
             Endpoint::Manifest => {
@@ -77,20 +77,20 @@ impl Operation {
                     Method::Put => ManifestOperation::Push,
                     Method::Delete => ManifestOperation::Delete,
                     Method::Post | Method::Patch | Method::Options | Method::Other => {
-                        return Operation::Other;
+                        return RequestOperation::Other;
                     }
                 };
-                Operation::Manifest(operation, ReferenceKind::of(route.tail))
+                RequestOperation::Manifest(operation, ReferenceKind::of(route.tail))
             }
-            Endpoint::UploadStart if has(query, "mount") => Operation::Mount,
-            Endpoint::UploadStart if has(query, "digest") => Operation::Monolithic,
-            Endpoint::UploadStart => Operation::Start,
+            Endpoint::UploadStart if has(query, "mount") => RequestOperation::Mount,
+            Endpoint::UploadStart if has(query, "digest") => RequestOperation::MonolithicUpload,
+            Endpoint::UploadStart => RequestOperation::StartUpload,
             Endpoint::UploadSession => match pair.method() {
-                Method::Patch => Operation::Append,
-                Method::Put => Operation::Commit,
-                Method::Delete => Operation::Cancel,
+                Method::Patch => RequestOperation::UploadChunk,
+                Method::Put => RequestOperation::CompleteUpload,
+                Method::Delete => RequestOperation::CancelUpload,
                 Method::Get | Method::Head | Method::Post | Method::Options | Method::Other => {
-                    Operation::Look
+                    RequestOperation::UploadStatus
                 }
             },
             Endpoint::Base
@@ -99,32 +99,32 @@ impl Operation {
             | Endpoint::Referrers
             | Endpoint::Token
             | Endpoint::Extension
-            | Endpoint::Other => Operation::Other,
+            | Endpoint::Other => RequestOperation::Other,
         }
     }
 
     /// What a client that asks for this is about. A HEAD may come before either.
     pub(super) fn purpose(self) -> Purpose {
         match self {
-            Operation::Blob(BlobOperation::Pull)
-            | Operation::Manifest(ManifestOperation::Pull, _) => Purpose::Pull,
-            Operation::Manifest(ManifestOperation::Push, _)
-            | Operation::Start
-            | Operation::Monolithic
-            | Operation::Mount
-            | Operation::Append
-            | Operation::Commit => Purpose::Push,
-            Operation::Blob(_)
-            | Operation::Manifest(..)
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => Purpose::Other,
+            RequestOperation::Blob(BlobOperation::Pull)
+            | RequestOperation::Manifest(ManifestOperation::Pull, _) => Purpose::Pull,
+            RequestOperation::Manifest(ManifestOperation::Push, _)
+            | RequestOperation::StartUpload
+            | RequestOperation::MonolithicUpload
+            | RequestOperation::Mount
+            | RequestOperation::UploadChunk
+            | RequestOperation::CompleteUpload => Purpose::Push,
+            RequestOperation::Blob(_)
+            | RequestOperation::Manifest(..)
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => Purpose::Other,
         }
     }
 
     /// What is done with a manifest, if it is one.
     pub(super) fn on_manifests(self) -> Option<ManifestOperation> {
-        if let Operation::Manifest(operation, _) = self {
+        if let RequestOperation::Manifest(operation, _) = self {
             Some(operation)
         } else {
             None
@@ -134,32 +134,34 @@ impl Operation {
     /// Whether the request's body is a blob, or a part of one.
     pub(super) fn carries_blob(self) -> bool {
         match self {
-            Operation::Monolithic | Operation::Append | Operation::Commit => true,
-            Operation::Blob(_)
-            | Operation::Manifest(..)
-            | Operation::Start
-            | Operation::Mount
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => false,
+            RequestOperation::MonolithicUpload
+            | RequestOperation::UploadChunk
+            | RequestOperation::CompleteUpload => true,
+            RequestOperation::Blob(_)
+            | RequestOperation::Manifest(..)
+            | RequestOperation::StartUpload
+            | RequestOperation::Mount
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => false,
         }
     }
 
     /// The result: of a pull once the client has all of it, of anything else once it is answered.
-    pub(super) fn result(self, outcome: Outcome) -> OpResult {
+    pub(super) fn result(self, outcome: ExchangeOutcome) -> OpResult {
         match self {
-            Operation::Blob(BlobOperation::Pull)
-            | Operation::Manifest(ManifestOperation::Pull, _) => outcome.read(),
-            Operation::Blob(_)
-            | Operation::Manifest(..)
-            | Operation::Start
-            | Operation::Monolithic
-            | Operation::Mount
-            | Operation::Append
-            | Operation::Commit
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => outcome.done(),
+            RequestOperation::Blob(BlobOperation::Pull)
+            | RequestOperation::Manifest(ManifestOperation::Pull, _) => outcome.read(),
+            RequestOperation::Blob(_)
+            | RequestOperation::Manifest(..)
+            | RequestOperation::StartUpload
+            | RequestOperation::MonolithicUpload
+            | RequestOperation::Mount
+            | RequestOperation::UploadChunk
+            | RequestOperation::CompleteUpload
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => outcome.done(),
         }
     }
 
@@ -167,16 +169,18 @@ impl Operation {
     ///
     /// A push has many requests. It ends with the one that was to complete it, or where it was
     /// refused at the start; a part that is refused or cut off may be sent again.
-    pub(super) fn on_blob(self, outcome: Outcome) -> Option<(BlobOperation, OpResult)> {
+    pub(super) fn on_blob(self, outcome: ExchangeOutcome) -> Option<(BlobOperation, OpResult)> {
         let result = self.result(outcome);
         match self {
-            Operation::Blob(operation) => Some((operation, result)),
+            RequestOperation::Blob(operation) => Some((operation, result)),
             // The registry may open a session instead: the push goes on.
-            Operation::Monolithic | Operation::Commit => {
+            RequestOperation::MonolithicUpload | RequestOperation::CompleteUpload => {
                 (outcome.status != 202).then_some((BlobOperation::Push, result))
             }
-            Operation::Start => (result != OpResult::Ok).then_some((BlobOperation::Push, result)),
-            Operation::Mount => {
+            RequestOperation::StartUpload => {
+                (result != OpResult::Ok).then_some((BlobOperation::Push, result))
+            }
+            RequestOperation::Mount => {
                 let is_fallback = self.mount(outcome) == Some(MountResult::Fallback);
                 let result = if is_fallback {
                     OpResult::NotFound
@@ -185,20 +189,20 @@ impl Operation {
                 };
                 Some((BlobOperation::Mount, result))
             }
-            Operation::Manifest(..)
-            | Operation::Append
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => None,
+            RequestOperation::Manifest(..)
+            | RequestOperation::UploadChunk
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => None,
         }
     }
 
     /// The operation on a manifest that ends here, if one does.
     pub(super) fn on_manifest(
         self,
-        outcome: Outcome,
+        outcome: ExchangeOutcome,
     ) -> Option<(ManifestOperation, ReferenceKind, OpResult)> {
-        if let Operation::Manifest(operation, reference) = self {
+        if let RequestOperation::Manifest(operation, reference) = self {
             Some((operation, reference, self.result(outcome)))
         } else {
             None
@@ -206,8 +210,8 @@ impl Operation {
     }
 
     /// What became of the mount that was asked for, if one was.
-    pub(super) fn mount(self, outcome: Outcome) -> Option<MountResult> {
-        let asked = self == Operation::Mount;
+    pub(super) fn mount(self, outcome: ExchangeOutcome) -> Option<MountResult> {
+        let asked = self == RequestOperation::Mount;
         asked.then_some(match outcome.status {
             202 => MountResult::Fallback,
             _ if outcome.is_success() => MountResult::Mounted,

@@ -7,23 +7,25 @@ use http::{HeaderMap, header};
 use registry::metrics::label::{Client, Pair};
 use registry::oci::ErrorCode;
 
-use super::error_code::Code;
-use super::manifest_kind::Reading;
-use super::operation::Operation;
-use super::{Facts, Head, Recorder, Request, auth};
-use crate::metrics::Handle;
+use super::error_code::BodyErrorCode;
+use super::manifest_kind::KindReader;
+use super::operation::RequestOperation;
+use super::{Facts, Recorder, Request, ResponseHead, auth};
+use crate::metrics::RepositoryHandle;
 use crate::metrics::label::{BlobOperation, ManifestOperation, Scheme, Transfer};
 
+mod end;
+
 /// What counts one exchange. It is told everything after the exchange's own facts.
-pub(super) struct Recording {
+pub(super) struct ExchangeRecording {
     pub(super) recorder: Arc<Recorder>,
     pub(super) client: Client,
     scheme: Scheme,
     /// Of a manifest that is pulled, resolved or pushed.
-    pub(super) reading: Option<Reading>,
-    pub(super) code: Code,
+    pub(super) kind_reader: Option<KindReader>,
+    pub(super) code: BodyErrorCode,
     /// Of a request for something of a repository.
-    pub(super) repository: Option<Handle>,
+    pub(super) repository: Option<RepositoryHandle>,
     /// Whether the response begins with the first byte of what was asked for.
     pub(super) from_start: bool,
     /// When the first bytes of a blob that is pushed came and when its last, since the request's
@@ -31,25 +33,25 @@ pub(super) struct Recording {
     pub(super) timed: Option<(Duration, Duration)>,
 }
 
-impl Recording {
+impl ExchangeRecording {
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
         pair: Pair,
-        operation: Operation,
+        operation: RequestOperation,
         repository: Option<&str>,
         headers: &HeaderMap,
-    ) -> Recording {
+    ) -> ExchangeRecording {
         let agent = headers.get(header::USER_AGENT);
         let agent = agent.and_then(|value| value.to_str().ok());
         let metrics = &recorder.metrics;
         metrics.http.in_flight.add(pair.endpoint(), 1.0);
         let is_push = operation.on_manifests() == Some(ManifestOperation::Push);
-        Recording {
+        ExchangeRecording {
             recorder: Arc::clone(recorder),
             client: Client::of(agent.unwrap_or_default()),
             scheme: auth::scheme(headers),
-            reading: is_push.then(|| Reading::with_body(recorder, headers)),
-            code: Code::None,
+            kind_reader: is_push.then(|| KindReader::with_body(recorder, headers)),
+            code: BodyErrorCode::None,
             repository: repository.map(|name| metrics.repositories.find(name)),
             from_start: false,
             timed: None,
@@ -69,8 +71,8 @@ impl Recording {
             let first = self.timed.map_or(now, |(first, _)| first);
             self.timed = Some((first, now));
         }
-        if let Some(reading) = &mut self.reading {
-            reading.piece(piece);
+        if let Some(kind_reader) = &mut self.kind_reader {
+            kind_reader.piece(piece);
         }
     }
 
@@ -83,7 +85,7 @@ impl Recording {
         let Some(head) = facts.head else {
             return;
         };
-        self.answered(facts, head);
+        self.observe_ttfb(facts, head);
         self.admit_repository(facts, request, head);
         let metrics = &self.recorder.metrics;
         if matches!(head.status, 301 | 302 | 303 | 307 | 308) {
@@ -94,54 +96,54 @@ impl Recording {
         }
         // A response that has ended already has no body.
         if !facts.response.last {
-            self.code = Code::of(head.status, headers);
+            self.code = BodyErrorCode::of(head.status, headers);
         }
         self.from_start = match (facts.operation, head.status) {
-            (Operation::Blob(BlobOperation::Pull), 206) => begins_at_0(headers),
+            (RequestOperation::Blob(BlobOperation::Pull), 206) => begins_at_0(headers),
             (_, status) => status == 200,
         };
         self.read(facts.operation, head.status, headers);
     }
 
     /// What is to be read of a manifest, and how.
-    fn read(&mut self, operation: Operation, status: u16, headers: &HeaderMap) {
+    fn read(&mut self, operation: RequestOperation, status: u16, headers: &HeaderMap) {
         let recorder = &self.recorder;
         match operation.on_manifests() {
             Some(ManifestOperation::Pull) if status == 200 => {
-                self.reading = Some(Reading::pulled(recorder, headers));
+                self.kind_reader = Some(KindReader::pulled(recorder, headers));
             }
             Some(ManifestOperation::Pull | ManifestOperation::Resolve) => {
-                self.reading = (status < 400).then(|| Reading::without_body(headers));
+                self.kind_reader = (status < 400).then(|| KindReader::without_body(headers));
             }
             Some(ManifestOperation::Push) => {
-                if let Some(reading) = &mut self.reading {
-                    reading.pushed(recorder, headers);
+                if let Some(kind_reader) = &mut self.kind_reader {
+                    kind_reader.pushed(recorder, headers);
                 }
             }
             Some(ManifestOperation::Delete) | None => {}
         }
     }
 
-    pub(super) fn own_answer(&mut self, facts: &Facts, code: ErrorCode) {
+    pub(super) fn proxy_response(&mut self, facts: &Facts, code: ErrorCode) {
         if let Some(head) = facts.head {
-            self.answered(facts, head);
+            self.observe_ttfb(facts, head);
         }
         if facts.response.seen > 0 {
-            self.code = Code::Known(code.into());
+            self.code = BodyErrorCode::Known(code.into());
         }
     }
 
-    fn answered(&self, facts: &Facts, head: Head) {
+    fn observe_ttfb(&self, facts: &Facts, head: ResponseHead) {
         let ttfb = &self.recorder.metrics.http.ttfb;
         ttfb.observe(facts.pair, head.after.as_secs_f64());
     }
 
     pub(super) fn response_body(&mut self, facts: &Facts, piece: &[u8]) {
         self.code.piece(piece);
-        if let Some(reading) = &mut self.reading
+        if let Some(kind_reader) = &mut self.kind_reader
             && facts.operation.on_manifests() == Some(ManifestOperation::Pull)
         {
-            reading.piece(piece);
+            kind_reader.piece(piece);
         }
     }
 

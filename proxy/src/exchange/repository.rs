@@ -3,15 +3,20 @@
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Route};
 
-use super::operation::{Operation, Outcome};
-use super::recording::Recording;
-use super::{Facts, Head, Request};
+use super::operation::{ExchangeOutcome, RequestOperation};
+use super::recording::ExchangeRecording;
+use super::{Facts, Request, ResponseHead};
 use crate::metrics::RepositoryOperation;
 use crate::metrics::label::{BlobOperation, ManifestOperation};
 
-impl Recording {
+impl ExchangeRecording {
     /// Gives the repository a label of its own if the answer proves that there is such a one.
-    pub(super) fn admit_repository(&mut self, facts: &Facts, request: &Request<'_>, head: Head) {
+    pub(super) fn admit_repository(
+        &mut self,
+        facts: &Facts,
+        request: &Request<'_>,
+        head: ResponseHead,
+    ) {
         if !facts.operation.proves_repository(head.status) {
             return;
         }
@@ -21,7 +26,7 @@ impl Recording {
         if handle.is_shown() {
             return;
         }
-        let name = facts.visit.repository();
+        let name = facts.session.repository();
         if let Some(name) = name.or_else(|| Route::parse(request.path).repository) {
             let repositories = &self.recorder.metrics.repositories;
             repositories.admit(handle, name, facts.started + head.after);
@@ -29,25 +34,25 @@ impl Recording {
     }
 }
 
-impl Operation {
+impl RequestOperation {
     /// Whether an answer of this status proves the repository to exist: a scan of names that were
     /// made up gets none.
     fn proves_repository(self, status: u16) -> bool {
         let done = (200..300).contains(&status);
         match self {
-            Operation::Manifest(ManifestOperation::Pull | ManifestOperation::Push, _)
-            | Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
-            | Operation::Mount
-            | Operation::Monolithic
-            | Operation::Commit => done && status != 202,
-            Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Digest)
-            | Operation::Manifest(ManifestOperation::Delete, _)
-            | Operation::Blob(_)
-            | Operation::Start
-            | Operation::Append
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => false,
+            RequestOperation::Manifest(ManifestOperation::Pull | ManifestOperation::Push, _)
+            | RequestOperation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
+            | RequestOperation::Mount
+            | RequestOperation::MonolithicUpload
+            | RequestOperation::CompleteUpload => done && status != 202,
+            RequestOperation::Manifest(ManifestOperation::Resolve, ReferenceKind::Digest)
+            | RequestOperation::Manifest(ManifestOperation::Delete, _)
+            | RequestOperation::Blob(_)
+            | RequestOperation::StartUpload
+            | RequestOperation::UploadChunk
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => false,
         }
     }
 
@@ -56,7 +61,7 @@ impl Operation {
     /// began with the first byte of what was asked for.
     pub(super) fn on_repository(
         self,
-        outcome: Outcome,
+        outcome: ExchangeOutcome,
         kind: Kind,
         from_start: bool,
     ) -> Option<RepositoryOperation> {
@@ -70,36 +75,40 @@ impl Operation {
         // The registry may open a session instead of what was asked for.
         let is_done = outcome.status != 202;
         Some(match self {
-            Operation::Manifest(ManifestOperation::Pull, _) if from_start => match kind {
+            RequestOperation::Manifest(ManifestOperation::Pull, _) if from_start => match kind {
                 Kind::Image | Kind::Artifact | Kind::Other => RepositoryOperation::Pull,
                 Kind::Index => RepositoryOperation::IndexPull,
                 Kind::Signature | Kind::Attestation => RepositoryOperation::Other,
             },
-            Operation::Manifest(ManifestOperation::Push, _) => match kind {
+            RequestOperation::Manifest(ManifestOperation::Push, _) => match kind {
                 Kind::Image | Kind::Artifact | Kind::Other => RepositoryOperation::Push,
                 Kind::Index => RepositoryOperation::IndexPush,
                 Kind::Signature | Kind::Attestation => RepositoryOperation::Other,
             },
-            Operation::Manifest(ManifestOperation::Delete, _)
-            | Operation::Blob(BlobOperation::Delete) => RepositoryOperation::Delete,
-            Operation::Blob(BlobOperation::Pull) if from_start => RepositoryOperation::BlobPull,
-            Operation::Mount if is_done => RepositoryOperation::Mount,
-            Operation::Monolithic | Operation::Commit if is_done => RepositoryOperation::BlobPush,
-            Operation::Manifest(ManifestOperation::Pull | ManifestOperation::Resolve, _)
-            | Operation::Blob(
+            RequestOperation::Manifest(ManifestOperation::Delete, _)
+            | RequestOperation::Blob(BlobOperation::Delete) => RepositoryOperation::Delete,
+            RequestOperation::Blob(BlobOperation::Pull) if from_start => {
+                RepositoryOperation::BlobPull
+            }
+            RequestOperation::Mount if is_done => RepositoryOperation::Mount,
+            RequestOperation::MonolithicUpload | RequestOperation::CompleteUpload if is_done => {
+                RepositoryOperation::BlobPush
+            }
+            RequestOperation::Manifest(ManifestOperation::Pull | ManifestOperation::Resolve, _)
+            | RequestOperation::Blob(
                 BlobOperation::Pull
                 | BlobOperation::Head
                 | BlobOperation::Push
                 | BlobOperation::Mount,
             )
-            | Operation::Start
-            | Operation::Monolithic
-            | Operation::Mount
-            | Operation::Append
-            | Operation::Commit
-            | Operation::Look
-            | Operation::Cancel
-            | Operation::Other => RepositoryOperation::Other,
+            | RequestOperation::StartUpload
+            | RequestOperation::MonolithicUpload
+            | RequestOperation::Mount
+            | RequestOperation::UploadChunk
+            | RequestOperation::CompleteUpload
+            | RequestOperation::UploadStatus
+            | RequestOperation::CancelUpload
+            | RequestOperation::Other => RepositoryOperation::Other,
         })
     }
 
@@ -107,8 +116,8 @@ impl Operation {
     pub(super) fn is_pull_of_manifest(self) -> bool {
         matches!(
             self,
-            Operation::Manifest(ManifestOperation::Pull, _)
-                | Operation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
+            RequestOperation::Manifest(ManifestOperation::Pull, _)
+                | RequestOperation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
         )
     }
 }

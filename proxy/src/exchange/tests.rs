@@ -106,7 +106,7 @@ impl Observed {
         self
     }
 
-    fn answered(&mut self, status: u16, fields: &[(&'static str, &str)]) -> &mut Self {
+    fn responded(&mut self, status: u16, fields: &[(&'static str, &str)]) -> &mut Self {
         let asked = HeaderMap::new();
         let request = request(&self.method, &self.target, &asked);
         self.exchange
@@ -118,7 +118,7 @@ impl Observed {
     fn whole(&mut self, body: &[u8]) {
         self.response_body(body, true);
         self.sent(body.len() as u64);
-        drop(self.finish(End::Whole));
+        drop(self.finish(End::Complete));
     }
 
     /// The exchange ends with so much of the response sent.
@@ -129,7 +129,7 @@ impl Observed {
             Side::Upstream => 502,
         };
         let side = Some(side);
-        drop(self.finish(End::Broken { status, side }));
+        drop(self.finish(End::Aborted { status, side }));
     }
 }
 
@@ -137,7 +137,7 @@ impl Observed {
 fn exchange(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16) {
     ask(recorder, method, target)
         .received(b"")
-        .answered(status, &[])
+        .responded(status, &[])
         .whole(b"");
 }
 

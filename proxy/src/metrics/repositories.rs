@@ -23,7 +23,7 @@ use super::label::Transfer;
 
 mod rules;
 
-use self::rules::Labels;
+use self::rules::RepositoryLabels;
 pub use self::rules::{GroupError, GroupRule, Rules, RulesError};
 
 /// Stands for every repository without a label of its own. No name can be this: no component of
@@ -53,20 +53,20 @@ labels! {
 /// The `repository_*` families.
 pub struct Repositories {
     families: RepositoryFamilies,
-    labels: Labels,
+    labels: RepositoryLabels,
     slots: ArcSwap<Slots>,
     /// Held while the slots change.
-    changing: Mutex<()>,
+    admission: Mutex<()>,
     /// Before this time, in milliseconds since `origin`, nobody can give way: of a full table no
     /// more need be looked at.
     full_until: AtomicU64,
     /// What has no label of its own.
-    other: OnceLock<Cells>,
+    other: OnceLock<RepositoryCells>,
     overflow: Counter,
     origin: Instant,
 }
 
-/// Labels and their cells.
+/// RepositoryLabels and their cells.
 type Slots = HashMap<Arc<str>, Arc<Slot>>;
 
 families! {
@@ -98,7 +98,7 @@ families! {
 }
 
 /// The cells of one label.
-struct Cells {
+struct RepositoryCells {
     operations: Counters<RepositoryOperation>,
     bytes: Counters<Transfer>,
     last_pull: Gauge,
@@ -106,7 +106,7 @@ struct Cells {
 
 /// An admitted label.
 struct Slot {
-    cells: Cells,
+    cells: RepositoryCells,
     /// When it last counted an operation, in milliseconds since `origin`.
     used: AtomicU64,
     /// Never gives way.
@@ -119,12 +119,12 @@ struct Slot {
 /// held here until it is admitted or the request ends, because a byte that was counted as `_other`
 /// could not be taken back.
 #[derive(Default)]
-pub struct Handle {
+pub struct RepositoryHandle {
     slot: Option<Arc<Slot>>,
-    held: [u64; Transfer::ALL.len()],
+    pending_bytes: [u64; Transfer::ALL.len()],
 }
 
-impl Handle {
+impl RepositoryHandle {
     /// Whether the repository has a label, its own or its group's.
     pub fn is_shown(&self) -> bool {
         self.slot.is_some()
@@ -138,9 +138,9 @@ impl Repositories {
         let RepositoryOverflow { overflow } = RepositoryOverflow::declare(registry);
         Repositories {
             families,
-            labels: Labels::new(rules),
+            labels: RepositoryLabels::new(rules),
             slots: ArcSwap::default(),
-            changing: Mutex::default(),
+            admission: Mutex::default(),
             full_until: AtomicU64::new(0),
             other: OnceLock::new(),
             overflow,
@@ -149,7 +149,7 @@ impl Repositories {
     }
 
     /// What is known of a repository when a request for it begins. Any text will do.
-    pub fn find(&self, name: &str) -> Handle {
+    pub fn find(&self, name: &str) -> RepositoryHandle {
         let slots = self.slots.load();
         let slot = if self.labels.are_names() {
             slots.get(name)
@@ -158,17 +158,17 @@ impl Repositories {
             label.and_then(|label| slots.get(&label))
         };
         let slot = slot.cloned();
-        Handle {
+        RepositoryHandle {
             slot,
-            held: Default::default(),
+            pending_bytes: Default::default(),
         }
     }
 
     /// Body bytes moved.
-    pub fn bytes(&self, handle: &mut Handle, direction: Transfer, bytes: u64) {
+    pub fn bytes(&self, handle: &mut RepositoryHandle, direction: Transfer, bytes: u64) {
         match &handle.slot {
             Some(slot) => slot.cells.bytes.add(direction, bytes),
-            None => handle.held[direction.index()] += bytes,
+            None => handle.pending_bytes[direction.index()] += bytes,
         }
     }
 
@@ -176,18 +176,18 @@ impl Repositories {
     /// blob completed. Gives it a label if there is room for it.
     ///
     /// `name` is the one that the handle was found by.
-    pub fn admit(&self, handle: &mut Handle, name: &str, now: Instant) {
+    pub fn admit(&self, handle: &mut RepositoryHandle, name: &str, now: Instant) {
         if handle.slot.is_some() {
             return;
         }
         handle.slot = self.slot(name, now);
         if let Some(slot) = &handle.slot {
-            slot.cells.credit(&mut handle.held);
+            slot.cells.credit(&mut handle.pending_bytes);
         }
     }
 
     /// An operation ended with success.
-    pub fn record(&self, handle: &Handle, operation: RepositoryOperation, now: Instant) {
+    pub fn record(&self, handle: &RepositoryHandle, operation: RepositoryOperation, now: Instant) {
         if let Some(slot) = &handle.slot {
             slot.cells.operations.inc(operation);
             slot.used.fetch_max(self.millis(now), Ordering::Relaxed);
@@ -198,7 +198,7 @@ impl Repositories {
     }
 
     /// A manifest was pulled, or a tag resolved, with success.
-    pub fn pulled(&self, handle: &Handle, now: SystemTime) {
+    pub fn pulled(&self, handle: &RepositoryHandle, now: SystemTime) {
         let cells = match &handle.slot {
             Some(slot) => &slot.cells,
             None => self.other(),
@@ -211,15 +211,15 @@ impl Repositories {
 
     /// The request has ended: bytes that are still held belong to a repository that is not shown.
     /// Its operation may be recorded later; the handle keeps the label until then.
-    pub fn finish(&self, handle: &mut Handle) {
-        if handle.held.iter().any(|&bytes| bytes > 0) {
-            self.other().credit(&mut handle.held);
+    pub fn finish(&self, handle: &mut RepositoryHandle) {
+        if handle.pending_bytes.iter().any(|&bytes| bytes > 0) {
+            self.other().credit(&mut handle.pending_bytes);
         }
     }
 }
 
 impl Repositories {
-    fn other(&self) -> &Cells {
+    fn other(&self) -> &RepositoryCells {
         self.other.get_or_init(|| self.families.cells(OTHER))
     }
 
@@ -239,18 +239,18 @@ impl Repositories {
         if !is_reserved && now < self.full_until.load(Ordering::Relaxed) {
             return None;
         }
-        let _changing = self.changing.lock();
+        let _changing = self.admission.lock();
         let slots = self.slots.load_full();
         if let Some(slot) = slots.get(&*label) {
             return Some(Arc::clone(slot));
         }
-        let gives_way = if is_reserved || self.has_room(&slots) {
+        let evicted = if is_reserved || self.has_free_slot(&slots) {
             None
         } else {
-            Some(self.idlest(&slots, now)?)
+            Some(self.least_recently_used(&slots, now)?)
         };
         let mut slots = Slots::clone(&slots);
-        if let Some(evicted) = gives_way {
+        if let Some(evicted) = evicted {
             slots.remove(&evicted);
             self.families.remove(&evicted);
         }
@@ -265,13 +265,13 @@ impl Repositories {
     }
 
     /// Whether a name that nothing is reserved for finds room.
-    fn has_room(&self, slots: &Slots) -> bool {
+    fn has_free_slot(&self, slots: &Slots) -> bool {
         let taken = slots.values().filter(|slot| !slot.is_reserved).count();
         taken < self.labels.rules().unreserved()
     }
 
     /// The label that is to give way, or `None` and the time until which that is so.
-    fn idlest(&self, slots: &Slots, now: u64) -> Option<Arc<str>> {
+    fn least_recently_used(&self, slots: &Slots, now: u64) -> Option<Arc<str>> {
         let idle = u64::try_from(self.labels.rules().idle().as_millis()).unwrap_or(u64::MAX);
         let candidates = slots.iter().filter(|(_, slot)| !slot.is_reserved);
         let by_use = candidates.map(|(label, slot)| {
@@ -298,8 +298,8 @@ impl Repositories {
 
 impl RepositoryFamilies {
     /// The cells of a label, all of which print from now on.
-    fn cells(&self, label: &str) -> Cells {
-        let cells = Cells {
+    fn cells(&self, label: &str) -> RepositoryCells {
+        let cells = RepositoryCells {
             operations: self.operations.cells(label),
             bytes: self.bytes.cells(label),
             last_pull: self.last_pull.cells(label),
@@ -326,12 +326,12 @@ impl RepositoryFamilies {
     }
 }
 
-impl Cells {
+impl RepositoryCells {
     /// Counts bytes that were held, once.
-    fn credit(&self, held: &mut [u64; Transfer::ALL.len()]) {
+    fn credit(&self, pending: &mut [u64; Transfer::ALL.len()]) {
         for &direction in Transfer::ALL {
             self.bytes
-                .add(direction, std::mem::take(&mut held[direction.index()]));
+                .add(direction, std::mem::take(&mut pending[direction.index()]));
         }
     }
 }

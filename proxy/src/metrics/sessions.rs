@@ -25,7 +25,7 @@ labels! {
 }
 
 families! {
-    /// The `upload_session*` families. [`Sessions`](crate::sessions::Sessions) moves them.
+    /// The `upload_session*` families. [`SessionTable`](crate::sessions::SessionTable) moves them.
     pub struct SessionMetrics {
         /// Events of upload sessions; counted when they happen. `unknown` is the resumption of a
         /// session that was opened elsewhere, `expired` the end of one that was idle for 24 hours or

@@ -17,19 +17,19 @@ use crate::upstream::Upstream;
 
 /// What is logged of a request's head, kept for a request that is cut off where nobody has the head
 /// any more. Taking it copies no text.
-pub(super) struct Asked {
+pub(super) struct LoggedRequest {
     uri: Uri,
     method: Method,
     client: Client,
 }
 
-impl Asked {
-    pub(super) fn of(head: &RequestHeader) -> Asked {
+impl LoggedRequest {
+    pub(super) fn of(head: &RequestHeader) -> LoggedRequest {
         let agent = head
             .headers
             .get(header::USER_AGENT)
             .and_then(|value| value.to_str().ok());
-        Asked {
+        LoggedRequest {
             uri: head.uri.clone(),
             method: Method::of(head.method.as_str()),
             client: Client::of(agent.unwrap_or("")),

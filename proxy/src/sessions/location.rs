@@ -18,20 +18,20 @@ use url::{Url, form_urlencoded};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LocationKey {
     /// The hash of the path.
-    pub(super) path: u64,
+    pub(super) path_hash: u64,
     /// That of the query.
-    pub(super) query: u64,
+    pub(super) query_hash: u64,
     /// What the path looks like, if it is something else than a session.
-    pub(super) odd: Option<Endpoint>,
+    pub(super) looks_like: Option<Endpoint>,
 }
 
 impl LocationKey {
     pub(super) fn new(hasher: &RandomState, path: &str, query: Option<&str>) -> LocationKey {
         let endpoint = Route::parse(path).endpoint;
         LocationKey {
-            path: hash_path(hasher, path),
-            query: hash_query(hasher, query),
-            odd: (endpoint != Endpoint::UploadSession).then_some(endpoint),
+            path_hash: hash_path(hasher, path),
+            query_hash: hash_query(hasher, query),
+            looks_like: (endpoint != Endpoint::UploadSession).then_some(endpoint),
         }
     }
 

@@ -10,17 +10,17 @@ use super::*;
 const START: &str = "/v2/team/app/blobs/uploads/";
 const HOUR: Duration = Duration::from_hours(1);
 
-fn table(limit: usize) -> Sessions {
-    Sessions::with_limit(&MetricsRegistry::new(""), limit)
+fn table(limit: usize) -> SessionTable {
+    SessionTable::with_limit(&MetricsRegistry::new(""), limit)
 }
 
 /// The events so far: started, completed, cancelled, failed, expired, unknown.
-fn counts(sessions: &Sessions) -> [u64; SessionEvent::ALL.len()] {
+fn counts(sessions: &SessionTable) -> [u64; SessionEvent::ALL.len()] {
     std::array::from_fn(|index| sessions.metrics.events.value(SessionEvent::ALL[index]))
 }
 
 /// What is open, and that whatever came is there or gone.
-fn open(sessions: &Sessions) -> u64 {
+fn open(sessions: &SessionTable) -> u64 {
     let [started, completed, cancelled, failed, expired, unknown] = counts(sessions);
     let held: usize = sessions
         .shards
@@ -36,38 +36,38 @@ fn open(sessions: &Sessions) -> u64 {
     open
 }
 
-fn odd(sessions: &Sessions) -> usize {
-    let counts = sessions.odd.iter();
+fn odd(sessions: &SessionTable) -> usize {
+    let counts = sessions.look_alikes.iter();
     counts.map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 /// A request for a target, and its answer.
 fn ask(
-    sessions: &Sessions,
+    sessions: &SessionTable,
     method: Method,
     target: &str,
     status: u16,
     location: Option<&str>,
     now: Instant,
 ) {
-    let visit = visit(sessions, target, now);
-    let answer = answer(method, target, status, location);
-    sessions.answered(&visit, answer, now);
+    let handle = find(sessions, target, now);
+    let response = response(method, target, status, location);
+    sessions.responded(&handle, response, now);
 }
 
-fn visit(sessions: &Sessions, target: &str, now: Instant) -> Visit {
+fn find(sessions: &SessionTable, target: &str, now: Instant) -> SessionHandle {
     let (path, query) = split(target);
-    sessions.visit(path, query, now)
+    sessions.find(path, query, now)
 }
 
-fn answer<'a>(
+fn response<'a>(
     method: Method,
     target: &'a str,
     status: u16,
     location: Option<&'a str>,
-) -> Answer<'a> {
+) -> SessionResponse<'a> {
     let (path, query) = split(target);
-    Answer {
+    SessionResponse {
         method,
         path,
         query,
@@ -84,9 +84,9 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn start(sessions: &Sessions, location: &str) -> Instant {
+fn start(sessions: &SessionTable, location: &str) -> Instant {
     let now = sessions.origin;
-    sessions.start(START, location, Some("team/app"), now);
+    sessions.opened(START, location, Some("team/app"), now);
     now
 }
 
@@ -95,9 +95,9 @@ fn an_upload_is_started_and_completed_once() {
     let sessions = table(9);
     let now = start(&sessions, "/v2/team/app/blobs/uploads/1");
     assert_eq!(open(&sessions), 1);
-    let visit = sessions.visit("/v2/team/app/blobs/uploads/1", None, now);
-    assert_eq!(visit.repository(), Some("team/app"));
-    drop(visit);
+    let handle = sessions.find("/v2/team/app/blobs/uploads/1", None, now);
+    assert_eq!(handle.repository(), Some("team/app"));
+    drop(handle);
     let target = "/v2/team/app/blobs/uploads/1?digest=sha256:0";
     ask(
         &sessions,
@@ -224,14 +224,14 @@ fn of_two_first_requests_for_a_session_one_brings_it_in_and_the_other_finds_it()
     for (method, status, location, ended) in second_answers {
         let sessions = table(9);
         let now = sessions.origin;
-        let visits = [(); 2].map(|()| visit(&sessions, target, now));
-        let first = answer(Method::Patch, target, 202, Some(&y));
-        sessions.answered(&visits[0], first, now);
-        let second = answer(method, target, status, location);
-        sessions.answered(&visits[1], second, now);
+        let handles = [(); 2].map(|()| find(&sessions, target, now));
+        let first = response(Method::Patch, target, 202, Some(&y));
+        sessions.responded(&handles[0], first, now);
+        let second = response(method, target, status, location);
+        sessions.responded(&handles[1], second, now);
         assert_eq!(counts(&sessions)[5], 1, "{method:?}");
         assert_eq!(open(&sessions), 1 - ended, "{method:?}");
-        drop(visits);
+        drop(handles);
         ask(&sessions, Method::Put, &z, 201, None, now);
         assert_eq!(open(&sessions), 0, "{method:?}");
     }
@@ -244,7 +244,7 @@ fn a_session_is_adopted_once_where_two_requests_find_none_at_the_same_time() {
     let [x, y, z] = ["x", "y", "z"].map(|state| format!("/v2/a/blobs/uploads/1?_state={state}"));
     // Both have looked, and neither has entered it.
     for location in [&y, &z] {
-        sessions.adopt(answer(Method::Patch, &x, 202, Some(location)), now);
+        sessions.first_seen(response(Method::Patch, &x, 202, Some(location)), now);
     }
     assert_eq!(counts(&sessions), [0, 0, 0, 0, 0, 1]);
     assert_eq!(open(&sessions), 1);
@@ -261,10 +261,10 @@ fn a_session_is_adopted_once_where_two_requests_find_none_at_the_same_time() {
 fn a_session_that_was_begun_meanwhile_is_not_what_an_earlier_request_was_for() {
     let sessions = table(9);
     let now = sessions.origin;
-    let earlier = visit(&sessions, "/u?id=1", now);
+    let earlier = find(&sessions, "/u?id=1", now);
     start(&sessions, "/u?id=2");
-    let answered = answer(Method::Patch, "/u?id=1", 202, Some("/u?id=1"));
-    sessions.answered(&earlier, answered, now);
+    let answered = response(Method::Patch, "/u?id=1", 202, Some("/u?id=1"));
+    sessions.responded(&earlier, answered, now);
     assert_eq!(counts(&sessions), [1, 0, 0, 0, 0, 1]);
     assert_eq!(open(&sessions), 2);
 }
@@ -398,13 +398,13 @@ fn an_idle_session_expires_and_one_that_is_asked_for_does_not() {
     let sessions = table(9);
     let now = start(&sessions, "/v2/a/blobs/uploads/1");
     start(&sessions, "/v2/a/blobs/uploads/2");
-    let visit = sessions.visit("/v2/a/blobs/uploads/2", None, now);
+    let handle = sessions.find("/v2/a/blobs/uploads/2", None, now);
     sessions.refresh(now + 23 * HOUR);
     assert_eq!(open(&sessions), 2);
     sessions.refresh(now + 24 * HOUR);
     assert_eq!(counts(&sessions), [2, 0, 0, 0, 1, 0]);
-    drop(visit);
-    sessions.visit("/v2/a/blobs/uploads/2", None, now + 25 * HOUR);
+    drop(handle);
+    sessions.find("/v2/a/blobs/uploads/2", None, now + 25 * HOUR);
     sessions.refresh(now + 48 * HOUR);
     assert_eq!(open(&sessions), 1, "it was asked for meanwhile");
     sessions.refresh(now + 49 * HOUR);
@@ -416,22 +416,22 @@ fn an_idle_session_expires_and_one_that_is_asked_for_does_not() {
 fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
     let sessions = table(2);
     let now = sessions.origin;
-    let visits: Vec<Visit> = (0..2)
+    let handles: Vec<SessionHandle> = (0..2)
         .map(|number| {
             let location = format!("/u/{number}");
-            sessions.start(START, &location, None, now + number * HOUR);
-            sessions.visit(&location, None, now + number * HOUR)
+            sessions.opened(START, &location, None, now + number * HOUR);
+            sessions.find(&location, None, now + number * HOUR)
         })
         .collect();
-    sessions.start(START, "/u/2", None, now + 2 * HOUR);
+    sessions.opened(START, "/u/2", None, now + 2 * HOUR);
     assert_eq!(
         open(&sessions),
         2,
         "all are in use: the newcomer is not followed"
     );
     assert_eq!(counts(&sessions), [3, 0, 0, 0, 1, 0]);
-    drop(visits);
-    sessions.start(START, "/u/3", None, now + 2 * HOUR);
+    drop(handles);
+    sessions.opened(START, "/u/3", None, now + 2 * HOUR);
     assert_eq!((open(&sessions), odd(&sessions)), (2, 2));
     assert!(sessions.is_session(Endpoint::Other, "/u/3", None));
     assert_eq!(counts(&sessions), [4, 0, 0, 0, 2, 0]);
@@ -440,7 +440,7 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
 #[test]
 fn a_session_has_lasted_from_its_start_to_its_end() {
     let registry = MetricsRegistry::new("");
-    let sessions = Sessions::with_limit(&registry, 9);
+    let sessions = SessionTable::with_limit(&registry, 9);
     let target = |number: u32| format!("/v2/a/blobs/uploads/{number}");
     let now = sessions.origin;
     let ends = [
@@ -480,12 +480,12 @@ fn a_session_has_lasted_from_its_start_to_its_end() {
 fn the_repository_of_a_session_is_known_unless_its_name_is_too_long() {
     let sessions = table(9);
     let now = sessions.origin;
-    sessions.start(START, "/u/1", Some("team/app"), now);
-    sessions.start(START, "/u/2", Some(&"a".repeat(256)), now);
-    let visit = sessions.visit("/u/1", None, now);
-    assert_eq!(visit.repository(), Some("team/app"));
-    assert_eq!(sessions.visit("/u/2", None, now).repository(), None);
-    assert_eq!(sessions.visit("/u/3", None, now).repository(), None);
+    sessions.opened(START, "/u/1", Some("team/app"), now);
+    sessions.opened(START, "/u/2", Some(&"a".repeat(256)), now);
+    let handle = sessions.find("/u/1", None, now);
+    assert_eq!(handle.repository(), Some("team/app"));
+    assert_eq!(sessions.find("/u/2", None, now).repository(), None);
+    assert_eq!(sessions.find("/u/3", None, now).repository(), None);
 }
 
 #[derive(Clone, Debug)]
@@ -530,11 +530,11 @@ proptest! {
     fn any_history_adds_up(limit in 1..5_usize, actions in prop::collection::vec(action(), 0..80)) {
         let sessions = table(limit);
         let mut now = sessions.origin;
-        let mut visits = Vec::new();
+        let mut handles = Vec::new();
         for action in actions {
             match action {
                 Action::Start(place) => {
-                    sessions.start(START, &location(place), Some("a"), now);
+                    sessions.opened(START, &location(place), Some("a"), now);
                 }
                 Action::Ask(method, place, status, to) => {
                     let to = to.map(location);
@@ -542,14 +542,14 @@ proptest! {
                 }
                 Action::Enter(place) => {
                     let target = location(place);
-                    let visit = visit(&sessions, &target, now);
-                    visits.push((visit, target));
+                    let handle = find(&sessions, &target, now);
+                    handles.push((handle, target));
                 }
                 Action::Leave(method, status, to) => {
-                    if let Some((visit, target)) = visits.pop() {
+                    if let Some((handle, target)) = handles.pop() {
                         let to = to.map(location);
-                        let answer = answer(method, &target, status, to.as_deref());
-                        sessions.answered(&visit, answer, now);
+                        let response = response(method, &target, status, to.as_deref());
+                        sessions.responded(&handle, response, now);
                     }
                 }
                 Action::Wait(hours) => {
@@ -562,17 +562,17 @@ proptest! {
             let mut odd_places: HashMap<usize, usize> = HashMap::new();
             for shard in &sessions.shards {
                 for session in shard.lock().values().flatten() {
-                    if let Some(odd) = session.place.lock().odd {
+                    if let Some(odd) = session.location.lock().looks_like {
                         *odd_places.entry(odd.index()).or_default() += 1;
                     }
                 }
             }
-            for (endpoint, count) in sessions.odd.iter().enumerate() {
+            for (endpoint, count) in sessions.look_alikes.iter().enumerate() {
                 let expected = odd_places.get(&endpoint).copied().unwrap_or(0);
                 prop_assert_eq!(count.load(Ordering::Relaxed), expected);
             }
         }
-        visits.clear();
+        handles.clear();
         sessions.refresh(now + 25 * HOUR);
         prop_assert_eq!(open(&sessions), 0);
         let active = sessions.metrics.active.value(());
@@ -583,8 +583,8 @@ proptest! {
     fn no_location_is_too_odd(location in "\\PC*", base in "/\\PC*", query in "\\PC*") {
         let sessions = table(2);
         let now = sessions.origin;
-        sessions.start(&base, &location, None, now);
-        sessions.visit(&base, Some(&query), now);
+        sessions.opened(&base, &location, None, now);
+        sessions.find(&base, Some(&query), now);
         prop_assert_eq!(open(&sessions), 1);
     }
 }

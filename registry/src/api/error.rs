@@ -10,7 +10,7 @@ use super::answer::{self, Answer, DOCKER_UPLOAD_UUID};
 use super::body::BodyFailure;
 use super::budget::GaveWay;
 use super::precondition::PreconditionError;
-use crate::metrics::http::CLIENT_LEFT;
+use crate::metrics::label::CLIENT_CLOSED_REQUEST;
 use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
     RangeError, ReferenceError, TagError, UnknownAlgorithm,
@@ -142,7 +142,7 @@ impl ApiError {
             Self::Body(BodyFailure::Stalled) => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
             Self::Body(BodyFailure::Gone) => (
                 // Nobody is left to read it; it is counted.
-                StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST),
+                StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
                 Code::BlobUploadInvalid,
             ),
             Self::GaveWay(GaveWay) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),

@@ -8,8 +8,8 @@ use http::request::Parts;
 use http::{HeaderName, StatusCode};
 
 use super::Recorders;
-use crate::metrics::http::{CLIENT_LEFT, Recording};
-use crate::metrics::label::{Client, Method, Pair};
+use crate::metrics::http::Recording;
+use crate::metrics::label::{CLIENT_CLOSED_REQUEST, Client, Method, Pair};
 use crate::oci::Route;
 use service::log::{AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, cut, request_id};
 use service::metrics::Label;
@@ -104,7 +104,7 @@ impl Access {
             repository: self.repository.as_deref(),
             reference: self.reference.as_deref(),
             method: self.method,
-            status: status.unwrap_or(CLIENT_LEFT),
+            status: status.unwrap_or(CLIENT_CLOSED_REQUEST),
             bytes_in: self.received,
             bytes_out: self.sent,
             duration_ms: millis(Instant::now()),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::label::{LATENCY, Pair, Status};
+use super::label::{CLIENT_CLOSED_REQUEST, LATENCY, Pair, Status};
 use service::metrics::{Counters, Histograms, families};
 
 families! {
@@ -29,9 +29,6 @@ pub struct Recording {
     started: Instant,
     status: Option<StatusCode>,
 }
-
-/// The status that is counted where no response began because the client had left.
-pub const CLIENT_LEFT: u16 = 499;
 
 impl Http {
     /// Starts to record a request.
@@ -60,7 +57,9 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        let status = self
+            .status
+            .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         self.http.requests.inc((self.pair, Status::of(status)));
         let seconds = self.started.elapsed().as_secs_f64();
         self.http.duration.observe(self.pair, seconds);

@@ -41,6 +41,9 @@ pub const NAMES: &[&str] = &[
     "version",
 ];
 
+/// The status that is counted where the client closed its request before a response began.
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// Buckets for latencies and durations, in seconds.
 pub const LATENCY: &[f64] = &[
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 900.0,

@@ -20,13 +20,13 @@ fn codes(recorder: &Recorder) -> Vec<(&'static str, u64)> {
 fn the_code_of_an_error_is_read_as_it_passes() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.received(b"").answered(403, &[JSON]);
+    exchange.received(b"").responded(403, &[JSON]);
     let (start, end) = DENIED.split_at(22);
     exchange.response_body(start, false);
     exchange.response_body(end, true);
     assert_eq!(codes(&recorder), []);
     exchange.sent(DENIED.len() as u64);
-    assert!(exchange.finish(End::Whole).is_none());
+    assert!(exchange.finish(End::Complete).is_none());
     assert_eq!(codes(&recorder), [("DENIED", 1)]);
 }
 
@@ -62,7 +62,7 @@ fn only_errors_have_codes() {
     ] {
         let recorder = recorder();
         let mut exchange = ask(&recorder, method, &blob());
-        exchange.received(b"").answered(status, fields).whole(body);
+        exchange.received(b"").responded(status, fields).whole(body);
         let expected: Vec<_> = expected.map(|code| (code, 1)).into_iter().collect();
         assert_eq!(codes(&recorder), expected, "{method} {status} {fields:?}");
     }
@@ -72,7 +72,7 @@ fn only_errors_have_codes() {
 fn an_error_that_was_cut_did_not_leave_for_the_client() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.received(b"").answered(403, &[JSON]);
+    exchange.received(b"").responded(403, &[JSON]);
     exchange.response_body(DENIED, false);
     exchange.cut(10, Side::Upstream);
     assert_eq!(codes(&recorder), []);
@@ -82,11 +82,11 @@ fn an_error_that_was_cut_did_not_leave_for_the_client() {
 fn refusals_of_the_proxy_are_errors_too() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.own_answer(502, ErrorCode::Unavailable, 40);
+    exchange.proxy_response(502, ErrorCode::Unavailable, 40);
     exchange.cut(40, Side::Upstream);
     // The answer to a HEAD has no body to tell it.
     let mut exchange = ask(&recorder, "HEAD", &blob());
-    exchange.own_answer(502, ErrorCode::Unavailable, 0);
+    exchange.proxy_response(502, ErrorCode::Unavailable, 0);
     exchange.cut(0, Side::Upstream);
     assert_eq!(codes(&recorder), [("UNAVAILABLE", 1)]);
 }

@@ -76,7 +76,10 @@ fn each_operation_on_a_manifest_is_counted_by_reference_and_result() {
     ] {
         let recorder = recorder();
         let mut exchange = ask(&recorder, method, &target);
-        exchange.received(b"").answered(status, &[image]).whole(b"");
+        exchange
+            .received(b"")
+            .responded(status, &[image])
+            .whole(b"");
         assert_eq!(counted(&recorder), [expected], "{method} {status}");
     }
 }
@@ -88,7 +91,7 @@ fn a_pushed_manifests_kind_is_read_from_its_body() {
     let (start, end) = SIGNATURE.as_bytes().split_at(100);
     exchange.request_body(start, false);
     exchange.request_body(end, true);
-    exchange.answered(201, &[]).whole(b"");
+    exchange.responded(201, &[]).whole(b"");
     assert_eq!(counted(&recorder), [["push", "tag", "signature", "ok"]]);
 }
 
@@ -98,10 +101,10 @@ fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
     let fields = [("content-type", IMAGE), ("docker-content-digest", DIGEST)];
     let pull = || {
         let mut exchange = ask(&recorder, "GET", &by_tag());
-        exchange.received(b"").answered(200, &fields);
+        exchange.received(b"").responded(200, &fields);
         exchange.response_body(SIGNATURE.as_bytes(), true);
         exchange.sent(SIGNATURE.len() as u64);
-        exchange.finish(End::Whole)
+        exchange.finish(End::Complete)
     };
     let unread = pull().expect("a digest that was never seen");
     assert_eq!(counted(&recorder).len(), 0);
@@ -119,10 +122,10 @@ fn a_small_body_of_which_no_digest_is_told_is_known_again_by_itself() {
         let mut exchange = ask(&recorder, "GET", &by_tag());
         exchange
             .received(b"")
-            .answered(200, &[("content-type", media_type)]);
+            .responded(200, &[("content-type", media_type)]);
         exchange.response_body(body.as_bytes(), true);
         exchange.sent(body.len() as u64);
-        exchange.finish(End::Whole)
+        exchange.finish(End::Complete)
     };
     let signature = ["pull", "tag", "signature", "ok"];
     pull(IMAGE, SIGNATURE)
@@ -161,7 +164,7 @@ fn a_body_that_cannot_be_read_is_of_the_kind_that_its_media_type_says() {
     ] {
         let recorder = recorder();
         let mut exchange = ask(&recorder, "GET", &by_tag());
-        exchange.received(b"").answered(200, fields).whole(body);
+        exchange.received(b"").responded(200, fields).whole(body);
         assert_eq!(
             counted(&recorder),
             [["pull", "tag", "image", "ok"]],
@@ -176,7 +179,7 @@ fn a_manifest_that_is_cut_is_aborted_and_of_no_kind() {
     let mut exchange = ask(&recorder, "GET", &by_tag());
     exchange
         .received(b"")
-        .answered(200, &[("content-type", IMAGE)]);
+        .responded(200, &[("content-type", IMAGE)]);
     exchange.response_body(SIGNATURE.as_bytes(), false);
     exchange.cut(10, Side::Client);
     assert_eq!(counted(&recorder), [["pull", "tag", "other", "aborted"]]);
@@ -210,7 +213,7 @@ fn copies_never_take_more_room_than_there_is() {
     }
     assert!(recorder.kinds.room() < 256 << 10);
     for exchange in &mut held {
-        exchange.received(b"").answered(201, &[]).whole(b"");
+        exchange.received(b"").responded(201, &[]).whole(b"");
     }
     assert_eq!(
         counted(&recorder).len(),

@@ -14,7 +14,7 @@ type Counts = BTreeMap<String, u64>;
 
 /// A request, and how the families call what it is.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct ScriptedRequest {
     method: &'static str,
     target: &'static str,
     endpoint: &'static str,
@@ -29,8 +29,8 @@ const fn asked(
     endpoint: &'static str,
     operation: &'static str,
     purpose: &'static str,
-) -> Asked {
-    Asked {
+) -> ScriptedRequest {
+    ScriptedRequest {
         method,
         target,
         endpoint,
@@ -45,7 +45,7 @@ const BLOB: &str =
 const BY_DIGEST: &str =
     "/v2/a/b/manifests/sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9";
 
-const ASKED: [Asked; 22] = [
+const ASKED: [ScriptedRequest; 22] = [
     asked("GET", "/v2/", "base", "", "other"),
     asked("GET", "/v2/_catalog?n=1", "catalog", "", "other"),
     asked("GET", "/v2/a/b/tags/list", "tags", "", "other"),
@@ -121,7 +121,7 @@ const ASKED: [Asked; 22] = [
         "other",
     ),
     asked("PATCH", "/v2/a/b/manifests/1", "other", "", "other"),
-    Asked {
+    ScriptedRequest {
         method: "BREW",
         target: "/v2/a/b/tags/list",
         endpoint: "other",
@@ -134,7 +134,7 @@ const ASKED: [Asked; 22] = [
 /// What happens in one exchange.
 #[derive(Clone, Debug)]
 struct Script {
-    asked: Asked,
+    asked: ScriptedRequest,
     authorization: Option<(&'static str, &'static str)>,
     agent: Option<(&'static str, &'static str)>,
     /// The media type of the request's body.
@@ -142,12 +142,12 @@ struct Script {
     /// The pieces of the request's body, and whether its end comes.
     request: Vec<usize>,
     request_ends: bool,
-    answer: Answer,
+    answer: ScriptedResponse,
     end: Ending,
 }
 
 #[derive(Clone, Debug)]
-enum Answer {
+enum ScriptedResponse {
     None,
     Upstream {
         status: u16,
@@ -213,7 +213,7 @@ fn script() -> impl Strategy<Value = Script> {
         unsent.clone(),
     )
         .prop_map(
-            |(status, body, range, is_empty, ends, unsent)| Answer::Upstream {
+            |(status, body, range, is_empty, ends, unsent)| ScriptedResponse::Upstream {
                 status,
                 body,
                 range,
@@ -223,8 +223,8 @@ fn script() -> impl Strategy<Value = Script> {
             },
         );
     let proxy = (proptest::sample::select(vec![400, 408, 502, 504]), unsent)
-        .prop_map(|(status, unsent)| Answer::Proxy { status, unsent });
-    let answer = prop_oneof![1 => Just(Answer::None), 6 => upstream, 1 => proxy];
+        .prop_map(|(status, unsent)| ScriptedResponse::Proxy { status, unsent });
+    let answer = prop_oneof![1 => Just(ScriptedResponse::None), 6 => upstream, 1 => proxy];
     let end = prop_oneof![
         4 => Just(Ending::Whole),
         2 => Just(Ending::Broken(499, Side::Client)),
@@ -278,8 +278,8 @@ impl Script {
     /// No answer to this has a body.
     fn has_no_body(&self) -> bool {
         let status = match self.answer {
-            Answer::Upstream { status, .. } => status,
-            Answer::None | Answer::Proxy { .. } => 0,
+            ScriptedResponse::Upstream { status, .. } => status,
+            ScriptedResponse::None | ScriptedResponse::Proxy { .. } => 0,
         };
         self.asked.method == "HEAD" || matches!(status, 204 | 304)
     }
@@ -287,14 +287,18 @@ impl Script {
     /// The bytes of the response's body that come, and those that are sent.
     fn response(&self) -> (u64, u64) {
         let (bytes, unsent) = match self.answer {
-            Answer::None | Answer::Upstream { is_empty: true, .. } => (0, 0),
-            Answer::Upstream { .. } | Answer::Proxy { .. } if self.has_no_body() => (0, 0),
-            Answer::Upstream {
+            ScriptedResponse::None | ScriptedResponse::Upstream { is_empty: true, .. } => (0, 0),
+            ScriptedResponse::Upstream { .. } | ScriptedResponse::Proxy { .. }
+                if self.has_no_body() =>
+            {
+                (0, 0)
+            }
+            ScriptedResponse::Upstream {
                 body: (_, text, _),
                 unsent,
                 ..
             } => (text.len() as u64, unsent),
-            Answer::Proxy { unsent, .. } => (30, unsent),
+            ScriptedResponse::Proxy { unsent, .. } => (30, unsent),
         };
         (bytes, bytes.saturating_sub(unsent))
     }
@@ -302,8 +306,8 @@ impl Script {
     fn answer(&self, exchange: &mut Observed) {
         let (bytes, _) = self.response();
         match self.answer {
-            Answer::None => {}
-            Answer::Upstream {
+            ScriptedResponse::None => {}
+            ScriptedResponse::Upstream {
                 status,
                 body: (media_type, text, _),
                 range,
@@ -311,7 +315,7 @@ impl Script {
                 ..
             } => {
                 let fields = [("content-type", media_type), ("content-range", range)];
-                exchange.answered(status, &fields);
+                exchange.responded(status, &fields);
                 if bytes > 0 {
                     let (start, rest) = text.as_bytes().split_at(text.len() / 2);
                     exchange.response_body(start, false);
@@ -320,9 +324,9 @@ impl Script {
                     exchange.response_body(b"", true);
                 }
             }
-            Answer::Proxy { status, .. } => {
+            ScriptedResponse::Proxy { status, .. } => {
                 let length = usize::try_from(bytes).unwrap();
-                exchange.own_answer(status, ErrorCode::Unavailable, length);
+                exchange.proxy_response(status, ErrorCode::Unavailable, length);
             }
         }
     }
@@ -330,8 +334,8 @@ impl Script {
     fn end(&self, mut exchange: Observed) {
         exchange.sent(self.response().1);
         let end = match self.end {
-            Ending::Whole => End::Whole,
-            Ending::Broken(status, side) => End::Broken {
+            Ending::Whole => End::Complete,
+            Ending::Broken(status, side) => End::Aborted {
                 status,
                 side: Some(side),
             },
@@ -343,7 +347,7 @@ impl Script {
     /// What must be counted of it. `known` says whether its repository was shown when it began;
     /// the answer is whether it is by now.
     fn count(&self, known: bool, counts: &mut Counts) -> bool {
-        let Asked {
+        let ScriptedRequest {
             endpoint,
             method_label: method,
             operation,
@@ -357,14 +361,16 @@ impl Script {
         };
         let (seen, sent) = self.response();
         let head = match self.answer {
-            Answer::None => None,
-            Answer::Upstream { status, .. } | Answer::Proxy { status, .. } => Some(status),
+            ScriptedResponse::None => None,
+            ScriptedResponse::Upstream { status, .. } | ScriptedResponse::Proxy { status, .. } => {
+                Some(status)
+            }
         };
-        let from_upstream = matches!(self.answer, Answer::Upstream { .. });
+        let from_upstream = matches!(self.answer, ScriptedResponse::Upstream { .. });
         let ended = match self.answer {
-            Answer::None => false,
-            Answer::Upstream { ends, .. } => ends || self.has_no_body(),
-            Answer::Proxy { .. } => true,
+            ScriptedResponse::None => false,
+            ScriptedResponse::Upstream { ends, .. } => ends || self.has_no_body(),
+            ScriptedResponse::Proxy { .. } => true,
         };
         let whole = matches!(self.end, Ending::Whole) || (ended && sent == seen);
         let status = head.unwrap_or(match self.end {
@@ -414,10 +420,10 @@ impl Script {
         add("redirects_total", at.clone(), u64::from(redirected));
 
         let code = match self.answer {
-            Answer::Upstream {
+            ScriptedResponse::Upstream {
                 body: (_, _, code), ..
             } if status >= 400 && seen > 0 => code,
-            Answer::Proxy { .. } if seen > 0 => Some("UNAVAILABLE"),
+            ScriptedResponse::Proxy { .. } if seen > 0 => Some("UNAVAILABLE"),
             _ => None,
         };
         if let Some(code) = code.filter(|_| whole) {
@@ -476,7 +482,7 @@ impl Script {
             let result = if operation == "pull" { read } else { done };
             let (media_type, text) = match self.answer {
                 _ if operation == "push" => (self.pushed, ""),
-                Answer::Upstream {
+                ScriptedResponse::Upstream {
                     body: (media_type, text, _),
                     ..
                 } => (media_type, text),
@@ -522,7 +528,9 @@ impl Script {
                 add("repository_bytes_total", labels, bytes);
             }
             let from_start = match self.answer {
-                Answer::Upstream { range, .. } if status == 206 => range.starts_with("bytes 0-"),
+                ScriptedResponse::Upstream { range, .. } if status == 206 => {
+                    range.starts_with("bytes 0-")
+                }
                 _ => status == 200,
             };
             let is_done = (200..300).contains(&status) && status != 202;

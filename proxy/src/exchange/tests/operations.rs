@@ -106,12 +106,12 @@ fn a_pull_that_is_cut_is_aborted_and_a_push_that_was_accepted_is_not() {
     for side in [Side::Client, Side::Upstream] {
         let recorder = recorder();
         let mut pull = ask(&recorder, "GET", &blob());
-        pull.received(b"").answered(200, &[]);
+        pull.received(b"").responded(200, &[]);
         pull.response_body(&[0; 10], false);
         pull.cut(5, side);
         let mut push = ask(&recorder, "PUT", &of_app("blobs/uploads/1?digest=x"));
         push.received(b"blob")
-            .answered(201, &[("content-length", "0")]);
+            .responded(201, &[("content-length", "0")]);
         push.cut(0, side);
         assert_eq!(
             counted(&recorder),

@@ -74,9 +74,9 @@ fn operations_and_bytes_are_counted_by_repository() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let mut push = ask(&recorder, "PUT", &of_app("manifests/1"));
-    push.received(&[0; 7]).answered(201, &[]).whole(b"");
+    push.received(&[0; 7]).responded(201, &[]).whole(b"");
     let mut pull = ask(&recorder, "GET", &blob());
-    pull.answered(200, &[]);
+    pull.responded(200, &[]);
     pull.response_body(&[0; 10], false);
     pull.cut(4, Side::Client);
     exchange(&recorder, "HEAD", &blob(), 200);
@@ -150,7 +150,7 @@ fn a_pull_is_an_image_however_many_layers_it_has() {
     exchange(&recorder, "HEAD", &of_app("manifests/1"), 200);
     let image = [("content-type", IMAGE)];
     let mut pull = ask(&recorder, "GET", &of_app("manifests/1"));
-    pull.received(b"").answered(200, &image).whole(b"{}");
+    pull.received(b"").responded(200, &image).whole(b"{}");
     for _ in 0..4 {
         exchange(&recorder, "GET", &blob(), 200);
     }
@@ -167,7 +167,7 @@ fn a_push_is_an_image_however_many_layers_it_has() {
     }
     let image = [("content-type", IMAGE)];
     let mut push = ask_with(&recorder, "PUT", &of_app("manifests/1"), &image);
-    push.received(b"{}").answered(201, &[]).whole(b"");
+    push.received(b"{}").responded(201, &[]).whole(b"");
     assert_eq!(operations(&page), ["blob_push 4", "push 1"]);
 }
 
@@ -185,12 +185,14 @@ fn a_manifest_is_pulled_and_pushed_as_what_its_body_says() {
         let page = MetricsRegistry::new("octoserve_");
         let mut pull = ask(&recorder_on(&page), "GET", &of_app("manifests/1"));
         pull.received(b"")
-            .answered(200, &fields)
+            .responded(200, &fields)
             .whole(body.as_bytes());
         assert_eq!(operations(&page), [pulled], "{body}");
         let page = MetricsRegistry::new("octoserve_");
         let mut push = ask_with(&recorder_on(&page), "PUT", &of_app("manifests/1"), &fields);
-        push.received(body.as_bytes()).answered(201, &[]).whole(b"");
+        push.received(body.as_bytes())
+            .responded(201, &[])
+            .whole(b"");
         assert_eq!(operations(&page), [pushed], "{body}");
     }
 }
@@ -215,7 +217,7 @@ fn only_content_that_moved_whole_is_pulled() {
     ] {
         let page = MetricsRegistry::new("octoserve_");
         let mut asked = ask(&recorder_on(&page), method, &target);
-        asked.received(b"").answered(status, &[field]).whole(b"");
+        asked.received(b"").responded(status, &[field]).whole(b"");
         assert_eq!(operations(&page), [expected], "{method} {target} {status}");
     }
     // What was cut is no operation.
@@ -223,7 +225,7 @@ fn only_content_that_moved_whole_is_pulled() {
     let recorder = recorder_on(&page);
     for target in [blob(), of_app("manifests/1")] {
         let mut pull = ask(&recorder, "GET", &target);
-        pull.received(b"").answered(200, &[]);
+        pull.received(b"").responded(200, &[]);
         pull.response_body(b"{}", false);
         pull.cut(1, Side::Client);
     }
@@ -237,10 +239,11 @@ fn a_pull_is_counted_by_its_repository_once_its_manifest_was_read() {
     let recorder = Arc::new(Recorder::new(&page, rules));
     let pull = |name: &str, body: &[u8]| {
         let mut pull = ask(&recorder, "GET", &format!("/v2/{name}/manifests/1"));
-        pull.received(b"").answered(200, &[("content-type", IMAGE)]);
+        pull.received(b"")
+            .responded(200, &[("content-type", IMAGE)]);
         pull.response_body(body, true);
         pull.sent(body.len() as u64);
-        pull.finish(End::Whole)
+        pull.finish(End::Complete)
     };
     let unread = pull("a", SIGNATURE.as_bytes()).expect("a body that was never seen");
     let label = |operation: &str, name: &str| {

@@ -23,7 +23,7 @@ fn a_request_is_in_flight_until_it_ends_and_counted_once() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
     assert_eq!(in_flight(&recorder, Endpoint::Blob), 1);
-    exchange.received(b"").answered(200, &[]);
+    exchange.received(b"").responded(200, &[]);
     exchange.sent(10);
     exchange.whole(&[0; 30]);
     exchange.cut(30, Side::Upstream);
@@ -52,7 +52,7 @@ fn in_flight_counts_requests_and_not_connections() {
 fn bytes_of_a_transfer_show_while_it_runs() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.answered(200, &[]).sent(64);
+    exchange.responded(200, &[]).sent(64);
     let http = &recorder.metrics.http;
     assert_eq!(http.response_body_bytes.value(pair()), 64);
     assert_eq!(http.requests.value((pair(), Status::of(200))), 0);
@@ -68,7 +68,7 @@ fn bytes_are_those_that_moved_and_never_a_content_length() {
     exchange.request_body(&[0; 4000], false);
     exchange.request_body(&[0; 96], true);
     exchange
-        .answered(202, &[("content-length", "7")])
+        .responded(202, &[("content-length", "7")])
         .whole(b"");
     let http = &recorder.metrics.http;
     let pair = Pair::of(Endpoint::UploadSession, Method::Patch);
@@ -81,7 +81,7 @@ fn bytes_are_those_that_moved_and_never_a_content_length() {
 fn a_download_lasts_to_its_last_byte_and_not_to_its_headers() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.received(b"").answered(200, &[]);
+    exchange.received(b"").responded(200, &[]);
     let http = &recorder.metrics.http;
     assert_eq!(http.ttfb.count(pair()), 1);
     assert_eq!(http.duration.count(pair()), 0);
@@ -97,7 +97,7 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
     let recorder = recorder_on(&page);
     ask(&recorder, "GET", &blob())
         .received(b"")
-        .answered(200, &[])
+        .responded(200, &[])
         .whole(&vec![0; 700 << 10]);
     let text = text(&page);
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
@@ -127,7 +127,7 @@ fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
     let began = Instant::now();
     let mut exchange = ask(&recorder, "GET", &blob());
     pass_a_moment();
-    exchange.received(b"").answered(200, &[]);
+    exchange.received(b"").responded(200, &[]);
     let until_headers = began.elapsed();
     pass_a_moment();
     exchange.whole(&[0; 10]);
@@ -149,7 +149,7 @@ fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
 fn a_cut_download_keeps_its_status_and_has_no_size() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
-    exchange.answered(200, &[]);
+    exchange.responded(200, &[]);
     exchange.response_body(&[0; 100], false);
     exchange.cut(64, Side::Client);
     let http = &recorder.metrics.http;
@@ -214,7 +214,7 @@ fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
                 &format!("/v2/team/blobs/tags/manifests/app/{rest}?n=secret"),
                 &[("user-agent", "secret/1"), ("authorization", "secret")],
             );
-            exchange.received(b"").answered(404, &[]).whole(b"");
+            exchange.received(b"").responded(404, &[]).whole(b"");
         }
     }
     let text = text(&page);
@@ -258,14 +258,14 @@ fn credentials_are_judged_by_the_upstreams_answer_alone() {
     let bearer = [("authorization", "Bearer eyJ0.e30.x")];
     exchange(&recorder, "GET", "/v2/", 401);
     ask_with(&recorder, "GET", "/v2/", &bearer)
-        .answered(401, &[])
+        .responded(401, &[])
         .whole(b"");
     ask_with(&recorder, "GET", "/v2/", &bearer)
-        .answered(200, &[])
+        .responded(200, &[])
         .whole(b"");
     // An answer of the proxy's own says nothing of them.
     let mut refused = ask_with(&recorder, "GET", "/v2/", &bearer);
-    refused.own_answer(502, ErrorCode::Unavailable, 0);
+    refused.proxy_response(502, ErrorCode::Unavailable, 0);
     refused.cut(0, Side::Upstream);
     let auth = &recorder.metrics.clients.auth;
     assert_eq!(auth.value((Scheme::None, AuthResult::Challenge)), 1);
@@ -289,7 +289,7 @@ fn an_exchange_without_a_recorder_knows_the_same() {
             exchange.response_head(&request, status, &headers(fields));
             exchange.response_body(b"more", true);
             exchange.sent(3);
-            drop(exchange.finish(End::Whole));
+            drop(exchange.finish(End::Complete));
             let summary = exchange.summary();
             assert!(summary.duration >= summary.ttfb.unwrap());
             (
@@ -321,7 +321,7 @@ fn an_exchange_without_a_recorder_that_nobody_ends_is_a_500() {
     let observer = Observer::new(None, true).unwrap();
     let asked = HeaderMap::new();
     let mut exchange = observer.begin(&request("GET", &blob(), &asked));
-    let end = End::Broken {
+    let end = End::Aborted {
         status: 500,
         side: None,
     };

@@ -29,14 +29,14 @@ fn sessions(page: &MetricsRegistry) -> (i64, [i64; SessionEvent::ALL.len()]) {
 fn start(recorder: &Arc<Recorder>, location: &str) {
     ask(recorder, "POST", &of_app("blobs/uploads/"))
         .received(b"")
-        .answered(202, &[("location", location)])
+        .responded(202, &[("location", location)])
         .whole(b"");
 }
 
 fn go_on(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, location: &str) {
     ask(recorder, method, target)
         .received(b"part")
-        .answered(status, &[("location", location)])
+        .responded(status, &[("location", location)])
         .whole(b"");
 }
 

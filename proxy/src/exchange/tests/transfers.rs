@@ -15,7 +15,7 @@ fn a_body_that_is_cut_is_counted_by_the_side_that_cut_it() {
     let recorder = recorder();
     for side in [Side::Client, Side::Upstream, Side::Upstream] {
         let mut download = ask(&recorder, "GET", &blob());
-        download.received(b"").answered(200, &[]);
+        download.received(b"").responded(200, &[]);
         download.response_body(&[0; 10], false);
         download.cut(5, side);
         let mut upload = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
@@ -40,11 +40,11 @@ fn where_there_is_no_body_none_is_cut() {
         ("GET", 200, ("content-length", "0")),
     ] {
         let mut exchange = ask(&recorder, method, &blob());
-        exchange.answered(status, &[fields]).cut(0, Side::Client);
+        exchange.responded(status, &[fields]).cut(0, Side::Client);
     }
     // Everything had moved: what the client does then is its own affair.
     let mut late = ask(&recorder, "GET", &blob());
-    late.answered(200, &[]);
+    late.responded(200, &[]);
     late.response_body(&[0; 10], true);
     late.cut(10, Side::Client);
     assert_eq!(aborted(&recorder, Endpoint::Blob), [0, 0]);
@@ -57,13 +57,13 @@ fn an_upload_that_was_refused_in_the_midst_of_it_was_not_cut() {
     let recorder = recorder();
     let mut refused = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
     refused.request_body(&[0; 10], false);
-    refused.answered(413, &[]).response_body(b"no", true);
+    refused.responded(413, &[]).response_body(b"no", true);
     refused.cut(2, Side::Client);
     assert_eq!(aborted(&recorder, Endpoint::UploadSession), [0, 0]);
     // An answer of the proxy's own tells the client that its upload was cut.
     let mut stalled = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
     stalled.request_body(&[0; 10], false);
-    stalled.own_answer(408, ErrorCode::Unsupported, 2);
+    stalled.proxy_response(408, ErrorCode::Unsupported, 2);
     stalled.cut(2, Side::Client);
     assert_eq!(aborted(&recorder, Endpoint::UploadSession), [1, 0]);
 }
@@ -72,7 +72,7 @@ fn an_upload_that_was_refused_in_the_midst_of_it_was_not_cut() {
 fn what_the_proxy_cuts_itself_is_neither_sides_doing() {
     let recorder = recorder();
     let mut download = ask(&recorder, "GET", &blob());
-    download.answered(200, &[]).sent(1);
+    download.responded(200, &[]).sent(1);
     drop(download);
     assert_eq!(aborted(&recorder, Endpoint::Blob), [0, 0]);
 }
@@ -84,12 +84,12 @@ fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
     let speed = |transfer| recorder.metrics.transfers.speed.count(transfer);
     let get = |status, body: &[u8]| {
         let mut exchange = ask(&recorder, "GET", &blob());
-        exchange.received(b"").answered(status, &[]).whole(body);
+        exchange.received(b"").responded(status, &[]).whole(body);
     };
     get(200, &big[1..]);
     get(206, &big);
     let mut cut = ask(&recorder, "GET", &blob());
-    cut.answered(200, &[]).cut(2 << 20, Side::Client);
+    cut.responded(200, &[]).cut(2 << 20, Side::Client);
     assert_eq!(speed(Transfer::Download), 0);
     get(200, &big);
     assert_eq!(speed(Transfer::Download), 1);
@@ -99,7 +99,7 @@ fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
         let mut exchange = ask(&recorder, "PUT", &target);
         exchange.request_body(body, false);
         exchange.request_body(b"", last);
-        exchange.answered(status, &[]).whole(b"");
+        exchange.responded(status, &[]).whole(b"");
     };
     put(201, &big[1..], true);
     put(400, &big, true);
@@ -120,7 +120,7 @@ fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
     pass_a_moment();
     pass_a_moment();
     let began = Instant::now();
-    download.received(b"").answered(200, &[]);
+    download.received(b"").responded(200, &[]);
     pass_a_moment();
     download.whole(&big);
     let downloaded = began.elapsed();
@@ -133,7 +133,7 @@ fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
     upload.request_body(&big[..1], true);
     let uploaded = began.elapsed();
     pass_a_moment();
-    upload.answered(201, &[]).whole(b"");
+    upload.responded(201, &[]).whole(b"");
 
     let family = "transfer_speed_bytes_per_second";
     for (direction, lasted) in [("download", downloaded), ("upload", uploaded)] {

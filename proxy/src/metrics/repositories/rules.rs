@@ -26,7 +26,7 @@ pub struct Rules {
 }
 
 /// Names and their labels: the rules, and what they said.
-pub(super) struct Labels {
+pub(super) struct RepositoryLabels {
     rules: Rules,
     /// What the grouping rules said of names that were admitted, or could have been. `None`: it
     /// gets no label.
@@ -172,14 +172,14 @@ impl Rules {
     }
 }
 
-impl Labels {
-    pub(super) fn new(rules: Rules) -> Labels {
+impl RepositoryLabels {
+    pub(super) fn new(rules: Rules) -> RepositoryLabels {
         let capacity = if rules.groups.is_empty() {
             0
         } else {
             REMEMBERED
         };
-        Labels {
+        RepositoryLabels {
             rules,
             remembered: Cache::new(capacity),
         }

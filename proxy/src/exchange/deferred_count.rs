@@ -7,22 +7,22 @@ use std::time::{Instant, SystemTime};
 
 use registry::oci::Kind;
 
-use super::manifest_kind::Body;
-use super::operation::{Operation, Outcome};
-use crate::metrics::{Handle, Metrics};
+use super::manifest_kind::UnparsedManifest;
+use super::operation::{ExchangeOutcome, RequestOperation};
+use crate::metrics::{Metrics, RepositoryHandle};
 
 /// An operation that has ended, before it is known what kind of manifest it was about.
-pub(super) struct Ended {
-    pub(super) operation: Operation,
-    pub(super) outcome: Outcome,
+pub(super) struct EndedOperation {
+    pub(super) operation: RequestOperation,
+    pub(super) outcome: ExchangeOutcome,
     /// Whether the response began with the first byte of what was asked for.
     pub(super) from_start: bool,
     /// Held until the operation is counted, so that the repository keeps its label until then.
-    pub(super) repository: Option<Handle>,
+    pub(super) repository: Option<RepositoryHandle>,
     pub(super) at: Instant,
 }
 
-impl Ended {
+impl EndedOperation {
     /// Counts the operation. `kind` is the manifest's, and `other` where there is none.
     pub(super) fn count(&self, metrics: &Metrics, kind: Kind) {
         if let Some((operation, reference, result)) = self.operation.on_manifest(self.outcome) {
@@ -45,19 +45,19 @@ impl Ended {
 /// An operation on a manifest that ended well, and is counted once its body was read. Reading takes
 /// up to a few milliseconds, so it belongs on a thread that may block. Dropping it reads it, too:
 /// nothing that was served goes uncounted.
-pub struct Unread {
-    pub(super) ended: Ended,
-    pub(super) body: Body,
+pub struct DeferredCount {
+    pub(super) ended: EndedOperation,
+    pub(super) body: UnparsedManifest,
 }
 
-impl Unread {
+impl DeferredCount {
     /// Reads the body and counts the operation.
     pub fn count(self) {
         drop(self);
     }
 }
 
-impl Drop for Unread {
+impl Drop for DeferredCount {
     fn drop(&mut self) {
         let kind = self.body.kind();
         self.ended.count(self.body.metrics(), kind);

@@ -6,24 +6,24 @@ use crate::metrics::label::OpResult;
 use registry::metrics::label::Status;
 use registry::oci::Kind;
 
-use super::content::{Ended, Unread};
-use super::manifest_kind::Body;
-use super::operation::{Operation, Outcome};
-use super::recording::Recording;
-use super::{By, Facts};
+use super::ExchangeRecording;
+use crate::exchange::deferred_count::{DeferredCount, EndedOperation};
+use crate::exchange::manifest_kind::UnparsedManifest;
+use crate::exchange::operation::{ExchangeOutcome, RequestOperation};
+use crate::exchange::{Facts, Responder};
 use crate::metrics::label::{BlobOperation, Side, Transfer};
 
 /// The size from which a blob's transfer tells how fast the way is, in bytes.
 const SPEED_FROM: u64 = 1 << 20;
 
-impl Recording {
+impl ExchangeRecording {
     /// Counts what ended in this way, but for what is returned: that is counted when it was read.
-    pub(super) fn record(
+    pub(in crate::exchange) fn record(
         mut self,
         facts: &Facts,
-        outcome: Outcome,
+        outcome: ExchangeOutcome,
         side: Option<Side>,
-    ) -> Option<Unread> {
+    ) -> Option<DeferredCount> {
         let lasted = facts.started.elapsed();
         self.count_request(facts, outcome, lasted);
         if let Some(side) = side {
@@ -32,7 +32,7 @@ impl Recording {
         self.count_operation(facts, outcome, lasted)
     }
 
-    fn count_request(&self, facts: &Facts, outcome: Outcome, lasted: Duration) {
+    fn count_request(&self, facts: &Facts, outcome: ExchangeOutcome, lasted: Duration) {
         let metrics = &self.recorder.metrics;
         let (pair, endpoint) = (facts.pair, facts.pair.endpoint());
         let http = &metrics.http;
@@ -57,9 +57,9 @@ impl Recording {
         self.count_speed(facts, outcome, lasted);
     }
 
-    fn count_speed(&self, facts: &Facts, outcome: Outcome, lasted: Duration) {
+    fn count_speed(&self, facts: &Facts, outcome: ExchangeOutcome, lasted: Duration) {
         let (transfer, bytes, time) = match (facts.head, self.timed) {
-            (Some(head), _) if facts.operation == Operation::Blob(BlobOperation::Pull) => {
+            (Some(head), _) if facts.operation == RequestOperation::Blob(BlobOperation::Pull) => {
                 let whole = outcome.whole && head.status == 200;
                 let bytes = if whole { facts.response.moved } else { 0 };
                 (Transfer::Download, bytes, lasted.saturating_sub(head.after))
@@ -85,7 +85,9 @@ impl Recording {
     /// A body was cut if it had begun and had not ended; not if the upstream's answer made the rest
     /// of it pointless.
     fn count_abortion(&self, facts: &Facts, side: Side, response_whole: bool) {
-        let by_upstream = facts.head.is_some_and(|head| head.by == By::Upstream);
+        let by_upstream = facts
+            .head
+            .is_some_and(|head| head.responder == Responder::Upstream);
         let upload_cut = facts.request.moved > 0 && !facts.request.last;
         let cut = if by_upstream {
             !response_whole
@@ -101,9 +103,9 @@ impl Recording {
     fn count_operation(
         &mut self,
         facts: &Facts,
-        outcome: Outcome,
+        outcome: ExchangeOutcome,
         lasted: Duration,
-    ) -> Option<Unread> {
+    ) -> Option<DeferredCount> {
         let kind = self.kind(facts.operation, outcome);
         let metrics = &self.recorder.metrics;
         if let Some(operation) = facts.operation.on_blob(outcome) {
@@ -115,7 +117,7 @@ impl Recording {
         if let Some(repository) = &mut self.repository {
             metrics.repositories.finish(repository);
         }
-        let ended = Ended {
+        let ended = EndedOperation {
             operation: facts.operation,
             outcome,
             from_start: self.from_start,
@@ -127,16 +129,20 @@ impl Recording {
                 ended.count(metrics, kind);
                 None
             }
-            Err(body) => Some(Unread { ended, body }),
+            Err(body) => Some(DeferredCount { ended, body }),
         }
     }
 
     /// The kind of a manifest that was moved with success, or what must be read first.
-    fn kind(&mut self, operation: Operation, outcome: Outcome) -> Result<Kind, Body> {
+    fn kind(
+        &mut self,
+        operation: RequestOperation,
+        outcome: ExchangeOutcome,
+    ) -> Result<Kind, UnparsedManifest> {
         if operation.result(outcome) == OpResult::Ok
-            && let Some(reading) = self.reading.take()
+            && let Some(kind_reader) = self.kind_reader.take()
         {
-            return reading.end();
+            return kind_reader.end();
         }
         Ok(Kind::Other)
     }

@@ -2,7 +2,7 @@
 
 /// A body on its way.
 #[derive(Default)]
-pub(super) struct Body {
+pub(super) struct BodyProgress {
     /// Bytes that reached the proxy or, of a response, were handed to the client's connection.
     pub(super) seen: u64,
     /// Bytes that moved between the client and the proxy.
@@ -11,7 +11,7 @@ pub(super) struct Body {
     pub(super) last: bool,
 }
 
-impl Body {
+impl BodyProgress {
     /// Whether all there is of it moved.
     pub(super) fn is_whole(&self) -> bool {
         self.last && self.moved >= self.seen

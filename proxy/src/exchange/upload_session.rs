@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use registry::oci::{Endpoint, Route};
 
 use super::{Exchange, Request};
-use crate::sessions::Answer;
+use crate::sessions::SessionResponse;
 
 impl Exchange {
     /// Follows the session that the request began, or is for.
@@ -27,7 +27,7 @@ impl Exchange {
         let location = location.and_then(|value| value.to_str().ok());
         let repository = Route::parse(request.path).repository;
         if endpoint == Endpoint::UploadSession {
-            let answer = Answer {
+            let response = SessionResponse {
                 method: facts.pair.method(),
                 path: request.path,
                 query: request.query,
@@ -35,11 +35,11 @@ impl Exchange {
                 status,
                 location,
             };
-            sessions.answered(&facts.visit, answer, now);
+            sessions.responded(&facts.session, response, now);
         } else if status == 202
             && let Some(location) = location
         {
-            sessions.start(request.path, location, repository, now);
+            sessions.opened(request.path, location, repository, now);
         }
     }
 }
