@@ -1,18 +1,20 @@
-//! The upload sessions that are open, as far as the proxy saw: a bounded table.
+//! A bounded table of the upload sessions that pass through the proxy.
 //!
-//! A session is known by the Location that its registry handed out, which may be anything; see
-//! [`LocationKey`]. It enters the table with the 202 that starts it, or with the first success of a
-//! request for one that was opened elsewhere, and leaves it once: completed, cancelled, failed or
-//! expired. So what has entered is always what has left and what is there; nothing is counted down
-//! by an event that may come twice or never. Of several requests that are at once the first for one
-//! session, the first that is answered brings it in, and the others find it there.
+//! A session is identified by the Location that its registry handed out; see [`LocationKey`]. Four
+//! things happen to it: it is opened, continued, ended or expired. It enters the table with the 202
+//! that opens it. A session that was opened elsewhere (on another replica, or before the proxy
+//! started) enters with the first successful response to a request for it; of several such requests
+//! at once, the first that gets its response brings the session in, and the others find it there.
+//! A session leaves the table once: completed, cancelled, failed or expired. So the sessions that
+//! entered are always those that left and those that are in the table, and no count is lowered by
+//! an event that may come twice or never.
 //!
-//! A session that is refused, or whose client goes away, in the midst stays open: uploads can be
-//! resumed. It has failed if the registry doesn't know it any more, or will not complete it for
-//! what it is.
+//! A session stays open when one of its requests is refused or its client disconnects: uploads can
+//! be resumed. It has failed when the registry no longer knows it, or refuses for good to complete
+//! it.
 //!
-//! One lock in [`SHARDS`] is taken by requests for upload sessions only; what is under it, and how a
-//! session moves, is the [`table`]'s.
+//! Requests for upload sessions, and no others, take one of the [`SHARDS`] locks. The [`table`]
+//! module holds what the locks protect.
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -32,9 +34,9 @@ mod table;
 use self::location::LocationKey;
 use self::table::{SHARDS, TableShard, TrackedSession};
 
-/// How many sessions are followed at a time: some megabytes.
+/// How many sessions are tracked at a time. They take a few megabytes.
 const LIMIT: usize = 10_000;
-/// How long a session may be idle: as long as the registry of ours lets it, by default.
+/// How long a session may be idle: the default of our own registry.
 const EXPIRE: Duration = Duration::from_hours(24);
 
 /// The table.
@@ -42,14 +44,14 @@ pub struct SessionTable {
     metrics: SessionMetrics,
     shards: [Mutex<TableShard>; SHARDS],
     open: AtomicUsize,
-    /// How many open sessions have a path that looks like another endpoint's, for each of those.
+    /// For each endpoint, how many open sessions have a path that looks like that endpoint's.
     look_alikes: [AtomicUsize; Endpoint::ALL.len()],
     hasher: RandomState,
     limit: usize,
     origin: Instant,
 }
 
-/// A request for a session, from its start to its end: meanwhile the session does not expire.
+/// A request's hold on its session: as long as it exists, the session does not expire.
 #[derive(Default)]
 pub struct SessionHandle(Option<Arc<TrackedSession>>);
 
@@ -58,29 +60,30 @@ pub struct SessionHandle(Option<Arc<TrackedSession>>);
 pub struct SessionResponse<'a> {
     /// The request's method.
     pub method: Method,
-    /// Its path.
+    /// The request's path.
     pub path: &'a str,
-    /// Its query.
+    /// The request's query.
     pub query: Option<&'a str>,
-    /// The repository in its path, if there is one.
+    /// The repository in the path, if there is one.
     pub repository: Option<&'a str>,
-    /// The answer's status.
+    /// The response's status.
     pub status: u16,
-    /// The answer's Location, as the client is told it.
+    /// The response's Location, as the client will see it.
     pub location: Option<&'a str>,
 }
 
-/// What an answer means for a session.
+/// What a response does to a session.
 enum SessionChange {
-    /// It goes on, perhaps at another Location.
+    /// The session continues, perhaps at another Location.
     Continued,
+    /// The session has ended.
     Ended(SessionOutcome),
-    /// Nothing is known that was not known before.
+    /// The response says nothing about the session.
     Unchanged,
 }
 
 impl SessionTable {
-    /// An empty table, whose gauges are brought up to date whenever `registry` is gathered.
+    /// An empty table. Its gauges are updated whenever `registry` is gathered.
     pub fn new(registry: &MetricsRegistry) -> Arc<SessionTable> {
         let sessions = Arc::new(SessionTable::with_limit(registry, LIMIT));
         let table = Arc::clone(&sessions);
@@ -100,11 +103,11 @@ impl SessionTable {
         }
     }
 
-    /// Whether a path that looks like `endpoint` is a session's Location all the same. Free where
-    /// no such Location is open.
+    /// Whether a path that looks like `endpoint` is the Location of an open session. Costs one
+    /// atomic load where no open session has such a path.
     ///
-    /// A path of no meaning is told by itself; one that has a meaning of its own, such as the start
-    /// of an upload, only together with the query.
+    /// A path that no endpoint of the specification has is compared alone; one that such an
+    /// endpoint may have, for instance the start of an upload, is compared together with the query.
     pub fn is_session(&self, endpoint: Endpoint, path: &str, query: Option<&str>) -> bool {
         if self.look_alikes[endpoint as usize].load(Ordering::Relaxed) == 0 {
             return false;
@@ -114,7 +117,7 @@ impl SessionTable {
         let Some(there) = shard.get(&hash) else {
             return false;
         };
-        has_no_meaning(endpoint) || {
+        is_unspecified(endpoint) || {
             let query = location::hash_query(&self.hasher, query);
             there
                 .iter()
@@ -122,27 +125,26 @@ impl SessionTable {
         }
     }
 
-    /// An upload was begun by a request for `path`: its answer was 202, and `location` is what the
-    /// client is about to be told.
+    /// A session was opened: a request for `path` got a 202 with this `location`.
     ///
-    /// To be called before the client is told: its next request may be faster than the end of this
-    /// one.
+    /// Call it before the client receives the response: the client's next request may arrive
+    /// before this exchange ends.
     pub fn opened(&self, path: &str, location: &str, repository: Option<&str>, now: Instant) {
         self.metrics.events.inc(SessionEvent::Started);
         let location = LocationKey::of_location(&self.hasher, location, path);
         let session = TrackedSession {
             first_seen: now,
             was_opened_here: true,
-            repository: fit(repository),
+            repository: keepable(repository),
             last_used: AtomicU64::new(self.millis(now)),
             query_hash: AtomicU64::new(location.query_hash),
             location: Mutex::new(location),
         };
-        // Nobody has adopted what is only now begun.
+        // A session that was opened here never yields to an entry that is there already.
         let _ = self.open(session);
     }
 
-    /// A request for a session begins.
+    /// The session that a request is for. Called when the request begins.
     pub fn find(&self, path: &str, query: Option<&str>, now: Instant) -> SessionHandle {
         let hash = location::hash_path(&self.hasher, path);
         let shard = self.shard(hash).lock();
@@ -151,15 +153,14 @@ impl SessionTable {
         };
         let session = table::by_query(there, || location::hash_query(&self.hasher, query));
         if let Some(session) = session {
-            session
-                .last_used
-                .fetch_max(self.millis(now), Ordering::Relaxed);
+            self.touch(session, now);
         }
+        // Cloned under the lock: the count of clones is what keeps the session from expiring.
         SessionHandle(session.cloned())
     }
 
-    /// The head of the answer to a session's request has come. To be called before the client is
-    /// told, as [`SessionTable::opened`] is.
+    /// The head of the response to a session's request arrived. Call it before the client receives
+    /// the response, for the same reason as [`SessionTable::opened`].
     pub fn responded(&self, handle: &SessionHandle, response: SessionResponse<'_>, now: Instant) {
         let change = response.change();
         let meanwhile = match &handle.0 {
@@ -167,17 +168,17 @@ impl SessionTable {
             _ => None,
         };
         if let Some(session) = handle.0.as_ref().or(meanwhile.as_ref()) {
-            session
-                .last_used
-                .fetch_max(self.millis(now), Ordering::Relaxed);
+            self.touch(session, now);
             match change {
                 SessionChange::Continued => self.continued(session, response),
                 SessionChange::Ended(outcome) => self.end(session, outcome, now),
                 SessionChange::Unchanged => {}
             }
         } else if response.is_success() {
+            // Only a success proves that the session exists: anybody may name one that does not.
             match change {
                 SessionChange::Continued => self.first_seen(response, now),
+                // It enters and leaves at once, so both are counted and the table is not touched.
                 SessionChange::Ended(outcome) => {
                     self.metrics.events.inc(SessionEvent::Unknown);
                     self.metrics.ended(outcome);
@@ -187,7 +188,7 @@ impl SessionTable {
         }
     }
 
-    /// Lets go of what has been idle for too long, and sets the gauges.
+    /// Expires the sessions that were idle for too long, and sets the gauges.
     fn refresh(&self, now: Instant) {
         let idle_since = self.millis(now).checked_sub(millis(EXPIRE));
         let mut oldest: Option<Instant> = None;
@@ -201,14 +202,15 @@ impl SessionTable {
                     if is_expired {
                         expired.push(Arc::clone(session));
                     } else {
-                        oldest =
-                            Some(oldest.map_or(session.first_seen, |o| o.min(session.first_seen)));
+                        let since = session.first_seen;
+                        oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
                     }
                     !is_expired
                 });
                 !there.is_empty()
             });
         }
+        // After the shards' locks are released: a session's own lock is taken before a shard's.
         for session in expired {
             self.expire(&session, now);
         }
@@ -220,11 +222,18 @@ impl SessionTable {
         self.metrics.active.set((), open as f64);
     }
 
+    /// Notes that a session is in use. `fetch_max`, because two requests may do so at once, the
+    /// later first.
+    fn touch(&self, session: &TrackedSession, now: Instant) {
+        let now = self.millis(now);
+        session.last_used.fetch_max(now, Ordering::Relaxed);
+    }
+
     fn millis(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.origin))
     }
 
-    /// A session goes on where its answer says.
+    /// A session continues at the response's Location, or where it is.
     fn continued(&self, session: &Arc<TrackedSession>, response: SessionResponse<'_>) {
         if let Some(location) = response.location {
             let location = LocationKey::of_location(&self.hasher, location, response.path);
@@ -232,29 +241,29 @@ impl SessionTable {
         }
     }
 
-    /// The session that another request has brought here since this one came, which then was the
-    /// first for it. One that was started here meanwhile is not what the request was for.
+    /// The session that another request brought into the table after this request began, when both
+    /// were the first for it.
     fn seen_meanwhile(&self, response: SessionResponse<'_>) -> Option<Arc<TrackedSession>> {
         let location = LocationKey::new(&self.hasher, response.path, response.query);
         let shard = self.shard(location.path_hash).lock();
         table::opened_elsewhere(&shard, location).cloned()
     }
 
-    /// A session that was opened elsewhere is carried on with.
+    /// A session that was opened elsewhere is seen for the first time.
     fn first_seen(&self, response: SessionResponse<'_>, now: Instant) {
         let location = match response.location {
             Some(location) => LocationKey::of_location(&self.hasher, location, response.path),
             None => LocationKey::new(&self.hasher, response.path, response.query),
         };
-        let entered = self.open(TrackedSession {
+        let opened = self.open(TrackedSession {
             first_seen: now,
             was_opened_here: false,
-            repository: fit(response.repository),
+            repository: keepable(response.repository),
             last_used: AtomicU64::new(self.millis(now)),
             query_hash: AtomicU64::new(location.query_hash),
             location: Mutex::new(location),
         });
-        match entered {
+        match opened {
             Ok(()) => self.metrics.events.inc(SessionEvent::Unknown),
             Err(first) => self.continued(&first, response),
         }
@@ -262,7 +271,7 @@ impl SessionTable {
 }
 
 impl SessionHandle {
-    /// The repository of the session, where it is known and its request said so.
+    /// The repository of the session, if the request that opened it named one.
     pub fn repository(&self) -> Option<&str> {
         self.0.as_ref()?.repository.as_deref()
     }
@@ -283,7 +292,7 @@ impl SessionResponse<'_> {
             Method::Put => match self.status {
                 202 => SessionChange::Continued,
                 200..300 => SessionChange::Ended(SessionOutcome::Completed),
-                // Who may not, was too early or too much, or went away, can come again.
+                // The client can try again: with credentials, later, with the right range.
                 401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499 => SessionChange::Unchanged,
                 400..500 => SessionChange::Ended(SessionOutcome::Failed),
                 _ => SessionChange::Unchanged,
@@ -300,8 +309,8 @@ impl SessionResponse<'_> {
     }
 }
 
-/// Whether nothing of the specification is at paths that look like this.
-fn has_no_meaning(endpoint: Endpoint) -> bool {
+/// Whether the specification defines nothing at paths of this endpoint.
+fn is_unspecified(endpoint: Endpoint) -> bool {
     match endpoint {
         Endpoint::Other | Endpoint::Extension | Endpoint::Token => true,
         Endpoint::Base
@@ -315,8 +324,8 @@ fn has_no_meaning(endpoint: Endpoint) -> bool {
     }
 }
 
-/// A repository's name, if it is short enough to be kept.
-fn fit(repository: Option<&str>) -> Option<Box<str>> {
+/// A repository's name, if it is short enough: the table's memory is bounded only if each name is.
+fn keepable(repository: Option<&str>) -> Option<Box<str>> {
     repository
         .filter(|name| name.len() <= Name::MAX_LENGTH)
         .map(Box::from)

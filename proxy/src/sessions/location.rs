@@ -1,10 +1,10 @@
-//! Where a session is: a Location, or the target of a request for it, in one form.
+//! The key of an upload session: made of a Location, or of the target of a request for it.
 //!
-//! The specification leaves Locations to the registry: absolute, relative, with a query that
-//! changes with each answer or one that alone names the session. A client follows one and adds a
-//! `digest` to the query; on the way it may write the query anew, in another order and with other
-//! escapes. So what is compared are the decoded path and the decoded parts of the query in any
-//! order, without the digest; and of both only the hash is kept: a Location can be as good as a
+//! The specification leaves the form of a Location to the registry: it may be absolute or relative,
+//! its query may change with each response, or the query alone may identify the session. A client
+//! follows the Location and adds `digest` to its query, and may write the query in another order
+//! and with other escapes. So a key compares the decoded path and the decoded parameters in any
+//! order, without the digest. It holds only their hashes, because a Location can be as good as a
 //! password.
 
 use std::borrow::Cow;
@@ -14,14 +14,14 @@ use percent_encoding::percent_decode_str;
 use registry::oci::{Endpoint, Route};
 use url::{Url, form_urlencoded};
 
-/// A place in the table.
+/// The key of a session in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LocationKey {
     /// The hash of the path.
     pub(super) path_hash: u64,
-    /// That of the query.
+    /// The hash of the query.
     pub(super) query_hash: u64,
-    /// What the path looks like, if it is something else than a session.
+    /// The endpoint that the path looks like, if that is not an upload session.
     pub(super) looks_like: Option<Endpoint>,
 }
 
@@ -35,11 +35,11 @@ impl LocationKey {
         }
     }
 
-    /// The place of a Location in the answer to a request for the path `base`.
+    /// The key of a Location in the response to a request for the path `base`.
     pub(super) fn of_location(hasher: &RandomState, location: &str, base: &str) -> LocationKey {
         match resolve(location, base) {
             Ok(url) => LocationKey::new(hasher, url.path(), url.query()),
-            // No client can follow it, but a session was opened all the same.
+            // No client can follow it, but the registry has opened a session, which must count.
             Err(_) => LocationKey::new(hasher, location, None),
         }
     }
@@ -50,7 +50,7 @@ pub(super) fn hash_path(hasher: &RandomState, path: &str) -> u64 {
     hasher.hash_one(decoded)
 }
 
-/// The sum of its parts' hashes: their order is no matter.
+/// The sum of the parameters' hashes, so that their order does not matter.
 pub(super) fn hash_query(hasher: &RandomState, query: Option<&str>) -> u64 {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .filter(|(name, _)| name != "digest")
@@ -58,8 +58,8 @@ pub(super) fn hash_query(hasher: &RandomState, query: Option<&str>) -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
-/// Where a Location leads to from the path `base`. Whose host it names is no matter here: the
-/// client's name for the proxy need not be ours.
+/// The URL that a client follows from a Location in the response for the path `base`. Its host is
+/// not used: clients may know the proxy by any name.
 fn resolve(location: &str, base: &str) -> Result<Url, url::ParseError> {
     let mut url = Url::parse("http://proxy")?;
     url.set_path(base);
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_location_leads_where_a_client_would_go() {
+    fn a_location_resolves_to_the_url_that_a_client_follows() {
         let base = "/v2/team/app/blobs/uploads/";
         for (location, path, query) in [
             ("/v2/a/blobs/uploads/1", "/v2/a/blobs/uploads/1", None),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_the_same_however_it_is_written_and_whatever_its_digest() {
+    fn a_query_has_one_hash_in_any_order_with_any_escapes_and_any_digest() {
         let hasher = RandomState::new();
         let hash = |query: &str| hash_query(&hasher, Some(query));
         let same = [
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_the_same_however_it_is_escaped() {
+    fn a_path_has_one_hash_with_any_escapes() {
         let hasher = RandomState::new();
         let hash = |path: &str| hash_path(&hasher, path);
         assert_eq!(hash("/v2/a%7Eb"), hash("/v2/a~b"));

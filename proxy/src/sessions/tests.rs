@@ -1,4 +1,4 @@
-//! What enters the table, what leaves it, and that the two add up.
+//! Which sessions enter and leave the table, and that the counts add up.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ fn counts(sessions: &SessionTable) -> [u64; SessionEvent::ALL.len()] {
     std::array::from_fn(|index| sessions.metrics.events.value(SessionEvent::ALL[index]))
 }
 
-/// What is open, and that whatever came is there or gone.
+/// How many sessions are open. Checks that each one that entered is in the table or has left.
 fn open(sessions: &SessionTable) -> u64 {
     let [started, completed, cancelled, failed, expired, unknown] = counts(sessions);
     let held: usize = sessions
@@ -36,12 +36,12 @@ fn open(sessions: &SessionTable) -> u64 {
     open
 }
 
-fn odd(sessions: &SessionTable) -> usize {
+fn look_alikes(sessions: &SessionTable) -> usize {
     let counts = sessions.look_alikes.iter();
     counts.map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
-/// A request for a target, and its answer.
+/// A request for a target, and its response.
 fn ask(
     sessions: &SessionTable,
     method: Method,
@@ -123,7 +123,7 @@ fn an_upload_is_started_and_completed_once() {
     );
 }
 
-/// What the others get wrong, 2.
+/// A gauge that is lowered at each failed commit goes negative in other registries' metrics.
 #[test]
 fn the_gauges_are_set_and_never_negative_after_a_failed_commit() {
     let sessions = table(9);
@@ -146,14 +146,14 @@ fn the_gauges_are_set_and_never_negative_after_a_failed_commit() {
         sessions.metrics.oldest_age.value(()).to_bits(),
         0_f64.to_bits()
     );
-    // It went through in the end: it is another session by then, and the sum is right.
+    // It succeeds in the end: as another session, so that the sum stays right.
     ask(&sessions, Method::Put, target, 201, None, now + HOUR);
     assert_eq!(counts(&sessions), [1, 1, 0, 1, 0, 1]);
     assert_eq!(open(&sessions), 0);
 }
 
 #[test]
-fn what_can_be_tried_again_ends_no_session() {
+fn a_failure_that_can_be_retried_ends_no_session() {
     let sessions = table(9);
     let now = start(&sessions, "/v2/team/app/blobs/uploads/1");
     let target = "/v2/team/app/blobs/uploads/1";
@@ -184,7 +184,7 @@ fn a_session_that_was_opened_elsewhere_is_unknown_once() {
     let now = sessions.origin;
     let target = "/v2/a/blobs/uploads/1?_state=x";
     ask(&sessions, Method::Patch, target, 404, None, now);
-    assert_eq!(counts(&sessions), [0; 6], "nobody knows it");
+    assert_eq!(counts(&sessions), [0; 6], "the registry does not know it");
     ask(
         &sessions,
         Method::Patch,
@@ -206,12 +206,12 @@ fn a_session_that_was_opened_elsewhere_is_unknown_once() {
     assert_eq!(counts(&sessions), [0, 1, 0, 0, 0, 1]);
     assert_eq!(open(&sessions), 0);
     let observed = sessions.metrics.duration.count(SessionOutcome::Completed);
-    assert_eq!(observed, 0, "nobody knows when it began");
+    assert_eq!(observed, 0, "its start was not seen");
 }
 
-/// An upload that was begun before the proxy was there, and whose client sends two requests at once.
+/// The upload was begun before the proxy started, and its client sends two requests at once.
 #[test]
-fn of_two_first_requests_for_a_session_one_brings_it_in_and_the_other_finds_it() {
+fn of_two_first_requests_for_a_session_one_opens_it_and_the_other_finds_it() {
     let target = "/v2/a/blobs/uploads/1?_state=x";
     let later = |state: &str| format!("/v2/a/blobs/uploads/1?_state={state}");
     let (y, z) = (later("y"), later("z"));
@@ -238,11 +238,11 @@ fn of_two_first_requests_for_a_session_one_brings_it_in_and_the_other_finds_it()
 }
 
 #[test]
-fn a_session_is_adopted_once_where_two_requests_find_none_at_the_same_time() {
+fn a_session_is_opened_once_when_two_requests_find_none_at_the_same_time() {
     let sessions = table(9);
     let now = sessions.origin;
     let [x, y, z] = ["x", "y", "z"].map(|state| format!("/v2/a/blobs/uploads/1?_state={state}"));
-    // Both have looked, and neither has entered it.
+    // Both requests found no session, and neither has opened it yet.
     for location in [&y, &z] {
         sessions.first_seen(response(Method::Patch, &x, 202, Some(location)), now);
     }
@@ -253,12 +253,12 @@ fn a_session_is_adopted_once_where_two_requests_find_none_at_the_same_time() {
     assert_eq!(
         counts(&sessions),
         [1, 1, 0, 0, 0, 1],
-        "it is where the later answer said"
+        "it is at the Location of the later response"
     );
 }
 
 #[test]
-fn a_session_that_was_begun_meanwhile_is_not_what_an_earlier_request_was_for() {
+fn an_earlier_request_is_not_for_a_session_that_was_opened_after_it() {
     let sessions = table(9);
     let now = sessions.origin;
     let earlier = find(&sessions, "/u?id=1", now);
@@ -270,7 +270,7 @@ fn a_session_that_was_begun_meanwhile_is_not_what_an_earlier_request_was_for() {
 }
 
 #[test]
-fn a_session_is_followed_through_locations_of_every_shape() {
+fn a_session_is_tracked_through_locations_of_every_shape() {
     for locations in [
         // distribution: the state changes, the path does not.
         [
@@ -328,7 +328,7 @@ fn a_session_is_followed_through_locations_of_every_shape() {
             }
         }
         assert_eq!(counts(&sessions), [1, 1, 0, 0, 0, 0], "{locations:?}");
-        assert_eq!((open(&sessions), odd(&sessions)), (0, 0));
+        assert_eq!((open(&sessions), look_alikes(&sessions)), (0, 0));
     }
 }
 
@@ -365,7 +365,7 @@ fn a_path_is_a_session_only_while_one_is_open_there() {
 }
 
 #[test]
-fn the_start_of_an_upload_is_no_session_but_for_its_query() {
+fn the_start_of_an_upload_is_a_session_only_with_the_right_query() {
     let sessions = table(9);
     start(&sessions, "?upload=1");
     let is_session = |query| sessions.is_session(Endpoint::UploadStart, START, query);
@@ -394,7 +394,7 @@ fn sessions_on_one_path_are_told_apart_by_their_queries() {
 }
 
 #[test]
-fn an_idle_session_expires_and_one_that_is_asked_for_does_not() {
+fn an_idle_session_expires_and_one_with_a_request_in_flight_does_not() {
     let sessions = table(9);
     let now = start(&sessions, "/v2/a/blobs/uploads/1");
     start(&sessions, "/v2/a/blobs/uploads/2");
@@ -406,14 +406,14 @@ fn an_idle_session_expires_and_one_that_is_asked_for_does_not() {
     drop(handle);
     sessions.find("/v2/a/blobs/uploads/2", None, now + 25 * HOUR);
     sessions.refresh(now + 48 * HOUR);
-    assert_eq!(open(&sessions), 1, "it was asked for meanwhile");
+    assert_eq!(open(&sessions), 1, "a request for it came in between");
     sessions.refresh(now + 49 * HOUR);
     assert_eq!(open(&sessions), 0);
     assert_eq!(sessions.metrics.duration.count(SessionOutcome::Expired), 2);
 }
 
 #[test]
-fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
+fn a_full_table_expires_the_session_that_was_idle_for_longest() {
     let sessions = table(2);
     let now = sessions.origin;
     let handles: Vec<SessionHandle> = (0..2)
@@ -427,18 +427,18 @@ fn in_a_full_table_the_one_that_was_idle_for_longest_gives_way() {
     assert_eq!(
         open(&sessions),
         2,
-        "all are in use: the newcomer is not followed"
+        "all are in use: the new session is not tracked"
     );
     assert_eq!(counts(&sessions), [3, 0, 0, 0, 1, 0]);
     drop(handles);
     sessions.opened(START, "/u/3", None, now + 2 * HOUR);
-    assert_eq!((open(&sessions), odd(&sessions)), (2, 2));
+    assert_eq!((open(&sessions), look_alikes(&sessions)), (2, 2));
     assert!(sessions.is_session(Endpoint::Other, "/u/3", None));
     assert_eq!(counts(&sessions), [4, 0, 0, 0, 2, 0]);
 }
 
 #[test]
-fn a_session_has_lasted_from_its_start_to_its_end() {
+fn a_sessions_duration_is_from_its_start_to_its_end() {
     let registry = MetricsRegistry::new("");
     let sessions = SessionTable::with_limit(&registry, 9);
     let target = |number: u32| format!("/v2/a/blobs/uploads/{number}");
@@ -461,9 +461,9 @@ fn a_session_has_lasted_from_its_start_to_its_end() {
     }
     start(&sessions, &target(0));
     sessions.refresh(now + 25 * HOUR);
-    let mut page = String::new();
-    registry.gather().write_text(&mut page);
-    let told: Vec<_> = page
+    let mut text = String::new();
+    registry.gather().write_text(&mut text);
+    let sums: Vec<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("upload_session_duration_seconds_sum"))
         .collect();
@@ -473,7 +473,7 @@ fn a_session_has_lasted_from_its_start_to_its_end() {
         "{outcome=\"expired\"} 90000",
         "{outcome=\"failed\"} 10800",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(sums, expected);
 }
 
 #[test]
@@ -489,27 +489,27 @@ fn the_repository_of_a_session_is_known_unless_its_name_is_too_long() {
 }
 
 #[derive(Clone, Debug)]
-enum Action {
+enum HistoryStep {
     Start(u8),
     Ask(Method, u8, u16, Option<u8>),
     Enter(u8),
-    /// The last request that entered is answered.
+    /// The last request that entered gets its response.
     Leave(Method, u16, Option<u8>),
     Wait(u32),
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn history_step() -> impl Strategy<Value = HistoryStep> {
     let methods = prop::sample::select(Method::ALL);
     let statuses = prop::sample::select(vec![201, 202, 204, 307, 400, 404, 416, 499, 500]);
     let place = || prop::option::of(0..12_u8);
     prop_oneof![
-        3 => (0..12_u8).prop_map(Action::Start),
+        3 => (0..12_u8).prop_map(HistoryStep::Start),
         6 => (methods.clone(), 0..12_u8, statuses.clone(), place())
-            .prop_map(|(m, at, status, to)| Action::Ask(m, at, status, to)),
-        2 => (0..12_u8).prop_map(Action::Enter),
+            .prop_map(|(m, at, status, to)| HistoryStep::Ask(m, at, status, to)),
+        2 => (0..12_u8).prop_map(HistoryStep::Enter),
         2 => (methods, statuses, place())
-            .prop_map(|(m, status, to)| Action::Leave(m, status, to)),
-        1 => (0..30_u32).prop_map(Action::Wait),
+            .prop_map(|(m, status, to)| HistoryStep::Leave(m, status, to)),
+        1 => (0..30_u32).prop_map(HistoryStep::Wait),
     ]
 }
 
@@ -517,58 +517,58 @@ fn action() -> impl Strategy<Value = Action> {
 fn location(number: u8) -> String {
     match number % 4 {
         0 => format!("/v2/a/blobs/uploads/{number}"),
-        1 => format!("/odd/{number}"),
+        1 => format!("/opaque/{number}"),
         2 => format!("/shared?id={number}"),
         _ => format!("/v2/a/blobs/uploads/?id={number}"),
     }
 }
 
 proptest! {
-    /// Whatever happens: what came in went out or is there, no more than there may be, and every
-    /// odd path is known by as many sessions as are there.
+    /// After any history, each session that entered is in the table or has left, the limit holds,
+    /// and the look-alike paths are counted right.
     #[test]
-    fn any_history_adds_up(limit in 1..5_usize, actions in prop::collection::vec(action(), 0..80)) {
+    fn any_history_adds_up(limit in 1..5_usize, steps in prop::collection::vec(history_step(), 0..80)) {
         let sessions = table(limit);
         let mut now = sessions.origin;
         let mut handles = Vec::new();
-        for action in actions {
-            match action {
-                Action::Start(place) => {
+        for step in steps {
+            match step {
+                HistoryStep::Start(place) => {
                     sessions.opened(START, &location(place), Some("a"), now);
                 }
-                Action::Ask(method, place, status, to) => {
+                HistoryStep::Ask(method, place, status, to) => {
                     let to = to.map(location);
                     ask(&sessions, method, &location(place), status, to.as_deref(), now);
                 }
-                Action::Enter(place) => {
+                HistoryStep::Enter(place) => {
                     let target = location(place);
                     let handle = find(&sessions, &target, now);
                     handles.push((handle, target));
                 }
-                Action::Leave(method, status, to) => {
+                HistoryStep::Leave(method, status, to) => {
                     if let Some((handle, target)) = handles.pop() {
                         let to = to.map(location);
                         let response = response(method, &target, status, to.as_deref());
                         sessions.responded(&handle, response, now);
                     }
                 }
-                Action::Wait(hours) => {
+                HistoryStep::Wait(hours) => {
                     now += hours * HOUR;
                     sessions.refresh(now);
                 }
             }
             let open = open(&sessions);
             prop_assert!(open <= limit as u64);
-            let mut odd_places: HashMap<usize, usize> = HashMap::new();
+            let mut expected_counts: HashMap<usize, usize> = HashMap::new();
             for shard in &sessions.shards {
                 for session in shard.lock().values().flatten() {
-                    if let Some(odd) = session.location.lock().looks_like {
-                        *odd_places.entry(odd.index()).or_default() += 1;
+                    if let Some(endpoint) = session.location.lock().looks_like {
+                        *expected_counts.entry(endpoint.index()).or_default() += 1;
                     }
                 }
             }
             for (endpoint, count) in sessions.look_alikes.iter().enumerate() {
-                let expected = odd_places.get(&endpoint).copied().unwrap_or(0);
+                let expected = expected_counts.get(&endpoint).copied().unwrap_or(0);
                 prop_assert_eq!(count.load(Ordering::Relaxed), expected);
             }
         }
@@ -580,7 +580,7 @@ proptest! {
     }
 
     #[test]
-    fn no_location_is_too_odd(location in "\\PC*", base in "/\\PC*", query in "\\PC*") {
+    fn any_location_is_tracked(location in "\\PC*", base in "/\\PC*", query in "\\PC*") {
         let sessions = table(2);
         let now = sessions.origin;
         sessions.opened(&base, &location, None, now);
