@@ -1,13 +1,13 @@
 //! One observed request and its response.
 //!
-//! The phases of the proxy feed an [`Exchange`] what happens: headers, pieces of bodies, and how it
-//! ended. It knows what the access log says of the request; where the metrics are on, its
-//! [`ExchangeRecording`] decides what that means for them. Nothing of pingora is here, so that the
-//! accounting can be tested by itself. An exchange that nobody ends (a panic, a runtime torn down)
-//! records itself when it is dropped, so that no gauge drifts and no request is lost from the counts.
+//! The phases of the proxy report to an [`Exchange`] what happens: headers, pieces of bodies, and the
+//! end. The exchange holds the facts for the access log; where metrics are on, its
+//! [`ExchangeRecording`] turns them into metrics. Nothing of pingora is here, so the accounting is
+//! tested without a network. An exchange that nobody ends (after a panic, or when the runtime is
+//! torn down) records itself when it is dropped: no gauge drifts, and no request goes uncounted.
 //!
-//! Recording takes no lock but the shared one of a cache of digests, and allocates nothing but the
-//! copy of a manifest's body whose digest was not seen lately.
+//! Recording takes no lock but the shared lock of the cache of manifest kinds, and allocates only
+//! to copy the body of a manifest whose digest is not in that cache.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,17 +37,17 @@ mod upload_session;
 
 pub use self::deferred_count::DeferredCount;
 
-/// What all exchanges share: where they are counted, and what must be remembered from one to the
-/// next.
+/// What all exchanges share: the metrics, and what is remembered from one exchange to the next.
 pub struct Recorder {
-    /// What the exchanges move.
+    /// The families that the exchanges move.
     pub metrics: Metrics,
     kinds: KnownKinds,
     sessions: Arc<SessionTable>,
 }
 
 impl Recorder {
-    /// Registers every family that exchanges move. `repositories` says which are shown by name.
+    /// Registers every family that exchanges move. `repositories` decides which repositories get a
+    /// label of their own.
     pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Recorder {
         Recorder {
             metrics: Metrics::new(registry, repositories),
@@ -57,28 +57,27 @@ impl Recorder {
     }
 }
 
-/// What exchanges are for.
+/// What exchanges are observed for.
 pub enum Observer {
     /// The metrics, and the access log if it is on.
     Metrics(Arc<Recorder>),
-    /// The access log alone. It names the endpoint of a request for an upload session, so it needs
-    /// the sessions all the same.
+    /// The access log alone. It needs the upload sessions, too, to name the endpoint of a request
+    /// for a Location that looks like no upload session.
     AccessLog(Arc<SessionTable>),
 }
 
 impl Observer {
-    /// `None` if there is neither a recorder nor an access log: then nothing is observed, at no
-    /// cost.
+    /// `None` if there is neither a recorder nor an access log: requests are then not observed.
     pub fn new(recorder: Option<&Arc<Recorder>>, access_log: bool) -> Option<Observer> {
         match recorder {
             Some(recorder) => Some(Observer::Metrics(Arc::clone(recorder))),
-            // What these sessions count is gathered by nobody.
+            // These sessions count into a registry that nobody gathers.
             None => access_log
                 .then(|| Observer::AccessLog(SessionTable::new(&MetricsRegistry::new("")))),
         }
     }
 
-    /// Begins an exchange when a request's headers have been read.
+    /// Begins an exchange. Called when a request's headers have been read.
     pub fn begin(&self, request: &Request<'_>) -> Exchange {
         match self {
             Observer::Metrics(recorder) => Exchange::begin(recorder, request),
@@ -87,16 +86,16 @@ impl Observer {
     }
 }
 
-/// A request as its headers tell it.
+/// The head of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Its method.
+    /// The method.
     pub method: &'a str,
-    /// Its target without the query.
+    /// The target without the query.
     pub path: &'a str,
-    /// What follows the path's `?`.
+    /// The query, without its `?`.
     pub query: Option<&'a str>,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
 }
 
@@ -105,11 +104,11 @@ pub struct Request<'a> {
 pub enum End {
     /// The response was sent whole.
     Complete,
-    /// It broke off.
+    /// The exchange was aborted.
     Aborted {
-        /// The status to count where no response began.
+        /// The status to count if no response began.
         status: u16,
-        /// Who broke it off; `None` for the proxy itself.
+        /// The side that aborted it; `None` for the proxy itself.
         side: Option<Side>,
     },
 }
@@ -118,7 +117,7 @@ pub enum End {
 pub struct Exchange {
     facts: Facts,
     sessions: Arc<SessionTable>,
-    /// `None` where the metrics are off.
+    /// `None` if metrics are off, and once the exchange has ended.
     recording: Option<ExchangeRecording>,
 }
 
@@ -130,19 +129,23 @@ struct Facts {
     request: BodyProgress,
     response: BodyProgress,
     head: Option<ResponseHead>,
+    /// The status that was counted, once the exchange has ended.
     ended: Option<u16>,
-    /// Of a request for an upload session.
+    /// The session of a request for an upload session. Held until the exchange ends, so that the
+    /// session does not expire meanwhile.
     session: SessionHandle,
 }
 
-/// The response's headers.
+/// What is kept of the response's head.
 #[derive(Clone, Copy)]
 struct ResponseHead {
     status: u16,
+    /// The time since the request's headers.
     after: Duration,
     responder: Responder,
 }
 
+/// The side that wrote the response's head.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Responder {
     Upstream,
@@ -150,7 +153,7 @@ enum Responder {
 }
 
 impl Exchange {
-    /// Begins, and is recorded, when a request's headers have been read.
+    /// Begins an exchange with metrics. Called when a request's headers have been read.
     pub fn begin(recorder: &Arc<Recorder>, request: &Request<'_>) -> Exchange {
         Exchange::observe(&recorder.sessions, Some(recorder), request)
     }
@@ -174,7 +177,8 @@ impl Exchange {
             SessionHandle::default()
         };
         if is_opaque {
-            // What looks like a repository's name in it need not be one.
+            // An opaque Location may contain what only looks like a repository's name. The name is
+            // known from the request that opened the session.
             route.repository = session.repository();
         }
         let operation = RequestOperation::of(pair, &route, query);
@@ -197,7 +201,7 @@ impl Exchange {
         }
     }
 
-    /// Body bytes arrived from the client; `last` once the body is whole.
+    /// Body bytes arrived from the client. `last` says that the body is complete.
     pub fn request_body(&mut self, piece: &[u8], last: bool) {
         let facts = &mut self.facts;
         if !piece.is_empty() {
@@ -206,19 +210,20 @@ impl Exchange {
                 recording.request_body(facts, piece);
             }
         }
-        facts.request.last |= last;
+        facts.request.ended |= last;
     }
 
-    /// The upstream's response headers are there: the final ones, not a 1xx, as the client will see
-    /// them. To be called before it sees them: its next request may rely on what they say.
+    /// The head of the upstream's final response (not a 1xx) arrived. `headers` are those that the
+    /// client will see. Call it before the client sees them: its next request may rely on them.
     pub fn response_head(&mut self, request: &Request<'_>, status: u16, headers: &HeaderMap) {
         if self.facts.head.is_some() {
             return;
         }
         let now = self.facts.response_began(status, Responder::Upstream);
-        self.follow_session(request, status, headers, now);
+        self.report_to_session(request, status, headers, now);
         let facts = &mut self.facts;
-        facts.response.last |= facts.pair.method() == Method::Head
+        // These responses have no body (RFC 9110 §6.4.1), so no last piece will follow.
+        facts.response.ended |= facts.pair.method() == Method::Head
             || matches!(status, 204 | 304)
             || is(headers, header::CONTENT_LENGTH, b"0");
         if let Some(recording) = &mut self.recording {
@@ -226,7 +231,7 @@ impl Exchange {
         }
     }
 
-    /// The proxy answers by itself, with an error of this code and a body of this length.
+    /// The proxy itself responds, with an error of this code and a body of this length.
     pub fn proxy_response(&mut self, status: u16, code: ErrorCode, length: usize) {
         let facts = &mut self.facts;
         if facts.head.is_some() {
@@ -234,60 +239,62 @@ impl Exchange {
         }
         facts.response_began(status, Responder::Proxy);
         facts.response.seen = length as u64;
-        facts.response.last = true;
+        facts.response.ended = true;
         if let Some(recording) = &mut self.recording {
             recording.proxy_response(facts, code);
         }
     }
 
-    /// Body bytes of the response are about to be sent; `last` if no more will come.
+    /// Body bytes of the response are about to be sent. `last` says that no more will come.
     pub fn response_body(&mut self, piece: &[u8], last: bool) {
         let response = &mut self.facts.response;
         response.seen += piece.len() as u64;
-        response.last |= last;
+        response.ended |= last;
         if let Some(recording) = &mut self.recording {
             recording.response_body(&self.facts, piece);
         }
     }
 
-    /// How many body bytes have been sent to the client so far, in all.
-    pub fn sent(&mut self, in_all: u64) {
+    /// How many body bytes have been sent to the client in total.
+    pub fn sent(&mut self, total: u64) {
         let response = &mut self.facts.response;
-        if in_all > response.moved {
-            let bytes = in_all - response.moved;
-            response.moved = in_all;
+        // A total that is reported twice counts once.
+        if total > response.moved {
+            let bytes = total - response.moved;
+            response.moved = total;
             if let Some(recording) = &mut self.recording {
                 recording.sent(&self.facts, bytes);
             }
         }
     }
 
-    /// Ends the exchange. What is returned is counted when it has been read.
+    /// Ends the exchange and records it; a second call does nothing. What is returned must still be
+    /// counted, away from the client's path.
     pub fn finish(&mut self, end: End) -> Option<DeferredCount> {
         let facts = &mut self.facts;
         if facts.ended.is_some() {
             return None;
         }
-        let (instead, side) = match end {
+        let (without_head, side) = match end {
             End::Complete => (CLIENT_CLOSED_REQUEST, None),
             End::Aborted { status, side } => (status, side),
         };
-        // A client may break off what it sends, or close, once it has the answer.
+        // A client may abort its upload, or close, once it has the whole response.
         let whole = end == End::Complete || facts.response.is_whole();
         let outcome = ExchangeOutcome {
-            status: facts.head.map_or(instead, |head| head.status),
+            status: facts.head.map_or(without_head, |head| head.status),
             whole,
         };
         facts.ended = Some(outcome.status);
         self.recording.take()?.record(facts, outcome, side)
     }
 
-    /// Whether it was recorded as ended.
+    /// Whether the exchange was recorded.
     pub fn has_ended(&self) -> bool {
         self.facts.ended.is_some()
     }
 
-    /// What the access log says of this exchange, once it has ended.
+    /// The figures for the access log. Call it once the exchange has ended.
     pub fn summary(&self) -> Summary {
         let facts = &self.facts;
         let status = facts.ended.or(facts.head.map(|head| head.status));
@@ -303,7 +310,7 @@ impl Exchange {
 }
 
 impl Facts {
-    /// The response's headers are there, now.
+    /// Notes that the response's head arrived now.
     fn response_began(&mut self, status: u16, responder: Responder) -> Instant {
         let after = self.started.elapsed();
         self.head = Some(ResponseHead {
@@ -317,8 +324,8 @@ impl Facts {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // Only a panic or a runtime that is torn down gets here unfinished: our fault, not the
-        // client's.
+        // Only a panic, or a runtime that is torn down, drops an exchange that has not ended. That
+        // is the proxy's fault, so it counts as 500 and blames no side.
         self.finish(End::Aborted {
             status: 500,
             side: None,
@@ -335,7 +342,7 @@ fn is(headers: &HeaderMap, name: header::HeaderName, value: &[u8]) -> bool {
 /// The figures of an exchange that the access log prints.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
-    /// What was asked for.
+    /// The endpoint of the request.
     pub endpoint: Endpoint,
     /// The status as it is counted.
     pub status: u16,
@@ -343,9 +350,9 @@ pub struct Summary {
     pub received: u64,
     /// Response body bytes.
     pub sent: u64,
-    /// From the request's headers until now.
+    /// The time from the request's headers until now.
     pub duration: Duration,
-    /// From the request's headers to the response's.
+    /// The time from the request's headers to the response's.
     pub ttfb: Option<Duration>,
 }
 

@@ -1,4 +1,5 @@
-//! A request's credentials, of which only the scheme is looked at, and what became of them.
+//! The scheme of a request's credentials, and whether the upstream accepted them. Nothing else of
+//! the credentials is read.
 
 use http::{HeaderMap, header};
 
@@ -18,7 +19,8 @@ pub(super) fn scheme(headers: &HeaderMap) -> Scheme {
     }
 }
 
-/// What the upstream's answer says of the credentials; `None` if it failed before it could tell.
+/// Whether the upstream accepted the credentials; `None` if it failed, which says nothing about
+/// them.
 pub(super) fn result(scheme: Scheme, status: u16) -> Option<AuthResult> {
     match status {
         401 if scheme == Scheme::None => Some(AuthResult::Challenge),
@@ -36,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_scheme_of_the_credentials_is_told() {
+    fn only_the_scheme_of_the_credentials_is_read() {
         assert_eq!(scheme(&HeaderMap::new()), Scheme::None);
         for (credentials, expected) in [
             ("Basic dTpw", Scheme::Basic),
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_without_credentials_is_a_challenge_and_no_failure() {
+    fn a_401_without_credentials_is_a_challenge_and_not_a_failure() {
         for (scheme, status, expected) in [
             (Scheme::None, 401, Some(AuthResult::Challenge)),
             (Scheme::Basic, 401, Some(AuthResult::Unauthorized)),

@@ -1,19 +1,19 @@
-//! A body on its way through the proxy.
+//! How much of a body has passed through the proxy.
 
-/// A body on its way.
+/// How much of a request's or a response's body has passed.
 #[derive(Default)]
 pub(super) struct BodyProgress {
-    /// Bytes that reached the proxy or, of a response, were handed to the client's connection.
+    /// Bytes of a response that were handed to the client's connection.
     pub(super) seen: u64,
-    /// Bytes that moved between the client and the proxy.
+    /// Bytes that were received from the client, or sent to it.
     pub(super) moved: u64,
-    /// Its end was seen.
-    pub(super) last: bool,
+    /// Whether the end of the body was seen.
+    pub(super) ended: bool,
 }
 
 impl BodyProgress {
-    /// Whether all there is of it moved.
+    /// Whether the whole body was received or sent.
     pub(super) fn is_whole(&self) -> bool {
-        self.last && self.moved >= self.seen
+        self.ended && self.moved >= self.seen
     }
 }

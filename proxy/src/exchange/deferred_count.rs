@@ -1,7 +1,7 @@
-//! Operations that are counted by the content that they moved.
+//! Operations that are counted by the kind of the manifest that they moved.
 //!
-//! What kind a manifest is may be known only once its body was read, which happens after the
-//! exchange: all that depends on it is counted then, and what was asked of the repository with it.
+//! The kind may be known only once the manifest's body is parsed, which happens after the exchange.
+//! The manifest's operation and the repository's operation are counted then.
 
 use std::time::{Instant, SystemTime};
 
@@ -11,11 +11,11 @@ use super::manifest_kind::UnparsedManifest;
 use super::operation::{ExchangeOutcome, RequestOperation};
 use crate::metrics::{Metrics, RepositoryHandle};
 
-/// An operation that has ended, before it is known what kind of manifest it was about.
+/// An operation that has ended. The kind of its manifest need not be known yet.
 pub(super) struct EndedOperation {
     pub(super) operation: RequestOperation,
     pub(super) outcome: ExchangeOutcome,
-    /// Whether the response began with the first byte of what was asked for.
+    /// Whether the response began with the first byte of the content.
     pub(super) from_start: bool,
     /// Held until the operation is counted, so that the repository keeps its label until then.
     pub(super) repository: Option<RepositoryHandle>,
@@ -23,7 +23,7 @@ pub(super) struct EndedOperation {
 }
 
 impl EndedOperation {
-    /// Counts the operation. `kind` is the manifest's, and `other` where there is none.
+    /// Counts the operation. `kind` is the kind of the manifest, or `other` if there is none.
     pub(super) fn count(&self, metrics: &Metrics, kind: Kind) {
         if let Some((operation, reference, result)) = self.operation.on_manifest(self.outcome) {
             let manifests = &metrics.oci.manifests;
@@ -42,16 +42,17 @@ impl EndedOperation {
     }
 }
 
-/// An operation on a manifest that ended well, and is counted once its body was read. Reading takes
-/// up to a few milliseconds, so it belongs on a thread that may block. Dropping it reads it, too:
-/// nothing that was served goes uncounted.
+/// A successful operation on a manifest, which is counted once the manifest's body is parsed.
+///
+/// Parsing takes up to a few milliseconds, so it belongs on a thread that may block. Dropping this
+/// parses and counts, too: no operation goes uncounted.
 pub struct DeferredCount {
     pub(super) ended: EndedOperation,
     pub(super) body: UnparsedManifest,
 }
 
 impl DeferredCount {
-    /// Reads the body and counts the operation.
+    /// Parses the body and counts the operation.
     pub fn count(self) {
         drop(self);
     }

@@ -1,15 +1,15 @@
-//! The first code of an OCI error's body, read as the body passes: nothing of it is held back or
-//! kept but the state of the reading.
+//! The first code in an OCI error's body, read as the body streams by. No piece is held back, and
+//! only the parser's state is kept.
 
 use crate::metrics::label::ErrorCodeLabel;
 use http::{HeaderMap, header};
 
-/// How much of a body is looked at, in bytes.
+/// How many bytes of a body are read.
 const LIMIT: usize = 4 << 10;
-/// Longer than any text that is looked for: what fills it is none of them.
-const TEXT: usize = 32;
+/// Longer than any string that is searched for: a string that fills it matches none.
+const LONGEST: usize = 32;
 
-/// What is known of the OCI error in a response.
+/// What is known about the error code in a response's body.
 pub(super) enum BodyErrorCode {
     None,
     Known(ErrorCodeLabel),
@@ -17,11 +17,12 @@ pub(super) enum BodyErrorCode {
 }
 
 impl BodyErrorCode {
-    /// Of a response with these headers, whose body is to come.
+    /// For a response with these headers, whose body will follow.
     pub(super) fn of(status: u16, headers: &HeaderMap) -> BodyErrorCode {
         if status < 400 || !is_json(headers) {
             BodyErrorCode::None
         } else if headers.contains_key(header::CONTENT_ENCODING) {
+            // A compressed body is not decompressed for the sake of a metric.
             BodyErrorCode::Known(ErrorCodeLabel::Other)
         } else {
             BodyErrorCode::Reading(ErrorCodeReader::default())
@@ -35,7 +36,7 @@ impl BodyErrorCode {
         }
     }
 
-    /// The code, once the body is over.
+    /// The code, once the body has ended.
     pub(super) fn found(&self) -> Option<ErrorCodeLabel> {
         match self {
             BodyErrorCode::None => None,
@@ -45,20 +46,22 @@ impl BodyErrorCode {
     }
 }
 
-/// Looks for the text at the dots of `{"errors":[{"code":"…"}]}`, wherever the body is cut into
-/// pieces and whatever else is in it.
+/// Finds the string at the dots of `{"errors":[{"code":"…"}]}`, in a body cut anywhere into pieces
+/// and with any other content.
+///
+/// It is a scanner and not a parser: it allocates nothing, and accepts some texts that are no JSON.
 #[derive(Debug, Default)]
 pub(super) struct ErrorCodeReader {
-    /// Bytes that were looked at.
+    /// How many bytes were read.
     seen: usize,
-    /// How many objects and lists are open.
+    /// How many objects and arrays are open.
     depth: usize,
-    /// How many of those are on the way to the code: the body, its errors, the first of them.
-    way: usize,
+    /// How many of those lead to the code: the body, its errors, the first error.
+    matched: usize,
     state: LexerState,
-    /// Whether a text would be the name of a field.
+    /// Whether the next string is the name of a field.
     is_name: bool,
-    /// Whether the value at hand is that of the field to follow.
+    /// Whether the current value is that of the field that leads to the code.
     wanted: bool,
     text: JsonString,
     found: Option<ErrorCodeLabel>,
@@ -69,16 +72,16 @@ pub(super) struct ErrorCodeReader {
 enum LexerState {
     #[default]
     Between,
-    InText,
+    InString,
     Escaped,
 }
 
 impl ErrorCodeReader {
-    /// Looks at the next bytes of the body.
-    pub(super) fn read(&mut self, piece: &[u8]) {
-        let looked_at = &piece[..piece.len().min(LIMIT - self.seen)];
-        self.seen += looked_at.len();
-        for &byte in looked_at {
+    /// Reads the next bytes of the body.
+    fn read(&mut self, piece: &[u8]) {
+        let unread = &piece[..piece.len().min(LIMIT - self.seen)];
+        self.seen += unread.len();
+        for &byte in unread {
             if self.ended {
                 return;
             }
@@ -87,7 +90,7 @@ impl ErrorCodeReader {
     }
 
     /// The code, if the body had one.
-    pub(super) fn code(&self) -> Option<ErrorCodeLabel> {
+    fn code(&self) -> Option<ErrorCodeLabel> {
         self.found
     }
 
@@ -95,57 +98,57 @@ impl ErrorCodeReader {
         match (self.state, byte) {
             (LexerState::Between, b'"') => {
                 self.text.clear();
-                self.state = LexerState::InText;
+                self.state = LexerState::InString;
             }
             (LexerState::Between, b'{' | b'[') => self.open(byte),
             (LexerState::Between, b'}' | b']') => self.close(),
             (LexerState::Between, b',') => (self.is_name, self.wanted) = (true, false),
             (LexerState::Between, b':') => self.is_name = false,
             (LexerState::Between, _) => {}
-            (LexerState::InText, b'"') => {
+            (LexerState::InString, b'"') => {
                 self.state = LexerState::Between;
-                self.end_of_text();
+                self.end_of_string();
             }
-            (LexerState::InText, _) => {
-                // No text that is looked for has an escape in it.
+            (LexerState::InString, _) => {
+                // No string that is searched for has an escape, so escapes are not decoded.
                 if byte == b'\\' {
                     self.state = LexerState::Escaped;
                 }
                 self.text.push(byte);
             }
             (LexerState::Escaped, _) => {
-                self.state = LexerState::InText;
+                self.state = LexerState::InString;
                 self.text.push(byte);
             }
         }
     }
 
     fn open(&mut self, bracket: u8) {
-        let on_way = self.depth == self.way
-            && match self.way {
+        let is_match = self.depth == self.matched
+            && match self.matched {
                 0 | 2 => bracket == b'{',
                 1 => bracket == b'[' && self.wanted,
                 _ => false,
             };
         self.depth += 1;
-        if on_way {
-            self.way = self.depth;
+        if is_match {
+            self.matched = self.depth;
         }
         (self.is_name, self.wanted) = (bracket == b'{', false);
     }
 
     fn close(&mut self) {
-        // After the first error, or without one, there is nothing to look for.
-        self.ended = self.depth <= 1 || self.depth == self.way;
+        // Past the first error, or past the whole body, no code can follow.
+        self.ended = self.depth <= 1 || self.depth == self.matched;
         self.depth -= usize::from(self.depth > 0);
         self.is_name = false;
     }
 
-    fn end_of_text(&mut self) {
-        if self.depth != self.way {
+    fn end_of_string(&mut self) {
+        if self.depth != self.matched {
             return;
         }
-        match self.way {
+        match self.matched {
             1 if self.is_name => self.wanted = self.text.is("errors"),
             3 if self.is_name => self.wanted = self.text.is("code"),
             3 if self.wanted => {
@@ -157,10 +160,10 @@ impl ErrorCodeReader {
     }
 }
 
-/// The start of the text that was read last.
+/// The start of the string that was read last.
 #[derive(Debug, Default)]
 struct JsonString {
-    bytes: [u8; TEXT],
+    bytes: [u8; LONGEST],
     len: usize,
 }
 
@@ -170,8 +173,8 @@ impl JsonString {
     }
 
     fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
             self.len += 1;
         }
     }
@@ -186,7 +189,7 @@ impl JsonString {
     }
 }
 
-/// Whether the body is JSON, by a media type of any of its sorts.
+/// Whether the media type is JSON, or has the suffix `+json`.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
         return false;
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn real_registries_bodies_are_understood() {
+    fn the_code_is_found_in_bodies_of_real_registries() {
         for (body, code) in [
             (
                 "{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\",\"message\":\"manifest unknown\",\
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_oci_error_has_no_code() {
+    fn a_body_that_is_not_an_oci_error_has_no_code() {
         for body in [
             "",
             "{}",
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_looked_at_to_a_bound_and_not_beyond() {
+    fn a_body_is_read_up_to_a_bound() {
         let body = |padding: usize| {
             format!(
                 r#"{{"x":"{}","errors":[{{"code":"DENIED"}}]}}"#,
@@ -292,7 +295,7 @@ mod tests {
         assert!(read(&body(4096), 1000).is_none());
     }
 
-    /// Any JSON, often of the shape that is looked for.
+    /// Any JSON, often of the shape that is searched for.
     fn document() -> impl Strategy<Value = Value> {
         let text = prop_oneof![
             Just("errors".to_owned()),
@@ -319,7 +322,7 @@ mod tests {
         ]
     }
 
-    /// What a parser of whole documents makes of it.
+    /// The code that a parser of whole documents finds.
     fn parsed(document: &Value) -> Option<ErrorCodeLabel> {
         let object = document.as_object()?;
         let errors = object.get("errors")?.as_array()?;
@@ -329,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_reading_agrees_with_a_parser(document in document(), piece in 1_usize..50) {
+        fn the_reader_agrees_with_a_parser(document in document(), piece in 1_usize..50) {
             let body = document.to_string();
             prop_assume!(body.len() <= LIMIT);
             prop_assert_eq!(

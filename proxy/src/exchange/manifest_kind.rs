@@ -1,9 +1,9 @@
-//! What kind of manifest goes by.
+//! The kind of a manifest that is pulled or pushed.
 //!
-//! Signatures and attestations show only in a manifest's body. The body is copied as it streams, to
-//! a bound, and read once the client has all of it, away from the client's path. What kind a digest
-//! is never changes, so the body of one that was read lately is not copied again; where the answer
-//! names no digest, a small body is known again by itself.
+//! Only the body tells signatures and attestations from images. The body is copied as it streams,
+//! up to a bound, and parsed once the client has all of it, away from the client's path. The kind of
+//! a digest never changes, so a manifest whose digest is in the cache is not copied. Where the
+//! response has no digest, a small body is looked up in the cache by its own hash.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -16,36 +16,37 @@ use registry::oci::{Kind, Manifest, MediaType};
 use super::Recorder;
 use crate::metrics::Metrics;
 
-/// The largest body that is copied, in bytes. The kind of a larger one is told by its media type.
+/// The largest body that is copied, in bytes. The kind of a larger one is that of its media type.
 const LARGEST: usize = 256 << 10;
-/// What all copies together may take, in bytes. While there is no room, media types must do.
-const ROOM: usize = 32 << 20;
-/// What the smallest copy takes, so that the room bounds their number too.
+/// How many bytes all copies together may take. Beyond that, kinds are those of the media types.
+const BUDGET: usize = 32 << 20;
+/// How many bytes the smallest copy takes, so that the budget bounds the number of copies, too.
 const SMALLEST: usize = 4 << 10;
-/// The largest body that is looked up by its bytes where the answer names no digest, in bytes: as
-/// long as that takes, the connection's next request may have to wait.
+/// The largest body, in bytes, that is looked up by its own hash. The hash is computed on the
+/// connection's task, whose next request waits for it.
 const LOOKED_UP: usize = 16 << 10;
-/// How many digests are remembered.
+/// How many manifests' kinds are remembered.
 const REMEMBERED: usize = 4096;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// What all readings share: the room for copies, and the kinds of digests that were read.
+/// What all readers share: the budget for copies, and the kinds of the manifests parsed lately.
 pub(super) struct KnownKinds {
-    room: AtomicUsize,
+    /// How many bytes of the budget are left.
+    budget: AtomicUsize,
     known: Cache<Fingerprint, Kind>,
     hasher: RandomState,
 }
 
-/// A digest, or a body without one, as it is remembered. Its hash has a key of its own in each process, so that nobody can
-/// look for two that are alike.
+/// The hash of a digest, or of a body that has none. Its key differs in each process, so that
+/// nobody can craft two manifests of one hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Fingerprint(u64);
 
 impl Default for KnownKinds {
     fn default() -> KnownKinds {
         KnownKinds {
-            room: AtomicUsize::new(ROOM),
+            budget: AtomicUsize::new(BUDGET),
             known: Cache::new(REMEMBERED),
             hasher: RandomState::new(),
         }
@@ -58,7 +59,7 @@ impl KnownKinds {
         Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
     }
 
-    /// Of a small body; what it is depends on its media type, too.
+    /// The fingerprint of a small body and its media type, on which the kind depends, too.
     fn fingerprint_of_body(
         &self,
         body: &[u8],
@@ -70,20 +71,22 @@ impl KnownKinds {
     }
 
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.room.load(Ordering::Relaxed)
+    pub(super) fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
     }
 
+    /// Takes bytes from the budget. False if too few are left.
     fn take(&self, bytes: usize) -> bool {
-        self.room
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
-                room.checked_sub(bytes)
+        // Relaxed: the budget is a number, and guards no other memory.
+        self.budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |budget| {
+                budget.checked_sub(bytes)
             })
             .is_ok()
     }
 }
 
-/// What is known of a manifest's kind while it goes by.
+/// Finds the kind of one manifest while it streams by.
 #[derive(Default)]
 pub(super) struct KindReader {
     media_type: Option<MediaType>,
@@ -93,8 +96,9 @@ pub(super) struct KindReader {
 }
 
 impl KindReader {
-    /// Of a manifest that has these headers, whose body is to come.
+    /// For a manifest with these headers, whose body will follow.
     pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
+        // A compressed body is not decompressed for the sake of a metric.
         let readable = !headers.contains_key(header::CONTENT_ENCODING);
         KindReader {
             copy: readable.then(|| ManifestBody::new(recorder)),
@@ -102,8 +106,8 @@ impl KindReader {
         }
     }
 
-    /// Of a manifest that an answer with these headers brings. Where the digest was seen, no other
-    /// header need be looked at.
+    /// For a manifest in a response with these headers. If the kind of its digest is known, no
+    /// other header is read.
     pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
         let digest = recorder.kinds.fingerprint(headers);
         let known = digest.and_then(|digest| recorder.kinds.known.get(&digest));
@@ -119,7 +123,7 @@ impl KindReader {
         }
     }
 
-    /// Of a manifest of which there are but headers.
+    /// For a manifest with these headers, whose body will not follow.
     pub(super) fn without_body(headers: &HeaderMap) -> KindReader {
         let media_type = headers.get(header::CONTENT_TYPE);
         KindReader {
@@ -130,7 +134,7 @@ impl KindReader {
         }
     }
 
-    /// The answer to a push has these headers, which may name the digest of what was pushed.
+    /// The response to a push arrived. Its headers may name the digest of the pushed manifest.
     pub(super) fn pushed(&mut self, recorder: &Recorder, headers: &HeaderMap) {
         if self.copy.is_none() {
             return;
@@ -153,7 +157,7 @@ impl KindReader {
         }
     }
 
-    /// The kind if it is known by now; else what must be read first.
+    /// The kind if it is known by now, or else the manifest that must be parsed.
     pub(super) fn end(self) -> Result<Kind, UnparsedManifest> {
         match (self.known, self.copy) {
             (Some(kind), _) => Ok(kind),
@@ -163,7 +167,7 @@ impl KindReader {
                 let digest = self
                     .digest
                     .or_else(|| kinds.fingerprint_of_body(&copy.bytes, media_type.as_ref()));
-                // One that has a digest was looked up by it.
+                // A digest from the headers was looked up when they arrived.
                 let known = match (self.digest, digest) {
                     (None, Some(digest)) => kinds.known.get(&digest),
                     _ => None,
@@ -183,7 +187,7 @@ fn of_media_type(media_type: Option<&MediaType>) -> Kind {
     media_type.map_or(Kind::Other, Kind::of_media_type)
 }
 
-/// A manifest's whole body, to be read.
+/// The whole body of a manifest whose kind is not known yet.
 pub(super) struct UnparsedManifest {
     media_type: Option<MediaType>,
     digest: Option<Fingerprint>,
@@ -191,12 +195,13 @@ pub(super) struct UnparsedManifest {
 }
 
 impl UnparsedManifest {
-    /// Where it is counted.
+    /// The metrics that count the manifest.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.copy.recorder.metrics
     }
 
-    /// A body that is no manifest is of the kind that its media type says.
+    /// Parses the body, and remembers the kind. A body that is not a manifest has the kind of its
+    /// media type.
     pub(super) fn kind(&self) -> Kind {
         let manifest = Manifest::parse(&self.copy.bytes, self.media_type.as_ref());
         let kind = manifest.map_or_else(
@@ -210,7 +215,7 @@ impl UnparsedManifest {
     }
 }
 
-/// A copy that takes of the room for all of them for as long as it is there.
+/// A copy of a manifest's body. It holds its part of the budget until it is dropped.
 struct ManifestBody {
     recorder: Arc<Recorder>,
     bytes: Vec<u8>,
@@ -226,18 +231,20 @@ impl ManifestBody {
         }
     }
 
-    /// Whether there was room for so much more.
+    /// Appends bytes. False if the body is too large, or the budget is used up.
     fn extend(&mut self, bytes: &[u8]) -> bool {
         let length = self.bytes.len() + bytes.len();
         if length > LARGEST {
             return false;
         }
         if length > self.taken {
+            // Doubled, so that a body in small pieces is not moved for each of them.
             let capacity = length.max(2 * self.taken).clamp(SMALLEST, LARGEST);
             if !self.recorder.kinds.take(capacity - self.taken) {
                 return false;
             }
             self.taken = capacity;
+            // Exact: the vector must not hold more than was taken from the budget.
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(bytes);
@@ -247,7 +254,7 @@ impl ManifestBody {
 
 impl Drop for ManifestBody {
     fn drop(&mut self) {
-        let room = &self.recorder.kinds.room;
-        room.fetch_add(self.taken, Ordering::Relaxed);
+        let budget = &self.recorder.kinds.budget;
+        budget.fetch_add(self.taken, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! What a request asks a registry to do, and what its answer says of it.
+//! The operation that a request asks for, and its result.
 
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::metrics::label::{Method, Pair};
@@ -6,47 +6,48 @@ use registry::oci::{Endpoint, Route};
 
 use crate::metrics::label::{BlobOperation, ManifestOperation, MountResult, Purpose};
 
-/// What a request asks for, as far as its method, path and query tell.
+/// The operation that a request asks for, by its method, path and query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestOperation {
-    /// A blob is read, looked at or deleted.
+    /// Reads, checks or deletes a blob (end-2, end-10).
     Blob(BlobOperation),
-    /// A manifest is read, looked at, written or deleted.
+    /// Reads, checks, writes or deletes a manifest (end-3, end-7, end-9).
     Manifest(ManifestOperation, ReferenceKind),
-    /// An upload is to begin (end-4a).
+    /// Opens an upload session (end-4a).
     StartUpload,
-    /// A blob comes whole with the request that would begin its upload (end-4b).
+    /// Uploads a blob in a single POST (end-4b).
     MonolithicUpload,
-    /// A blob of another repository is to be mounted (end-11).
+    /// Mounts a blob of another repository (end-11).
     Mount,
-    /// Bytes for an upload under way (end-5).
+    /// Appends a chunk to an upload (end-5).
     UploadChunk,
-    /// The end of an upload (end-6).
+    /// Completes an upload (end-6).
     CompleteUpload,
-    /// A look at an upload (end-13).
+    /// Asks how far an upload is (end-13).
     UploadStatus,
-    /// An upload is given up (end-14).
+    /// Cancels an upload (end-14).
     CancelUpload,
     /// Anything else.
     Other,
 }
 
-/// What an exchange came to.
+/// How an exchange ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExchangeOutcome {
-    /// As it is counted: of the answer, or what stands for there being none.
+    /// The status that is counted: the response's, or one that says why there is none.
     pub(super) status: u16,
-    /// Whether the whole answer went to the client.
+    /// Whether the whole response was sent to the client.
     pub(super) whole: bool,
 }
 
 impl ExchangeOutcome {
-    /// The result of what is done once the answer begins, whether or not the client hears it all.
+    /// The result of an operation that is done when its response begins, even if the client does
+    /// not receive the whole response.
     pub(super) fn done(self) -> OpResult {
         OpResult::of(self.status)
     }
 
-    /// The result of what is done once the client has it all.
+    /// The result of an operation that is done once the client has the whole response.
     pub(super) fn read(self) -> OpResult {
         match self.done() {
             OpResult::Ok if !self.whole => OpResult::Aborted,
@@ -103,7 +104,7 @@ impl RequestOperation {
         }
     }
 
-    /// What a client that asks for this is about. A HEAD may come before either.
+    /// Whether the request is part of a pull or a push. A HEAD may be part of either.
     pub(super) fn purpose(self) -> Purpose {
         match self {
             RequestOperation::Blob(BlobOperation::Pull)
@@ -122,7 +123,7 @@ impl RequestOperation {
         }
     }
 
-    /// What is done with a manifest, if it is one.
+    /// The operation on a manifest, if it is one.
     pub(super) fn on_manifests(self) -> Option<ManifestOperation> {
         if let RequestOperation::Manifest(operation, _) = self {
             Some(operation)
@@ -131,7 +132,7 @@ impl RequestOperation {
         }
     }
 
-    /// Whether the request's body is a blob, or a part of one.
+    /// Whether the request's body is a blob or a part of one.
     pub(super) fn carries_blob(self) -> bool {
         match self {
             RequestOperation::MonolithicUpload
@@ -147,7 +148,8 @@ impl RequestOperation {
         }
     }
 
-    /// The result: of a pull once the client has all of it, of anything else once it is answered.
+    /// The result. A pull succeeds once the client has the whole content; any other operation does
+    /// when its response begins.
     pub(super) fn result(self, outcome: ExchangeOutcome) -> OpResult {
         match self {
             RequestOperation::Blob(BlobOperation::Pull)
@@ -165,15 +167,15 @@ impl RequestOperation {
         }
     }
 
-    /// The operation on a blob that ends here, if one does.
+    /// The operation on a blob that ends with this request, if one does.
     ///
-    /// A push has many requests. It ends with the one that was to complete it, or where it was
-    /// refused at the start; a part that is refused or cut off may be sent again.
+    /// A push takes several requests. It ends with the request that completes it, or with a refusal
+    /// to open its session; a chunk that is refused or aborted may be sent again.
     pub(super) fn on_blob(self, outcome: ExchangeOutcome) -> Option<(BlobOperation, OpResult)> {
         let result = self.result(outcome);
         match self {
             RequestOperation::Blob(operation) => Some((operation, result)),
-            // The registry may open a session instead: the push goes on.
+            // A 202 opens a session instead: the push continues.
             RequestOperation::MonolithicUpload | RequestOperation::CompleteUpload => {
                 (outcome.status != 202).then_some((BlobOperation::Push, result))
             }
@@ -197,7 +199,7 @@ impl RequestOperation {
         }
     }
 
-    /// The operation on a manifest that ends here, if one does.
+    /// The operation on a manifest, with its result, if it is one.
     pub(super) fn on_manifest(
         self,
         outcome: ExchangeOutcome,
@@ -209,7 +211,7 @@ impl RequestOperation {
         }
     }
 
-    /// What became of the mount that was asked for, if one was.
+    /// The result of a mount, if one was requested.
     pub(super) fn mount(self, outcome: ExchangeOutcome) -> Option<MountResult> {
         let asked = self == RequestOperation::Mount;
         asked.then_some(match outcome.status {
@@ -220,7 +222,7 @@ impl RequestOperation {
     }
 }
 
-/// Whether a query has a field of this name.
+/// Whether a query has a parameter of this name.
 fn has(query: Option<&str>, name: &str) -> bool {
     let fields = query.unwrap_or_default().split('&');
     fields

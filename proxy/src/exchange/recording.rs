@@ -1,4 +1,4 @@
-//! What an exchange moves in the metrics while it runs.
+//! What an exchange counts while it runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,19 @@ use crate::metrics::label::{BlobOperation, ManifestOperation, Scheme, Transfer};
 
 mod end;
 
-/// What counts one exchange. It is told everything after the exchange's own facts.
+/// Counts one exchange. The exchange updates its facts before it calls any method of this.
 pub(super) struct ExchangeRecording {
     pub(super) recorder: Arc<Recorder>,
     pub(super) client: Client,
     scheme: Scheme,
-    /// Of a manifest that is pulled, resolved or pushed.
+    /// For a manifest that is pulled, resolved or pushed.
     pub(super) kind_reader: Option<KindReader>,
     pub(super) code: BodyErrorCode,
-    /// Of a request for something of a repository.
+    /// For a request whose path names a repository.
     pub(super) repository: Option<RepositoryHandle>,
-    /// Whether the response begins with the first byte of what was asked for.
+    /// Whether the response begins with the first byte of the content.
     pub(super) from_start: bool,
-    /// When the first bytes of a blob that is pushed came and when its last, since the request's
-    /// headers.
+    /// When the first and the last piece of a pushed blob arrived, since the request's headers.
     pub(super) timed: Option<(Duration, Duration)>,
 }
 
@@ -44,6 +43,7 @@ impl ExchangeRecording {
         let agent = headers.get(header::USER_AGENT);
         let agent = agent.and_then(|value| value.to_str().ok());
         let metrics = &recorder.metrics;
+        // Lowered in `count_request`, which runs once: at the end, or when the exchange is dropped.
         metrics.http.in_flight.add(pair.endpoint(), 1.0);
         let is_push = operation.on_manifests() == Some(ManifestOperation::Push);
         ExchangeRecording {
@@ -94,8 +94,8 @@ impl ExchangeRecording {
         if let Some(result) = auth::result(self.scheme, head.status) {
             metrics.clients.auth.inc((self.scheme, result));
         }
-        // A response that has ended already has no body.
-        if !facts.response.last {
+        // A response that has ended with its head has no body, and so no error code.
+        if !facts.response.ended {
             self.code = BodyErrorCode::of(head.status, headers);
         }
         self.from_start = match (facts.operation, head.status) {
@@ -105,7 +105,7 @@ impl ExchangeRecording {
         self.read(facts.operation, head.status, headers);
     }
 
-    /// What is to be read of a manifest, and how.
+    /// Prepares to find the kind of the manifest, if one is moved.
     fn read(&mut self, operation: RequestOperation, status: u16, headers: &HeaderMap) {
         let recorder = &self.recorder;
         match operation.on_manifests() {
@@ -128,6 +128,7 @@ impl ExchangeRecording {
         if let Some(head) = facts.head {
             self.observe_ttfb(facts, head);
         }
+        // The response to a HEAD has no body to carry a code.
         if facts.response.seen > 0 {
             self.code = BodyErrorCode::Known(code.into());
         }
@@ -147,7 +148,7 @@ impl ExchangeRecording {
         }
     }
 
-    /// So many more bytes of the response's body were sent.
+    /// More bytes of the response's body were sent.
     pub(super) fn sent(&mut self, facts: &Facts, bytes: u64) {
         let metrics = &self.recorder.metrics;
         metrics.http.response_body_bytes.add(facts.pair, bytes);
@@ -158,8 +159,8 @@ impl ExchangeRecording {
     }
 }
 
-/// Whether a partial response (RFC 9110 §14.4) has the first byte. One of several ranges has no
-/// such header.
+/// Whether a partial response (RFC 9110 §14.4) has the first byte. A response of several ranges has
+/// no `Content-Range`, and counts as one that has not.
 fn begins_at_0(headers: &HeaderMap) -> bool {
     let range = headers.get(header::CONTENT_RANGE);
     range.is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))

@@ -1,4 +1,4 @@
-//! What a repository is asked for.
+//! Operations on a repository, and whether a response proves that it exists.
 
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Route};
@@ -10,7 +10,7 @@ use crate::metrics::RepositoryOperation;
 use crate::metrics::label::{BlobOperation, ManifestOperation};
 
 impl ExchangeRecording {
-    /// Gives the repository a label of its own if the answer proves that there is such a one.
+    /// Gives the repository a label if the response proves that it exists.
     pub(super) fn admit_repository(
         &mut self,
         facts: &Facts,
@@ -35,8 +35,8 @@ impl ExchangeRecording {
 }
 
 impl RequestOperation {
-    /// Whether an answer of this status proves the repository to exist: a scan of names that were
-    /// made up gets none.
+    /// Whether a response of this status proves that the repository exists. A client that tries
+    /// made-up names must not create labels.
     fn proves_repository(self, status: u16) -> bool {
         let done = (200..300).contains(&status);
         match self {
@@ -56,9 +56,9 @@ impl RequestOperation {
         }
     }
 
-    /// The successful operation on a repository that ends here, if one does: the content that moved,
-    /// where that can be told. `kind` is the manifest's; `from_start` says whether the response
-    /// began with the first byte of what was asked for.
+    /// The operation on a repository that succeeded with this request, if one did. `kind` is the
+    /// kind of the manifest; `from_start` says whether the response began with the first byte of
+    /// the content, so that a download in ranges counts as one pull.
     pub(super) fn on_repository(
         self,
         outcome: ExchangeOutcome,
@@ -68,11 +68,11 @@ impl RequestOperation {
         if self.result(outcome) != OpResult::Ok {
             return None;
         }
-        // A redirect, or that nothing has changed.
+        // A redirect or a 304 moved no content.
         if !outcome.is_success() {
             return Some(RepositoryOperation::Other);
         }
-        // The registry may open a session instead of what was asked for.
+        // A 202 opens a session instead: no blob was mounted or completed.
         let is_done = outcome.status != 202;
         Some(match self {
             RequestOperation::Manifest(ManifestOperation::Pull, _) if from_start => match kind {
@@ -112,7 +112,7 @@ impl RequestOperation {
         })
     }
 
-    /// Whether it asks what a tag is at the moment, or for any manifest.
+    /// Whether it pulls a manifest or resolves a tag.
     pub(super) fn is_pull_of_manifest(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! What an answer means for an upload session.
+//! Reports responses to the table of upload sessions.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use super::{Exchange, Request};
 use crate::sessions::SessionResponse;
 
 impl Exchange {
-    /// Follows the session that the request began, or is for.
-    pub(super) fn follow_session(
+    /// Reports the response to a request that opens an upload session or is for one.
+    pub(super) fn report_to_session(
         &self,
         request: &Request<'_>,
         status: u16,

@@ -1,4 +1,4 @@
-//! What is counted of an exchange once it has ended.
+//! What an exchange counts when it ends.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use crate::exchange::operation::{ExchangeOutcome, RequestOperation};
 use crate::exchange::{Facts, Responder};
 use crate::metrics::label::{BlobOperation, Side, Transfer};
 
-/// The size from which a blob's transfer tells how fast the way is, in bytes.
+/// The size in bytes from which a blob's transfer shows the speed of the network. Smaller ones show
+/// its latency.
 const SPEED_FROM: u64 = 1 << 20;
 
 impl ExchangeRecording {
-    /// Counts what ended in this way, but for what is returned: that is counted when it was read.
+    /// Counts the exchange, except for what is returned, which is counted once it is parsed.
     pub(in crate::exchange) fn record(
         mut self,
         facts: &Facts,
@@ -38,7 +39,7 @@ impl ExchangeRecording {
         let http = &metrics.http;
         http.requests.inc((pair, Status::of(outcome.status)));
         http.duration.observe(pair, lasted.as_secs_f64());
-        if facts.request.last && facts.request.moved > 0 {
+        if facts.request.ended && facts.request.moved > 0 {
             http.request_size
                 .observe(endpoint, facts.request.moved as f64);
         }
@@ -65,7 +66,7 @@ impl ExchangeRecording {
                 (Transfer::Download, bytes, lasted.saturating_sub(head.after))
             }
             (Some(head), Some((first, last))) if (200..300).contains(&head.status) => {
-                let bytes = if facts.request.last {
+                let bytes = if facts.request.ended {
                     facts.request.moved
                 } else {
                     0
@@ -75,20 +76,20 @@ impl ExchangeRecording {
             _ => return,
         };
         if bytes > SPEED_FROM {
-            // No clock is as fine as to tell nothing from something.
+            // The clock may be too coarse to see any time pass: no division by zero.
             let seconds = time.as_secs_f64().max(1e-9);
             let speed = &self.recorder.metrics.transfers.speed;
             speed.observe(transfer, bytes as f64 / seconds);
         }
     }
 
-    /// A body was cut if it had begun and had not ended; not if the upstream's answer made the rest
-    /// of it pointless.
+    /// Counts an aborted transfer: a body that had begun and had not ended. An upload that the
+    /// upstream responded to early was not aborted: its rest had become pointless.
     fn count_abortion(&self, facts: &Facts, side: Side, response_whole: bool) {
         let by_upstream = facts
             .head
             .is_some_and(|head| head.responder == Responder::Upstream);
-        let upload_cut = facts.request.moved > 0 && !facts.request.last;
+        let upload_cut = facts.request.moved > 0 && !facts.request.ended;
         let cut = if by_upstream {
             !response_whole
         } else {
@@ -114,6 +115,7 @@ impl ExchangeRecording {
         if let Some(result) = facts.operation.mount(outcome) {
             metrics.oci.mounts.inc(result);
         }
+        // Bytes are counted now, even if the operation waits for the manifest's kind.
         if let Some(repository) = &mut self.repository {
             metrics.repositories.finish(repository);
         }
@@ -133,7 +135,7 @@ impl ExchangeRecording {
         }
     }
 
-    /// The kind of a manifest that was moved with success, or what must be read first.
+    /// The kind of the manifest that was moved, or the manifest that must be parsed first.
     fn kind(
         &mut self,
         operation: RequestOperation,

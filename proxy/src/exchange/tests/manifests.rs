@@ -211,7 +211,7 @@ fn copies_never_take_more_room_than_there_is() {
         exchange.request_body(&body, false);
         held.push(exchange);
     }
-    assert!(recorder.kinds.room() < 256 << 10);
+    assert!(recorder.kinds.budget() < 256 << 10);
     for exchange in &mut held {
         exchange.received(b"").responded(201, &[]).whole(b"");
     }
@@ -221,5 +221,5 @@ fn copies_never_take_more_room_than_there_is() {
         "each is counted all the same"
     );
     drop(held);
-    assert_eq!(recorder.kinds.room(), super::recorder().kinds.room());
+    assert_eq!(recorder.kinds.budget(), super::recorder().kinds.budget());
 }
