@@ -1,4 +1,4 @@
-//! From a failed exchange to the answer a client gets: the only mapping.
+//! Maps the failure of an exchange to a status and an OCI error. This is the only place that does.
 
 use bytes::Bytes;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -10,53 +10,53 @@ use crate::exchange::End;
 use crate::metrics::UpstreamError;
 use crate::metrics::label::Side;
 
-/// Why an exchange failed, as far as a client or an operator needs to know.
+/// Why an exchange failed. The log shows the variant's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The client broke off: there is nobody to answer.
-    ClientGone,
+    /// The client closed its connection or reset its stream: nobody would read a response.
+    ClientClosed,
     /// The client stopped sending its request body.
     ClientStalled,
     /// The client stopped reading the response.
     ClientNotReading,
-    /// The request is refused for what it is.
+    /// The request breaks a rule, so it is not passed on.
     Refused(Refusal),
     /// No connection to the upstream could be made.
     UpstreamUnreachable,
-    /// The upstream broke off, or answered what is not HTTP.
-    UpstreamBroken,
-    /// The upstream did not answer in time.
+    /// The upstream closed the connection, or its response breaks HTTP.
+    UpstreamFailed,
+    /// The upstream did not respond in time.
     UpstreamTimeout,
-    /// The shutdown's deadline came first.
-    Cut,
+    /// The deadline of the shutdown passed before the exchange ended.
+    ShutdownDeadline,
     /// This process may open no more file descriptors.
-    Exhausted,
-    /// A fault of ours.
+    OutOfDescriptors,
+    /// A fault of the proxy itself.
     Internal,
 }
 
-/// What is wrong with a request that is refused.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It does not say which host it is for.
+    /// It names no host.
     #[error("the request has no Host header")]
     NoHost,
-    /// Its target is no path.
+    /// Its target is not a path.
     #[error("the request's target is not a path")]
     Target,
-    /// Its target has characters that no target may have.
+    /// Its target has control characters.
     #[error("the request's target has control characters")]
     ControlCharacters,
-    /// It has more headers, or longer ones, than are passed on.
+    /// It has too many headers, or too long ones.
     #[error("the request's headers are too many or too long")]
     HeadersTooLarge,
-    /// One of its headers breaks a rule.
-    #[error("a header of the request is not allowed")]
+    /// One of its headers is invalid.
+    #[error("a header of the request is invalid")]
     Header,
-    /// Its body is not framed as it says.
-    #[error("the request's body is not well-formed")]
+    /// The framing of its body is invalid.
+    #[error("the framing of the request's body is invalid")]
     Body,
-    /// Another rule of HTTP is broken.
+    /// It breaks another rule of HTTP.
     #[error("the request breaks a rule of HTTP")]
     Rule,
 }
@@ -72,7 +72,7 @@ impl Refusal {
             return Some(*refusal);
         }
         match error.etype() {
-            // pingora's own words for a chunked body that is none.
+            // pingora's names for an invalid chunked body.
             ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),
             ErrorType::InvalidHTTPHeader => Some(Refusal::Header),
             ErrorType::HTTPStatus(400) => Some(Refusal::Rule),
@@ -82,8 +82,8 @@ impl Refusal {
 }
 
 impl Failure {
-    /// Who failed, and how. `request_whole` says whether the client had sent all of its body:
-    /// an upstream that waits in vain for the rest of a body is not to blame.
+    /// Which side failed, and how. `request_whole` says whether the client had sent its whole body:
+    /// an upstream that times out while it waits for the rest of a body is not to blame.
     pub(crate) fn of(error: &Error, request_whole: bool) -> Failure {
         use ErrorType::{
             BindError, ConnectError, ConnectNoRoute, ConnectProxyFailure, ConnectRefused,
@@ -95,13 +95,15 @@ impl Failure {
         {
             return Failure::Refused(refusal);
         }
-        if is_exhausted(error) {
-            return Failure::Exhausted;
+        // Before the source is asked: pingora blames the upstream where the connection's socket
+        // could not be made.
+        if is_out_of_descriptors(error) {
+            return Failure::OutOfDescriptors;
         }
         match (error.esource(), error.etype()) {
             (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
             (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
-            (ErrorSource::Downstream, _) => Failure::ClientGone,
+            (ErrorSource::Downstream, _) => Failure::ClientClosed,
             (ErrorSource::Upstream, ReadTimedout) if !request_whole => Failure::ClientStalled,
             (
                 ErrorSource::Upstream,
@@ -112,35 +114,35 @@ impl Failure {
                 ConnectError | ConnectNoRoute | ConnectProxyFailure | ConnectRefused
                 | ConnectTimedout | BindError | SocketError | TLSHandshakeFailure,
             ) => Failure::UpstreamUnreachable,
-            (ErrorSource::Upstream, _) => Failure::UpstreamBroken,
+            (ErrorSource::Upstream, _) => Failure::UpstreamFailed,
             (ErrorSource::Internal | ErrorSource::Unset, _) => Failure::Internal,
         }
     }
 
-    /// The status that is counted, and sent where somebody is there to read it.
+    /// The status that is counted and, if the client can still read a response, sent.
     pub(crate) fn status(self) -> u16 {
         match self {
-            Failure::ClientGone | Failure::ClientNotReading => CLIENT_CLOSED_REQUEST,
+            Failure::ClientClosed | Failure::ClientNotReading => CLIENT_CLOSED_REQUEST,
             Failure::ClientStalled => 408,
             Failure::Refused(_) => 400,
-            Failure::UpstreamUnreachable | Failure::UpstreamBroken => 502,
+            Failure::UpstreamUnreachable | Failure::UpstreamFailed => 502,
             Failure::UpstreamTimeout => 504,
-            Failure::Cut | Failure::Exhausted => 503,
+            Failure::ShutdownDeadline | Failure::OutOfDescriptors => 503,
             Failure::Internal => 500,
         }
     }
 
-    /// What it means for the exchange.
+    /// How the exchange ends.
     pub(crate) fn end(self) -> End {
         let side = match self {
-            Failure::ClientGone
+            Failure::ClientClosed
             | Failure::ClientStalled
             | Failure::ClientNotReading
             | Failure::Refused(_) => Some(Side::Client),
-            Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
+            Failure::UpstreamUnreachable | Failure::UpstreamFailed | Failure::UpstreamTimeout => {
                 Some(Side::Upstream)
             }
-            Failure::Cut | Failure::Exhausted | Failure::Internal => None,
+            Failure::ShutdownDeadline | Failure::OutOfDescriptors | Failure::Internal => None,
         };
         End::Aborted {
             status: self.status(),
@@ -148,42 +150,43 @@ impl Failure {
         }
     }
 
-    /// The error to answer with; `None` where nobody is there to read it.
-    pub(crate) fn answer(self) -> Option<ErrorBody> {
+    /// The OCI error to respond with; `None` if the client cannot read a response.
+    pub(crate) fn response(self) -> Option<ErrorBody> {
         let (code, message) = match self {
             Failure::Refused(refusal) => {
                 return Some(ErrorBody::new(ErrorCode::Unsupported, refusal.to_string()));
             }
-            Failure::ClientGone | Failure::ClientNotReading => return None,
-            Failure::ClientStalled => (ErrorCode::Unsupported, "the request body stopped arriving"),
-            Failure::UpstreamUnreachable => {
-                (ErrorCode::Unavailable, "the registry cannot be reached")
-            }
-            Failure::UpstreamBroken => (
+            Failure::ClientClosed | Failure::ClientNotReading => return None,
+            Failure::ClientStalled => (
+                ErrorCode::Unsupported,
+                "timeout while reading the request's body",
+            ),
+            Failure::UpstreamUnreachable => (ErrorCode::Unavailable, "the registry is unreachable"),
+            Failure::UpstreamFailed => (
                 ErrorCode::Unavailable,
-                "the registry broke off the connection",
+                "the registry closed the connection or sent an invalid response",
             ),
             Failure::UpstreamTimeout => (
                 ErrorCode::Unavailable,
-                "the registry did not answer in time",
+                "the registry did not respond in time",
             ),
-            Failure::Cut => (ErrorCode::Unavailable, "the proxy is shutting down"),
-            Failure::Exhausted => (
+            Failure::ShutdownDeadline => (ErrorCode::Unavailable, "the proxy is shutting down"),
+            Failure::OutOfDescriptors => (
                 ErrorCode::Unavailable,
-                "too much is being served at once: try again",
+                "the proxy is overloaded: try again later",
             ),
-            Failure::Internal => (ErrorCode::Unavailable, "the request could not be served"),
+            Failure::Internal => (ErrorCode::Unavailable, "internal error"),
         };
         Some(ErrorBody::new(code, message))
     }
 
-    /// The answer's body, if there is one.
+    /// The body of the response, if there is one.
     pub(crate) fn body(self) -> Option<Bytes> {
-        Some(self.answer()?.to_json().into())
+        Some(self.response()?.to_json().into())
     }
 
-    /// The answer as it goes over an HTTP/1.1 connection of which nobody is in charge any more.
-    pub(crate) fn whole_answer(self) -> Vec<u8> {
+    /// The response as bytes of HTTP/1.1, for a connection that pingora no longer serves.
+    pub(crate) fn to_http1(self) -> Vec<u8> {
         let body = self.body().unwrap_or_default();
         let status = http::StatusCode::from_u16(self.status()).unwrap_or_default();
         let head = format!(
@@ -195,7 +198,7 @@ impl Failure {
     }
 }
 
-/// How the upstream failed, if it is the upstream that did.
+/// The reason that the upstream failed; `None` if another side did.
 pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<UpstreamError> {
     use ErrorType::{
         ConnectionClosed, HandshakeError, InvalidCert, ReadError, TLSHandshakeFailure,
@@ -203,7 +206,7 @@ pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<Upstr
     };
     match Failure::of(error, request_whole) {
         Failure::UpstreamTimeout => Some(UpstreamError::Timeout),
-        Failure::UpstreamUnreachable | Failure::UpstreamBroken => Some(match error.etype() {
+        Failure::UpstreamUnreachable | Failure::UpstreamFailed => Some(match error.etype() {
             TLSHandshakeFailure | TLSWantX509Lookup | HandshakeError | InvalidCert => {
                 UpstreamError::Tls
             }
@@ -211,18 +214,18 @@ pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<Upstr
             _ if Failure::of(error, true) == Failure::UpstreamUnreachable => UpstreamError::Connect,
             _ => UpstreamError::Protocol,
         }),
-        Failure::ClientGone
+        Failure::ClientClosed
         | Failure::ClientStalled
         | Failure::ClientNotReading
         | Failure::Refused(_)
-        | Failure::Cut
-        | Failure::Exhausted
+        | Failure::ShutdownDeadline
+        | Failure::OutOfDescriptors
         | Failure::Internal => None,
     }
 }
 
-/// Whether the system had no file descriptor left to connect with.
-fn is_exhausted(error: &Error) -> bool {
+/// Whether the process or the system had no file descriptor left for a connection.
+fn is_out_of_descriptors(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause
         .and_then(Errno::from_io_error)
@@ -234,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_upstreams_failures_are_counted_as_such_each_by_its_reason() {
+    fn only_failures_of_the_upstream_have_a_reason() {
         use ErrorType::{
             ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H2Error,
             InvalidHTTPHeader, ReadError, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout,
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_is_known_again_with_a_message_of_its_own() {
+    fn every_refusal_passes_through_pingora_and_has_its_own_message() {
         // A refusal that is missing here does not compile.
         let next = |refusal: &Refusal| match refusal {
             Refusal::NoHost => Some(Refusal::Target),
@@ -293,35 +296,38 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_body_is_the_clients_fault_and_not_its_departure() {
+    fn a_malformed_body_is_refused_and_is_not_a_closed_connection() {
         let malformed = downstream(ErrorType::Custom("InvalidChunk"));
         assert_eq!(malformed, Failure::Refused(Refusal::Body));
-        assert_eq!(downstream(ErrorType::ConnectionClosed), Failure::ClientGone);
+        assert_eq!(
+            downstream(ErrorType::ConnectionClosed),
+            Failure::ClientClosed
+        );
     }
 
     #[test]
-    fn a_malformed_answer_is_the_upstreams_fault() {
+    fn a_malformed_response_is_the_upstreams_fault() {
         for error in [
             ErrorType::Custom("InvalidChunk"),
             ErrorType::InvalidHTTPHeader,
         ] {
             let error = Error::explain(error, "").into_up();
-            assert_eq!(Failure::of(&error, true), Failure::UpstreamBroken);
+            assert_eq!(Failure::of(&error, true), Failure::UpstreamFailed);
         }
     }
 
     #[test]
-    fn whoever_sends_more_than_was_asked_for_is_not_the_upstream() {
-        assert_eq!(downstream(ErrorType::ConnectError), Failure::ClientGone);
+    fn a_connect_error_of_the_client_is_not_the_upstreams_fault() {
+        assert_eq!(downstream(ErrorType::ConnectError), Failure::ClientClosed);
     }
 
     #[test]
-    fn a_lack_of_descriptors_is_no_fault_of_the_upstream() {
+    fn a_lack_of_descriptors_is_not_the_upstreams_fault() {
         let lack = std::io::Error::from(Errno::MFILE);
         let inner = Error::because(ErrorType::SocketError, "a socket", lack);
         let error = Error::because(ErrorType::InternalError, "connecting", inner).into_up();
-        assert_eq!(Failure::of(&error, true), Failure::Exhausted);
-        assert_eq!(Failure::Exhausted.status(), 503);
+        assert_eq!(Failure::of(&error, true), Failure::OutOfDescriptors);
+        assert_eq!(Failure::OutOfDescriptors.status(), 503);
     }
 
     #[test]

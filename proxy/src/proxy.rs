@@ -68,13 +68,13 @@ impl Drop for Context {
         let failure = match (std::thread::panicking(), is_stalled()) {
             (true, _) => Failure::Internal,
             (false, true) => Failure::ClientStalled,
-            (false, false) => Failure::Cut,
+            (false, false) => Failure::ShutdownDeadline,
         };
         exchange.finish(failure.end());
         if let Some(asked) = self.asked.take() {
             asked.log(exchange, self.request_id.as_ref());
         }
-        log::cut(failure, self.request_id.as_ref());
+        log::aborted(failure, self.request_id.as_ref());
     }
 }
 
@@ -253,7 +253,7 @@ impl ProxyHttp for Proxy {
     ) -> FailToProxy {
         let failure = Failure::of(error, ctx.request_whole);
         let status = failure.status();
-        if let Some(answer) = failure.answer()
+        if let Some(answer) = failure.response()
             && session
                 .response_written()
                 .is_none_or(|head| head.status.is_informational())

@@ -149,7 +149,10 @@ impl Upstream {
     pub fn peer(&self) -> pingora::Result<Box<HttpPeer>> {
         let peers = Arc::clone(&self.peers.read());
         if peers.is_empty() {
-            return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no address");
+            return Error::e_explain(
+                ErrorType::ConnectNoRoute,
+                "the upstream's name is not resolved yet",
+            );
         }
         let turn = if peers.len() == 1 {
             0
@@ -211,13 +214,13 @@ impl Upstream {
                     addresses.dedup();
                     self.replace(&addresses);
                     if std::mem::take(&mut failing) {
-                        tracing::info!(upstream = self.name, "resolving the upstream again");
+                        tracing::info!(upstream = self.name, "upstream name resolved again");
                     }
                     RESOLVE_EVERY
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(upstream = self.name, %error, "cannot resolve the upstream");
+                        tracing::warn!(upstream = self.name, %error, "cannot resolve the upstream's name");
                     }
                     RESOLVE_AGAIN
                 }
@@ -239,7 +242,7 @@ impl Upstream {
             tracing::info!(
                 upstream = self.name,
                 addresses = addresses.len(),
-                "resolved"
+                "upstream addresses changed"
             );
             *self.peers.write() = addresses
                 .iter()
@@ -258,7 +261,7 @@ fn unix_peer(path: &Path, timeouts: Timeouts) -> Option<HttpPeer> {
     match HttpPeer::new_uds(&path.to_string_lossy(), false, String::new()) {
         Ok(peer) => Some(with_options(peer, timeouts)),
         Err(error) => {
-            tracing::error!(path = %path.display(), %error, "the socket path of the upstream cannot be used");
+            tracing::error!(path = %path.display(), %error, "cannot use the Unix socket path");
             None
         }
     }

@@ -123,7 +123,9 @@ async fn a_failed_lookup_keeps_the_known_addresses() -> Result<()> {
     street.rename(None)?;
     poll::until("a lookup failed", DEADLINE, async || {
         let log = street.server.process().output(OutputStream::Stderr)?;
-        Ok(log.contains("cannot resolve the upstream").then_some(()))
+        Ok(log
+            .contains("cannot resolve the upstream's name")
+            .then_some(()))
     })
     .await?;
     assert_eq!(street.who().await?, "first");

@@ -103,7 +103,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let panicked = std::thread::panicking();
         let last = if panicked && self.signals.is_seen() && !self.signals.is_answered() {
-            Failure::Internal.whole_answer()
+            Failure::Internal.to_http1()
         } else {
             self.io.buffer().to_vec()
         };

@@ -1,7 +1,7 @@
-//! What is logged of a request: one access event, and one event where it failed.
+//! The log events of a request: one access event, and one more if it failed.
 //!
-//! Neither has a header, a query string or an address of the upstream in it: tokens and signatures
-//! travel in those.
+//! Neither contains a header, a query string or an address of the upstream: those may hold tokens
+//! and signatures.
 
 use http::{HeaderValue, Uri, header};
 use pingora::Error;
@@ -15,8 +15,8 @@ use crate::error::Failure;
 use crate::exchange::Exchange;
 use crate::upstream::Upstream;
 
-/// What is logged of a request's head, kept for a request that is cut off where nobody has the head
-/// any more. Taking it copies no text.
+/// What the access log needs of a request's head. It is kept because a request may be aborted where
+/// its head is gone. Making it copies no text.
 pub(super) struct LoggedRequest {
     uri: Uri,
     method: Method,
@@ -36,11 +36,11 @@ impl LoggedRequest {
         }
     }
 
-    /// Logs the request, which has ended.
+    /// Logs the request, which must have ended.
     pub(super) fn log(&self, exchange: &Exchange, request_id: Option<&HeaderValue>) {
         let route = Route::parse(self.uri.path());
         let summary = exchange.summary();
-        // A push location may have any shape, and can be as good as a password.
+        // An upload's Location may have any shape, and can be as good as a password.
         let is_opaque = summary.endpoint == Endpoint::UploadSession
             && route.endpoint != Endpoint::UploadSession;
         AccessEvent {
@@ -60,13 +60,13 @@ impl LoggedRequest {
     }
 }
 
-/// Logs that a request was cut off by us, in the middle.
-pub(super) fn cut(failure: Failure, request_id: Option<&HeaderValue>) {
+/// Logs that the proxy aborted a request.
+pub(super) fn aborted(failure: Failure, request_id: Option<&HeaderValue>) {
     let id = request_id.map(text);
     if failure == Failure::ClientStalled {
-        tracing::debug!(?failure, request_id = id, "the client broke off");
+        tracing::debug!(?failure, request_id = id, "client aborted the request");
     } else {
-        tracing::warn!(?failure, request_id = id, "a request was cut off");
+        tracing::warn!(?failure, request_id = id, "request aborted");
     }
 }
 
@@ -80,23 +80,28 @@ pub(super) fn failure(
     let id = request_id.map(text);
     let reason = error.etype().as_str();
     match failure {
-        Failure::ClientGone | Failure::ClientNotReading | Failure::ClientStalled => {
-            tracing::debug!(?failure, reason, request_id = id, "the client broke off");
+        Failure::ClientClosed | Failure::ClientNotReading | Failure::ClientStalled => {
+            tracing::debug!(
+                ?failure,
+                reason,
+                request_id = id,
+                "client aborted the request"
+            );
         }
         Failure::Refused(refusal) => {
-            tracing::debug!(%refusal, reason, request_id = id, "refused a request");
+            tracing::debug!(%refusal, reason, request_id = id, "request refused");
         }
-        Failure::UpstreamUnreachable | Failure::UpstreamBroken | Failure::UpstreamTimeout => {
+        Failure::UpstreamUnreachable | Failure::UpstreamFailed | Failure::UpstreamTimeout => {
             tracing::warn!(
                 upstream = upstream.name(),
                 ?failure,
                 reason,
                 request_id = id,
-                "the upstream failed"
+                "upstream failed"
             );
         }
-        Failure::Cut | Failure::Exhausted | Failure::Internal => {
-            tracing::error!(?failure, reason, request_id = id, "a request failed");
+        Failure::ShutdownDeadline | Failure::OutOfDescriptors | Failure::Internal => {
+            tracing::error!(?failure, reason, request_id = id, "request failed");
         }
     }
 }
