@@ -107,7 +107,7 @@ mod tests {
             ),
             (
                 "    group:\n      - {match: '(', name: a}\n",
-                "FILE:4: metrics.repositories.group[0].match: no regular expression: unclosed",
+                "FILE:4: metrics.repositories.group[0].match: not a regular expression: unclosed",
             ),
             (
                 "    group:\n      - {match: a, name: b}\n      - match: '^(a)'\n        name: $1b\n",
@@ -115,7 +115,7 @@ mod tests {
             ),
             (
                 "    group: [{match: a, name: _other}]\n",
-                "FILE:3: metrics.repositories.group[0].name: must be some text",
+                "FILE:3: metrics.repositories.group[0].name: must not be empty",
             ),
             (
                 "    group: [{match: a}]\n",

@@ -1,14 +1,14 @@
-//! What each repository is asked for, under a number of labels that is bounded whatever comes.
+//! Metrics by repository, under a bounded number of labels.
 //!
 //! A name becomes a label only by [`Repositories::admit`], which the proxy calls for a success that
-//! proves the repository to exist, and only as long as there is room under the cap; see [`Rules`].
-//! Everything else is counted as `_other`. A name that is in use keeps its slot: when the cap is
-//! full, the least recently used one that was idle for long enough gives way, and what it counted
-//! goes with it rather than into `_other`, which is a counter of its own.
+//! proves that the repository exists, and only while the cap has a free slot; see [`Rules`]. Every
+//! other repository is counted as `_other`. When no slot is free, the least recently used label
+//! that was idle for long enough is evicted. Its counts are dropped and not added to `_other`, which
+//! is a counter of its own.
 //!
-//! Finding a repository takes no lock: the labels are in a map that is replaced as a whole, which
-//! happens at admissions only, at most a few hundred entries at a time. Where grouping rules are
-//! configured, names are first looked up in a bounded cache of what the rules said.
+//! Finding a repository takes no lock: the slots are in a map that is replaced as a whole. Only an
+//! admission replaces it, and it has a few hundred entries at most. Where grouping rules are
+//! configured, names are first looked up in a bounded cache of the rules' results.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,15 +26,15 @@ mod rules;
 use self::rules::RepositoryLabels;
 pub use self::rules::{GroupError, GroupRule, Rules, RulesError};
 
-/// Stands for every repository without a label of its own. No name can be this: no component of
-/// one begins with an underscore.
+/// The label of every repository that has none of its own. It cannot be a name: no component of a
+/// name begins with an underscore.
 const OTHER: &str = "_other";
 
 labels! {
-    /// What was done with a repository.
+    /// An operation on a repository.
     pub enum RepositoryOperation: "operation" {
-        /// A manifest that is no index, signature or attestation: an image for one platform, or an
-        /// artifact.
+        /// A manifest that is not an index, a signature or an attestation: an image for one
+        /// platform, or an artifact.
         Pull = "pull",
         Push = "push",
         /// A manifest or a blob.
@@ -45,7 +45,7 @@ labels! {
         IndexPush = "index_push",
         BlobPull = "blob_pull",
         BlobPush = "blob_push",
-        /// Whatever moved none of these.
+        /// Any operation that moved none of these.
         Other = "other",
     }
 }
@@ -55,18 +55,18 @@ pub struct Repositories {
     families: RepositoryFamilies,
     labels: RepositoryLabels,
     slots: ArcSwap<Slots>,
-    /// Held while the slots change.
+    /// Locked while the slots change. Readers do not take it.
     admission: Mutex<()>,
-    /// Before this time, in milliseconds since `origin`, nobody can give way: of a full table no
-    /// more need be looked at.
+    /// Until this time, in milliseconds since `origin`, no label can be evicted, so that a full
+    /// table need not be searched.
     full_until: AtomicU64,
-    /// What has no label of its own.
+    /// The cells of `_other`, which print nothing before they are first used.
     other: OnceLock<RepositoryCells>,
     overflow: Counter,
     origin: Instant,
 }
 
-/// RepositoryLabels and their cells.
+/// Slots by label.
 type Slots = HashMap<Arc<str>, Arc<Slot>>;
 
 families! {
@@ -108,16 +108,16 @@ struct RepositoryCells {
 struct Slot {
     cells: RepositoryCells,
     /// When it last counted an operation, in milliseconds since `origin`.
-    used: AtomicU64,
-    /// Never gives way.
+    last_used: AtomicU64,
+    /// Whether it is never evicted.
     is_reserved: bool,
 }
 
-/// What one request knows of its repository.
+/// A request's hold on the label of its repository.
 ///
-/// A transfer's bytes show while it runs where the repository is admitted. Those of any other are
-/// held here until it is admitted or the request ends, because a byte that was counted as `_other`
-/// could not be taken back.
+/// The bytes of an admitted repository are counted as they move. Those of any other are held here
+/// until the repository is admitted or the request ends: bytes that were counted as `_other` could
+/// not be moved to a label.
 #[derive(Default)]
 pub struct RepositoryHandle {
     slot: Option<Arc<Slot>>,
@@ -148,13 +148,13 @@ impl Repositories {
         }
     }
 
-    /// What is known of a repository when a request for it begins. Any text will do.
+    /// The handle of a repository. Called when a request for it begins. `name` may be any text.
     pub fn find(&self, name: &str) -> RepositoryHandle {
         let slots = self.slots.load();
         let slot = if self.labels.are_names() {
             slots.get(name)
         } else {
-            let label = self.labels.remembered(name);
+            let label = self.labels.cached(name);
             label.and_then(|label| slots.get(&label))
         };
         let slot = slot.cloned();
@@ -164,7 +164,7 @@ impl Repositories {
         }
     }
 
-    /// Body bytes moved.
+    /// Body bytes were received or sent.
     pub fn bytes(&self, handle: &mut RepositoryHandle, direction: Transfer, bytes: u64) {
         match &handle.slot {
             Some(slot) => slot.cells.bytes.add(direction, bytes),
@@ -172,10 +172,10 @@ impl Repositories {
         }
     }
 
-    /// The repository is known to exist: a manifest of it was read or written, a tag resolved, or a
-    /// blob completed. Gives it a label if there is room for it.
+    /// The repository is proven to exist: one of its manifests was read or written, a tag resolved,
+    /// or a blob completed. Gives it a label if a slot is free.
     ///
-    /// `name` is the one that the handle was found by.
+    /// `name` is the name that the handle was found by.
     pub fn admit(&self, handle: &mut RepositoryHandle, name: &str, now: Instant) {
         if handle.slot.is_some() {
             return;
@@ -186,18 +186,20 @@ impl Repositories {
         }
     }
 
-    /// An operation ended with success.
+    /// An operation succeeded.
     pub fn record(&self, handle: &RepositoryHandle, operation: RepositoryOperation, now: Instant) {
         if let Some(slot) = &handle.slot {
             slot.cells.operations.inc(operation);
-            slot.used.fetch_max(self.millis(now), Ordering::Relaxed);
+            // A maximum, because operations may be recorded in another order than they ended.
+            let now = self.millis(now);
+            slot.last_used.fetch_max(now, Ordering::Relaxed);
         } else {
             self.other().operations.inc(operation);
             self.overflow.inc(());
         }
     }
 
-    /// A manifest was pulled, or a tag resolved, with success.
+    /// A manifest was pulled or a tag resolved.
     pub fn pulled(&self, handle: &RepositoryHandle, now: SystemTime) {
         let cells = match &handle.slot {
             Some(slot) => &slot.cells,
@@ -209,8 +211,8 @@ impl Repositories {
             .set((), since.map_or(0.0, |t| t.as_secs_f64()));
     }
 
-    /// The request has ended: bytes that are still held belong to a repository that is not shown.
-    /// Its operation may be recorded later; the handle keeps the label until then.
+    /// The request has ended. Bytes that are still held are counted as `_other`: the repository was
+    /// not admitted. The operation may be recorded later; the handle keeps the label until then.
     pub fn finish(&self, handle: &mut RepositoryHandle) {
         if handle.pending_bytes.iter().any(|&bytes| bytes > 0) {
             self.other().credit(&mut handle.pending_bytes);
@@ -228,7 +230,7 @@ impl Repositories {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The slot of a name, a new one if there is room.
+    /// The slot of a name: the one that it has, or a new one if a slot is free.
     fn slot(&self, name: &str, now: Instant) -> Option<Arc<Slot>> {
         let label = self.labels.of(name)?;
         let is_reserved = self.labels.rules().reserves(&label);
@@ -236,10 +238,13 @@ impl Repositories {
             return Some(Arc::clone(slot));
         }
         let now = self.millis(now);
+        // A value that is out of date costs one search, or shows the name a little later.
         if !is_reserved && now < self.full_until.load(Ordering::Relaxed) {
             return None;
         }
-        let _changing = self.admission.lock();
+        // Admissions are one at a time: each copies the map that the one before has stored.
+        let _admission = self.admission.lock();
+        // Looked up again: another request may have admitted the name before the lock was taken.
         let slots = self.slots.load_full();
         if let Some(slot) = slots.get(&*label) {
             return Some(Arc::clone(slot));
@@ -252,11 +257,12 @@ impl Repositories {
         let mut slots = Slots::clone(&slots);
         if let Some(evicted) = evicted {
             slots.remove(&evicted);
+            // Before the new cells are made: the number of series never exceeds the bound.
             self.families.remove(&evicted);
         }
         let slot = Arc::new(Slot {
             cells: self.families.cells(&label),
-            used: AtomicU64::new(now),
+            last_used: AtomicU64::new(now),
             is_reserved,
         });
         slots.insert(label.into(), Arc::clone(&slot));
@@ -264,20 +270,22 @@ impl Repositories {
         Some(slot)
     }
 
-    /// Whether a name that nothing is reserved for finds room.
+    /// Whether a slot is free for a name that is not on the allow-list.
     fn has_free_slot(&self, slots: &Slots) -> bool {
         let taken = slots.values().filter(|slot| !slot.is_reserved).count();
         taken < self.labels.rules().unreserved()
     }
 
-    /// The label that is to give way, or `None` and the time until which that is so.
+    /// The label to evict. If there is none, `full_until` is set to the earliest time when there
+    /// may be one.
     fn least_recently_used(&self, slots: &Slots, now: u64) -> Option<Arc<str>> {
         let idle = u64::try_from(self.labels.rules().idle().as_millis()).unwrap_or(u64::MAX);
         let candidates = slots.iter().filter(|(_, slot)| !slot.is_reserved);
         let by_use = candidates.map(|(label, slot)| {
-            let used = slot.used.load(Ordering::Relaxed);
-            // A request under way has a handle on it.
+            let used = slot.last_used.load(Ordering::Relaxed);
+            // A request in flight holds a clone, and would go on to count under the evicted label.
             let is_idle = used.saturating_add(idle) <= now && Arc::strong_count(slot) == 1;
+            // Idle labels come first, the least recently used before the others.
             (!is_idle, used, label)
         });
         match by_use.min() {
@@ -287,7 +295,7 @@ impl Repositories {
                 self.full_until.store(until, Ordering::Relaxed);
                 None
             }
-            // Everything is reserved, for ever.
+            // Every slot is reserved, so this never changes.
             None => {
                 self.full_until.store(u64::MAX, Ordering::Relaxed);
                 None
@@ -297,13 +305,14 @@ impl Repositories {
 }
 
 impl RepositoryFamilies {
-    /// The cells of a label, all of which print from now on.
+    /// The cells of a label. All of them print from now on.
     fn cells(&self, label: &str) -> RepositoryCells {
         let cells = RepositoryCells {
             operations: self.operations.cells(label),
             bytes: self.bytes.cells(label),
             last_pull: self.last_pull.cells(label),
         };
+        // At 0: a rate over a counter that first appears with a value would miss that value.
         for &operation in RepositoryOperation::ALL {
             cells.operations.touch(operation);
         }
@@ -314,7 +323,8 @@ impl RepositoryFamilies {
         cells
     }
 
-    /// Lets a label print no more. Each of its cells is there: see [`RepositoryFamilies::cells`].
+    /// Removes the series of a label. All of them exist, see [`RepositoryFamilies::cells`], so that
+    /// no removal fails.
     fn remove(&self, label: &str) {
         for &operation in RepositoryOperation::ALL {
             self.operations.remove(label, operation);
@@ -327,7 +337,7 @@ impl RepositoryFamilies {
 }
 
 impl RepositoryCells {
-    /// Counts bytes that were held, once.
+    /// Counts the bytes that were held, and holds none any more.
     fn credit(&self, pending: &mut [u64; Transfer::ALL.len()]) {
         for &direction in Transfer::ALL {
             self.bytes

@@ -1,4 +1,4 @@
-//! Which names become labels, and which label.
+//! The rules that decide which repositories get a label, and which one.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,14 +9,14 @@ use quick_cache::sync::Cache;
 use regex::Regex;
 use registry::oci::Name;
 
-/// How many names are remembered with what the grouping rules said of them: some megabytes.
-const REMEMBERED: usize = 16_384;
+/// How many names the cache of the grouping rules' results holds. They take a few megabytes.
+const CACHED_NAMES: usize = 16_384;
 
-/// The cap, and what comes before it.
+/// The cap, the allow-list and the grouping rules.
 ///
-/// A name on the allow-list is its own label, and a place is kept free for it. Any other is put
-/// through the grouping rules, of which the first that matches tells the label; without one the
-/// name is the label. These come first, first served.
+/// A name on the allow-list is its own label, and a slot is reserved for it. For any other name the
+/// first grouping rule that matches makes the label; if none matches, the name is the label. Their
+/// labels get the free slots in the order in which they are admitted.
 #[derive(Clone, Debug)]
 pub struct Rules {
     limit: usize,
@@ -25,12 +25,12 @@ pub struct Rules {
     idle: Duration,
 }
 
-/// Names and their labels: the rules, and what they said.
+/// The rules, with a cache of their results.
 pub(super) struct RepositoryLabels {
     rules: Rules,
-    /// What the grouping rules said of names that were admitted, or could have been. `None`: it
-    /// gets no label.
-    remembered: Cache<Box<str>, Option<Arc<str>>>,
+    /// The labels of names that were admitted or could have been; `None` for a name that gets no
+    /// label.
+    cache: Cache<Box<str>, Option<Arc<str>>>,
 }
 
 /// Names that share a label.
@@ -40,13 +40,13 @@ pub struct GroupRule {
     label: String,
 }
 
-/// What is wrong with rules.
+/// What is wrong with the rules.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    /// A name on the allow-list is none.
+    /// An entry of the allow-list is not a name of a repository.
     #[error("no repository can have this name")]
     Name {
-        /// Its place on the list.
+        /// Its index in the list.
         index: usize,
     },
     /// The allow-list is longer than the cap.
@@ -62,23 +62,23 @@ pub enum RulesError {
 /// What is wrong with a grouping rule.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
-    /// `match` is no regular expression.
-    #[error("no regular expression: {0}")]
+    /// `match` is not a regular expression.
+    #[error("not a regular expression: {0}")]
     Regex(String),
-    /// `name` refers to what `match` does not capture.
+    /// `name` refers to a group that `match` does not capture.
     #[error("`match` captures nothing as `{0}`: write ${{1}} where letters follow")]
     Reference(String),
-    /// `name` cannot be told from what is ours.
-    #[error("must be some text, and not begin with an underscore")]
+    /// `name` is empty, or could be a label of the proxy's own, such as `_other`.
+    #[error("must not be empty or begin with an underscore")]
     Label,
 }
 
 impl GroupRule {
-    /// Names that `names` matches are shown as `label`, in which `$1` or `${name}` is what was
-    /// captured. The error tells whether it is about the label.
+    /// Names that match `names` get the label `label`, in which `$1` or `${name}` stands for a
+    /// captured group. The error says whether it is about the label.
     pub fn new(names: &str, label: String) -> Result<GroupRule, GroupError> {
         let names = Regex::new(names).map_err(|error| {
-            // The last line says what is wrong; those before draw it.
+            // The last line says what is wrong; the lines before point at it in a drawing.
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
             GroupError::Regex(last.trim_start_matches("error: ").to_owned())
@@ -110,8 +110,7 @@ impl GroupError {
 }
 
 impl Rules {
-    /// Shows at most `limit` labels. One that nothing was counted under for `idle` may give way to
-    /// another.
+    /// Rules for at most `limit` labels. A label that counted nothing for `idle` may be evicted.
     pub fn new(
         limit: usize,
         allow: Vec<String>,
@@ -143,12 +142,12 @@ impl Rules {
         self.idle
     }
 
-    /// How many places are left for names that are not on the allow-list.
+    /// How many slots there are for names that are not on the allow-list.
     pub(super) fn unreserved(&self) -> usize {
         self.limit - self.allow.len()
     }
 
-    /// Whether a place is kept for a label.
+    /// Whether a slot is reserved for a label.
     pub(super) fn reserves(&self, label: &str) -> bool {
         self.allow.contains(label)
     }
@@ -177,11 +176,11 @@ impl RepositoryLabels {
         let capacity = if rules.groups.is_empty() {
             0
         } else {
-            REMEMBERED
+            CACHED_NAMES
         };
         RepositoryLabels {
             rules,
-            remembered: Cache::new(capacity),
+            cache: Cache::new(capacity),
         }
     }
 
@@ -193,35 +192,36 @@ impl RepositoryLabels {
         self.rules.groups.is_empty()
     }
 
-    /// The label of a name that the rules have seen before, and not forgotten.
-    pub(super) fn remembered(&self, name: &str) -> Option<Arc<str>> {
-        self.remembered.get(name).flatten()
+    /// The label of a name, if the cache has it.
+    pub(super) fn cached(&self, name: &str) -> Option<Arc<str>> {
+        self.cache.get(name).flatten()
     }
 
-    /// The label of a name, or `None` if it can have none.
+    /// The label of a name; `None` if it gets none.
     pub(super) fn of<'a>(&self, name: &'a str) -> Option<Cow<'a, str>> {
         if self.are_names() {
             return is_name(name).then_some(Cow::Borrowed(name));
         }
-        if let Some(known) = self.remembered.get(name) {
+        if let Some(known) = self.cache.get(name) {
             return known.map(|label| Cow::Owned(label.to_string()));
         }
+        // Before the cache is written: texts that are not names must not push names out of it.
         if !is_name(name) {
             return None;
         }
         let label = self.rules.evaluate(name);
-        self.remembered
+        self.cache
             .insert(name.into(), label.as_deref().map(Arc::from));
         label
     }
 }
 
-/// What stands where the name belongs may be anything; only what can be a name is shown.
+/// Whether a text from a path can be the name of a repository. Only names become labels.
 fn is_name(text: &str) -> bool {
     Name::parse(text).is_ok()
 }
 
-/// What a label's template refers to, as `Captures::expand` reads it.
+/// The groups that a label refers to, in the syntax of `Captures::expand`.
 fn references(template: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = template;

@@ -1,4 +1,4 @@
-//! Who gets a label, who gives way, and what is counted where.
+//! Which repositories get a label, which labels are evicted, and what each label counts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn pulls(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
     owned.collect()
 }
 
-/// What the others get wrong, 1.
+/// Registries that label by any path let a scan of names create series without bound.
 #[test]
 fn a_404_mints_no_repository_series() {
     let bench = Bench::new(2, &[], &[]);
@@ -103,7 +103,7 @@ fn a_404_mints_no_repository_series() {
 }
 
 #[test]
-fn nothing_is_printed_before_something_happens() {
+fn no_series_is_printed_before_the_first_request() {
     let bench = Bench::new(200, &["team/app"], &[]);
     assert_eq!(bench.series(), 1, "the overflow counter alone");
 }
@@ -121,7 +121,7 @@ fn an_admitted_repository_starts_with_all_its_series_at_0() {
 }
 
 #[test]
-fn the_first_to_come_are_shown_and_the_rest_is_other() {
+fn the_first_repositories_are_shown_and_the_rest_is_other() {
     let bench = Bench::new(2, &[], &[]);
     for name in ["a", "b", "c", "a", "d"] {
         bench.pull(name, 0);
@@ -139,7 +139,7 @@ fn a_cap_of_0_shows_no_name() {
 }
 
 #[test]
-fn a_full_cap_keeps_places_for_the_allow_list() {
+fn a_full_cap_keeps_slots_for_the_allow_list() {
     let bench = Bench::new(2, &["kept"], &[]);
     for name in ["a", "b", "kept", "c"] {
         bench.pull(name, 0);
@@ -156,7 +156,7 @@ fn a_full_cap_keeps_places_for_the_allow_list() {
 }
 
 #[test]
-fn only_the_least_recently_used_that_was_idle_for_long_gives_way_and_its_counts_go_with_it() {
+fn the_least_recently_used_label_is_evicted_once_idle_and_its_counts_are_dropped() {
     let bench = Bench::new(2, &[], &[]);
     bench.pull("a", 0);
     bench.pull("b", 1);
@@ -165,13 +165,13 @@ fn only_the_least_recently_used_that_was_idle_for_long_gives_way_and_its_counts_
     assert_eq!(bench.pulls(), pulls(&[("_other", 1), ("a", 2), ("b", 1)]));
     bench.pull("c", 25);
     assert_eq!(bench.pulls(), pulls(&[("_other", 1), ("a", 2), ("c", 1)]));
-    // And whoever comes back begins anew.
+    // A repository that is shown again starts at 0.
     bench.pull("b", 26);
     assert_eq!(bench.pulls(), pulls(&[("_other", 1), ("b", 1), ("c", 1)]));
 }
 
 #[test]
-fn a_full_cap_is_not_searched_before_somebody_can_give_way() {
+fn a_full_cap_is_not_searched_before_a_label_can_be_evicted() {
     let bench = Bench::new(1, &[], &[]);
     bench.pull("a", 0);
     bench.pull("b", 1);
@@ -185,7 +185,7 @@ fn a_full_cap_is_not_searched_before_somebody_can_give_way() {
 }
 
 #[test]
-fn a_repository_keeps_its_label_until_what_was_asked_of_it_is_counted() {
+fn a_repository_keeps_its_label_until_its_operation_is_counted() {
     let bench = Bench::new(1, &[], &[]);
     bench.pull("a", 0);
     let mut handle = bench.repositories.find("a");
@@ -204,7 +204,7 @@ fn a_repository_keeps_its_label_until_what_was_asked_of_it_is_counted() {
 }
 
 #[test]
-fn bytes_show_while_they_move_once_a_repository_is_known() {
+fn bytes_of_an_admitted_repository_are_counted_as_they_move() {
     let bench = Bench::new(1, &[], &[]);
     let bytes = |label: &str| {
         let series =
@@ -214,7 +214,7 @@ fn bytes_show_while_they_move_once_a_repository_is_known() {
     let now = bench.start;
     let mut first = bench.repositories.find("a");
     bench.repositories.bytes(&mut first, Transfer::Upload, 5);
-    assert_eq!(bytes("a"), 0, "it may be a name that nobody has");
+    assert_eq!(bytes("a"), 0, "the repository may not exist");
     bench.repositories.admit(&mut first, "a", now);
     assert_eq!(bytes("a"), 5);
     bench.repositories.bytes(&mut first, Transfer::Upload, 6);
@@ -229,7 +229,7 @@ fn bytes_show_while_they_move_once_a_repository_is_known() {
 }
 
 #[test]
-fn what_cannot_be_a_name_is_never_a_label() {
+fn a_text_that_is_not_a_name_is_never_a_label() {
     let bench = Bench::new(9, &[], &[]);
     let long = "a".repeat(256);
     for name in [
@@ -281,13 +281,13 @@ fn groups_share_a_label_and_the_allow_list_comes_first() {
             ("y", 1)
         ])
     );
-    // A member is known by now, and another is not before it is admitted.
+    // A member of a group is in the cache by now; another is not before it is admitted.
     assert!(bench.repositories.find("team-a/x").slot.is_some());
     assert!(bench.repositories.find("team-a/z").slot.is_none());
 }
 
 #[test]
-fn a_template_may_refer_to_what_is_captured_and_to_nothing_else() {
+fn a_label_may_refer_to_captured_groups_only() {
     let about = |names: &str, label: &str| {
         let rule = GroupRule::new(names, label.to_owned());
         rule.err().map(|error| error.is_about_label())
@@ -321,7 +321,7 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// The contract, without any of its speed: label, pulls and pushes, bytes, last use in minutes.
+/// The contract in its simplest form: label, pulls and pushes, bytes, last use in minutes.
 #[derive(Default)]
 struct Model {
     shown: Vec<(u8, u64, u64, u64)>,
@@ -332,12 +332,12 @@ struct Model {
 impl Model {
     fn step(&mut self, step: &Step, cap: usize, now: u64) {
         let bytes = u64::from(step.bytes);
-        let mut at = self.shown.iter().position(|place| place.0 == step.name);
+        let mut at = self.shown.iter().position(|slot| slot.0 == step.name);
         if at.is_none() && step.admits {
             if self.shown.len() == cap {
-                let idlest = (0..cap).min_by_key(|&place| self.shown[place].3);
-                if let Some(idlest) = idlest.filter(|&at| self.shown[at].3 + 24 * 60 <= now) {
-                    self.shown.remove(idlest);
+                let oldest = (0..cap).min_by_key(|&slot| self.shown[slot].3);
+                if let Some(oldest) = oldest.filter(|&at| self.shown[at].3 + 24 * 60 <= now) {
+                    self.shown.remove(oldest);
                 }
             }
             if self.shown.len() < cap {
@@ -346,10 +346,10 @@ impl Model {
             }
         }
         if let Some(at) = at {
-            let place = &mut self.shown[at];
-            place.1 += 1;
-            place.2 += bytes;
-            place.3 = now;
+            let slot = &mut self.shown[at];
+            slot.1 += 1;
+            slot.2 += bytes;
+            slot.3 = now;
         } else {
             self.other.0 += 1;
             self.other.1 += bytes;
