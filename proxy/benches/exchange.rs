@@ -1,4 +1,4 @@
-//! What observing one request costs: from its headers to its end, everything recorded.
+//! The cost of observing one request from its headers to its end, with all metrics.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ fn exchange(criterion: &mut Criterion) {
                 exchange.response_head(&request, status, black_box(&answered));
                 exchange.response_body(black_box(body), true);
                 exchange.sent(black_box(body.len() as u64));
-                // Read on another thread, in the proxy, and once for each digest.
+                // The proxy parses the manifest on another thread, and once for each digest.
                 drop(exchange.finish(End::Complete));
             });
         });

@@ -1,5 +1,5 @@
-//! Observing a request allocates nothing once its cells were touched and the digest of its manifest
-//! was seen.
+//! Observing a request allocates nothing once its cells are resolved and the digest of its manifest
+//! is in the cache.
 
 #[path = "../../service/tests/counting/mod.rs"]
 mod counting;

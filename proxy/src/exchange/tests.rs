@@ -1,4 +1,4 @@
-//! The accounting by itself: what is fed to exchanges, and what the families say then.
+//! The accounting by itself: events go into exchanges, and the metrics are checked.
 
 use std::ops::{Deref, DerefMut};
 
@@ -23,13 +23,13 @@ fn recorder() -> Arc<Recorder> {
     recorder_on(&MetricsRegistry::new("octoserve_"))
 }
 
-/// One that shows two repositories at most.
+/// A recorder that shows two repositories at most.
 fn recorder_on(page: &MetricsRegistry) -> Arc<Recorder> {
     let rules = Rules::new(2, Vec::new(), Vec::new(), Duration::from_hours(24));
     Arc::new(Recorder::new(page, rules.unwrap()))
 }
 
-/// An exchange and what was asked for.
+/// An exchange and its request.
 struct Observed {
     exchange: Exchange,
     method: String,
@@ -50,7 +50,7 @@ impl DerefMut for Observed {
     }
 }
 
-/// The path of something of a repository whose name nests.
+/// A path in a repository whose name has two components.
 fn of_app(rest: &str) -> String {
     format!("/v2/team/app/{rest}")
 }
@@ -69,7 +69,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         .collect()
 }
 
-/// A request for a target, the query included.
+/// Begins an exchange for a target, which may have a query.
 fn ask(recorder: &Arc<Recorder>, method: &str, target: &str) -> Observed {
     ask_with(recorder, method, target, &[])
 }
@@ -114,14 +114,14 @@ impl Observed {
         self
     }
 
-    /// The whole body of the response goes to the client, and the exchange ends.
+    /// Sends the whole body of the response and ends the exchange.
     fn whole(&mut self, body: &[u8]) {
         self.response_body(body, true);
         self.sent(body.len() as u64);
         drop(self.finish(End::Complete));
     }
 
-    /// The exchange ends with so much of the response sent.
+    /// Aborts the exchange after `sent` bytes of the response's body.
     fn cut(&mut self, sent: u64, side: Side) {
         self.sent(sent);
         let status = match side {
@@ -133,7 +133,7 @@ impl Observed {
     }
 }
 
-/// A request with an answer of this status, in one go.
+/// A whole exchange with a response of this status.
 fn exchange(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16) {
     ask(recorder, method, target)
         .received(b"")
@@ -151,7 +151,7 @@ fn pass_a_moment() {
     }
 }
 
-/// What a histogram's observations add up to.
+/// The sum of a histogram's observations.
 fn sum(page: &MetricsRegistry, family: &str, labels: &str) -> f64 {
     let mut text = String::new();
     page.gather().write_text(&mut text);

@@ -1,4 +1,4 @@
-//! OCI errors that clients are told.
+//! OCI errors that clients receive.
 
 use crate::metrics::label::ErrorCodeLabel as Label;
 use service::metrics::Label as _;
@@ -17,7 +17,7 @@ fn codes(recorder: &Recorder) -> Vec<(&'static str, u64)> {
 }
 
 #[test]
-fn the_code_of_an_error_is_read_as_it_passes() {
+fn the_code_of_an_error_is_read_as_it_streams_by() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
     exchange.received(b"").responded(403, &[JSON]);
@@ -69,7 +69,7 @@ fn only_errors_have_codes() {
 }
 
 #[test]
-fn an_error_that_was_cut_did_not_leave_for_the_client() {
+fn an_aborted_error_response_counts_no_code() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
     exchange.received(b"").responded(403, &[JSON]);
@@ -79,12 +79,12 @@ fn an_error_that_was_cut_did_not_leave_for_the_client() {
 }
 
 #[test]
-fn refusals_of_the_proxy_are_errors_too() {
+fn an_error_of_the_proxy_itself_is_counted() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
     exchange.proxy_response(502, ErrorCode::Unavailable, 40);
     exchange.cut(40, Side::Upstream);
-    // The answer to a HEAD has no body to tell it.
+    // The response to a HEAD has no body to carry a code.
     let mut exchange = ask(&recorder, "HEAD", &blob());
     exchange.proxy_response(502, ErrorCode::Unavailable, 0);
     exchange.cut(0, Side::Upstream);

@@ -1,4 +1,4 @@
-//! What is done with manifests, and what kind they are.
+//! Operations on manifests, and the manifests' kinds.
 
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::Kind;
@@ -96,7 +96,7 @@ fn a_pushed_manifests_kind_is_read_from_its_body() {
 }
 
 #[test]
-fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
+fn a_pulled_manifests_kind_is_read_after_the_exchange_once_per_digest() {
     let recorder = recorder();
     let fields = [("content-type", IMAGE), ("docker-content-digest", DIGEST)];
     let pull = || {
@@ -106,7 +106,7 @@ fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
         exchange.sent(SIGNATURE.len() as u64);
         exchange.finish(End::Complete)
     };
-    let unread = pull().expect("a digest that was never seen");
+    let unread = pull().expect("the digest is new");
     assert_eq!(counted(&recorder).len(), 0);
     unread.count();
     let signature = ["pull", "tag", "signature", "ok"];
@@ -116,7 +116,7 @@ fn a_pulled_manifests_kind_is_read_after_the_exchange_and_once_a_digest() {
 }
 
 #[test]
-fn a_small_body_of_which_no_digest_is_told_is_known_again_by_itself() {
+fn a_small_body_without_a_digest_is_found_by_its_own_hash() {
     let recorder = recorder();
     let pull = |media_type, body: &str| {
         let mut exchange = ask(&recorder, "GET", &by_tag());
@@ -128,9 +128,7 @@ fn a_small_body_of_which_no_digest_is_told_is_known_again_by_itself() {
         exchange.finish(End::Complete)
     };
     let signature = ["pull", "tag", "signature", "ok"];
-    pull(IMAGE, SIGNATURE)
-        .expect("a body that was never seen")
-        .count();
+    pull(IMAGE, SIGNATURE).expect("the body is new").count();
     assert!(pull(IMAGE, SIGNATURE).is_none(), "it is known by now");
     assert_eq!(counted(&recorder), [signature; 2]);
     let other = format!("{SIGNATURE} ");
@@ -146,7 +144,7 @@ fn a_small_body_of_which_no_digest_is_told_is_known_again_by_itself() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_is_of_the_kind_that_its_media_type_says() {
+fn a_body_that_cannot_be_parsed_has_the_kind_of_its_media_type() {
     let large = format!("{}{}", SIGNATURE, " ".repeat(256 << 10));
     for (name, fields, body) in [
         (
@@ -174,7 +172,7 @@ fn a_body_that_cannot_be_read_is_of_the_kind_that_its_media_type_says() {
 }
 
 #[test]
-fn a_manifest_that_is_cut_is_aborted_and_of_no_kind() {
+fn an_aborted_pull_of_a_manifest_has_no_kind() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &by_tag());
     exchange
@@ -201,11 +199,11 @@ fn a_head_resolves_and_never_pulls() {
 }
 
 #[test]
-fn copies_never_take_more_room_than_there_is() {
+fn copies_never_take_more_than_their_budget() {
     let recorder = recorder();
     let body = vec![b' '; 200 << 10];
     let mut held = Vec::new();
-    // More than fit at once, none of which ever ends.
+    // More than fit into the budget at once, because none of them ends.
     for _ in 0..300 {
         let mut exchange = ask_with(&recorder, "PUT", &by_tag(), &[("content-type", IMAGE)]);
         exchange.request_body(&body, false);

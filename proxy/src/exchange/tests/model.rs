@@ -1,5 +1,5 @@
-//! Random sequences of operations, aborts and failures, many under way at a time, against a model
-//! that shares no code with the recording: every counter on the page is what the model says.
+//! Random sequences of operations, aborts and failures, many in flight at a time. A model that shares
+//! no code with the recording must predict every counter of the exposition.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::*;
 /// Everything that is counted, by its series.
 type Counts = BTreeMap<String, u64>;
 
-/// A request, and how the families call what it is.
+/// A request, and the labels that it gets.
 #[derive(Clone, Copy, Debug)]
 struct ScriptedRequest {
     method: &'static str,
@@ -151,7 +151,7 @@ enum ScriptedResponse {
     None,
     Upstream {
         status: u16,
-        /// The media type, and what is read from a body of it.
+        /// The media type, the body, and the error code in it.
         body: (&'static str, &'static str, Option<&'static str>),
         range: &'static str,
         is_empty: bool,
@@ -275,7 +275,7 @@ impl Script {
         }
     }
 
-    /// No answer to this has a body.
+    /// Whether the response has no body.
     fn has_no_body(&self) -> bool {
         let status = match self.answer {
             ScriptedResponse::Upstream { status, .. } => status,
@@ -284,7 +284,7 @@ impl Script {
         self.asked.method == "HEAD" || matches!(status, 204 | 304)
     }
 
-    /// The bytes of the response's body that come, and those that are sent.
+    /// How many bytes of the response's body arrive, and how many are sent.
     fn response(&self) -> (u64, u64) {
         let (bytes, unsent) = match self.answer {
             ScriptedResponse::None | ScriptedResponse::Upstream { is_empty: true, .. } => (0, 0),
@@ -344,8 +344,8 @@ impl Script {
         drop(exchange.finish(end));
     }
 
-    /// What must be counted of it. `known` says whether its repository was shown when it began;
-    /// the answer is whether it is by now.
+    /// Adds what must be counted. `known` says whether the repository was shown when the request
+    /// began; returns whether it is shown afterwards.
     fn count(&self, known: bool, counts: &mut Counts) -> bool {
         let ScriptedRequest {
             endpoint,
@@ -562,7 +562,7 @@ impl Script {
     }
 }
 
-/// Every counter and every histogram's count on the page that is not 0; the gauges are all 0.
+/// Every counter and every histogram's count that is not 0. Checks that the gauges are all 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -611,7 +611,7 @@ proptest! {
         let mut model = Counts::new();
         let mut shown = false;
         for scripts in waves {
-            // Each step of all of them before the next step of any.
+            // Each step of all exchanges comes before the next step of any.
             let mut exchanges: Vec<_> =
                 scripts.iter().map(|script| script.begin(&recorder)).collect();
             for (script, exchange) in scripts.iter().zip(&mut exchanges) {

@@ -1,4 +1,4 @@
-//! What is done with blobs.
+//! Operations on blobs.
 
 use crate::metrics::label::OpResult;
 use service::metrics::Label as _;
@@ -102,7 +102,7 @@ fn each_operation_on_a_blob_is_counted_by_its_result() {
 }
 
 #[test]
-fn a_pull_that_is_cut_is_aborted_and_a_push_that_was_accepted_is_not() {
+fn a_cut_pull_is_aborted_and_an_accepted_push_is_not() {
     for side in [Side::Client, Side::Upstream] {
         let recorder = recorder();
         let mut pull = ask(&recorder, "GET", &blob());
@@ -121,7 +121,7 @@ fn a_pull_that_is_cut_is_aborted_and_a_push_that_was_accepted_is_not() {
 }
 
 #[test]
-fn an_operation_that_was_never_answered_has_the_result_of_its_failure() {
+fn an_operation_without_a_response_has_the_result_of_its_failure() {
     let recorder = recorder();
     ask(&recorder, "GET", &blob()).cut(0, Side::Client);
     ask(&recorder, "HEAD", &blob()).cut(0, Side::Upstream);

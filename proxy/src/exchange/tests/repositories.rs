@@ -1,4 +1,4 @@
-//! Which repositories are shown, and what is counted of them.
+//! Which repositories are shown, and what they count.
 
 use super::manifests::{IMAGE, SIGNATURE};
 use super::*;
@@ -8,7 +8,7 @@ const ARTIFACT: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 /// An attestation as buildkit makes them.
 const ATTESTATION: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.in-toto+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
 
-/// The series of the families of repositories that are not 0, but for the time of the last pull.
+/// The `repository_*` series that are not 0, except the time of the last pull.
 fn series(page: &MetricsRegistry) -> Vec<String> {
     let mut text = String::new();
     page.gather().write_text(&mut text);
@@ -43,7 +43,7 @@ fn a_404_mints_no_repository() {
         exchange(&recorder, method, &of_app(&rest), status);
     }
     assert_eq!(last_pull(&page, "team/app"), None);
-    // What had no success is no operation, what had is nobody's.
+    // A failure is no operation; a success that proves no repository is counted as `_other`.
     assert_eq!(
         series(&page),
         [
@@ -94,7 +94,7 @@ fn operations_and_bytes_are_counted_by_repository() {
 }
 
 #[test]
-fn the_last_pull_is_a_manifests_or_a_tags_and_no_blobs() {
+fn the_last_pull_is_of_a_manifest_or_a_tag_and_not_of_a_blob() {
     for (method, target, status, is_pull) in [
         ("GET", of_app("manifests/1"), 200, true),
         ("GET", of_app("manifests/1"), 304, true),
@@ -114,7 +114,7 @@ fn the_last_pull_is_a_manifests_or_a_tags_and_no_blobs() {
 }
 
 #[test]
-fn the_cap_folds_what_comes_later() {
+fn repositories_beyond_the_cap_are_counted_as_other() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for name in ["a", "b", "c", "d"] {
@@ -172,7 +172,7 @@ fn a_push_is_an_image_however_many_layers_it_has() {
 }
 
 #[test]
-fn a_manifest_is_pulled_and_pushed_as_what_its_body_says() {
+fn pulls_and_pushes_are_counted_by_the_kind_in_the_manifests_body() {
     for (media_type, body, pulled, pushed) in [
         (IMAGE, "{}", "pull 1", "push 1"),
         (IMAGE, ARTIFACT, "pull 1", "push 1"),
@@ -198,7 +198,7 @@ fn a_manifest_is_pulled_and_pushed_as_what_its_body_says() {
 }
 
 #[test]
-fn only_content_that_moved_whole_is_pulled() {
+fn only_a_complete_transfer_is_a_pull() {
     let whole = ("content-range", "bytes 0-9/10");
     let rest = ("content-range", "bytes 5-9/10");
     let several = ("content-type", "multipart/byteranges; boundary=x");
@@ -220,7 +220,7 @@ fn only_content_that_moved_whole_is_pulled() {
         asked.received(b"").responded(status, &[field]).whole(b"");
         assert_eq!(operations(&page), [expected], "{method} {target} {status}");
     }
-    // What was cut is no operation.
+    // An aborted transfer is no operation.
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     for target in [blob(), of_app("manifests/1")] {
@@ -233,7 +233,7 @@ fn only_content_that_moved_whole_is_pulled() {
 }
 
 #[test]
-fn a_pull_is_counted_by_its_repository_once_its_manifest_was_read() {
+fn a_pull_is_counted_by_repository_once_its_manifest_is_parsed() {
     let page = MetricsRegistry::new("octoserve_");
     let rules = Rules::new(1, Vec::new(), Vec::new(), Duration::ZERO).unwrap();
     let recorder = Arc::new(Recorder::new(&page, rules));
@@ -245,12 +245,12 @@ fn a_pull_is_counted_by_its_repository_once_its_manifest_was_read() {
         pull.sent(body.len() as u64);
         pull.finish(End::Complete)
     };
-    let unread = pull("a", SIGNATURE.as_bytes()).expect("a body that was never seen");
+    let unread = pull("a", SIGNATURE.as_bytes()).expect("the body is new");
     let label = |operation: &str, name: &str| {
         format!("operations_total{{operation=\"{operation}\",repository=\"{name}\"}} 1")
     };
     assert!(!series(&page).contains(&label("other", "a")));
-    // Until then nobody takes its label, however long it has been idle.
+    // Until then its label is not evicted, however long it was idle.
     drop(pull("b", b"{}"));
     assert!(series(&page).contains(&label("pull", "_other")));
     unread.count();

@@ -1,4 +1,4 @@
-//! What every HTTP server can say of itself.
+//! The metrics that any HTTP server has.
 
 use super::*;
 use crate::metrics::label::{AuthResult, Purpose};
@@ -49,7 +49,7 @@ fn in_flight_counts_requests_and_not_connections() {
 }
 
 #[test]
-fn bytes_of_a_transfer_show_while_it_runs() {
+fn bytes_of_a_transfer_are_counted_as_they_move() {
     let recorder = recorder();
     let mut exchange = ask(&recorder, "GET", &blob());
     exchange.responded(200, &[]).sent(64);
@@ -61,7 +61,7 @@ fn bytes_of_a_transfer_show_while_it_runs() {
 }
 
 #[test]
-fn bytes_are_those_that_moved_and_never_a_content_length() {
+fn bytes_are_those_that_moved_and_not_a_content_length() {
     let recorder = recorder();
     let target = of_app("blobs/uploads/1");
     let mut exchange = ask_with(&recorder, "PATCH", &target, &[("content-length", "809")]);
@@ -121,7 +121,7 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
 }
 
 #[test]
-fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
+fn the_times_to_the_headers_and_to_the_end_are_measured() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let began = Instant::now();
@@ -136,11 +136,11 @@ fn the_times_to_the_headers_and_to_the_end_are_told_as_they_were() {
         ("http_response_ttfb_seconds", MOMENT, until_headers),
         ("http_request_duration_seconds", 2 * MOMENT, in_all),
     ] {
-        let told = sum(&page, family, "endpoint=\"blob\",method=\"GET\"");
+        let measured = sum(&page, family, "endpoint=\"blob\",method=\"GET\"");
         let range = least.as_secs_f64()..=most.as_secs_f64();
         assert!(
-            range.contains(&told),
-            "{family}: {told} is not in {range:?}"
+            range.contains(&measured),
+            "{family}: {measured} is not in {range:?}"
         );
     }
 }
@@ -159,7 +159,7 @@ fn a_cut_download_keeps_its_status_and_has_no_size() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_response_is_499() {
+fn a_client_that_closes_before_the_response_is_499() {
     let recorder = recorder();
     ask(&recorder, "GET", &blob()).cut(0, Side::Client);
     let http = &recorder.metrics.http;
@@ -168,7 +168,7 @@ fn a_client_that_leaves_before_the_response_is_499() {
 }
 
 #[test]
-fn an_exchange_that_nobody_ends_is_our_fault_and_leaves_no_gauge_behind() {
+fn a_dropped_exchange_is_a_500_and_lowers_the_gauge() {
     let recorder = recorder();
     drop(ask(&recorder, "GET", &blob()));
     let requests = &recorder.metrics.http.requests;
@@ -189,7 +189,7 @@ fn a_cut_upload_counts_its_bytes_and_no_size() {
 }
 
 #[test]
-fn a_method_that_an_endpoint_does_not_have_is_counted_as_other() {
+fn a_method_that_an_endpoint_does_not_have_is_other() {
     let recorder = recorder();
     exchange(&recorder, "BREW", &of_app("manifests/latest"), 405);
     let pair = Pair::of(Endpoint::Other, Method::Other);
@@ -227,7 +227,7 @@ fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
 }
 
 #[test]
-fn each_request_is_counted_by_its_client_and_what_that_is_about() {
+fn each_request_is_counted_by_client_and_purpose() {
     let recorder = recorder();
     let docker = [("user-agent", "docker/27.3.1 go/go1.22.7")];
     for (method, rest) in [
@@ -253,7 +253,7 @@ fn each_request_is_counted_by_its_client_and_what_that_is_about() {
 }
 
 #[test]
-fn credentials_are_judged_by_the_upstreams_answer_alone() {
+fn credentials_are_judged_by_the_upstreams_response_alone() {
     let recorder = recorder();
     let bearer = [("authorization", "Bearer eyJ0.e30.x")];
     exchange(&recorder, "GET", "/v2/", 401);
@@ -263,7 +263,7 @@ fn credentials_are_judged_by_the_upstreams_answer_alone() {
     ask_with(&recorder, "GET", "/v2/", &bearer)
         .responded(200, &[])
         .whole(b"");
-    // An answer of the proxy's own says nothing of them.
+    // A response of the proxy itself says nothing about credentials.
     let mut refused = ask_with(&recorder, "GET", "/v2/", &bearer);
     refused.proxy_response(502, ErrorCode::Unavailable, 0);
     refused.cut(0, Side::Upstream);
@@ -273,9 +273,9 @@ fn credentials_are_judged_by_the_upstreams_answer_alone() {
     assert_eq!(auth.value((Scheme::Bearer, AuthResult::Ok)), 1);
 }
 
-/// The access log is the same whether the metrics are on.
+/// The access log is the same with metrics on and off.
 #[test]
-fn an_exchange_without_a_recorder_knows_the_same() {
+fn an_exchange_without_a_recorder_has_the_same_summary() {
     let observers = [
         Observer::new(Some(&recorder()), true).unwrap(),
         Observer::new(None, true).unwrap(),
@@ -317,7 +317,7 @@ fn an_exchange_without_a_recorder_knows_the_same() {
 }
 
 #[test]
-fn an_exchange_without_a_recorder_that_nobody_ends_is_a_500() {
+fn an_aborted_exchange_without_a_recorder_has_its_status() {
     let observer = Observer::new(None, true).unwrap();
     let asked = HeaderMap::new();
     let mut exchange = observer.begin(&request("GET", &blob(), &asked));

@@ -1,4 +1,4 @@
-//! Upload sessions, across the requests of which they are made.
+//! Upload sessions across their requests.
 
 use registry::metrics::label::Status;
 use service::metrics::Label as _;
@@ -33,7 +33,7 @@ fn start(recorder: &Arc<Recorder>, location: &str) {
         .whole(b"");
 }
 
-fn go_on(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, location: &str) {
+fn resume(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, location: &str) {
     ask(recorder, method, target)
         .received(b"part")
         .responded(status, &[("location", location)])
@@ -41,17 +41,23 @@ fn go_on(recorder: &Arc<Recorder>, method: &str, target: &str, status: u16, loca
 }
 
 #[test]
-fn a_session_is_followed_from_its_start_to_its_end() {
+fn a_session_is_tracked_from_its_start_to_its_end() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
-    let place = of_app("blobs/uploads/1");
-    start(&recorder, &place);
+    let location = of_app("blobs/uploads/1");
+    start(&recorder, &location);
     assert_eq!(sessions(&page), (1, [1, 0, 0, 0, 0, 0]));
-    go_on(&recorder, "PATCH", &place, 202, &place);
-    go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, &blob());
+    resume(&recorder, "PATCH", &location, 202, &location);
+    resume(
+        &recorder,
+        "PUT",
+        &format!("{location}?digest=x"),
+        201,
+        &blob(),
+    );
     assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
-    start(&recorder, &place);
-    go_on(&recorder, "DELETE", &place, 204, "");
+    start(&recorder, &location);
+    resume(&recorder, "DELETE", &location, 204, "");
     assert_eq!(sessions(&page), (0, [2, 1, 1, 0, 0, 0]));
 }
 
@@ -59,16 +65,16 @@ fn a_session_is_followed_from_its_start_to_its_end() {
 fn a_failed_commit_never_turns_the_gauge_of_sessions_negative() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
-    let place = of_app("blobs/uploads/1");
-    let commit = format!("{place}?digest=x");
-    start(&recorder, &place);
+    let location = of_app("blobs/uploads/1");
+    let commit = format!("{location}?digest=x");
+    start(&recorder, &location);
     for _ in 0..3 {
-        go_on(&recorder, "PUT", &commit, 400, "");
+        resume(&recorder, "PUT", &commit, 400, "");
     }
-    go_on(&recorder, "DELETE", &place, 404, "");
+    resume(&recorder, "DELETE", &location, 404, "");
     assert_eq!(sessions(&page), (0, [1, 0, 0, 1, 0, 0]));
-    // Nor does one that was never started here.
-    go_on(&recorder, "PUT", &commit, 201, "");
+    // Nor does a commit of a session that was not opened here.
+    resume(&recorder, "PUT", &commit, 201, "");
     assert_eq!(sessions(&page), (0, [1, 1, 0, 1, 0, 1]));
 }
 
@@ -78,7 +84,7 @@ fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
     let recorder = recorder_on(&page);
     start(&recorder, "https://elsewhere.example/up/loads/7?state=abc");
     let patch = Pair::of(Endpoint::UploadSession, Method::Patch);
-    go_on(
+    resume(
         &recorder,
         "PATCH",
         "/up/loads/7?state=abc",
@@ -87,9 +93,9 @@ fn a_location_of_any_shape_is_an_upload_session_of_its_repository() {
     );
     let requests = &recorder.metrics.http.requests;
     assert_eq!(requests.value((patch, Status::of(202))), 1);
-    // The older one is none any more.
+    // The older Location is no session any more.
     exchange(&recorder, "PATCH", "/up/loads/7?state=abc", 404);
-    go_on(&recorder, "PUT", "/up/8?state=d&digest=x", 201, &blob());
+    resume(&recorder, "PUT", "/up/8?state=d&digest=x", 201, &blob());
     assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
     let put = Pair::of(Endpoint::UploadSession, Method::Put);
     assert_eq!(requests.value((put, Status::of(201))), 1);
@@ -106,22 +112,22 @@ fn a_mount_that_falls_back_opens_a_session_and_one_that_succeeds_none() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let target = of_app("blobs/uploads/?mount=x&from=y");
-    go_on(&recorder, "POST", &target, 201, &blob());
+    resume(&recorder, "POST", &target, 201, &blob());
     assert_eq!(sessions(&page).0, 0);
-    go_on(&recorder, "POST", &target, 202, &of_app("blobs/uploads/1"));
+    resume(&recorder, "POST", &target, 202, &of_app("blobs/uploads/1"));
     assert_eq!(sessions(&page), (1, [1, 0, 0, 0, 0, 0]));
 }
 
 #[test]
-fn an_upload_that_is_cut_can_be_carried_on_with() {
+fn an_aborted_upload_can_be_resumed() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
-    let place = of_app("blobs/uploads/1");
-    start(&recorder, &place);
-    let mut cut = ask(&recorder, "PATCH", &place);
+    let location = of_app("blobs/uploads/1");
+    start(&recorder, &location);
+    let mut cut = ask(&recorder, "PATCH", &location);
     cut.request_body(b"some", false);
     cut.cut(0, Side::Client);
     assert_eq!(sessions(&page).0, 1);
-    go_on(&recorder, "PUT", &format!("{place}?digest=x"), 201, "");
+    resume(&recorder, "PUT", &format!("{location}?digest=x"), 201, "");
     assert_eq!(sessions(&page), (0, [1, 1, 0, 0, 0, 0]));
 }

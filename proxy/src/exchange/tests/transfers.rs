@@ -1,17 +1,17 @@
-//! Bodies that are cut, fast, or elsewhere.
+//! Aborted transfers, speeds and redirects.
 
 use service::metrics::Label as _;
 
 use super::*;
 
-/// How many transfers the client and the upstream cut.
+/// How many transfers the client and the upstream aborted.
 fn aborted(recorder: &Recorder, endpoint: Endpoint) -> [u64; Side::ALL.len()] {
     let aborted = &recorder.metrics.transfers.aborted;
     std::array::from_fn(|index| aborted.value((endpoint, Side::ALL[index])))
 }
 
 #[test]
-fn a_body_that_is_cut_is_counted_by_the_side_that_cut_it() {
+fn an_aborted_transfer_is_counted_by_the_side_that_aborted_it() {
     let recorder = recorder();
     for side in [Side::Client, Side::Upstream, Side::Upstream] {
         let mut download = ask(&recorder, "GET", &blob());
@@ -27,12 +27,12 @@ fn a_body_that_is_cut_is_counted_by_the_side_that_cut_it() {
 }
 
 #[test]
-fn where_there_is_no_body_none_is_cut() {
+fn an_exchange_without_a_body_aborts_no_transfer() {
     let recorder = recorder();
-    // Nothing had moved yet.
+    // No byte of a body had moved yet.
     ask(&recorder, "GET", &blob()).cut(0, Side::Client);
     ask(&recorder, "GET", &blob()).cut(0, Side::Upstream);
-    // There is nothing to move.
+    // The response has no body.
     for (method, status, fields) in [
         ("HEAD", 200, ("content-length", "10")),
         ("GET", 304, ("etag", "x")),
@@ -42,7 +42,7 @@ fn where_there_is_no_body_none_is_cut() {
         let mut exchange = ask(&recorder, method, &blob());
         exchange.responded(status, &[fields]).cut(0, Side::Client);
     }
-    // Everything had moved: what the client does then is its own affair.
+    // The whole body had moved before the client closed.
     let mut late = ask(&recorder, "GET", &blob());
     late.responded(200, &[]);
     late.response_body(&[0; 10], true);
@@ -53,14 +53,14 @@ fn where_there_is_no_body_none_is_cut() {
 }
 
 #[test]
-fn an_upload_that_was_refused_in_the_midst_of_it_was_not_cut() {
+fn an_upload_that_is_refused_before_its_end_is_not_aborted() {
     let recorder = recorder();
     let mut refused = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
     refused.request_body(&[0; 10], false);
     refused.responded(413, &[]).response_body(b"no", true);
     refused.cut(2, Side::Client);
     assert_eq!(aborted(&recorder, Endpoint::UploadSession), [0, 0]);
-    // An answer of the proxy's own tells the client that its upload was cut.
+    // A response of the proxy itself reports that the upload was aborted.
     let mut stalled = ask(&recorder, "PATCH", &of_app("blobs/uploads/1"));
     stalled.request_body(&[0; 10], false);
     stalled.proxy_response(408, ErrorCode::Unsupported, 2);
@@ -69,7 +69,7 @@ fn an_upload_that_was_refused_in_the_midst_of_it_was_not_cut() {
 }
 
 #[test]
-fn what_the_proxy_cuts_itself_is_neither_sides_doing() {
+fn a_transfer_that_the_proxy_aborts_is_counted_for_neither_side() {
     let recorder = recorder();
     let mut download = ask(&recorder, "GET", &blob());
     download.responded(200, &[]).sent(1);
@@ -78,7 +78,7 @@ fn what_the_proxy_cuts_itself_is_neither_sides_doing() {
 }
 
 #[test]
-fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
+fn only_complete_blobs_over_a_mebibyte_have_a_speed() {
     let recorder = recorder();
     let big = vec![0; (1 << 20) + 1];
     let speed = |transfer| recorder.metrics.transfers.speed.count(transfer);
@@ -111,11 +111,11 @@ fn only_whole_blobs_over_a_mebibyte_have_a_speed() {
 }
 
 #[test]
-fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
+fn a_speed_is_that_of_the_body_alone_with_buckets_up_to_4_gib_a_second() {
     let page = MetricsRegistry::new("octoserve_");
     let recorder = recorder_on(&page);
     let big = vec![0; 4 << 20];
-    // Neither the wait for an answer nor that for the end of a commit is a part of it.
+    // The waits for the response and for the end of the commit are not part of it.
     let mut download = ask(&recorder, "GET", &blob());
     pass_a_moment();
     pass_a_moment();
@@ -137,12 +137,12 @@ fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
 
     let family = "transfer_speed_bytes_per_second";
     for (direction, lasted) in [("download", downloaded), ("upload", uploaded)] {
-        let told = sum(&page, family, &format!("direction=\"{direction}\""));
+        let measured = sum(&page, family, &format!("direction=\"{direction}\""));
         let speed = |time: Duration| big.len() as f64 / time.as_secs_f64();
         let range = speed(lasted)..=speed(MOMENT);
         assert!(
-            range.contains(&told),
-            "{direction}: {told} is not in {range:?}"
+            range.contains(&measured),
+            "{direction}: {measured} is not in {range:?}"
         );
     }
     let mut text = String::new();
@@ -159,7 +159,7 @@ fn a_speed_is_that_of_the_body_alone_and_may_be_4_gib_a_second() {
 }
 
 #[test]
-fn a_redirect_is_counted_where_the_client_was_sent_away() {
+fn a_redirect_is_counted_by_endpoint() {
     let recorder = recorder();
     for status in [200, 301, 302, 303, 304, 307, 308] {
         exchange(&recorder, "GET", &blob(), status);
