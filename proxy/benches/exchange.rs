@@ -31,7 +31,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn exchange(criterion: &mut Criterion) {
     let recorder = Arc::new(recorder());
-    let asked = headers(&[
+    let request_headers = headers(&[
         ("host", "registry.example"),
         ("user-agent", "containerd/v2.0.0"),
         ("accept", IMAGE),
@@ -40,7 +40,7 @@ fn exchange(criterion: &mut Criterion) {
             "Bearer eyJ0eXAiOiJKV1QifQ.e30.c2lnbmF0dXJl",
         ),
     ]);
-    let answered = headers(&[
+    let response_headers = headers(&[
         ("content-type", IMAGE),
         ("content-length", "427"),
         ("docker-content-digest", DIGEST),
@@ -71,13 +71,13 @@ fn exchange(criterion: &mut Criterion) {
             method,
             path: &path,
             query: None,
-            headers: &asked,
+            headers: &request_headers,
         };
         criterion.bench_function(&format!("exchange/{name}"), |bencher| {
             bencher.iter(|| {
                 let mut exchange = Exchange::begin(&recorder, black_box(&request));
                 exchange.request_body(b"", true);
-                exchange.response_head(&request, status, black_box(&answered));
+                exchange.response_head(&request, status, black_box(&response_headers));
                 exchange.response_body(black_box(body), true);
                 exchange.sent(black_box(body.len() as u64));
                 // The proxy parses the manifest on another thread, and once for each digest.

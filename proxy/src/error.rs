@@ -90,6 +90,7 @@ impl Failure {
             ConnectTimedout, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout,
             WriteTimedout,
         };
+        // An invalid response has the same types of errors, and is not the client's fault.
         if *error.esource() != ErrorSource::Upstream
             && let Some(refusal) = Refusal::of(error)
         {
@@ -104,6 +105,8 @@ impl Failure {
             (ErrorSource::Downstream, ReadTimedout) => Failure::ClientStalled,
             (ErrorSource::Downstream, WriteTimedout) => Failure::ClientNotReading,
             (ErrorSource::Downstream, _) => Failure::ClientClosed,
+            // The upstream's timeout is the longer one, but a client that sends a byte now and then
+            // never reaches its own.
             (ErrorSource::Upstream, ReadTimedout) if !request_whole => Failure::ClientStalled,
             (
                 ErrorSource::Upstream,
@@ -226,6 +229,7 @@ pub(crate) fn upstream_error(error: &Error, request_whole: bool) -> Option<Upstr
 
 /// Whether the process or the system had no file descriptor left for a connection.
 fn is_out_of_descriptors(error: &Error) -> bool {
+    // pingora wraps the system's error, sometimes more than once.
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause
         .and_then(Errno::from_io_error)

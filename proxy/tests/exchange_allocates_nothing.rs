@@ -37,11 +37,11 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
     let recorder = Arc::new(recorder());
     let digest = format!("sha256:{}", "0af9".repeat(16));
     let image = "application/vnd.oci.image.manifest.v1+json";
-    let asked = headers(&[
+    let request_headers = headers(&[
         ("user-agent", "docker/27.3.1"),
         ("authorization", "Basic dTpw"),
     ]);
-    let answered = headers(&[("content-type", image), ("docker-content-digest", &digest)]);
+    let response_headers = headers(&[("content-type", image), ("docker-content-digest", &digest)]);
     let refused = headers(&[("content-type", "application/json")]);
     let error = br#"{"errors":[{"code":"DENIED","message":"no"}]}"#;
     let blob = format!("/v2/team/app/blobs/{digest}");
@@ -66,13 +66,13 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
                 method,
                 path,
                 query: Some("n=1"),
-                headers: &asked,
+                headers: &request_headers,
             };
             let mut exchange = Exchange::begin(&recorder, &request);
             exchange.request_body(&piece, false);
             exchange.request_body(&piece, true);
             if status < 400 {
-                exchange.response_head(&request, status, &answered);
+                exchange.response_head(&request, status, &response_headers);
                 exchange.response_body(&piece, !cut);
             } else {
                 exchange.response_head(&request, status, &refused);

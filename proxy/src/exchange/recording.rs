@@ -86,6 +86,7 @@ impl ExchangeRecording {
             return;
         };
         self.observe_ttfb(facts, head);
+        // Before the body: the bytes of an admitted repository are counted as they move.
         self.admit_repository(facts, request, head);
         let metrics = &self.recorder.metrics;
         if matches!(head.status, 301 | 302 | 303 | 307 | 308) {
@@ -112,6 +113,7 @@ impl ExchangeRecording {
             Some(ManifestOperation::Pull) if status == 200 => {
                 self.kind_reader = Some(KindReader::pulled(recorder, headers));
             }
+            // A HEAD, a 304 or a redirect has the manifest's headers at most.
             Some(ManifestOperation::Pull | ManifestOperation::Resolve) => {
                 self.kind_reader = (status < 400).then(|| KindReader::without_body(headers));
             }
@@ -141,6 +143,7 @@ impl ExchangeRecording {
 
     pub(super) fn response_body(&mut self, facts: &Facts, piece: &[u8]) {
         self.code.piece(piece);
+        // The response to a push has a body that is not the manifest.
         if let Some(kind_reader) = &mut self.kind_reader
             && facts.operation.on_manifests() == Some(ManifestOperation::Pull)
         {

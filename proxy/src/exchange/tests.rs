@@ -24,9 +24,9 @@ fn recorder() -> Arc<Recorder> {
 }
 
 /// A recorder that shows two repositories at most.
-fn recorder_on(page: &MetricsRegistry) -> Arc<Recorder> {
+fn recorder_on(registry: &MetricsRegistry) -> Arc<Recorder> {
     let rules = Rules::new(2, Vec::new(), Vec::new(), Duration::from_hours(24));
-    Arc::new(Recorder::new(page, rules.unwrap()))
+    Arc::new(Recorder::new(registry, rules.unwrap()))
 }
 
 /// An exchange and its request.
@@ -152,10 +152,10 @@ fn pass_a_moment() {
 }
 
 /// The sum of a histogram's observations.
-fn sum(page: &MetricsRegistry, family: &str, labels: &str) -> f64 {
+fn sum(registry: &MetricsRegistry, family: &str, labels: &str) -> f64 {
     let mut text = String::new();
-    page.gather().write_text(&mut text);
+    registry.gather().write_text(&mut text);
     let series = format!("octoserve_{family}_sum{{{labels}}} ");
-    let told = text.lines().find_map(|line| line.strip_prefix(&series));
-    told.unwrap().parse().unwrap()
+    let sum = text.lines().find_map(|line| line.strip_prefix(&series));
+    sum.unwrap().parse().unwrap()
 }

@@ -215,13 +215,13 @@ fn of_two_first_requests_for_a_session_one_opens_it_and_the_other_finds_it() {
     let target = "/v2/a/blobs/uploads/1?_state=x";
     let later = |state: &str| format!("/v2/a/blobs/uploads/1?_state={state}");
     let (y, z) = (later("y"), later("z"));
-    let second_answers = [
+    let second_responses = [
         (Method::Patch, 202, Some(&*z), 0),
         (Method::Get, 204, None, 0),
         (Method::Put, 201, None, 1),
         (Method::Delete, 204, None, 1),
     ];
-    for (method, status, location, ended) in second_answers {
+    for (method, status, location, ended) in second_responses {
         let sessions = table(9);
         let now = sessions.origin;
         let handles = [(); 2].map(|()| find(&sessions, target, now));
@@ -263,8 +263,8 @@ fn an_earlier_request_is_not_for_a_session_that_was_opened_after_it() {
     let now = sessions.origin;
     let earlier = find(&sessions, "/u?id=1", now);
     start(&sessions, "/u?id=2");
-    let answered = response(Method::Patch, "/u?id=1", 202, Some("/u?id=1"));
-    sessions.responded(&earlier, answered, now);
+    let response = response(Method::Patch, "/u?id=1", 202, Some("/u?id=1"));
+    sessions.responded(&earlier, response, now);
     assert_eq!(counts(&sessions), [1, 0, 0, 0, 0, 1]);
     assert_eq!(open(&sessions), 2);
 }
@@ -501,13 +501,13 @@ enum HistoryStep {
 fn history_step() -> impl Strategy<Value = HistoryStep> {
     let methods = prop::sample::select(Method::ALL);
     let statuses = prop::sample::select(vec![201, 202, 204, 307, 400, 404, 416, 499, 500]);
-    let place = || prop::option::of(0..12_u8);
+    let number = || prop::option::of(0..12_u8);
     prop_oneof![
         3 => (0..12_u8).prop_map(HistoryStep::Start),
-        6 => (methods.clone(), 0..12_u8, statuses.clone(), place())
+        6 => (methods.clone(), 0..12_u8, statuses.clone(), number())
             .prop_map(|(m, at, status, to)| HistoryStep::Ask(m, at, status, to)),
         2 => (0..12_u8).prop_map(HistoryStep::Enter),
-        2 => (methods, statuses, place())
+        2 => (methods, statuses, number())
             .prop_map(|(m, status, to)| HistoryStep::Leave(m, status, to)),
         1 => (0..30_u32).prop_map(HistoryStep::Wait),
     ]
@@ -533,15 +533,15 @@ proptest! {
         let mut handles = Vec::new();
         for step in steps {
             match step {
-                HistoryStep::Start(place) => {
-                    sessions.opened(START, &location(place), Some("a"), now);
+                HistoryStep::Start(number) => {
+                    sessions.opened(START, &location(number), Some("a"), now);
                 }
-                HistoryStep::Ask(method, place, status, to) => {
+                HistoryStep::Ask(method, number, status, to) => {
                     let to = to.map(location);
-                    ask(&sessions, method, &location(place), status, to.as_deref(), now);
+                    ask(&sessions, method, &location(number), status, to.as_deref(), now);
                 }
-                HistoryStep::Enter(place) => {
-                    let target = location(place);
+                HistoryStep::Enter(number) => {
+                    let target = location(number);
                     let handle = find(&sessions, &target, now);
                     handles.push((handle, target));
                 }

@@ -39,6 +39,7 @@ impl ExchangeRecording {
         let http = &metrics.http;
         http.requests.inc((pair, Status::of(outcome.status)));
         http.duration.observe(pair, lasted.as_secs_f64());
+        // Requests without a body would only fill the lowest bucket.
         if facts.request.ended && facts.request.moved > 0 {
             http.request_size
                 .observe(endpoint, facts.request.moved as f64);
@@ -50,6 +51,7 @@ impl ExchangeRecording {
         http.in_flight.sub(endpoint, 1.0);
         let purpose = facts.operation.purpose();
         metrics.clients.requests.inc((self.client, purpose));
+        // Of an error that was cut the client need not have read the code.
         if outcome.whole
             && let Some(code) = self.code.found()
         {

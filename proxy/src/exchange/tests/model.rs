@@ -142,7 +142,7 @@ struct Script {
     /// The pieces of the request's body, and whether its end comes.
     request: Vec<usize>,
     request_ends: bool,
-    answer: ScriptedResponse,
+    response: ScriptedResponse,
     end: Ending,
 }
 
@@ -224,7 +224,7 @@ fn script() -> impl Strategy<Value = Script> {
         );
     let proxy = (proptest::sample::select(vec![400, 408, 502, 504]), unsent)
         .prop_map(|(status, unsent)| ScriptedResponse::Proxy { status, unsent });
-    let answer = prop_oneof![1 => Just(ScriptedResponse::None), 6 => upstream, 1 => proxy];
+    let response = prop_oneof![1 => Just(ScriptedResponse::None), 6 => upstream, 1 => proxy];
     let end = prop_oneof![
         4 => Just(Ending::Whole),
         2 => Just(Ending::Broken(499, Side::Client)),
@@ -238,18 +238,18 @@ fn script() -> impl Strategy<Value = Script> {
         proptest::sample::select(vec![IMAGE, INDEX]),
         proptest::collection::vec(0..3000_usize, 0..3),
         any::<bool>(),
-        answer,
+        response,
         end,
     )
         .prop_map(
-            |(asked, authorization, agent, pushed, request, request_ends, answer, end)| Script {
+            |(asked, authorization, agent, pushed, request, request_ends, response, end)| Script {
                 asked,
                 authorization,
                 agent,
                 pushed,
                 request,
                 request_ends,
-                answer,
+                response,
                 end,
             },
         )
@@ -277,7 +277,7 @@ impl Script {
 
     /// Whether the response has no body.
     fn has_no_body(&self) -> bool {
-        let status = match self.answer {
+        let status = match self.response {
             ScriptedResponse::Upstream { status, .. } => status,
             ScriptedResponse::None | ScriptedResponse::Proxy { .. } => 0,
         };
@@ -285,8 +285,8 @@ impl Script {
     }
 
     /// How many bytes of the response's body arrive, and how many are sent.
-    fn response(&self) -> (u64, u64) {
-        let (bytes, unsent) = match self.answer {
+    fn response_bytes(&self) -> (u64, u64) {
+        let (bytes, unsent) = match self.response {
             ScriptedResponse::None | ScriptedResponse::Upstream { is_empty: true, .. } => (0, 0),
             ScriptedResponse::Upstream { .. } | ScriptedResponse::Proxy { .. }
                 if self.has_no_body() =>
@@ -303,9 +303,9 @@ impl Script {
         (bytes, bytes.saturating_sub(unsent))
     }
 
-    fn answer(&self, exchange: &mut Observed) {
-        let (bytes, _) = self.response();
-        match self.answer {
+    fn respond(&self, exchange: &mut Observed) {
+        let (bytes, _) = self.response_bytes();
+        match self.response {
             ScriptedResponse::None => {}
             ScriptedResponse::Upstream {
                 status,
@@ -332,7 +332,7 @@ impl Script {
     }
 
     fn end(&self, mut exchange: Observed) {
-        exchange.sent(self.response().1);
+        exchange.sent(self.response_bytes().1);
         let end = match self.end {
             Ending::Whole => End::Complete,
             Ending::Broken(status, side) => End::Aborted {
@@ -359,15 +359,15 @@ impl Script {
                 *counts.entry(format!("{family}{{{labels}}}")).or_default() += count;
             }
         };
-        let (seen, sent) = self.response();
-        let head = match self.answer {
+        let (seen, sent) = self.response_bytes();
+        let head = match self.response {
             ScriptedResponse::None => None,
             ScriptedResponse::Upstream { status, .. } | ScriptedResponse::Proxy { status, .. } => {
                 Some(status)
             }
         };
-        let from_upstream = matches!(self.answer, ScriptedResponse::Upstream { .. });
-        let ended = match self.answer {
+        let from_upstream = matches!(self.response, ScriptedResponse::Upstream { .. });
+        let ended = match self.response {
             ScriptedResponse::None => false,
             ScriptedResponse::Upstream { ends, .. } => ends || self.has_no_body(),
             ScriptedResponse::Proxy { .. } => true,
@@ -392,8 +392,8 @@ impl Script {
             1,
         );
         add("http_request_duration_seconds", pair.clone(), 1);
-        let answers = u64::from(head.is_some());
-        add("http_response_ttfb_seconds", pair.clone(), answers);
+        let responses = u64::from(head.is_some());
+        add("http_response_ttfb_seconds", pair.clone(), responses);
         add("http_request_body_bytes_total", pair.clone(), received);
         add("http_response_body_bytes_total", pair, sent);
         let at = format!("endpoint=\"{endpoint}\"");
@@ -419,7 +419,7 @@ impl Script {
         let redirected = from_upstream && matches!(status, 302 | 307);
         add("redirects_total", at.clone(), u64::from(redirected));
 
-        let code = match self.answer {
+        let code = match self.response {
             ScriptedResponse::Upstream {
                 body: (_, _, code), ..
             } if status >= 400 && seen > 0 => code,
@@ -480,7 +480,7 @@ impl Script {
         let mut kind = "other";
         if let Some((operation, reference)) = operation.split_once(' ') {
             let result = if operation == "pull" { read } else { done };
-            let (media_type, text) = match self.answer {
+            let (media_type, text) = match self.response {
                 _ if operation == "push" => (self.pushed, ""),
                 ScriptedResponse::Upstream {
                     body: (media_type, text, _),
@@ -527,7 +527,7 @@ impl Script {
                 let labels = format!("direction=\"{direction}\",{repository}");
                 add("repository_bytes_total", labels, bytes);
             }
-            let from_start = match self.answer {
+            let from_start = match self.response {
                 ScriptedResponse::Upstream { range, .. } if status == 206 => {
                     range.starts_with("bytes 0-")
                 }
@@ -568,10 +568,10 @@ impl Script {
     clippy::cast_sign_loss,
     reason = "counts, and small ones"
 )]
-fn counted(page: &MetricsRegistry) -> Counts {
+fn counted(registry: &MetricsRegistry) -> Counts {
     let mut counts = Counts::new();
-    let page = page.gather();
-    for family in page.families() {
+    let exposition = registry.gather();
+    for family in exposition.families() {
         let name = family.name();
         for sample in family.samples() {
             if name.contains("_in_flight") {
@@ -606,8 +606,8 @@ proptest! {
     fn every_counter_is_what_the_model_says(
         waves in proptest::collection::vec(proptest::collection::vec(script(), 1..8), 1..4)
     ) {
-        let page = MetricsRegistry::new("octoserve_");
-        let recorder = recorder_on(&page);
+        let registry = MetricsRegistry::new("octoserve_");
+        let recorder = recorder_on(&registry);
         let mut model = Counts::new();
         let mut shown = false;
         for scripts in waves {
@@ -622,7 +622,7 @@ proptest! {
             let begun = scripts.len() as f64;
             prop_assert!((in_flight.sum::<f64>() - begun).abs() < 0.5);
             for (script, exchange) in scripts.iter().zip(&mut exchanges) {
-                script.answer(exchange);
+                script.respond(exchange);
             }
             let known = shown;
             for (script, exchange) in scripts.iter().zip(exchanges) {
@@ -630,6 +630,6 @@ proptest! {
                 shown |= script.count(known, &mut model);
             }
         }
-        prop_assert_eq!(counted(&page), model);
+        prop_assert_eq!(counted(&registry), model);
     }
 }

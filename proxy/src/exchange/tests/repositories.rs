@@ -9,9 +9,9 @@ const ARTIFACT: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 const ATTESTATION: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2},"layers":[{"mediaType":"application/vnd.in-toto+json","digest":"sha256:0af90af90af90af90af90af90af90af90af90af90af90af90af90af90af90af9","size":2}]}"#;
 
 /// The `repository_*` series that are not 0, except the time of the last pull.
-fn series(page: &MetricsRegistry) -> Vec<String> {
+fn series(registry: &MetricsRegistry) -> Vec<String> {
     let mut text = String::new();
-    page.gather().write_text(&mut text);
+    registry.gather().write_text(&mut text);
     text.lines()
         .filter_map(|line| line.strip_prefix("octoserve_repository_"))
         .filter(|line| !line.ends_with(" 0") && !line.starts_with("last_pull"))
@@ -19,9 +19,9 @@ fn series(page: &MetricsRegistry) -> Vec<String> {
         .collect()
 }
 
-fn last_pull(page: &MetricsRegistry, repository: &str) -> Option<f64> {
-    let page = page.gather();
-    let family = page.family("octoserve_repository_last_pull_timestamp_seconds");
+fn last_pull(registry: &MetricsRegistry, repository: &str) -> Option<f64> {
+    let exposition = registry.gather();
+    let family = exposition.family("octoserve_repository_last_pull_timestamp_seconds");
     let mut samples = family.unwrap().samples();
     let sample = samples.find(|sample| sample.label("repository").unwrap() == repository);
     sample.map(|sample| sample.value())
@@ -29,8 +29,8 @@ fn last_pull(page: &MetricsRegistry, repository: &str) -> Option<f64> {
 
 #[test]
 fn a_404_mints_no_repository() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     for (method, rest, status) in [
         ("GET", "manifests/1".to_owned(), 404),
         ("GET", "manifests/1".to_owned(), 401),
@@ -42,10 +42,10 @@ fn a_404_mints_no_repository() {
     ] {
         exchange(&recorder, method, &of_app(&rest), status);
     }
-    assert_eq!(last_pull(&page, "team/app"), None);
+    assert_eq!(last_pull(&registry, "team/app"), None);
     // A failure is no operation; a success that proves no repository is counted as `_other`.
     assert_eq!(
-        series(&page),
+        series(&registry),
         [
             "label_overflow_total 2",
             "operations_total{operation=\"other\",repository=\"_other\"} 2"
@@ -63,16 +63,19 @@ fn a_repository_is_shown_once_a_success_proves_it() {
         ("POST", "blobs/uploads/?digest=x".to_owned(), 201),
         ("POST", "blobs/uploads/?mount=x".to_owned(), 201),
     ] {
-        let page = MetricsRegistry::new("octoserve_");
-        exchange(&recorder_on(&page), method, &of_app(&rest), status);
-        assert!(last_pull(&page, "team/app").is_some(), "{method} {rest}");
+        let registry = MetricsRegistry::new("octoserve_");
+        exchange(&recorder_on(&registry), method, &of_app(&rest), status);
+        assert!(
+            last_pull(&registry, "team/app").is_some(),
+            "{method} {rest}"
+        );
     }
 }
 
 #[test]
 fn operations_and_bytes_are_counted_by_repository() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     let mut push = ask(&recorder, "PUT", &of_app("manifests/1"));
     push.received(&[0; 7]).responded(201, &[]).whole(b"");
     let mut pull = ask(&recorder, "GET", &blob());
@@ -82,7 +85,7 @@ fn operations_and_bytes_are_counted_by_repository() {
     exchange(&recorder, "HEAD", &blob(), 200);
     exchange(&recorder, "DELETE", &of_app("manifests/1"), 202);
     assert_eq!(
-        series(&page),
+        series(&registry),
         [
             "bytes_total{direction=\"download\",repository=\"team/app\"} 4",
             "bytes_total{direction=\"upload\",repository=\"team/app\"} 7",
@@ -104,24 +107,24 @@ fn the_last_pull_is_of_a_manifest_or_a_tag_and_not_of_a_blob() {
         ("GET", of_app("manifests/1"), 404, false),
         ("PUT", of_app("manifests/1"), 201, false),
     ] {
-        let page = MetricsRegistry::new("octoserve_");
-        let recorder = recorder_on(&page);
+        let registry = MetricsRegistry::new("octoserve_");
+        let recorder = recorder_on(&registry);
         exchange(&recorder, "PUT", &of_app("manifests/1"), 201);
         exchange(&recorder, method, &target, status);
-        let time = last_pull(&page, "team/app").unwrap();
+        let time = last_pull(&registry, "team/app").unwrap();
         assert_eq!(time > 0.0, is_pull, "{method} {target} {status}");
     }
 }
 
 #[test]
 fn repositories_beyond_the_cap_are_counted_as_other() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     for name in ["a", "b", "c", "d"] {
         exchange(&recorder, "GET", &format!("/v2/{name}/manifests/1"), 200);
     }
     assert_eq!(
-        series(&page),
+        series(&registry),
         [
             "label_overflow_total 2",
             "operations_total{operation=\"pull\",repository=\"_other\"} 2",
@@ -132,8 +135,8 @@ fn repositories_beyond_the_cap_are_counted_as_other() {
 }
 
 /// The operations that were counted for the only repository there is.
-fn operations(page: &MetricsRegistry) -> Vec<String> {
-    let series = series(page);
+fn operations(registry: &MetricsRegistry) -> Vec<String> {
+    let series = series(registry);
     let named = series.iter().filter_map(|line| {
         let operation = line.strip_prefix("operations_total{operation=\"")?;
         let (operation, rest) = operation.split_once('"')?;
@@ -144,8 +147,8 @@ fn operations(page: &MetricsRegistry) -> Vec<String> {
 
 #[test]
 fn a_pull_is_an_image_however_many_layers_it_has() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     exchange(&recorder, "GET", "/v2/", 401);
     exchange(&recorder, "HEAD", &of_app("manifests/1"), 200);
     let image = [("content-type", IMAGE)];
@@ -154,13 +157,13 @@ fn a_pull_is_an_image_however_many_layers_it_has() {
     for _ in 0..4 {
         exchange(&recorder, "GET", &blob(), 200);
     }
-    assert_eq!(operations(&page), ["blob_pull 4", "other 1", "pull 1"]);
+    assert_eq!(operations(&registry), ["blob_pull 4", "other 1", "pull 1"]);
 }
 
 #[test]
 fn a_push_is_an_image_however_many_layers_it_has() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     for _ in 0..4 {
         exchange(&recorder, "HEAD", &blob(), 404);
         exchange(&recorder, "POST", &of_app("blobs/uploads/?digest=x"), 201);
@@ -168,7 +171,7 @@ fn a_push_is_an_image_however_many_layers_it_has() {
     let image = [("content-type", IMAGE)];
     let mut push = ask_with(&recorder, "PUT", &of_app("manifests/1"), &image);
     push.received(b"{}").responded(201, &[]).whole(b"");
-    assert_eq!(operations(&page), ["blob_push 4", "push 1"]);
+    assert_eq!(operations(&registry), ["blob_push 4", "push 1"]);
 }
 
 #[test]
@@ -182,18 +185,23 @@ fn pulls_and_pushes_are_counted_by_the_kind_in_the_manifests_body() {
         (IMAGE, ATTESTATION, "other 1", "other 1"),
     ] {
         let fields = [("content-type", media_type)];
-        let page = MetricsRegistry::new("octoserve_");
-        let mut pull = ask(&recorder_on(&page), "GET", &of_app("manifests/1"));
+        let registry = MetricsRegistry::new("octoserve_");
+        let mut pull = ask(&recorder_on(&registry), "GET", &of_app("manifests/1"));
         pull.received(b"")
             .responded(200, &fields)
             .whole(body.as_bytes());
-        assert_eq!(operations(&page), [pulled], "{body}");
-        let page = MetricsRegistry::new("octoserve_");
-        let mut push = ask_with(&recorder_on(&page), "PUT", &of_app("manifests/1"), &fields);
+        assert_eq!(operations(&registry), [pulled], "{body}");
+        let registry = MetricsRegistry::new("octoserve_");
+        let mut push = ask_with(
+            &recorder_on(&registry),
+            "PUT",
+            &of_app("manifests/1"),
+            &fields,
+        );
         push.received(body.as_bytes())
             .responded(201, &[])
             .whole(b"");
-        assert_eq!(operations(&page), [pushed], "{body}");
+        assert_eq!(operations(&registry), [pushed], "{body}");
     }
 }
 
@@ -215,28 +223,32 @@ fn only_a_complete_transfer_is_a_pull() {
         ("HEAD", of_app("manifests/1"), 200, whole, "other 1"),
         ("PUT", of_app("manifests/1"), 307, whole, "other 1"),
     ] {
-        let page = MetricsRegistry::new("octoserve_");
-        let mut asked = ask(&recorder_on(&page), method, &target);
+        let registry = MetricsRegistry::new("octoserve_");
+        let mut asked = ask(&recorder_on(&registry), method, &target);
         asked.received(b"").responded(status, &[field]).whole(b"");
-        assert_eq!(operations(&page), [expected], "{method} {target} {status}");
+        assert_eq!(
+            operations(&registry),
+            [expected],
+            "{method} {target} {status}"
+        );
     }
     // An aborted transfer is no operation.
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     for target in [blob(), of_app("manifests/1")] {
         let mut pull = ask(&recorder, "GET", &target);
         pull.received(b"").responded(200, &[]);
         pull.response_body(b"{}", false);
         pull.cut(1, Side::Client);
     }
-    assert_eq!(operations(&page), [""; 0]);
+    assert_eq!(operations(&registry), [""; 0]);
 }
 
 #[test]
 fn a_pull_is_counted_by_repository_once_its_manifest_is_parsed() {
-    let page = MetricsRegistry::new("octoserve_");
+    let registry = MetricsRegistry::new("octoserve_");
     let rules = Rules::new(1, Vec::new(), Vec::new(), Duration::ZERO).unwrap();
-    let recorder = Arc::new(Recorder::new(&page, rules));
+    let recorder = Arc::new(Recorder::new(&registry, rules));
     let pull = |name: &str, body: &[u8]| {
         let mut pull = ask(&recorder, "GET", &format!("/v2/{name}/manifests/1"));
         pull.received(b"")
@@ -249,13 +261,13 @@ fn a_pull_is_counted_by_repository_once_its_manifest_is_parsed() {
     let label = |operation: &str, name: &str| {
         format!("operations_total{{operation=\"{operation}\",repository=\"{name}\"}} 1")
     };
-    assert!(!series(&page).contains(&label("other", "a")));
+    assert!(!series(&registry).contains(&label("other", "a")));
     // Until then its label is not evicted, however long it was idle.
     drop(pull("b", b"{}"));
-    assert!(series(&page).contains(&label("pull", "_other")));
+    assert!(series(&registry).contains(&label("pull", "_other")));
     unread.count();
-    assert!(series(&page).contains(&label("other", "a")));
+    assert!(series(&registry).contains(&label("other", "a")));
     drop(pull("b", b"{}"));
-    assert!(series(&page).contains(&label("pull", "b")));
-    assert!(!series(&page).contains(&label("other", "a")));
+    assert!(series(&registry).contains(&label("pull", "b")));
+    assert!(!series(&registry).contains(&label("other", "a")));
 }

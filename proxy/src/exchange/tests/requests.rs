@@ -12,9 +12,9 @@ fn in_flight(recorder: &Recorder, endpoint: Endpoint) -> i64 {
     recorder.metrics.http.in_flight.value(endpoint) as i64
 }
 
-fn text(page: &MetricsRegistry) -> String {
+fn text(registry: &MetricsRegistry) -> String {
     let mut text = String::new();
-    page.gather().write_text(&mut text);
+    registry.gather().write_text(&mut text);
     text
 }
 
@@ -93,13 +93,13 @@ fn a_download_lasts_to_its_last_byte_and_not_to_its_headers() {
 
 #[test]
 fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     ask(&recorder, "GET", &blob())
         .received(b"")
         .responded(200, &[])
         .whole(&vec![0; 700 << 10]);
-    let text = text(&page);
+    let text = text(&registry);
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     let size = "octoserve_http_response_size_bytes_bucket{endpoint=\"blob\",le=";
     has(&format!("{size}\"262144.0\"}} 0"));
@@ -122,8 +122,8 @@ fn durations_are_in_seconds_and_sizes_go_to_16_gib() {
 
 #[test]
 fn the_times_to_the_headers_and_to_the_end_are_measured() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     let began = Instant::now();
     let mut exchange = ask(&recorder, "GET", &blob());
     pass_a_moment();
@@ -136,7 +136,7 @@ fn the_times_to_the_headers_and_to_the_end_are_measured() {
         ("http_response_ttfb_seconds", MOMENT, until_headers),
         ("http_request_duration_seconds", 2 * MOMENT, in_all),
     ] {
-        let measured = sum(&page, family, "endpoint=\"blob\",method=\"GET\"");
+        let measured = sum(&registry, family, "endpoint=\"blob\",method=\"GET\"");
         let range = least.as_secs_f64()..=most.as_secs_f64();
         assert!(
             range.contains(&measured),
@@ -200,8 +200,8 @@ fn a_method_that_an_endpoint_does_not_have_is_other() {
 
 #[test]
 fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     for method in ["GET", "PURGE", "get"] {
         for rest in [
             "manifests/v1.2",
@@ -217,7 +217,7 @@ fn neither_a_nested_name_nor_a_made_up_method_becomes_a_label() {
             exchange.received(b"").responded(404, &[]).whole(b"");
         }
     }
-    let text = text(&page);
+    let text = text(&registry);
     for part in ["team", "v1.2", "secret", "PURGE", "get"] {
         let label = text
             .lines()

@@ -112,8 +112,8 @@ fn only_complete_blobs_over_a_mebibyte_have_a_speed() {
 
 #[test]
 fn a_speed_is_that_of_the_body_alone_with_buckets_up_to_4_gib_a_second() {
-    let page = MetricsRegistry::new("octoserve_");
-    let recorder = recorder_on(&page);
+    let registry = MetricsRegistry::new("octoserve_");
+    let recorder = recorder_on(&registry);
     let big = vec![0; 4 << 20];
     // The waits for the response and for the end of the commit are not part of it.
     let mut download = ask(&recorder, "GET", &blob());
@@ -137,7 +137,7 @@ fn a_speed_is_that_of_the_body_alone_with_buckets_up_to_4_gib_a_second() {
 
     let family = "transfer_speed_bytes_per_second";
     for (direction, lasted) in [("download", downloaded), ("upload", uploaded)] {
-        let measured = sum(&page, family, &format!("direction=\"{direction}\""));
+        let measured = sum(&registry, family, &format!("direction=\"{direction}\""));
         let speed = |time: Duration| big.len() as f64 / time.as_secs_f64();
         let range = speed(lasted)..=speed(MOMENT);
         assert!(
@@ -146,7 +146,7 @@ fn a_speed_is_that_of_the_body_alone_with_buckets_up_to_4_gib_a_second() {
         );
     }
     let mut text = String::new();
-    page.gather().write_text(&mut text);
+    registry.gather().write_text(&mut text);
     let first = format!("octoserve_{family}_bucket{{direction=\"upload\",le=\"");
     let bounds: Vec<f64> = text
         .lines()

@@ -165,6 +165,7 @@ impl Rules {
         };
         let mut label = String::new();
         captures.expand(&group.label, &mut label);
+        // A captured group may be empty, long, or begin with an underscore.
         let is_fit =
             !label.is_empty() && !label.starts_with('_') && label.len() <= Name::MAX_LENGTH;
         is_fit.then_some(Cow::Owned(label))
@@ -173,6 +174,7 @@ impl Rules {
 
 impl RepositoryLabels {
     pub(super) fn new(rules: Rules) -> RepositoryLabels {
+        // Without groups a name is its own label, and the cache is not used.
         let capacity = if rules.groups.is_empty() {
             0
         } else {

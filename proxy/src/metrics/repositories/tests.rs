@@ -11,24 +11,24 @@ use super::*;
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Bench {
-    page: MetricsRegistry,
+    registry: MetricsRegistry,
     repositories: Repositories,
     start: Instant,
 }
 
 impl Bench {
     fn new(limit: usize, allow: &[&str], groups: &[(&str, &str)]) -> Bench {
-        let page = MetricsRegistry::new("");
+        let registry = MetricsRegistry::new("");
         let allow = allow.iter().map(ToString::to_string).collect();
         let groups = groups
             .iter()
             .map(|(names, label)| GroupRule::new(names, (*label).to_owned()).unwrap())
             .collect();
         let rules = Rules::new(limit, allow, groups, 24 * HOUR).unwrap();
-        let repositories = Repositories::new(&page, rules);
+        let repositories = Repositories::new(&registry, rules);
         let start = repositories.origin;
         Bench {
-            page,
+            registry,
             repositories,
             start,
         }
@@ -61,7 +61,7 @@ impl Bench {
 
     fn samples(&self, start: &str) -> impl Iterator<Item = (String, u64)> {
         let mut text = String::new();
-        self.page.gather().write_text(&mut text);
+        self.registry.gather().write_text(&mut text);
         let start = start.to_owned();
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.into_iter().filter_map(move |line| {
@@ -76,7 +76,7 @@ impl Bench {
 
     fn series(&self) -> usize {
         let mut text = String::new();
-        self.page.gather().write_text(&mut text);
+        self.registry.gather().write_text(&mut text);
         text.lines().filter(|line| !line.starts_with('#')).count()
     }
 }
@@ -381,7 +381,7 @@ proptest! {
             repositories.record(&handle, if step.admits { Push } else { Other }, now);
             repositories.finish(&mut handle);
             model.step(step, cap, minutes);
-            prop_assert!(bench.series() <= bench.page.max_series());
+            prop_assert!(bench.series() <= bench.registry.max_series());
         }
         let mut expected: BTreeMap<String, (u64, u64)> = model
             .shown
@@ -403,6 +403,6 @@ proptest! {
         }
         prop_assert_eq!(found, expected);
         prop_assert_eq!(bench.overflow(), model.other.0);
-        prop_assert_eq!(bench.page.max_series(), 12 * (cap + 1) + 1);
+        prop_assert_eq!(bench.registry.max_series(), 12 * (cap + 1) + 1);
     }
 }
