@@ -251,7 +251,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     ensure!(targets.len() == expected.len(), "{} targets", targets.len());
     let mut refused = Vec::new();
     for target in targets {
-        let path = target.labels.get("page").context("no page")?;
+        let path = target.labels.get("exposition").context("no exposition")?;
         if target.health != "up" {
             let (index, _) = expected[path];
             refused.push((index, format!("Prometheus: {path}: {}", target.error)));
