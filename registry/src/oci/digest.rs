@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::text;
+use super::{named_variants, text};
 
-/// A digest algorithm that the registry can compute (image-spec, Registered algorithms).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Algorithm {
-    /// SHA-256, which everyone uses.
-    #[default]
-    Sha256,
-    /// SHA-512.
-    Sha512,
+named_variants! {
+    /// A digest algorithm that the registry can compute (image-spec, Registered algorithms).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Algorithm {
+        /// SHA-256, which everyone uses.
+        #[default]
+        Sha256 = "sha256",
+        /// SHA-512.
+        Sha512 = "sha512",
+    }
 }
 
 /// The text names no algorithm that the registry can compute.
@@ -22,23 +24,12 @@ pub enum Algorithm {
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
-    /// Every algorithm.
-    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
-
     /// Reads a name such as `sha256`, as in the `digest-algorithm` parameter (end-4c).
     pub fn parse(text: &str) -> Result<Self, UnknownAlgorithm> {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.as_str() == text)
             .ok_or(UnknownAlgorithm)
-    }
-
-    /// The name as it stands in a digest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha256",
-            Self::Sha512 => "sha512",
-        }
     }
 
     /// How many hexadecimal digits its digests have.
@@ -109,12 +100,9 @@ impl Digest {
 
     /// The algorithm it was computed with.
     pub fn algorithm(&self) -> Algorithm {
-        // The name is all that differs, and both names are equally long.
-        if self.0.starts_with("sha512") {
-            Algorithm::Sha512
-        } else {
-            Algorithm::Sha256
-        }
+        let name = self.0.split(':').next().unwrap_or_default();
+        // The name was checked when the digest was made.
+        Algorithm::parse(name).unwrap_or_default()
     }
 
     /// The hexadecimal digits.

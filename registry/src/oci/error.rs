@@ -2,89 +2,51 @@
 
 use serde_json::Value;
 
-/// An error's code (distribution-spec, Error Codes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ErrorCode {
-    /// code-1: no such blob in the repository.
-    BlobUnknown,
-    /// code-2: an upload that can't be carried on.
-    BlobUploadInvalid,
-    /// code-3: no such upload session.
-    BlobUploadUnknown,
-    /// code-4: a malformed digest, or one that is not the content's.
-    DigestInvalid,
-    /// code-5: a manifest names content that the repository lacks.
-    ManifestBlobUnknown,
-    /// code-6: a manifest that is none.
-    ManifestInvalid,
-    /// code-7: no such manifest in the repository.
-    ManifestUnknown,
-    /// code-8: a malformed repository name.
-    NameInvalid,
-    /// code-9: no such repository.
-    NameUnknown,
-    /// code-10: a length that is not the content's.
-    SizeInvalid,
-    /// code-11: credentials are needed.
-    Unauthorized,
-    /// code-12: the credentials do not suffice.
-    Denied,
-    /// code-13: not something this registry does.
-    Unsupported,
-    /// code-14: the client is to slow down.
-    TooManyRequests,
-    /// Not the specification's, but Docker's: the parameter `n` is no number of entries.
-    PaginationNumberInvalid,
-    /// Not the specification's: the registry can't answer now (5xx).
-    Unavailable,
+use super::named_variants;
+
+named_variants! {
+    /// An error's code (distribution-spec, Error Codes).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum ErrorCode {
+        /// code-1: no such blob in the repository.
+        BlobUnknown = "BLOB_UNKNOWN",
+        /// code-2: an upload that can't be carried on.
+        BlobUploadInvalid = "BLOB_UPLOAD_INVALID",
+        /// code-3: no such upload session.
+        BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN",
+        /// code-4: a malformed digest, or one that is not the content's.
+        DigestInvalid = "DIGEST_INVALID",
+        /// code-5: a manifest names content that the repository lacks.
+        ManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN",
+        /// code-6: a manifest that is none.
+        ManifestInvalid = "MANIFEST_INVALID",
+        /// code-7: no such manifest in the repository.
+        ManifestUnknown = "MANIFEST_UNKNOWN",
+        /// code-8: a malformed repository name.
+        NameInvalid = "NAME_INVALID",
+        /// code-9: no such repository.
+        NameUnknown = "NAME_UNKNOWN",
+        /// code-10: a length that is not the content's.
+        SizeInvalid = "SIZE_INVALID",
+        /// code-11: credentials are needed.
+        Unauthorized = "UNAUTHORIZED",
+        /// code-12: the credentials do not suffice.
+        Denied = "DENIED",
+        /// code-13: not something this registry does.
+        Unsupported = "UNSUPPORTED",
+        /// code-14: the client is to slow down.
+        TooManyRequests = "TOOMANYREQUESTS",
+        /// Not the specification's, but Docker's: the parameter `n` is no number of entries.
+        PaginationNumberInvalid = "PAGINATION_NUMBER_INVALID",
+        /// Not the specification's: the registry can't answer now (5xx).
+        Unavailable = "UNAVAILABLE",
+    }
 }
 
 impl ErrorCode {
-    /// Every code, in the specification's order, others last.
-    pub const ALL: [Self; 16] = [
-        Self::BlobUnknown,
-        Self::BlobUploadInvalid,
-        Self::BlobUploadUnknown,
-        Self::DigestInvalid,
-        Self::ManifestBlobUnknown,
-        Self::ManifestInvalid,
-        Self::ManifestUnknown,
-        Self::NameInvalid,
-        Self::NameUnknown,
-        Self::SizeInvalid,
-        Self::Unauthorized,
-        Self::Denied,
-        Self::Unsupported,
-        Self::TooManyRequests,
-        Self::PaginationNumberInvalid,
-        Self::Unavailable,
-    ];
-
     /// Reads a code as it stands in an error's body; `None` if the specification has no such.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
-    }
-
-    /// The code as it stands in an error's body.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BlobUnknown => "BLOB_UNKNOWN",
-            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
-            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
-            Self::DigestInvalid => "DIGEST_INVALID",
-            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
-            Self::ManifestInvalid => "MANIFEST_INVALID",
-            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
-            Self::NameInvalid => "NAME_INVALID",
-            Self::NameUnknown => "NAME_UNKNOWN",
-            Self::SizeInvalid => "SIZE_INVALID",
-            Self::Unauthorized => "UNAUTHORIZED",
-            Self::Denied => "DENIED",
-            Self::Unsupported => "UNSUPPORTED",
-            Self::TooManyRequests => "TOOMANYREQUESTS",
-            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
-            Self::Unavailable => "UNAVAILABLE",
-        }
     }
 }
 

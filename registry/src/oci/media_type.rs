@@ -23,55 +23,49 @@ pub struct MediaType(Cow<'static, str>);
 )]
 pub struct MediaTypeError;
 
-impl MediaType {
+/// Declares the media types that the registry knows: a constant for each, and the list of them.
+macro_rules! known_types {
+    ($($(#[$meta:meta])* $name:ident = $text:literal,)+) => {
+        impl MediaType {
+            $($(#[$meta])* pub const $name: Self = Self(Cow::Borrowed($text));)+
+
+            const KNOWN: [Self; [$($text),+].len()] = [$(Self::$name),+];
+        }
+    };
+}
+
+known_types! {
     /// An image manifest.
-    pub const OCI_MANIFEST: Self = known("application/vnd.oci.image.manifest.v1+json");
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json",
     /// An image index.
-    pub const OCI_INDEX: Self = known("application/vnd.oci.image.index.v1+json");
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json",
     /// An artifact manifest: in image-spec 1.1's candidates, withdrawn before its release.
-    pub const OCI_ARTIFACT: Self = known("application/vnd.oci.artifact.manifest.v1+json");
+    OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json",
     /// An image's configuration.
-    pub const OCI_CONFIG: Self = known("application/vnd.oci.image.config.v1+json");
+    OCI_CONFIG = "application/vnd.oci.image.config.v1+json",
     /// The two bytes `{}`, where a descriptor is required and there is nothing to describe.
-    pub const OCI_EMPTY: Self = known("application/vnd.oci.empty.v1+json");
+    OCI_EMPTY = "application/vnd.oci.empty.v1+json",
     /// A layer, uncompressed.
-    pub const OCI_LAYER: Self = known("application/vnd.oci.image.layer.v1.tar");
+    OCI_LAYER = "application/vnd.oci.image.layer.v1.tar",
     /// A layer, compressed with gzip.
-    pub const OCI_LAYER_GZIP: Self = known("application/vnd.oci.image.layer.v1.tar+gzip");
+    OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip",
     /// A layer, compressed with zstd.
-    pub const OCI_LAYER_ZSTD: Self = known("application/vnd.oci.image.layer.v1.tar+zstd");
+    OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd",
     /// Docker's image manifest (schema 2).
-    pub const DOCKER_MANIFEST: Self = known("application/vnd.docker.distribution.manifest.v2+json");
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json",
     /// Docker's index (schema 2).
-    pub const DOCKER_MANIFEST_LIST: Self =
-        known("application/vnd.docker.distribution.manifest.list.v2+json");
+    DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json",
     /// Docker's image configuration.
-    pub const DOCKER_CONFIG: Self = known("application/vnd.docker.container.image.v1+json");
+    DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json",
     /// Docker's layer, compressed with gzip.
-    pub const DOCKER_LAYER: Self = known("application/vnd.docker.image.rootfs.diff.tar.gzip");
+    DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip",
     /// Docker's layer that may be fetched elsewhere only.
-    pub const DOCKER_FOREIGN_LAYER: Self =
-        known("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
+    DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     /// Bytes of no particular type, which is what blobs are served as.
-    pub const OCTET_STREAM: Self = known("application/octet-stream");
+    OCTET_STREAM = "application/octet-stream",
+}
 
-    const KNOWN: [Self; 14] = [
-        Self::OCI_MANIFEST,
-        Self::OCI_INDEX,
-        Self::OCI_ARTIFACT,
-        Self::OCI_CONFIG,
-        Self::OCI_EMPTY,
-        Self::OCI_LAYER,
-        Self::OCI_LAYER_GZIP,
-        Self::OCI_LAYER_ZSTD,
-        Self::DOCKER_MANIFEST,
-        Self::DOCKER_MANIFEST_LIST,
-        Self::DOCKER_CONFIG,
-        Self::DOCKER_LAYER,
-        Self::DOCKER_FOREIGN_LAYER,
-        Self::OCTET_STREAM,
-    ];
-
+impl MediaType {
     /// The longest media type accepted, in bytes, parameters included.
     pub const MAX_LENGTH: usize = 1024;
 
@@ -162,10 +156,6 @@ impl MediaType {
 }
 
 text!(MediaType, MediaTypeError);
-
-const fn known(text: &'static str) -> MediaType {
-    MediaType(Cow::Borrowed(text))
-}
 
 /// What stands before the parameters and the spaces that lead to them.
 fn essence(text: &str) -> &str {

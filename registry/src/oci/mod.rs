@@ -29,8 +29,36 @@ pub use reference::{Reference, ReferenceError};
 pub use route::{Endpoint, Route};
 pub use tag::{Tag, TagError};
 
-/// What every type that is a checked string shares: `Display`, `AsRef`, `FromStr` and serde, all by
-/// way of its `parse` and `as_str`.
+/// Declares an enum whose variants have fixed names: the enum, `ALL` and `as_str`.
+///
+/// Each variant is written once, with its name, so that no list of variants can lack one. `ALL` is an
+/// array rather than a slice: other code sizes its own tables by its length.
+macro_rules! named_variants {
+    ($(#[$meta:meta])* pub enum $type:ident {
+        $($(#[$variant_meta:meta])* $variant:ident = $name:literal),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        pub enum $type {
+            $($(#[$variant_meta])* $variant),+
+        }
+
+        impl $type {
+            /// Every variant, in the order of its discriminant.
+            pub const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
+
+            /// The name that wire formats, metrics and logs use.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+    };
+}
+use named_variants;
+
+/// Implements `Display`, `AsRef`, `FromStr` and serde for a checked string, through its `parse` and
+/// `as_str`.
 macro_rules! text {
     ($type:ident, $error:ident) => {
         impl std::fmt::Display for $type {

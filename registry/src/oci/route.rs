@@ -5,66 +5,35 @@
 //! Nothing is validated beyond what tells endpoints apart, and nothing is decoded.
 
 use super::digest::is_digest_segment;
+use super::named_variants;
 use super::tag::is_tag;
 
-/// An endpoint, as metrics and dispatch tell them apart. The method is not part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Endpoint {
-    /// `/v2/` (end-1).
-    Base,
-    /// `/v2/_catalog`.
-    Catalog,
-    /// `/v2/<name>/tags/list` (end-8).
-    Tags,
-    /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
-    Manifest,
-    /// `/v2/<name>/blobs/<digest>` (end-2, end-10).
-    Blob,
-    /// `/v2/<name>/blobs/uploads/` (end-4, end-11).
-    UploadStart,
-    /// `/v2/<name>/blobs/uploads/<session>` (end-5, end-6, end-13, end-14).
-    UploadSession,
-    /// `/v2/<name>/referrers/<digest>` (end-12).
-    Referrers,
-    /// Where registries commonly hand out tokens.
-    Token,
-    /// A component that starts with `_`: the specification's extensions.
-    Extension,
-    /// Anything else.
-    Other,
-}
-
-impl Endpoint {
-    /// Every endpoint.
-    pub const ALL: [Self; 11] = [
-        Self::Base,
-        Self::Catalog,
-        Self::Tags,
-        Self::Manifest,
-        Self::Blob,
-        Self::UploadStart,
-        Self::UploadSession,
-        Self::Referrers,
-        Self::Token,
-        Self::Extension,
-        Self::Other,
-    ];
-
-    /// Its name, as metrics and logs have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Catalog => "catalog",
-            Self::Tags => "tags",
-            Self::Manifest => "manifest",
-            Self::Blob => "blob",
-            Self::UploadStart => "upload_start",
-            Self::UploadSession => "upload_session",
-            Self::Referrers => "referrers",
-            Self::Token => "token",
-            Self::Extension => "extension",
-            Self::Other => "other",
-        }
+named_variants! {
+    /// An endpoint, as metrics and dispatch tell them apart. The method is not part of it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Endpoint {
+        /// `/v2/` (end-1).
+        Base = "base",
+        /// `/v2/_catalog`.
+        Catalog = "catalog",
+        /// `/v2/<name>/tags/list` (end-8).
+        Tags = "tags",
+        /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
+        Manifest = "manifest",
+        /// `/v2/<name>/blobs/<digest>` (end-2, end-10).
+        Blob = "blob",
+        /// `/v2/<name>/blobs/uploads/` (end-4, end-11).
+        UploadStart = "upload_start",
+        /// `/v2/<name>/blobs/uploads/<session>` (end-5, end-6, end-13, end-14).
+        UploadSession = "upload_session",
+        /// `/v2/<name>/referrers/<digest>` (end-12).
+        Referrers = "referrers",
+        /// Where registries commonly hand out tokens.
+        Token = "token",
+        /// A component that starts with `_`: the specification's extensions.
+        Extension = "extension",
+        /// Anything else.
+        Other = "other",
     }
 }
 

@@ -3,14 +3,14 @@
 use super::{Endpoint, Method};
 use service::metrics::{Label as _, LabelSet};
 
-/// An endpoint with a method that it has: 32 of the 88 combinations, so that no method a client
-/// makes up multiplies the series.
+/// An endpoint together with a method that it supports. Only some of all combinations are pairs, so
+/// that unusual methods do not multiply the series.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair(u8);
 
 impl Pair {
     /// Every pair, by endpoint.
-    pub const ALL: [(Endpoint, Method); 32] = [
+    pub const ALL: &'static [(Endpoint, Method)] = &[
         (Endpoint::Base, Method::Get),
         (Endpoint::Base, Method::Head),
         (Endpoint::Catalog, Method::Get),
@@ -46,10 +46,10 @@ impl Pair {
     ];
 
     /// The pair to count a request under. A method that the endpoint lacks counts as endpoint
-    /// `other` with that method; an extension, whose methods are its own, has but GET and OTHER.
+    /// `other` with that method. An extension defines its own methods: each but GET counts as OTHER.
     #[inline]
     pub fn of(endpoint: Endpoint, method: Method) -> Self {
-        Self(PLACES[endpoint as usize][method as usize])
+        Self(INDEXES[endpoint as usize][method as usize])
     }
 
     /// The endpoint.
@@ -91,15 +91,27 @@ impl LabelSet for Pair {
     }
 }
 
-/// Each combination's place in [`Pair::ALL`].
-const PLACES: [[u8; 8]; 11] = {
-    let mut places = [[0; 8]; 11];
+const ENDPOINTS: usize = Endpoint::ALL.len();
+const METHODS: usize = Method::ALL.len();
+
+/// The index in [`Pair::ALL`] of each combination. Built at compile time, where a missing pair is an
+/// error: a new endpoint or method does not compile until it has its pairs.
+const INDEXES: [[u8; METHODS]; ENDPOINTS] = {
+    assert!(
+        Pair::ALL.len() <= u8::MAX as usize + 1,
+        "a pair is one byte"
+    );
+    let mut indexes = [[0; METHODS]; ENDPOINTS];
     let mut endpoint = 0;
-    while endpoint < 11 {
+    while endpoint < ENDPOINTS {
+        let mut methods = 0;
         let mut method = 0;
-        while method < 8 {
-            places[endpoint][method] = match find(endpoint, method) {
-                Some(place) => place,
+        while method < METHODS {
+            indexes[endpoint][method] = match find(endpoint, method) {
+                Some(index) => {
+                    methods += 1;
+                    index
+                }
                 None if endpoint == Endpoint::Extension as usize => {
                     expect(find(endpoint, Method::Other as usize))
                 }
@@ -107,29 +119,32 @@ const PLACES: [[u8; 8]; 11] = {
             };
             method += 1;
         }
+        assert!(methods > 0, "every endpoint has a method");
         endpoint += 1;
     }
-    places
+    indexes
 };
 
-#[expect(clippy::cast_possible_truncation, reason = "there are 32 places")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the assertion above bounds the number of pairs"
+)]
 const fn find(endpoint: usize, method: usize) -> Option<u8> {
-    let mut place = 0;
-    while place < Pair::ALL.len() {
-        let (e, m) = Pair::ALL[place];
+    let mut index = 0;
+    while index < Pair::ALL.len() {
+        let (e, m) = Pair::ALL[index];
         if e as usize == endpoint && m as usize == method {
-            return Some(place as u8);
+            return Some(index as u8);
         }
-        place += 1;
+        index += 1;
     }
     None
 }
 
-/// Runs at compile time only, where a missing pair is a compile error.
-const fn expect(place: Option<u8>) -> u8 {
-    match place {
-        Some(place) => place,
-        None => panic!("endpoint other has every method, and an extension has OTHER"),
+const fn expect(index: Option<u8>) -> u8 {
+    match index {
+        Some(index) => index,
+        None => panic!("endpoint `other` has every method, and an extension has OTHER"),
     }
 }
 

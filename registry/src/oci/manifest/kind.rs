@@ -1,48 +1,29 @@
 //! What sort of manifest a manifest is.
 
 use super::{Manifest, MediaType};
+use crate::oci::named_variants;
 
-/// A sort of manifest, for statistics. Found by types alone: its media type, artifact type, and the
-/// types of its configuration and layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// A container image for one platform.
-    Image,
-    /// A list of manifests.
-    Index,
-    /// Anything else that a registry can hold: a chart, a module, a bill of materials.
-    Artifact,
-    /// A signature of something in the registry.
-    Signature,
-    /// A statement about something in the registry, usually signed.
-    Attestation,
-    /// Not known.
-    Other,
+named_variants! {
+    /// A sort of manifest, for statistics. Found by types alone: its media type, artifact type, and the
+    /// types of its configuration and layers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Kind {
+        /// A container image for one platform.
+        Image = "image",
+        /// A list of manifests.
+        Index = "index",
+        /// Anything else that a registry can hold: a chart, a module, a bill of materials.
+        Artifact = "artifact",
+        /// A signature of something in the registry.
+        Signature = "signature",
+        /// A statement about something in the registry, usually signed.
+        Attestation = "attestation",
+        /// Not known.
+        Other = "other",
+    }
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Image,
-        Self::Index,
-        Self::Artifact,
-        Self::Signature,
-        Self::Attestation,
-        Self::Other,
-    ];
-
-    /// Its name, as metrics have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Index => "index",
-            Self::Artifact => "artifact",
-            Self::Signature => "signature",
-            Self::Attestation => "attestation",
-            Self::Other => "other",
-        }
-    }
-
     /// The likeliest kind, where nothing but the manifest's media type is known.
     pub fn of_media_type(media_type: &MediaType) -> Self {
         if media_type.is_image() {
