@@ -2,7 +2,10 @@
 //!
 //! The entity tag of a manifest or blob is its digest in quotes, as GET sends it. Where a change
 //! depends on a tag, the store checks the condition in the same step. Nothing else has an entity
-//! tag: conditions on listings and upload sessions are passed over.
+//! tag: conditions on listings and upload sessions are ignored.
+//!
+//! The lists are parsed here rather than by the `headers` crate, which does not give out their
+//! entity tags: the store needs the digests that they name.
 
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName};

@@ -6,7 +6,8 @@ use percent_encoding::percent_decode_str;
 
 /// A request's query string, decoded as it is asked for.
 ///
-/// A plus sign stands for itself: no parameter of the specification may hold a space, and media
+/// Only `percent-encoding` is used, and not `form_urlencoded`, which reads a plus sign as a space.
+/// Here a plus sign stands for itself: no parameter of the specification may hold a space, and media
 /// types (`artifactType`) often hold a plus sign that a person typed as it is. Bytes that are not
 /// UTF-8 become U+FFFD, which no type of ours accepts.
 #[derive(Clone, Copy, Debug)]

@@ -159,15 +159,7 @@ impl Hasher {
 }
 
 fn spell(algorithm: Algorithm, hash: &[u8]) -> Digest {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(algorithm.as_str().len() + 1 + algorithm.hex_length());
-    text.push_str(algorithm.as_str());
-    text.push(':');
-    for byte in hash {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    Digest(text.into())
+    Digest(format!("{}:{}", algorithm.as_str(), hex::encode(hash)).into())
 }
 
 /// Whether a raw path segment is a digest by image-spec's grammar, of whatever algorithm: other
@@ -194,7 +186,10 @@ fn split_escaped_colon(segment: &str) -> Option<(&str, &str)> {
         .then(|| (&segment[..at], &segment[at + 3..]))
 }
 
-/// Folded rather than searched, which lets the compiler use vector instructions.
+/// Whether all bytes are lower-case hexadecimal digits. The `hex` crate reads upper case, too.
+///
+/// Folded rather than searched, which lets the compiler use vector instructions: this runs on each
+/// path with a digest.
 fn is_hex(bytes: &[u8]) -> bool {
     bytes.iter().fold(true, |valid, &byte| {
         valid & matches!(byte, b'0'..=b'9' | b'a'..=b'f')

@@ -1,4 +1,4 @@
-//! What serde does not refuse in a JSON document, and a registry must.
+//! Duplicate keys in JSON documents. serde_json accepts them and has no option to refuse them.
 
 use std::borrow::Cow;
 use std::fmt;

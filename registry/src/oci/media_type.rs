@@ -1,4 +1,7 @@
 //! Media types.
+//!
+//! Parsed here rather than by the `mime` crate, which lower-cases what it reads: image-spec compares
+//! media types as they are spelt. It also accepts names that RFC 6838 does not.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,7 @@
 //! Byte ranges: of a blob that is read, and of a chunk that is uploaded.
+//!
+//! Parsed here rather than by the `headers` crate: an upload's `Content-Range` has the
+//! distribution-spec's own grammar, and the number of ranges is bounded.
 
 use std::sync::Arc;
 
