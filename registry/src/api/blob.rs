@@ -3,9 +3,9 @@
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::answer::{self, Answer, Content};
 use super::error::ApiError;
-use super::parts::Parts;
+use super::multipart::Parts;
+use super::response::{self, Answer, Content};
 use super::{Api, Call, precondition};
 use crate::oci::{ByteRanges, Digest, MediaType, Name, RangeError, Span, Spans};
 use crate::store::{BlobRead, Store};
@@ -18,7 +18,7 @@ impl<S: Store> Api<S> {
         if precondition::is_conditional(call.headers) {
             self.store.blob_stat(&name, &digest).await?;
             if precondition::is_known_to_reader(call.headers, &digest)? {
-                return Ok(answer::not_modified(&digest));
+                return Ok(response::not_modified(&digest));
             }
         }
         if call.method == Method::HEAD {
@@ -41,7 +41,7 @@ impl<S: Store> Api<S> {
             precondition::check_deletion(call.headers, &digest)?;
         }
         self.store.blob_delete(&name, &digest).await?;
-        Ok(answer::empty(StatusCode::ACCEPTED))
+        Ok(response::empty(StatusCode::ACCEPTED))
     }
 
     async fn send(
@@ -66,7 +66,7 @@ impl<S: Store> Api<S> {
             Spans::One(Span { start, length }) => {
                 headers.insert(CONTENT_LENGTH, length.into());
                 let part = format!("bytes {start}-{}/{size}", start + length - 1);
-                answer::set(headers, CONTENT_RANGE, &part);
+                response::set(headers, CONTENT_RANGE, &part);
                 Content::Stream {
                     reader,
                     remaining: length,
@@ -75,7 +75,7 @@ impl<S: Store> Api<S> {
             Spans::Several(spans) => {
                 let parts = Parts::new(reader, spans, size);
                 headers.insert(CONTENT_LENGTH, parts.remaining().into());
-                answer::set(headers, CONTENT_TYPE, &parts.content_type());
+                response::set(headers, CONTENT_TYPE, &parts.content_type());
                 Content::Parts(Box::new(parts))
             }
         };
@@ -88,7 +88,7 @@ impl<S: Store> Api<S> {
 }
 
 fn described<R>(digest: &Digest, size: u64) -> Answer<R> {
-    let mut answer = answer::describe(digest, &MediaType::OCTET_STREAM, size);
+    let mut answer = response::describe(digest, &MediaType::OCTET_STREAM, size);
     let bytes = HeaderValue::from_static("bytes");
     answer.headers_mut().insert(ACCEPT_RANGES, bytes);
     answer
@@ -101,7 +101,7 @@ fn ranges(headers: &HeaderMap, digest: &Digest) -> Result<Option<ByteRanges>, Ra
         Some(value) => value.to_str().map(Some).map_err(|_| RangeError),
         None => Ok(None),
     };
-    if text(IF_RANGE)?.is_some_and(|tag| !answer::names(tag, digest)) {
+    if text(IF_RANGE)?.is_some_and(|tag| !response::names(tag, digest)) {
         return Ok(None);
     }
     ByteRanges::parse(text(RANGE)?)

@@ -15,8 +15,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use super::budget::{Budget, GaveWay, Share};
 use super::error::ApiError;
+use super::memory_budget::{Budget, GaveWay, Share};
 use crate::store::StoreError;
 
 /// As much of a refused body is read away as a client has probably sent already; a connection with

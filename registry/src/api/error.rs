@@ -6,10 +6,10 @@ use http::header::{ALLOW, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::answer::{self, Answer, DOCKER_UPLOAD_UUID};
 use super::body::BodyFailure;
-use super::budget::GaveWay;
+use super::memory_budget::GaveWay;
 use super::precondition::PreconditionError;
+use super::response::{self, Answer, DOCKER_UPLOAD_UUID};
 use crate::metrics::label::CLIENT_CLOSED_REQUEST;
 use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
@@ -206,7 +206,7 @@ impl ApiError {
         if let Some(detail) = self.detail() {
             body = body.detail(detail);
         }
-        let mut answer = answer::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
+        let mut answer = response::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
         self.headers(answer.headers_mut());
         answer
     }
@@ -255,7 +255,7 @@ impl ApiError {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
             Self::Range { size } | Self::Store(StoreError::RangeUnsatisfiable { size }) => {
-                answer::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
+                response::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
             }
             Self::OutOfOrder(progress) => progress.headers(headers),
             Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) | Self::GaveWay(_) => {
@@ -273,10 +273,10 @@ impl Progress {
     /// `Location`, `Docker-Upload-UUID` and `Range` of a session. A session without bytes says
     /// `0-0`: the grammar has no way to name none.
     pub(super) fn headers(&self, headers: &mut HeaderMap) {
-        answer::set(headers, LOCATION, &self.location);
-        answer::set(headers, DOCKER_UPLOAD_UUID, &self.id);
+        response::set(headers, LOCATION, &self.location);
+        response::set(headers, DOCKER_UPLOAD_UUID, &self.id);
         let last = self.offset.saturating_sub(1);
-        answer::set(headers, RANGE, &format!("0-{last}"));
+        response::set(headers, RANGE, &format!("0-{last}"));
     }
 }
 
@@ -379,7 +379,7 @@ mod tests {
             let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
             let answer: Answer<()> = ApiError::from(error).into_answer();
             let status = answer.status().as_u16();
-            let answer::Content::Whole(body) = answer.body() else {
+            let response::Content::Whole(body) = answer.body() else {
                 panic!("the body of an error is here");
             };
             let body = String::from_utf8_lossy(body).into_owned();

@@ -7,9 +7,9 @@ use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use tokio::task::spawn_blocking;
 
-use super::answer::{self, Answer, Content, OCI_SUBJECT, OCI_TAG};
-use super::budget::Share;
 use super::error::ApiError;
+use super::memory_budget::Share;
+use super::response::{self, Answer, Content, OCI_SUBJECT, OCI_TAG};
 use super::{Api, Call, precondition};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, References, Tag};
 use crate::store::{ManifestContent, NewManifest, Store, StoreError};
@@ -32,10 +32,10 @@ impl<S: Store> Api<S> {
             Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)?;
         let manifest = self.store.manifest_read(&name, &reference).await?;
         if precondition::is_known_to_reader(call.headers, &manifest.digest)? {
-            return Ok(answer::not_modified(&manifest.digest));
+            return Ok(response::not_modified(&manifest.digest));
         }
         let size = manifest.size;
-        let mut answer = answer::describe(&manifest.digest, &manifest.media_type, size);
+        let mut answer = response::describe(&manifest.digest, &manifest.media_type, size);
         if call.method == Method::GET {
             *answer.body_mut() = match manifest.content {
                 ManifestContent::Whole(bytes) => Content::Whole(bytes),
@@ -83,13 +83,13 @@ impl<S: Store> Api<S> {
             .manifest_write(&name, new, &all, condition.as_ref())
             .await?;
 
-        let mut answer = answer::created(&location(&name, &digest), &digest);
+        let mut answer = response::created(&location(&name, &digest), &digest);
         if let Some(subject) = subject {
-            answer::set(answer.headers_mut(), OCI_SUBJECT, subject.as_str());
+            response::set(answer.headers_mut(), OCI_SUBJECT, subject.as_str());
         }
         if !tags.is_empty() {
             let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-            answer::set(answer.headers_mut(), OCI_TAG, &tags.join(", "));
+            response::set(answer.headers_mut(), OCI_TAG, &tags.join(", "));
         }
         Ok(answer)
     }
@@ -132,7 +132,7 @@ impl<S: Store> Api<S> {
                 self.store.manifest_delete(&name, digest).await?;
             }
         }
-        Ok(answer::empty(StatusCode::ACCEPTED))
+        Ok(response::empty(StatusCode::ACCEPTED))
     }
 }
 

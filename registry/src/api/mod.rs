@@ -7,19 +7,19 @@
 //! What is deliberately not here: sockets and time limits of connections (`server`), and any
 //! knowledge of how content is kept (`store`).
 
-mod answer;
 mod blob;
 mod body;
-mod budget;
-mod clean;
 mod error;
+mod listings;
 mod manifest;
-mod observe;
-mod parts;
+mod memory_budget;
+mod multipart;
+mod observation;
 mod precondition;
 mod query;
+mod redirect;
 mod referrers;
-mod tags;
+mod response;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
@@ -35,13 +35,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
-use self::answer::{Answer, Content};
-pub use self::answer::{AnswerBody, BodyError};
 use self::body::RequestBody;
-use self::budget::{Budget, GaveWay};
 use self::error::ApiError;
-use self::observe::Observation;
+use self::memory_budget::{Budget, GaveWay};
+use self::observation::Observation;
 use self::query::Query;
+use self::response::{Answer, Content};
+pub use self::response::{AnswerBody, BodyError};
 use crate::metrics::http::Http;
 use crate::oci::{Endpoint, Name, Route};
 use crate::store::Store;
@@ -165,7 +165,7 @@ impl<S: Store> Api<S> {
         media_type: &'static str,
         body: Vec<u8>,
     ) -> Result<Answer<S::Reader>, ApiError> {
-        let mut answer = answer::json(StatusCode::OK, media_type, Vec::new());
+        let mut answer = response::json(StatusCode::OK, media_type, Vec::new());
         *answer.body_mut() = if body.len() <= SMALL_PAGE {
             Content::Whole(body.into())
         } else {
@@ -183,8 +183,8 @@ impl<S: Store> Api<S> {
         if !is_framed(call.headers) {
             return Err(ApiError::TransferCoding);
         }
-        if let Some(target) = clean::target(call.method, call.uri) {
-            return Ok(answer::moved(&target));
+        if let Some(target) = redirect::target(call.method, call.uri) {
+            return Ok(response::moved(&target));
         }
         let writes = !self.policy.read_only;
         let deletes = writes && self.policy.delete;
@@ -247,7 +247,7 @@ fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
 
 /// end-1: the API is here.
 fn base<R>() -> Answer<R> {
-    answer::json(StatusCode::OK, "application/json", b"{}".to_vec())
+    response::json(StatusCode::OK, "application/json", b"{}".to_vec())
 }
 
 /// HTTP/1.1 names its host, and nothing names two (RFC 9112, section 3.2); hyper looks at neither.

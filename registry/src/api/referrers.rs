@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::answer::{self, Answer, OCI_FILTERS_APPLIED};
 use super::error::ApiError;
-use super::tags::link;
+use super::listings::link;
+use super::response::{self, Answer, OCI_FILTERS_APPLIED};
 use super::{Api, Call};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Referrers, ReferrersQuery, Store, StoreError};
@@ -41,7 +41,7 @@ impl<S: Store> Api<S> {
 
         let mut answer = self.page(INDEX, index(&page.items)).await?;
         if filter.is_some() {
-            answer::set(answer.headers_mut(), OCI_FILTERS_APPLIED, "artifactType");
+            response::set(answer.headers_mut(), OCI_FILTERS_APPLIED, "artifactType");
         }
         if let Some(last) = page.next {
             let mut next = format!("/v2/{name}/referrers/{digest}?last={last}");
@@ -64,7 +64,7 @@ fn index(referrers: &[Descriptor]) -> Vec<u8> {
         media_type: INDEX,
         manifests: referrers,
     };
-    answer::encode(&index)
+    response::encode(&index)
 }
 
 #[derive(Serialize)]

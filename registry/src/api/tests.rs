@@ -1,13 +1,13 @@
 //! The API as clients meet it: raw requests over a real socket, against a store in a folder.
 
-mod bodies;
-mod bounds;
-mod broken;
-mod conditions;
 pub(crate) mod harness;
-mod listing;
+mod invalid_requests;
+mod listings;
+mod manifest_bodies;
 mod manifests;
-mod memory;
+mod memory_budget;
+mod preconditions;
 mod pull;
-mod refused;
+mod store_failures;
+mod upload_limits;
 mod uploads;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
 
-use super::answer::{self, Answer};
 use super::body::BodyStream;
 use super::error::{ApiError, Progress};
+use super::response::{self, Answer};
 use super::{Api, Call};
 use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
 use crate::store::{Store, StoreError, Upload, UploadId};
@@ -29,7 +29,7 @@ impl<S: Store> Api<S> {
             // The client uploads what can't be mounted, with the digest that it has told.
             if let Ok(digest) = Digest::parse(&mount) {
                 if self.mount(call, &name, &digest).await {
-                    return Ok(answer::created(&blob(&name, &digest), &digest));
+                    return Ok(response::created(&blob(&name, &digest), &digest));
                 }
                 algorithm = digest.algorithm();
             }
@@ -85,7 +85,7 @@ impl<S: Store> Api<S> {
             self.append(call, &name, &id).await?;
         }
         match self.store.upload_commit(&name, &id, &digest).await {
-            Ok(()) => Ok(answer::created(&blob(&name, &digest), &digest)),
+            Ok(()) => Ok(response::created(&blob(&name, &digest), &digest)),
             Err(StoreError::UploadBusy) => Err(self.out_of_order(&name, &id).await),
             Err(error) => Err(error.into()),
         }
@@ -98,7 +98,7 @@ impl<S: Store> Api<S> {
     ) -> Result<Answer<S::Reader>, ApiError> {
         let (name, id) = named_session(call)?;
         self.store.upload_cancel(&name, &id).await?;
-        Ok(answer::empty(StatusCode::NO_CONTENT))
+        Ok(response::empty(StatusCode::NO_CONTENT))
     }
 
     /// end-4b: a blob in one request, through a session that nobody else learns of. It has a task of
@@ -113,7 +113,7 @@ impl<S: Store> Api<S> {
         let (store, repository) = (Arc::clone(&self.store), name.clone());
         let whole = whole(store, repository, digest.clone(), body);
         match tokio::spawn(whole).await {
-            Ok(Ok(())) => Ok(answer::created(&blob(name, digest), digest)),
+            Ok(Ok(())) => Ok(response::created(&blob(name, digest), digest)),
             Ok(Err(error)) => Err(call.body_or_store(error)),
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -228,7 +228,7 @@ fn progress(name: &Name, upload: &Upload) -> Progress {
 }
 
 fn session<R>(status: StatusCode, progress: &Progress) -> Answer<R> {
-    let mut answer = answer::empty(status);
+    let mut answer = response::empty(status);
     progress.headers(answer.headers_mut());
     answer
 }

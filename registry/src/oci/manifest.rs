@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::kind::Kind;
 use super::descriptor::{optional_type, or_default};
-use super::{Annotations, Descriptor, Digest, MediaType, json};
+use super::{Annotations, Descriptor, Digest, MediaType, duplicate_keys};
 
 /// A manifest that was read and found valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Manifest {
     /// depth, header and body must agree on the media type, and an image must not look like an
     /// index as well. Unknown fields and unknown types of content are fine, as image-spec demands.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
-        json::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
+        duplicate_keys::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
         let fields = Fields::parse(bytes)?;
         let media_type = fields.media_type(content_type)?;
         fields.check(&media_type)?;

@@ -8,8 +8,8 @@
 
 mod descriptor;
 mod digest;
+mod duplicate_keys;
 mod error;
-mod json;
 mod manifest;
 mod media_type;
 mod name;

@@ -1,4 +1,4 @@
-mod walk;
+mod tree_walk;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -73,7 +73,7 @@ impl Fixture {
             }
         );
         assert_eq!(largest(&self.ledger), largest(&fresh));
-        let walked = walk::walk(self.folder.path());
+        let walked = tree_walk::walk(self.folder.path());
         assert_eq!(
             Totals {
                 allocated: 0,

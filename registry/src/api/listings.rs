@@ -6,9 +6,9 @@ use http::header::LINK;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::answer::{self, Answer};
 use super::error::ApiError;
 use super::query::Query;
+use super::response::{self, Answer};
 use super::{Api, Call};
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Store};
@@ -54,7 +54,9 @@ impl<S: Store> Api<S> {
             tags: &listing.items,
         };
         let path = format!("/v2/{name}/tags/list");
-        let answer = self.page("application/json", answer::encode(&tags)).await?;
+        let answer = self
+            .page("application/json", response::encode(&tags))
+            .await?;
         Ok(page.linked(answer, &path, next(&listing)))
     }
 
@@ -71,7 +73,7 @@ impl<S: Store> Api<S> {
         let catalog = Catalog {
             repositories: &listing.items,
         };
-        let body = answer::encode(&catalog);
+        let body = response::encode(&catalog);
         let answer = self.page("application/json", body).await?;
         Ok(page.linked(answer, "/v2/_catalog", next(&listing)))
     }
@@ -123,7 +125,7 @@ impl Page {
 /// Points to the next page (RFC 8288).
 pub(super) fn link<R>(answer: &mut Answer<R>, next: impl Display) {
     let link = format!("<{next}>; rel=\"next\"");
-    answer::set(answer.headers_mut(), LINK, &link);
+    response::set(answer.headers_mut(), LINK, &link);
 }
 
 fn next<T: AsRef<str>>(listing: &Listing<T>) -> Option<&str> {

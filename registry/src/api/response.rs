@@ -14,9 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
-use super::budget::Share;
-use super::observe::Observation;
-use super::parts::Parts;
+use super::memory_budget::Share;
+use super::multipart::Parts;
+use super::observation::Observation;
 use crate::oci::{Digest, MediaType};
 use crate::store::StoreError;
 

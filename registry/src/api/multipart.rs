@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::answer::{BodyError, poll_reader};
+use super::response::{BodyError, poll_reader};
 use crate::oci::{MediaType, Span};
 use crate::store::StoreError;
 
