@@ -37,12 +37,12 @@ pub struct Collector {
     stats: Arc<Stats>,
     uploads_allocated: Arc<AtomicI64>,
     every: Duration,
-    logged: Logged,
+    logged: LoggedOutcomes,
 }
 
 /// What was last logged of each kind of work.
 #[derive(Debug, Default)]
-struct Logged {
+struct LoggedOutcomes {
     count: OutcomeChanges,
     file_system: OutcomeChanges,
     uploads: OutcomeChanges,
@@ -61,14 +61,14 @@ impl Collector {
             stats,
             uploads_allocated,
             every,
-            logged: Logged::default(),
+            logged: LoggedOutcomes::default(),
         }
     }
 
     /// Brings the gauges up to date; to be called before each scrape.
     pub fn page(&self) -> impl Fn() + Send + Sync + 'static {
         // The page may live longer than the store: it must not keep the folder locked.
-        let page = Page {
+        let page = GaugeUpdater {
             ledger: Arc::clone(&self.ledger),
             uploads: self.store.uploads(),
             stats: Arc::clone(&self.stats),
@@ -182,14 +182,14 @@ fn is_lost(failure: &StoreError) -> bool {
 }
 
 /// Brings the gauges up to date for a scrape.
-struct Page {
+struct GaugeUpdater {
     ledger: Arc<Ledger>,
     uploads: OpenUploads,
     stats: Arc<Stats>,
     uploads_allocated: Arc<AtomicI64>,
 }
 
-impl Page {
+impl GaugeUpdater {
     fn refresh(&self) {
         let stats = &self.stats;
         let uploads = self.uploads.totals();

@@ -4,28 +4,31 @@ use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, I
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::error::ApiError;
-use super::multipart::Parts;
-use super::response::{self, Answer, Content};
-use super::{Api, Call, precondition};
+use super::multipart::MultipartRanges;
+use super::response::{self, ApiResponse, ResponseContent};
+use super::{Api, ApiRequest, precondition};
 use crate::oci::{ByteRanges, Digest, MediaType, Name, RangeError, Span, Spans};
 use crate::store::{BlobRead, Store};
 
 impl<S: Store> Api<S> {
     /// end-2: a blob, ranges of it, or what there is to know of it.
-    pub(super) async fn blob_get(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
-        let digest = Digest::from_segment(call.route.tail)?;
-        if precondition::is_conditional(call.headers) {
+    pub(super) async fn blob_get(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
+        let digest = Digest::from_segment(request.route.tail)?;
+        if precondition::is_conditional(request.headers) {
             self.store.blob_stat(&name, &digest).await?;
-            if precondition::is_known_to_reader(call.headers, &digest)? {
+            if precondition::is_known_to_reader(request.headers, &digest)? {
                 return Ok(response::not_modified(&digest));
             }
         }
-        if call.method == Method::HEAD {
+        if request.method == Method::HEAD {
             let size = self.store.blob_stat(&name, &digest).await?;
             return Ok(described(&digest, size));
         }
-        let Ok(ranges) = ranges(call.headers, &digest) else {
+        let Ok(ranges) = ranges(request.headers, &digest) else {
             let size = self.store.blob_stat(&name, &digest).await?;
             return Err(ApiError::Range { size });
         };
@@ -33,12 +36,15 @@ impl<S: Store> Api<S> {
     }
 
     /// end-10: removes a blob from a repository.
-    pub(super) async fn blob_delete(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
-        let digest = Digest::from_segment(call.route.tail)?;
-        if precondition::is_conditional(call.headers) {
+    pub(super) async fn blob_delete(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
+        let digest = Digest::from_segment(request.route.tail)?;
+        if precondition::is_conditional(request.headers) {
             self.store.blob_stat(&name, &digest).await?;
-            precondition::check_deletion(call.headers, &digest)?;
+            precondition::check_deletion(request.headers, &digest)?;
         }
         self.store.blob_delete(&name, &digest).await?;
         Ok(response::empty(StatusCode::ACCEPTED))
@@ -49,17 +55,17 @@ impl<S: Store> Api<S> {
         name: &Name,
         digest: &Digest,
         ranges: Option<ByteRanges>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
         let BlobRead {
             size,
             spans,
             reader,
         } = self.store.blob_read(name, digest, ranges).await?;
         let is_partial = spans != Spans::Whole;
-        let mut answer = described(digest, size);
-        let headers = answer.headers_mut();
+        let mut response = described(digest, size);
+        let headers = response.headers_mut();
         let content = match spans {
-            Spans::Whole => Content::Stream {
+            Spans::Whole => ResponseContent::Stream {
                 reader,
                 remaining: size,
             },
@@ -67,31 +73,31 @@ impl<S: Store> Api<S> {
                 headers.insert(CONTENT_LENGTH, length.into());
                 let part = format!("bytes {start}-{}/{size}", start + length - 1);
                 response::set(headers, CONTENT_RANGE, &part);
-                Content::Stream {
+                ResponseContent::Stream {
                     reader,
                     remaining: length,
                 }
             }
             Spans::Several(spans) => {
-                let parts = Parts::new(reader, spans, size);
+                let parts = MultipartRanges::new(reader, spans, size);
                 headers.insert(CONTENT_LENGTH, parts.remaining().into());
                 response::set(headers, CONTENT_TYPE, &parts.content_type());
-                Content::Parts(Box::new(parts))
+                ResponseContent::Multipart(Box::new(parts))
             }
         };
         if is_partial {
-            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
-        *answer.body_mut() = content;
-        Ok(answer)
+        *response.body_mut() = content;
+        Ok(response)
     }
 }
 
-fn described<R>(digest: &Digest, size: u64) -> Answer<R> {
-    let mut answer = response::describe(digest, &MediaType::OCTET_STREAM, size);
+fn described<R>(digest: &Digest, size: u64) -> ApiResponse<R> {
+    let mut response = response::describe(digest, &MediaType::OCTET_STREAM, size);
     let bytes = HeaderValue::from_static("bytes");
-    answer.headers_mut().insert(ACCEPT_RANGES, bytes);
-    answer
+    response.headers_mut().insert(ACCEPT_RANGES, bytes);
+    response
 }
 
 /// The parts that are asked for. With an `If-Range` that names other content than there is, all of

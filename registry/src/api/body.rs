@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 use super::error::ApiError;
-use super::memory_budget::{Budget, GaveWay, Share};
+use super::memory_budget::{Evicted, MemoryBudget, MemoryShare};
 use crate::store::StoreError;
 
 /// As much of a refused body is read away as a client has probably sent already; a connection with
@@ -28,7 +28,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BodyFailure {
+pub(super) enum RequestBodyError {
     /// Fewer or more bytes than were announced, or chunks that can't be parsed.
     #[error("the body's length is not what was announced")]
     Length,
@@ -45,33 +45,33 @@ pub(super) enum BodyFailure {
 #[derive(Debug)]
 pub(super) struct RequestBody {
     /// `None` if there is no body at all, as in most requests.
-    shared: Option<Arc<Mutex<Shared>>>,
+    shared: Option<Arc<Mutex<SharedBody>>>,
     declared: Option<u64>,
     stall: Duration,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedBody {
     incoming: Incoming,
     received: u64,
     ended: bool,
-    failure: Option<BodyFailure>,
+    failure: Option<RequestBodyError>,
 }
 
 /// The bytes of a request's body, for the store. Fails when nothing comes for too long, or when
 /// there are more or fewer bytes than expected.
 #[derive(Debug)]
 pub(super) struct BodyStream {
-    shared: Option<Arc<Mutex<Shared>>>,
+    shared: Option<Arc<Mutex<SharedBody>>>,
     expected: Option<u64>,
     received: u64,
-    stall: Stall,
+    stall: StallTimer,
 }
 
 /// A timer that is armed only once something has to be waited for, and is not touched by every
 /// chunk.
 #[derive(Debug)]
-struct Stall {
+struct StallTimer {
     limit: Duration,
     progress: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -81,7 +81,7 @@ impl RequestBody {
     pub(super) fn new(incoming: Incoming, stall: Duration) -> Self {
         let declared = incoming.size_hint().exact();
         let shared = (!incoming.is_end_stream()).then(|| {
-            Arc::new(Mutex::new(Shared {
+            Arc::new(Mutex::new(SharedBody {
                 incoming,
                 received: 0,
                 ended: false,
@@ -111,7 +111,7 @@ impl RequestBody {
     }
 
     /// What made a stream of this body fail.
-    pub(super) fn failure(&self) -> Option<BodyFailure> {
+    pub(super) fn failure(&self) -> Option<RequestBodyError> {
         self.shared.as_ref().and_then(|body| body.lock().failure)
     }
 
@@ -121,7 +121,7 @@ impl RequestBody {
             shared: self.shared.clone(),
             expected,
             received: 0,
-            stall: Stall::new(self.stall),
+            stall: StallTimer::new(self.stall),
         }
     }
 
@@ -130,8 +130,8 @@ impl RequestBody {
     pub(super) async fn collect(
         &self,
         limit: u64,
-        budget: &Arc<Budget>,
-    ) -> Result<Share, ApiError> {
+        budget: &Arc<MemoryBudget>,
+    ) -> Result<MemoryShare, ApiError> {
         let too_large = || ApiError::ManifestTooLarge { limit };
         if self.declared.is_some_and(|length| length > limit) {
             return Err(too_large());
@@ -141,18 +141,18 @@ impl RequestBody {
         loop {
             let chunk = tokio::select! {
                 chunk = stream.next() => chunk,
-                () = share.gave_way() => return Err(GaveWay.into()),
+                () = share.evicted() => return Err(Evicted.into()),
             };
             let Some(chunk) = chunk else {
                 share.seal()?;
                 return Ok(share);
             };
-            let chunk = chunk.map_err(|_| self.failure().unwrap_or(BodyFailure::Gone))?;
+            let chunk = chunk.map_err(|_| self.failure().unwrap_or(RequestBodyError::Gone))?;
             if stream.received > limit {
                 return Err(too_large());
             }
             let pushed = tokio::time::timeout(self.stall, share.push(&chunk)).await;
-            pushed.unwrap_or(Err(GaveWay))?;
+            pushed.unwrap_or(Err(Evicted))?;
         }
     }
 
@@ -205,7 +205,7 @@ impl Stream for BodyStream {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     ready!(this.stall.poll_elapsed(cx));
-                    return Poll::Ready(Some(Err(shared.fail(BodyFailure::Stalled))));
+                    return Poll::Ready(Some(Err(shared.fail(RequestBodyError::Stalled))));
                 }
             };
             this.stall.progress();
@@ -221,12 +221,12 @@ impl Stream for BodyStream {
                         .expected
                         .is_some_and(|expected| this.received > expected)
                     {
-                        return Poll::Ready(Some(Err(shared.fail(BodyFailure::Length))));
+                        return Poll::Ready(Some(Err(shared.fail(RequestBodyError::Length))));
                     }
                     return Poll::Ready(Some(Ok(bytes)));
                 }
                 Some(Err(error)) => {
-                    let failure = BodyFailure::of(&error);
+                    let failure = RequestBodyError::of(&error);
                     return Poll::Ready(Some(Err(shared.fail(failure))));
                 }
                 None => {
@@ -235,7 +235,7 @@ impl Stream for BodyStream {
                         .expected
                         .is_some_and(|expected| this.received < expected)
                     {
-                        return Poll::Ready(Some(Err(shared.fail(BodyFailure::Length))));
+                        return Poll::Ready(Some(Err(shared.fail(RequestBodyError::Length))));
                     }
                     return Poll::Ready(None);
                 }
@@ -244,18 +244,18 @@ impl Stream for BodyStream {
     }
 }
 
-impl Shared {
-    fn fail(&mut self, failure: BodyFailure) -> StoreError {
+impl SharedBody {
+    fn fail(&mut self, failure: RequestBodyError) -> StoreError {
         self.failure = Some(failure);
         StoreError::Body(match failure {
             // The kind tells the store's metrics that time ran out.
-            BodyFailure::Stalled => Box::new(io::Error::from(io::ErrorKind::TimedOut)),
-            BodyFailure::Length | BodyFailure::Gone => Box::new(failure),
+            RequestBodyError::Stalled => Box::new(io::Error::from(io::ErrorKind::TimedOut)),
+            RequestBodyError::Length | RequestBodyError::Gone => Box::new(failure),
         })
     }
 }
 
-impl BodyFailure {
+impl RequestBodyError {
     /// Tells a body that broke its own framing from a connection that broke. hyper wraps both in
     /// one type; the I/O error it was made from tells them apart.
     fn of(error: &hyper::Error) -> Self {
@@ -278,7 +278,7 @@ impl BodyFailure {
     }
 }
 
-impl Stall {
+impl StallTimer {
     fn new(limit: Duration) -> Self {
         Self {
             limit,

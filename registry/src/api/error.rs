@@ -6,10 +6,10 @@ use http::header::{ALLOW, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::body::BodyFailure;
-use super::memory_budget::GaveWay;
+use super::body::RequestBodyError;
+use super::memory_budget::Evicted;
 use super::precondition::PreconditionError;
-use super::response::{self, Answer, DOCKER_UPLOAD_UUID};
+use super::response::{self, ApiResponse, DOCKER_UPLOAD_UUID};
 use crate::metrics::label::CLIENT_CLOSED_REQUEST;
 use crate::oci::{
     Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
@@ -23,7 +23,7 @@ const DETAILS: usize = 100;
 
 /// Where an upload session stands, for the client that is to carry on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     pub(super) location: String,
     pub(super) id: String,
     /// The bytes the session holds.
@@ -75,11 +75,11 @@ pub(super) enum ApiError {
     #[error("Content-Range spans {range} bytes, but Content-Length is {length}")]
     RangeLength { range: u64, length: u64 },
     #[error("the upload continues at byte {}", .0.offset)]
-    OutOfOrder(Progress),
+    OutOfOrder(UploadProgress),
     #[error("{0}")]
-    Body(#[from] BodyFailure),
+    Body(#[from] RequestBodyError),
     #[error("{0}")]
-    GaveWay(#[from] GaveWay),
+    Evicted(#[from] Evicted),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("no transfer coding is understood but chunked, once")]
@@ -136,16 +136,18 @@ impl ApiError {
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
             Self::ContentRange(_) => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::OutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
-            Self::RangeLength { .. } | Self::Body(BodyFailure::Length) => {
+            Self::RangeLength { .. } | Self::Body(RequestBodyError::Length) => {
                 (StatusCode::BAD_REQUEST, Code::SizeInvalid)
             }
-            Self::Body(BodyFailure::Stalled) => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
-            Self::Body(BodyFailure::Gone) => (
+            Self::Body(RequestBodyError::Stalled) => {
+                (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid)
+            }
+            Self::Body(RequestBodyError::Gone) => (
                 // Nobody is left to read it; it is counted.
                 StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
                 Code::BlobUploadInvalid,
             ),
-            Self::GaveWay(GaveWay) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Evicted(Evicted) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable),
             Self::Store(error) => match error {
                 StoreError::RepositoryUnknown => (StatusCode::NOT_FOUND, Code::NameUnknown),
@@ -188,10 +190,10 @@ impl ApiError {
     }
 
     /// The response that tells the client. A 5xx says nothing of our insides; the log says all.
-    pub(super) fn into_answer<R>(self) -> Answer<R> {
+    pub(super) fn into_response<R>(self) -> ApiResponse<R> {
         let (status, code) = self.classify();
         let turned_away =
-            matches!(self, Self::GaveWay(_)) || status == StatusCode::TOO_MANY_REQUESTS;
+            matches!(self, Self::Evicted(_)) || status == StatusCode::TOO_MANY_REQUESTS;
         let message: Cow<'static, str> = if status.is_server_error() && !turned_away {
             self.log(status);
             Cow::Borrowed(self.vague(status))
@@ -206,9 +208,9 @@ impl ApiError {
         if let Some(detail) = self.detail() {
             body = body.detail(detail);
         }
-        let mut answer = response::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
-        self.headers(answer.headers_mut());
-        answer
+        let mut response = response::json(status, ErrorBody::CONTENT_TYPE, body.to_json());
+        self.headers(response.headers_mut());
+        response
     }
 
     /// The log says what the response leaves out. That the data directory is lost it says once, when
@@ -258,7 +260,7 @@ impl ApiError {
                 response::set(headers, CONTENT_RANGE, &format!("bytes */{size}"));
             }
             Self::OutOfOrder(progress) => progress.headers(headers),
-            Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) | Self::GaveWay(_) => {
+            Self::Store(StoreError::Interrupted | StoreError::Lost { .. }) | Self::Evicted(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Store(StoreError::TooManySessions { .. }) => {
@@ -269,7 +271,7 @@ impl ApiError {
     }
 }
 
-impl Progress {
+impl UploadProgress {
     /// `Location`, `Docker-Upload-UUID` and `Range` of a session. A session without bytes says
     /// `0-0`: the grammar has no way to name none.
     pub(super) fn headers(&self, headers: &mut HeaderMap) {
@@ -377,9 +379,9 @@ mod tests {
         for error in all() {
             let name = format!("{error:?}");
             let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
-            let answer: Answer<()> = ApiError::from(error).into_answer();
-            let status = answer.status().as_u16();
-            let response::Content::Whole(body) = answer.body() else {
+            let response: ApiResponse<()> = ApiError::from(error).into_response();
+            let status = response.status().as_u16();
+            let response::ResponseContent::Whole(body) = response.body() else {
                 panic!("the body of an error is here");
             };
             let body = String::from_utf8_lossy(body).into_owned();

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::query::Query;
-use super::response::{self, Answer};
-use super::{Api, Call};
+use super::response::{self, ApiResponse};
+use super::{Api, ApiRequest};
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Store};
 
@@ -26,64 +26,70 @@ const VALUE: AsciiSet = NON_ALPHANUMERIC
 
 /// The body of a tag listing (distribution-spec, Listing Tags).
 #[derive(Serialize)]
-struct Tags<'a> {
+struct TagsBody<'a> {
     name: &'a Name,
     tags: &'a [Tag],
 }
 
 /// The body of a catalog, as Docker's registry has it.
 #[derive(Serialize)]
-struct Catalog<'a> {
+struct CatalogBody<'a> {
     repositories: &'a [Name],
 }
 
 impl<S: Store> Api<S> {
     /// end-8a, end-8b: a repository's tags in order of their bytes.
-    pub(super) async fn tags_list(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
-        let page = Page::parse(call.query)?;
-        let last = call.query.get("last");
+    pub(super) async fn tags_list(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
+        let page = PageSize::parse(request.query)?;
+        let last = request.query.get("last");
         let _one_of_few = self.listings.acquire().await;
         let listing = self
             .store
             .tag_list(&name, last.as_deref(), page.ask())
             .await?;
         let listing = page.cut(listing);
-        let tags = Tags {
+        let tags = TagsBody {
             name: &name,
             tags: &listing.items,
         };
         let path = format!("/v2/{name}/tags/list");
-        let answer = self
+        let response = self
             .page("application/json", response::encode(&tags))
             .await?;
-        Ok(page.linked(answer, &path, next(&listing)))
+        Ok(page.linked(response, &path, next(&listing)))
     }
 
     /// The repositories in order of their bytes: an extension as old as the API.
-    pub(super) async fn catalog(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let page = Page::parse(call.query)?;
-        let last = call.query.get("last");
+    pub(super) async fn catalog(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let page = PageSize::parse(request.query)?;
+        let last = request.query.get("last");
         let _one_of_few = self.listings.acquire().await;
         let listing = self
             .store
             .repository_list(last.as_deref(), page.ask())
             .await?;
         let listing = page.cut(listing);
-        let catalog = Catalog {
+        let catalog = CatalogBody {
             repositories: &listing.items,
         };
         let body = response::encode(&catalog);
-        let answer = self.page("application/json", body).await?;
-        Ok(page.linked(answer, "/v2/_catalog", next(&listing)))
+        let response = self.page("application/json", body).await?;
+        Ok(page.linked(response, "/v2/_catalog", next(&listing)))
     }
 }
 
 /// How many entries a page is to have.
 #[derive(Clone, Copy)]
-struct Page(usize);
+struct PageSize(usize);
 
-impl Page {
+impl PageSize {
     fn parse(query: Query<'_>) -> Result<Self, ApiError> {
         // An empty value says no more than a missing one.
         let Some(n) = query.get("n").filter(|n| !n.is_empty()) else {
@@ -112,20 +118,28 @@ impl Page {
         }
     }
 
-    /// The answer with a `Link` to the next page, if there is one.
-    fn linked<R>(self, mut answer: Answer<R>, path: &str, next: Option<&str>) -> Answer<R> {
+    /// The response with a `Link` to the next page, if there is one.
+    fn linked<R>(
+        self,
+        mut response: ApiResponse<R>,
+        path: &str,
+        next: Option<&str>,
+    ) -> ApiResponse<R> {
         if let Some(last) = next {
             let last = utf8_percent_encode(last, &VALUE);
-            link(&mut answer, format_args!("{path}?n={}&last={last}", self.0));
+            link(
+                &mut response,
+                format_args!("{path}?n={}&last={last}", self.0),
+            );
         }
-        answer
+        response
     }
 }
 
 /// Points to the next page (RFC 8288).
-pub(super) fn link<R>(answer: &mut Answer<R>, next: impl Display) {
+pub(super) fn link<R>(response: &mut ApiResponse<R>, next: impl Display) {
     let link = format!("<{next}>; rel=\"next\"");
-    response::set(answer.headers_mut(), LINK, &link);
+    response::set(response.headers_mut(), LINK, &link);
 }
 
 fn next<T: AsRef<str>>(listing: &Listing<T>) -> Option<&str> {

@@ -8,9 +8,9 @@ use http::{Method, StatusCode};
 use tokio::task::spawn_blocking;
 
 use super::error::ApiError;
-use super::memory_budget::Share;
-use super::response::{self, Answer, Content, OCI_SUBJECT, OCI_TAG};
-use super::{Api, Call, precondition};
+use super::memory_budget::MemoryShare;
+use super::response::{self, ApiResponse, OCI_SUBJECT, OCI_TAG, ResponseContent};
+use super::{Api, ApiRequest, precondition};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, References, Tag};
 use crate::store::{ManifestContent, NewManifest, Store, StoreError};
 
@@ -25,49 +25,49 @@ impl<S: Store> Api<S> {
     /// negotiated over: there is one representation, and its type is told.
     pub(super) async fn manifest_get(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
         let reference =
-            Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)?;
+            Reference::from_segment(request.route.tail).map_err(ApiError::unknown_reference)?;
         let manifest = self.store.manifest_read(&name, &reference).await?;
-        if precondition::is_known_to_reader(call.headers, &manifest.digest)? {
+        if precondition::is_known_to_reader(request.headers, &manifest.digest)? {
             return Ok(response::not_modified(&manifest.digest));
         }
         let size = manifest.size;
-        let mut answer = response::describe(&manifest.digest, &manifest.media_type, size);
-        if call.method == Method::GET {
-            *answer.body_mut() = match manifest.content {
-                ManifestContent::Whole(bytes) => Content::Whole(bytes),
-                ManifestContent::Stream(reader) => Content::Stream {
+        let mut response = response::describe(&manifest.digest, &manifest.media_type, size);
+        if request.method == Method::GET {
+            *response.body_mut() = match manifest.content {
+                ManifestContent::Whole(bytes) => ResponseContent::Whole(bytes),
+                ManifestContent::Stream(reader) => ResponseContent::Stream {
                     reader,
                     remaining: size,
                 },
             };
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// end-7a, end-7b: stores a manifest under its digest, and the tags that go with it. A
     /// condition concerns the reference in the path, not the tags of the query.
     pub(super) async fn manifest_put(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
         let reference =
-            Reference::from_segment(call.route.tail).map_err(ApiError::invalid_reference)?;
-        let condition = precondition::of_change(call.headers, &reference)?;
-        let tags = tags_to_push(call)?;
-        let content_type = match call.headers.get(CONTENT_TYPE) {
+            Reference::from_segment(request.route.tail).map_err(ApiError::invalid_reference)?;
+        let condition = precondition::of_change(request.headers, &reference)?;
+        let tags = tags_to_push(request)?;
+        let content_type = match request.headers.get(CONTENT_TYPE) {
             Some(value) => Some(MediaType::from_content_type(
                 value.to_str().unwrap_or_default(),
             )?),
             None => None,
         };
         let limit = self.policy.manifest_limit;
-        let body = call.body.collect(limit, &self.budget).await?;
-        let pushed = Pushed {
+        let body = request.body.collect(limit, &self.budget).await?;
+        let pushed = PushedManifest {
             reference: reference.clone(),
             content_type,
             sparse: self.policy.sparse_manifests,
@@ -83,20 +83,24 @@ impl<S: Store> Api<S> {
             .manifest_write(&name, new, &all, condition.as_ref())
             .await?;
 
-        let mut answer = response::created(&location(&name, &digest), &digest);
+        let mut response = response::created(&location(&name, &digest), &digest);
         if let Some(subject) = subject {
-            response::set(answer.headers_mut(), OCI_SUBJECT, subject.as_str());
+            response::set(response.headers_mut(), OCI_SUBJECT, subject.as_str());
         }
         if !tags.is_empty() {
             let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-            response::set(answer.headers_mut(), OCI_TAG, &tags.join(", "));
+            response::set(response.headers_mut(), OCI_TAG, &tags.join(", "));
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// Verifies and parses a manifest. A large one takes as long as a thread that may block has to be
     /// used, and few are in memory as what parsing makes of them.
-    async fn accept(&self, body: Share, pushed: Pushed) -> Result<NewManifest, ApiError> {
+    async fn accept(
+        &self,
+        body: MemoryShare,
+        pushed: PushedManifest,
+    ) -> Result<NewManifest, ApiError> {
         if body.length() <= LARGE {
             return pushed.accept(body.into_bytes(None));
         }
@@ -112,22 +116,22 @@ impl<S: Store> Api<S> {
     /// end-9: removes a tag, or a manifest with every tag that points at it.
     pub(super) async fn manifest_delete(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
         let reference =
-            Reference::from_segment(call.route.tail).map_err(ApiError::unknown_reference)?;
+            Reference::from_segment(request.route.tail).map_err(ApiError::unknown_reference)?;
         match &reference {
             Reference::Tag(tag) => {
-                let condition = precondition::of_change(call.headers, &reference)?;
+                let condition = precondition::of_change(request.headers, &reference)?;
                 self.store
                     .tag_delete(&name, tag, condition.as_ref())
                     .await?;
             }
             Reference::Digest(digest) => {
-                if precondition::is_conditional(call.headers) {
+                if precondition::is_conditional(request.headers) {
                     self.store.manifest_read(&name, &reference).await?;
-                    precondition::check_deletion(call.headers, digest)?;
+                    precondition::check_deletion(request.headers, digest)?;
                 }
                 self.store.manifest_delete(&name, digest).await?;
             }
@@ -137,14 +141,14 @@ impl<S: Store> Api<S> {
 }
 
 /// What a push says of its manifest.
-struct Pushed {
+struct PushedManifest {
     reference: Reference,
     content_type: Option<MediaType>,
     /// Whether it may name what its repository does not hold.
     sparse: bool,
 }
 
-impl Pushed {
+impl PushedManifest {
     /// The manifest that these bytes are.
     fn accept(self, bytes: Bytes) -> Result<NewManifest, ApiError> {
         let manifest = Manifest::parse(&bytes, self.content_type.as_ref())?;
@@ -167,8 +171,8 @@ impl Pushed {
 }
 
 /// The `tag` parameters, each of which becomes a tag of the manifest.
-fn tags_to_push(call: &Call<'_>) -> Result<Vec<Tag>, ApiError> {
-    let tags: Vec<Tag> = call
+fn tags_to_push(request: &ApiRequest<'_>) -> Result<Vec<Tag>, ApiError> {
+    let tags: Vec<Tag> = request
         .query
         .all("tag")
         .take(MAX_TAGS + 1)

@@ -22,33 +22,33 @@ const LARGEST: usize = 64 << 10;
 /// The body gave way to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many manifests and listings are under way at once, and this one was the slowest")]
-pub(super) struct GaveWay;
+pub(super) struct Evicted;
 
 /// What all bodies together may take.
 #[derive(Debug)]
-pub(super) struct Budget {
-    state: Mutex<State>,
+pub(super) struct MemoryBudget {
+    state: Mutex<BudgetState>,
     /// Told whenever there is more room than before.
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     free: usize,
     next: u64,
     /// The bodies that hold anything.
-    held: HashMap<u64, Held>,
+    held: HashMap<u64, BodyMemory>,
 }
 
 /// What one body holds.
 #[derive(Debug)]
-struct Held {
+struct BodyMemory {
     pieces: VecDeque<Piece>,
     taken: usize,
     moved: Instant,
     /// It gives way to nobody.
     whole: bool,
-    gave_way: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
 /// Some bytes of a body, and the room that they take of the budget.
@@ -60,25 +60,25 @@ struct Piece {
 
 /// A body's share, which it returns when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
-    budget: Arc<Budget>,
+pub(super) struct MemoryShare {
+    budget: Arc<MemoryBudget>,
     id: u64,
     length: usize,
-    gave_way: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
 /// The bytes of a whole body, which keep its share until nobody uses them any more.
-struct Kept {
+struct SealedBody {
     bytes: Vec<u8>,
-    _share: Share,
+    _share: MemoryShare,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Of so many bytes.
     pub(super) fn new(bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
+            state: Mutex::new(BudgetState {
                 free: bytes,
                 next: 0,
                 held: HashMap::new(),
@@ -88,14 +88,14 @@ impl Budget {
     }
 
     /// The share of a body of which nothing is there yet.
-    pub(super) fn share(self: &Arc<Self>) -> Share {
+    pub(super) fn share(self: &Arc<Self>) -> MemoryShare {
         let mut state = self.state.lock();
         state.next += 1;
-        Share {
+        MemoryShare {
             budget: Arc::clone(self),
             id: state.next,
             length: 0,
-            gave_way: Arc::default(),
+            evicted: Arc::default(),
         }
     }
 
@@ -108,8 +108,8 @@ impl Budget {
     }
 }
 
-impl State {
-    fn remove(&mut self, id: u64) -> Option<Held> {
+impl BudgetState {
+    fn remove(&mut self, id: u64) -> Option<BodyMemory> {
         let held = self.held.remove(&id)?;
         self.free += held.taken;
         Some(held)
@@ -127,21 +127,21 @@ impl State {
                 return false;
             };
             if let Some(held) = self.remove(stalled) {
-                held.gave_way.notify_one();
+                held.evicted.notify_one();
             }
         }
         true
     }
 }
 
-impl Share {
+impl MemoryShare {
     /// How many bytes were added.
     pub(super) fn length(&self) -> usize {
         self.length
     }
 
     /// Adds bytes; waits while there is no room for them.
-    pub(super) async fn push(&mut self, mut bytes: &[u8]) -> Result<(), GaveWay> {
+    pub(super) async fn push(&mut self, mut bytes: &[u8]) -> Result<(), Evicted> {
         while !bytes.is_empty() {
             let budget = Arc::clone(&self.budget);
             let mut freed = std::pin::pin!(budget.freed.notified());
@@ -150,7 +150,7 @@ impl Share {
             match self.push_some(bytes)? {
                 0 => tokio::select! {
                     () = freed => {}
-                    () = self.gave_way() => return Err(GaveWay),
+                    () = self.evicted() => return Err(Evicted),
                 },
                 pushed => bytes = &bytes[pushed..],
             }
@@ -159,10 +159,10 @@ impl Share {
     }
 
     /// Adds as many bytes as fit into one piece. Returns how many, which is none without room.
-    fn push_some(&mut self, bytes: &[u8]) -> Result<usize, GaveWay> {
+    fn push_some(&mut self, bytes: &[u8]) -> Result<usize, Evicted> {
         let mut state = self.budget.state.lock();
         let spare = match state.held.get(&self.id) {
-            None if self.length > 0 => return Err(GaveWay),
+            None if self.length > 0 => return Err(Evicted),
             None => 0,
             Some(held) => held.pieces.back().map_or(0, Piece::spare),
         };
@@ -172,12 +172,12 @@ impl Share {
                 return Ok(0);
             }
             state.free -= size;
-            let held = state.held.entry(self.id).or_insert_with(|| Held {
+            let held = state.held.entry(self.id).or_insert_with(|| BodyMemory {
                 pieces: VecDeque::new(),
                 taken: 0,
                 moved: Instant::now(),
                 whole: false,
-                gave_way: Arc::clone(&self.gave_way),
+                evicted: Arc::clone(&self.evicted),
             });
             held.taken += size;
             held.pieces.push_back(Piece {
@@ -186,11 +186,11 @@ impl Share {
             });
         }
         let Some(held) = state.held.get_mut(&self.id) else {
-            return Err(GaveWay);
+            return Err(Evicted);
         };
         held.moved = Instant::now();
         let Some(piece) = held.pieces.back_mut() else {
-            return Err(GaveWay);
+            return Err(Evicted);
         };
         let pushed = bytes.len().min(piece.spare());
         piece.bytes.extend_from_slice(&bytes[..pushed]);
@@ -199,17 +199,17 @@ impl Share {
     }
 
     /// Waits until the body has given way.
-    pub(super) async fn gave_way(&self) {
-        self.gave_way.notified().await;
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
     }
 
     /// The body is whole: from now on it gives way to nobody.
-    pub(super) fn seal(&self) -> Result<(), GaveWay> {
+    pub(super) fn seal(&self) -> Result<(), Evicted> {
         if self.length == 0 {
             return Ok(());
         }
         let mut state = self.budget.state.lock();
-        let held = state.held.get_mut(&self.id).ok_or(GaveWay)?;
+        let held = state.held.get_mut(&self.id).ok_or(Evicted)?;
         held.whole = true;
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Share {
         while let Some(piece) = self.pop_piece() {
             bytes.extend_from_slice(&piece.bytes);
         }
-        Bytes::from_owner(Kept {
+        Bytes::from_owner(SealedBody {
             bytes,
             _share: self,
             _permit: permit,
@@ -234,11 +234,11 @@ impl Share {
     }
 
     /// The first bytes of what is left, of which there are some; the room that they took is free.
-    pub(super) fn pop(&mut self) -> Result<Bytes, GaveWay> {
+    pub(super) fn pop(&mut self) -> Result<Bytes, Evicted> {
         let mut state = self.budget.state.lock();
-        let held = state.held.get_mut(&self.id).ok_or(GaveWay)?;
+        let held = state.held.get_mut(&self.id).ok_or(Evicted)?;
         held.moved = Instant::now();
-        let piece = held.pieces.pop_front().ok_or(GaveWay)?;
+        let piece = held.pieces.pop_front().ok_or(Evicted)?;
         held.taken -= piece.room;
         state.free += piece.room;
         drop(state);
@@ -248,13 +248,13 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.budget.release(self.id);
     }
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for SealedBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -273,24 +273,24 @@ mod tests {
     use super::*;
 
     /// A body of so many bytes.
-    fn body(budget: &Arc<Budget>, bytes: usize) -> Share {
+    fn body(budget: &Arc<MemoryBudget>, bytes: usize) -> MemoryShare {
         let mut share = budget.share();
         pushed(&mut share, bytes).unwrap().unwrap();
         share
     }
 
     /// Adds bytes; `None` if they have to wait.
-    fn pushed(share: &mut Share, bytes: usize) -> Option<Result<(), GaveWay>> {
+    fn pushed(share: &mut MemoryShare, bytes: usize) -> Option<Result<(), Evicted>> {
         share.push(&vec![b'x'; bytes]).now_or_never()
     }
 
-    fn free(budget: &Budget) -> usize {
+    fn free(budget: &MemoryBudget) -> usize {
         budget.state.lock().free
     }
 
     #[test]
     fn a_body_takes_what_it_has_and_returns_it_at_its_end() {
-        let budget = Budget::new(4 * LARGEST);
+        let budget = MemoryBudget::new(4 * LARGEST);
         let mut share = body(&budget, 10);
         assert_eq!(free(&budget), 4 * LARGEST - SMALLEST);
         pushed(&mut share, 3 * LARGEST - 10).unwrap().unwrap();
@@ -307,22 +307,22 @@ mod tests {
 
     #[test]
     fn the_body_that_has_moved_no_byte_for_longest_gives_way() {
-        let budget = Budget::new(4 * LARGEST);
+        let budget = MemoryBudget::new(4 * LARGEST);
         let mut oldest = body(&budget, LARGEST);
         let mut stalled = body(&budget, LARGEST);
         let _other = body(&budget, LARGEST);
         pushed(&mut oldest, LARGEST).unwrap().unwrap();
         let new = body(&budget, 1);
-        assert!(stalled.gave_way().now_or_never().is_some());
-        assert_eq!(stalled.seal(), Err(GaveWay));
-        assert_eq!(pushed(&mut stalled, 1), Some(Err(GaveWay)));
-        assert!(oldest.gave_way().now_or_never().is_none());
+        assert!(stalled.evicted().now_or_never().is_some());
+        assert_eq!(stalled.seal(), Err(Evicted));
+        assert_eq!(pushed(&mut stalled, 1), Some(Err(Evicted)));
+        assert!(oldest.evicted().now_or_never().is_none());
         assert_eq!((oldest.seal(), new.seal()), (Ok(()), Ok(())));
     }
 
     #[test]
     fn a_whole_body_never_gives_way_and_others_wait_for_it() {
-        let budget = Budget::new(LARGEST);
+        let budget = MemoryBudget::new(LARGEST);
         let whole = body(&budget, LARGEST);
         whole.seal().unwrap();
         let mut waiting = budget.share();
@@ -335,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_waits_goes_on_when_there_is_room() {
-        let budget = Budget::new(LARGEST);
+        let budget = MemoryBudget::new(LARGEST);
         let whole = body(&budget, LARGEST);
         whole.seal().unwrap();
         let mut waiting = budget.share();
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_makes_room_piece_by_piece() {
-        let budget = Budget::new(4 * LARGEST);
+        let budget = MemoryBudget::new(4 * LARGEST);
         let mut page = body(&budget, 2 * LARGEST);
         let (mut sent, mut rooms) = (0, vec![]);
         while page.length() > 0 {
@@ -356,13 +356,13 @@ mod tests {
         assert!(rooms.is_sorted() && rooms.len() > 1, "{rooms:?}");
         let mut stalled = body(&budget, LARGEST);
         let _others = body(&budget, 4 * LARGEST);
-        assert_eq!(stalled.pop(), Err(GaveWay));
+        assert_eq!(stalled.pop(), Err(Evicted));
     }
 
     #[test]
     fn no_share_is_lost_in_any_order_of_ends() {
-        let budget = Budget::new(8 * LARGEST);
-        let mut shares: Vec<Share> = (0..64).map(|n| body(&budget, 1 + n * 999)).collect();
+        let budget = MemoryBudget::new(8 * LARGEST);
+        let mut shares: Vec<MemoryShare> = (0..64).map(|n| body(&budget, 1 + n * 999)).collect();
         while let Some(mut share) = shares.pop() {
             let _ = pushed(&mut share, 5 * LARGEST);
             if let Some(other) = shares.first() {

@@ -37,11 +37,11 @@ use tokio::sync::Semaphore;
 
 use self::body::RequestBody;
 use self::error::ApiError;
-use self::memory_budget::{Budget, GaveWay};
+use self::memory_budget::{Evicted, MemoryBudget};
 use self::observation::Observation;
 use self::query::Query;
-use self::response::{Answer, Content};
-pub use self::response::{AnswerBody, BodyError};
+use self::response::{ApiResponse, ResponseContent};
+pub use self::response::{ResponseBody, ResponseBodyError};
 use crate::metrics::http::Http;
 use crate::oci::{Endpoint, Name, Route};
 use crate::store::Store;
@@ -90,13 +90,13 @@ pub struct Api<S> {
     store: Arc<S>,
     policy: Policy,
     recorders: Recorders,
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     large_manifests: Arc<Semaphore>,
     listings: Semaphore,
 }
 
 /// A request, taken apart.
-struct Call<'a> {
+struct ApiRequest<'a> {
     version: Version,
     method: &'a Method,
     uri: &'a Uri,
@@ -106,7 +106,7 @@ struct Call<'a> {
     body: RequestBody,
 }
 
-impl Call<'_> {
+impl ApiRequest<'_> {
     /// The repository that the path names.
     fn name(&self) -> Result<Name, ApiError> {
         Ok(Name::parse(self.route.repository.unwrap_or_default())?)
@@ -121,19 +121,19 @@ impl<S: Store> Api<S> {
             store: Arc::new(store),
             policy,
             recorders,
-            budget: Budget::new(usize::try_from(bodies).unwrap_or(usize::MAX)),
+            budget: MemoryBudget::new(usize::try_from(bodies).unwrap_or(usize::MAX)),
             large_manifests: Arc::new(Semaphore::new(LARGE_MANIFESTS)),
             listings: Semaphore::new(LISTINGS),
         }
     }
 
-    /// Answers a request; whatever goes wrong is an answer, too. A handler that panics ends its own
+    /// Answers a request; whatever goes wrong is a response, too. A handler that panics ends its own
     /// request only.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody<S::Reader>> {
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody<S::Reader>> {
         let (head, incoming) = request.into_parts();
         let route = Route::parse(head.uri.path());
         let mut observation = Observation::begin(&self.recorders, &head, &route);
-        let call = Call {
+        let request = ApiRequest {
             version: head.version,
             method: &head.method,
             uri: &head.uri,
@@ -142,20 +142,22 @@ impl<S: Store> Api<S> {
             route,
             body: RequestBody::new(incoming, self.policy.body_stall),
         };
-        let answer = AssertUnwindSafe(self.dispatch(&call)).catch_unwind().await;
-        let mut answer = answer
+        let response = AssertUnwindSafe(self.dispatch(&request))
+            .catch_unwind()
+            .await;
+        let mut response = response
             .unwrap_or(Err(ApiError::Panicked))
-            .unwrap_or_else(ApiError::into_answer);
-        if head.version < Version::HTTP_2 && !settle(&call).await {
+            .unwrap_or_else(ApiError::into_response);
+        if head.version < Version::HTTP_2 && !settle(&request).await {
             let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
+            response.headers_mut().insert(CONNECTION, close);
         }
         if head.method == Method::HEAD {
-            leave_body_out(&mut answer);
+            leave_body_out(&mut response);
         }
-        observation.received(call.body.received());
-        observation.answered(answer.status());
-        answer.map(|content| AnswerBody::new(content, observation))
+        observation.received(request.body.received());
+        observation.answered(response.status());
+        response.map(|content| ResponseBody::new(content, observation))
     }
 
     /// A response of JSON that is made whole before it is sent. A large one takes from the budget, and
@@ -164,48 +166,52 @@ impl<S: Store> Api<S> {
         &self,
         media_type: &'static str,
         body: Vec<u8>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let mut answer = response::json(StatusCode::OK, media_type, Vec::new());
-        *answer.body_mut() = if body.len() <= SMALL_PAGE {
-            Content::Whole(body.into())
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let mut response = response::json(StatusCode::OK, media_type, Vec::new());
+        *response.body_mut() = if body.len() <= SMALL_PAGE {
+            ResponseContent::Whole(body.into())
         } else {
             let mut share = self.budget.share();
             let pushed = share.push(&body);
             let pushed = tokio::time::timeout(self.policy.body_stall, pushed).await;
-            pushed.unwrap_or(Err(GaveWay))?;
-            Content::Shared(share)
+            pushed.unwrap_or(Err(Evicted))?;
+            ResponseContent::Shared(share)
         };
-        Ok(answer)
+        Ok(response)
     }
 
-    async fn dispatch(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        check_host(call.version, call.headers)?;
-        if !is_framed(call.headers) {
+    async fn dispatch(&self, request: &ApiRequest<'_>) -> Result<ApiResponse<S::Reader>, ApiError> {
+        check_host(request.version, request.headers)?;
+        if !is_framed(request.headers) {
             return Err(ApiError::TransferCoding);
         }
-        if let Some(target) = redirect::target(call.method, call.uri) {
+        if let Some(target) = redirect::target(request.method, request.uri) {
             return Ok(response::moved(&target));
         }
         let writes = !self.policy.read_only;
         let deletes = writes && self.policy.delete;
-        match (call.route.endpoint, call.method) {
+        match (request.route.endpoint, request.method) {
             (Endpoint::Base, &Method::GET | &Method::HEAD) => {
                 self.store.available()?;
                 Ok(base())
             }
-            (Endpoint::Catalog, &Method::GET | &Method::HEAD) => self.catalog(call).await,
-            (Endpoint::Tags, &Method::GET | &Method::HEAD) => self.tags_list(call).await,
-            (Endpoint::Referrers, &Method::GET | &Method::HEAD) => self.referrers(call).await,
-            (Endpoint::Manifest, &Method::GET | &Method::HEAD) => self.manifest_get(call).await,
-            (Endpoint::Manifest, &Method::PUT) if writes => self.manifest_put(call).await,
-            (Endpoint::Manifest, &Method::DELETE) if deletes => self.manifest_delete(call).await,
-            (Endpoint::Blob, &Method::GET | &Method::HEAD) => self.blob_get(call).await,
-            (Endpoint::Blob, &Method::DELETE) if deletes => self.blob_delete(call).await,
-            (Endpoint::UploadStart, &Method::POST) if writes => self.upload_start(call).await,
-            (Endpoint::UploadSession, &Method::GET | &Method::HEAD) => self.upload_get(call).await,
-            (Endpoint::UploadSession, &Method::PATCH) if writes => self.upload_patch(call).await,
-            (Endpoint::UploadSession, &Method::PUT) if writes => self.upload_put(call).await,
-            (Endpoint::UploadSession, &Method::DELETE) if writes => self.upload_delete(call).await,
+            (Endpoint::Catalog, &Method::GET | &Method::HEAD) => self.catalog(request).await,
+            (Endpoint::Tags, &Method::GET | &Method::HEAD) => self.tags_list(request).await,
+            (Endpoint::Referrers, &Method::GET | &Method::HEAD) => self.referrers(request).await,
+            (Endpoint::Manifest, &Method::GET | &Method::HEAD) => self.manifest_get(request).await,
+            (Endpoint::Manifest, &Method::PUT) if writes => self.manifest_put(request).await,
+            (Endpoint::Manifest, &Method::DELETE) if deletes => self.manifest_delete(request).await,
+            (Endpoint::Blob, &Method::GET | &Method::HEAD) => self.blob_get(request).await,
+            (Endpoint::Blob, &Method::DELETE) if deletes => self.blob_delete(request).await,
+            (Endpoint::UploadStart, &Method::POST) if writes => self.upload_start(request).await,
+            (Endpoint::UploadSession, &Method::GET | &Method::HEAD) => {
+                self.upload_get(request).await
+            }
+            (Endpoint::UploadSession, &Method::PATCH) if writes => self.upload_patch(request).await,
+            (Endpoint::UploadSession, &Method::PUT) if writes => self.upload_put(request).await,
+            (Endpoint::UploadSession, &Method::DELETE) if writes => {
+                self.upload_delete(request).await
+            }
             (Endpoint::Token | Endpoint::Extension | Endpoint::Other, _) => {
                 Err(ApiError::NoSuchEndpoint)
             }
@@ -246,7 +252,7 @@ fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
 }
 
 /// end-1: the API is here.
-fn base<R>() -> Answer<R> {
+fn base<R>() -> ApiResponse<R> {
     response::json(StatusCode::OK, "application/json", b"{}".to_vec())
 }
 
@@ -273,25 +279,25 @@ fn is_framed(headers: &HeaderMap) -> bool {
 
 /// Makes the connection ready for the next request, by reading away what is left of a body that
 /// was refused. Returns whether it is. A client that waits to be asked for its body is not asked.
-async fn settle(call: &Call<'_>) -> bool {
-    if !is_framed(call.headers) {
+async fn settle(request: &ApiRequest<'_>) -> bool {
+    if !is_framed(request.headers) {
         return false;
     }
-    if call.headers.contains_key(EXPECT) && call.body.received() == 0 {
-        return call.body.is_read();
+    if request.headers.contains_key(EXPECT) && request.body.received() == 0 {
+        return request.body.is_read();
     }
-    call.body.drain().await
+    request.body.drain().await
 }
 
 /// A HEAD is answered with the headers of a GET, its length included, and nothing more.
-fn leave_body_out<R>(answer: &mut Answer<R>) {
-    let length = match answer.body() {
-        Content::Whole(bytes) => bytes.len(),
-        Content::Shared(share) => share.length(),
-        Content::Stream { .. } | Content::Parts(_) => return,
+fn leave_body_out<R>(response: &mut ApiResponse<R>) {
+    let length = match response.body() {
+        ResponseContent::Whole(bytes) => bytes.len(),
+        ResponseContent::Shared(share) => share.length(),
+        ResponseContent::Stream { .. } | ResponseContent::Multipart(_) => return,
     };
-    *answer.body_mut() = Content::Whole(Bytes::new());
+    *response.body_mut() = ResponseContent::Whole(Bytes::new());
     if length > 0 {
-        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }

@@ -12,13 +12,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::response::{BodyError, poll_reader};
+use super::response::{ResponseBodyError, poll_reader};
 use crate::oci::{MediaType, Span};
 use crate::store::StoreError;
 
 /// What is still to be sent of several parts of a blob.
 #[derive(Debug)]
-pub(super) struct Parts<R> {
+pub(super) struct MultipartRanges<R> {
     reader: R,
     spans: Arc<[Span]>,
     size: u64,
@@ -31,7 +31,7 @@ pub(super) struct Parts<R> {
     remaining: u64,
 }
 
-impl<R> Parts<R> {
+impl<R> MultipartRanges<R> {
     /// The parts `spans` of a blob of `size` bytes, which `reader` yields.
     pub(super) fn new(reader: R, spans: Arc<[Span]>, size: u64) -> Self {
         let mut parts = Self {
@@ -59,7 +59,7 @@ impl<R> Parts<R> {
 
     /// How long the whole body is.
     fn length(&self) -> u64 {
-        let mut length = Length(0);
+        let mut length = LengthCounter(0);
         for (place, span) in self.spans.iter().enumerate() {
             // Counting cannot fail.
             let _ = self.write_head(&mut length, place, *span);
@@ -101,12 +101,12 @@ impl<R> Parts<R> {
     }
 }
 
-impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> Parts<R> {
+impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> MultipartRanges<R> {
     /// The next bytes; `None` after the last of them, or after a failure.
     pub(super) fn poll_bytes(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+    ) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         if self.remaining == 0 {
             return Poll::Ready(None);
         }
@@ -124,9 +124,9 @@ impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> Parts<R> {
 }
 
 /// Counts what is written.
-struct Length(u64);
+struct LengthCounter(u64);
 
-impl Write for Length {
+impl Write for LengthCounter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 += text.len() as u64;
         Ok(())
@@ -154,8 +154,8 @@ mod tests {
 
     async fn collect(
         chunks: Vec<Result<Bytes, StoreError>>,
-    ) -> (Parts<impl Stream>, Vec<u8>, bool) {
-        let mut parts = Parts::new(stream::iter(chunks), SPANS.into(), 14);
+    ) -> (MultipartRanges<impl Stream>, Vec<u8>, bool) {
+        let mut parts = MultipartRanges::new(stream::iter(chunks), SPANS.into(), 14);
         let (mut body, mut failed) = (Vec::new(), false);
         while let Some(bytes) = poll_fn(|cx| parts.poll_bytes(cx)).await {
             match bytes {

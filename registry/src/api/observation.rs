@@ -20,11 +20,11 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(super) struct Observation {
     recording: Option<Recording>,
-    access: Option<Box<Access>>,
+    access: Option<Box<AccessRecord>>,
 }
 
 /// What the access log will say. Of what a path names no more is kept than is logged.
-struct Access {
+struct AccessRecord {
     started: Instant,
     answered: Option<(StatusCode, Instant)>,
     endpoint: &'static str,
@@ -49,7 +49,7 @@ impl Observation {
                 let agent = agent.and_then(|agent| agent.to_str().ok());
                 let id = head.headers.get(X_REQUEST_ID);
                 let id = id.and_then(|id| request_id(id.as_bytes()));
-                Box::new(Access {
+                Box::new(AccessRecord {
                     started: Instant::now(),
                     answered: None,
                     endpoint: route.endpoint.as_str(),
@@ -94,7 +94,7 @@ impl Observation {
     }
 }
 
-impl Access {
+impl AccessRecord {
     /// What is known by now.
     fn event(&self) -> AccessEvent<'_> {
         let millis = |at: Instant| at.duration_since(self.started).as_secs_f64() * 1e3;
@@ -115,15 +115,15 @@ impl Access {
     }
 }
 
-impl Drop for Access {
+impl Drop for AccessRecord {
     fn drop(&mut self) {
         self.event().emit();
     }
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for AccessRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").finish_non_exhaustive()
+        f.debug_struct("AccessRecord").finish_non_exhaustive()
     }
 }
 

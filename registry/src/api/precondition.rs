@@ -79,24 +79,24 @@ pub(super) fn is_conditional(headers: &HeaderMap) -> bool {
 
 fn if_match(headers: &HeaderMap) -> Result<Option<Versions>, PreconditionError> {
     let malformed = PreconditionError { name: "If-Match" };
-    versions(headers, &IF_MATCH, Comparison::Strong).map_err(|Malformed| malformed)
+    versions(headers, &IF_MATCH, Comparison::Strong).map_err(|MalformedList| malformed)
 }
 
 fn if_none_match(headers: &HeaderMap) -> Result<Option<Versions>, PreconditionError> {
     let malformed = PreconditionError {
         name: "If-None-Match",
     };
-    versions(headers, &IF_NONE_MATCH, Comparison::Weak).map_err(|Malformed| malformed)
+    versions(headers, &IF_NONE_MATCH, Comparison::Weak).map_err(|MalformedList| malformed)
 }
 
-struct Malformed;
+struct MalformedList;
 
 /// What all lines of a header name together. A tag that is no digest names nothing of ours.
 fn versions(
     headers: &HeaderMap,
     name: &HeaderName,
     comparison: Comparison,
-) -> Result<Option<Versions>, Malformed> {
+) -> Result<Option<Versions>, MalformedList> {
     if !headers.contains_key(name) {
         return Ok(None);
     }
@@ -105,9 +105,9 @@ fn versions(
         let mut rest = line.as_bytes();
         while let Some(member) = next_member(&mut rest)? {
             match member {
-                Member::Any if any => return Err(Malformed),
-                Member::Any => any = true,
-                Member::Tag { opaque, weak } => {
+                ListMember::Any if any => return Err(MalformedList),
+                ListMember::Any => any = true,
+                ListMember::Tag { opaque, weak } => {
                     tags += 1;
                     let comparable = !weak || comparison == Comparison::Weak;
                     let text = std::str::from_utf8(opaque).unwrap_or_default();
@@ -121,37 +121,37 @@ fn versions(
     match (any, tags) {
         (true, 0) => Ok(Some(Versions::Any)),
         (false, 1..) => Ok(Some(Versions::Of(digests))),
-        _ => Err(Malformed),
+        _ => Err(MalformedList),
     }
 }
 
 /// A member of the list: `*`, which stands alone, or an entity tag.
-enum Member<'a> {
+enum ListMember<'a> {
     Any,
     Tag { opaque: &'a [u8], weak: bool },
 }
 
 /// Takes the next member off a line. Empty members are passed over (RFC 9110, section 5.6.1.2).
-fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<Member<'a>>, Malformed> {
+fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<ListMember<'a>>, MalformedList> {
     let skipped = rest.iter().position(|byte| !b" \t,".contains(byte));
     let text = &rest[skipped.unwrap_or(rest.len())..];
     if text.is_empty() {
         return Ok(None);
     }
     let (member, after) = match text.strip_prefix(b"*") {
-        Some(after) => (Member::Any, after),
-        None => entity_tag(text).ok_or(Malformed)?,
+        Some(after) => (ListMember::Any, after),
+        None => entity_tag(text).ok_or(MalformedList)?,
     };
     let after = after.trim_ascii_start();
     if !after.is_empty() && !after.starts_with(b",") {
-        return Err(Malformed);
+        return Err(MalformedList);
     }
     *rest = after;
     Ok(Some(member))
 }
 
 /// An entity tag at the start of `text`, and what follows it. A comma may be part of it.
-fn entity_tag(text: &[u8]) -> Option<(Member<'_>, &[u8])> {
+fn entity_tag(text: &[u8]) -> Option<(ListMember<'_>, &[u8])> {
     let (weak, quoted) = match text.strip_prefix(b"W/") {
         Some(quoted) => (true, quoted),
         None => (false, text),
@@ -160,7 +160,7 @@ fn entity_tag(text: &[u8]) -> Option<(Member<'_>, &[u8])> {
     let end = quoted.iter().position(|&byte| byte == b'"')?;
     let opaque = &quoted[..end];
     let is_etagc = |&byte: &u8| matches!(byte, 0x21..=0x7e | 0x80..);
-    let tag = Member::Tag { opaque, weak };
+    let tag = ListMember::Tag { opaque, weak };
     opaque
         .iter()
         .all(is_etagc)

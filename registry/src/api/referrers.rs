@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::listings::link;
-use super::response::{self, Answer, OCI_FILTERS_APPLIED};
-use super::{Api, Call};
+use super::response::{self, ApiResponse, OCI_FILTERS_APPLIED};
+use super::{Api, ApiRequest};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Referrers, ReferrersQuery, Store, StoreError};
 
@@ -19,16 +19,19 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 impl<S: Store> Api<S> {
     /// end-12a, end-12b: always an index, if need be an empty one. Clients take a 404 to mean that
     /// there is no such endpoint.
-    pub(super) async fn referrers(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
-        let digest = Digest::from_segment(call.route.tail)?;
-        let filter = call
+    pub(super) async fn referrers(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
+        let digest = Digest::from_segment(request.route.tail)?;
+        let filter = request
             .query
             .get("artifactType")
             .filter(|kind| !kind.is_empty());
         let query = ReferrersQuery {
             artifact_type: filter.as_deref().map(str::to_owned),
-            last: call.query.get("last").map(Cow::into_owned),
+            last: request.query.get("last").map(Cow::into_owned),
             bytes: PAGE_BYTES,
         };
         let _one_of_few = self.listings.acquire().await;
@@ -39,9 +42,9 @@ impl<S: Store> Api<S> {
             listed => listed?,
         };
 
-        let mut answer = self.page(INDEX, index(&page.items)).await?;
+        let mut response = self.page(INDEX, index(&page.items)).await?;
         if filter.is_some() {
-            response::set(answer.headers_mut(), OCI_FILTERS_APPLIED, "artifactType");
+            response::set(response.headers_mut(), OCI_FILTERS_APPLIED, "artifactType");
         }
         if let Some(last) = page.next {
             let mut next = format!("/v2/{name}/referrers/{digest}?last={last}");
@@ -49,9 +52,9 @@ impl<S: Store> Api<S> {
                 next.push_str("&artifactType=");
                 next.extend(utf8_percent_encode(filter, NON_ALPHANUMERIC));
             }
-            link(&mut answer, next);
+            link(&mut response, next);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -59,7 +62,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An index of referrers.
 fn index(referrers: &[Descriptor]) -> Vec<u8> {
-    let index = Index {
+    let index = ReferrersIndex {
         schema_version: 2,
         media_type: INDEX,
         manifests: referrers,
@@ -69,7 +72,7 @@ fn index(referrers: &[Descriptor]) -> Vec<u8> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Index<'a> {
+struct ReferrersIndex<'a> {
     schema_version: u8,
     media_type: &'static str,
     manifests: &'a [Descriptor],

@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
-use super::memory_budget::Share;
-use super::multipart::Parts;
+use super::memory_budget::MemoryShare;
+use super::multipart::MultipartRanges;
 use super::observation::Observation;
 use crate::oci::{Digest, MediaType};
 use crate::store::StoreError;
 
 /// What a handler answers, with a body that is read from a store's reader `R` or already here.
-pub(super) type Answer<R> = Response<Content<R>>;
+pub(super) type ApiResponse<R> = Response<ResponseContent<R>>;
 
 pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
     HeaderName::from_static("docker-content-digest");
@@ -33,37 +33,37 @@ const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribut
 
 /// A response's body, before anybody watches it.
 #[derive(Debug)]
-pub(super) enum Content<R> {
+pub(super) enum ResponseContent<R> {
     /// All of it; empty for none.
     Whole(Bytes),
     /// All of it, as long as it does not have to give way to others.
-    Shared(Share),
+    Shared(MemoryShare),
     /// A reader, and the bytes still to come from it.
     Stream { reader: R, remaining: u64 },
     /// Several parts of a blob.
-    Parts(Box<Parts<R>>),
+    Multipart(Box<MultipartRanges<R>>),
 }
 
 /// A response's body as hyper sends it. Dropping it ends the request's observation.
 #[derive(Debug)]
-pub struct AnswerBody<R> {
-    content: Content<R>,
+pub struct ResponseBody<R> {
+    content: ResponseContent<R>,
     observation: Observation,
 }
 
 /// Why a response ended half sent. The connection has to break, as nothing else tells the client.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub enum ResponseBodyError {
     /// A reader failed, or ended early.
     #[error("the response's body could not be read")]
     Read(#[source] Option<StoreError>),
     /// It gave way to others while its client read nothing.
     #[error("the response gave way to others")]
-    GaveWay,
+    Evicted,
 }
 
-impl<R> AnswerBody<R> {
-    pub(super) fn new(content: Content<R>, observation: Observation) -> Self {
+impl<R> ResponseBody<R> {
+    pub(super) fn new(content: ResponseContent<R>, observation: Observation) -> Self {
         Self {
             content,
             observation,
@@ -71,38 +71,38 @@ impl<R> AnswerBody<R> {
     }
 }
 
-impl<R> Body for AnswerBody<R>
+impl<R> Body for ResponseBody<R>
 where
     R: Stream<Item = Result<Bytes, StoreError>> + Unpin,
 {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = self.get_mut();
         let bytes = match &mut this.content {
-            Content::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
-            Content::Whole(bytes) => std::mem::take(bytes),
-            Content::Shared(share) if share.length() == 0 => return Poll::Ready(None),
-            Content::Shared(share) => match share.pop() {
+            ResponseContent::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            ResponseContent::Whole(bytes) => std::mem::take(bytes),
+            ResponseContent::Shared(share) if share.length() == 0 => return Poll::Ready(None),
+            ResponseContent::Shared(share) => match share.pop() {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     tracing::warn!(%error, "a response was cut");
-                    this.content = Content::Whole(Bytes::new());
-                    return Poll::Ready(Some(Err(BodyError::GaveWay)));
+                    this.content = ResponseContent::Whole(Bytes::new());
+                    return Poll::Ready(Some(Err(ResponseBodyError::Evicted)));
                 }
             },
-            Content::Stream { remaining: 0, .. } => return Poll::Ready(None),
-            Content::Stream { reader, remaining } => {
+            ResponseContent::Stream { remaining: 0, .. } => return Poll::Ready(None),
+            ResponseContent::Stream { reader, remaining } => {
                 match ready!(poll_reader(Pin::new(reader), remaining, cx)) {
                     Ok(bytes) => bytes,
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 }
             }
-            Content::Parts(parts) => match ready!(parts.poll_bytes(cx)) {
+            ResponseContent::Multipart(parts) => match ready!(parts.poll_bytes(cx)) {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
@@ -114,19 +114,19 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Whole(bytes) => bytes.is_empty(),
-            Content::Shared(share) => share.length() == 0,
-            Content::Stream { remaining, .. } => *remaining == 0,
-            Content::Parts(parts) => parts.remaining() == 0,
+            ResponseContent::Whole(bytes) => bytes.is_empty(),
+            ResponseContent::Shared(share) => share.length() == 0,
+            ResponseContent::Stream { remaining, .. } => *remaining == 0,
+            ResponseContent::Multipart(parts) => parts.remaining() == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.content {
-            Content::Whole(bytes) => bytes.len() as u64,
-            Content::Shared(share) => share.length() as u64,
-            Content::Stream { remaining, .. } => *remaining,
-            Content::Parts(parts) => parts.remaining(),
+            ResponseContent::Whole(bytes) => bytes.len() as u64,
+            ResponseContent::Shared(share) => share.length() as u64,
+            ResponseContent::Stream { remaining, .. } => *remaining,
+            ResponseContent::Multipart(parts) => parts.remaining(),
         })
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn poll_reader<R>(
     reader: Pin<&mut R>,
     remaining: &mut u64,
     cx: &mut Context<'_>,
-) -> Poll<Result<Bytes, BodyError>>
+) -> Poll<Result<Bytes, ResponseBodyError>>
 where
     R: Stream<Item = Result<Bytes, StoreError>>,
 {
@@ -154,27 +154,31 @@ where
                 "a blob could not be read to its end"
             );
             *remaining = 0;
-            Poll::Ready(Err(BodyError::Read(error)))
+            Poll::Ready(Err(ResponseBodyError::Read(error)))
         }
     }
 }
 
-/// An answer without a body.
-pub(super) fn empty<R>(status: StatusCode) -> Answer<R> {
-    let mut answer = Response::new(Content::Whole(Bytes::new()));
-    *answer.status_mut() = status;
+/// A response without a body.
+pub(super) fn empty<R>(status: StatusCode) -> ApiResponse<R> {
+    let mut response = Response::new(ResponseContent::Whole(Bytes::new()));
+    *response.status_mut() = status;
     let version = HeaderValue::from_static("registry/2.0");
-    answer.headers_mut().insert(DOCKER_API_VERSION, version);
-    answer
+    response.headers_mut().insert(DOCKER_API_VERSION, version);
+    response
 }
 
-/// An answer with a JSON body.
-pub(super) fn json<R>(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Answer<R> {
-    let mut answer = empty(status);
+/// A response with a JSON body.
+pub(super) fn json<R>(
+    status: StatusCode,
+    media_type: &'static str,
+    body: Vec<u8>,
+) -> ApiResponse<R> {
+    let mut response = empty(status);
     let media_type = HeaderValue::from_static(media_type);
-    answer.headers_mut().insert(CONTENT_TYPE, media_type);
-    *answer.body_mut() = Content::Whole(body.into());
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    *response.body_mut() = ResponseContent::Whole(body.into());
+    response
 }
 
 /// A body of ours as JSON.
@@ -183,38 +187,38 @@ pub(super) fn encode(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-/// An answer that describes content: its digest, entity tag, media type and length. The length is
+/// A response that describes content: its digest, entity tag, media type and length. The length is
 /// said in so many words because a HEAD has no body to take it from.
-pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) -> Answer<R> {
-    let mut answer = empty(StatusCode::OK);
-    let headers = answer.headers_mut();
+pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) -> ApiResponse<R> {
+    let mut response = empty(StatusCode::OK);
+    let headers = response.headers_mut();
     name_content(headers, digest);
     set(headers, CONTENT_TYPE, media_type.as_str());
     headers.insert(CONTENT_LENGTH, length.into());
-    answer
+    response
 }
 
-/// An answer to a condition that says: you have it.
-pub(super) fn not_modified<R>(digest: &Digest) -> Answer<R> {
-    let mut answer = empty(StatusCode::NOT_MODIFIED);
-    name_content(answer.headers_mut(), digest);
-    answer
+/// A response to a condition that says: you have it.
+pub(super) fn not_modified<R>(digest: &Digest) -> ApiResponse<R> {
+    let mut response = empty(StatusCode::NOT_MODIFIED);
+    name_content(response.headers_mut(), digest);
+    response
 }
 
-/// An answer about content that now exists at `location`.
-pub(super) fn created<R>(location: &str, digest: &Digest) -> Answer<R> {
-    let mut answer = empty(StatusCode::CREATED);
-    let headers = answer.headers_mut();
+/// A response about content that now exists at `location`.
+pub(super) fn created<R>(location: &str, digest: &Digest) -> ApiResponse<R> {
+    let mut response = empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
     set(headers, LOCATION, location);
     set(headers, DOCKER_CONTENT_DIGEST, digest.as_str());
-    answer
+    response
 }
 
-/// An answer that sends the client to another target of the API.
-pub(super) fn moved<R>(target: &str) -> Answer<R> {
-    let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
-    set(answer.headers_mut(), LOCATION, target);
-    answer
+/// A response that sends the client to another target of the API.
+pub(super) fn moved<R>(target: &str) -> ApiResponse<R> {
+    let mut response = empty(StatusCode::MOVED_PERMANENTLY);
+    set(response.headers_mut(), LOCATION, target);
+    response
 }
 
 /// Whether an entity tag is the content's.

@@ -7,9 +7,9 @@ use http::StatusCode;
 use http::header::CONTENT_RANGE;
 
 use super::body::BodyStream;
-use super::error::{ApiError, Progress};
-use super::response::{self, Answer};
-use super::{Api, Call};
+use super::error::{ApiError, UploadProgress};
+use super::response::{self, ApiResponse};
+use super::{Api, ApiRequest};
 use crate::oci::{Algorithm, Digest, Name, RangeError, UploadRange};
 use crate::store::{Store, StoreError, Upload, UploadId};
 use service::log::causes;
@@ -18,24 +18,24 @@ impl<S: Store> Api<S> {
     /// end-4a, end-4b, end-4c and end-11: mounts a blob, takes one whole, or opens a session.
     pub(super) async fn upload_start(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let name = call.name()?;
-        let mut algorithm = match call.query.get("digest-algorithm") {
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let name = request.name()?;
+        let mut algorithm = match request.query.get("digest-algorithm") {
             Some(algorithm) => Algorithm::parse(&algorithm)?,
             None => Algorithm::default(),
         };
-        if let Some(mount) = call.query.get("mount").filter(|mount| !mount.is_empty()) {
+        if let Some(mount) = request.query.get("mount").filter(|mount| !mount.is_empty()) {
             // The client uploads what can't be mounted, with the digest that it has told.
             if let Ok(digest) = Digest::parse(&mount) {
-                if self.mount(call, &name, &digest).await {
+                if self.mount(request, &name, &digest).await {
                     return Ok(response::created(&blob(&name, &digest), &digest));
                 }
                 algorithm = digest.algorithm();
             }
-        } else if let Some(digest) = call.query.get("digest") {
+        } else if let Some(digest) = request.query.get("digest") {
             let digest = Digest::parse(&digest)?;
-            return self.upload_whole(call, &name, &digest).await;
+            return self.upload_whole(request, &name, &digest).await;
         }
         let upload = self.store.upload_create(&name, algorithm).await?;
         Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
@@ -44,8 +44,8 @@ impl<S: Store> Api<S> {
     /// end-11: makes a blob of another repository part of this one; whether that worked. A mount
     /// only saves an upload, so nothing that is wrong with it ends the push: clients put what they
     /// pulled from into `from`, which may be another registry's name.
-    async fn mount(&self, call: &Call<'_>, name: &Name, digest: &Digest) -> bool {
-        let from = call.query.get("from").filter(|from| !from.is_empty());
+    async fn mount(&self, request: &ApiRequest<'_>, name: &Name, digest: &Digest) -> bool {
+        let from = request.query.get("from").filter(|from| !from.is_empty());
         let Ok(from) = from.map(|from| Name::parse(&from)).transpose() else {
             return false;
         };
@@ -60,8 +60,11 @@ impl<S: Store> Api<S> {
     }
 
     /// end-13: where a session stands.
-    pub(super) async fn upload_get(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let (name, id) = named_session(call)?;
+    pub(super) async fn upload_get(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let (name, id) = named_session(request)?;
         let upload = self.store.upload_stat(&name, &id).await?;
         Ok(session(StatusCode::NO_CONTENT, &progress(&name, &upload)))
     }
@@ -69,20 +72,23 @@ impl<S: Store> Api<S> {
     /// end-5: appends a chunk, or a stream of unknown length.
     pub(super) async fn upload_patch(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let (name, id) = named_session(call)?;
-        let upload = self.append(call, &name, &id).await?;
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let (name, id) = named_session(request)?;
+        let upload = self.append(request, &name, &id).await?;
         Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
     }
 
     /// end-6: appends the last chunk, if there is one, and turns the session into a blob.
-    pub(super) async fn upload_put(&self, call: &Call<'_>) -> Result<Answer<S::Reader>, ApiError> {
-        let (name, id) = named_session(call)?;
-        let digest = call.query.get("digest").ok_or(ApiError::DigestMissing)?;
+    pub(super) async fn upload_put(
+        &self,
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let (name, id) = named_session(request)?;
+        let digest = request.query.get("digest").ok_or(ApiError::DigestMissing)?;
         let digest = Digest::parse(&digest)?;
-        if !call.body.is_empty() || call.headers.contains_key(CONTENT_RANGE) {
-            self.append(call, &name, &id).await?;
+        if !request.body.is_empty() || request.headers.contains_key(CONTENT_RANGE) {
+            self.append(request, &name, &id).await?;
         }
         match self.store.upload_commit(&name, &id, &digest).await {
             Ok(()) => Ok(response::created(&blob(&name, &digest), &digest)),
@@ -94,9 +100,9 @@ impl<S: Store> Api<S> {
     /// end-14: gives a session up.
     pub(super) async fn upload_delete(
         &self,
-        call: &Call<'_>,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let (name, id) = named_session(call)?;
+        request: &ApiRequest<'_>,
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let (name, id) = named_session(request)?;
         self.store.upload_cancel(&name, &id).await?;
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
@@ -105,16 +111,16 @@ impl<S: Store> Api<S> {
     /// its own, so that it is ended even if the client leaves in the midst of it.
     async fn upload_whole(
         &self,
-        call: &Call<'_>,
+        request: &ApiRequest<'_>,
         name: &Name,
         digest: &Digest,
-    ) -> Result<Answer<S::Reader>, ApiError> {
-        let body = (!call.body.is_empty()).then(|| call.body.stream(None));
+    ) -> Result<ApiResponse<S::Reader>, ApiError> {
+        let body = (!request.body.is_empty()).then(|| request.body.stream(None));
         let (store, repository) = (Arc::clone(&self.store), name.clone());
         let whole = whole(store, repository, digest.clone(), body);
         match tokio::spawn(whole).await {
             Ok(Ok(())) => Ok(response::created(&blob(name, digest), digest)),
-            Ok(Err(error)) => Err(call.body_or_store(error)),
+            Ok(Err(error)) => Err(request.body_or_store(error)),
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(StoreError::Interrupted.into()),
@@ -125,16 +131,16 @@ impl<S: Store> Api<S> {
     /// Appends the request's body, whose `Content-Range` has to begin where the session ends.
     async fn append(
         &self,
-        call: &Call<'_>,
+        request: &ApiRequest<'_>,
         name: &Name,
         id: &UploadId,
     ) -> Result<Upload, ApiError> {
-        let range = chunk_range(call)?;
+        let range = chunk_range(request)?;
         let upload = self.store.upload_stat(name, id).await?;
         if range.is_some_and(|range| range.start() != upload.offset) {
             return Err(ApiError::OutOfOrder(progress(name, &upload)));
         }
-        let body = call.body.stream(range.map(UploadRange::length));
+        let body = request.body.stream(range.map(UploadRange::length));
         match self
             .store
             .upload_append(name, id, upload.offset, body)
@@ -145,7 +151,7 @@ impl<S: Store> Api<S> {
             Err(StoreError::UploadOffset { .. } | StoreError::UploadBusy) => {
                 Err(self.out_of_order(name, id).await)
             }
-            Err(error) => Err(call.body_or_store(error)),
+            Err(error) => Err(request.body_or_store(error)),
         }
     }
 
@@ -157,7 +163,7 @@ impl<S: Store> Api<S> {
     }
 }
 
-impl Call<'_> {
+impl ApiRequest<'_> {
     /// A body that failed has told why; the store only knows that it did.
     fn body_or_store(&self, error: StoreError) -> ApiError {
         match (error, self.body.failure()) {
@@ -194,15 +200,15 @@ async fn whole<S: Store>(
 }
 
 /// The repository and the session that a push location names.
-fn named_session(call: &Call<'_>) -> Result<(Name, UploadId), ApiError> {
-    let name = call.name()?;
-    let id = UploadId::parse(call.route.tail).ok_or(ApiError::UploadId)?;
+fn named_session(request: &ApiRequest<'_>) -> Result<(Name, UploadId), ApiError> {
+    let name = request.name()?;
+    let id = UploadId::parse(request.route.tail).ok_or(ApiError::UploadId)?;
     Ok((name, id))
 }
 
 /// A chunk's place, if it tells it. It has to be as long as the body says.
-fn chunk_range(call: &Call<'_>) -> Result<Option<UploadRange>, ApiError> {
-    let Some(range) = call.headers.get(CONTENT_RANGE) else {
+fn chunk_range(request: &ApiRequest<'_>) -> Result<Option<UploadRange>, ApiError> {
+    let Some(range) = request.headers.get(CONTENT_RANGE) else {
         return Ok(None);
     };
     let range = range
@@ -210,7 +216,7 @@ fn chunk_range(call: &Call<'_>) -> Result<Option<UploadRange>, ApiError> {
         .map_err(|_| RangeError)
         .and_then(UploadRange::parse)
         .map_err(ApiError::ContentRange)?;
-    match call.body.declared() {
+    match request.body.declared() {
         Some(length) if length != range.length() => Err(ApiError::RangeLength {
             range: range.length(),
             length,
@@ -219,18 +225,18 @@ fn chunk_range(call: &Call<'_>) -> Result<Option<UploadRange>, ApiError> {
     }
 }
 
-fn progress(name: &Name, upload: &Upload) -> Progress {
-    Progress {
+fn progress(name: &Name, upload: &Upload) -> UploadProgress {
+    UploadProgress {
         location: format!("/v2/{name}/blobs/uploads/{}", upload.id),
         id: upload.id.to_string(),
         offset: upload.offset,
     }
 }
 
-fn session<R>(status: StatusCode, progress: &Progress) -> Answer<R> {
-    let mut answer = response::empty(status);
-    progress.headers(answer.headers_mut());
-    answer
+fn session<R>(status: StatusCode, progress: &UploadProgress) -> ApiResponse<R> {
+    let mut response = response::empty(status);
+    progress.headers(response.headers_mut());
+    response
 }
 
 fn blob(name: &Name, digest: &Digest) -> String {

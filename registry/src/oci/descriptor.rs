@@ -55,7 +55,7 @@ const REPEATED_ANNOTATIONS: usize = 32 << 10;
 /// The fields of a descriptor that tell what it describes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Essentials {
+struct DescriptorEssentials {
     media_type: MediaType,
     digest: Digest,
     size: u64,
@@ -105,7 +105,7 @@ impl Descriptor {
 
     /// Reads a descriptor of any length without keeping what it can do without.
     pub fn read_without_annotations(reader: impl std::io::Read) -> serde_json::Result<Self> {
-        let fields: Essentials = serde_json::from_reader(reader)?;
+        let fields: DescriptorEssentials = serde_json::from_reader(reader)?;
         let mut descriptor = Self::new(fields.media_type, fields.digest, fields.size);
         descriptor.artifact_type = fields.artifact_type;
         Ok(descriptor)

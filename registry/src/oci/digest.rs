@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::Digest as _;
 
-use super::{named_variants, text};
+use super::{checked_string, named_variants};
 
 named_variants! {
     /// A digest algorithm that the registry can compute (image-spec, Registered algorithms).
@@ -41,7 +41,7 @@ impl Algorithm {
     }
 }
 
-text!(Algorithm, UnknownAlgorithm);
+checked_string!(Algorithm, UnknownAlgorithm);
 
 /// The digest of some content, such as `sha256:44136fa3…` (image-spec, Digests).
 ///
@@ -111,14 +111,14 @@ impl Digest {
     }
 }
 
-text!(Digest, DigestError);
+checked_string!(Digest, DigestError);
 
 /// A digest in the making. A clone goes on from the same state.
 #[derive(Clone, Debug)]
-pub struct Hasher(State);
+pub struct Hasher(HasherState);
 
 #[derive(Clone, Debug)]
-enum State {
+enum HasherState {
     Sha256(sha2::Sha256),
     Sha512(sha2::Sha512),
 }
@@ -127,24 +127,24 @@ impl Hasher {
     /// Starts with no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
-            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
+            Algorithm::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => HasherState::Sha512(sha2::Sha512::new()),
         })
     }
 
     /// The algorithm it computes.
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
+            HasherState::Sha256(_) => Algorithm::Sha256,
+            HasherState::Sha512(_) => Algorithm::Sha512,
         }
     }
 
     /// Takes in the next bytes of the content.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
+            HasherState::Sha256(state) => state.update(bytes),
+            HasherState::Sha512(state) => state.update(bytes),
         }
     }
 
@@ -152,8 +152,8 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         let algorithm = self.algorithm();
         match self.0 {
-            State::Sha256(state) => spell(algorithm, &state.finalize()),
-            State::Sha512(state) => spell(algorithm, &state.finalize()),
+            HasherState::Sha256(state) => spell(algorithm, &state.finalize()),
+            HasherState::Sha512(state) => spell(algorithm, &state.finalize()),
         }
     }
 }

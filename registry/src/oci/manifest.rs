@@ -80,7 +80,7 @@ impl Manifest {
     /// index as well. Unknown fields and unknown types of content are fine, as image-spec demands.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
         duplicate_keys::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
-        let fields = Fields::parse(bytes)?;
+        let fields = ManifestFields::parse(bytes)?;
         let media_type = fields.media_type(content_type)?;
         fields.check(&media_type)?;
         Ok(Self {
@@ -173,7 +173,7 @@ impl Manifest {
 /// there may be `null`, which Go's encoder makes of an empty list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
+struct ManifestFields {
     schema_version: Option<u64>,
     #[serde(default, deserialize_with = "optional_type")]
     media_type: Option<MediaType>,
@@ -191,7 +191,7 @@ struct Fields {
     annotations: Annotations,
 }
 
-impl Fields {
+impl ManifestFields {
     fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         serde_json::from_slice(bytes).or_else(|_| {
             // Only a failure pays for knowing where it happened.

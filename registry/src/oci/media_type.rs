@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::text;
+use super::checked_string;
 
 /// A media type as it was spelt, such as `application/vnd.oci.image.manifest.v1+json` or
 /// `application/vnd.dev.sigstore.bundle+json;version=0.2`.
@@ -158,7 +158,7 @@ impl MediaType {
     }
 }
 
-text!(MediaType, MediaTypeError);
+checked_string!(MediaType, MediaTypeError);
 
 /// What stands before the parameters and the spaces that lead to them.
 fn essence(text: &str) -> &str {

@@ -59,7 +59,7 @@ use named_variants;
 
 /// Implements `Display`, `AsRef`, `FromStr` and serde for a checked string, through its `parse` and
 /// `as_str`.
-macro_rules! text {
+macro_rules! checked_string {
     ($type:ident, $error:ident) => {
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -95,4 +95,4 @@ macro_rules! text {
         }
     };
 }
-use text;
+use checked_string;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::text;
+use super::checked_string;
 
 /// A repository's name: components of lower-case letters and digits, joined by slashes.
 ///
@@ -60,7 +60,7 @@ impl Name {
     }
 }
 
-text!(Name, NameError);
+checked_string!(Name, NameError);
 
 /// Whether `component` is runs of letters and digits with a valid separator between each two.
 fn is_component(component: &[u8]) -> bool {

@@ -77,7 +77,7 @@ impl<'a> Route<'a> {
             "token" | "auth" => return Self::bare(Endpoint::Token, path),
             _ => {}
         }
-        let last = Last::of(rest);
+        let last = LastComponents::of(rest);
         if let Some(last) = &last
             && last.is_valid()
         {
@@ -114,13 +114,13 @@ impl<'a> Route<'a> {
 }
 
 /// A path's last two components, where the former is an endpoint's word, and the name before them.
-struct Last<'a> {
+struct LastComponents<'a> {
     endpoint: Endpoint,
     name: &'a str,
     tail: &'a str,
 }
 
-impl<'a> Last<'a> {
+impl<'a> LastComponents<'a> {
     fn of(rest: &'a str) -> Option<Self> {
         let (head, tail) = split_last(rest)?;
         let (name, word) = split_last(head)?;

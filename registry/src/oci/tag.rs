@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::text;
+use super::checked_string;
 
 /// A tag: a human's name for a manifest, at most 128 characters.
 ///
@@ -38,7 +38,7 @@ impl Tag {
     }
 }
 
-text!(Tag, TagError);
+checked_string!(Tag, TagError);
 
 /// Whether the bytes are a tag.
 pub(super) fn is_tag(bytes: &[u8]) -> bool {

@@ -12,11 +12,11 @@ use crate::store::fs::{Changes, ContentCounts, Pool, RepositoryCounts, Shard};
 /// The store tells it every change, and a count of a repository or shard comes between two changes
 /// of it, in order: whatever happens while a full count runs, the sums are right at its end.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<State>);
+pub struct Ledger(Mutex<LedgerState>);
 
 #[derive(Debug, Default)]
-struct State {
-    repositories: HashMap<Name, Line>,
+struct LedgerState {
+    repositories: HashMap<Name, LedgerEntry>,
     shards: HashMap<Shard, ContentCounts>,
     /// Those that hold anything, by its size.
     by_size: BTreeSet<(i64, Name)>,
@@ -31,7 +31,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct LedgerEntry {
     counts: RepositoryCounts,
     round: u32,
 }
@@ -129,7 +129,7 @@ impl Ledger {
     }
 }
 
-impl State {
+impl LedgerState {
     fn set(&mut self, name: &Name, counts: RepositoryCounts) {
         let round = self.round;
         if counts == RepositoryCounts::default() {
@@ -139,7 +139,7 @@ impl State {
             return;
         }
         let line = self.repositories.entry(name.clone()).or_default();
-        let old = std::mem::replace(line, Line { counts, round }).counts;
+        let old = std::mem::replace(line, LedgerEntry { counts, round }).counts;
         self.moved(name, old, counts);
     }
 

@@ -18,16 +18,16 @@ const SLICE: Duration = Duration::from_millis(20);
 pub(super) type Failures = Vec<StoreError>;
 
 /// Counts everything and puts it into the ledger, step by step.
-struct Count {
+struct Reconciliation {
     store: FsStore,
     ledger: Arc<Ledger>,
     shards: Vec<Shard>,
     walk: RepositoryWalk,
-    stage: Stage,
+    stage: ReconcileStage,
     failures: Failures,
 }
 
-enum Stage {
+enum ReconcileStage {
     Content,
     Repositories,
     /// Those the ledger knows and the walk did not meet.
@@ -38,10 +38,10 @@ enum Stage {
 /// Counts everything.
 pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
     ledger.begin();
-    let mut count = Count {
+    let mut count = Reconciliation {
         shards: Shard::all().collect(),
         walk: store.walk_repositories(),
-        stage: Stage::Content,
+        stage: ReconcileStage::Content,
         failures: Vec::new(),
         store,
         ledger,
@@ -50,7 +50,7 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
         let sliced = spawn_blocking(move || {
             let began = Instant::now();
             while began.elapsed() < SLICE
-                && !matches!(count.stage, Stage::Done)
+                && !matches!(count.stage, ReconcileStage::Done)
                 && !count.failures.iter().any(super::is_lost)
             {
                 count.step();
@@ -66,39 +66,39 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
         if count.failures.iter().any(super::is_lost) {
             return count.failures;
         }
-        if matches!(count.stage, Stage::Done) {
+        if matches!(count.stage, ReconcileStage::Done) {
             return count.failures;
         }
         sleep(worked).await;
     }
 }
 
-impl Count {
+impl Reconciliation {
     fn step(&mut self) {
         match &mut self.stage {
-            Stage::Content => match self.shards.pop() {
+            ReconcileStage::Content => match self.shards.pop() {
                 Some(shard) => {
                     let tell = |counts| self.ledger.counted_shard(shard, counts);
                     let counted = self.store.count_shard(shard, tell);
                     self.note(counted);
                 }
-                None => self.stage = Stage::Repositories,
+                None => self.stage = ReconcileStage::Repositories,
             },
-            Stage::Repositories => match self.walk.next() {
+            ReconcileStage::Repositories => match self.walk.next() {
                 Some(Ok(name)) => self.count(&name),
                 Some(Err(e)) => self.failures.push(e),
-                None => self.stage = Stage::Missed(self.ledger.not_counted()),
+                None => self.stage = ReconcileStage::Missed(self.ledger.not_counted()),
             },
-            Stage::Missed(names) => {
+            ReconcileStage::Missed(names) => {
                 if let Some(name) = names.pop() {
                     self.count(&name);
                 } else {
                     self.ledger
                         .end(self.walk.directories_allocated() + self.store.fixed_allocated());
-                    self.stage = Stage::Done;
+                    self.stage = ReconcileStage::Done;
                 }
             }
-            Stage::Done => {}
+            ReconcileStage::Done => {}
         }
     }
 
