@@ -193,7 +193,7 @@ impl BoundMetrics {
         readiness: &Arc<Readiness>,
     ) -> Result<Self, RegistryStartError> {
         if let Some(collector) = &collector {
-            registry.before_gather(collector.page());
+            registry.before_gather(collector.gauge_updater());
         }
         let listener = match &endpoint.listen {
             None => None,

@@ -1,10 +1,11 @@
-//! The statistics collector: what the store holds, kept up to date in the background.
+//! Statistics: what the store holds, kept up to date in the background.
 //!
-//! The store tells the [`Ledger`] every change as it happens. A [`Collector`] counts everything at
-//! the start, and again rarely, for what came about behind the store's back. A scrape only reads:
-//! sums, the largest repositories from an index, and the table of upload sessions.
+//! The store reports every change to the [`Ledger`] as it happens. A [`Collector`] counts the whole store
+//! at the start, and again at long intervals (a *reconcile*), to find what changed without the store, such
+//! as files that were deleted by hand. A scrape only reads: sums, the largest repositories from an index,
+//! and the table of upload sessions.
 //!
-//! Deliberately not here: removing anything, and any walk in a request's or a scrape's path.
+//! Deliberately not here: deletion, and any walk of the store during a request or a scrape.
 
 mod ledger;
 mod reconcile;
@@ -26,7 +27,7 @@ use crate::store::StoreError;
 use crate::store::fs::{FsStore, OpenUploads, Space};
 use service::log::{OutcomeChange, OutcomeChanges, causes};
 
-/// How often the figures of the file system are read.
+/// How often the figures of the file system and of the upload sessions are read.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// Keeps the statistics of one store.
@@ -40,19 +41,20 @@ pub struct Collector {
     logged: LoggedOutcomes,
 }
 
-/// What was last logged of each kind of work.
+/// The outcome last logged of each kind of work, so that a lasting failure is logged once.
 #[derive(Debug, Default)]
 struct LoggedOutcomes {
-    count: OutcomeChanges,
+    reconcile: OutcomeChanges,
     file_system: OutcomeChanges,
     uploads: OutcomeChanges,
 }
 
 impl Collector {
-    /// How often everything is counted again, unless the caller knows better.
+    /// The usual interval between two reconciles.
     pub const EVERY: Duration = Duration::from_hours(6);
 
-    /// A collector for a store that was opened with `ledger` as its listener.
+    /// A collector for a store that was opened with `ledger` as its listener. It reconciles at the interval
+    /// `every`.
     pub fn new(store: FsStore, ledger: Arc<Ledger>, stats: Stats, every: Duration) -> Self {
         let (stats, uploads_allocated) = (Arc::new(stats), Arc::default());
         Self {
@@ -65,21 +67,22 @@ impl Collector {
         }
     }
 
-    /// Brings the gauges up to date; to be called before each scrape.
-    pub fn page(&self) -> impl Fn() + Send + Sync + 'static {
-        // The page may live longer than the store: it must not keep the folder locked.
-        let page = GaugeUpdater {
+    /// Returns a function that updates the gauges. Call it before each scrape.
+    pub fn gauge_updater(&self) -> impl Fn() + Send + Sync + 'static {
+        // Without the store itself: the metrics may outlive it, and must not keep its directory locked.
+        let updater = GaugeUpdater {
             ledger: Arc::clone(&self.ledger),
             uploads: self.store.uploads(),
             stats: Arc::clone(&self.stats),
             uploads_allocated: Arc::clone(&self.uploads_allocated),
         };
-        move || page.refresh()
+        move || updater.update()
     }
 
-    /// Counts and keeps counting until the future is dropped.
+    /// Reconciles and refreshes until the future is dropped.
     pub async fn run(self) {
         let refresh = async {
+            // Delayed rather than caught up with: on a slow disk, ticks must not pile up.
             let mut ticks = interval(REFRESH);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -87,23 +90,24 @@ impl Collector {
                 self.refresh().await;
             }
         };
-        let count = async {
+        let reconcile = async {
             let mut presence = self.store.presence();
             let mut ticks = interval(self.every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                while !self.count().await {
+                // A lost data directory is counted as soon as it is back, and not only at the next tick.
+                while !self.reconcile().await {
                     presence.wait().await;
                 }
             }
         };
-        tokio::join!(refresh, count);
+        tokio::join!(refresh, reconcile);
     }
 
-    /// Counts everything once. False if the data directory is gone: then nothing can be said, and it
-    /// is to be counted when it is back.
-    pub async fn count(&self) -> bool {
+    /// Counts the whole store once. Returns false if the data directory is lost: the figures stay, and the
+    /// caller reconciles again when it is back.
+    pub async fn reconcile(&self) -> bool {
         let began = Instant::now();
         let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&self.ledger)).await;
         self.stats
@@ -116,15 +120,15 @@ impl Collector {
                 .last_success
                 .set((), seconds_since_epoch());
         }
-        self.note("full count", &self.logged.count, &failures);
+        self.note("reconcile", &self.logged.reconcile, &failures);
         !failures.iter().any(is_lost)
     }
 
-    /// Reads the figures of the file system once.
+    /// Reads the figures of the file system and of the upload sessions once.
     pub async fn refresh(&self) {
         let store = self.store.clone();
         let read = spawn_blocking(move || (store.space(), store.uploads_allocated()));
-        // It fails only when the program ends.
+        // Fails only while the runtime shuts down.
         let Ok((space, allocated)) = read.await else {
             return;
         };
@@ -158,20 +162,20 @@ impl Collector {
         self.note("upload sessions", &logged.uploads, uploads.as_slice());
     }
 
-    /// Counts failures, and logs the first of them when it is news.
-    fn note(&self, of: &'static str, logged: &OutcomeChanges, failures: &[StoreError]) {
+    /// Counts failures, and logs the first of them if it differs from the last time.
+    fn note(&self, work: &'static str, logged: &OutcomeChanges, failures: &[StoreError]) {
         for _ in failures {
             self.stats.families.errors.inc(());
         }
         let error = failures.first().map(|failure| causes(failure));
         match logged.note(error.as_deref()) {
             OutcomeChange::Failed => tracing::warn!(
-                of,
+                work,
                 error,
                 failures = failures.len(),
                 "statistics incomplete"
             ),
-            OutcomeChange::Recovered => tracing::info!(of, "statistics complete again"),
+            OutcomeChange::Recovered => tracing::info!(work, "statistics complete again"),
             OutcomeChange::None => {}
         }
     }
@@ -181,7 +185,7 @@ fn is_lost(failure: &StoreError) -> bool {
     matches!(failure, StoreError::Lost { .. })
 }
 
-/// Brings the gauges up to date for a scrape.
+/// Updates the gauges before a scrape.
 struct GaugeUpdater {
     ledger: Arc<Ledger>,
     uploads: OpenUploads,
@@ -190,7 +194,7 @@ struct GaugeUpdater {
 }
 
 impl GaugeUpdater {
-    fn refresh(&self) {
+    fn update(&self) {
         let stats = &self.stats;
         let uploads = self.uploads.totals();
         let age = uploads
@@ -203,6 +207,7 @@ impl GaugeUpdater {
             .set((), uploads.sessions as f64);
         stats.families.upload_bytes.set((), uploads.bytes as f64);
         stats.families.upload_oldest_age.set((), age.as_secs_f64());
+        // Until the first reconcile is complete there are no figures, rather than wrong ones.
         let Some(totals) = self.ledger.totals() else {
             return;
         };

@@ -11,7 +11,7 @@ use crate::oci::{ByteRanges, Digest, MediaType, Name, RangeError, Span, Spans};
 use crate::store::{BlobRead, Store};
 
 impl<S: Store> Api<S> {
-    /// end-2: a blob, ranges of it, or what there is to know of it.
+    /// end-2: a blob, ranges of it, or (HEAD) its description.
     pub(super) async fn blob_get(
         &self,
         request: &ApiRequest<'_>,
@@ -19,6 +19,7 @@ impl<S: Store> Api<S> {
         let name = request.name()?;
         let digest = Digest::from_segment(request.route.tail)?;
         if precondition::is_conditional(request.headers) {
+            // A condition on a blob that does not exist is a 404, not a 412.
             self.store.blob_stat(&name, &digest).await?;
             if precondition::is_known_to_reader(request.headers, &digest)? {
                 return Ok(response::not_modified(&digest));
@@ -29,6 +30,7 @@ impl<S: Store> Api<S> {
             return Ok(described(&digest, size));
         }
         let Ok(ranges) = ranges(request.headers, &digest) else {
+            // A 416 states the size (RFC 9110, section 15.5.17).
             let size = self.store.blob_stat(&name, &digest).await?;
             return Err(ApiError::Range { size });
         };
@@ -100,14 +102,14 @@ fn described<R>(digest: &Digest, size: u64) -> ApiResponse<R> {
     response
 }
 
-/// The parts that are asked for. With an `If-Range` that names other content than there is, all of
-/// it; the validator has to be strong (RFC 9110, section 13.1.5).
+/// The requested ranges; `None` for the whole blob. An `If-Range` that does not match the blob requests the
+/// whole, too. Its validator must be strong (RFC 9110, section 13.1.5).
 fn ranges(headers: &HeaderMap, digest: &Digest) -> Result<Option<ByteRanges>, RangeError> {
     let text = |name| match headers.get(name) {
         Some(value) => value.to_str().map(Some).map_err(|_| RangeError),
         None => Ok(None),
     };
-    if text(IF_RANGE)?.is_some_and(|tag| !response::names(tag, digest)) {
+    if text(IF_RANGE)?.is_some_and(|tag| !response::is_entity_tag_of(tag, digest)) {
         return Ok(None);
     }
     ByteRanges::parse(text(RANGE)?)

@@ -1,4 +1,4 @@
-//! Request bodies: streamed into the store, collected within a limit, or read away.
+//! Request bodies: streamed into the store, collected up to a limit, or discarded.
 
 use std::error::Error;
 use std::future::Future;
@@ -19,32 +19,32 @@ use super::error::ApiError;
 use super::memory_budget::{Evicted, MemoryBudget, MemoryShare};
 use crate::store::StoreError;
 
-/// As much of a refused body is read away as a client has probably sent already; a connection with
-/// more to come is closed instead.
+/// How much of a refused body is read and discarded. A client has probably sent that much already; if
+/// more is to come, closing the connection is cheaper.
 const DRAIN_BYTES: u64 = 256 * 1024;
 
 /// How long to wait for the rest of a refused body.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Why a body ended before its end.
+/// Why a request's body could not be read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RequestBodyError {
-    /// Fewer or more bytes than were announced, or chunks that can't be parsed.
-    #[error("the body's length is not what was announced")]
+    /// The body has fewer or more bytes than declared, or malformed chunks.
+    #[error("the request body does not have the length that its headers declare")]
     Length,
-    /// No byte for too long.
-    #[error("the body stalled")]
+    /// No byte arrived for too long.
+    #[error("the request body stalled")]
     Stalled,
-    /// The connection or the stream was reset.
-    #[error("the client went away")]
+    /// The client closed the connection or reset the stream.
+    #[error("the client closed the connection")]
     Gone,
 }
 
-/// A request's body. Streams of it are made by reference, so that what the store left unread can
-/// still be read away for the sake of the connection.
+/// A request's body. Its streams share it, so that what the store leaves unread can still be discarded
+/// and the connection be kept.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    /// `None` if there is no body at all, as in most requests.
+    /// `None` if the request has no body, as most have none: they pay for no allocation.
     shared: Option<Arc<Mutex<SharedBody>>>,
     declared: Option<u64>,
     stall: Duration,
@@ -58,8 +58,8 @@ struct SharedBody {
     failure: Option<RequestBodyError>,
 }
 
-/// The bytes of a request's body, for the store. Fails when nothing comes for too long, or when
-/// there are more or fewer bytes than expected.
+/// The bytes of a request's body, for the store. Fails if none arrives for too long, or if there are more
+/// or fewer than expected.
 #[derive(Debug)]
 pub(super) struct BodyStream {
     shared: Option<Arc<Mutex<SharedBody>>>,
@@ -68,11 +68,12 @@ pub(super) struct BodyStream {
     stall: StallTimer,
 }
 
-/// A timer that is armed only once something has to be waited for, and is not touched by every
-/// chunk.
+/// A timer for the pauses of a body. It is created at the first pause, and a chunk only stores its time:
+/// most bodies never pause, and each chunk would otherwise pay for the timer.
 #[derive(Debug)]
 struct StallTimer {
     limit: Duration,
+    /// When the last chunk arrived since the timer was set.
     progress: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -100,22 +101,22 @@ impl RequestBody {
         self.shared.is_none()
     }
 
-    /// The length the client announced, if it did.
+    /// The length that the client declared, if any.
     pub(super) fn declared(&self) -> Option<u64> {
         self.declared
     }
 
-    /// The bytes received so far.
+    /// How many bytes have been received so far.
     pub(super) fn received(&self) -> u64 {
         self.shared.as_ref().map_or(0, |body| body.lock().received)
     }
 
-    /// What made a stream of this body fail.
+    /// Why a stream of this body failed, if one did.
     pub(super) fn failure(&self) -> Option<RequestBodyError> {
         self.shared.as_ref().and_then(|body| body.lock().failure)
     }
 
-    /// The body as a stream, which must have `expected` bytes where that is known.
+    /// A stream of the body. It fails unless it has `expected` bytes, if that is given.
     pub(super) fn stream(&self, expected: Option<u64>) -> BodyStream {
         BodyStream {
             shared: self.shared.clone(),
@@ -125,8 +126,8 @@ impl RequestBody {
         }
     }
 
-    /// The whole body, of at most `limit` bytes, with its share of a budget. Fails where it has to
-    /// give way to others.
+    /// Collects the whole body, of at most `limit` bytes, into a share of the memory budget. Fails if the
+    /// share is evicted.
     pub(super) async fn collect(
         &self,
         limit: u64,
@@ -139,6 +140,7 @@ impl RequestBody {
         let mut stream = self.stream(None);
         let mut share = budget.share();
         loop {
+            // A client that stalls must notice the eviction at once, not with its next byte.
             let chunk = tokio::select! {
                 chunk = stream.next() => chunk,
                 () = share.evicted() => return Err(Evicted.into()),
@@ -151,12 +153,13 @@ impl RequestBody {
             if stream.received > limit {
                 return Err(too_large());
             }
+            // The wait for memory counts as a pause of the body, and is bounded like one.
             let pushed = tokio::time::timeout(self.stall, share.push(&chunk)).await;
             pushed.unwrap_or(Err(Evicted))?;
         }
     }
 
-    /// Whether the body was read to its end, or never began.
+    /// Whether nothing of the body is left to read.
     pub(super) fn is_read(&self) -> bool {
         self.shared.as_ref().is_none_or(|body| {
             let body = body.lock();
@@ -164,7 +167,7 @@ impl RequestBody {
         })
     }
 
-    /// Reads the rest away if that is little. Returns whether the connection can carry on.
+    /// Discards the rest of the body if it is small. Returns whether the connection can be reused.
     pub(super) async fn drain(&self) -> bool {
         if self.is_read() {
             return true;
@@ -196,6 +199,8 @@ impl Stream for BodyStream {
         let Some(shared) = &this.shared else {
             return Poll::Ready(None);
         };
+        // Never contended: a request has one stream at a time. The lock only makes the body shareable
+        // between the handler and the store's task.
         let mut shared = shared.lock();
         if shared.ended || shared.failure.is_some() {
             return Poll::Ready(None);
@@ -212,7 +217,8 @@ impl Stream for BodyStream {
             match frame {
                 Some(Ok(frame)) => {
                     let Ok(bytes) = frame.into_data() else {
-                        continue; // Trailers, which mean nothing here.
+                        // Trailers: the specification gives them no meaning.
+                        continue;
                     };
                     let length = bytes.len() as u64;
                     shared.received += length;
@@ -248,7 +254,7 @@ impl SharedBody {
     fn fail(&mut self, failure: RequestBodyError) -> StoreError {
         self.failure = Some(failure);
         StoreError::Body(match failure {
-            // The kind tells the store's metrics that time ran out.
+            // The store's metrics read the kind, and count a timeout apart from other failures.
             RequestBodyError::Stalled => Box::new(io::Error::from(io::ErrorKind::TimedOut)),
             RequestBodyError::Length | RequestBodyError::Gone => Box::new(failure),
         })
@@ -256,8 +262,8 @@ impl SharedBody {
 }
 
 impl RequestBodyError {
-    /// Tells a body that broke its own framing from a connection that broke. hyper wraps both in
-    /// one type; the I/O error it was made from tells them apart.
+    /// Distinguishes a body with invalid framing, which is the client's mistake, from a connection that
+    /// broke. hyper has one type for both; the kind of the I/O error beneath it differs.
     fn of(error: &hyper::Error) -> Self {
         if error.is_incomplete_message() || error.is_parse() {
             return Self::Length;
@@ -288,7 +294,7 @@ impl StallTimer {
     }
 
     fn progress(&mut self) {
-        // While nothing was waited for yet, there is no timer to postpone.
+        // Before the first pause there is no timer, and reading the clock for each chunk has a cost.
         if self.sleep.is_some() {
             self.progress = Some(Instant::now());
         }
@@ -301,6 +307,7 @@ impl StallTimer {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         loop {
             ready!(sleep.as_mut().poll(cx));
+            // A chunk arrived since the timer was set: the pause began with that chunk.
             let Some(progress) = self.progress.take() else {
                 return Poll::Ready(());
             };

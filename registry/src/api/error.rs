@@ -1,4 +1,4 @@
-//! What a handler refuses, and the only place where a failure becomes a status and a code.
+//! Why a request fails, and the only place that maps a failure to a status and a code.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ use crate::oci::{
 use crate::store::StoreError;
 use service::log::causes;
 
-/// The most digests that an error's detail names: the message says how many there are.
+/// The most digests in an error's detail. The message states how many there are.
 const DETAILS: usize = 100;
 
-/// Where an upload session stands, for the client that is to carry on with it.
+/// The progress of an upload session, for the client that resumes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UploadProgress {
     pub(super) location: String,
@@ -30,8 +30,7 @@ pub(super) struct UploadProgress {
     pub(super) offset: u64,
 }
 
-/// Why a request is refused. Everything but a [`StoreError`] of the store's own troubles is the
-/// client's to know.
+/// Why a request fails. The client gets the message of each error but of the store's own failures.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     #[error("no such endpoint")]
@@ -40,33 +39,33 @@ pub(super) enum ApiError {
     Method { allow: &'static str },
     #[error("this registry is read-only")]
     ReadOnly { allow: &'static str },
-    #[error("this registry does not delete")]
+    #[error("deletion is disabled in this registry")]
     DeleteDisabled { allow: &'static str },
     #[error("{0}")]
     Name(#[from] NameError),
     #[error("{0}")]
     Digest(#[from] DigestError),
-    #[error("the digest parameter is missing")]
+    #[error("the query parameter digest is missing")]
     DigestMissing,
     #[error("{0}")]
     Algorithm(#[from] UnknownAlgorithm),
     #[error("{0}")]
     Tag(#[from] TagError),
-    #[error("no more than {limit} tags can be pushed at once")]
+    #[error("a push can set at most {limit} tags")]
     TooManyTags { limit: usize },
-    #[error("no upload session has such an identifier")]
+    #[error("the identifier of the upload session is invalid")]
     UploadId,
     #[error("Content-Type: {0}")]
     MediaType(#[from] MediaTypeError),
     #[error("{0}")]
     Manifest(#[from] ManifestError),
-    #[error("a manifest may have at most {limit} bytes")]
+    #[error("the manifest exceeds the limit of {limit} bytes")]
     ManifestTooLarge { limit: u64 },
     #[error("the content has the digest {actual}, not {expected}")]
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("{0}")]
     Precondition(#[from] PreconditionError),
-    #[error("the parameter n must be a number of entries, in decimal digits")]
+    #[error("the query parameter n must be a decimal number")]
     PageSize,
     #[error("the Range header is malformed")]
     Range { size: u64 },
@@ -74,7 +73,7 @@ pub(super) enum ApiError {
     ContentRange(RangeError),
     #[error("Content-Range spans {range} bytes, but Content-Length is {length}")]
     RangeLength { range: u64, length: u64 },
-    #[error("the upload continues at byte {}", .0.offset)]
+    #[error("the next chunk must begin at byte {}", .0.offset)]
     OutOfOrder(UploadProgress),
     #[error("{0}")]
     Body(#[from] RequestBodyError),
@@ -82,19 +81,19 @@ pub(super) enum ApiError {
     Evicted(#[from] Evicted),
     #[error("{0}")]
     Store(#[from] StoreError),
-    #[error("no transfer coding is understood but chunked, once")]
+    #[error("Transfer-Encoding must be chunked, and only once")]
     TransferCoding,
     #[error("the request has no Host header")]
     NoHost,
     #[error("the request has more than one Host header")]
     ManyHosts,
-    #[error("the request could not be handled")]
+    #[error("the handler panicked")]
     Panicked,
 }
 
 impl ApiError {
-    /// A reference that can't name a manifest, where one was to be found: no tag is spelt so, and a
-    /// malformed digest is told as such (end-3, end-9).
+    /// The error for an invalid reference to an existing manifest (end-3, end-9). No manifest has an invalid
+    /// tag, so it is unknown; an invalid digest is an error of its own.
     pub(super) fn unknown_reference(error: ReferenceError) -> Self {
         match error {
             ReferenceError::Tag(_) => Self::Store(StoreError::ManifestUnknown),
@@ -102,7 +101,7 @@ impl ApiError {
         }
     }
 
-    /// A reference that a manifest can't be pushed to (end-7).
+    /// The error for an invalid reference of a push (end-7).
     pub(super) fn invalid_reference(error: ReferenceError) -> Self {
         match error {
             ReferenceError::Tag(error) => Self::Tag(error),
@@ -110,7 +109,7 @@ impl ApiError {
         }
     }
 
-    /// Its status and code.
+    /// The status and the code of the response.
     fn classify(&self) -> (StatusCode, ErrorCode) {
         use ErrorCode as Code;
         match self {
@@ -143,7 +142,7 @@ impl ApiError {
                 (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid)
             }
             Self::Body(RequestBodyError::Gone) => (
-                // Nobody is left to read it; it is counted.
+                // The client cannot read it, but metrics and logs record it.
                 StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST),
                 Code::BlobUploadInvalid,
             ),
@@ -161,8 +160,8 @@ impl ApiError {
                 StoreError::ReferenceUnknown { .. } => {
                     (StatusCode::NOT_FOUND, Code::ManifestBlobUnknown)
                 }
-                // The manifest is fine, and so is the request: it is what it asks for that is not
-                // granted. No code of the specification comes closer.
+                // The specification has no code for a failed precondition. DENIED comes closest: the
+                // request is valid, but not granted.
                 StoreError::ConditionFailed { .. } => {
                     (StatusCode::PRECONDITION_FAILED, Code::Denied)
                 }
@@ -189,17 +188,18 @@ impl ApiError {
         }
     }
 
-    /// The response that tells the client. A 5xx says nothing of our insides; the log says all.
+    /// Turns the failure into a response. A 5xx reveals nothing of the registry's internals; the log has the
+    /// details.
     pub(super) fn into_response<R>(self) -> ApiResponse<R> {
         let (status, code) = self.classify();
-        let turned_away =
+        let overloaded =
             matches!(self, Self::Evicted(_)) || status == StatusCode::TOO_MANY_REQUESTS;
-        let message: Cow<'static, str> = if status.is_server_error() && !turned_away {
+        let message: Cow<'static, str> = if status.is_server_error() && !overloaded {
             self.log(status);
-            Cow::Borrowed(self.vague(status))
-        } else if turned_away {
-            // Whoever runs the registry can do something about it, and should know.
-            tracing::warn!(error = ?self, %status, "a request was turned away");
+            Cow::Borrowed(self.public_message(status))
+        } else if overloaded {
+            // The operator can raise a limit, and the message tells the client to come back.
+            tracing::warn!(error = %self, %status, "request rejected: registry overloaded");
             Cow::Owned(self.to_string())
         } else {
             Cow::Owned(self.to_string())
@@ -213,33 +213,33 @@ impl ApiError {
         response
     }
 
-    /// The log says what the response leaves out. That the data directory is lost it says once, when
-    /// that happens.
+    /// Logs what the response leaves out. While the data directory is unavailable, every request fails; the
+    /// store logs that once, so that each request is a debug message only.
     fn log(&self, status: StatusCode) {
         let error = causes(self);
         if matches!(self, Self::Store(StoreError::Lost { .. })) {
-            tracing::debug!(error, %status, "a request failed");
+            tracing::debug!(error, %status, "request failed");
         } else {
-            tracing::error!(error, %status, "a request failed");
+            tracing::error!(error, %status, "request failed");
         }
     }
 
-    /// What the client is told of a 5xx.
-    fn vague(&self, status: StatusCode) -> &'static str {
+    /// The client's message for a 5xx.
+    fn public_message(&self, status: StatusCode) -> &'static str {
         match status {
             StatusCode::INSUFFICIENT_STORAGE => {
-                "the registry has no space left for this: try again later, or ask whoever runs it to \
-                 make room; pulls and deletes go on"
+                "the registry is out of storage space: try again later, or ask its operator to free \
+                 space; pulls and deletes still work"
             }
             _ if matches!(self, Self::Store(StoreError::Lost { .. })) => {
                 "the registry cannot reach its storage: try again later"
             }
-            StatusCode::SERVICE_UNAVAILABLE => "the registry is stopping",
+            StatusCode::SERVICE_UNAVAILABLE => "the registry is shutting down: try again later",
             _ => "the registry failed to handle the request",
         }
     }
 
-    /// What a program may want to know beyond the code.
+    /// The details for programs: the digests that a manifest references and the repository lacks.
     fn detail(&self) -> Option<Value> {
         match self {
             Self::Store(StoreError::ReferenceUnknown { digests }) => {
@@ -250,7 +250,7 @@ impl ApiError {
         }
     }
 
-    /// The headers that go with a status.
+    /// Sets the headers that belong to the failure.
     fn headers(&self, headers: &mut HeaderMap) {
         match self {
             Self::Method { allow } | Self::ReadOnly { allow } | Self::DeleteDisabled { allow } => {
@@ -272,8 +272,8 @@ impl ApiError {
 }
 
 impl UploadProgress {
-    /// `Location`, `Docker-Upload-UUID` and `Range` of a session. A session without bytes says
-    /// `0-0`: the grammar has no way to name none.
+    /// Sets a session's `Location`, `Docker-Upload-UUID` and `Range`. A session without bytes has the range
+    /// `0-0`: the grammar has no empty range.
     pub(super) fn headers(&self, headers: &mut HeaderMap) {
         response::set(headers, LOCATION, &self.location);
         response::set(headers, DOCKER_UPLOAD_UUID, &self.id);
@@ -291,10 +291,10 @@ mod tests {
     use crate::oci::Algorithm;
     use crate::store::Lost;
 
-    /// One of each sort of failure that a store has.
+    /// One error of each variant.
     fn all() -> Vec<StoreError> {
         let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
-        let place = || "/secret/place".into();
+        let path = || "/secret/path".into();
         let all = vec![
             StoreError::RepositoryUnknown,
             StoreError::BlobUnknown,
@@ -327,25 +327,25 @@ mod tests {
                 missing: 1,
             },
             StoreError::Lost {
-                path: place(),
+                path: path(),
                 source: Lost::Gone,
             },
             StoreError::NoSpace {
-                path: place(),
+                path: path(),
                 source: io::Error::other("secret"),
             },
             StoreError::Body("the client left".into()),
             StoreError::Corrupt {
-                path: place(),
+                path: path(),
                 reason: "secret",
             },
             StoreError::Interrupted,
             StoreError::Io {
-                path: place(),
+                path: path(),
                 source: io::Error::other("secret"),
             },
         ];
-        // Whoever adds a sort adds it above, too.
+        // Without a wildcard: a new variant does not compile until it is in this match, and belongs above.
         for error in &all {
             match error {
                 StoreError::RepositoryUnknown
@@ -374,22 +374,22 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_of_the_store_has_its_status_and_code_and_keeps_its_secrets() {
-        let mut told = String::new();
+    fn every_store_error_has_a_status_and_a_code_and_reveals_no_path() {
+        let mut table = String::new();
         for error in all() {
             let name = format!("{error:?}");
             let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
             let response: ApiResponse<()> = ApiError::from(error).into_response();
             let status = response.status().as_u16();
             let response::ResponseContent::Whole(body) = response.body() else {
-                panic!("the body of an error is here");
+                panic!("the body of an error is in memory");
             };
             let body = String::from_utf8_lossy(body).into_owned();
             assert!(!body.contains("secret"), "{body}");
             let code = body.split('"').nth(5).unwrap_or_default();
-            writeln!(told, "{name} {status} {code}").unwrap();
+            writeln!(table, "{name} {status} {code}").unwrap();
         }
-        insta::assert_snapshot!(told, @r"
+        insta::assert_snapshot!(table, @r"
         RepositoryUnknown 404 NAME_UNKNOWN
         BlobUnknown 404 BLOB_UNKNOWN
         ManifestUnknown 404 MANIFEST_UNKNOWN

@@ -1,4 +1,4 @@
-//! Listings in pages: the tags of a repository (end-8) and the repositories of the registry.
+//! Paginated listings: the tags of a repository (end-8), and the catalog of repositories.
 
 use std::fmt::Display;
 
@@ -13,11 +13,11 @@ use super::{Api, ApiRequest};
 use crate::oci::{Name, Tag};
 use crate::store::{Listing, Store};
 
-/// The most entries of one page, whether or not the client asks for more: so a repository of a
-/// million tags is listed in constant memory. The `Link` leads on.
-const PAGE: usize = 10_000;
+/// The most entries of one page, however many the client asks for: a repository with a million tags is
+/// listed in constant memory. The `Link` header leads to the next page.
+const MAX_PAGE: usize = 10_000;
 
-/// What may stand in a parameter's value as it is.
+/// The characters that are escaped in a parameter's value.
 const VALUE: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -38,7 +38,7 @@ struct CatalogBody<'a> {
 }
 
 impl<S: Store> Api<S> {
-    /// end-8a, end-8b: a repository's tags in order of their bytes.
+    /// end-8a, end-8b: a repository's tags, in byte order.
     pub(super) async fn tags_list(
         &self,
         request: &ApiRequest<'_>,
@@ -46,10 +46,10 @@ impl<S: Store> Api<S> {
         let name = request.name()?;
         let page = PageSize::parse(request.query)?;
         let last = request.query.get("last");
-        let _one_of_few = self.listings.acquire().await;
+        let _permit = self.listings.acquire().await;
         let listing = self
             .store
-            .tag_list(&name, last.as_deref(), page.ask())
+            .tag_list(&name, last.as_deref(), page.limit())
             .await?;
         let listing = page.cut(listing);
         let tags = TagsBody {
@@ -63,17 +63,17 @@ impl<S: Store> Api<S> {
         Ok(page.linked(response, &path, next(&listing)))
     }
 
-    /// The repositories in order of their bytes: an extension as old as the API.
+    /// The registry's repositories, in byte order. The catalog is Docker's, not the specification's.
     pub(super) async fn catalog(
         &self,
         request: &ApiRequest<'_>,
     ) -> Result<ApiResponse<S::Reader>, ApiError> {
         let page = PageSize::parse(request.query)?;
         let last = request.query.get("last");
-        let _one_of_few = self.listings.acquire().await;
+        let _permit = self.listings.acquire().await;
         let listing = self
             .store
-            .repository_list(last.as_deref(), page.ask())
+            .repository_list(last.as_deref(), page.limit())
             .await?;
         let listing = page.cut(listing);
         let catalog = CatalogBody {
@@ -85,29 +85,31 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// How many entries a page is to have.
+/// The number of entries that a page may have.
 #[derive(Clone, Copy)]
 struct PageSize(usize);
 
 impl PageSize {
     fn parse(query: Query<'_>) -> Result<Self, ApiError> {
-        // An empty value says no more than a missing one.
+        // An empty value is treated as a missing one.
         let Some(n) = query.get("n").filter(|n| !n.is_empty()) else {
-            return Ok(Self(PAGE));
+            return Ok(Self(MAX_PAGE));
         };
         if !n.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ApiError::PageSize);
         }
-        // A number too large for a `usize` is too large for a page, too.
-        Ok(Self(n.parse().unwrap_or(PAGE).min(PAGE)))
+        // A number that overflows is above the limit, too.
+        Ok(Self(n.parse().unwrap_or(MAX_PAGE).min(MAX_PAGE)))
     }
 
-    /// A page of none still has to find out whether the repository exists.
-    fn ask(self) -> usize {
+    /// How many entries to read from the store. A page of 0 entries reads one: an unknown repository is
+    /// still an error.
+    fn limit(self) -> usize {
         self.0.max(1)
     }
 
-    /// A page of none has nothing after it, either: the specification forbids the `Link`.
+    /// Empties the listing for a page of 0 entries, which has no next page, either: the specification
+    /// forbids the `Link`.
     fn cut<T>(self, listing: Listing<T>) -> Listing<T> {
         if self.0 > 0 {
             return listing;
@@ -118,7 +120,7 @@ impl PageSize {
         }
     }
 
-    /// The response with a `Link` to the next page, if there is one.
+    /// Adds a `Link` to the next page, if there is one.
     fn linked<R>(
         self,
         mut response: ApiResponse<R>,
@@ -136,7 +138,7 @@ impl PageSize {
     }
 }
 
-/// Points to the next page (RFC 8288).
+/// Sets the `Link` to the next page (RFC 8288).
 pub(super) fn link<R>(response: &mut ApiResponse<R>, next: impl Display) {
     let link = format!("<{next}>; rel=\"next\"");
     response::set(response.headers_mut(), LINK, &link);

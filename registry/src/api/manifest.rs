@@ -14,15 +14,16 @@ use super::{Api, ApiRequest, precondition};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Name, Reference, References, Tag};
 use crate::store::{ManifestContent, NewManifest, Store, StoreError};
 
-/// The largest manifest that is parsed where it was received, which takes about a millisecond.
+/// The largest manifest, in bytes, that is parsed on the runtime's own threads: that takes about a
+/// millisecond.
 const LARGE: usize = 64 << 10;
 
-/// The most tags that one push may name; the specification asks for at least 10.
+/// The most tags that one push may set; the specification requires at least 10.
 const MAX_TAGS: usize = 256;
 
 impl<S: Store> Api<S> {
-    /// end-3: a manifest, byte for byte, or what there is to know of it. `Accept` is not
-    /// negotiated over: there is one representation, and its type is told.
+    /// end-3: a manifest, byte for byte, or (HEAD) its description. `Accept` is ignored: a manifest has one
+    /// representation, whose media type the response states.
     pub(super) async fn manifest_get(
         &self,
         request: &ApiRequest<'_>,
@@ -48,8 +49,8 @@ impl<S: Store> Api<S> {
         Ok(response)
     }
 
-    /// end-7a, end-7b: stores a manifest under its digest, and the tags that go with it. A
-    /// condition concerns the reference in the path, not the tags of the query.
+    /// end-7a, end-7b: stores a manifest under its digest, and sets its tags. A precondition concerns the
+    /// reference of the path, not the tags of the query.
     pub(super) async fn manifest_put(
         &self,
         request: &ApiRequest<'_>,
@@ -94,8 +95,8 @@ impl<S: Store> Api<S> {
         Ok(response)
     }
 
-    /// Verifies and parses a manifest. A large one takes as long as a thread that may block has to be
-    /// used, and few are in memory as what parsing makes of them.
+    /// Verifies and parses a manifest. Parsing a large one would block the runtime, so it has a blocking
+    /// thread, and only a few are parsed at once.
     async fn accept(
         &self,
         body: MemoryShare,
@@ -104,6 +105,7 @@ impl<S: Store> Api<S> {
         if body.length() <= LARGE {
             return pushed.accept(body.into_bytes(None));
         }
+        // The bytes keep the permit, because the parsed manifest lives until the store has written them.
         let permit = Arc::clone(&self.large_manifests).acquire_owned().await.ok();
         let parse = move || pushed.accept(body.into_bytes(permit));
         match spawn_blocking(parse).await {
@@ -113,7 +115,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// end-9: removes a tag, or a manifest with every tag that points at it.
+    /// end-9: deletes a tag, or a manifest with all tags that point to it.
     pub(super) async fn manifest_delete(
         &self,
         request: &ApiRequest<'_>,
@@ -140,16 +142,16 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// What a push says of its manifest.
+/// How a manifest is pushed.
 struct PushedManifest {
     reference: Reference,
     content_type: Option<MediaType>,
-    /// Whether it may name what its repository does not hold.
+    /// Whether the manifest may reference content that its repository lacks.
     sparse: bool,
 }
 
 impl PushedManifest {
-    /// The manifest that these bytes are.
+    /// Parses the manifest's bytes, and checks them against the reference.
     fn accept(self, bytes: Bytes) -> Result<NewManifest, ApiError> {
         let manifest = Manifest::parse(&bytes, self.content_type.as_ref())?;
         let digest = digest_of(&self.reference, &bytes)?;
@@ -184,8 +186,8 @@ fn tags_to_push(request: &ApiRequest<'_>) -> Result<Vec<Tag>, ApiError> {
     Ok(tags)
 }
 
-/// The digest to store a manifest under: the one it is pushed by, which has to be right, or else
-/// its SHA-256.
+/// The digest to store a manifest under: the one in the path, if it matches the bytes, or the SHA-256 of a
+/// manifest that is pushed by tag.
 fn digest_of(reference: &Reference, bytes: &[u8]) -> Result<Digest, ApiError> {
     match reference {
         Reference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, bytes)),

@@ -1,10 +1,10 @@
-//! The memory that bodies held whole take together: manifests that arrive, and pages of listings
-//! that leave.
+//! One memory budget for all bodies that are held whole: manifests that arrive, and pages of listings
+//! that are sent.
 //!
-//! Bodies take from the budget as their bytes come. When it is used up, the body that has moved no
-//! byte for longest gives way: its bytes are dropped at once, and its request fails. So a stalled
-//! client keeps nobody out for long. A manifest that is whole never gives way; while nothing but
-//! those is left, bodies wait.
+//! A body takes memory from the budget as its bytes arrive. When the budget is used up, the body that
+//! has made no progress for longest is evicted: its memory is freed at once, and its request fails. A
+//! stalled client therefore blocks nobody for long. A complete manifest is never evicted; while only
+//! such manifests hold memory, other bodies wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,51 +14,57 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-/// The sizes of the pieces that a body is kept in. What a connection received is copied into them,
-/// because a view of its buffer would keep all of the buffer.
+/// The sizes, in bytes, of the pieces that hold a body. Received bytes are copied into them: a view of
+/// the connection's buffer would keep the whole buffer alive, and the budget would not know its size.
 const SMALLEST: usize = 4 << 10;
 const LARGEST: usize = 64 << 10;
 
-/// The body gave way to others.
+/// The body's memory was given to other bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many manifests and listings are under way at once, and this one was the slowest")]
+#[error(
+    "the registry is out of memory for manifests and listings, and this one was the slowest: try \
+     again later"
+)]
 pub(super) struct Evicted;
 
-/// What all bodies together may take.
+/// The memory that all bodies share.
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
     state: Mutex<BudgetState>,
-    /// Told whenever there is more room than before.
+    /// Notified whenever memory is freed.
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct BudgetState {
+    /// The free memory, in bytes.
     free: usize,
-    next: u64,
-    /// The bodies that hold anything.
-    held: HashMap<u64, BodyMemory>,
+    /// The last identifier given to a share.
+    last_id: u64,
+    /// The bodies that hold memory, by the identifier of their share.
+    bodies: HashMap<u64, BodyMemory>,
 }
 
-/// What one body holds.
+/// The memory of one body.
 #[derive(Debug)]
 struct BodyMemory {
     pieces: VecDeque<Piece>,
     taken: usize,
-    moved: Instant,
-    /// It gives way to nobody.
-    whole: bool,
+    /// When a byte was last added or sent.
+    last_progress: Instant,
+    /// The body is complete, and therefore never evicted.
+    complete: bool,
     evicted: Arc<Notify>,
 }
 
-/// Some bytes of a body, and the room that they take of the budget.
+/// Some bytes of a body, and the memory that the budget counts for them.
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
-    room: usize,
+    size: usize,
 }
 
-/// A body's share, which it returns when it is dropped.
+/// A body's share of the budget. Dropping it frees the memory.
 #[derive(Debug)]
 pub(super) struct MemoryShare {
     budget: Arc<MemoryBudget>,
@@ -67,7 +73,7 @@ pub(super) struct MemoryShare {
     evicted: Arc<Notify>,
 }
 
-/// The bytes of a whole body, which keep its share until nobody uses them any more.
+/// The bytes of a complete body. They keep its share until the last view of them is dropped.
 struct SealedBody {
     bytes: Vec<u8>,
     _share: MemoryShare,
@@ -75,32 +81,33 @@ struct SealedBody {
 }
 
 impl MemoryBudget {
-    /// Of so many bytes.
+    /// A budget of `bytes`.
     pub(super) fn new(bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(BudgetState {
                 free: bytes,
-                next: 0,
-                held: HashMap::new(),
+                last_id: 0,
+                bodies: HashMap::new(),
             }),
             freed: Notify::new(),
         })
     }
 
-    /// The share of a body of which nothing is there yet.
+    /// A share for a body that has no bytes yet.
     pub(super) fn share(self: &Arc<Self>) -> MemoryShare {
         let mut state = self.state.lock();
-        state.next += 1;
+        state.last_id += 1;
         MemoryShare {
             budget: Arc::clone(self),
-            id: state.next,
+            id: state.last_id,
             length: 0,
             evicted: Arc::default(),
         }
     }
 
-    /// Gives what a body held to others.
+    /// Frees the memory of a body.
     fn release(&self, id: u64) {
+        // Bound to a name, so that the pieces are deallocated after the lock is released.
         let held = self.state.lock().remove(id);
         if held.is_some() {
             self.freed.notify_waiters();
@@ -110,19 +117,22 @@ impl MemoryBudget {
 
 impl BudgetState {
     fn remove(&mut self, id: u64) -> Option<BodyMemory> {
-        let held = self.held.remove(&id)?;
+        let held = self.bodies.remove(&id)?;
         self.free += held.taken;
         Some(held)
     }
 
-    /// Makes room for `bytes` more of the body `id`, if others that give way have so much.
-    fn make_room(&mut self, id: u64, bytes: usize) -> bool {
+    /// Frees `bytes` for the body `id` by evicting others, the one without progress for longest first.
+    /// Returns whether there is that much free memory now.
+    fn evict_for(&mut self, id: u64, bytes: usize) -> bool {
         while self.free < bytes {
+            // A scan of all bodies, which happens only while the budget is used up. Each body holds at least
+            // one of the smallest pieces, so that the budget bounds their number.
             let stalled = self
-                .held
+                .bodies
                 .iter()
-                .filter(|(other, held)| **other != id && !held.whole)
-                .min_by_key(|(_, held)| held.moved);
+                .filter(|(other, held)| **other != id && !held.complete)
+                .min_by_key(|(_, held)| held.last_progress);
             let Some((&stalled, _)) = stalled else {
                 return false;
             };
@@ -135,17 +145,18 @@ impl BudgetState {
 }
 
 impl MemoryShare {
-    /// How many bytes were added.
+    /// How many bytes the share holds.
     pub(super) fn length(&self) -> usize {
         self.length
     }
 
-    /// Adds bytes; waits while there is no room for them.
+    /// Adds bytes. Waits while the budget has no memory for them.
     pub(super) async fn push(&mut self, mut bytes: &[u8]) -> Result<(), Evicted> {
         while !bytes.is_empty() {
             let budget = Arc::clone(&self.budget);
             let mut freed = std::pin::pin!(budget.freed.notified());
-            // What is freed from here on is not missed.
+            // Enabled before the attempt: memory that is freed between the attempt and the wait would
+            // otherwise go unnoticed.
             freed.as_mut().enable();
             match self.push_some(bytes)? {
                 0 => tokio::select! {
@@ -158,37 +169,39 @@ impl MemoryShare {
         Ok(())
     }
 
-    /// Adds as many bytes as fit into one piece. Returns how many, which is none without room.
+    /// Adds as many bytes as fit into one piece. Returns how many: 0 if no memory is free.
     fn push_some(&mut self, bytes: &[u8]) -> Result<usize, Evicted> {
         let mut state = self.budget.state.lock();
-        let spare = match state.held.get(&self.id) {
+        let spare = match state.bodies.get(&self.id) {
+            // A share that has bytes is in the map until it is evicted.
             None if self.length > 0 => return Err(Evicted),
             None => 0,
             Some(held) => held.pieces.back().map_or(0, Piece::spare),
         };
         if spare == 0 {
+            // Pieces grow with the body, so that a small manifest takes little, and a large one few pieces.
             let size = bytes.len().max(self.length).clamp(SMALLEST, LARGEST);
-            if !state.make_room(self.id, size) {
+            if !state.evict_for(self.id, size) {
                 return Ok(0);
             }
             state.free -= size;
-            let held = state.held.entry(self.id).or_insert_with(|| BodyMemory {
+            let held = state.bodies.entry(self.id).or_insert_with(|| BodyMemory {
                 pieces: VecDeque::new(),
                 taken: 0,
-                moved: Instant::now(),
-                whole: false,
+                last_progress: Instant::now(),
+                complete: false,
                 evicted: Arc::clone(&self.evicted),
             });
             held.taken += size;
             held.pieces.push_back(Piece {
                 bytes: Vec::with_capacity(size),
-                room: size,
+                size,
             });
         }
-        let Some(held) = state.held.get_mut(&self.id) else {
+        let Some(held) = state.bodies.get_mut(&self.id) else {
             return Err(Evicted);
         };
-        held.moved = Instant::now();
+        held.last_progress = Instant::now();
         let Some(piece) = held.pieces.back_mut() else {
             return Err(Evicted);
         };
@@ -198,25 +211,26 @@ impl MemoryShare {
         Ok(pushed)
     }
 
-    /// Waits until the body has given way.
+    /// Waits until the body is evicted.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 
-    /// The body is whole: from now on it gives way to nobody.
+    /// Marks the body as complete: from now on it is never evicted.
     pub(super) fn seal(&self) -> Result<(), Evicted> {
         if self.length == 0 {
             return Ok(());
         }
         let mut state = self.budget.state.lock();
-        let held = state.held.get_mut(&self.id).ok_or(Evicted)?;
-        held.whole = true;
+        let held = state.bodies.get_mut(&self.id).ok_or(Evicted)?;
+        held.complete = true;
         Ok(())
     }
 
-    /// All bytes in one, which keep the share, and the permit, for as long as anyone has them.
+    /// Joins all bytes. They keep the share and the permit until the last view of them is dropped.
     pub(super) fn into_bytes(self, permit: Option<OwnedSemaphorePermit>) -> Bytes {
         let mut bytes = Vec::with_capacity(self.length);
+        // Piece by piece, so that the body is in memory twice for one piece only.
         while let Some(piece) = self.pop_piece() {
             bytes.extend_from_slice(&piece.bytes);
         }
@@ -227,20 +241,21 @@ impl MemoryShare {
         })
     }
 
-    /// The next piece; the room that it took stays the body's.
+    /// Takes the next piece. The budget still counts its memory for the body.
     fn pop_piece(&self) -> Option<Piece> {
         let mut state = self.budget.state.lock();
-        state.held.get_mut(&self.id)?.pieces.pop_front()
+        state.bodies.get_mut(&self.id)?.pieces.pop_front()
     }
 
-    /// The first bytes of what is left, of which there are some; the room that they took is free.
+    /// Takes the next piece, of at least one byte, and frees its memory in the budget. Fails if the body
+    /// was evicted, or is empty.
     pub(super) fn pop(&mut self) -> Result<Bytes, Evicted> {
         let mut state = self.budget.state.lock();
-        let held = state.held.get_mut(&self.id).ok_or(Evicted)?;
-        held.moved = Instant::now();
+        let held = state.bodies.get_mut(&self.id).ok_or(Evicted)?;
+        held.last_progress = Instant::now();
         let piece = held.pieces.pop_front().ok_or(Evicted)?;
-        held.taken -= piece.room;
-        state.free += piece.room;
+        held.taken -= piece.size;
+        state.free += piece.size;
         drop(state);
         self.length -= piece.bytes.len();
         self.budget.freed.notify_waiters();
@@ -262,7 +277,7 @@ impl AsRef<[u8]> for SealedBody {
 
 impl Piece {
     fn spare(&self) -> usize {
-        self.room - self.bytes.len()
+        self.size - self.bytes.len()
     }
 }
 
@@ -272,14 +287,14 @@ mod tests {
 
     use super::*;
 
-    /// A body of so many bytes.
+    /// A body of `bytes` bytes.
     fn body(budget: &Arc<MemoryBudget>, bytes: usize) -> MemoryShare {
         let mut share = budget.share();
         pushed(&mut share, bytes).unwrap().unwrap();
         share
     }
 
-    /// Adds bytes; `None` if they have to wait.
+    /// Adds bytes. `None` if they have to wait.
     fn pushed(share: &mut MemoryShare, bytes: usize) -> Option<Result<(), Evicted>> {
         share.push(&vec![b'x'; bytes]).now_or_never()
     }
@@ -289,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_takes_what_it_has_and_returns_it_at_its_end() {
+    fn a_body_takes_memory_as_it_grows_and_frees_it_at_its_end() {
         let budget = MemoryBudget::new(4 * LARGEST);
         let mut share = body(&budget, 10);
         assert_eq!(free(&budget), 4 * LARGEST - SMALLEST);
@@ -306,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_that_has_moved_no_byte_for_longest_gives_way() {
+    fn the_body_without_progress_for_longest_is_evicted() {
         let budget = MemoryBudget::new(4 * LARGEST);
         let mut oldest = body(&budget, LARGEST);
         let mut stalled = body(&budget, LARGEST);
@@ -321,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_body_never_gives_way_and_others_wait_for_it() {
+    fn a_complete_body_is_never_evicted_and_others_wait_for_it() {
         let budget = MemoryBudget::new(LARGEST);
         let whole = body(&budget, LARGEST);
         whole.seal().unwrap();
@@ -334,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_waits_goes_on_when_there_is_room() {
+    async fn a_waiting_body_continues_when_memory_is_freed() {
         let budget = MemoryBudget::new(LARGEST);
         let whole = body(&budget, LARGEST);
         whole.seal().unwrap();
@@ -344,23 +359,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_makes_room_piece_by_piece() {
+    fn sending_frees_memory_piece_by_piece() {
         let budget = MemoryBudget::new(4 * LARGEST);
         let mut page = body(&budget, 2 * LARGEST);
-        let (mut sent, mut rooms) = (0, vec![]);
+        let (mut sent, mut freed) = (0, vec![]);
         while page.length() > 0 {
             sent += page.pop().unwrap().len();
-            rooms.push(free(&budget));
+            freed.push(free(&budget));
         }
         assert_eq!(sent, 2 * LARGEST);
-        assert!(rooms.is_sorted() && rooms.len() > 1, "{rooms:?}");
+        assert!(freed.is_sorted() && freed.len() > 1, "{freed:?}");
         let mut stalled = body(&budget, LARGEST);
         let _others = body(&budget, 4 * LARGEST);
         assert_eq!(stalled.pop(), Err(Evicted));
     }
 
     #[test]
-    fn no_share_is_lost_in_any_order_of_ends() {
+    fn shares_free_all_memory_in_any_order_of_drops() {
         let budget = MemoryBudget::new(8 * LARGEST);
         let mut shares: Vec<MemoryShare> = (0..64).map(|n| body(&budget, 1 + n * 999)).collect();
         while let Some(mut share) = shares.pop() {
@@ -372,6 +387,6 @@ mod tests {
             shares.rotate_left(third);
         }
         assert_eq!(free(&budget), 8 * LARGEST);
-        assert!(budget.state.lock().held.is_empty());
+        assert!(budget.state.lock().bodies.is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! The registry's HTTP: one match from endpoint and method to handler.
 //!
-//! Paths are classified by [`Route`] and their parts parsed into types here; past a handler's first
-//! lines no raw text of a client travels. Bodies stream in both directions. What a failure is in
-//! HTTP's and the specification's terms is decided in `error`, and nowhere else.
+//! [`Route`] classifies a path, and the first lines of a handler parse its parts into types: no raw
+//! text of a client goes further. Bodies stream in both directions. Only `error` maps a failure to a
+//! status and a code.
 //!
-//! What is deliberately not here: sockets and time limits of connections (`server`), and any
-//! knowledge of how content is kept (`store`).
+//! What is deliberately not here: sockets and connection timeouts (`server`), and how content is
+//! stored (`store`).
 
 mod blob;
 mod body;
@@ -46,18 +46,18 @@ use crate::metrics::http::Http;
 use crate::oci::{Endpoint, Name, Route};
 use crate::store::Store;
 
-/// What the registry lets its clients do.
+/// What the registry allows its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether all that would change anything is refused.
+    /// Whether every request that would change anything is refused.
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted.
     pub delete: bool,
     /// The most bytes a manifest may have.
     pub manifest_limit: u64,
-    /// Whether a manifest may name blobs and manifests that its repository does not hold (yet).
+    /// Whether a manifest may reference blobs and manifests that its repository lacks.
     pub sparse_manifests: bool,
-    /// How long a request's body may pause.
+    /// How long a request's body may pause before the request fails.
     pub body_stall: Duration,
 }
 
@@ -70,19 +70,19 @@ pub struct Recorders {
     pub access_log: bool,
 }
 
-/// The memory, in bytes, that manifests being received, parsed and written and large listings being
-/// sent take together; a manifest of the largest size that the policy allows always fits.
+/// The memory, in bytes, that all whole bodies share: manifests that are received, parsed and written,
+/// and large listings that are sent. It is raised where the policy allows larger manifests.
 const BODIES: u64 = 32 << 20;
 
-/// How many large manifests are parsed and written at once: what parsing makes of one may take many
-/// times its size.
+/// How many large manifests are parsed and written at once. A parsed manifest may take many times the
+/// memory of its bytes.
 const LARGE_MANIFESTS: usize = 2;
 
-/// How many listings are gathered at once. Each may hold a page, and one that scans a large folder
-/// some MiB more.
+/// How many listings are collected at once. Each holds up to a page, and some MiB more while it scans a
+/// large directory.
 const LISTINGS: usize = 4;
 
-/// The largest page that takes nothing from the budget.
+/// The largest page, in bytes, that takes nothing from the memory budget.
 const SMALL_PAGE: usize = 64 << 10;
 
 /// The registry's API over a store.
@@ -95,7 +95,7 @@ pub struct Api<S> {
     listings: Semaphore,
 }
 
-/// A request, taken apart.
+/// A request's parts, as the handlers use them.
 struct ApiRequest<'a> {
     version: Version,
     method: &'a Method,
@@ -127,8 +127,8 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Answers a request; whatever goes wrong is a response, too. A handler that panics ends its own
-    /// request only.
+    /// Handles a request. Every failure becomes a response. A handler that panics fails its own request
+    /// and no other.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody<S::Reader>> {
         let (head, incoming) = request.into_parts();
         let route = Route::parse(head.uri.path());
@@ -142,12 +142,15 @@ impl<S: Store> Api<S> {
             route,
             body: RequestBody::new(incoming, self.policy.body_stall),
         };
+        // Unwind safe: the request's state is its own, and each change of the store is one atomic step.
         let response = AssertUnwindSafe(self.dispatch(&request))
             .catch_unwind()
             .await;
         let mut response = response
             .unwrap_or(Err(ApiError::Panicked))
             .unwrap_or_else(ApiError::into_response);
+        // An HTTP/1.1 connection with an unread body cannot carry another request, and the client learns
+        // that it closes. HTTP/2 resets the one stream instead.
         if head.version < Version::HTTP_2 && !settle(&request).await {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
@@ -156,12 +159,12 @@ impl<S: Store> Api<S> {
             leave_body_out(&mut response);
         }
         observation.received(request.body.received());
-        observation.answered(response.status());
+        observation.responded(response.status());
         response.map(|content| ResponseBody::new(content, observation))
     }
 
-    /// A response of JSON that is made whole before it is sent. A large one takes from the budget, and
-    /// gives way to others while its client reads nothing.
+    /// A JSON response that is complete before it is sent. A large one takes from the memory budget, and
+    /// may be evicted while its client reads nothing.
     async fn page(
         &self,
         media_type: &'static str,
@@ -172,6 +175,8 @@ impl<S: Store> Api<S> {
             ResponseContent::Whole(body.into())
         } else {
             let mut share = self.budget.share();
+            // Bounded, because complete manifests are never evicted: while they fill the budget, this
+            // waits for them.
             let pushed = share.push(&body);
             let pushed = tokio::time::timeout(self.policy.body_stall, pushed).await;
             pushed.unwrap_or(Err(Evicted))?;
@@ -221,7 +226,7 @@ impl<S: Store> Api<S> {
 }
 
 impl Policy {
-    /// Why an endpoint does not take a method: it never does, or the configuration says so.
+    /// Why an endpoint refuses a method: it never supports it, or the configuration disables it.
     fn refusal(&self, endpoint: Endpoint, method: &Method) -> ApiError {
         let allow = allowed(endpoint, !self.read_only, self.delete);
         let ever = allowed(endpoint, true, true);
@@ -235,7 +240,7 @@ impl Policy {
     }
 }
 
-/// The methods of an endpoint, as `Allow` has them (RFC 9110, section 10.2.1).
+/// The methods of an endpoint, as the value of `Allow` (RFC 9110, section 10.2.1).
 fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
     match (endpoint, writes, deletes) {
         (Endpoint::Base | Endpoint::Catalog | Endpoint::Tags | Endpoint::Referrers, ..)
@@ -251,12 +256,13 @@ fn allowed(endpoint: Endpoint, writes: bool, deletes: bool) -> &'static str {
     }
 }
 
-/// end-1: the API is here.
+/// end-1: the response that says that the API exists.
 fn base<R>() -> ApiResponse<R> {
     response::json(StatusCode::OK, "application/json", b"{}".to_vec())
 }
 
-/// HTTP/1.1 names its host, and nothing names two (RFC 9112, section 3.2); hyper looks at neither.
+/// Checks the `Host` header (RFC 9112, section 3.2), which hyper does not: HTTP/1.1 requires one, and
+/// no version allows two.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -266,8 +272,9 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Whether everybody on the way reads the same end of the body (RFC 9112, section 6.1): there is no
-/// transfer coding, or `chunked` once. Of others hyper sees to it only that `chunked` is the last.
+/// Whether every hop sees the same end of the body (RFC 9112, section 6.1): the request has no transfer
+/// coding, or `chunked` once. hyper only checks that `chunked` comes last. A proxy that reads another
+/// list of codings differently could be made to smuggle a request.
 fn is_framed(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
     match (lines.next(), lines.next()) {
@@ -277,19 +284,20 @@ fn is_framed(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Makes the connection ready for the next request, by reading away what is left of a body that
-/// was refused. Returns whether it is. A client that waits to be asked for its body is not asked.
+/// Reads and discards the rest of a refused body. Returns whether the connection can take another
+/// request.
 async fn settle(request: &ApiRequest<'_>) -> bool {
     if !is_framed(request.headers) {
         return false;
     }
+    // Reading would make hyper send `100 Continue`, and so ask for a body that is already refused.
     if request.headers.contains_key(EXPECT) && request.body.received() == 0 {
         return request.body.is_read();
     }
     request.body.drain().await
 }
 
-/// A HEAD is answered with the headers of a GET, its length included, and nothing more.
+/// Removes the body of a response to HEAD, but keeps its length: the headers are those of a GET.
 fn leave_body_out<R>(response: &mut ApiResponse<R>) {
     let length = match response.body() {
         ResponseContent::Whole(bytes) => bytes.len(),

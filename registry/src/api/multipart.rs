@@ -1,8 +1,8 @@
 //! Several ranges of a blob in one body: `multipart/byteranges` (RFC 9110, sections 14.6 and
 //! 15.3.7.2).
 //!
-//! The reader yields the spans one after another; a head goes before each of them, and a last line
-//! after all. No more than one head exists at a time.
+//! The reader yields the ranges one after another. A part's headers precede each, and a closing boundary
+//! follows the last. The headers of only one part are in memory at a time.
 
 use std::fmt::{self, Write};
 use std::pin::Pin;
@@ -16,93 +16,95 @@ use super::response::{ResponseBodyError, poll_reader};
 use crate::oci::{MediaType, Span};
 use crate::store::StoreError;
 
-/// What is still to be sent of several parts of a blob.
+/// The rest of a body of several ranges of a blob.
 #[derive(Debug)]
 pub(super) struct MultipartRanges<R> {
     reader: R,
     spans: Arc<[Span]>,
     size: u64,
-    /// Unguessable, so that no blob can be made to hold it.
+    /// Random, so that nobody can upload a blob that contains the boundary.
     boundary: u128,
-    /// Which part comes after the one at hand.
-    place: usize,
-    /// What is to come of the part at hand, and in all, in bytes.
-    left: u64,
+    /// The index of the next part.
+    next: usize,
+    /// How many bytes of the current part are still to come.
+    part_remaining: u64,
+    /// How many bytes of the whole body are still to come.
     remaining: u64,
 }
 
 impl<R> MultipartRanges<R> {
-    /// The parts `spans` of a blob of `size` bytes, which `reader` yields.
+    /// A body of the ranges `spans`, which `reader` yields, of a blob of `size` bytes.
     pub(super) fn new(reader: R, spans: Arc<[Span]>, size: u64) -> Self {
         let mut parts = Self {
             reader,
             spans,
             size,
             boundary: rand::random(),
-            place: 0,
-            left: 0,
+            next: 0,
+            part_remaining: 0,
             remaining: 0,
         };
         parts.remaining = parts.length();
         parts
     }
 
-    /// The `Content-Type` of them together.
+    /// The `Content-Type` of the whole body.
     pub(super) fn content_type(&self) -> String {
         format!("multipart/byteranges; boundary={:032x}", self.boundary)
     }
 
-    /// How many bytes are to come.
+    /// How many bytes are still to come.
     pub(super) fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// How long the whole body is.
+    /// The length of the whole body, in bytes. It is known before the first byte is sent, so that the
+    /// response has a `Content-Length`.
     fn length(&self) -> u64 {
         let mut length = LengthCounter(0);
-        for (place, span) in self.spans.iter().enumerate() {
-            // Counting cannot fail.
-            let _ = self.write_head(&mut length, place, *span);
+        for (index, span) in self.spans.iter().enumerate() {
+            // The counter never fails.
+            let _ = self.write_part_headers(&mut length, index, *span);
             length.0 += span.length;
         }
-        let _ = self.write_end(&mut length);
+        let _ = self.write_closing_boundary(&mut length);
         length.0
     }
 
-    fn write_head(&self, to: &mut impl Write, place: usize, span: Span) -> fmt::Result {
+    fn write_part_headers(&self, to: &mut impl Write, index: usize, span: Span) -> fmt::Result {
         let (first, last) = (span.start, span.start + span.length - 1);
         write!(
             to,
             "{}--{:032x}\r\nContent-Type: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
-            if place == 0 { "" } else { "\r\n" },
+            if index == 0 { "" } else { "\r\n" },
             self.boundary,
             MediaType::OCTET_STREAM,
             self.size
         )
     }
 
-    fn write_end(&self, to: &mut impl Write) -> fmt::Result {
+    fn write_closing_boundary(&self, to: &mut impl Write) -> fmt::Result {
         write!(to, "\r\n--{:032x}--\r\n", self.boundary)
     }
 
-    /// The next head, or the line after the last part.
+    /// The headers of the next part, or the closing boundary after the last.
     fn delimiter(&mut self) -> Bytes {
         let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = match self.spans.get(self.place).copied() {
+        // Writing to a String never fails.
+        let _ = match self.spans.get(self.next).copied() {
             Some(span) => {
-                self.left = span.length;
-                self.write_head(&mut text, self.place, span)
+                self.part_remaining = span.length;
+                self.write_part_headers(&mut text, self.next, span)
             }
-            None => self.write_end(&mut text),
+            None => self.write_closing_boundary(&mut text),
         };
-        self.place += 1;
+        self.next += 1;
         text.into()
     }
 }
 
 impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> MultipartRanges<R> {
-    /// The next bytes; `None` after the last of them, or after a failure.
+    /// The next bytes; `None` after the last, or after a failure.
     pub(super) fn poll_bytes(
         &mut self,
         cx: &mut Context<'_>,
@@ -110,10 +112,14 @@ impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> MultipartRanges<R> {
         if self.remaining == 0 {
             return Poll::Ready(None);
         }
-        let bytes = if self.left == 0 {
+        let bytes = if self.part_remaining == 0 {
             Ok(self.delimiter())
         } else {
-            ready!(poll_reader(Pin::new(&mut self.reader), &mut self.left, cx))
+            ready!(poll_reader(
+                Pin::new(&mut self.reader),
+                &mut self.part_remaining,
+                cx
+            ))
         };
         self.remaining = match &bytes {
             Ok(bytes) => self.remaining.saturating_sub(bytes.len() as u64),
@@ -123,7 +129,7 @@ impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> MultipartRanges<R> {
     }
 }
 
-/// Counts what is written.
+/// Counts the bytes written to it.
 struct LengthCounter(u64);
 
 impl Write for LengthCounter {
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_part_says_where_it_belongs_and_the_length_is_known_before() {
+    async fn each_part_has_its_content_range_and_the_length_is_known_in_advance() {
         let chunk = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
         let chunks = vec![chunk("ab"), chunk("cd"), chunk("01")];
         let (parts, body, failed) = collect(chunks).await;
@@ -188,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_fails_ends_early_or_runs_over_a_part_breaks_the_body() {
+    async fn a_reader_that_fails_ends_early_or_gives_too_much_breaks_the_body() {
         let chunk = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
         for chunks in [
             vec![chunk("ab")],

@@ -1,4 +1,4 @@
-//! One request's observation: recorded when its last byte has gone, or when it was given up.
+//! Observes one request. It is recorded when its response's last byte is sent, or when it is aborted.
 
 use std::fmt;
 use std::time::Instant;
@@ -16,17 +16,20 @@ use service::metrics::Label;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What is recorded of one request, when it is dropped.
+/// The observation of one request. Dropping it records the request: so an aborted request, whose future
+/// hyper drops, is counted like any other.
 #[derive(Debug)]
 pub(super) struct Observation {
     recording: Option<Recording>,
+    /// Boxed: without an access log, an observation stays small.
     access: Option<Box<AccessRecord>>,
 }
 
-/// What the access log will say. Of what a path names no more is kept than is logged.
+/// The request's line in the access log, which dropping it writes. Names of the path are cut to the
+/// logged length at once, because the record lives as long as the request.
 struct AccessRecord {
     started: Instant,
-    answered: Option<(StatusCode, Instant)>,
+    responded: Option<(StatusCode, Instant)>,
     endpoint: &'static str,
     method: &'static str,
     client: &'static str,
@@ -38,7 +41,7 @@ struct AccessRecord {
 }
 
 impl Observation {
-    /// A request's headers are here.
+    /// Begins with a request's headers.
     pub(super) fn begin(recorders: &Recorders, head: &Parts, route: &Route<'_>) -> Self {
         let method = Method::of(head.method.as_str());
         let recording = recorders.metrics.as_ref();
@@ -51,7 +54,7 @@ impl Observation {
                 let id = id.and_then(|id| request_id(id.as_bytes()));
                 Box::new(AccessRecord {
                     started: Instant::now(),
-                    answered: None,
+                    responded: None,
                     endpoint: route.endpoint.as_str(),
                     method: method.value(),
                     client: Client::of(agent.unwrap_or_default()).value(),
@@ -69,24 +72,24 @@ impl Observation {
         }
     }
 
-    /// So many bytes of the request's body were read.
+    /// Sets how many bytes of the request's body were received.
     pub(super) fn received(&mut self, bytes: u64) {
         if let Some(access) = &mut self.access {
             access.received = bytes;
         }
     }
 
-    /// A response begins.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    /// Notes that a response begins, with this status.
+    pub(super) fn responded(&mut self, status: StatusCode) {
         if let Some(recording) = &mut self.recording {
             recording.answered(status);
         }
         if let Some(access) = &mut self.access {
-            access.answered = Some((status, Instant::now()));
+            access.responded = Some((status, Instant::now()));
         }
     }
 
-    /// So many more bytes of the response's body were handed over.
+    /// Adds bytes of the response's body that were handed to hyper.
     pub(super) fn sent(&mut self, bytes: usize) {
         if let Some(access) = &mut self.access {
             access.sent += bytes as u64;
@@ -95,20 +98,21 @@ impl Observation {
 }
 
 impl AccessRecord {
-    /// What is known by now.
+    /// The event with what is known so far.
     fn event(&self) -> AccessEvent<'_> {
         let millis = |at: Instant| at.duration_since(self.started).as_secs_f64() * 1e3;
-        let status = self.answered.map(|(status, _)| status.as_u16());
+        let status = self.responded.map(|(status, _)| status.as_u16());
         AccessEvent {
             endpoint: self.endpoint,
             repository: self.repository.as_deref(),
             reference: self.reference.as_deref(),
             method: self.method,
+            // Dropped before a response began: the client closed the connection.
             status: status.unwrap_or(CLIENT_CLOSED_REQUEST),
             bytes_in: self.received,
             bytes_out: self.sent,
             duration_ms: millis(Instant::now()),
-            ttfb_ms: self.answered.map(|(_, at)| millis(at)),
+            ttfb_ms: self.responded.map(|(_, at)| millis(at)),
             client: self.client,
             request_id: self.request_id.as_deref(),
         }
@@ -134,12 +138,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_access_log_tells_what_was_asked_for_and_by_which_identifier() {
+    fn the_access_log_has_the_repository_the_reference_and_a_valid_request_id() {
         let recorders = Recorders {
             metrics: None,
             access_log: true,
         };
-        for (sent, told) in [
+        for (sent, logged) in [
             ("4bf9-2.a_b", Some("4bf9-2.a_b")),
             ("4bf9 status=200", None),
         ] {
@@ -148,9 +152,9 @@ mod tests {
             let (head, ()) = request.body(()).unwrap().into_parts();
             let route = Route::parse(head.uri.path());
             let mut observation = Observation::begin(&recorders, &head, &route);
-            observation.answered(StatusCode::OK);
+            observation.responded(StatusCode::OK);
             let event = observation.access.as_ref().unwrap().event();
-            assert_eq!(event.request_id, told);
+            assert_eq!(event.request_id, logged);
             assert_eq!(event.repository, Some("team/app"));
             assert_eq!(event.reference, Some("1"));
             assert_eq!(event.status, 200);
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_a_path_is_kept_than_is_logged() {
+    fn names_of_the_path_are_cut_to_the_logged_length() {
         let recorders = Recorders {
             metrics: None,
             access_log: true,

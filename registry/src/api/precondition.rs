@@ -1,8 +1,8 @@
 //! Preconditions: `If-Match` and `If-None-Match` (RFC 9110, sections 13.1.1, 13.1.2 and 13.2.2).
 //!
-//! The entity tag of a manifest or blob is its digest in quotes, as GET sends it. Where a change
-//! depends on a tag, the store checks the condition in the same step. Nothing else has an entity
-//! tag: conditions on listings and upload sessions are ignored.
+//! The entity tag of a manifest or blob is its digest in quotes. Nothing else has one: conditions on
+//! listings and upload sessions are ignored. Where a change depends on a tag, the store checks the
+//! condition in the same atomic step.
 //!
 //! The lists are parsed here rather than by the `headers` crate, which does not give out their
 //! entity tags: the store needs the digests that they name.
@@ -14,7 +14,7 @@ use super::error::ApiError;
 use crate::oci::{Digest, Reference};
 use crate::store::{Condition, Versions};
 
-/// A header that holds neither `*` nor a list of entity tags.
+/// The header is neither `*` nor a list of entity tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{name} must be * or a list of entity tags in double quotes, each the digest of a manifest or \
@@ -27,13 +27,13 @@ pub(super) struct PreconditionError {
 /// How entity tags are compared (RFC 9110, section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comparison {
-    /// A weak tag equals no other.
+    /// A weak tag never matches.
     Strong,
-    /// `W/` makes no difference.
+    /// `W/` is ignored.
     Weak,
 }
 
-/// What a change of `reference` requires; `None` if the request has no condition.
+/// The condition of a change of `reference`; `None` if the request has none.
 pub(super) fn of_change(
     headers: &HeaderMap,
     reference: &Reference,
@@ -47,8 +47,8 @@ pub(super) fn of_change(
     }))
 }
 
-/// Checks what a deletion of content that is there requires. Content never changes under its
-/// digest, so that nobody can make this false before the deletion.
+/// Checks the condition of a deletion of content that exists. The check need not be atomic with the
+/// deletion: the content of a digest never changes.
 pub(super) fn check_deletion(headers: &HeaderMap, digest: &Digest) -> Result<(), ApiError> {
     let reference = Reference::Digest(digest.clone());
     match of_change(headers, &reference)? {
@@ -57,10 +57,9 @@ pub(super) fn check_deletion(headers: &HeaderMap, digest: &Digest) -> Result<(),
     }
 }
 
-/// Whether a client that reads content has it already. Fails where it wants other content only.
+/// Whether a client that reads content has it already. Fails if `If-Match` does not hold.
 ///
-/// A malformed `If-None-Match` is passed over: the response then is the whole content, which is
-/// never wrong.
+/// A malformed `If-None-Match` is ignored: the client then gets the whole content, which is never wrong.
 pub(super) fn is_known_to_reader(headers: &HeaderMap, digest: &Digest) -> Result<bool, ApiError> {
     let condition = Condition {
         reference: Reference::Digest(digest.clone()),
@@ -72,7 +71,7 @@ pub(super) fn is_known_to_reader(headers: &HeaderMap, digest: &Digest) -> Result
     Ok(known.is_some_and(|known| known.contain(Some(digest))))
 }
 
-/// Whether a request has any condition.
+/// Whether a request has a condition.
 pub(super) fn is_conditional(headers: &HeaderMap) -> bool {
     headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH)
 }
@@ -91,7 +90,8 @@ fn if_none_match(headers: &HeaderMap) -> Result<Option<Versions>, PreconditionEr
 
 struct MalformedList;
 
-/// What all lines of a header name together. A tag that is no digest names nothing of ours.
+/// The digests that all lines of a header list. Entity tags that are no digests match no content here,
+/// and are left out.
 fn versions(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -131,7 +131,7 @@ enum ListMember<'a> {
     Tag { opaque: &'a [u8], weak: bool },
 }
 
-/// Takes the next member off a line. Empty members are passed over (RFC 9110, section 5.6.1.2).
+/// Takes the next member off a line, and skips empty ones (RFC 9110, section 5.6.1.2).
 fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<ListMember<'a>>, MalformedList> {
     let skipped = rest.iter().position(|byte| !b" \t,".contains(byte));
     let text = &rest[skipped.unwrap_or(rest.len())..];
@@ -150,7 +150,7 @@ fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<ListMember<'a>>, Malfor
     Ok(Some(member))
 }
 
-/// An entity tag at the start of `text`, and what follows it. A comma may be part of it.
+/// The entity tag at the start of `text`, and the text after it. An entity tag may contain commas.
 fn entity_tag(text: &[u8]) -> Option<(ListMember<'_>, &[u8])> {
     let (weak, quoted) = match text.strip_prefix(b"W/") {
         Some(quoted) => (true, quoted),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_tag_is_named_alone_in_a_list_on_any_line_or_by_a_star() {
+    fn an_entity_tag_matches_alone_in_a_list_on_any_line_or_through_a_star() {
         for named in [
             &["\"D\""][..],
             &["\"other\" , \"D\""],
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_entity_tag_is_equal_in_weak_comparison_only() {
+    fn a_weak_entity_tag_matches_in_weak_comparison_only() {
         let weak = read(&["W/\"D\""], Comparison::Weak).unwrap();
         assert!(weak.contain(Some(&digest())));
         let strong = read(&["W/\"D\""], Comparison::Strong).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_entity_tags_is_malformed() {
+    fn anything_but_a_list_of_entity_tags_is_malformed() {
         for malformed in [
             &[""][..],
             &[","],

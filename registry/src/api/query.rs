@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// A request's query string, decoded as it is asked for.
+/// A request's query string. Values are decoded when they are read.
 ///
 /// Only `percent-encoding` is used, and not `form_urlencoded`, which reads a plus sign as a space.
 /// Here a plus sign stands for itself: no parameter of the specification may hold a space, and media
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_decoded_and_a_plus_sign_stays_one() {
+    fn values_are_decoded_and_a_plus_sign_is_kept() {
         let query = Query::new(Some("digest=sha256%3Aab&artifactType=a/b+json&%6e=3&empty"));
         assert_eq!(query.get("digest").unwrap(), "sha256:ab");
         assert_eq!(query.get("artifactType").unwrap(), "a/b+json");
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf_8_decodes_to_nothing_valid() {
+    fn bytes_that_are_not_utf_8_decode_to_a_replacement_character() {
         assert_eq!(Query::new(Some("tag=%ff")).get("tag").unwrap(), "\u{fffd}");
     }
 }

@@ -1,17 +1,16 @@
-//! Paths with doubled or trailing slashes, which lead to the same path without them.
+//! Redirects paths with doubled or trailing slashes to the path without them.
 //!
-//! Clients and people build paths by hand. Docker's registry redirects them, so those who rely on it
-//! find the same here. Only a GET or HEAD may be repeated at another path.
+//! Clients that build paths by hand make such paths, and Docker's registry redirects them. Only GET and
+//! HEAD are redirected: other requests must not be repeated at another path.
 
 use http::{Method, Uri};
 
 use crate::oci::{Endpoint, Route};
 
-/// The target that a request is redirected to; `None` where its path is clean, or is none of the
-/// API's.
+/// The target to redirect a request to. `None` if its path is clean, or outside of the API.
 ///
-/// It begins with `/v2/`, so that it names no other host, and has no component of dots, so that it
-/// stays there.
+/// The target begins with `/v2/`, so that it cannot name another host (`//host/`), and has no component
+/// of dots, so that it stays below `/v2/`.
 pub(super) fn target(method: &Method, uri: &Uri) -> Option<String> {
     let path = uri.path();
     if !(path.contains("//") || path.ends_with('/'))
@@ -28,7 +27,7 @@ pub(super) fn target(method: &Method, uri: &Uri) -> Option<String> {
         clean.push('/');
         clean.push_str(component);
     }
-    // These two end with a slash.
+    // The paths of these two endpoints end with a slash.
     if path.ends_with('/')
         && matches!(
             Route::parse(&clean).endpoint,
@@ -58,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn doubled_and_trailing_slashes_lead_to_the_clean_path() {
+    fn doubled_and_trailing_slashes_redirect_to_the_clean_path() {
         for (path, clean) in [
             ("/v2/a/tags/list/", "/v2/a/tags/list"),
             ("//v2/_catalog", "/v2/_catalog"),
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_path_and_one_outside_of_the_api_lead_nowhere() {
+    fn a_clean_path_and_one_outside_of_the_api_are_not_redirected() {
         for path in [
             "/v2/",
             "/v2",

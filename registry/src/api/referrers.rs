@@ -12,13 +12,13 @@ use super::{Api, ApiRequest};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Referrers, ReferrersQuery, Store, StoreError};
 
-/// What the descriptors of a page may take. Clients refuse manifests of more than 4 MiB; what does not
-/// fit, with the commas between and the rest of the index, goes to the next page.
+/// The most bytes of a page's descriptors. Clients refuse manifests of more than 4 MiB, so the rest of the
+/// index must fit into what is left; further descriptors go to the next page.
 const PAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
 impl<S: Store> Api<S> {
-    /// end-12a, end-12b: always an index, if need be an empty one. Clients take a 404 to mean that
-    /// there is no such endpoint.
+    /// end-12a, end-12b: an index of the referrers, possibly empty. Clients take a 404 to mean that the
+    /// registry has no such endpoint, and fall back to tags.
     pub(super) async fn referrers(
         &self,
         request: &ApiRequest<'_>,
@@ -34,7 +34,7 @@ impl<S: Store> Api<S> {
             last: request.query.get("last").map(Cow::into_owned),
             bytes: PAGE_BYTES,
         };
-        let _one_of_few = self.listings.acquire().await;
+        let _permit = self.listings.acquire().await;
         let page = match self.store.referrers_list(&name, &digest, &query).await {
             Err(StoreError::RepositoryUnknown | StoreError::ManifestUnknown) => {
                 Referrers::default()
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_of_none_is_an_index() {
+    fn an_index_without_referrers_is_valid() {
         insta::assert_snapshot!(
             String::from_utf8(index(&[])).unwrap(),
             @r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#

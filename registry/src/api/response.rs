@@ -1,8 +1,7 @@
-//! Responses: their bodies and the headers they share.
+//! Responses: their bodies, and the headers that they have in common.
 //!
-//! `If-Match` and `If-None-Match` are read in [`precondition`](super::precondition). There is no
-//! `Last-Modified`, hence nothing for `If-Modified-Since` and `If-Unmodified-Since` to mean: they
-//! are passed over.
+//! [`precondition`](super::precondition) reads `If-Match` and `If-None-Match`. Responses have no
+//! `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` are ignored.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,7 +19,7 @@ use super::observation::Observation;
 use crate::oci::{Digest, MediaType};
 use crate::store::StoreError;
 
-/// What a handler answers, with a body that is read from a store's reader `R` or already here.
+/// A handler's response. Its body is in memory, or comes from a store's reader `R`.
 pub(super) type ApiResponse<R> = Response<ResponseContent<R>>;
 
 pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
@@ -31,34 +30,36 @@ pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject"
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// A response's body, before anybody watches it.
+/// A response's body, not yet observed.
 #[derive(Debug)]
 pub(super) enum ResponseContent<R> {
-    /// All of it; empty for none.
+    /// The whole body; empty if there is none.
     Whole(Bytes),
-    /// All of it, as long as it does not have to give way to others.
+    /// The whole body, in a share of the memory budget that may be evicted.
     Shared(MemoryShare),
-    /// A reader, and the bytes still to come from it.
+    /// A reader, and how many bytes are still to come from it.
     Stream { reader: R, remaining: u64 },
-    /// Several parts of a blob.
+    /// Several ranges of a blob.
     Multipart(Box<MultipartRanges<R>>),
 }
 
-/// A response's body as hyper sends it. Dropping it ends the request's observation.
+/// A response's body as hyper sends it. Dropping it ends the request's observation: hyper drops it after
+/// the last byte, or when the client closes the connection.
 #[derive(Debug)]
 pub struct ResponseBody<R> {
     content: ResponseContent<R>,
     observation: Observation,
 }
 
-/// Why a response ended half sent. The connection has to break, as nothing else tells the client.
+/// Why a response's body ended early. hyper then closes the connection or resets the stream: once the
+/// headers are sent, nothing else tells the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseBodyError {
-    /// A reader failed, or ended early.
-    #[error("the response's body could not be read")]
+    /// The store's reader failed, or ended early.
+    #[error("the response body could not be read from the store")]
     Read(#[source] Option<StoreError>),
-    /// It gave way to others while its client read nothing.
-    #[error("the response gave way to others")]
+    /// The body was evicted from the memory budget while its client read nothing.
+    #[error("the response body was evicted from memory because the client read too slowly")]
     Evicted,
 }
 
@@ -90,7 +91,8 @@ where
             ResponseContent::Shared(share) => match share.pop() {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    tracing::warn!(%error, "a response was cut");
+                    tracing::warn!(%error, "response aborted");
+                    // hyper must not poll for the rest.
                     this.content = ResponseContent::Whole(Bytes::new());
                     return Poll::Ready(Some(Err(ResponseBodyError::Evicted)));
                 }
@@ -131,8 +133,8 @@ where
     }
 }
 
-/// The next bytes of a reader, of which `remaining` are to come. More of them, or an early end, is a
-/// failure; nothing is to come after one.
+/// The next bytes of a reader that has `remaining` bytes to give. More bytes, or an early end, is a failure,
+/// after which `remaining` is 0. `Content-Length` is sent already: a wrong length would break the framing.
 pub(super) fn poll_reader<R>(
     reader: Pin<&mut R>,
     remaining: &mut u64,
@@ -151,7 +153,7 @@ where
             tracing::error!(
                 error = error.as_ref().map(tracing::field::debug),
                 missing = *remaining,
-                "a blob could not be read to its end"
+                "blob read failed"
             );
             *remaining = 0;
             Poll::Ready(Err(ResponseBodyError::Read(error)))
@@ -181,14 +183,14 @@ pub(super) fn json<R>(
     response
 }
 
-/// A body of ours as JSON.
+/// Encodes a body as JSON.
 pub(super) fn encode(body: &impl Serialize) -> Vec<u8> {
-    // Our types hold texts, numbers and lists: nothing that JSON can't express.
+    // Cannot fail: the types hold strings, numbers and lists, all of which JSON has.
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-/// A response that describes content: its digest, entity tag, media type and length. The length is
-/// said in so many words because a HEAD has no body to take it from.
+/// A response that describes content: its digest, entity tag, media type and length. The length is set
+/// explicitly, because the response to a HEAD has no body to derive it from.
 pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) -> ApiResponse<R> {
     let mut response = empty(StatusCode::OK);
     let headers = response.headers_mut();
@@ -198,14 +200,14 @@ pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) 
     response
 }
 
-/// A response to a condition that says: you have it.
+/// A response to a client that has the content already.
 pub(super) fn not_modified<R>(digest: &Digest) -> ApiResponse<R> {
     let mut response = empty(StatusCode::NOT_MODIFIED);
     name_content(response.headers_mut(), digest);
     response
 }
 
-/// A response about content that now exists at `location`.
+/// A response to a request that created content at `location`.
 pub(super) fn created<R>(location: &str, digest: &Digest) -> ApiResponse<R> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
@@ -214,27 +216,28 @@ pub(super) fn created<R>(location: &str, digest: &Digest) -> ApiResponse<R> {
     response
 }
 
-/// A response that sends the client to another target of the API.
+/// A redirect to another target of the API.
 pub(super) fn moved<R>(target: &str) -> ApiResponse<R> {
     let mut response = empty(StatusCode::MOVED_PERMANENTLY);
     set(response.headers_mut(), LOCATION, target);
     response
 }
 
-/// Whether an entity tag is the content's.
-pub(super) fn names(tag: &str, digest: &Digest) -> bool {
+/// Whether `tag` is the entity tag of the content with this digest.
+pub(super) fn is_entity_tag_of(tag: &str, digest: &Digest) -> bool {
     tag.strip_prefix('"')
         .and_then(|tag| tag.strip_suffix('"'))
         .is_some_and(|tag| tag == digest.as_str())
 }
 
-/// Sets a header whose value our own types made; what could not stand in a header is left out.
+/// Sets a header. The callers' values are made of checked types; one that is invalid in a header is left
+/// out and logged.
 pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => {
             headers.insert(name, value);
         }
-        Err(error) => tracing::error!(%name, %error, "a header could not be set"),
+        Err(error) => tracing::error!(%name, %error, "invalid response header"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Blob uploads: at once, in chunks, as a stream, by mounting (end-4 to end-6, end-11, end-13,
+//! Blob uploads: in one request, in chunks, as a stream, or by mounting (end-4 to end-6, end-11, end-13,
 //! end-14).
 
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::store::{Store, StoreError, Upload, UploadId};
 use service::log::causes;
 
 impl<S: Store> Api<S> {
-    /// end-4a, end-4b, end-4c and end-11: mounts a blob, takes one whole, or opens a session.
+    /// end-4a, end-4b, end-4c and end-11: mounts a blob, stores one from the request's body, or opens a
+    /// session.
     pub(super) async fn upload_start(
         &self,
         request: &ApiRequest<'_>,
@@ -26,7 +27,8 @@ impl<S: Store> Api<S> {
             None => Algorithm::default(),
         };
         if let Some(mount) = request.query.get("mount").filter(|mount| !mount.is_empty()) {
-            // The client uploads what can't be mounted, with the digest that it has told.
+            // After a failed mount the client uploads the blob, so the session hashes with the algorithm of
+            // the digest that it mounted by.
             if let Ok(digest) = Digest::parse(&mount) {
                 if self.mount(request, &name, &digest).await {
                     return Ok(response::created(&blob(&name, &digest), &digest));
@@ -41,9 +43,9 @@ impl<S: Store> Api<S> {
         Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
     }
 
-    /// end-11: makes a blob of another repository part of this one; whether that worked. A mount
-    /// only saves an upload, so nothing that is wrong with it ends the push: clients put what they
-    /// pulled from into `from`, which may be another registry's name.
+    /// end-11: mounts a blob of another repository. Returns whether that succeeded. A failed mount does not
+    /// fail the push, because it only saves an upload: clients set `from` to the repository that they pulled
+    /// from, which may be another registry's and have any name.
     async fn mount(&self, request: &ApiRequest<'_>, name: &Name, digest: &Digest) -> bool {
         let from = request.query.get("from").filter(|from| !from.is_empty());
         let Ok(from) = from.map(|from| Name::parse(&from)).transpose() else {
@@ -59,7 +61,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// end-13: where a session stands.
+    /// end-13: the progress of a session.
     pub(super) async fn upload_get(
         &self,
         request: &ApiRequest<'_>,
@@ -79,13 +81,14 @@ impl<S: Store> Api<S> {
         Ok(session(StatusCode::ACCEPTED, &progress(&name, &upload)))
     }
 
-    /// end-6: appends the last chunk, if there is one, and turns the session into a blob.
+    /// end-6: appends the last chunk, if any, and commits the session as a blob.
     pub(super) async fn upload_put(
         &self,
         request: &ApiRequest<'_>,
     ) -> Result<ApiResponse<S::Reader>, ApiError> {
         let (name, id) = named_session(request)?;
         let digest = request.query.get("digest").ok_or(ApiError::DigestMissing)?;
+        // Parsed before the body is appended: a malformed digest must leave the session as it is.
         let digest = Digest::parse(&digest)?;
         if !request.body.is_empty() || request.headers.contains_key(CONTENT_RANGE) {
             self.append(request, &name, &id).await?;
@@ -97,7 +100,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// end-14: gives a session up.
+    /// end-14: cancels a session.
     pub(super) async fn upload_delete(
         &self,
         request: &ApiRequest<'_>,
@@ -107,8 +110,9 @@ impl<S: Store> Api<S> {
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
 
-    /// end-4b: a blob in one request, through a session that nobody else learns of. It has a task of
-    /// its own, so that it is ended even if the client leaves in the midst of it.
+    /// end-4b: stores a blob in one request, through a session whose identifier no client learns. It runs in
+    /// a task of its own: if the client closes the connection, hyper drops this future, but the task still
+    /// ends the session.
     async fn upload_whole(
         &self,
         request: &ApiRequest<'_>,
@@ -117,18 +121,19 @@ impl<S: Store> Api<S> {
     ) -> Result<ApiResponse<S::Reader>, ApiError> {
         let body = (!request.body.is_empty()).then(|| request.body.stream(None));
         let (store, repository) = (Arc::clone(&self.store), name.clone());
-        let whole = whole(store, repository, digest.clone(), body);
-        match tokio::spawn(whole).await {
+        let stored = store_whole(store, repository, digest.clone(), body);
+        match tokio::spawn(stored).await {
             Ok(Ok(())) => Ok(response::created(&blob(name, digest), digest)),
             Ok(Err(error)) => Err(request.body_or_store(error)),
             Err(ended) => match ended.try_into_panic() {
+                // Handled where all panics of handlers are.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(StoreError::Interrupted.into()),
             },
         }
     }
 
-    /// Appends the request's body, whose `Content-Range` has to begin where the session ends.
+    /// Appends the request's body. Its `Content-Range`, if any, must begin where the session ends.
     async fn append(
         &self,
         request: &ApiRequest<'_>,
@@ -147,7 +152,7 @@ impl<S: Store> Api<S> {
             .await
         {
             Ok(upload) => Ok(upload),
-            // Another request was quicker.
+            // Another request appended between the two steps. The client gets the session's new end.
             Err(StoreError::UploadOffset { .. } | StoreError::UploadBusy) => {
                 Err(self.out_of_order(name, id).await)
             }
@@ -164,7 +169,7 @@ impl<S: Store> Api<S> {
 }
 
 impl ApiRequest<'_> {
-    /// A body that failed has told why; the store only knows that it did.
+    /// The body's own error, if the body failed: the store knows only that it did.
     fn body_or_store(&self, error: StoreError) -> ApiError {
         match (error, self.body.failure()) {
             (StoreError::Body(_), Some(failure)) => failure.into(),
@@ -173,9 +178,8 @@ impl ApiRequest<'_> {
     }
 }
 
-/// Stores a blob through a session that is gone afterwards, whatever becomes of it: no client can
-/// resume it.
-async fn whole<S: Store>(
+/// Stores a blob through a session, and ends the session in any case: no client could resume it.
+async fn store_whole<S: Store>(
     store: Arc<S>,
     name: Name,
     digest: Digest,
@@ -193,20 +197,20 @@ async fn whole<S: Store>(
     };
     match store.upload_cancel(&name, &upload.id).await {
         Ok(()) | Err(StoreError::UploadUnknown) => {}
-        // What can't be dropped now expires.
-        Err(error) => tracing::warn!(?error, "an upload session could not be dropped"),
+        // The session expires later.
+        Err(error) => tracing::warn!(error = causes(&error), "upload session not cancelled"),
     }
     Err(error)
 }
 
-/// The repository and the session that a push location names.
+/// The repository and the session in the path.
 fn named_session(request: &ApiRequest<'_>) -> Result<(Name, UploadId), ApiError> {
     let name = request.name()?;
     let id = UploadId::parse(request.route.tail).ok_or(ApiError::UploadId)?;
     Ok((name, id))
 }
 
-/// A chunk's place, if it tells it. It has to be as long as the body says.
+/// The chunk's `Content-Range`, if any. Its length must be the body's declared length.
 fn chunk_range(request: &ApiRequest<'_>) -> Result<Option<UploadRange>, ApiError> {
     let Some(range) = request.headers.get(CONTENT_RANGE) else {
         return Ok(None);

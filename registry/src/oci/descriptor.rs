@@ -6,14 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Digest, MediaType};
 
-/// Arbitrary metadata of a manifest or descriptor (image-spec, Annotations).
+/// Arbitrary metadata of a manifest or a descriptor (image-spec, Annotations).
 pub type Annotations = BTreeMap<String, String>;
 
-/// What a manifest says of other content: where it is and what to expect (image-spec,
-/// Descriptors).
+/// A manifest's reference to other content (image-spec, Descriptors).
 ///
-/// Fields that the registry has no use for, such as `platform`, are skipped: manifests themselves
-/// are kept as bytes, so nothing gets lost.
+/// Fields that the registry does not use, such as `platform`, are skipped. Nothing is lost: the store keeps
+/// manifests as bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -23,36 +22,36 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The content's length in bytes.
     pub size: u64,
-    /// What sort of artifact the content is, where it is a manifest.
+    /// The artifact type of the content, if it is a manifest.
     #[serde(
         default,
         deserialize_with = "optional_type",
         skip_serializing_if = "Option::is_none"
     )]
     pub artifact_type: Option<MediaType>,
-    /// Metadata.
+    /// Annotations.
     #[serde(
         default,
         deserialize_with = "or_default",
         skip_serializing_if = "Annotations::is_empty"
     )]
     pub annotations: Annotations,
-    /// Where else the content may be had.
+    /// Other locations of the content.
     #[serde(
         default,
         deserialize_with = "or_default",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub urls: Vec<String>,
-    /// The content itself, in base 64.
+    /// The content itself, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
 }
 
-/// The most bytes of annotations, as JSON, that a descriptor repeats of its manifest.
+/// The most bytes of annotations, as JSON, that a descriptor repeats from its manifest.
 const REPEATED_ANNOTATIONS: usize = 32 << 10;
 
-/// The fields of a descriptor that tell what it describes.
+/// The fields of a descriptor without its annotations and other fields of any length.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DescriptorEssentials {
@@ -64,7 +63,7 @@ struct DescriptorEssentials {
 }
 
 impl Descriptor {
-    /// A descriptor with nothing optional in it.
+    /// A descriptor without optional fields.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
         Self {
             media_type,
@@ -77,13 +76,13 @@ impl Descriptor {
         }
     }
 
-    /// Repeats a manifest's annotations, the smallest first, as far as they fit into some KiB. Whoever
-    /// needs the others reads the manifest.
+    /// Repeats a manifest's annotations, the shortest first, up to a limit: they are sent with every listing
+    /// of referrers. Clients that need the others read the manifest.
     pub(super) fn repeat_annotations(&mut self, of_manifest: &Annotations) {
         let length = |text: &str| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
         let mut by_length: Vec<_> = of_manifest
             .iter()
-            // With the colon and the comma.
+            // Plus the colon and the comma.
             .map(|(key, value)| {
                 (
                     length(key).saturating_add(length(value)).saturating_add(2),
@@ -103,7 +102,7 @@ impl Descriptor {
         }
     }
 
-    /// Reads a descriptor of any length without keeping what it can do without.
+    /// Reads a descriptor of any length, and keeps only its required fields and the artifact type.
     pub fn read_without_annotations(reader: impl std::io::Read) -> serde_json::Result<Self> {
         let fields: DescriptorEssentials = serde_json::from_reader(reader)?;
         let mut descriptor = Self::new(fields.media_type, fields.digest, fields.size);

@@ -1,4 +1,4 @@
-//! Digests, the algorithms they name, and computing them.
+//! Digests: their algorithms, their text, and their computation.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ named_variants! {
     }
 }
 
-/// The text names no algorithm that the registry can compute.
+/// The registry cannot compute digests of this algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the digest algorithm must be sha256 or sha512")]
 pub struct UnknownAlgorithm;
@@ -32,7 +32,7 @@ impl Algorithm {
             .ok_or(UnknownAlgorithm)
     }
 
-    /// How many hexadecimal digits its digests have.
+    /// The number of hexadecimal digits of its digests.
     pub fn hex_length(self) -> usize {
         match self {
             Self::Sha256 => 64,
@@ -45,24 +45,24 @@ checked_string!(Algorithm, UnknownAlgorithm);
 
 /// The digest of some content, such as `sha256:44136fa3…` (image-spec, Digests).
 ///
-/// Only algorithms that can be verified are accepted, and only lower-case hexadecimal of their
-/// length, so that equal content has one spelling. Cloning is cheap.
+/// Its algorithm is one that the registry can verify. Its digits are lower-case and of the algorithm's
+/// number, so that each content has one spelling per algorithm. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Arc<str>);
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    /// There is no colon.
+    /// It has no colon.
     #[error("a digest must be an algorithm, a colon and hexadecimal digits")]
     Malformed,
-    /// The registry cannot compute this algorithm.
+    /// The algorithm is unknown.
     #[error(transparent)]
     Algorithm(#[from] UnknownAlgorithm),
-    /// What follows the colon is not the algorithm's number of lower-case hexadecimal digits.
+    /// The part after the colon is not the algorithm's number of lower-case hexadecimal digits.
     #[error("a {algorithm} digest must have {} lower-case hexadecimal digits", algorithm.hex_length())]
     Hex {
-        /// The algorithm that the digest names.
+        /// The digest's algorithm.
         algorithm: Algorithm,
     },
 }
@@ -78,7 +78,7 @@ impl Digest {
         Ok(Self(text.into()))
     }
 
-    /// Reads a digest from a raw path segment or query value, whose colon may be written `%3A`.
+    /// Reads a digest from a raw path segment or query value, in which the colon may be escaped as `%3A`.
     pub fn from_segment(segment: &str) -> Result<Self, DigestError> {
         match split_escaped_colon(segment) {
             Some((algorithm, hex)) => Self::parse(&format!("{algorithm}:{hex}")),
@@ -98,10 +98,10 @@ impl Digest {
         &self.0
     }
 
-    /// The algorithm it was computed with.
+    /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         let name = self.0.split(':').next().unwrap_or_default();
-        // The name was checked when the digest was made.
+        // The name is valid, because a digest is only made with one.
         Algorithm::parse(name).unwrap_or_default()
     }
 
@@ -113,7 +113,7 @@ impl Digest {
 
 checked_string!(Digest, DigestError);
 
-/// A digest in the making. A clone goes on from the same state.
+/// Computes a digest. A clone continues from the same state.
 #[derive(Clone, Debug)]
 pub struct Hasher(HasherState);
 
@@ -124,7 +124,7 @@ enum HasherState {
 }
 
 impl Hasher {
-    /// Starts with no bytes.
+    /// A hasher that has read no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
@@ -132,7 +132,7 @@ impl Hasher {
         })
     }
 
-    /// The algorithm it computes.
+    /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
             HasherState::Sha256(_) => Algorithm::Sha256,
@@ -140,7 +140,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in the next bytes of the content.
+    /// Adds the next bytes of the content.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             HasherState::Sha256(state) => state.update(bytes),
@@ -148,7 +148,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         let algorithm = self.algorithm();
         match self.0 {
@@ -162,8 +162,8 @@ fn spell(algorithm: Algorithm, hash: &[u8]) -> Digest {
     Digest(format!("{}:{}", algorithm.as_str(), hex::encode(hash)).into())
 }
 
-/// Whether a raw path segment is a digest by image-spec's grammar, of whatever algorithm: other
-/// registries may know more than ours.
+/// Whether a raw path segment is a digest by image-spec's grammar, of any algorithm: other registries may
+/// support more of them.
 pub(super) fn is_digest_segment(segment: &str) -> bool {
     let Some((algorithm, encoded)) = split_escaped_colon(segment).or(segment.split_once(':'))
     else {
@@ -177,7 +177,7 @@ pub(super) fn is_digest_segment(segment: &str) -> bool {
     }
 }
 
-/// Splits at an escaped colon before which there is no plain one.
+/// Splits at the first colon, if it is escaped.
 fn split_escaped_colon(segment: &str) -> Option<(&str, &str)> {
     let at = segment.find(['%', ':'])?;
     let escape = segment.get(at..at + 3)?;
@@ -226,7 +226,7 @@ mod tests {
                              47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
 
     #[test]
-    fn a_digest_is_computed_and_spelt_as_others_do() {
+    fn the_digests_of_no_bytes_are_the_well_known_ones() {
         assert_eq!(Digest::of(Algorithm::Sha256, b"").as_str(), EMPTY_256);
         assert_eq!(Digest::of(Algorithm::Sha512, b"").as_str(), EMPTY_512);
     }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_digest_is_refused_with_its_reason() {
+    fn a_malformed_digest_is_rejected_with_a_reason() {
         let short = Err(DigestError::Hex {
             algorithm: Algorithm::Sha256,
         });
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_may_escape_the_colon_and_nothing_else() {
+    fn only_the_colon_of_a_segment_may_be_escaped() {
         let digest = Digest::parse(EMPTY_256).unwrap();
         for segment in [
             EMPTY_256,
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cloned_hasher_goes_on_by_itself() {
+    fn a_cloned_hasher_is_independent() {
         for algorithm in Algorithm::ALL {
             let mut first = Hasher::new(algorithm);
             first.update(b"one ");

@@ -7,13 +7,13 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 /// Checks that `bytes` is one JSON document in which no object, at any depth, has a key twice.
 ///
-/// Two readers may take a different one of two values, and so see two different manifests behind
-/// one digest. The depth is bounded by the parser (at 128), the time is `n log n`.
+/// Parsers disagree on which of two values counts, so that a document with a duplicate key could be two
+/// different manifests under one digest. The parser bounds the depth (at 128); the time is `n log n`.
 pub(super) fn check(bytes: &[u8]) -> serde_json::Result<()> {
     serde_json::from_slice::<UniqueKeys>(bytes).map(|UniqueKeys| ())
 }
 
-/// Any value in which no key comes twice.
+/// Any JSON value without duplicate keys.
 struct UniqueKeys;
 
 impl<'de> Deserialize<'de> for UniqueKeys {
@@ -37,6 +37,7 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
             keys.push(key);
             map.next_value::<UniqueKeys>()?;
         }
+        // Sorted rather than hashed: no choice of keys makes it slower than `n log n`.
         keys.sort_unstable();
         match keys.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(A::Error::custom(format_args!(
@@ -77,7 +78,7 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
     }
 }
 
-/// An object's key, borrowed from the document unless it has escapes.
+/// An object's key. It borrows from the document unless it has escapes.
 struct ObjectKey<'de>(Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for ObjectKey<'de> {
@@ -111,7 +112,7 @@ mod tests {
     use super::check;
 
     #[test]
-    fn a_document_without_duplicates_is_fine() {
+    fn a_document_without_duplicates_is_accepted() {
         for document in [
             "{}",
             "null",
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_comes_twice_is_refused_wherever_it_is() {
+    fn a_duplicate_key_is_rejected_at_any_depth() {
         for document in [
             r#"{"a":1,"a":1}"#,
             r#"{"x":[{"y":{"a":1,"b":2,"a":3}}]}"#,
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_document_is_refused() {
+    fn anything_but_one_document_is_rejected() {
         for document in [
             &b""[..],
             b"{",
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn many_keys_are_compared_without_quadratic_work() {
+    fn many_keys_take_no_quadratic_time() {
         let mut document = String::from("{");
         for key in 0..400_000 {
             write!(document, r#""{key}":0,"#).unwrap();

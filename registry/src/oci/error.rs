@@ -1,4 +1,4 @@
-//! The errors of the specification, as clients read them.
+//! The error codes of the specification, and the body of an error response.
 
 use serde_json::Value;
 
@@ -10,41 +10,41 @@ named_variants! {
     pub enum ErrorCode {
         /// code-1: no such blob in the repository.
         BlobUnknown = "BLOB_UNKNOWN",
-        /// code-2: an upload that can't be carried on.
+        /// code-2: the upload cannot be resumed.
         BlobUploadInvalid = "BLOB_UPLOAD_INVALID",
         /// code-3: no such upload session.
         BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN",
-        /// code-4: a malformed digest, or one that is not the content's.
+        /// code-4: the digest is malformed, or does not match the content.
         DigestInvalid = "DIGEST_INVALID",
-        /// code-5: a manifest names content that the repository lacks.
+        /// code-5: the manifest references content that the repository lacks.
         ManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN",
-        /// code-6: a manifest that is none.
+        /// code-6: the manifest is invalid.
         ManifestInvalid = "MANIFEST_INVALID",
         /// code-7: no such manifest in the repository.
         ManifestUnknown = "MANIFEST_UNKNOWN",
-        /// code-8: a malformed repository name.
+        /// code-8: the repository name is malformed.
         NameInvalid = "NAME_INVALID",
         /// code-9: no such repository.
         NameUnknown = "NAME_UNKNOWN",
-        /// code-10: a length that is not the content's.
+        /// code-10: the length does not match the content.
         SizeInvalid = "SIZE_INVALID",
-        /// code-11: credentials are needed.
+        /// code-11: the request needs credentials.
         Unauthorized = "UNAUTHORIZED",
-        /// code-12: the credentials do not suffice.
+        /// code-12: the credentials do not permit the request.
         Denied = "DENIED",
-        /// code-13: not something this registry does.
+        /// code-13: the registry does not support the request.
         Unsupported = "UNSUPPORTED",
-        /// code-14: the client is to slow down.
+        /// code-14: the client sends too many requests.
         TooManyRequests = "TOOMANYREQUESTS",
-        /// Not the specification's, but Docker's: the parameter `n` is no number of entries.
+        /// Docker's, not the specification's: the parameter `n` is not a number.
         PaginationNumberInvalid = "PAGINATION_NUMBER_INVALID",
-        /// Not the specification's: the registry can't answer now (5xx).
+        /// Ours, not the specification's: the registry cannot handle the request now (5xx).
         Unavailable = "UNAVAILABLE",
     }
 }
 
 impl ErrorCode {
-    /// Reads a code as it stands in an error's body; `None` if the specification has no such.
+    /// Reads a code of an error's body; `None` if the code is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
@@ -77,7 +77,7 @@ impl ErrorBody {
         }
     }
 
-    /// Adds what a program may want to know.
+    /// Adds details for programs.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Value>) -> Self {
         self.detail = Some(detail.into());
@@ -102,7 +102,7 @@ impl ErrorBody {
 
 impl std::fmt::Display for ErrorBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A `Value` prints as JSON, its texts quoted and escaped; codes need neither.
+        // A `Value` prints as JSON, with its strings escaped. A code needs no escaping.
         write!(
             f,
             r#"{{"errors":[{{"code":"{}","message":{}"#,
@@ -124,20 +124,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_the_specification_s() {
+    fn a_body_has_the_form_of_the_specification() {
         let body = ErrorBody::new(ErrorCode::ManifestUnknown, "manifest unknown to registry");
         assert_snapshot!(body, @r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown to registry"}]}"#);
     }
 
     #[test]
-    fn a_body_may_have_detail_of_any_shape() {
+    fn the_detail_may_be_any_json() {
         let body = ErrorBody::new(ErrorCode::ManifestBlobUnknown, "blobs are missing")
             .detail(json!({"digests": ["sha256:00", null], "count": 2}));
         assert_snapshot!(body, @r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blobs are missing","detail":{"count":2,"digests":["sha256:00",null]}}]}"#);
     }
 
     #[test]
-    fn what_a_client_sent_cannot_break_out_of_the_message() {
+    fn the_message_is_escaped() {
         let body = ErrorBody::new(ErrorCode::NameInvalid, "\"}]}\r\n\0é\\").detail("\"\u{7}");
         assert_snapshot!(body, @r#"{"errors":[{"code":"NAME_INVALID","message":"\"}]}\r\n\u0000é\\","detail":"\"\u0007"}]}"#);
         let parsed: Value = serde_json::from_slice(&body.to_json()).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_spelt_once() {
+    fn every_code_has_its_own_name() {
         let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_snapshot!(codes.join("\n"), @r"
         BLOB_UNKNOWN

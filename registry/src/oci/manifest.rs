@@ -8,7 +8,7 @@ pub use self::kind::Kind;
 use super::descriptor::{optional_type, or_default};
 use super::{Annotations, Descriptor, Digest, MediaType, duplicate_keys};
 
-/// A manifest that was read and found valid.
+/// A valid manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     media_type: MediaType,
@@ -20,64 +20,64 @@ pub struct Manifest {
     annotations: Annotations,
 }
 
-/// What must exist in a repository before a manifest may. Each digest is named once.
+/// The content that must exist in a repository before a manifest can be pushed. Each digest is listed once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// Configuration and layers.
+    /// The configuration and the layers.
     pub blobs: Vec<Digest>,
-    /// Manifests of an index.
+    /// The manifests of an index.
     pub children: Vec<Digest>,
 }
 
-/// Why bytes are no manifest. What it quotes of them is cut short.
+/// Why bytes are not a valid manifest. Quotes of the bytes are cut short.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not JSON, nested too deep, or with a key that comes twice.
+    /// It is not JSON, is nested too deep, or has a duplicate key.
     #[error("the manifest is not valid JSON: {0}")]
     Json(String),
-    /// A field with a value that it can't have.
+    /// A field has an invalid value.
     #[error("the manifest's {path} is invalid: {reason}")]
     Field {
-        /// Where, such as `layers[1].digest`.
+        /// The field's path, such as `layers[1].digest`.
         path: String,
-        /// What is wrong.
+        /// What is wrong with the value.
         reason: String,
     },
-    /// Neither the header nor the body says what it is, nor do its fields.
-    #[error("the manifest has no media type")]
+    /// Neither the header nor the body has a media type, and the fields do not imply one.
+    #[error("the manifest has no media type: set Content-Type or the field mediaType")]
     NoMediaType,
-    /// It is something else than a manifest, or one that is not accepted.
-    #[error("{} is not the media type of a manifest that this registry accepts", brief(.0))]
+    /// The media type is not a manifest's, or the registry does not accept such manifests.
+    #[error("this registry does not accept manifests of the media type {}", brief(.0))]
     UnsupportedMediaType(MediaType),
-    /// Header and body do not agree.
+    /// The header and the body have different media types.
     #[error(
-        "the manifest says it is {}, the Content-Type says {}",
+        "the manifest's mediaType is {}, but the Content-Type header is {}",
         brief(body),
         brief(header)
     )]
     MediaTypeMismatch {
-        /// The header's.
+        /// The header's media type.
         header: MediaType,
-        /// The body's.
+        /// The body's media type.
         body: MediaType,
     },
-    /// Docker's schema 1, or one from the future.
+    /// It has another schema version, such as Docker's schema 1.
     #[error("the manifest's schemaVersion must be 2")]
     SchemaVersion,
-    /// A field that its media type requires.
-    #[error("the manifest has no {0}")]
+    /// It lacks a field that its media type requires.
+    #[error("the manifest lacks the required field {0}")]
     Missing(&'static str),
-    /// A field that makes it look like a manifest of another sort.
-    #[error("a manifest of this media type must not have {0}")]
+    /// It has a field of another kind of manifest.
+    #[error("a manifest of this media type must not have the field {0}")]
     Unexpected(&'static str),
 }
 
 impl Manifest {
-    /// Reads a manifest's bytes, with the `Content-Type` they came with, if any.
+    /// Parses a manifest's bytes, given the `Content-Type` of the request, if any.
     ///
-    /// Strict where two readers could see two different manifests: no key may come twice at any
-    /// depth, header and body must agree on the media type, and an image must not look like an
-    /// index as well. Unknown fields and unknown types of content are fine, as image-spec demands.
+    /// Strict where two readers could see two different manifests: duplicate keys are rejected, header and
+    /// body must agree on the media type, and an image must not have the fields of an index. Unknown fields
+    /// and unknown types of content are accepted, as image-spec requires.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
         duplicate_keys::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
         let fields = ManifestFields::parse(bytes)?;
@@ -94,12 +94,12 @@ impl Manifest {
         })
     }
 
-    /// Its media type, in the usual spelling.
+    /// The media type, in its usual spelling.
     pub fn media_type(&self) -> &MediaType {
         &self.media_type
     }
 
-    /// The sort of artifact that it says it is.
+    /// The artifact type, if declared.
     pub fn artifact_type(&self) -> Option<&MediaType> {
         self.artifact_type.as_ref()
     }
@@ -119,19 +119,19 @@ impl Manifest {
         &self.manifests
     }
 
-    /// The manifest that it refers to.
+    /// The subject: the manifest that this one refers to.
     pub fn subject(&self) -> Option<&Descriptor> {
         self.subject.as_ref()
     }
 
-    /// Its metadata.
+    /// The annotations.
     pub fn annotations(&self) -> &Annotations {
         &self.annotations
     }
 
-    /// What must exist in the repository: everything but the subject and non-distributable layers.
+    /// The content that must exist in the repository: all but the subject and non-distributable layers.
     ///
-    /// An entry of an index whose type is no manifest's is a blob: build caches are pushed so.
+    /// An entry of an index whose media type is not a manifest's is a blob, as in BuildKit's build caches.
     pub fn references(&self) -> References {
         let (children, other): (Vec<_>, Vec<_>) = self
             .manifests
@@ -149,9 +149,9 @@ impl Manifest {
         }
     }
 
-    /// Its subject's digest, and the descriptor to list it with among the subject's referrers
-    /// (end-12), given its own digest and size. It repeats the manifest's annotations but for large
-    /// ones. `None` if it has no subject.
+    /// The subject's digest, and the descriptor that lists this manifest, of the given digest and size, among
+    /// the subject's referrers (end-12). The descriptor repeats the manifest's annotations except large ones.
+    /// `None` if the manifest has no subject.
     pub fn referrer(&self, digest: Digest, size: u64) -> Option<(Digest, Descriptor)> {
         let subject = self.subject.as_ref()?;
         let mut descriptor = Descriptor::new(self.media_type.clone(), digest, size);
@@ -163,14 +163,13 @@ impl Manifest {
         Some((subject.digest.clone(), descriptor))
     }
 
-    /// What sort of manifest it is.
+    /// The kind.
     pub fn kind(&self) -> Kind {
         kind::of(self)
     }
 }
 
-/// The fields of every sort of manifest, before it is known which sort it is. A field that must be
-/// there may be `null`, which Go's encoder makes of an empty list.
+/// The fields of all kinds of manifests. A required list may be `null`, as Go's encoder writes a nil slice.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ManifestFields {
@@ -194,7 +193,7 @@ struct ManifestFields {
 impl ManifestFields {
     fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         serde_json::from_slice(bytes).or_else(|_| {
-            // Only a failure pays for knowing where it happened.
+            // Parsed again for the path of the invalid field, so that valid manifests do not pay for it.
             let mut deserializer = serde_json::Deserializer::from_slice(bytes);
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
                 ManifestError::Field {
@@ -223,7 +222,7 @@ impl ManifestFields {
             .ok_or(ManifestError::UnsupportedMediaType(media_type))
     }
 
-    /// Checks that the fields are those of the media type.
+    /// Checks that the fields match the media type.
     fn check(&self, media_type: &MediaType) -> Result<(), ManifestError> {
         let config = ("config", self.config.is_some());
         let layers = ("layers", self.layers.is_some());
@@ -249,7 +248,7 @@ impl ManifestFields {
     }
 }
 
-/// Tells a field that is `null` from one that is not there.
+/// Reads a field that is present, so that `null` (an empty list) differs from an absent field.
 fn present<'de, D>(deserializer: D) -> Result<Option<Vec<Descriptor>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -257,7 +256,7 @@ where
     or_default(deserializer).map(Some)
 }
 
-/// The start of a message, which may quote a key or a value as long as the whole body.
+/// The start of a message. Without the cut it could quote a key or a value as long as the whole body.
 fn brief(message: &impl std::fmt::Display) -> String {
     const LIMIT: usize = 200;
     let mut message = message.to_string();

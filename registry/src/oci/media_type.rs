@@ -7,21 +7,20 @@ use std::borrow::Cow;
 
 use super::checked_string;
 
-/// A media type as it was spelt, such as `application/vnd.oci.image.manifest.v1+json` or
+/// A media type in its original spelling, such as `application/vnd.oci.image.manifest.v1+json` or
 /// `application/vnd.dev.sigstore.bundle+json;version=0.2`.
 ///
-/// The grammar is RFC 6838's (section 4.2) for the type, and RFC 9110's (section 5.6.6) for its
-/// parameters. Two media types are equal if their texts are; the methods that ask what a media type
-/// is read its type alone, whatever its case and parameters. The types that manifests are made of
-/// need no allocation.
+/// The grammar is RFC 6838's (section 4.2) for the type, and RFC 9110's (section 5.6.6) for its parameters.
+/// Two media types are equal if their spellings are. The `is` methods compare the type only, and ignore case
+/// and parameters. Known types need no allocation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(Cow<'static, str>);
 
-/// The text is no media type.
+/// The text is not a media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a media type must be two names of at most 127 letters, digits and !#$&-^_.+, joined by a \
-     slash, with parameters such as ;version=1 if any, and have at most {max} bytes",
+    "a media type must be two names joined by a slash, each of at most 127 letters, digits and \
+     !#$&-^_.+, optionally with parameters such as ;version=1, and at most {max} bytes in all",
     max = MediaType::MAX_LENGTH
 )]
 pub struct MediaTypeError;
@@ -42,11 +41,11 @@ known_types! {
     OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json",
     /// An image index.
     OCI_INDEX = "application/vnd.oci.image.index.v1+json",
-    /// An artifact manifest: in image-spec 1.1's candidates, withdrawn before its release.
+    /// An artifact manifest, of the release candidates of image-spec 1.1. The release dropped it.
     OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json",
     /// An image's configuration.
     OCI_CONFIG = "application/vnd.oci.image.config.v1+json",
-    /// The two bytes `{}`, where a descriptor is required and there is nothing to describe.
+    /// The two bytes `{}`, for a required descriptor of no content.
     OCI_EMPTY = "application/vnd.oci.empty.v1+json",
     /// A layer, uncompressed.
     OCI_LAYER = "application/vnd.oci.image.layer.v1.tar",
@@ -62,9 +61,9 @@ known_types! {
     DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json",
     /// Docker's layer, compressed with gzip.
     DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip",
-    /// Docker's layer that may be fetched elsewhere only.
+    /// Docker's layer that registries do not distribute.
     DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-    /// Bytes of no particular type, which is what blobs are served as.
+    /// Bytes of no particular type. Blobs are served with it.
     OCTET_STREAM = "application/octet-stream",
 }
 
@@ -72,8 +71,8 @@ impl MediaType {
     /// The longest media type accepted, in bytes, parameters included.
     pub const MAX_LENGTH: usize = 1024;
 
-    /// Reads a media type and keeps its text whole: image-spec compares media types as they are
-    /// spelt, and some artifact types have a parameter.
+    /// Reads a media type and keeps its spelling: image-spec compares media types as they are spelt, and some
+    /// artifact types have a parameter.
     pub fn parse(text: &str) -> Result<Self, MediaTypeError> {
         if let Some(known) = Self::KNOWN.into_iter().find(|known| known.as_str() == text) {
             return Ok(known);
@@ -88,8 +87,8 @@ impl MediaType {
         Ok(Self(Cow::Owned(text.to_owned())))
     }
 
-    /// Reads a `Content-Type` header: parameters are dropped, as distribution-spec asks registries
-    /// to (Pushing Manifests), and so is the case, which does not matter (RFC 9110, section 8.3.1).
+    /// Reads a `Content-Type` header. Parameters are dropped, as distribution-spec asks registries to do
+    /// (Pushing Manifests), and so is the case, which is insignificant (RFC 9110, section 8.3.1).
     pub fn from_content_type(text: &str) -> Result<Self, MediaTypeError> {
         let essence = essence(text.trim_ascii());
         if let Some(known) = Self::known(essence) {
@@ -111,13 +110,13 @@ impl MediaType {
         essence(&self.0)
     }
 
-    /// Whether it is `other`'s type, whatever the parameters and the case of both.
+    /// Whether both have the same type. Case and parameters are ignored.
     pub fn is(&self, other: &Self) -> bool {
         self.essence().eq_ignore_ascii_case(other.essence())
     }
 
-    /// The manifest that it is, in the usual spelling; `None` if the registry accepts no manifest
-    /// of this type.
+    /// The usual spelling of a manifest's media type; `None` if the registry accepts no manifests of this
+    /// type.
     pub fn as_manifest(&self) -> Option<Self> {
         Self::known(self.essence()).filter(Self::is_manifest)
     }
@@ -132,13 +131,12 @@ impl MediaType {
         self.is(&Self::OCI_INDEX) || self.is(&Self::DOCKER_MANIFEST_LIST)
     }
 
-    /// Whether it is any manifest that the registry accepts.
+    /// Whether it is a manifest that the registry accepts.
     pub fn is_manifest(&self) -> bool {
         self.is_image() || self.is_index() || self.is(&Self::OCI_ARTIFACT)
     }
 
-    /// Whether it is a layer that must not be, or need not be, pushed (image-spec,
-    /// Non-Distributable Layers).
+    /// Whether it is a layer that need not be pushed (image-spec, Non-Distributable Layers).
     pub fn is_non_distributable(&self) -> bool {
         [
             "application/vnd.oci.image.layer.nondistributable.",
@@ -160,7 +158,7 @@ impl MediaType {
 
 checked_string!(MediaType, MediaTypeError);
 
-/// What stands before the parameters and the spaces that lead to them.
+/// The type without its parameters, and without the spaces before them.
 fn essence(text: &str) -> &str {
     let essence = text.split_once(';').map_or(text, |(essence, _)| essence);
     essence.trim_end_matches(SPACE)
@@ -175,7 +173,7 @@ fn is_essence(text: &str) -> bool {
     })
 }
 
-/// Whether what follows a media type is its parameters: each after a semicolon, any of them empty.
+/// Whether `rest` is parameters: each after a semicolon, and possibly empty.
 fn are_parameters(mut rest: &str) -> bool {
     loop {
         let Some(next) = rest.trim_start_matches(SPACE).strip_prefix(';') else {
@@ -194,7 +192,7 @@ fn are_parameters(mut rest: &str) -> bool {
     }
 }
 
-/// How long the value at the front is: a token or a quoted string. `None` if it is neither.
+/// The length of the leading value, which is a token or a quoted string. `None` if it is neither.
 fn length_of_value(text: &str) -> Option<usize> {
     let Some(quoted) = text.strip_prefix('"') else {
         return Some(token(text)).filter(|&length| length > 0);
@@ -214,7 +212,7 @@ fn length_of_value(text: &str) -> Option<usize> {
     None
 }
 
-/// How many bytes at the front are a token (RFC 9110, section 5.6.2).
+/// The length of the leading token (RFC 9110, section 5.6.2).
 fn token(text: &str) -> usize {
     text.bytes()
         .take_while(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))

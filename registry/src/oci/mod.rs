@@ -1,10 +1,10 @@
 //! The vocabulary of the OCI distribution and image specifications.
 //!
-//! Each type is parsed once, at the edge, and cannot hold anything the specification forbids; past
-//! the edge no raw string travels. [`Route`] is the exception by design: it classifies any path of
-//! any registry, for labels, and leaves validation to the types it is then read into.
+//! Each type is parsed once, at the edge, and holds only what the specification allows: beyond the edge
+//! there are no raw strings. [`Route`] is the exception by design: it classifies the paths of any registry
+//! for labels, and leaves validation to the other types.
 //!
-//! What is deliberately not here: I/O, HTTP types, policy, and any other module of this crate.
+//! What is deliberately not here: I/O, HTTP types, policy, and other modules of this crate.
 
 mod descriptor;
 mod digest;

@@ -6,24 +6,24 @@ use super::checked_string;
 
 /// A repository's name: components of lower-case letters and digits, joined by slashes.
 ///
-/// The grammar is distribution-spec's `<name>` (Pulling manifests). The length is limited to 255
-/// bytes, as clients do for the host and name together. Cloning is cheap.
+/// The grammar is distribution-spec's `<name>` (Pulling manifests). The length is limited to 255 bytes;
+/// clients limit host and name together to that. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// Why a text is no repository name.
+/// Why a text is not a repository name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing at all.
+    /// It is empty.
     #[error("a repository name must not be empty")]
     Empty,
-    /// More than [`Name::MAX_LENGTH`] bytes.
+    /// It has more than [`Name::MAX_LENGTH`] bytes.
     #[error("a repository name must not be longer than {max} bytes", max = Name::MAX_LENGTH)]
     TooLong,
-    /// A component that the grammar does not allow, an empty one included.
+    /// A component is invalid or empty.
     #[error(
-        "a repository name must be components of lower-case letters and digits, separated inside by \
-         one period, one or two underscores, or hyphens, and joined by single slashes"
+        "a repository name must be components joined by single slashes; a component must be lower-case \
+         letters and digits, and may have single periods, one or two underscores, or hyphens between them"
     )]
     Component,
 }
@@ -62,7 +62,7 @@ impl Name {
 
 checked_string!(Name, NameError);
 
-/// Whether `component` is runs of letters and digits with a valid separator between each two.
+/// Whether `component` consists of runs of letters and digits, with a valid separator between them.
 fn is_component(component: &[u8]) -> bool {
     let mut rest = component;
     loop {
@@ -83,7 +83,7 @@ fn is_component(component: &[u8]) -> bool {
     }
 }
 
-/// How many bytes at the front satisfy `wanted`.
+/// The number of leading bytes that satisfy `wanted`.
 fn length(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     bytes.iter().take_while(|&&byte| wanted(byte)).count()
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_grammar_are_accepted() {
+    fn valid_names_are_accepted() {
         for name in [
             "a",
             "0",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_names_are_rejected() {
         for name in [
             "/", "a/", "/a", "a//b", "A", "aB", ".a", "a.", "a..b", "a___b", "a._b", "a-.b", "-a",
             "a-", "_a", "a_", ".", "..", "../a", "a/../b", "a/./b", "a b", "a\0", "a\n", "ä",
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_limited_as_a_whole() {
+    fn the_length_of_the_whole_name_is_limited() {
         assert!(Name::parse(&"a".repeat(255)).is_ok());
         assert_eq!(Name::parse(&"a".repeat(256)), Err(NameError::TooLong));
         assert_eq!(Name::parse(&"a/".repeat(128)), Err(NameError::TooLong));
     }
 
     #[test]
-    fn serde_checks_too() {
+    fn serde_validates_names() {
         assert_eq!(
             serde_json::from_str::<Name>(r#""a\/b""#).unwrap().as_str(),
             "a/b"

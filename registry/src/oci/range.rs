@@ -5,27 +5,26 @@
 
 use std::sync::Arc;
 
-/// One part of a blob that a `Range` header asks for (RFC 9110, section 14).
+/// One range of a `Range` header (RFC 9110, section 14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
-    /// From the first to the last byte named, both included.
+    /// From the first byte to the last, both included.
     FromTo(u64, u64),
-    /// From a byte to the end.
+    /// From this byte to the end.
     From(u64),
-    /// So many bytes at the end.
+    /// The last bytes, of this number.
     Suffix(u64),
 }
 
-/// All parts that a `Range` header asks for, in its order: one at least, and
-/// [`ByteRanges::MAX`] at most.
+/// The ranges of a `Range` header, in its order: at least one, and at most [`ByteRanges::MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByteRanges {
     first: ByteRange,
-    // Almost always empty, and then without an allocation.
+    // Almost always empty, and therefore separate: one range needs no allocation.
     others: Vec<ByteRange>,
 }
 
-/// Part of a blob: `length` bytes from `start`. Always within the blob.
+/// A part of a blob: `length` bytes from `start`. It is never empty, and lies within the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first byte.
@@ -34,14 +33,14 @@ pub struct Span {
     pub length: u64,
 }
 
-/// The parts of a blob that are to be read.
+/// The parts of a blob to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spans {
-    /// All of the blob: nothing else was asked for, or ranges that are more than the blob together.
+    /// The whole blob: no range is requested, or the ranges together are larger than the blob.
     Whole,
     /// One part of it.
     One(Span),
-    /// Several, in the order in which they were asked for.
+    /// Several parts, in the order of the request.
     Several(Arc<[Span]>),
 }
 
@@ -50,24 +49,23 @@ pub enum Spans {
 #[error("the range is malformed")]
 pub struct RangeError;
 
-/// No byte of the range exists.
+/// No byte of the ranges exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the range lies outside of the {length} bytes that exist")]
+#[error("the range lies outside the content's {length} bytes")]
 pub struct Unsatisfiable {
-    /// The length of the whole, in bytes.
+    /// The content's length, in bytes.
     pub length: u64,
 }
 
 impl ByteRanges {
-    /// The most ranges that are read of one header. Lazy pullers ask for about as many: a partial
-    /// pull of a `zstd:chunked` layer for 1,024.
+    /// The most ranges in one header. Lazy pullers send about as many: a partial pull of a `zstd:chunked`
+    /// layer sends 1,024.
     pub const MAX: usize = 1024;
 
     /// Reads a `Range` header's value.
     ///
-    /// `None` means that the whole is to be sent: the header is absent, its unit is not bytes, or
-    /// it asks for more than [`Self::MAX`] ranges, which a server may ignore (RFC 9110, section
-    /// 14.2).
+    /// `None` requests the whole: the header is absent, its unit is not bytes, or it has more than
+    /// [`Self::MAX`] ranges, which a server may ignore (RFC 9110, section 14.2).
     pub fn parse(header: Option<&str>) -> Result<Option<Self>, RangeError> {
         let Some(header) = header else {
             return Ok(None);
@@ -96,18 +94,18 @@ impl ByteRanges {
         std::iter::once(self.first).chain(self.others.iter().copied())
     }
 
-    /// What to read of a whole of `length` bytes.
+    /// The parts to read of content of `length` bytes.
     ///
-    /// Ranges that no byte satisfies are left out; where no byte satisfies any, that is an error.
-    /// The others keep their order and are not merged: clients count the parts. Where they are more
-    /// than the whole together, the whole is sent: so no header makes a response larger than that.
+    /// Ranges outside the content are left out; it is an error if all are. The others keep their order and
+    /// are not merged, because clients count the parts. If they are together larger than the content, the
+    /// whole is sent: no header makes a response larger than that.
     pub fn resolve(&self, length: u64) -> Result<Spans, Unsatisfiable> {
         if self.others.is_empty() {
             return self.first.resolve(length).map(Spans::One);
         }
         let resolved = self.iter().filter_map(|range| range.resolve(length).ok());
         let spans: Vec<Span> = resolved.collect();
-        // Wide enough for as many of the longest spans as there may be.
+        // A u128, because a sum of spans may overflow a u64.
         let wanted: u128 = spans.iter().map(|span| u128::from(span.length)).sum();
         match *spans {
             [] => Err(Unsatisfiable { length }),
@@ -126,21 +124,21 @@ impl From<ByteRange> for ByteRanges {
 }
 
 impl Spans {
-    /// What to read of a whole of `length` bytes, where perhaps nothing but ranges is asked for.
+    /// The parts to read of content of `length` bytes: the whole, unless ranges are requested.
     pub fn of(ranges: Option<&ByteRanges>, length: u64) -> Result<Self, Unsatisfiable> {
         ranges.map_or(Ok(Self::Whole), |ranges| ranges.resolve(length))
     }
 
-    /// The span at a place, counted from 0, of a whole of `length` bytes.
-    pub fn get(&self, place: usize, length: u64) -> Option<Span> {
+    /// The span with this index, of content of `length` bytes.
+    pub fn get(&self, index: usize, length: u64) -> Option<Span> {
         match self {
-            Self::Several(spans) => spans.get(place).copied(),
-            Self::One(span) => (place == 0).then_some(*span),
-            Self::Whole => (place == 0).then_some(Span { start: 0, length }),
+            Self::Several(spans) => spans.get(index).copied(),
+            Self::One(span) => (index == 0).then_some(*span),
+            Self::Whole => (index == 0).then_some(Span { start: 0, length }),
         }
     }
 
-    /// How many bytes they are together, of a whole of `length` bytes.
+    /// The number of bytes in all spans, of content of `length` bytes.
     pub fn total(&self, length: u64) -> u64 {
         match self {
             Self::Whole => length,
@@ -167,9 +165,9 @@ impl ByteRange {
         }
     }
 
-    /// What it is (a byte at least) of a whole of `length` bytes.
+    /// The part to read of content of `length` bytes: at least one byte.
     ///
-    /// An empty whole satisfies no range: a 206 has no way to name nothing.
+    /// Empty content satisfies no range: the `Content-Range` of a 206 cannot express an empty part.
     pub fn resolve(self, length: u64) -> Result<Span, Unsatisfiable> {
         let (start, end) = match self {
             Self::FromTo(first, last) => (first, last.saturating_add(1).min(length)),
@@ -184,7 +182,7 @@ impl ByteRange {
     }
 }
 
-/// Where a chunk lies in its blob, both ends included: `Content-Range` of an upload (end-5, end-6).
+/// The position of a chunk in its blob, both ends included: `Content-Range` of an upload (end-5, end-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadRange {
     start: u64,
@@ -208,7 +206,7 @@ impl UploadRange {
         };
         let (start, end) = range.split_once('-').ok_or(RangeError)?;
         let (start, end) = (number(start)?, number(end)?);
-        // The length must be a number too.
+        // The length, `end + 1`, must not overflow.
         if start > end || end == u64::MAX {
             return Err(RangeError);
         }
@@ -225,14 +223,13 @@ impl UploadRange {
         self.end
     }
 
-    /// How many bytes it spans; at least 1.
+    /// The number of bytes; at least 1.
     pub fn length(self) -> u64 {
         self.end - self.start + 1
     }
 }
 
-/// A position in a blob. No blob is as long as a position that does not fit, so it may as well be
-/// the largest.
+/// A position in a blob. One that overflows is read as the largest: no blob is that long.
 fn position(digits: &str) -> Result<u64, RangeError> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(RangeError);
@@ -240,7 +237,7 @@ fn position(digits: &str) -> Result<u64, RangeError> {
     Ok(digits.parse().unwrap_or(u64::MAX))
 }
 
-/// A number that must fit.
+/// A number that must not overflow.
 fn number(digits: &str) -> Result<u64, RangeError> {
     position(digits)?;
     digits.parse().map_err(|_| RangeError)
@@ -272,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn several_ranges_are_read_in_order_up_to_a_bound() {
+    fn several_ranges_are_read_in_order_up_to_a_limit() {
         let read = |header: &str| {
             let ranges = ByteRanges::parse(Some(header)).unwrap();
             ranges.map(|ranges| ranges.iter().collect::<Vec<_>>())
@@ -293,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn several_ranges_keep_their_order_and_lose_what_does_not_exist() {
+    fn several_ranges_keep_their_order_and_those_outside_the_content_are_dropped() {
         let span = |start, length| Span { start, length };
         let several = |spans: &[Span]| Ok(Spans::Several(spans.into()));
         for (header, length, spans) in [
@@ -313,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_something_else_than_bytes_is_no_range() {
+    fn a_range_of_another_unit_is_ignored() {
         for header in [None, Some("items=0-5")] {
             assert_eq!(ByteRanges::parse(header), Ok(None), "{header:?}");
         }
     }
 
     #[test]
-    fn a_malformed_range_is_refused() {
+    fn a_malformed_range_is_rejected() {
         for header in [
             "",
             "bytes",
@@ -346,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_cut_to_what_exists() {
+    fn a_range_is_cut_to_the_content() {
         for (range, length, part) in [
             (ByteRange::FromTo(0, 0), 10, Some((0, 1))),
             (ByteRange::FromTo(2, 5), 10, Some((2, 4))),
@@ -369,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_says_where_it_lies() {
+    fn the_position_of_a_chunk_is_read() {
         for header in [
             "5-9",
             "bytes 5-9/10",
@@ -389,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_chunk_range_is_refused() {
+    fn a_malformed_chunk_range_is_rejected() {
         for header in [
             "",
             "-",
@@ -414,7 +411,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_resolved_range_lies_within_the_whole(
+        fn a_resolved_range_lies_within_the_content(
             header in "bytes=(([0-9]{0,3}|[0-9]{18,22})-([0-9]{0,3}|[0-9]{18,22}),){1,4}",
             length in prop_oneof![0_u64..1000, any::<u64>()],
         ) {

@@ -1,4 +1,4 @@
-//! References: what names a manifest within a repository.
+//! References: a manifest's tag or digest within a repository.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,19 +8,19 @@ use super::{Digest, DigestError, Tag, TagError};
 /// A tag or a digest (distribution-spec's `<tag-or-digest>`, end-3, end-7, end-9).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reference {
-    /// By tag, which may move.
+    /// A tag, which may move.
     Tag(Tag),
-    /// By digest, which can't.
+    /// A digest, which always names the same content.
     Digest(Digest),
 }
 
-/// Why a text is neither tag nor digest. A text with a colon was meant as a digest.
+/// Why a text is neither a tag nor a digest. A text with a colon is read as a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// It was meant as a tag.
+    /// The text has no colon, and is not a tag.
     #[error(transparent)]
     Tag(#[from] TagError),
-    /// It was meant as a digest.
+    /// The text has a colon, and is not a digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
 }
@@ -35,7 +35,7 @@ impl Reference {
         }
     }
 
-    /// Reads a reference from a raw path segment, where a digest's colon may be written `%3A`.
+    /// Reads a reference from a raw path segment, in which a digest's colon may be escaped as `%3A`.
     pub fn from_segment(segment: &str) -> Result<Self, ReferenceError> {
         if segment.contains(':') || contains_escaped_colon(segment) {
             Ok(Self::Digest(Digest::from_segment(segment)?))
@@ -53,7 +53,7 @@ impl Reference {
     }
 }
 
-/// Whether a segment holds a colon as `%3A`. No other escape makes it a digest.
+/// Whether a segment has a colon escaped as `%3A`. No other escape makes it a digest.
 fn contains_escaped_colon(segment: &str) -> bool {
     let bytes = segment.as_bytes();
     bytes
@@ -106,7 +106,7 @@ mod tests {
             Reference::from_segment("sha256%3A0"),
             Err(ReferenceError::Digest(_))
         ));
-        // A plus sign of a semantic version, as clients escape it.
+        // Semantic versions have plus signs, which clients escape.
         for tag in ["1.0.0%2Bbuild", "1.0.0+build", "a%20b", "%3"] {
             assert!(
                 matches!(Reference::from_segment(tag), Err(ReferenceError::Tag(_))),

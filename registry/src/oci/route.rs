@@ -1,15 +1,15 @@
-//! Which endpoint a request's path belongs to.
+//! Classifies a request's path by its endpoint.
 //!
-//! Paths are read from the right, because a repository's name may hold any number of components,
-//! each of which may be called `blobs`, `manifests`, `tags`, `uploads`, `referrers` or `list`.
-//! Nothing is validated beyond what tells endpoints apart, and nothing is decoded.
+//! Paths are read from the right, because a repository's name may have any number of components, and each
+//! may be `blobs`, `manifests`, `tags`, `uploads`, `referrers` or `list`. Nothing is decoded, and only as
+//! much is validated as distinguishes the endpoints.
 
 use super::digest::is_digest_segment;
 use super::named_variants;
 use super::tag::is_tag;
 
 named_variants! {
-    /// An endpoint, as metrics and dispatch tell them apart. The method is not part of it.
+    /// An endpoint, for metrics and for dispatch. It does not include the method.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Endpoint {
         /// `/v2/` (end-1).
@@ -28,35 +28,35 @@ named_variants! {
         UploadSession = "upload_session",
         /// `/v2/<name>/referrers/<digest>` (end-12).
         Referrers = "referrers",
-        /// Where registries commonly hand out tokens.
+        /// A path at which registries commonly issue tokens.
         Token = "token",
-        /// A component that starts with `_`: the specification's extensions.
+        /// A path with a component that starts with `_`: an extension of the specification.
         Extension = "extension",
         /// Anything else.
         Other = "other",
     }
 }
 
-/// A path, classified. Both texts are parts of the path as it came, neither decoded nor validated.
+/// A classified path. Its strings are slices of the path, neither decoded nor validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// What stands where the repository's name belongs: never empty, otherwise anything. Only
+    /// The path's part where the repository's name belongs. It is not empty, but may be invalid. Only
     /// tags, manifests, blobs, uploads, referrers and extensions have one.
     pub repository: Option<&'a str>,
-    /// What the endpoint is asked for: a manifest's reference, a blob's or subject's digest, a
-    /// session, an extension's components. Empty for the other endpoints.
+    /// The endpoint's argument: a manifest's reference, a blob's or subject's digest, a session, or an
+    /// extension's components. Empty for the other endpoints.
     pub tail: &'a str,
 }
 
 impl<'a> Route<'a> {
-    /// Classifies a path without its query. Total, and free of allocations.
+    /// Classifies a path without its query. Never fails, and never allocates.
     ///
-    /// In this order: a valid `manifests/<reference>`, `blobs/<digest>`, `referrers/<digest>` or
-    /// `tags/list` at the end; the rightmost `blobs/uploads/`, whose tail is opaque; one of those
-    /// three words before a last component that is malformed, so that the right error can be
-    /// told; an extension.
+    /// Precedence: a valid `manifests/<reference>`, `blobs/<digest>`, `referrers/<digest>` or `tags/list`
+    /// at the end; the rightmost `blobs/uploads/`, whose tail is opaque; `manifests`, `blobs` or
+    /// `referrers` before a malformed last component, so that the response can say what is malformed; an
+    /// extension.
     pub fn parse(path: &'a str) -> Self {
         let Some(rest) = path.strip_prefix("/v2") else {
             return Self::bare(unversioned(path), path);
@@ -94,8 +94,7 @@ impl<'a> Route<'a> {
         extension(rest).unwrap_or(Self::bare(Endpoint::Other, path))
     }
 
-    /// What the path names as a tag or digest, valid or not. A session's identifier is neither,
-    /// whatever it looks like.
+    /// The path's tag or digest, valid or not. A session's identifier is opaque, and never one of them.
     pub fn reference(&self) -> Option<&'a str> {
         match self.endpoint {
             Endpoint::Manifest | Endpoint::Blob | Endpoint::Referrers => Some(self.tail),
@@ -108,12 +107,13 @@ impl<'a> Route<'a> {
         Self {
             endpoint,
             repository: None,
+            // An empty slice of the path, rather than "": fuzzing checks that every slice is within it.
             tail: &path[path.len()..],
         }
     }
 }
 
-/// A path's last two components, where the former is an endpoint's word, and the name before them.
+/// A path's last two components, the first of which is an endpoint's word, and the name before them.
 struct LastComponents<'a> {
     endpoint: Endpoint,
     name: &'a str,
@@ -160,11 +160,11 @@ impl<'a> LastComponents<'a> {
     }
 }
 
-/// An upload: the rightmost `blobs/uploads/` with a name before it, or `blobs/uploads` at the end.
+/// An upload: the rightmost `blobs/uploads/` after a name, or `blobs/uploads` at the end.
 fn upload(rest: &str) -> Option<Route<'_>> {
     const MARK: &[u8] = b"/blobs/uploads";
     let bytes = rest.as_bytes();
-    // A name of one byte at least stands before the mark.
+    // From 1, because a name of at least one byte precedes the mark.
     let at = (1..=bytes.len().checked_sub(MARK.len())?)
         .rev()
         .find(|&at| {
@@ -209,8 +209,7 @@ fn unversioned(path: &str) -> Endpoint {
     }
 }
 
-/// Splits at the last slash. Components are short: a plain loop beats a searcher that must be set
-/// up first.
+/// Splits at the last slash. A plain loop: components are short, and `rsplit_once` sets up a searcher first.
 fn split_last(text: &str) -> Option<(&str, &str)> {
     let at = text.as_bytes().iter().rposition(|&byte| byte == b'/')?;
     Some((&text[..at], &text[at + 1..]))

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use super::checked_string;
 
-/// A tag: a human's name for a manifest, at most 128 characters.
+/// A tag: a movable name for a manifest, of at most 128 characters.
 ///
 /// The grammar is distribution-spec's `<tag-or-digest>` as a tag (Pulling manifests). Cloning is
 /// cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(Arc<str>);
 
-/// The text is no tag.
+/// The text is not a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a tag must be 1 to {max} letters, digits, underscores, periods and hyphens, and start with \
-     neither period nor hyphen",
+    "a tag must be 1 to {max} letters, digits, underscores, periods and hyphens, and must not start with \
+     a period or a hyphen",
     max = Tag::MAX_LENGTH
 )]
 pub struct TagError;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_of_the_grammar_are_accepted() {
+    fn valid_tags_are_accepted() {
         let longest = "x".repeat(128);
         for tag in [
             "latest",
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_tags_are_rejected() {
         let too_long = "x".repeat(129);
         for tag in [
             "", ".", "..", ".a", "-a", "a/b", "a:b", "a b", "a\0", "a\n", "ä", "a%20", "a+b",

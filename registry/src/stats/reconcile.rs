@@ -1,4 +1,4 @@
-//! A full count of the store, in small pieces.
+//! A reconcile: a full count of the store, in small steps.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use crate::oci::Name;
 use crate::store::fs::{FsStore, RepositoryWalk, Shard};
 use crate::store::{Result, StoreError};
 
-/// How long it works before it pauses for as long: half of one thread and one disk queue at most.
+/// How long a reconcile works before it pauses for the same time. It takes at most half of a thread, and
+/// leaves half of the disk's time to requests.
 const SLICE: Duration = Duration::from_millis(20);
 
-/// What went wrong in a full count; what could not be counted keeps its old figures.
+/// The failures of a reconcile. What could not be counted keeps its old figures.
 pub(super) type Failures = Vec<StoreError>;
 
-/// Counts everything and puts it into the ledger, step by step.
+/// A reconcile in progress.
 struct Reconciliation {
     store: FsStore,
     ledger: Arc<Ledger>,
@@ -30,15 +31,16 @@ struct Reconciliation {
 enum ReconcileStage {
     Content,
     Repositories,
-    /// Those the ledger knows and the walk did not meet.
-    Missed(Vec<Name>),
+    /// Counts the repositories that the ledger knows and the walk has not met: they are gone, or were made
+    /// during the walk.
+    Unmet(Vec<Name>),
     Done,
 }
 
-/// Counts everything.
+/// Counts the whole store, and sets the figures of the ledger step by step.
 pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
     ledger.begin();
-    let mut count = Reconciliation {
+    let mut reconciliation = Reconciliation {
         shards: Shard::all().collect(),
         walk: store.walk_repositories(),
         stage: ReconcileStage::Content,
@@ -47,27 +49,29 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
         ledger,
     };
     loop {
+        // One slice per blocking task: a task for the whole reconcile would hold a thread for hours, and delay
+        // the end of the program.
         let sliced = spawn_blocking(move || {
             let began = Instant::now();
             while began.elapsed() < SLICE
-                && !matches!(count.stage, ReconcileStage::Done)
-                && !count.failures.iter().any(super::is_lost)
+                && !matches!(reconciliation.stage, ReconcileStage::Done)
+                && !reconciliation.failures.iter().any(super::is_lost)
             {
-                count.step();
+                reconciliation.step();
             }
-            (count, began.elapsed())
+            (reconciliation, began.elapsed())
         });
-        // Neither a panic nor the end of the program leaves anything to count with.
+        // The task panicked, or the runtime shuts down: the reconciliation is lost with it.
         let Ok((returned, worked)) = sliced.await else {
             return vec![StoreError::Interrupted];
         };
-        count = returned;
-        // Figures of half a count would be wrong: those of the last one stay.
-        if count.failures.iter().any(super::is_lost) {
-            return count.failures;
+        reconciliation = returned;
+        // What is left would count as gone. The figures stay as they are instead.
+        if reconciliation.failures.iter().any(super::is_lost) {
+            return reconciliation.failures;
         }
-        if matches!(count.stage, ReconcileStage::Done) {
-            return count.failures;
+        if matches!(reconciliation.stage, ReconcileStage::Done) {
+            return reconciliation.failures;
         }
         sleep(worked).await;
     }
@@ -78,23 +82,23 @@ impl Reconciliation {
         match &mut self.stage {
             ReconcileStage::Content => match self.shards.pop() {
                 Some(shard) => {
-                    let tell = |counts| self.ledger.counted_shard(shard, counts);
-                    let counted = self.store.count_shard(shard, tell);
-                    self.note(counted);
+                    let set = |counts| self.ledger.set_shard(shard, counts);
+                    let counted = self.store.count_shard(shard, set);
+                    self.record(counted);
                 }
                 None => self.stage = ReconcileStage::Repositories,
             },
             ReconcileStage::Repositories => match self.walk.next() {
-                Some(Ok(name)) => self.count(&name),
+                Some(Ok(name)) => self.count_repository(&name),
                 Some(Err(e)) => self.failures.push(e),
-                None => self.stage = ReconcileStage::Missed(self.ledger.not_counted()),
+                None => self.stage = ReconcileStage::Unmet(self.ledger.unmet_repositories()),
             },
-            ReconcileStage::Missed(names) => {
+            ReconcileStage::Unmet(names) => {
                 if let Some(name) = names.pop() {
-                    self.count(&name);
+                    self.count_repository(&name);
                 } else {
                     self.ledger
-                        .end(self.walk.directories_allocated() + self.store.fixed_allocated());
+                        .complete(self.walk.directories_allocated() + self.store.fixed_allocated());
                     self.stage = ReconcileStage::Done;
                 }
             }
@@ -102,16 +106,17 @@ impl Reconciliation {
         }
     }
 
-    fn count(&mut self, name: &Name) {
-        let tell = |counts| self.ledger.counted_repository(name, counts);
-        let counted = self.store.count_repository(name, tell);
+    fn count_repository(&mut self, name: &Name) {
+        let set = |counts| self.ledger.set_repository(name, counts);
+        let counted = self.store.count_repository(name, set);
+        // Without this it would be unmet, counted once more, and fail once more.
         if counted.is_err() {
-            self.ledger.met_repository(name);
+            self.ledger.keep_repository(name);
         }
-        self.note(counted);
+        self.record(counted);
     }
 
-    fn note(&mut self, counted: Result<()>) {
+    fn record(&mut self, counted: Result<()>) {
         self.failures.extend(counted.err());
     }
 }

@@ -19,7 +19,7 @@ use crate::store::{NewManifest, Store, UploadId};
 use service::metrics::MetricsRegistry;
 
 struct Fixture {
-    folder: TempDir,
+    directory: TempDir,
     store: FsStore,
     ledger: Arc<Ledger>,
     collector: Collector,
@@ -27,20 +27,20 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    in_folder(tempfile::tempdir().unwrap())
+    in_directory(tempfile::tempdir().unwrap())
 }
 
-fn in_folder(folder: TempDir) -> Fixture {
+fn in_directory(directory: TempDir) -> Fixture {
     let ledger = Arc::new(Ledger::default());
     let changes = Arc::clone(&ledger);
-    let store = FsStore::open(folder.path(), Durability::Relaxed, changes).unwrap();
+    let store = FsStore::open(directory.path(), Durability::Relaxed, changes).unwrap();
     let registry = MetricsRegistry::new("octoserve_");
     let counted = Arc::clone(&ledger);
     let stats = Stats::new(&registry);
     let collector = Collector::new(store.clone(), counted, stats, Collector::EVERY);
-    registry.before_gather(collector.page());
+    registry.before_gather(collector.gauge_updater());
     Fixture {
-        folder,
+        directory,
         store,
         ledger,
         collector,
@@ -49,7 +49,7 @@ fn in_folder(folder: TempDir) -> Fixture {
 }
 
 impl Fixture {
-    /// What a collector that has seen nothing of the past counts in the folder.
+    /// The ledger of a new reconcile of the same directory.
     async fn recount(&self) -> Ledger {
         let fresh = Arc::new(Ledger::default());
         let failures = reconcile::reconcile(self.store.clone(), Arc::clone(&fresh)).await;
@@ -59,13 +59,13 @@ impl Fixture {
 
     async fn assert_right(&self) {
         let fresh = self.recount().await;
-        let told = self.ledger.totals().unwrap();
+        let figures = self.ledger.totals().unwrap();
         let counted = fresh.totals().unwrap();
-        // A folder that has grown is seen only by a full count.
+        // Only a reconcile sees that a directory has grown.
         assert_eq!(
             Totals {
                 allocated: 0,
-                ..told
+                ..figures
             },
             Totals {
                 allocated: 0,
@@ -73,11 +73,11 @@ impl Fixture {
             }
         );
         assert_eq!(largest(&self.ledger), largest(&fresh));
-        let walked = tree_walk::walk(self.folder.path());
+        let walked = tree_walk::walk(self.directory.path());
         assert_eq!(
             Totals {
                 allocated: 0,
-                ..told
+                ..figures
             },
             walked.totals
         );
@@ -90,34 +90,34 @@ impl Fixture {
         );
     }
 
-    /// The same folder, opened again by those who have seen nothing of its past.
+    /// The same directory, opened again by a new store with a new ledger.
     fn restarted(self) -> Self {
-        let folder = self.folder;
-        // All that keeps the folder locked.
+        let directory = self.directory;
+        // All three keep the directory locked.
         drop((self.store, self.collector, self.registry));
-        in_folder(folder)
+        in_directory(directory)
     }
 
-    fn page(&self) -> String {
-        let mut page = String::new();
-        self.registry.gather().write_text(&mut page);
-        page
+    fn exposition(&self) -> String {
+        let mut exposition = String::new();
+        self.registry.gather().write_text(&mut exposition);
+        exposition
     }
 }
 
 fn largest(ledger: &Ledger) -> (Vec<(String, i64)>, i64) {
-    let mut told = (Vec::new(), 0);
+    let mut figures = (Vec::new(), 0);
     ledger.largest(200, |largest, other| {
-        told.0 = largest
+        figures.0 = largest
             .iter()
             .map(|&(name, size)| (name.to_owned(), size))
             .collect();
-        told.1 = other;
+        figures.1 = other;
     });
-    told
+    figures
 }
 
-/// What to do, and twice what with.
+/// An operation, and two arguments.
 type Random = (u32, u32, u32);
 
 fn name(n: u32) -> Name {
@@ -162,7 +162,7 @@ fn manifest(n: u32) -> NewManifest {
     }
 }
 
-/// One random operation on upload sessions, of which `open` are.
+/// One random operation on upload sessions; `open` are the open ones.
 async fn upload(store: &FsStore, open: &mut Vec<(Name, UploadId)>, (operation, a, b): Random) {
     if operation < 3 || open.is_empty() {
         let upload = store.upload_create(&name(a), Algorithm::Sha256).await;
@@ -180,14 +180,14 @@ async fn upload(store: &FsStore, open: &mut Vec<(Name, UploadId)>, (operation, a
             appended.unwrap();
             return;
         }
-        // The wrong digest, as a rule, which ends the session as well.
+        // The digest is usually wrong, which ends the session as well.
         7 => drop(store.upload_commit(&name, &id, &empty).await),
         _ => store.upload_cancel(&name, &id).await.unwrap(),
     }
     open.swap_remove(chosen);
 }
 
-/// One random operation, which may well be refused.
+/// One random operation, which may fail.
 async fn operate(store: &FsStore, (operation, a, b): Random) {
     let (repository, other) = (name(a), name(b));
     let tag = Tag::parse(["1", "2", "latest"][b as usize % 3]).unwrap();
@@ -231,9 +231,9 @@ fn operations(seed: u64) -> impl Iterator<Item = Random> {
 }
 
 #[tokio::test]
-async fn the_figures_are_those_of_a_walk_after_random_operations() {
+async fn the_figures_match_a_walk_after_random_operations() {
     let fixture = fixture();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     let mut open = Vec::new();
     for seed in 0..10 {
         for operation in operations(seed).take(60) {
@@ -247,7 +247,7 @@ async fn the_figures_are_those_of_a_walk_after_random_operations() {
 }
 
 #[tokio::test]
-async fn the_figures_are_those_of_a_walk_after_a_restart_and_what_follows_it() {
+async fn the_figures_match_a_walk_after_a_restart_and_further_operations() {
     let mut fixture = fixture();
     let mut open = Vec::new();
     for seed in 0..4 {
@@ -259,17 +259,17 @@ async fn the_figures_are_those_of_a_walk_after_a_restart_and_what_follows_it() {
         }
         fixture = fixture.restarted();
         assert_eq!(fixture.ledger.totals(), None, "nothing is counted yet");
-        // What happens before the first count must not be counted twice.
+        // Changes before the first reconcile must not be counted twice.
         for operation in operations(seed + 50).take(30) {
             operate(&fixture.store, operation).await;
         }
-        fixture.collector.count().await;
+        fixture.collector.reconcile().await;
         fixture.assert_right().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_count_in_the_middle_of_changes_is_right() {
+async fn a_reconcile_during_changes_is_right() {
     let fixture = fixture();
     let workers: Vec<_> = (0..4)
         .map(|seed| {
@@ -282,7 +282,7 @@ async fn a_full_count_in_the_middle_of_changes_is_right() {
         })
         .collect();
     while !workers.iter().all(tokio::task::JoinHandle::is_finished) {
-        fixture.collector.count().await;
+        fixture.collector.reconcile().await;
     }
     for worker in workers {
         worker.await.unwrap();
@@ -291,61 +291,61 @@ async fn a_full_count_in_the_middle_of_changes_is_right() {
 }
 
 #[tokio::test]
-async fn what_was_there_before_the_start_is_counted() {
+async fn content_from_before_the_start_is_counted() {
     let fixture = fixture();
     for operation in operations(1).take(200) {
         operate(&fixture.store, operation).await;
     }
     assert!(
-        !fixture.page().contains("\noctoserve_repositories "),
+        !fixture.exposition().contains("\noctoserve_repositories "),
         "not counted yet"
     );
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     fixture.assert_right().await;
-    assert!(fixture.page().contains("\noctoserve_repositories "));
+    assert!(fixture.exposition().contains("\noctoserve_repositories "));
 }
 
 #[tokio::test]
-async fn what_is_removed_by_hand_is_gone_after_a_full_count() {
+async fn directories_deleted_by_hand_are_gone_after_a_reconcile() {
     let fixture = fixture();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     let digest = push_blob(&fixture.store, &name(0), 3).await;
     push_blob(&fixture.store, &name(3), 3).await;
-    fs::remove_dir_all(fixture.folder.path().join("repositories/team")).unwrap();
+    fs::remove_dir_all(fixture.directory.path().join("repositories/team")).unwrap();
     assert_eq!(fixture.ledger.totals().unwrap().repositories, 2);
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     assert_eq!(fixture.ledger.totals().unwrap().repositories, 1);
     fixture.assert_right().await;
     let shard = fixture
-        .folder
+        .directory
         .path()
         .join("blobs/sha256")
         .join(&digest.hex()[..2]);
     fs::remove_dir_all(shard).unwrap();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     assert_eq!(fixture.ledger.totals().unwrap().blobs, 0);
 }
 
 #[tokio::test]
-async fn single_files_that_are_removed_by_hand_are_gone_after_a_full_count() {
+async fn single_files_deleted_by_hand_are_gone_after_a_reconcile() {
     let fixture = fixture();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     for seed in 0..3 {
         for operation in operations(seed).take(100) {
             operate(&fixture.store, operation).await;
         }
-        let repositories = fixture.folder.path().join("repositories");
+        let repositories = fixture.directory.path().join("repositories");
         for kind in ["_tags", "_blobs", "_manifests", "_referrers"] {
             remove_one_below(&repositories, kind);
         }
-        fixture.collector.count().await;
+        fixture.collector.reconcile().await;
         fixture.assert_right().await;
     }
 }
 
-/// Removes a file of one of the reserved folders, of whichever repository comes first.
-fn remove_one_below(folder: &Path, kind: &str) -> bool {
-    let mut entries: Vec<_> = fs::read_dir(folder)
+/// Removes a file from a reserved directory of the first repository that has one.
+fn remove_one_below(directory: &Path, kind: &str) -> bool {
+    let mut entries: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -364,7 +364,7 @@ fn remove_one_below(folder: &Path, kind: &str) -> bool {
 }
 
 #[tokio::test]
-async fn disk_usage_is_what_the_tree_takes_with_each_inode_once() {
+async fn disk_usage_counts_each_inode_of_the_tree_once() {
     fn visit(path: &Path, seen: &mut HashSet<u64>) -> u64 {
         let metadata = fs::symlink_metadata(path).unwrap();
         if !seen.insert(metadata.ino()) {
@@ -393,110 +393,116 @@ async fn disk_usage_is_what_the_tree_takes_with_each_inode_once() {
         .upload_append(&name(0), &upload.id, 0, body)
         .await
         .unwrap();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     fixture.collector.refresh().await;
-    let expected = visit(fixture.folder.path(), &mut HashSet::new());
+    let expected = visit(fixture.directory.path(), &mut HashSet::new());
     let line = format!("\noctoserve_storage_disk_usage_bytes {expected}\n");
-    let page = fixture.page();
-    let told = page
+    let exposition = fixture.exposition();
+    let figures = exposition
         .lines()
         .find(|l| l.starts_with("octoserve_storage_disk_usage_bytes"));
-    assert!(page.contains(&line), "{told:?} is not {expected}");
+    assert!(exposition.contains(&line), "{figures:?} is not {expected}");
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_an_error_and_the_old_figures_stay() {
+async fn a_damaged_entry_is_an_error_and_keeps_the_old_figures() {
     let fixture = fixture();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     let new = manifest(0);
     fixture
         .store
         .manifest_write(&name(0), new.clone(), &[], None)
         .await
         .unwrap();
-    let entry = fixture.folder.path().join("repositories/a/_manifests");
+    let entry = fixture.directory.path().join("repositories/a/_manifests");
     let entry = entry.join(new.digest.as_str().replace(':', "-"));
     fs::write(entry, "{").unwrap();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     assert_eq!(fixture.ledger.totals().unwrap().repositories, 1);
     assert!(
         fixture
-            .page()
+            .exposition()
             .contains("\noctoserve_stats_errors_total 1\n")
     );
 }
 
 /// The value of a family without labels.
-fn value(page: &str, family: &str) -> Option<f64> {
+fn value(exposition: &str, family: &str) -> Option<f64> {
     let start = format!("octoserve_{family} ");
-    let told = page.lines().find_map(|line| line.strip_prefix(&start))?;
-    Some(told.parse().unwrap())
+    let figures = exposition
+        .lines()
+        .find_map(|line| line.strip_prefix(&start))?;
+    Some(figures.parse().unwrap())
 }
 
 #[tokio::test]
-async fn a_count_tells_when_it_ended_well_and_how_long_it_took_and_a_failed_one_only_the_latter() {
+async fn a_failed_reconcile_sets_its_duration_but_not_the_time_of_the_last_success() {
     let fixture = fixture();
     push_blob(&fixture.store, &name(0), 3).await;
     let success = "stats_last_success_timestamp_seconds";
-    let page = fixture.page();
-    assert_eq!(value(&page, success), None, "nothing is counted yet");
+    let exposition = fixture.exposition();
+    assert_eq!(value(&exposition, success), None, "nothing is counted yet");
     let began = Instant::now();
     let before = seconds_since_epoch();
-    fixture.collector.count().await;
-    let page = fixture.page();
-    let succeeded = value(&page, success).unwrap();
+    fixture.collector.reconcile().await;
+    let exposition = fixture.exposition();
+    let succeeded = value(&exposition, success).unwrap();
     assert!((before..=seconds_since_epoch()).contains(&succeeded));
-    let took = value(&page, "stats_duration_seconds").unwrap();
+    let took = value(&exposition, "stats_duration_seconds").unwrap();
     assert!(
         took > 0.0 && took <= began.elapsed().as_secs_f64(),
         "{took}"
     );
-    assert_eq!(value(&page, "stats_errors_total"), Some(0.0));
+    assert_eq!(value(&exposition, "stats_errors_total"), Some(0.0));
 
     let (repository, new) = (name(0), manifest(0));
     let written = fixture
         .store
         .manifest_write(&repository, new.clone(), &[], None);
     written.await.unwrap();
-    let entry = fixture.folder.path().join("repositories/a/_manifests");
+    let entry = fixture.directory.path().join("repositories/a/_manifests");
     let entry = entry.join(new.digest.as_str().replace(':', "-"));
     fs::write(entry, "{").unwrap();
     fixture.collector.stats.families.duration.set((), 0.0);
-    fixture.collector.count().await;
-    let page = fixture.page();
-    assert_eq!(value(&page, success), Some(succeeded), "it ages");
-    assert!(value(&page, "stats_duration_seconds").unwrap() > 0.0);
-    assert_eq!(value(&page, "stats_errors_total"), Some(1.0));
-    assert_eq!(value(&page, "blobs"), Some(1.0), "the old figures stay");
+    fixture.collector.reconcile().await;
+    let exposition = fixture.exposition();
+    assert_eq!(value(&exposition, success), Some(succeeded), "it ages");
+    assert!(value(&exposition, "stats_duration_seconds").unwrap() > 0.0);
+    assert_eq!(value(&exposition, "stats_errors_total"), Some(1.0));
+    assert_eq!(
+        value(&exposition, "blobs"),
+        Some(1.0),
+        "the old figures stay"
+    );
 }
 
 #[tokio::test]
-async fn the_file_systems_figures_are_those_that_the_system_gives() {
+async fn the_file_systems_figures_match_statvfs() {
     let fixture = fixture();
     assert_eq!(
-        value(&fixture.page(), "storage_filesystem_size_bytes"),
+        value(&fixture.exposition(), "storage_filesystem_size_bytes"),
         None
     );
     fixture.collector.refresh().await;
-    let page = fixture.page();
-    let told = rustix::fs::statvfs(fixture.folder.path()).unwrap();
-    let block = told.f_frsize as f64;
-    let size = told.f_blocks as f64 * block;
-    // Others use it meanwhile.
+    let exposition = fixture.exposition();
+    let figures = rustix::fs::statvfs(fixture.directory.path()).unwrap();
+    let block = figures.f_frsize as f64;
+    let size = figures.f_blocks as f64 * block;
+    // Other programs use the file system meanwhile.
     for (family, expected, others) in [
         ("storage_filesystem_size_bytes", size, 0.0),
         (
             "storage_filesystem_avail_bytes",
-            told.f_bavail as f64 * block,
+            figures.f_bavail as f64 * block,
             size / 100.0,
         ),
         (
             "storage_filesystem_files_free",
-            told.f_ffree as f64,
-            told.f_files as f64 / 100.0,
+            figures.f_ffree as f64,
+            figures.f_files as f64 / 100.0,
         ),
     ] {
-        let seen = value(&page, family).unwrap();
+        let seen = value(&exposition, family).unwrap();
         assert!(
             (seen - expected).abs() <= others,
             "{family}: {seen}, {expected}"
@@ -505,7 +511,7 @@ async fn the_file_systems_figures_are_those_that_the_system_gives() {
 }
 
 #[tokio::test]
-async fn upload_sessions_are_read_from_the_store() {
+async fn the_gauges_of_upload_sessions_are_read_from_the_store() {
     let fixture = fixture();
     let first = fixture
         .store
@@ -523,14 +529,14 @@ async fn upload_sessions_are_read_from_the_store() {
         .upload_append(&name(0), &first.id, 0, body)
         .await
         .unwrap();
-    let page = fixture.page();
+    let exposition = fixture.exposition();
     assert!(
-        page.contains("\noctoserve_registry_upload_sessions 2\n"),
-        "{page}"
+        exposition.contains("\noctoserve_registry_upload_sessions 2\n"),
+        "{exposition}"
     );
     assert!(
-        page.contains("\noctoserve_registry_upload_bytes 5\n"),
-        "{page}"
+        exposition.contains("\noctoserve_registry_upload_bytes 5\n"),
+        "{exposition}"
     );
     fixture
         .store
@@ -543,14 +549,14 @@ async fn upload_sessions_are_read_from_the_store() {
         .upload_commit(&name(1), &second.id, &wrong)
         .await
         .unwrap_err();
-    let page = fixture.page();
+    let exposition = fixture.exposition();
     assert!(
-        page.contains("\noctoserve_registry_upload_sessions 0\n"),
-        "{page}"
+        exposition.contains("\noctoserve_registry_upload_sessions 0\n"),
+        "{exposition}"
     );
     assert!(
-        page.contains("\noctoserve_registry_upload_oldest_age_seconds 0\n"),
-        "{page}"
+        exposition.contains("\noctoserve_registry_upload_oldest_age_seconds 0\n"),
+        "{exposition}"
     );
 }
 
@@ -561,7 +567,7 @@ async fn the_age_of_an_upload_survives_a_restart() {
         let created = fixture.store.upload_create(&repository, Algorithm::Sha256);
         created.await.unwrap();
     }
-    let sessions = fs::read_dir(fixture.folder.path().join("uploads")).unwrap();
+    let sessions = fs::read_dir(fixture.directory.path().join("uploads")).unwrap();
     let session = sessions.map(|entry| entry.unwrap().path()).next().unwrap();
     let session = fs::File::options()
         .write(true)
@@ -571,28 +577,28 @@ async fn the_age_of_an_upload_survives_a_restart() {
         .set_modified(SystemTime::now() - Duration::from_hours(30))
         .unwrap();
     let fixture = fixture.restarted();
-    let page = fixture.page();
-    let age = page
+    let exposition = fixture.exposition();
+    let age = exposition
         .lines()
         .find_map(|line| line.strip_prefix("octoserve_registry_upload_oldest_age_seconds "))
         .unwrap();
     let age: f64 = age.parse().unwrap();
     let hours = age / 3600.0;
     assert!((30.0..31.0).contains(&hours), "{hours}");
-    assert!(page.contains("\noctoserve_registry_upload_sessions 2\n"));
+    assert!(exposition.contains("\noctoserve_registry_upload_sessions 2\n"));
 }
 
 #[tokio::test]
 async fn a_repository_that_is_no_longer_among_the_largest_is_no_longer_shown() {
     let fixture = fixture();
-    fixture.collector.count().await;
+    fixture.collector.reconcile().await;
     let digest = push_blob(&fixture.store, &name(3), 3).await;
     let shown = "octoserve_repository_stored_bytes{repository=\"team/app/web\"} 3000\n";
-    assert!(fixture.page().contains(shown));
+    assert!(fixture.exposition().contains(shown));
     fixture.store.blob_delete(&name(3), &digest).await.unwrap();
-    let page = fixture.page();
-    assert!(!page.contains("team/app/web"), "{page}");
-    assert!(page.contains("octoserve_repository_stored_bytes{repository=\"_other\"} 0\n"));
+    let exposition = fixture.exposition();
+    assert!(!exposition.contains("team/app/web"), "{exposition}");
+    assert!(exposition.contains("octoserve_repository_stored_bytes{repository=\"_other\"} 0\n"));
 }
 
 #[tokio::test]
@@ -603,10 +609,10 @@ async fn the_200_largest_repositories_are_shown_and_the_rest_together() {
         let name = format!("r{n}");
         crate::store::suite::push(&fixture.store, &name, &bytes(n)).await;
     }
-    fixture.collector.count().await;
-    let page = fixture.page();
+    fixture.collector.reconcile().await;
+    let exposition = fixture.exposition();
     let family = "octoserve_repository_stored_bytes{repository=";
-    let shown: BTreeMap<_, _> = page
+    let shown: BTreeMap<_, _> = exposition
         .lines()
         .filter_map(|line| line.strip_prefix(family)?.split_once("} "))
         .collect();

@@ -299,7 +299,7 @@ async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
             .await
             .refused(405, "UNSUPPORTED");
         assert_eq!(answer.header("allow"), allow);
-        assert!(answer.text().contains("does not delete"));
+        assert!(answer.text().contains("deletion is disabled"));
     }
     let session = registry.open("a").await;
     registry.ask("DELETE", &session, &[], b"").await.expect(204);

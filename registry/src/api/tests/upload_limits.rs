@@ -66,7 +66,7 @@ async fn over_the_bytes_of_all_sessions_uploads_are_refused_until_some_have_ende
     };
     patch(&first, 800).await.expect(202);
     let answer = patch(&second, 300).await.refused(507, "UNAVAILABLE");
-    assert!(answer.text().contains("make room"), "{}", answer.text());
+    assert!(answer.text().contains("free space"), "{}", answer.text());
     assert!(!answer.text().contains("1000"), "{}", answer.text());
     let answer = registry.get(&second).await.expect(204);
     assert_eq!(answer.header("range"), "0-0");

@@ -1,30 +1,30 @@
-//! What sort of manifest a manifest is.
+//! The kinds of manifests.
 
 use super::{Manifest, MediaType};
 use crate::oci::named_variants;
 
 named_variants! {
-    /// A sort of manifest, for statistics. Found by types alone: its media type, artifact type, and the
-    /// types of its configuration and layers.
+    /// A kind of manifest, for statistics. It follows from media types alone: the manifest's own, its
+    /// artifact type, and those of its configuration and layers.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Kind {
         /// A container image for one platform.
         Image = "image",
-        /// A list of manifests.
+        /// An index: a list of manifests.
         Index = "index",
-        /// Anything else that a registry can hold: a chart, a module, a bill of materials.
+        /// Any other artifact, such as a chart, a module or a bill of materials.
         Artifact = "artifact",
         /// A signature of something in the registry.
         Signature = "signature",
         /// A statement about something in the registry, usually signed.
         Attestation = "attestation",
-        /// Not known.
+        /// Unknown.
         Other = "other",
     }
 }
 
 impl Kind {
-    /// The likeliest kind, where nothing but the manifest's media type is known.
+    /// The most likely kind of a manifest of which only the media type is known.
     pub fn of_media_type(media_type: &MediaType) -> Self {
         if media_type.is_image() {
             Self::Image
@@ -52,8 +52,8 @@ pub(super) fn of(manifest: &Manifest) -> Kind {
     {
         return kind;
     }
-    // Cosign's signatures and attestations were images by every other sign, and so are BuildKit's
-    // attestations still.
+    // Older versions of cosign push signatures and attestations as images, and so does BuildKit its
+    // attestations: only the types of their layers differ from an image's.
     let mut layers = manifest
         .layers()
         .iter()
@@ -71,7 +71,7 @@ pub(super) fn of(manifest: &Manifest) -> Kind {
     }
 }
 
-/// Which of signature and attestation a type stands for, if any.
+/// The kind that a media type proves: signature or attestation, if any.
 fn proof(manifest: &Manifest, media_type: &MediaType) -> Option<Kind> {
     match media_type.essence() {
         "application/vnd.cncf.notary.signature"
@@ -82,7 +82,7 @@ fn proof(manifest: &Manifest, media_type: &MediaType) -> Option<Kind> {
         | "application/vnd.dsse.envelope.v1+json"
         | "application/vnd.dev.cosign.artifact.att.v1+json"
         | "application/vnd.docker.attestation.manifest.v1+json" => Some(Kind::Attestation),
-        // Its version is a part of the name, as in `bundle.v0.3+json`, and was a parameter before.
+        // The version is part of the name, as in `bundle.v0.3+json`. Formerly it was a parameter.
         other
             if other
                 .strip_prefix("application/vnd.dev.sigstore.bundle")
@@ -94,7 +94,7 @@ fn proof(manifest: &Manifest, media_type: &MediaType) -> Option<Kind> {
     }
 }
 
-/// Sigstore's bundles hold either; only an annotation tells which.
+/// The kind of a sigstore bundle, which only its annotations tell.
 fn bundle(manifest: &Manifest) -> Kind {
     let annotation = |key| manifest.annotations().get(key).map(String::as_str);
     match annotation("dev.sigstore.bundle.predicateType") {
@@ -110,11 +110,11 @@ fn bundle(manifest: &Manifest) -> Kind {
 fn is_image_config(manifest: &Manifest, config: &MediaType) -> bool {
     config.is(&MediaType::OCI_CONFIG)
         || config.is(&MediaType::DOCKER_CONFIG)
-        // Docker's first schema 2 manifests called their configuration so.
+        // The first schema 2 manifests of Docker have this type for their configuration.
         || (config.is(&MediaType::OCTET_STREAM) && manifest.media_type == MediaType::DOCKER_MANIFEST)
 }
 
-/// Bills of materials were attached as images with a document for a layer.
+/// Whether all layers are documents: tools attach bills of materials as images with such layers.
 fn holds_documents_only(manifest: &Manifest) -> bool {
     const DOCUMENTS: [&str; 4] = [
         "application/vnd.cyclonedx",

@@ -1,4 +1,4 @@
-//! What a store's folder holds, counted by nothing but its drawing: no code of the store's.
+//! Counts a store's directory by the documented layout alone, without any code of the store.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::oci::Kind;
 use crate::stats::Totals;
 
-/// What was found.
+/// The figures of a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Walked {
     pub(super) totals: Totals,
@@ -18,7 +18,7 @@ pub(super) struct Walked {
     pub(super) received: u64,
 }
 
-/// Counts everything; what is allocated on disk is left out.
+/// Counts everything except the bytes allocated on disk.
 pub(super) fn walk(root: &Path) -> Walked {
     let mut walked = Walked::default();
     for shards in ["blobs/sha256", "blobs/sha512"] {
@@ -35,27 +35,27 @@ pub(super) fn walk(root: &Path) -> Walked {
 }
 
 fn repositories(root: &Path, name: &str, walked: &mut Walked) {
-    let folder = root.join("repositories").join(name);
-    let (mut stored, mut held) = (0, 0);
-    for link in entries(&folder.join("_blobs")) {
+    let directory = root.join("repositories").join(name);
+    let (mut stored, mut items) = (0, 0);
+    for link in entries(&directory.join("_blobs")) {
         stored += size(&content(root, "blobs", &link));
-        held += 1;
+        items += 1;
     }
-    for entry in entries(&folder.join("_manifests")) {
-        let told: serde_json::Value = serde_json::from_slice(&fs::read(&entry).unwrap()).unwrap();
+    for entry in entries(&directory.join("_manifests")) {
+        let parsed: serde_json::Value = serde_json::from_slice(&fs::read(&entry).unwrap()).unwrap();
         let kind = Kind::ALL
             .into_iter()
-            .find(|kind| told["kind"] == kind.as_str());
+            .find(|kind| parsed["kind"] == kind.as_str());
         walked.totals.manifests[kind.unwrap() as usize] += 1;
         stored += size(&content(root, "manifests", &entry));
-        held += 1;
+        items += 1;
     }
-    walked.totals.tags += signed(entries(&folder.join("_tags")).len());
-    walked.totals.repositories += i64::from(held > 0);
+    walked.totals.tags += signed(entries(&directory.join("_tags")).len());
+    walked.totals.repositories += i64::from(items > 0);
     if stored > 0 {
         walked.stored.insert(name.to_owned(), stored);
     }
-    for below in entries(&folder) {
+    for below in entries(&directory) {
         let component = below.file_name().unwrap().to_str().unwrap();
         if !component.starts_with('_') {
             let below = match name {
@@ -74,8 +74,8 @@ fn content(root: &Path, pool: &str, link: &Path) -> PathBuf {
     root.join(pool).join(algorithm).join(&hex[..2]).join(hex)
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten();
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
