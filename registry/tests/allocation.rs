@@ -10,7 +10,7 @@ use registry::metrics::label::{Client, Method, Pair, Status};
 use registry::oci::{Endpoint, Route};
 
 #[test]
-fn classifying_a_request_allocates_nothing() {
+fn classifying_a_request_does_not_allocate() {
     let digest = format!("sha256:{}", "0af9".repeat(16));
     let paths = [
         "/v2/".to_owned(),

@@ -1,4 +1,4 @@
-//! The API as clients meet it: raw requests over a real socket, against a store in a folder.
+//! The API as clients see it: raw requests over a real socket, to a registry with a store in a directory.
 
 pub(crate) mod harness;
 mod invalid_requests;

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_descriptor_prints_its_three_fields() {
+    fn a_descriptor_without_optional_fields_has_three_fields() {
         let digest = Digest::parse(DIGEST).unwrap();
         let descriptor = Descriptor::new(MediaType::OCI_EMPTY, digest, 2);
         insta::assert_snapshot!(serde_json::to_string(&descriptor).unwrap(), @r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}"#);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_fields_survive_and_unknown_ones_are_skipped() {
+    fn optional_fields_are_kept_and_unknown_ones_are_skipped() {
         let descriptor = read(
             r#""size":2,"artifactType":"a/b","annotations":{"k":"v"},"urls":["https://a"],
                "data":"e30=","platform":{"os":"linux"},"unknown":[1,{}]"#,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn large_annotations_are_not_repeated_and_the_small_ones_are() {
+    fn only_small_annotations_are_repeated() {
         let digest = Digest::parse(DIGEST).unwrap();
         let annotation = |key: &str, length| (key.to_owned(), "\n".repeat(length));
         let all = Annotations::from([
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_refused() {
+    fn a_field_of_the_wrong_type_is_rejected() {
         for fields in [
             r#""siz":2"#,
             r#""size":-1"#,

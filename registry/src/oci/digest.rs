@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn algorithms_are_read_by_their_exact_names() {
+    fn algorithms_are_parsed_by_their_exact_names() {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::parse(algorithm.as_str()), Ok(algorithm));
         }
@@ -326,14 +326,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_a_digest_and_reading_it_gives_it_back(
+        fn a_digest_survives_printing_and_parsing(
             text in "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
         ) {
             prop_assert_eq!(Digest::parse(&text).unwrap().to_string(), text);
         }
 
         #[test]
-        fn a_computed_digest_can_be_read(bytes: Vec<u8>, cut: prop::sample::Index) {
+        fn a_computed_digest_can_be_parsed(bytes: Vec<u8>, cut: prop::sample::Index) {
             for algorithm in Algorithm::ALL {
                 let digest = Digest::of(algorithm, &bytes);
                 prop_assert_eq!(Digest::parse(digest.as_str()), Ok(digest.clone()));
@@ -346,7 +346,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text: String) {
+        fn parsing_never_panics(text: String) {
             let _ = Digest::parse(&text);
             let _ = Digest::from_segment(&text);
             let _ = is_digest_segment(&text);

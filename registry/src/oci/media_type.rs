@@ -240,7 +240,7 @@ mod tests {
     const BUNDLE: &str = "application/vnd.dev.sigstore.bundle+json";
 
     #[test]
-    fn of_a_content_type_neither_parameters_nor_case_matter() {
+    fn a_content_type_loses_its_parameters_and_its_case() {
         for text in [
             "application/vnd.oci.image.index.v1+json",
             " application/vnd.oci.image.index.v1+json ",
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_media_type_is_kept_as_it_was_spelt() {
+    fn a_media_type_keeps_its_spelling() {
         for parameters in [
             "",
             ";version=0.2",
@@ -278,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn a_media_type_is_bounded() {
+    fn the_length_of_a_media_type_is_bounded() {
         let text = |length: usize| format!("a/b;c={}", "d".repeat(length - "a/b;c=".len()));
         assert!(MediaType::parse(&text(MediaType::MAX_LENGTH)).is_ok());
         assert!(MediaType::parse(&text(MediaType::MAX_LENGTH + 1)).is_err());
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_media_types_are_rejected() {
         let long = format!("a/{}", "x".repeat(128));
         for text in [
             "",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_one_whatever_its_parameters_and_case() {
+    fn a_manifest_type_is_recognised_with_any_parameters_and_case() {
         for text in [
             "application/vnd.oci.image.index.v1+json;a=b",
             "application/vnd.oci.IMAGE.index.v1+json",
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn known_types_are_told_apart() {
+    fn known_types_are_distinguished() {
         for known in MediaType::KNOWN {
             assert_eq!(MediaType::parse(known.as_str()), Ok(known));
         }
@@ -368,7 +368,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text: String) {
+        fn parsing_never_panics(text: String) {
             if let Ok(media_type) = MediaType::parse(&text) {
                 prop_assert_eq!(media_type.as_str(), &text);
             }

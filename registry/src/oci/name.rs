@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_a_name_and_reading_it_gives_it_back(
+        fn a_name_survives_printing_and_parsing(
             name in "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+){0,3}(/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+){0,3}){0,3}"
         ) {
             prop_assume!(name.len() <= Name::MAX_LENGTH);
@@ -158,7 +158,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_any_text_gives_that_text_or_an_error(text in "[a-z0-9._/-]{0,20}|.{0,20}") {
+        fn parsing_keeps_the_text_or_fails(text in "[a-z0-9._/-]{0,20}|.{0,20}") {
             if let Ok(name) = Name::parse(&text) {
                 prop_assert_eq!(name.as_str(), text);
             }

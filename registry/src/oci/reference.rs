@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_colon_makes_it_a_digest() {
+    fn a_text_with_a_colon_is_read_as_a_digest() {
         assert!(matches!(Reference::parse("latest"), Ok(Reference::Tag(_))));
         assert!(matches!(
             Reference::parse("sha256:0"),
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_a_reference_and_reading_it_gives_it_back(
+        fn a_reference_survives_printing_and_parsing(
             text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
         ) {
             let reference = Reference::parse(&text).unwrap();

@@ -88,12 +88,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_a_tag_and_reading_it_gives_it_back(tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+        fn a_tag_survives_printing_and_parsing(tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
             prop_assert_eq!(Tag::parse(&tag).unwrap().to_string(), tag);
         }
 
         #[test]
-        fn reading_any_text_gives_that_text_or_an_error(text in any::<String>()) {
+        fn parsing_keeps_the_text_or_fails(text in any::<String>()) {
             if let Ok(tag) = Tag::parse(&text) {
                 prop_assert_eq!(tag.as_str(), text);
             }

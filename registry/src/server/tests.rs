@@ -36,7 +36,7 @@ async fn a_connection_serves_one_request_after_the_other() {
     let one = "GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n";
     client.send(one.repeat(5)).await;
     for _ in 0..5 {
-        client.answer().await.expect(200);
+        client.response().await.expect(200);
     }
 }
 
@@ -75,14 +75,14 @@ async fn who_asks_before_sending_is_told_at_once() {
     };
     let mut client = registry.client().await;
     client.send(head("/v2/a/blobs/uploads/1")).await;
-    let answer = client.answer().await.expect(404);
+    let answer = client.response().await.expect(404);
     assert_eq!(answer.header("connection"), "close");
     let location = registry.open("a").await;
     let mut client = registry.client().await;
     client.send(head(&location)).await;
-    client.answer().await.expect(100);
+    client.response().await.expect(100);
     client.send("01234").await;
-    client.answer().await.expect(202);
+    client.response().await.expect(202);
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn an_upload_that_stalls_is_told_so_and_its_bytes_stay() {
     let mut client = registry.client().await;
     let head = format!("PATCH {location} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n");
     client.send(head + "012").await;
-    client.answer().await.refused(408, "SIZE_INVALID");
+    client.response().await.rejected(408, "SIZE_INVALID");
     assert!(client.is_closed().await);
     let answer = registry.get(&location).await.expect(204);
     assert_eq!(answer.header("range"), "0-2");
@@ -155,11 +155,11 @@ async fn at_the_cap_connections_wait_where_every_other_one_has_a_request_in_flig
     let mut busy = registry.half_sent(&location).await;
     let mut waiting = registry.client().await;
     waiting.send("GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    let early = tokio::time::timeout(MOMENT, waiting.answer()).await;
+    let early = tokio::time::timeout(MOMENT, waiting.response()).await;
     assert!(early.is_err());
     busy.send("56789").await;
-    busy.answer().await.expect(202);
-    waiting.answer().await.expect(200);
+    busy.response().await.expect(202);
+    waiting.response().await.expect(200);
     assert!(busy.is_closed().await);
 }
 
@@ -178,7 +178,7 @@ async fn a_shutdown_lets_requests_end_and_turns_others_away() {
     probe.ask("GET", "/readyz", &[], b"").await.expect(503);
     probe.ask("GET", "/livez", &[], b"").await.expect(200);
     busy.send("56789").await;
-    busy.answer().await.expect(202);
+    busy.response().await.expect(202);
     assert!(busy.is_closed().await);
     assert!(registry.stopped().await);
 }
@@ -222,7 +222,7 @@ async fn the_duration_of_a_request_reaches_to_its_last_byte() {
         registry.get("/v2/").await.expect(200);
     }
     assert_eq!(
-        client.answer().await.expect(200).body.len(),
+        client.response().await.expect(200).body.len(),
         32 * 1024 * 1024
     );
     let labels = r#"{endpoint="blob",method="GET"}"#;
@@ -461,7 +461,7 @@ async fn a_folder_in_use_and_an_address_in_use_are_errors_at_the_start() {
         matches!(error, server::RegistryStartError::Bind(_)),
         "{error}"
     );
-    let error = clash("data", registry.folder().display().to_string()).await;
+    let error = clash("data", registry.directory().display().to_string()).await;
     assert!(
         matches!(error, server::RegistryStartError::Store(_)),
         "{error}"

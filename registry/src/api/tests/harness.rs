@@ -1,4 +1,4 @@
-//! A registry of a test's own, and a client that says exactly what it is told to say.
+//! A registry for one test, and a client that sends exactly the given bytes.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use service::listen::ListenAddr;
 use service::program::Server as _;
 use service::shutdown::{Shutdown, Trigger};
 
-/// Nothing in a test may take longer.
+/// The deadline of everything that a test waits for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The first manifest's media type that comes to mind.
+/// The media type of an image manifest.
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A registry that serves until it is dropped.
@@ -45,7 +45,7 @@ pub(crate) struct Client {
 
 /// A response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -56,14 +56,14 @@ impl Running {
         Self::configured(|_| {}).await
     }
 
-    /// With a configuration that a test has changed.
+    /// Starts a registry with a changed configuration.
     pub(crate) async fn configured(change: impl FnOnce(&mut RegistryConfig)) -> Self {
         let (mut config, data) = configuration();
         change(&mut config);
         Self::serve(server::bind(config).await.unwrap(), data)
     }
 
-    /// Over a store of the test's own, which the metrics take for one in memory.
+    /// Starts a registry over the given store, which the metrics call `memory`.
     pub(crate) async fn over(store: impl Store) -> Self {
         let (config, data) = configuration();
         let bound = server::bind_store(config, store, Backend::Memory).await;
@@ -85,22 +85,22 @@ impl Running {
         Client::connect(self.address).await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn ask(
         &self,
         method: &str,
         target: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> TestResponse {
         self.client().await.ask(method, target, headers, body).await
     }
 
-    pub(crate) async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> TestResponse {
         self.ask("GET", target, &[], b"").await
     }
 
-    /// A blob, pushed at once.
+    /// Pushes a blob in one request.
     pub(crate) async fn push_blob(&self, name: &str, content: &[u8]) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, content);
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
@@ -108,14 +108,14 @@ impl Running {
         digest
     }
 
-    /// An open upload session's location.
+    /// Opens an upload session, and returns its location.
     pub(crate) async fn open(&self, name: &str) -> String {
         let target = format!("/v2/{name}/blobs/uploads/");
-        let answer = self.ask("POST", &target, &[], b"").await.expect(202);
-        answer.header("location").to_owned()
+        let response = self.ask("POST", &target, &[], b"").await.expect(202);
+        response.header("location").to_owned()
     }
 
-    /// A manifest with a config blob, pushed by tag.
+    /// Pushes an image and its blobs by tag.
     pub(crate) async fn push_image(&self, name: &str, tag: &str) -> (Digest, Vec<u8>) {
         let manifest = self.image(name, "").await;
         let target = format!("/v2/{name}/manifests/{tag}");
@@ -126,38 +126,38 @@ impl Running {
         (Digest::of(Algorithm::Sha256, &manifest), manifest)
     }
 
-    /// A manifest whose blobs are pushed, but which is not, with more fields.
+    /// Pushes the blobs of an image, and returns its manifest, with more fields.
     pub(crate) async fn image(&self, name: &str, fields: &str) -> Vec<u8> {
         let config = self.push_blob(name, b"{}").await;
         let layer = self.push_blob(name, b"layer").await;
         image(&config, &layer, fields)
     }
 
-    /// Every file of the store but its lock.
+    /// Every file of the store except its lock.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        list(&self.folder(), &mut files);
+        list(&self.directory(), &mut files);
         files.retain(|file| !file.ends_with("lock"));
         files
     }
 
-    /// The folder of its store.
-    pub(crate) fn folder(&self) -> PathBuf {
+    /// The store's directory.
+    pub(crate) fn directory(&self) -> PathBuf {
         self.data.path().join("data")
     }
 
-    /// How many series of requests and of the store's operations the metrics page has.
+    /// The number of series of requests and of store operations in the exposition.
     pub(crate) async fn series(&self) -> usize {
-        let page = Client::connect(self.metrics)
+        let exposition = Client::connect(self.metrics)
             .await
             .ask("GET", "/metrics", &[], b"")
             .await;
         let labels = ["endpoint=", "operation="];
         let is_counted = |line: &&str| labels.iter().any(|label| line.contains(label));
-        page.text().lines().filter(is_counted).count()
+        exposition.text().lines().filter(is_counted).count()
     }
 
-    /// A request at work: five of ten bytes are sent to a session.
+    /// A request in flight: five of ten bytes are sent to a session.
     pub(crate) async fn half_sent(&self, location: &str) -> Client {
         let mut client = self.client().await;
         client
@@ -166,17 +166,17 @@ impl Running {
                  expect: 100-continue\r\n\r\n"
             ))
             .await;
-        client.answer().await.expect(100);
+        client.response().await.expect(100);
         client.send("01234").await;
         client
     }
 
-    /// Tells it to stop.
+    /// Starts the shutdown.
     pub(crate) fn stop(&self) {
         self.stop.trigger();
     }
 
-    /// Waits until it has stopped; whether every request could end.
+    /// Waits until the registry has stopped. Returns whether every request could end.
     pub(crate) async fn stopped(self) -> bool {
         tokio::time::timeout(DEADLINE, self.served)
             .await
@@ -184,20 +184,20 @@ impl Running {
             .unwrap()
     }
 
-    /// The value of a sample of the metrics page.
+    /// The value of a sample of the exposition.
     pub(crate) async fn sample(&self, series: &str) -> Option<f64> {
-        let page = Client::connect(self.metrics)
+        let exposition = Client::connect(self.metrics)
             .await
             .ask("GET", "/metrics", &[], b"")
             .await;
-        let page = String::from_utf8(page.body).unwrap();
-        let line = page
+        let exposition = String::from_utf8(exposition.body).unwrap();
+        let line = exposition
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
         Some(line.parse().unwrap())
     }
 
-    /// Waits until a sample has a value: a request is counted after its response was read.
+    /// Waits until a sample has a value: a request is counted only after its response is read.
     pub(crate) async fn wait_for(&self, series: &str, value: f64) {
         let reached = async {
             while self.sample(series).await != Some(value) {
@@ -221,14 +221,14 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// A request and its response. A `Content-Length` is added where there is no framing.
+    /// Sends a request, and returns the response. Adds a `Content-Length` if there is no framing.
     pub(crate) async fn ask(
         &mut self,
         method: &str,
         target: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = format!("{method} {target} HTTP/1.1\r\nhost: registry\r\n");
         for (name, value) in headers {
             write!(request, "{name}: {value}\r\n").unwrap();
@@ -240,14 +240,14 @@ impl Client {
         }
         request += "\r\n";
         self.send([request.as_bytes(), body].concat()).await;
-        self.answer_to(method).await
+        self.response_to(method).await
     }
 
-    pub(crate) async fn answer(&mut self) -> Answer {
-        self.answer_to("GET").await
+    pub(crate) async fn response(&mut self) -> TestResponse {
+        self.response_to("GET").await
     }
 
-    async fn answer_to(&mut self, method: &str) -> Answer {
+    async fn response_to(&mut self, method: &str) -> TestResponse {
         let end = loop {
             if let Some(end) = self
                 .read
@@ -258,7 +258,7 @@ impl Client {
             }
             assert!(
                 self.more().await,
-                "closed without an answer: {:?}",
+                "closed without a response: {:?}",
                 self.text()
             );
         };
@@ -282,19 +282,19 @@ impl Client {
         while self.read.len() < length {
             assert!(self.more().await, "closed within a body");
         }
-        Answer {
+        TestResponse {
             status,
             headers,
             body: self.read.drain(..length).collect(),
         }
     }
 
-    /// Whether the registry has closed the connection, without another byte.
+    /// Whether the registry closes the connection without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.read.is_empty() && !self.more().await
     }
 
-    /// Reads some more bytes; none at the connection's end.
+    /// Reads more bytes. Returns false at the end of the connection.
     async fn more(&mut self) -> bool {
         let read = self.stream.read_buf(&mut self.read);
         matches!(tokio::time::timeout(DEADLINE, read).await.unwrap(), Ok(1..))
@@ -305,7 +305,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl TestResponse {
     /// Checks the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
@@ -315,7 +315,7 @@ impl Answer {
 
     /// Checks the status and the error's code.
     #[track_caller]
-    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
+    pub(crate) fn rejected(self, status: u16, code: &str) -> Self {
         assert!(
             self.text().contains(&format!("\"code\":\"{code}\"")),
             "{}",
@@ -340,7 +340,7 @@ impl Answer {
     }
 }
 
-/// A configuration with ports of the kernel's choice, and the folder that holds its data.
+/// A configuration with ports of the kernel's choice, and its data directory.
 fn configuration() -> (RegistryConfig, TempDir) {
     let data = tempfile::tempdir().unwrap();
     let flags = ["listen", "metrics.listen"].map(|key| Flag::new(key, key, "127.0.0.1:0"));
@@ -351,7 +351,7 @@ fn configuration() -> (RegistryConfig, TempDir) {
     let (mut config, _) = RegistryConfig::load(sources).unwrap();
     config.storage.data = data.path().join("data");
     config.storage.durability = Durability::Relaxed;
-    // However full the machine's disk is.
+    // The tests must pass on an almost full disk.
     config.storage.reserve = ByteSize::bytes(0);
     (config, data)
 }

@@ -1,26 +1,26 @@
-//! What a client may not say: every class of bad input is told apart, and leaves nothing.
+//! Invalid requests: each class of bad input has its own error, and stores nothing.
 
 use std::fmt::Write;
 
-use super::harness::{Answer, Client, IMAGE, Running};
+use super::harness::{Client, IMAGE, Running, TestResponse};
 use crate::oci::{Algorithm, Digest};
 
 const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Status, the headers that matter, and the body.
-fn shown(request: &str, answer: &Answer) -> String {
-    let mut shown = format!("{request}\n  {}", answer.status);
+/// The request, the status, the relevant headers, and the body.
+fn shown(request: &str, response: &TestResponse) -> String {
+    let mut shown = format!("{request}\n  {}", response.status);
     for name in ["allow", "range", "content-range"] {
-        if answer.headers.contains_key(name) {
-            write!(shown, " {name}: {}", answer.header(name)).unwrap();
+        if response.headers.contains_key(name) {
+            write!(shown, " {name}: {}", response.header(name)).unwrap();
         }
     }
-    write!(shown, "\n  {}\n", answer.text()).unwrap();
+    write!(shown, "\n  {}\n", response.text()).unwrap();
     shown
 }
 
 #[tokio::test]
-async fn the_error_bodies_are_the_specification_s() {
+async fn error_bodies_match_the_specification() {
     let registry = Running::start().await;
     let mut all = String::new();
     for (method, target) in [
@@ -48,15 +48,15 @@ async fn the_error_bodies_are_the_specification_s() {
         ("POST", "/v2/".to_owned()),
         ("PATCH", "/v2/a/manifests/1".to_owned()),
     ] {
-        let answer = registry.ask(method, &target, &[], b"").await;
-        assert_eq!(answer.header("content-type"), "application/json");
-        all += &shown(&format!("{method} {target}"), &answer);
+        let response = registry.ask(method, &target, &[], b"").await;
+        assert_eq!(response.header("content-type"), "application/json");
+        all += &shown(&format!("{method} {target}"), &response);
     }
     insta::assert_snapshot!(all);
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_name_leaves_its_place() {
+async fn no_spelling_of_a_name_escapes_the_data_directory() {
     let registry = Running::start().await;
     let long = "a/".repeat(127) + "ab";
     for name in [
@@ -97,18 +97,22 @@ async fn no_spelling_of_a_name_leaves_its_place() {
             ("GET", &*format!("blobs/sha256:{HASH}")),
             ("GET", &*format!("referrers/sha256:{HASH}")),
         ] {
-            let answer = registry
+            let response = registry
                 .ask(method, &format!("/v2/{name}/{rest}"), &[], b"")
                 .await;
-            let answer = answer.refused(400, "NAME_INVALID");
-            assert!(!answer.text().contains("data"), "{name}: {}", answer.text());
+            let response = response.rejected(400, "NAME_INVALID");
+            assert!(
+                !response.text().contains("data"),
+                "{name}: {}",
+                response.text()
+            );
         }
     }
     assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_reference_or_digest_leaves_its_place() {
+async fn no_spelling_of_a_reference_or_digest_escapes_its_directory() {
     let registry = Running::start().await;
     let long = "t".repeat(129);
     for tail in [
@@ -124,17 +128,17 @@ async fn no_spelling_of_a_reference_or_digest_leaves_its_place() {
         &*long,
     ] {
         let target = format!("/v2/a/manifests/{tail}");
-        let answer = registry.get(&target).await;
-        assert!([400, 404].contains(&answer.status), "{target}");
-        let answer = registry.ask("PUT", &target, &[], b"{}").await;
-        assert_eq!(answer.status, 400, "{target}");
+        let response = registry.get(&target).await;
+        assert!([400, 404].contains(&response.status), "{target}");
+        let response = registry.ask("PUT", &target, &[], b"{}").await;
+        assert_eq!(response.status, 400, "{target}");
         assert!(
-            !answer.text().contains("digest"),
+            !response.text().contains("digest"),
             "{target}: {}",
-            answer.text()
+            response.text()
         );
-        let answer = registry.get(&format!("/v2/a/blobs/{tail}")).await;
-        answer.refused(400, "DIGEST_INVALID");
+        let response = registry.get(&format!("/v2/a/blobs/{tail}")).await;
+        response.rejected(400, "DIGEST_INVALID");
     }
     for digest in [
         format!("sha256:{}", HASH.to_uppercase()),
@@ -145,23 +149,23 @@ async fn no_spelling_of_a_reference_or_digest_leaves_its_place() {
         format!("sha256%253A{HASH}"),
     ] {
         for word in ["blobs", "referrers"] {
-            let answer = registry.get(&format!("/v2/a/{word}/{digest}")).await;
-            answer.refused(400, "DIGEST_INVALID");
+            let response = registry.get(&format!("/v2/a/{word}/{digest}")).await;
+            response.rejected(400, "DIGEST_INVALID");
         }
-        // Without a colon it can only be meant as a tag.
+        // Without a colon it is read as a tag.
         let (status, code) = if digest.contains(':') {
             (400, "DIGEST_INVALID")
         } else {
             (404, "MANIFEST_UNKNOWN")
         };
-        let answer = registry.get(&format!("/v2/a/manifests/{digest}")).await;
-        answer.refused(status, code);
+        let response = registry.get(&format!("/v2/a/manifests/{digest}")).await;
+        response.rejected(status, code);
     }
     assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
 }
 
 #[tokio::test]
-async fn a_method_that_an_endpoint_lacks_is_told_with_those_it_has() {
+async fn an_unsupported_method_gets_405_and_the_allowed_methods() {
     let registry = Running::start().await;
     let blob = format!("/v2/a/blobs/sha256:{HASH}");
     let referrers = format!("/v2/a/referrers/sha256:{HASH}");
@@ -179,14 +183,14 @@ async fn a_method_that_an_endpoint_lacks_is_told_with_those_it_has() {
             "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW",
         ];
         for method in methods.into_iter().filter(|method| !allow.contains(method)) {
-            let answer = registry.ask(method, target, &[], b"").await;
-            assert_eq!(answer.refused(405, "UNSUPPORTED").header("allow"), allow);
+            let response = registry.ask(method, target, &[], b"").await;
+            assert_eq!(response.rejected(405, "UNSUPPORTED").header("allow"), allow);
         }
     }
 }
 
 #[tokio::test]
-async fn the_head_of_a_session_answers_as_its_get_does() {
+async fn head_and_get_of_a_session_have_the_same_headers() {
     let registry = Running::start().await;
     let session = registry.open("a").await;
     registry
@@ -207,7 +211,7 @@ async fn the_head_of_a_session_answers_as_its_get_does() {
 }
 
 #[tokio::test]
-async fn a_path_with_doubled_or_trailing_slashes_leads_to_the_clean_one() {
+async fn a_path_with_doubled_or_trailing_slashes_redirects_to_the_clean_path() {
     let registry = Running::start().await;
     let (digest, manifest) = registry.push_image("a/b", "1").await;
     for (path, clean) in [
@@ -220,44 +224,48 @@ async fn a_path_with_doubled_or_trailing_slashes_leads_to_the_clean_one() {
         ),
     ] {
         for method in ["GET", "HEAD"] {
-            let answer = registry.ask(method, path, &[], b"").await.expect(301);
-            assert_eq!(answer.header("location"), clean, "{path}");
+            let response = registry.ask(method, path, &[], b"").await.expect(301);
+            assert_eq!(response.header("location"), clean, "{path}");
             registry.ask(method, &clean, &[], b"").await.expect(200);
         }
     }
-    // What would change something is not repeated elsewhere.
-    let answer = registry.ask(
+    // Requests that change something are not redirected.
+    let response = registry.ask(
         "PUT",
         "/v2/a//b/manifests/2",
         &[("content-type", IMAGE)],
         &manifest,
     );
-    answer.await.refused(400, "NAME_INVALID");
+    response.await.rejected(400, "NAME_INVALID");
     registry
         .get("//evil.example/v2/")
         .await
-        .refused(404, "UNSUPPORTED");
+        .rejected(404, "UNSUPPORTED");
 }
 
 #[tokio::test]
-async fn an_error_names_what_is_wrong_with_a_tag() {
+async fn the_error_for_an_invalid_tag_states_the_rule() {
     let registry = Running::start().await;
     let manifest = registry.image("a", "").await;
     let headers = [("content-type", IMAGE)];
     for tag in ["1.0.0+build", "1.0.0%2Bbuild", "a%20b"] {
         let target = format!("/v2/a/manifests/{tag}");
-        let answer = registry.ask("PUT", &target, &headers, &manifest).await;
-        let answer = answer.refused(400, "MANIFEST_INVALID");
-        assert!(answer.text().contains("a tag must be"), "{}", answer.text());
+        let response = registry.ask("PUT", &target, &headers, &manifest).await;
+        let response = response.rejected(400, "MANIFEST_INVALID");
+        assert!(
+            response.text().contains("a tag must be"),
+            "{}",
+            response.text()
+        );
         for method in ["GET", "DELETE"] {
-            let answer = registry.ask(method, &target, &[], b"").await;
-            answer.refused(404, "MANIFEST_UNKNOWN");
+            let response = registry.ask(method, &target, &[], b"").await;
+            response.rejected(404, "MANIFEST_UNKNOWN");
         }
     }
 }
 
 #[tokio::test]
-async fn the_error_of_a_manifest_of_many_unknown_blobs_is_short_and_says_how_many() {
+async fn the_error_for_many_unknown_blobs_is_short_and_counts_them() {
     let registry = Running::start().await;
     let layer = |number: u32| {
         let digest = Digest::of(Algorithm::Sha256, &number.to_be_bytes());
@@ -272,12 +280,16 @@ async fn the_error_of_a_manifest_of_many_unknown_blobs_is_short_and_says_how_man
         layers.join(",")
     );
     let headers = [("content-type", IMAGE)];
-    let answer = registry
+    let response = registry
         .ask("PUT", "/v2/a/manifests/1", &headers, manifest.as_bytes())
         .await;
-    let answer = answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
-    assert!(answer.body.len() < 10_000, "{} bytes", answer.body.len());
-    let error = &answer.json()["errors"][0];
+    let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
+    assert!(
+        response.body.len() < 10_000,
+        "{} bytes",
+        response.body.len()
+    );
+    let error = &response.json()["errors"][0];
     assert!(
         error["message"].as_str().unwrap().contains("20000"),
         "{error}"
@@ -286,7 +298,7 @@ async fn the_error_of_a_manifest_of_many_unknown_blobs_is_short_and_says_how_man
 }
 
 #[tokio::test]
-async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
+async fn disabled_deletion_differs_from_an_unsupported_method() {
     let registry = Running::configured(|config| config.storage.delete = false).await;
     let (digest, _) = registry.push_image("a", "1").await;
     for (target, allow) in [
@@ -294,12 +306,12 @@ async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
         (format!("/v2/a/manifests/{digest}"), "GET, HEAD, PUT"),
         (format!("/v2/a/blobs/sha256:{HASH}"), "GET, HEAD"),
     ] {
-        let answer = registry
+        let response = registry
             .ask("DELETE", &target, &[], b"")
             .await
-            .refused(405, "UNSUPPORTED");
-        assert_eq!(answer.header("allow"), allow);
-        assert!(answer.text().contains("deletion is disabled"));
+            .rejected(405, "UNSUPPORTED");
+        assert_eq!(response.header("allow"), allow);
+        assert!(response.text().contains("deletion is disabled"));
     }
     let session = registry.open("a").await;
     registry.ask("DELETE", &session, &[], b"").await.expect(204);
@@ -307,7 +319,7 @@ async fn what_is_turned_off_is_told_apart_from_what_was_never_there() {
 }
 
 #[tokio::test]
-async fn a_read_only_registry_changes_nothing() {
+async fn a_read_only_registry_rejects_every_change() {
     let registry = Running::configured(|config| config.storage.read_only = true).await;
     for (method, target) in [
         ("PUT", "/v2/a/manifests/1"),
@@ -317,11 +329,11 @@ async fn a_read_only_registry_changes_nothing() {
         ("PUT", "/v2/a/blobs/uploads/1"),
         ("DELETE", "/v2/a/blobs/uploads/1"),
     ] {
-        let answer = registry
+        let response = registry
             .ask(method, target, &[], b"{}")
             .await
-            .refused(405, "UNSUPPORTED");
-        assert!(answer.text().contains("read-only"), "{}", answer.text());
+            .rejected(405, "UNSUPPORTED");
+        assert!(response.text().contains("read-only"), "{}", response.text());
     }
     registry.get("/v2/_catalog").await.expect(200);
     assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
@@ -343,12 +355,12 @@ async fn names_that_are_prefixes_of_each_other_are_different_repositories() {
         registry.push_image(name, "1").await;
     }
     for name in names {
-        let answer = registry
+        let response = registry
             .get(&format!("/v2/{name}/tags/list"))
             .await
             .expect(200);
         assert_eq!(
-            answer.text(),
+            response.text(),
             format!(r#"{{"name":"{name}","tags":["1"]}}"#)
         );
     }
@@ -360,7 +372,7 @@ async fn names_that_are_prefixes_of_each_other_are_different_repositories() {
 }
 
 #[tokio::test]
-async fn a_request_that_says_two_lengths_is_refused_and_ends_the_connection() {
+async fn a_request_with_ambiguous_framing_is_rejected_and_closes_the_connection() {
     let registry = Running::start().await;
     for head in [
         "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n",
@@ -375,10 +387,10 @@ async fn a_request_that_says_two_lengths_is_refused_and_ends_the_connection() {
                 "{head}\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
             ))
             .await;
-        client.answer().await.expect(400);
+        client.response().await.expect(400);
         assert!(client.is_closed().await, "{head}");
     }
-    // Where both framings are there, only the chunks count, and nothing may follow them.
+    // With both framings, only the chunks count.
     let digest = Digest::of(Algorithm::Sha256, b"abc");
     let mut client = registry.client().await;
     client
@@ -387,12 +399,12 @@ async fn a_request_that_says_two_lengths_is_refused_and_ends_the_connection() {
              transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         ))
         .await;
-    let answer = client.answer().await;
-    assert!([201, 400].contains(&answer.status), "{}", answer.text());
+    let response = client.response().await;
+    assert!([201, 400].contains(&response.status), "{}", response.text());
 }
 
 #[tokio::test]
-async fn a_body_of_another_transfer_coding_is_refused_and_nothing_may_follow_it() {
+async fn an_unsupported_transfer_coding_is_rejected_and_closes_the_connection() {
     let registry = Running::start().await;
     let digest = Digest::of(Algorithm::Sha256, b"abc");
     let post = format!("POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nhost: x\r\n");
@@ -406,7 +418,7 @@ async fn a_body_of_another_transfer_coding_is_refused_and_nothing_may_follow_it(
         client
             .send(format!("{post}{codings}\r\n3\r\nabc\r\n0\r\n\r\n"))
             .await;
-        client.answer().await.refused(400, "UNSUPPORTED");
+        client.response().await.rejected(400, "UNSUPPORTED");
         assert!(client.is_closed().await, "{codings}");
     }
     let mut client = registry.client().await;
@@ -415,28 +427,28 @@ async fn a_body_of_another_transfer_coding_is_refused_and_nothing_may_follow_it(
             "{post}transfer-encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         ))
         .await;
-    client.answer().await.expect(201);
+    client.response().await.expect(201);
 }
 
 #[tokio::test]
-async fn enormous_headers_are_refused_with_an_answer() {
+async fn oversized_headers_get_431() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
     let headers = "x: y\r\n".repeat(500);
     client
         .send(format!("GET /v2/ HTTP/1.1\r\nhost: x\r\n{headers}\r\n"))
         .await;
-    client.answer().await.expect(431);
+    client.response().await.expect(431);
     let mut client = registry.client().await;
     let long = "a".repeat(2 * 1024 * 1024);
     client
         .send(format!("GET /v2/ HTTP/1.1\r\nx: {long}\r\n\r\n"))
         .await;
-    client.answer().await.expect(431);
+    client.response().await.expect(431);
 }
 
 #[tokio::test]
-async fn a_request_of_http_1_1_names_one_host() {
+async fn an_http_1_1_request_must_have_one_host() {
     let registry = Running::start().await;
     for (line, hosts, told) in [
         (
@@ -465,14 +477,18 @@ async fn a_request_of_http_1_1_names_one_host() {
     ] {
         let mut client = registry.client().await;
         client.send(format!("{line}\r\n{hosts}\r\n")).await;
-        let answer = client.answer().await;
+        let response = client.response().await;
         let request = format!("{line} {hosts:?}");
         match told {
             Some(told) => {
-                let answer = answer.refused(400, "UNSUPPORTED");
-                assert!(answer.text().contains(told), "{request}: {}", answer.text());
+                let response = response.rejected(400, "UNSUPPORTED");
+                assert!(
+                    response.text().contains(told),
+                    "{request}: {}",
+                    response.text()
+                );
             }
-            None => assert_eq!(answer.status, 200, "{request}"),
+            None => assert_eq!(response.status, 200, "{request}"),
         }
     }
 }

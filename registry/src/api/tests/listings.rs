@@ -1,28 +1,28 @@
 //! end-8, end-12 and the catalog.
 
-use super::harness::{Answer, Running};
+use super::harness::{Running, TestResponse};
 use crate::oci::{Algorithm, Digest};
 
-/// Follows `Link` to the end, and gives all pages' entries under `key`.
+/// Follows `Link` to the last page, and returns the entries under `key` of each page.
 async fn pages(registry: &Running, first: &str, key: &str) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut next = Some(first.to_owned());
     while let Some(target) = next {
-        let answer = registry.get(&target).await.expect(200);
-        let entries = answer.json()[key].as_array().unwrap().clone();
+        let response = registry.get(&target).await.expect(200);
+        let entries = response.json()[key].as_array().unwrap().clone();
         pages.push(
             entries
                 .iter()
                 .map(|e| e.as_str().unwrap().to_owned())
                 .collect(),
         );
-        next = link(&answer);
+        next = link(&response);
     }
     pages
 }
 
-fn link(answer: &Answer) -> Option<String> {
-    let target = answer
+fn link(response: &TestResponse) -> Option<String> {
+    let target = response
         .header("link")
         .strip_prefix('<')?
         .strip_suffix(">; rel=\"next\"")?;
@@ -30,7 +30,7 @@ fn link(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn tags_come_in_order_and_in_pages() {
+async fn tags_are_listed_in_order_and_paginated() {
     let registry = Running::start().await;
     let (_, manifest) = registry.push_image("a/b", "b").await;
     for tag in ["a", "B", "1.10", "1.9", "_x"] {
@@ -41,9 +41,9 @@ async fn tags_come_in_order_and_in_pages() {
             .expect(201);
     }
     let all = ["1.10", "1.9", "B", "_x", "a", "b"];
-    let answer = registry.get("/v2/a/b/tags/list").await.expect(200);
-    assert_eq!(answer.json()["name"], "a/b");
-    assert_eq!(answer.header("link"), "");
+    let response = registry.get("/v2/a/b/tags/list").await.expect(200);
+    assert_eq!(response.json()["name"], "a/b");
+    assert_eq!(response.header("link"), "");
     assert_eq!(pages(&registry, "/v2/a/b/tags/list", "tags").await, [all]);
     let of_four = pages(&registry, "/v2/a/b/tags/list?n=4", "tags").await;
     assert_eq!(of_four, [&all[..4], &all[4..]]);
@@ -70,23 +70,23 @@ async fn tags_come_in_order_and_in_pages() {
 }
 
 #[tokio::test]
-async fn a_page_of_none_is_empty_and_has_no_link() {
+async fn a_page_of_zero_entries_is_empty_and_has_no_link() {
     let registry = Running::start().await;
     registry.push_image("a", "1").await;
-    let answer = registry.get("/v2/a/tags/list?n=0").await.expect(200);
-    assert_eq!(answer.text(), r#"{"name":"a","tags":[]}"#);
-    assert_eq!(answer.header("link"), "");
-    let answer = registry.get("/v2/_catalog?n=0").await.expect(200);
-    assert_eq!(answer.text(), r#"{"repositories":[]}"#);
-    assert_eq!(answer.header("link"), "");
+    let response = registry.get("/v2/a/tags/list?n=0").await.expect(200);
+    assert_eq!(response.text(), r#"{"name":"a","tags":[]}"#);
+    assert_eq!(response.header("link"), "");
+    let response = registry.get("/v2/_catalog?n=0").await.expect(200);
+    assert_eq!(response.text(), r#"{"repositories":[]}"#);
+    assert_eq!(response.header("link"), "");
     registry
         .get("/v2/unknown/tags/list?n=0")
         .await
-        .refused(404, "NAME_UNKNOWN");
+        .rejected(404, "NAME_UNKNOWN");
 }
 
 #[tokio::test]
-async fn a_number_of_entries_is_a_number() {
+async fn the_page_size_must_be_a_number() {
     let registry = Running::start().await;
     registry.push_image("a", "1").await;
     for n in ["-1", "x", "1.5", "%00"] {
@@ -94,16 +94,16 @@ async fn a_number_of_entries_is_a_number() {
             registry
                 .get(&format!("{target}?n={n}"))
                 .await
-                .refused(400, "PAGINATION_NUMBER_INVALID");
+                .rejected(400, "PAGINATION_NUMBER_INVALID");
         }
     }
-    // An empty one is none.
+    // An empty number is treated as a missing one.
     registry.get("/v2/a/tags/list?n=").await.expect(200);
     registry.get("/v2/_catalog?n").await.expect(200);
 }
 
 #[tokio::test]
-async fn repositories_come_in_order_and_in_pages() {
+async fn repositories_are_listed_in_order_and_paginated() {
     let registry = Running::start().await;
     for name in ["b", "a/b/c", "a-b", "a", "a/b"] {
         registry.push_blob(name, b"content").await;
@@ -120,27 +120,27 @@ async fn repositories_come_in_order_and_in_pages() {
 }
 
 #[tokio::test]
-async fn referrers_of_anything_are_an_index() {
+async fn the_referrers_of_any_digest_are_an_index() {
     let registry = Running::start().await;
     let unknown = Digest::of(Algorithm::Sha512, b"unknown");
     for name in ["a", "never/seen"] {
-        let answer = registry
+        let response = registry
             .get(&format!("/v2/{name}/referrers/{unknown}"))
             .await
             .expect(200);
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             "application/vnd.oci.image.index.v1+json"
         );
-        assert_eq!(answer.json()["schemaVersion"], 2);
-        assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), 0);
+        assert_eq!(response.json()["schemaVersion"], 2);
+        assert_eq!(response.json()["manifests"].as_array().unwrap().len(), 0);
     }
     registry
         .get("/v2/a/referrers/sha256:1")
         .await
-        .refused(400, "DIGEST_INVALID");
+        .rejected(400, "DIGEST_INVALID");
     registry
         .get("/v2/a/referrers/latest")
         .await
-        .refused(400, "DIGEST_INVALID");
+        .rejected(400, "DIGEST_INVALID");
 }

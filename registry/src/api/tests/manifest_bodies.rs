@@ -1,8 +1,8 @@
-//! What a manifest's body may not be, what it may, and what its references must be (end-7).
+//! Valid and invalid bodies of manifests, and their references (end-7).
 
 use serde_json::{Value, json};
 
-use super::harness::{Answer, IMAGE, Running};
+use super::harness::{IMAGE, Running, TestResponse};
 use crate::oci::{Algorithm, Digest};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -28,7 +28,7 @@ fn image() -> Value {
     })
 }
 
-/// An image with another value somewhere; `null` there takes the field away.
+/// An image with another value at `pointer`; `null` removes the field.
 fn changed(pointer: &str, value: Value) -> Value {
     let mut image = image();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
@@ -47,18 +47,18 @@ async fn registry() -> Running {
     registry
 }
 
-async fn put(registry: &Running, media_type: &str, body: &[u8]) -> Answer {
+async fn put(registry: &Running, media_type: &str, body: &[u8]) -> TestResponse {
     let headers = [("content-type", media_type)];
     let target = "/v2/a/manifests/1";
     registry.ask("PUT", target, &headers, body).await
 }
 
-async fn put_image(registry: &Running, image: &Value) -> Answer {
+async fn put_image(registry: &Running, image: &Value) -> TestResponse {
     put(registry, IMAGE, image.to_string().as_bytes()).await
 }
 
 #[tokio::test]
-async fn a_field_that_is_missing_or_of_the_wrong_type_is_named() {
+async fn the_error_names_a_missing_or_invalid_field() {
     let registry = registry().await;
     for (field, wrong) in [
         ("/schemaVersion", Value::Null),
@@ -101,20 +101,20 @@ async fn a_field_that_is_missing_or_of_the_wrong_type_is_named() {
         ("/manifests", json!([])),
     ] {
         let image = changed(field, wrong);
-        let answer = put_image(&registry, &image).await;
-        let answer = answer.refused(400, "MANIFEST_INVALID");
+        let response = put_image(&registry, &image).await;
+        let response = response.rejected(400, "MANIFEST_INVALID");
         let named = field.trim_start_matches('/').split('/').next().unwrap();
-        // A media type that differs from the header's is told as such.
-        let told = answer.text().contains(named) || answer.text().contains("Content-Type");
-        assert!(told, "{image}: {}", answer.text());
+        // A media type that differs from the header's has its own error.
+        let told = response.text().contains(named) || response.text().contains("Content-Type");
+        assert!(told, "{image}: {}", response.text());
     }
     let target = "/v2/a/manifests/1";
-    registry.get(target).await.refused(404, "MANIFEST_UNKNOWN");
+    registry.get(target).await.rejected(404, "MANIFEST_UNKNOWN");
     put_image(&registry, &image()).await.expect(201);
 }
 
 #[tokio::test]
-async fn a_key_that_comes_twice_is_refused_wherever_it_is() {
+async fn a_duplicate_key_is_rejected_at_any_depth() {
     let registry = registry().await;
     let whole = image().to_string();
     for (once, twice) in [
@@ -131,7 +131,7 @@ async fn a_key_that_comes_twice_is_refused_wherever_it_is() {
             r#""schemaVersion":2"#,
             r#""schemaVersion":2,"x":[{"y":{"z":1,"z":1}}]"#,
         ),
-        // The same key in another spelling.
+        // The same key, escaped.
         (
             r#""schemaVersion":2"#,
             r#""schemaVersion":2,"x":1,"\u0078":2"#,
@@ -139,13 +139,13 @@ async fn a_key_that_comes_twice_is_refused_wherever_it_is() {
     ] {
         assert!(whole.contains(once), "{whole}");
         let body = whole.replace(once, twice);
-        let answer = put(&registry, IMAGE, body.as_bytes()).await;
-        answer.refused(400, "MANIFEST_INVALID");
+        let response = put(&registry, IMAGE, body.as_bytes()).await;
+        response.rejected(400, "MANIFEST_INVALID");
     }
 }
 
 #[tokio::test]
-async fn depth_and_size_are_bounded_and_so_is_what_is_said_of_them() {
+async fn depth_and_size_and_error_messages_are_bounded() {
     let registry = registry().await;
     let nested = |depth: usize| {
         let (open, close) = (r#"{"x":"#.repeat(depth), "}".repeat(depth));
@@ -153,14 +153,14 @@ async fn depth_and_size_are_bounded_and_so_is_what_is_said_of_them() {
         let inner = format!(r#"{{"x":{open}[]{close},"#);
         whole.replacen('{', &inner, 1)
     };
-    let answer = put(&registry, IMAGE, nested(20).as_bytes()).await;
-    answer.expect(201);
+    let response = put(&registry, IMAGE, nested(20).as_bytes()).await;
+    response.expect(201);
     for depth in [1000, 100_000] {
-        let answer = put(&registry, IMAGE, nested(depth).as_bytes()).await;
-        let answer = answer.refused(400, "MANIFEST_INVALID");
-        assert!(answer.body.len() < 1000, "{}", answer.text());
+        let response = put(&registry, IMAGE, nested(depth).as_bytes()).await;
+        let response = response.rejected(400, "MANIFEST_INVALID");
+        assert!(response.body.len() < 1000, "{}", response.text());
     }
-    // Thousands of layers are fine, the same one each time.
+    // Thousands of layers are accepted; here each is the same.
     let layers = vec![descriptor(LAYER, "layer"); 10_000];
     let many = changed("/layers", Value::from(layers));
     put_image(&registry, &many).await.expect(201);
@@ -170,14 +170,14 @@ async fn depth_and_size_are_bounded_and_so_is_what_is_said_of_them() {
         changed("/config/mediaType", json!(long)),
         changed("/mediaType", json!(format!("a/{long}"))),
     ] {
-        let answer = put_image(&registry, &wrong).await;
-        let answer = answer.refused(400, "MANIFEST_INVALID");
-        assert!(answer.body.len() < 1000, "{} bytes", answer.body.len());
+        let response = put_image(&registry, &wrong).await;
+        let response = response.rejected(400, "MANIFEST_INVALID");
+        assert!(response.body.len() < 1000, "{} bytes", response.body.len());
     }
 }
 
 #[tokio::test]
-async fn what_an_index_names_must_be_there_and_be_what_it_is_named_as() {
+async fn the_entries_of_an_index_must_exist_as_their_media_type_says() {
     let registry = registry().await;
     put_image(&registry, &image()).await.expect(201);
     let manifest = image().to_string();
@@ -186,23 +186,23 @@ async fn what_an_index_names_must_be_there_and_be_what_it_is_named_as() {
     };
     let there = descriptor(IMAGE, &manifest);
     let absent = descriptor(IMAGE, "absent");
-    // A blob of the repository is not a manifest of it.
+    // A blob of the repository does not count as a manifest.
     let blob = descriptor(IMAGE, "layer");
     let body = index(vec![there.clone(), absent.clone(), blob.clone()]);
-    let answer = put(&registry, INDEX, body.as_bytes()).await;
-    let answer = answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
-    let told = &answer.json()["errors"][0]["detail"];
+    let response = put(&registry, INDEX, body.as_bytes()).await;
+    let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
+    let told = &response.json()["errors"][0]["detail"];
     assert_eq!(told, &json!([absent["digest"], blob["digest"]]));
     let body = index(vec![there]);
     put(&registry, INDEX, body.as_bytes()).await.expect(201);
-    let answer = put(&registry, INDEX, index(vec![]).as_bytes()).await;
-    answer.expect(201);
-    let answer = put(&registry, IMAGE, body.as_bytes()).await;
-    answer.refused(400, "MANIFEST_INVALID");
+    let response = put(&registry, INDEX, index(vec![]).as_bytes()).await;
+    response.expect(201);
+    let response = put(&registry, IMAGE, body.as_bytes()).await;
+    response.rejected(400, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
-async fn a_subject_and_layers_that_are_not_distributed_need_not_be_there() {
+async fn a_subject_and_non_distributable_layers_need_not_exist() {
     let registry = registry().await;
     let mut image = image();
     image["subject"] = descriptor(IMAGE, "no such manifest");
@@ -214,15 +214,15 @@ async fn a_subject_and_layers_that_are_not_distributed_need_not_be_there() {
             "elsewhere"
         ),
     ]);
-    let answer = put_image(&registry, &image).await.expect(201);
+    let response = put_image(&registry, &image).await.expect(201);
     assert_eq!(
-        answer.header("oci-subject"),
+        response.header("oci-subject"),
         digest("no such manifest").as_str()
     );
-    // The same layer under a type that is distributed is missed.
+    // The same layer with a distributable type must exist.
     image["layers"][1] = descriptor(LAYER, "elsewhere");
-    let answer = put_image(&registry, &image).await;
-    let answer = answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
-    let told = &answer.json()["errors"][0]["detail"];
+    let response = put_image(&registry, &image).await;
+    let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
+    let told = &response.json()["errors"][0]["detail"];
     assert_eq!(told, &json!([digest("elsewhere").as_str()]));
 }

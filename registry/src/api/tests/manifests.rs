@@ -7,34 +7,34 @@ const TYPE: [(&str, &str); 1] = [("content-type", IMAGE)];
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 #[tokio::test]
-async fn a_push_by_digest_has_to_be_right() {
+async fn a_push_by_digest_must_match_the_digest() {
     let registry = Running::start().await;
     let manifest = registry.image("a", "").await;
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let digest = Digest::of(algorithm, &manifest);
         let target = format!("/v2/a/manifests/{digest}");
-        let answer = registry
+        let response = registry
             .ask("PUT", &target, &TYPE, &manifest)
             .await
             .expect(201);
-        assert_eq!(answer.header("location"), target);
-        assert_eq!(answer.header("docker-content-digest"), digest.as_str());
+        assert_eq!(response.header("location"), target);
+        assert_eq!(response.header("docker-content-digest"), digest.as_str());
         assert_eq!(registry.get(&target).await.expect(200).body, manifest);
         let wrong = Digest::of(algorithm, b"other");
         let target = format!("/v2/a/manifests/{wrong}");
-        let answer = registry.ask("PUT", &target, &TYPE, &manifest).await;
-        answer.refused(400, "DIGEST_INVALID");
+        let response = registry.ask("PUT", &target, &TYPE, &manifest).await;
+        response.rejected(400, "DIGEST_INVALID");
     }
     let target = "/v2/a/manifests/sha256:baddigeststring";
     registry
         .ask("PUT", target, &TYPE, &manifest)
         .await
-        .refused(400, "DIGEST_INVALID");
+        .rejected(400, "DIGEST_INVALID");
     let target = "/v2/a/manifests/.bad";
     registry
         .ask("PUT", target, &TYPE, &manifest)
         .await
-        .refused(400, "MANIFEST_INVALID");
+        .rejected(400, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
@@ -43,11 +43,11 @@ async fn tags_are_pushed_with_a_digest() {
     let manifest = registry.image("a", "").await;
     let digest = Digest::of(Algorithm::Sha256, &manifest);
     let target = format!("/v2/a/manifests/{digest}?tag=1.2.3&tag=1%2E2&tag=1&tag=latest");
-    let answer = registry
+    let response = registry
         .ask("PUT", &target, &TYPE, &manifest)
         .await
         .expect(201);
-    assert_eq!(answer.header("oci-tag"), "1.2.3, 1.2, 1, latest");
+    assert_eq!(response.header("oci-tag"), "1.2.3, 1.2, 1, latest");
     let tags = registry.get("/v2/a/tags/list").await.expect(200);
     assert_eq!(
         tags.text(),
@@ -57,17 +57,17 @@ async fn tags_are_pushed_with_a_digest() {
     registry
         .ask("PUT", &target, &TYPE, &manifest)
         .await
-        .refused(400, "MANIFEST_INVALID");
+        .rejected(400, "MANIFEST_INVALID");
     let many = "&tag=t".repeat(300);
     let target = format!("/v2/a/manifests/{digest}?{many}");
     registry
         .ask("PUT", &target, &TYPE, &manifest)
         .await
-        .refused(414, "MANIFEST_INVALID");
+        .rejected(414, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
-async fn a_manifest_over_the_limit_is_too_large_however_it_comes() {
+async fn a_manifest_over_the_limit_is_rejected_with_and_without_a_content_length() {
     let registry = Running::configured(|config| {
         config.storage.manifest_limit = service::config::ByteSize::bytes(2000);
     })
@@ -78,49 +78,49 @@ async fn a_manifest_over_the_limit_is_too_large_however_it_comes() {
         .await
         .expect(201);
     let large = registry.image("a", &" ".repeat(2000)).await;
-    let answer = registry
+    let response = registry
         .ask("PUT", "/v2/a/manifests/1", &TYPE, &large)
         .await;
-    answer.refused(413, "MANIFEST_INVALID");
+    response.rejected(413, "MANIFEST_INVALID");
     let chunked = [("transfer-encoding", "chunked")];
     let body = format!(
         "{:x}\r\n{}\r\n0\r\n\r\n",
         large.len(),
         String::from_utf8_lossy(&large)
     );
-    let answer = registry
+    let response = registry
         .ask("PUT", "/v2/a/manifests/1", &chunked, body.as_bytes())
         .await;
-    answer.refused(413, "MANIFEST_INVALID");
+    response.rejected(413, "MANIFEST_INVALID");
     assert_eq!(registry.get("/v2/a/manifests/1").await.body, small);
 }
 
 #[tokio::test]
-async fn a_manifest_that_names_what_is_not_there_is_refused_with_what_that_is() {
+async fn a_manifest_with_unknown_references_is_rejected_and_the_error_lists_them() {
     let registry = Running::start().await;
     let config = registry.push_blob("a", b"{}").await;
     let unknown = Digest::of(Algorithm::Sha256, b"unknown");
     let manifest = image(&config, &unknown, "");
-    let answer = registry
+    let response = registry
         .ask("PUT", "/v2/a/manifests/1", &TYPE, &manifest)
         .await;
-    let answer = answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
-    assert_eq!(answer.json()["errors"][0]["detail"][0], unknown.as_str());
+    let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(response.json()["errors"][0]["detail"][0], unknown.as_str());
     registry
         .get("/v2/a/manifests/1")
         .await
-        .refused(404, "MANIFEST_UNKNOWN");
-    // What another repository holds is not in this one.
+        .rejected(404, "MANIFEST_UNKNOWN");
+    // A blob of another repository does not count.
     registry.push_image("b", "1").await;
     let manifest = registry.get("/v2/b/manifests/1").await.body;
-    let answer = registry
+    let response = registry
         .ask("PUT", "/v2/c/manifests/1", &TYPE, &manifest)
         .await;
-    answer.refused(404, "MANIFEST_BLOB_UNKNOWN");
+    response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
 }
 
 #[tokio::test]
-async fn a_sparse_manifest_is_taken_where_the_configuration_says_so() {
+async fn a_sparse_manifest_is_accepted_if_configured() {
     let registry = Running::configured(|config| config.storage.sparse_manifests = true).await;
     let absent = ["config", "layer", "child"];
     let [config, layer, child] =
@@ -133,20 +133,23 @@ async fn a_sparse_manifest_is_taken_where_the_configuration_says_so() {
     for (tag, media_type, body) in [("1", IMAGE, &*manifest), ("2", INDEX, index.as_bytes())] {
         let target = format!("/v2/a/manifests/{tag}");
         let headers = [("content-type", media_type)];
-        let answer = registry.ask("PUT", &target, &headers, body).await;
-        answer.expect(201);
+        let response = registry.ask("PUT", &target, &headers, body).await;
+        response.expect(201);
         assert_eq!(registry.get(&target).await.expect(200).body, body);
     }
-    // What is absent is so, and may still come.
+    // The missing blob is unknown, and can still be pushed.
     let target = format!("/v2/a/manifests/{child}");
-    registry.get(&target).await.refused(404, "MANIFEST_UNKNOWN");
+    registry
+        .get(&target)
+        .await
+        .rejected(404, "MANIFEST_UNKNOWN");
     let target = format!("/v2/a/blobs/{layer}");
-    registry.get(&target).await.refused(404, "BLOB_UNKNOWN");
+    registry.get(&target).await.rejected(404, "BLOB_UNKNOWN");
     registry.push_blob("a", b"layer").await;
     registry.get(&target).await.expect(200);
-    // A manifest still has to be one.
-    let answer = registry.ask("PUT", "/v2/a/manifests/3", &TYPE, b"{}").await;
-    answer.refused(400, "MANIFEST_INVALID");
+    // The manifest must still be valid.
+    let response = registry.ask("PUT", "/v2/a/manifests/3", &TYPE, b"{}").await;
+    response.rejected(400, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
@@ -160,40 +163,43 @@ async fn a_subject_need_not_exist_and_lists_its_referrer() {
     let manifest = registry.image("a", &descriptor).await;
     let digest = Digest::of(Algorithm::Sha256, &manifest);
     let target = format!("/v2/a/manifests/{digest}");
-    let answer = registry
+    let response = registry
         .ask("PUT", &target, &TYPE, &manifest)
         .await
         .expect(201);
-    assert_eq!(answer.header("oci-subject"), subject.as_str());
+    assert_eq!(response.header("oci-subject"), subject.as_str());
     let target = format!("/v2/a/referrers/{subject}");
-    let answer = registry.get(&target).await.expect(200);
-    let referrer = &answer.json()["manifests"][0];
+    let response = registry.get(&target).await.expect(200);
+    let referrer = &response.json()["manifests"][0];
     assert_eq!(referrer["digest"], digest.as_str());
     assert_eq!(referrer["artifactType"], "application/x.sbom+json");
     assert_eq!(referrer["annotations"]["a"], "b");
-    assert_eq!(answer.header("oci-filters-applied"), "");
+    assert_eq!(response.header("oci-filters-applied"), "");
     for (filter, found) in [
         ("application/x.sbom%2Bjson", 1),
         ("application/x.sbom+json", 1),
         ("x/y", 0),
     ] {
-        let answer = registry
+        let response = registry
             .get(&format!("{target}?artifactType={filter}"))
             .await
             .expect(200);
-        assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), found);
-        assert_eq!(answer.header("oci-filters-applied"), "artifactType");
+        assert_eq!(
+            response.json()["manifests"].as_array().unwrap().len(),
+            found
+        );
+        assert_eq!(response.header("oci-filters-applied"), "artifactType");
     }
     registry
         .ask("DELETE", &format!("/v2/a/manifests/{digest}"), &[], b"")
         .await
         .expect(202);
-    let answer = registry.get(&target).await.expect(200);
-    assert_eq!(answer.json()["manifests"].as_array().unwrap().len(), 0);
+    let response = registry.get(&target).await.expect(200);
+    assert_eq!(response.json()["manifests"].as_array().unwrap().len(), 0);
 }
 
 #[tokio::test]
-async fn the_media_type_comes_from_the_header_or_the_body_and_they_agree() {
+async fn the_media_types_of_header_and_body_must_agree() {
     let registry = Running::start().await;
     let manifest = registry.image("a", "").await;
     let parameters = [("content-type", &*format!("{IMAGE}; charset=utf-8"))];
@@ -202,8 +208,8 @@ async fn the_media_type_comes_from_the_header_or_the_body_and_they_agree() {
             .ask("PUT", "/v2/a/manifests/1", headers, &manifest)
             .await
             .expect(201);
-        let answer = registry.get("/v2/a/manifests/1").await.expect(200);
-        assert_eq!(answer.header("content-type"), IMAGE);
+        let response = registry.get("/v2/a/manifests/1").await.expect(200);
+        assert_eq!(response.header("content-type"), IMAGE);
     }
     for wrong in [
         "application/vnd.oci.image.index.v1+json",
@@ -211,15 +217,15 @@ async fn the_media_type_comes_from_the_header_or_the_body_and_they_agree() {
         "a/b/c",
     ] {
         let headers = [("content-type", wrong)];
-        let answer = registry
+        let response = registry
             .ask("PUT", "/v2/a/manifests/2", &headers, &manifest)
             .await;
-        answer.refused(400, "MANIFEST_INVALID");
+        response.rejected(400, "MANIFEST_INVALID");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_manifest_is_refused() {
+async fn an_invalid_manifest_is_rejected() {
     let registry = Running::start().await;
     let deep = format!(
         r#"{{"schemaVersion":2,"x":{}{}}}"#,
@@ -238,16 +244,16 @@ async fn what_is_no_manifest_is_refused() {
         "\u{0}",
         &deep,
     ] {
-        let answer = registry
+        let response = registry
             .ask("PUT", "/v2/a/manifests/1", &TYPE, body.as_bytes())
             .await;
-        answer.refused(400, "MANIFEST_INVALID");
+        response.rejected(400, "MANIFEST_INVALID");
     }
     assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
 }
 
 #[tokio::test]
-async fn deleting_a_tag_leaves_the_manifest_and_deleting_a_manifest_takes_its_tags() {
+async fn deleting_a_tag_keeps_the_manifest_and_deleting_a_manifest_deletes_its_tags() {
     let registry = Running::start().await;
     let (digest, manifest) = registry.push_image("a", "1").await;
     registry
@@ -263,11 +269,11 @@ async fn deleting_a_tag_leaves_the_manifest_and_deleting_a_manifest_takes_its_ta
     let target = format!("/v2/a/manifests/{digest}");
     registry.ask("DELETE", &target, &[], b"").await.expect(202);
     for gone in ["/v2/a/manifests/2", &target] {
-        registry.get(gone).await.refused(404, "MANIFEST_UNKNOWN");
+        registry.get(gone).await.rejected(404, "MANIFEST_UNKNOWN");
         registry
             .ask("DELETE", gone, &[], b"")
             .await
-            .refused(404, "MANIFEST_UNKNOWN");
+            .rejected(404, "MANIFEST_UNKNOWN");
     }
     let layer = Digest::of(Algorithm::Sha256, b"layer");
     let target = format!("/v2/a/blobs/{layer}");
@@ -275,5 +281,5 @@ async fn deleting_a_tag_leaves_the_manifest_and_deleting_a_manifest_takes_its_ta
     registry
         .ask("DELETE", &target, &[], b"")
         .await
-        .refused(404, "BLOB_UNKNOWN");
+        .rejected(404, "BLOB_UNKNOWN");
 }

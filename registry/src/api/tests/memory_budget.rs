@@ -1,4 +1,4 @@
-//! The memory that manifests and listings take together.
+//! The memory budget of manifests and listings.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::harness::{Client, DEADLINE, IMAGE, Running};
 use crate::oci::{Algorithm, Digest};
 use service::config::ByteSize;
 
-/// The largest manifest of these tests; the budget is that of the default all the same.
+/// The largest manifest of these tests, in bytes. The budget is the default one.
 const MANIFEST: usize = 4 << 20;
-/// Pushes that fill the budget.
+/// The number of pushes that fill the budget.
 const PUSHES: usize = 14;
 
-/// A push of a manifest of which the last byte is missing.
+/// A push of a manifest without its last byte.
 async fn stalled(registry: &Running) -> Client {
     let mut client = registry.client().await;
     let head = format!(
@@ -28,31 +28,31 @@ async fn without_time_limits() -> Running {
 }
 
 #[tokio::test]
-async fn the_push_that_stalls_longest_gives_way_and_the_others_go_on() {
+async fn the_push_that_stalls_longest_is_evicted_and_the_others_continue() {
     let registry = without_time_limits().await;
     let mut first = stalled(&registry).await;
     let mut pushes = Vec::new();
     for _ in 0..PUSHES {
         pushes.push(stalled(&registry).await);
     }
-    let answer = first.answer().await.refused(503, "UNAVAILABLE");
-    assert_eq!(answer.header("retry-after"), "1");
-    assert!(answer.text().contains("slowest"), "{}", answer.text());
+    let response = first.response().await.rejected(503, "UNAVAILABLE");
+    assert_eq!(response.header("retry-after"), "1");
+    assert!(response.text().contains("slowest"), "{}", response.text());
     let (_, manifest) = registry.push_image("a", "2").await;
     let found = registry.get("/v2/a/manifests/2").await.expect(200);
     assert_eq!(found.body, manifest);
-    // The last one still has all of its bytes: it is no manifest, which its end shows.
+    // The last one was not evicted: its last byte shows that it is not a manifest.
     let mut last = pushes.pop().unwrap();
     last.send(" ").await;
-    last.answer().await.refused(400, "MANIFEST_INVALID");
+    last.response().await.rejected(400, "MANIFEST_INVALID");
 }
 
 #[tokio::test]
-async fn a_manifest_of_the_largest_size_is_stored_and_gives_its_memory_back() {
+async fn a_manifest_of_the_largest_size_is_stored_and_its_memory_freed() {
     let registry = without_time_limits().await;
     let digest = registry.push_blob("a", b"{}").await;
     let layer = registry.push_blob("a", b"layer").await;
-    // More of them than the budget holds, one after another.
+    // One after another, and together more than the budget.
     for n in 0..PUSHES {
         let annotation = "x".repeat(MANIFEST - 1024);
         let fields = format!(r#","annotations":{{"n":"{n}","long":"{annotation}"}}"#);
@@ -70,7 +70,7 @@ async fn a_manifest_of_the_largest_size_is_stored_and_gives_its_memory_back() {
 }
 
 #[tokio::test]
-async fn large_manifests_that_come_together_are_all_stored() {
+async fn concurrent_large_manifests_are_all_stored() {
     let registry = Running::configured(|config| {
         config.storage.manifest_limit = ByteSize::bytes(1 << 20);
     });
@@ -93,7 +93,7 @@ async fn large_manifests_that_come_together_are_all_stored() {
 }
 
 #[tokio::test]
-async fn a_large_page_that_nobody_reads_gives_way_to_others() {
+async fn a_large_page_that_no_client_reads_is_evicted() {
     let registry = without_time_limits().await;
     let digest = registry.push_blob("a", b"{}").await;
     let layer = registry.push_blob("a", b"layer").await;
@@ -121,7 +121,7 @@ async fn a_large_page_that_nobody_reads_gives_way_to_others() {
             .await;
         clients.push(client);
     }
-    // Those that nobody reads do not keep out one that is read.
+    // Unread pages do not block one that is read.
     let page = registry.get(&target).await.expect(200);
     assert!(page.body.len() > 3 << 20, "{}", page.body.len());
     registry.push_image("a", "pushed").await;

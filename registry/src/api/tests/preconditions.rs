@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 
-use super::harness::{Answer, IMAGE, Running};
+use super::harness::{IMAGE, Running, TestResponse};
 use crate::oci::{Algorithm, Digest};
 use crate::store::MemoryStore;
 
-/// A push of an image manifest of its own under a tag, with conditions.
-async fn push(registry: &Running, tag: &str, n: u32, conditions: &[(&str, &str)]) -> Answer {
+/// Pushes the `n`th image manifest by tag, with conditions.
+async fn push(registry: &Running, tag: &str, n: u32, conditions: &[(&str, &str)]) -> TestResponse {
     let manifest = registry
         .image("a", &format!(",\"annotations\":{{\"n\":\"{n}\"}}"))
         .await;
@@ -17,33 +17,37 @@ async fn push(registry: &Running, tag: &str, n: u32, conditions: &[(&str, &str)]
     registry.ask("PUT", &target, &headers, &manifest).await
 }
 
-fn quoted(answer: &Answer) -> String {
-    format!("\"{}\"", answer.header("docker-content-digest"))
+fn quoted(response: &TestResponse) -> String {
+    format!("\"{}\"", response.header("docker-content-digest"))
 }
 
 #[tokio::test]
-async fn a_tag_is_written_once_and_moved_only_from_where_it_was() {
+async fn a_conditional_push_creates_a_tag_once_and_moves_it_only_from_the_expected_digest() {
     let registry = Running::start().await;
     let once = [(IF_NONE_MATCH.as_str(), "*")];
     let first = push(&registry, "1", 1, &once).await.expect(201);
-    let again = push(&registry, "1", 2, &once).await.refused(412, "DENIED");
+    let again = push(&registry, "1", 2, &once).await.rejected(412, "DENIED");
     assert!(again.text().contains(first.header("docker-content-digest")));
     let from_first = quoted(&first);
     let moved = [(IF_MATCH.as_str(), from_first.as_str())];
-    push(&registry, "2", 2, &moved).await.refused(412, "DENIED");
+    push(&registry, "2", 2, &moved)
+        .await
+        .rejected(412, "DENIED");
     let second = push(&registry, "1", 2, &moved).await.expect(201);
-    push(&registry, "1", 3, &moved).await.refused(412, "DENIED");
+    push(&registry, "1", 3, &moved)
+        .await
+        .rejected(412, "DENIED");
     let both = [moved[0], once[0]];
-    push(&registry, "1", 3, &both).await.refused(412, "DENIED");
+    push(&registry, "1", 3, &both).await.rejected(412, "DENIED");
     let weak = format!("W/{}", quoted(&second));
     let weak_match = [(IF_MATCH.as_str(), weak.as_str())];
     push(&registry, "1", 3, &weak_match)
         .await
-        .refused(412, "DENIED");
+        .rejected(412, "DENIED");
     let weak_none = [(IF_NONE_MATCH.as_str(), weak.as_str())];
     push(&registry, "1", 3, &weak_none)
         .await
-        .refused(412, "DENIED");
+        .rejected(412, "DENIED");
     let lines = [
         (IF_MATCH.as_str(), "\"other\""),
         (IF_MATCH.as_str(), &quoted(&second)),
@@ -51,15 +55,15 @@ async fn a_tag_is_written_once_and_moved_only_from_where_it_was() {
     push(&registry, "1", 3, &lines).await.expect(201);
     for malformed in ["", "sha256:0", "*, \"x\"", "\"x"] {
         for name in [IF_MATCH.as_str(), IF_NONE_MATCH.as_str()] {
-            let answer = push(&registry, "9", 1, &[(name, malformed)]).await;
-            answer.refused(400, "UNSUPPORTED");
+            let response = push(&registry, "9", 1, &[(name, malformed)]).await;
+            response.rejected(400, "UNSUPPORTED");
         }
     }
     registry.get("/v2/a/manifests/9").await.expect(404);
 }
 
 #[tokio::test]
-async fn a_condition_concerns_the_reference_of_the_path_and_not_the_tags_of_the_query() {
+async fn a_condition_applies_to_the_reference_of_the_path_only() {
     let registry = Running::start().await;
     let once = [(IF_NONE_MATCH.as_str(), "*")];
     push(&registry, "1.0?tag=latest", 1, &once)
@@ -72,7 +76,7 @@ async fn a_condition_concerns_the_reference_of_the_path_and_not_the_tags_of_the_
     assert_eq!(quoted(&latest), quoted(&second));
     push(&registry, "1.0?tag=latest", 3, &once)
         .await
-        .refused(412, "DENIED");
+        .rejected(412, "DENIED");
     let latest = registry.get("/v2/a/manifests/latest").await.expect(200);
     assert_eq!(quoted(&latest), quoted(&second));
 }
@@ -80,14 +84,17 @@ async fn a_condition_concerns_the_reference_of_the_path_and_not_the_tags_of_the_
 async fn exactly_one_wins(registry: &Running) {
     let manifests =
         (0..16).map(async |n| push(registry, "once", n, &[(IF_NONE_MATCH.as_str(), "*")]).await);
-    let answers = join_all(manifests).await;
-    let won: Vec<_> = answers
+    let responses = join_all(manifests).await;
+    let won: Vec<_> = responses
         .iter()
-        .filter(|answer| answer.status == 201)
+        .filter(|response| response.status == 201)
         .collect();
     assert_eq!(won.len(), 1);
     assert_eq!(
-        answers.iter().filter(|answer| answer.status == 412).count(),
+        responses
+            .iter()
+            .filter(|response| response.status == 412)
+            .count(),
         15
     );
     let found = registry.get("/v2/a/manifests/once").await.expect(200);
@@ -95,7 +102,7 @@ async fn exactly_one_wins(registry: &Running) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_concurrent_pushes_of_an_absent_tag_exactly_one_wins() {
+async fn exactly_one_of_concurrent_pushes_creates_an_absent_tag() {
     exactly_one_wins(&Running::start().await).await;
     exactly_one_wins(&Running::over(MemoryStore::default()).await).await;
 }
@@ -149,7 +156,7 @@ async fn reads_and_deletes(registry: &Running) {
 }
 
 #[tokio::test]
-async fn reads_and_deletes_heed_their_conditions() {
+async fn reads_and_deletes_obey_their_conditions() {
     reads_and_deletes(&Running::start().await).await;
     reads_and_deletes(&Running::over(MemoryStore::default()).await).await;
 }

@@ -4,56 +4,58 @@ use super::harness::{IMAGE, Running};
 use crate::oci::{Algorithm, Digest};
 
 #[tokio::test]
-async fn the_api_says_that_it_is_there() {
+async fn the_base_endpoint_says_that_the_api_exists() {
     let registry = Running::start().await;
     for target in ["/v2/", "/v2"] {
-        let answer = registry.get(target).await.expect(200);
+        let response = registry.get(target).await.expect(200);
         assert_eq!(
-            answer.header("docker-distribution-api-version"),
+            response.header("docker-distribution-api-version"),
             "registry/2.0"
         );
-        assert_eq!(answer.text(), "{}");
+        assert_eq!(response.text(), "{}");
     }
-    let answer = registry.ask("HEAD", "/v2/", &[], b"").await.expect(200);
-    assert_eq!(answer.header("content-length"), "2");
+    let response = registry.ask("HEAD", "/v2/", &[], b"").await.expect(200);
+    assert_eq!(response.header("content-length"), "2");
 }
 
 #[tokio::test]
-async fn a_blob_comes_back_byte_for_byte_with_what_names_it() {
+async fn a_blob_is_pulled_byte_for_byte_with_its_digest_and_entity_tag() {
     let registry = Running::start().await;
     let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     let digest = registry.push_blob("a/b", &content).await;
     let target = format!("/v2/a/b/blobs/{digest}");
     for method in ["GET", "HEAD"] {
-        let answer = registry.ask(method, &target, &[], b"").await.expect(200);
-        assert_eq!(answer.header("docker-content-digest"), digest.as_str());
-        assert_eq!(answer.header("etag"), format!("\"{digest}\""));
-        assert_eq!(answer.header("content-length"), "3000000");
-        assert_eq!(answer.header("content-type"), "application/octet-stream");
-        assert_eq!(answer.header("accept-ranges"), "bytes");
-        assert!(method == "HEAD" || answer.body == content);
+        let response = registry.ask(method, &target, &[], b"").await.expect(200);
+        assert_eq!(response.header("docker-content-digest"), digest.as_str());
+        assert_eq!(response.header("etag"), format!("\"{digest}\""));
+        assert_eq!(response.header("content-length"), "3000000");
+        assert_eq!(response.header("content-type"), "application/octet-stream");
+        assert_eq!(response.header("accept-ranges"), "bytes");
+        assert!(method == "HEAD" || response.body == content);
     }
     let encoded = target.replace(':', "%3A");
     assert_eq!(registry.get(&encoded).await.expect(200).body, content);
 }
 
 #[tokio::test]
-async fn an_empty_blob_is_a_blob() {
+async fn an_empty_blob_can_be_pulled() {
     let registry = Running::start().await;
     let digest = registry.push_blob("a", b"").await;
     let target = format!("/v2/a/blobs/{digest}");
-    let answer = registry.get(&target).await.expect(200);
-    assert_eq!(answer.header("content-length"), "0");
+    let response = registry.get(&target).await.expect(200);
+    assert_eq!(response.header("content-length"), "0");
     let range = [("range", "bytes=0-")];
-    let answer = registry.ask("GET", &target, &range, b"").await;
+    let response = registry.ask("GET", &target, &range, b"").await;
     assert_eq!(
-        answer.refused(416, "SIZE_INVALID").header("content-range"),
+        response
+            .rejected(416, "SIZE_INVALID")
+            .header("content-range"),
         "bytes */0"
     );
 }
 
 #[tokio::test]
-async fn a_range_gives_its_part_and_what_is_none_gives_everything() {
+async fn a_range_gets_its_part_and_an_ignored_range_the_whole() {
     let registry = Running::start().await;
     let digest = registry.push_blob("a", b"0123456789").await;
     let target = format!("/v2/a/blobs/{digest}");
@@ -64,48 +66,48 @@ async fn a_range_gives_its_part_and_what_is_none_gives_everything() {
         ("bytes=8-99", "89", "bytes 8-9/10"),
         ("bytes=-99", "0123456789", "bytes 0-9/10"),
     ] {
-        let answer = registry
+        let response = registry
             .ask("GET", &target, &[("range", range)], b"")
             .await
             .expect(206);
         assert_eq!(
-            (answer.text().as_str(), answer.header("content-range")),
+            (response.text().as_str(), response.header("content-range")),
             (part, place)
         );
-        assert_eq!(answer.header("content-length"), part.len().to_string());
+        assert_eq!(response.header("content-length"), part.len().to_string());
     }
     for range in ["bytes=10-", "bytes=5-0", "bytes=-0", "bytes=x", "bytes"] {
-        let answer = registry.ask("GET", &target, &[("range", range)], b"").await;
-        let answer = answer.refused(416, "SIZE_INVALID");
-        assert_eq!(answer.header("content-range"), "bytes */10", "{range}");
+        let response = registry.ask("GET", &target, &[("range", range)], b"").await;
+        let response = response.rejected(416, "SIZE_INVALID");
+        assert_eq!(response.header("content-range"), "bytes */10", "{range}");
     }
     for range in ["lines=1-2", "bytes=0-9,5-6"] {
-        let answer = registry
+        let response = registry
             .ask("GET", &target, &[("range", range)], b"")
             .await
             .expect(200);
-        assert_eq!(answer.text(), "0123456789", "{range}");
+        assert_eq!(response.text(), "0123456789", "{range}");
     }
 }
 
 #[tokio::test]
-async fn several_ranges_come_as_parts_in_their_order() {
+async fn several_ranges_are_sent_as_parts_in_request_order() {
     let registry = Running::start().await;
     let digest = registry.push_blob("a", b"0123456789abcdef").await;
     let target = format!("/v2/a/blobs/{digest}");
-    let answer = registry
+    let response = registry
         .ask("GET", &target, &[("range", "bytes=10-13,0-3,99-")], b"")
         .await
         .expect(206);
-    let kind = answer.header("content-type");
+    let kind = response.header("content-type");
     let boundary = kind
         .strip_prefix("multipart/byteranges; boundary=")
         .unwrap();
     assert_eq!(
-        answer.header("content-length"),
-        answer.body.len().to_string()
+        response.header("content-length"),
+        response.body.len().to_string()
     );
-    assert_eq!(answer.header("etag"), format!("\"{digest}\""));
+    assert_eq!(response.header("etag"), format!("\"{digest}\""));
     let part = |range, bytes| {
         format!(
             "--{boundary}\r\nContent-Type: application/octet-stream\r\n\
@@ -113,24 +115,29 @@ async fn several_ranges_come_as_parts_in_their_order() {
         )
     };
     let (first, second) = (part("10-13", "abcd"), part("0-3", "0123"));
-    assert_eq!(answer.text(), format!("{first}{second}--{boundary}--\r\n"));
-    // A HEAD has no range, and one range that is left is sent alone.
+    assert_eq!(
+        response.text(),
+        format!("{first}{second}--{boundary}--\r\n")
+    );
+    // HEAD ignores ranges, and a single remaining range is not sent as multipart.
     let headers = [("range", "bytes=0-3,10-13")];
     registry
         .ask("HEAD", &target, &headers, b"")
         .await
         .expect(200);
     let headers = [("range", "bytes=0-3,99-")];
-    let answer = registry
+    let response = registry
         .ask("GET", &target, &headers, b"")
         .await
         .expect(206);
-    assert_eq!(answer.header("content-range"), "bytes 0-3/16");
-    assert_eq!(answer.text(), "0123");
+    assert_eq!(response.header("content-range"), "bytes 0-3/16");
+    assert_eq!(response.text(), "0123");
     let headers = [("range", "bytes=16-,99-")];
-    let answer = registry.ask("GET", &target, &headers, b"").await;
+    let response = registry.ask("GET", &target, &headers, b"").await;
     assert_eq!(
-        answer.refused(416, "SIZE_INVALID").header("content-range"),
+        response
+            .rejected(416, "SIZE_INVALID")
+            .header("content-range"),
         "bytes */16"
     );
     let other = [("range", "bytes=0-3,10-13"), ("if-range", "\"other\"")];
@@ -138,7 +145,7 @@ async fn several_ranges_come_as_parts_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_range_of_other_content_than_the_client_has_gives_everything() {
+async fn an_if_range_that_does_not_match_gets_the_whole() {
     let registry = Running::start().await;
     let digest = registry.push_blob("a", b"0123456789").await;
     let target = format!("/v2/a/blobs/{digest}");
@@ -153,7 +160,7 @@ async fn a_range_of_other_content_than_the_client_has_gives_everything() {
 }
 
 #[tokio::test]
-async fn what_the_client_has_is_not_sent_again() {
+async fn content_that_the_client_has_is_not_sent_again() {
     let registry = Running::start().await;
     let blob = registry.push_blob("a", b"content").await;
     let (manifest, _) = registry.push_image("a", "1").await;
@@ -165,11 +172,11 @@ async fn what_the_client_has_is_not_sent_again() {
         let tag = format!("\"{digest}\"");
         for method in ["GET", "HEAD"] {
             let headers = [("if-none-match", tag.as_str())];
-            let answer = registry
+            let response = registry
                 .ask(method, &target, &headers, b"")
                 .await
                 .expect(304);
-            assert_eq!(answer.header("etag"), tag);
+            assert_eq!(response.header("etag"), tag);
             let headers = [("if-none-match", "\"other\"")];
             registry
                 .ask(method, &target, &headers, b"")
@@ -177,7 +184,7 @@ async fn what_the_client_has_is_not_sent_again() {
                 .expect(200);
         }
     }
-    // There is no time of a last change that a condition could mean.
+    // Without Last-Modified, conditions on dates are ignored.
     let target = format!("/v2/a/manifests/{manifest}");
     for header in ["if-unmodified-since", "if-modified-since"] {
         let headers = [(header, "\"other\"")];
@@ -192,27 +199,30 @@ async fn what_the_client_has_is_not_sent_again() {
     registry
         .ask("GET", &target, &headers, b"")
         .await
-        .refused(404, "BLOB_UNKNOWN");
+        .rejected(404, "BLOB_UNKNOWN");
 }
 
 #[tokio::test]
-async fn a_manifest_comes_back_byte_for_byte_by_tag_and_by_digest() {
+async fn a_manifest_is_pulled_byte_for_byte_by_tag_and_by_digest() {
     let registry = Running::start().await;
     let (digest, manifest) = registry.push_image("team/app", "v1").await;
     for reference in ["v1", digest.as_str()] {
         let target = format!("/v2/team/app/manifests/{reference}");
         for method in ["GET", "HEAD"] {
-            let answer = registry.ask(method, &target, &[], b"").await.expect(200);
-            assert_eq!(answer.header("docker-content-digest"), digest.as_str());
-            assert_eq!(answer.header("content-type"), IMAGE);
-            assert_eq!(answer.header("content-length"), manifest.len().to_string());
-            assert!(method == "HEAD" || answer.body == manifest);
+            let response = registry.ask(method, &target, &[], b"").await.expect(200);
+            assert_eq!(response.header("docker-content-digest"), digest.as_str());
+            assert_eq!(response.header("content-type"), IMAGE);
+            assert_eq!(
+                response.header("content-length"),
+                manifest.len().to_string()
+            );
+            assert!(method == "HEAD" || response.body == manifest);
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_by_its_kind() {
+async fn unknown_content_gets_the_error_code_of_its_kind() {
     let registry = Running::start().await;
     registry.push_image("a", "1").await;
     let unknown = Digest::of(Algorithm::Sha256, b"unknown");
@@ -222,13 +232,13 @@ async fn what_is_not_there_is_told_by_its_kind() {
         (format!("/v2/a/manifests/{unknown}"), "MANIFEST_UNKNOWN"),
         ("/v2/a/manifests/2".to_owned(), "MANIFEST_UNKNOWN"),
         ("/v2/b/manifests/1".to_owned(), "MANIFEST_UNKNOWN"),
-        // No tag is spelt so, hence none can be found.
+        // An invalid tag is an unknown one.
         ("/v2/a/manifests/.INVALID".to_owned(), "MANIFEST_UNKNOWN"),
         ("/v2/b/tags/list".to_owned(), "NAME_UNKNOWN"),
         ("/v2/a/_trust".to_owned(), "UNSUPPORTED"),
         ("/metrics".to_owned(), "UNSUPPORTED"),
     ] {
-        registry.get(&target).await.refused(404, code);
+        registry.get(&target).await.rejected(404, code);
         let head = registry.ask("HEAD", &target, &[], b"").await.expect(404);
         assert_ne!(head.header("content-length"), "0", "{target}");
     }

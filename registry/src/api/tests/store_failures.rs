@@ -1,4 +1,4 @@
-//! A store in trouble: what clients are told then, what not, and what is counted.
+//! Failures of the store: the responses, what they must not reveal, and the metrics.
 
 use super::harness::{IMAGE, Running, image};
 use crate::metrics::storage::Operation;
@@ -7,8 +7,8 @@ use crate::store::faulty::{Fault, Faulty, Plan};
 use crate::store::{ErrorKind, MemoryStore};
 use service::metrics::Label;
 
-/// A registry whose store goes wrong as planned.
-async fn troubled() -> (Running, Plan) {
+/// A registry whose store fails as planned.
+async fn faulty() -> (Running, Plan) {
     let plan = Plan::default();
     let store = Faulty::new(MemoryStore::default(), plan.clone());
     (Running::over(store).await, plan)
@@ -18,7 +18,7 @@ fn digest(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, content)
 }
 
-/// The failures of an operation, as the metrics page has them.
+/// The series of an operation's failures.
 fn failures(operation: Operation, kind: &str) -> String {
     let operation = operation.value();
     format!(
@@ -27,8 +27,8 @@ fn failures(operation: Operation, kind: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_insides() {
-    let (registry, plan) = troubled().await;
+async fn store_failures_are_counted_and_reveal_no_internals() {
+    let (registry, plan) = faulty().await;
     registry.push_image("a", "1").await;
     let session = registry.open("a").await;
     let (layer, manifest) = (
@@ -72,11 +72,11 @@ async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_in
         for (kind, label, status) in troubles {
             plan.set(operation, 0, Fault::Fail(kind));
             let headers = [("content-type", IMAGE)];
-            let answer = registry.ask(method, target, &headers, body).await;
-            let answer = answer.expect(status);
+            let response = registry.ask(method, target, &headers, body).await;
+            let response = response.expect(status);
             if method != "HEAD" {
-                let answer = answer.refused(status, "UNAVAILABLE");
-                assert!(!answer.text().contains("secret"), "{}", answer.text());
+                let response = response.rejected(status, "UNAVAILABLE");
+                assert!(!response.text().contains("secret"), "{}", response.text());
             }
             let counted = failures(operation, label);
             assert_eq!(registry.sample(&counted).await, Some(1.0), "{counted}");
@@ -87,35 +87,35 @@ async fn a_store_in_trouble_is_unavailable_is_counted_and_says_nothing_of_its_in
 }
 
 #[tokio::test]
-async fn a_mount_that_the_store_cannot_make_opens_a_session_and_is_counted() {
-    let (registry, plan) = troubled().await;
+async fn a_failed_mount_opens_a_session_and_is_counted() {
+    let (registry, plan) = faulty().await;
     let blob = registry.push_blob("a", b"layer").await;
     let mount = format!("/v2/b/blobs/uploads/?mount={blob}&from=a");
     for (kind, label) in [(ErrorKind::Io, "io"), (ErrorKind::NoSpace, "no_space")] {
         plan.set(Operation::BlobMount, 0, Fault::Fail(kind));
-        let answer = registry.ask("POST", &mount, &[], b"").await.expect(202);
-        assert_ne!(answer.header("location"), "");
+        let response = registry.ask("POST", &mount, &[], b"").await.expect(202);
+        assert_ne!(response.header("location"), "");
         let counted = failures(Operation::BlobMount, label);
         assert_eq!(registry.sample(&counted).await, Some(1.0), "{counted}");
     }
 }
 
 #[tokio::test]
-async fn a_panic_ends_one_request_and_not_its_connection() {
-    let (registry, plan) = troubled().await;
+async fn a_panic_fails_one_request_and_keeps_the_connection() {
+    let (registry, plan) = faulty().await;
     plan.set(Operation::ManifestRead, 0, Fault::Panic);
     let mut client = registry.client().await;
     for _ in 0..2 {
-        let answer = client.ask("GET", "/v2/a/manifests/1", &[], b"").await;
-        let answer = answer.refused(500, "UNAVAILABLE");
-        assert!(!answer.text().contains("purpose"), "{}", answer.text());
+        let response = client.ask("GET", "/v2/a/manifests/1", &[], b"").await;
+        let response = response.rejected(500, "UNAVAILABLE");
+        assert!(!response.text().contains("purpose"), "{}", response.text());
     }
     client.ask("GET", "/v2/", &[], b"").await.expect(200);
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_holds_nobody_but_who_asked() {
-    let (registry, plan) = troubled().await;
+async fn a_hanging_store_operation_blocks_only_its_own_request() {
+    let (registry, plan) = faulty().await;
     let digest = registry.push_blob("a", b"x").await;
     plan.set(Operation::BlobRead, 0, Fault::Hang);
     let mut waiting = registry.client().await;
@@ -131,8 +131,8 @@ async fn a_store_that_hangs_holds_nobody_but_who_asked() {
 }
 
 #[tokio::test]
-async fn a_blob_that_cannot_be_read_to_its_end_breaks_the_connection() {
-    let (registry, plan) = troubled().await;
+async fn a_failed_blob_read_closes_the_connection() {
+    let (registry, plan) = faulty().await;
     let digest = registry.push_blob("a", b"0123456789").await;
     plan.set(Operation::BlobRead, 0, Fault::Break(3, ErrorKind::Io));
     let mut client = registry.client().await;
@@ -152,37 +152,37 @@ async fn a_blob_that_cannot_be_read_to_its_end_breaks_the_connection() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_up_within_a_chunk_is_told_and_the_upload_goes_on_when_there_is_room() {
-    let (registry, plan) = troubled().await;
+async fn an_upload_resumes_after_the_disk_was_full() {
+    let (registry, plan) = faulty().await;
     let location = registry.open("a").await;
     plan.set(
         Operation::UploadAppend,
         0,
         Fault::Break(4, ErrorKind::NoSpace),
     );
-    let answer = registry.ask("PATCH", &location, &[], b"0123456789").await;
-    answer.refused(507, "UNAVAILABLE");
-    let answer = registry.get(&location).await.expect(204);
-    assert_eq!(answer.header("range"), "0-3");
+    let response = registry.ask("PATCH", &location, &[], b"0123456789").await;
+    response.rejected(507, "UNAVAILABLE");
+    let response = registry.get(&location).await.expect(204);
+    assert_eq!(response.header("range"), "0-3");
     plan.clear();
     let rest = [("content-range", "4-9")];
-    let answer = registry.ask("PATCH", &location, &rest, b"456789").await;
-    answer.expect(202);
+    let response = registry.ask("PATCH", &location, &rest, b"456789").await;
+    response.expect(202);
     let target = format!("{location}?digest={}", digest(b"0123456789"));
     registry.ask("PUT", &target, &[], b"").await.expect(201);
 }
 
 #[tokio::test]
-async fn a_push_in_one_request_that_fails_gives_its_session_up() {
-    let (registry, plan) = troubled().await;
+async fn a_failed_push_in_one_request_cancels_its_session() {
+    let (registry, plan) = faulty().await;
     let target = format!("/v2/a/blobs/uploads/?digest={}", digest(b"x"));
     for cancel in [None, Some(Fault::Fail(ErrorKind::Io))] {
         plan.set(Operation::UploadCommit, 0, Fault::Fail(ErrorKind::NoSpace));
         if let Some(fault) = cancel {
             plan.set(Operation::UploadCancel, 0, fault);
         }
-        let answer = registry.ask("POST", &target, &[], b"x").await;
-        answer.refused(507, "UNAVAILABLE");
+        let response = registry.ask("POST", &target, &[], b"x").await;
+        response.rejected(507, "UNAVAILABLE");
     }
     let labels = r#"{backend="memory",operation="upload_cancel","#;
     let count = format!("octoserve_storage_operation_duration_seconds_count{labels}");
@@ -193,15 +193,15 @@ async fn a_push_in_one_request_that_fails_gives_its_session_up() {
 }
 
 #[tokio::test]
-async fn a_blob_whose_acknowledgement_was_lost_is_there() {
-    let (registry, plan) = troubled().await;
+async fn a_blob_exists_although_its_commit_reported_a_failure() {
+    let (registry, plan) = faulty().await;
     let location = registry.open("a").await;
     plan.set(Operation::UploadCommit, 0, Fault::FailAfter(ErrorKind::Io));
     let target = format!("{location}?digest={}", digest(b"x"));
-    let answer = registry.ask("PUT", &target, &[], b"x").await;
-    answer.refused(500, "UNAVAILABLE");
-    let answer = registry.ask("PUT", &target, &[], b"x").await;
-    answer.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    let response = registry.ask("PUT", &target, &[], b"x").await;
+    response.rejected(500, "UNAVAILABLE");
+    let response = registry.ask("PUT", &target, &[], b"x").await;
+    response.rejected(404, "BLOB_UPLOAD_UNKNOWN");
     let blob = format!("/v2/a/blobs/{}", digest(b"x"));
     assert_eq!(registry.get(&blob).await.expect(200).body, b"x");
 }

@@ -1,4 +1,4 @@
-//! What uploads may take, and what clients are told when it is taken.
+//! The limits of uploads, and the responses when one is reached.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn whole(content: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn while_all_sessions_are_in_use_a_client_is_asked_to_come_back_later() {
+async fn an_upload_gets_429_while_all_sessions_are_in_use() {
     let registry = Running::configured(|config| config.storage.uploads.max_sessions = 1).await;
     let digest = registry.push_blob("a", b"content").await;
     let location = registry.open("a").await;
@@ -24,29 +24,29 @@ async fn while_all_sessions_are_in_use_a_client_is_asked_to_come_back_later() {
         ("/v2/a/blobs/uploads/", &b""[..]),
         (&whole(b"more"), b"more"),
     ] {
-        let answer = registry.ask("POST", target, &[], body).await;
-        let answer = answer.refused(429, "TOOMANYREQUESTS");
-        assert_eq!(answer.header("retry-after"), "10");
+        let response = registry.ask("POST", target, &[], body).await;
+        let response = response.rejected(429, "TOOMANYREQUESTS");
+        assert_eq!(response.header("retry-after"), "10");
     }
     let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
     registry.ask("POST", &mount, &[], b"").await.expect(201);
     registry.get(&location).await.expect(204);
     client.send("56789").await;
-    client.answer().await.expect(202);
-    let answer = registry.ask("DELETE", &location, &[], b"").await;
-    answer.expect(204);
-    let answer = registry.ask("POST", &whole(b"more"), &[], b"more").await;
-    answer.expect(201);
+    client.response().await.expect(202);
+    let response = registry.ask("DELETE", &location, &[], b"").await;
+    response.expect(204);
+    let response = registry.ask("POST", &whole(b"more"), &[], b"more").await;
+    response.expect(201);
     registry.open("a").await;
 }
 
 #[tokio::test]
-async fn an_idle_session_gives_way_to_a_new_one() {
+async fn a_new_session_evicts_an_idle_one() {
     let registry = Running::configured(|config| config.storage.uploads.max_sessions = 1).await;
     let first = registry.open("a").await;
     let second = registry.open("a").await;
     let gone = registry.ask("PATCH", &first, &[], b"more").await;
-    gone.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    gone.rejected(404, "BLOB_UPLOAD_UNKNOWN");
     registry
         .ask("PATCH", &second, &[], b"more")
         .await
@@ -54,7 +54,7 @@ async fn an_idle_session_gives_way_to_a_new_one() {
 }
 
 #[tokio::test]
-async fn over_the_bytes_of_all_sessions_uploads_are_refused_until_some_have_ended() {
+async fn uploads_over_the_byte_quota_are_rejected_until_sessions_end() {
     let registry = Running::configured(|config| {
         config.storage.uploads.max_bytes = Some(ByteSize::bytes(1000));
     })
@@ -65,16 +65,20 @@ async fn over_the_bytes_of_all_sessions_uploads_are_refused_until_some_have_ende
         registry.ask("PATCH", location, &[], &body).await
     };
     patch(&first, 800).await.expect(202);
-    let answer = patch(&second, 300).await.refused(507, "UNAVAILABLE");
-    assert!(answer.text().contains("free space"), "{}", answer.text());
-    assert!(!answer.text().contains("1000"), "{}", answer.text());
-    let answer = registry.get(&second).await.expect(204);
-    assert_eq!(answer.header("range"), "0-0");
+    let response = patch(&second, 300).await.rejected(507, "UNAVAILABLE");
+    assert!(
+        response.text().contains("free space"),
+        "{}",
+        response.text()
+    );
+    assert!(!response.text().contains("1000"), "{}", response.text());
+    let response = registry.get(&second).await.expect(204);
+    assert_eq!(response.header("range"), "0-0");
     let content = [b'y'; 300];
-    let answer = registry.ask("POST", &whole(&content), &[], &content).await;
-    answer.refused(507, "UNAVAILABLE");
-    let answer = registry.ask("DELETE", &first, &[], b"").await;
-    answer.expect(204);
+    let response = registry.ask("POST", &whole(&content), &[], &content).await;
+    response.rejected(507, "UNAVAILABLE");
+    let response = registry.ask("DELETE", &first, &[], b"").await;
+    response.expect(204);
     patch(&second, 300).await.expect(202);
     registry.push_blob("a", &content).await;
     let refused = r#"{backend="filesystem",error_type="no_space",operation="upload_append"}"#;
@@ -86,7 +90,7 @@ async fn over_the_bytes_of_all_sessions_uploads_are_refused_until_some_have_ende
 }
 
 #[tokio::test]
-async fn below_the_reserve_nothing_is_uploaded_and_all_else_goes_on() {
+async fn below_the_reserve_only_uploads_are_rejected() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("data");
     let store = FsStore::open(&folder, Durability::Relaxed, Arc::new(())).unwrap();
@@ -104,23 +108,23 @@ async fn below_the_reserve_nothing_is_uploaded_and_all_else_goes_on() {
         ("/v2/a/blobs/uploads/", &b""[..]),
         (&whole(b"more"), b"more"),
     ] {
-        let answer = registry.ask("POST", target, &[], body).await;
-        answer.refused(507, "UNAVAILABLE");
+        let response = registry.ask("POST", target, &[], body).await;
+        response.rejected(507, "UNAVAILABLE");
     }
     let manifest = image(&config, &layer, "");
     let layer = format!("/v2/a/blobs/{layer}");
     assert_eq!(registry.get(&layer).await.expect(200).body, b"layer");
     let headers = [("content-type", IMAGE)];
     let target = "/v2/a/manifests/1";
-    let answer = registry.ask("PUT", target, &headers, &manifest).await;
-    answer.expect(201);
+    let response = registry.ask("PUT", target, &headers, &manifest).await;
+    response.expect(201);
     for target in [target, &layer] {
         registry.ask("DELETE", target, &[], b"").await.expect(202);
     }
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_carries_on_with_expires_and_one_that_is_arriving_does_not() {
+async fn an_idle_upload_expires_and_an_active_one_does_not() {
     let registry = Running::configured(|config| {
         config.storage.uploads.expire = Duration::from_secs(2).into();
     })
@@ -134,14 +138,14 @@ async fn an_upload_that_nobody_carries_on_with_expires_and_one_that_is_arriving_
     registry
         .get(&idle)
         .await
-        .refused(404, "BLOB_UPLOAD_UNKNOWN");
+        .rejected(404, "BLOB_UPLOAD_UNKNOWN");
     client.send("56789").await;
-    client.answer().await.expect(202);
+    client.response().await.expect(202);
     registry
         .wait_for("octoserve_registry_upload_sessions", 0.0)
         .await;
     registry
         .get(&busy)
         .await
-        .refused(404, "BLOB_UPLOAD_UNKNOWN");
+        .rejected(404, "BLOB_UPLOAD_UNKNOWN");
 }

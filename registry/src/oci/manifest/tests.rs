@@ -69,7 +69,7 @@ fn parse_as(manifest: &Value, content_type: &str) -> Result<Manifest, ManifestEr
 }
 
 #[test]
-fn an_image_gives_its_parts() {
+fn an_image_is_parsed_into_its_fields() {
     let manifest = parse(&with(
         plain_image(),
         json!({"subject": descriptor(IMAGE, "subject"), "annotations": {"a": "b"}, "new": {"x": 1}}),
@@ -124,7 +124,7 @@ fn header_and_body_must_agree() {
 }
 
 #[test]
-fn what_is_no_manifest_that_is_accepted_is_refused() {
+fn other_media_types_are_rejected() {
     for media_type in [
         "application/vnd.docker.distribution.manifest.v1+prettyjws",
         "application/vnd.oci.image.config.v1+json",
@@ -143,7 +143,7 @@ fn what_is_no_manifest_that_is_accepted_is_refused() {
 }
 
 #[test]
-fn an_ambiguous_manifest_is_refused() {
+fn an_ambiguous_manifest_is_rejected() {
     let both = with(plain_image(), json!({"manifests": []}));
     assert!(matches!(
         parse(&both),
@@ -162,7 +162,7 @@ fn an_ambiguous_manifest_is_refused() {
 }
 
 #[test]
-fn a_required_field_must_be_there_and_may_be_empty() {
+fn a_required_field_must_be_present_and_may_be_empty() {
     for field in ["config", "layers"] {
         let error = parse(&without(plain_image(), field)).unwrap_err();
         assert!(
@@ -193,7 +193,7 @@ fn the_schema_version_must_be_2() {
 }
 
 #[test]
-fn a_key_that_comes_twice_is_refused_at_any_depth() {
+fn a_duplicate_key_is_rejected_at_any_depth() {
     let text = plain_image().to_string();
     let twice = [
         text.replacen('{', r#"{"layers":[],"#, 1),
@@ -208,7 +208,7 @@ fn a_key_that_comes_twice_is_refused_at_any_depth() {
 }
 
 #[test]
-fn an_invalid_field_is_named() {
+fn the_error_names_the_invalid_field() {
     let mut manifest = plain_image();
     manifest["layers"][0]["digest"] = json!("sha256:00");
     insta::assert_snapshot!(parse(&manifest).unwrap_err(), @"the manifest's layers[0].digest is invalid: a sha256 digest must have 64 lower-case hexadecimal digits at line 1 column 190");
@@ -229,7 +229,7 @@ fn an_invalid_field_is_named() {
 }
 
 #[test]
-fn a_message_quotes_little_of_the_body() {
+fn an_error_quotes_little_of_the_body() {
     let long = "é".repeat(1 << 20);
     let mut manifests = vec![
         format!(r#"{{"{long}":1,"{long}":2}}"#),
@@ -253,7 +253,7 @@ fn a_message_quotes_little_of_the_body() {
 }
 
 #[test]
-fn bytes_that_are_no_object_are_refused() {
+fn anything_but_an_object_is_rejected() {
     for bytes in [
         &b""[..],
         b"null",
@@ -273,7 +273,7 @@ fn bytes_that_are_no_object_are_refused() {
 }
 
 #[test]
-fn references_leave_out_the_subject_and_what_need_not_be_pushed() {
+fn references_exclude_the_subject_and_non_distributable_layers() {
     let foreign = MediaType::DOCKER_FOREIGN_LAYER;
     let layer = MediaType::OCI_LAYER;
     let manifest = with(
@@ -292,7 +292,7 @@ fn references_leave_out_the_subject_and_what_need_not_be_pushed() {
 }
 
 #[test]
-fn an_index_refers_to_manifests_and_a_build_cache_to_blobs() {
+fn an_index_references_manifests_and_a_build_cache_references_blobs() {
     let manifest = parse(&index(&[
         (IMAGE, "a"),
         (INDEX, "b"),
@@ -307,7 +307,7 @@ fn an_index_refers_to_manifests_and_a_build_cache_to_blobs() {
 }
 
 #[test]
-fn a_referrer_is_listed_by_its_artifact_type_or_its_configuration_s() {
+fn a_referrer_is_listed_with_its_artifact_type_or_the_type_of_its_configuration() {
     let subject = json!({"subject": descriptor(IMAGE, "subject"), "annotations": {"a": "b"}});
     let own = digest_of("own");
     let list = |manifest: Value| parse(&manifest).unwrap().referrer(own.clone(), 7);
@@ -352,7 +352,7 @@ fn four_mebibytes_are_read_quickly() {
     let started = std::time::Instant::now();
     let manifest = Manifest::parse(&bytes, None).unwrap();
     assert_eq!(manifest.references().blobs.len(), 22_001);
-    // Far more than it takes, far less than anything quadratic would.
+    // Far more than linear work needs, far less than quadratic work would.
     assert!(
         started.elapsed() < std::time::Duration::from_secs(5),
         "{:?}",
@@ -360,9 +360,9 @@ fn four_mebibytes_are_read_quickly() {
     );
 }
 
-/// Each line: what pushes it, its kind, artifact type (or nothing), configuration, layers.
+/// Each row: the tool, the kind, the artifact type (or nothing), the configuration, the layers.
 #[test]
-fn the_kind_follows_from_what_real_tools_push() {
+fn the_kinds_of_manifests_that_real_tools_push() {
     const EMPTY: &str = "application/vnd.oci.empty.v1+json";
     const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -577,7 +577,7 @@ fn the_kind_follows_from_what_real_tools_push() {
 }
 
 #[test]
-fn a_sigstore_bundle_says_in_an_annotation_what_it_holds() {
+fn annotations_tell_the_kind_of_a_sigstore_bundle() {
     const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
     let kind = |annotations: Value| {
         let manifest = with(
@@ -637,7 +637,7 @@ fn an_artifact_type_is_listed_as_it_was_pushed() {
     };
     let declared = with(plain_image(), json!({"artifactType": BUNDLE}));
     assert_eq!(listed(declared), BUNDLE);
-    // An empty one is none, and the configuration's type stands in for it.
+    // An empty artifact type counts as none, and the configuration's type is listed.
     let configured = with(image(BUNDLE, &[]), json!({"artifactType": ""}));
     assert_eq!(listed(configured), BUNDLE);
     let spelt = with(plain_image(), json!({"artifactType": "Text/X ; A=\"b;c\""}));
@@ -645,7 +645,7 @@ fn an_artifact_type_is_listed_as_it_was_pushed() {
 }
 
 #[test]
-fn parameters_and_case_make_no_other_manifest() {
+fn parameters_and_case_of_media_types_are_ignored() {
     let spelt = "application/vnd.OCI.image.manifest.v1+json; a=b";
     let manifest = with(plain_image(), json!({"mediaType": spelt}));
     for parsed in [
@@ -663,7 +663,7 @@ fn parameters_and_case_make_no_other_manifest() {
 }
 
 #[test]
-fn an_error_quotes_media_types_cut_short() {
+fn an_error_shortens_the_media_types_that_it_quotes() {
     let long = format!("a/b;c={}", "d".repeat(1000));
     let unsupported = parse(&with(plain_image(), json!({"mediaType": long})));
     assert!(unsupported.unwrap_err().to_string().len() < 400);
@@ -672,7 +672,7 @@ fn an_error_quotes_media_types_cut_short() {
 }
 
 #[test]
-fn an_index_is_an_index_whatever_it_lists() {
+fn an_index_has_the_kind_index_whatever_its_entries() {
     let index = with(
         index(&[]),
         json!({"artifactType": "application/vnd.cncf.notary.signature"}),
@@ -699,7 +699,7 @@ fn an_artifact_manifest_has_blobs() {
 }
 
 #[test]
-fn a_media_type_alone_gives_the_likeliest_kind() {
+fn the_likeliest_kind_follows_from_the_media_type_alone() {
     for (media_type, kind) in [
         (IMAGE, Kind::Image),
         (DOCKER_IMAGE, Kind::Image),

@@ -78,7 +78,7 @@ fn every_endpoint_of_the_specification_is_recognised() {
 }
 
 #[test]
-fn names_may_hold_the_words_of_endpoints() {
+fn names_may_contain_the_words_of_endpoints() {
     check(&[
         (
             "/v2/manifests/manifests/manifests",
@@ -191,7 +191,7 @@ fn a_digest_may_have_an_escaped_colon_or_another_algorithm() {
     for algorithm in ["sha256", "blake3", "multihash+base58"] {
         for colon in [":", "%3A", "%3a"] {
             let hex = &SHA256["sha256:".len()..];
-            // Only a valid digest wins over the upload in the middle.
+            // Only a valid digest takes precedence over the upload in the middle.
             let path = format!("/v2/a/blobs/uploads/blobs/{algorithm}{colon}{hex}");
             assert_eq!(Route::parse(&path).endpoint, Endpoint::Blob, "{path}");
         }
@@ -216,7 +216,7 @@ fn a_digest_may_have_an_escaped_colon_or_another_algorithm() {
 }
 
 #[test]
-fn an_endpoint_without_a_repository_is_none() {
+fn an_endpoint_without_a_repository_is_classified_as_other() {
     for path in [
         "",
         "/",
@@ -247,7 +247,7 @@ fn an_endpoint_without_a_repository_is_none() {
 }
 
 #[test]
-fn tokens_are_handed_out_at_well_known_paths() {
+fn well_known_token_paths_are_recognised() {
     for path in [
         "/token",
         "/auth",
@@ -261,7 +261,7 @@ fn tokens_are_handed_out_at_well_known_paths() {
     }
 }
 
-/// A component that a repository's name may have, with a liking for the confusing ones.
+/// A component of a repository's name, often a confusing one.
 fn component() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9]{1,8}((\\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}",
@@ -298,7 +298,7 @@ fn tag() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A path of anything: the words of endpoints, escapes, control characters, any text.
+/// An arbitrary path: words of endpoints, escapes, control characters, any text.
 fn soup() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => component(),
@@ -317,7 +317,7 @@ fn soup() -> impl Strategy<Value = String> {
         .prop_map(|(prefix, pieces)| prefix.to_owned() + &pieces.join("/"))
 }
 
-/// Whether `part` is a part of `whole` in memory.
+/// Whether `part` is a slice of `whole`.
 fn lies_within(part: &str, whole: &str) -> bool {
     let (part, whole) = (
         part.as_bytes().as_ptr_range(),
@@ -328,7 +328,7 @@ fn lies_within(part: &str, whole: &str) -> bool {
 
 proptest! {
     #[test]
-    fn any_path_has_a_route_within_it(path in soup()) {
+    fn the_strings_of_any_path_s_route_are_slices_of_it(path in soup()) {
         let route = Route::parse(&path);
         prop_assert!(lies_within(route.tail, &path));
         if let Some(repository) = route.repository {
@@ -338,12 +338,12 @@ proptest! {
     }
 
     #[test]
-    fn any_text_has_a_route_within_it(path in any::<String>()) {
+    fn the_strings_of_any_text_s_route_are_slices_of_it(path in any::<String>()) {
         prop_assert!(lies_within(Route::parse(&path).tail, &path));
     }
 
     #[test]
-    fn only_endpoints_of_a_repository_have_one(path in soup()) {
+    fn only_endpoints_of_a_repository_have_a_repository(path in soup()) {
         let route = Route::parse(&path);
         match route.endpoint {
             Endpoint::Tags
@@ -360,21 +360,21 @@ proptest! {
     }
 
     #[test]
-    fn any_name_has_tags(name in name()) {
+    fn any_name_may_precede_tags(name in name()) {
         let path = format!("/v2/{name}/tags/list");
         let expected = Route { endpoint: Endpoint::Tags, repository: Some(&name), tail: "" };
         prop_assert_eq!(Route::parse(&path), expected);
     }
 
     #[test]
-    fn any_name_has_manifests_by_tag_and_digest(name in name(), tail in prop_oneof![tag(), digest()]) {
+    fn any_name_may_precede_manifests(name in name(), tail in prop_oneof![tag(), digest()]) {
         let path = format!("/v2/{name}/manifests/{tail}");
         let expected = Route { endpoint: Endpoint::Manifest, repository: Some(&name), tail: &tail };
         prop_assert_eq!(Route::parse(&path), expected);
     }
 
     #[test]
-    fn any_name_has_blobs_and_referrers(name in name(), tail in digest()) {
+    fn any_name_may_precede_blobs_and_referrers(name in name(), tail in digest()) {
         for (word, endpoint) in [("blobs", Endpoint::Blob), ("referrers", Endpoint::Referrers)] {
             let path = format!("/v2/{name}/{word}/{tail}");
             let expected = Route { endpoint, repository: Some(&name), tail: &tail };
@@ -383,7 +383,7 @@ proptest! {
     }
 
     #[test]
-    fn any_name_has_uploads(name in name(), session in "[A-Za-z0-9_=-]{1,60}(/[A-Za-z0-9]{30})?") {
+    fn any_name_may_precede_uploads(name in name(), session in "[A-Za-z0-9_=-]{1,60}(/[A-Za-z0-9]{30})?") {
         let path = format!("/v2/{name}/blobs/uploads/");
         let expected = Route { endpoint: Endpoint::UploadStart, repository: Some(&name), tail: "" };
         prop_assert_eq!(Route::parse(&path), expected);
@@ -395,7 +395,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_types_accept_the_route_calls_valid(tail in prop_oneof![tag(), digest()]) {
+    fn the_route_accepts_every_valid_tag_and_digest(tail in prop_oneof![tag(), digest()]) {
         if crate::oci::Reference::from_segment(&tail).is_ok() {
             let path = format!("/v2/a/blobs/uploads/manifests/{tail}");
             prop_assert_eq!(Route::parse(&path).endpoint, Endpoint::Manifest);
