@@ -1,4 +1,4 @@
-//! Duplicate keys in JSON documents. serde_json accepts them and has no option to refuse them.
+//! Duplicate keys in JSON documents. `serde_json` accepts them and has no option to refuse them.
 
 use std::borrow::Cow;
 use std::fmt;

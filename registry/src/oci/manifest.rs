@@ -131,7 +131,7 @@ impl Manifest {
 
     /// The content that must exist in the repository: all but the subject and non-distributable layers.
     ///
-    /// An entry of an index whose media type is not a manifest's is a blob, as in BuildKit's build caches.
+    /// An entry of an index whose media type is not a manifest's is a blob, as in `BuildKit`'s build caches.
     pub fn references(&self) -> References {
         let (children, other): (Vec<_>, Vec<_>) = self
             .manifests

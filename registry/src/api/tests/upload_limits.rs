@@ -92,15 +92,15 @@ async fn uploads_over_the_byte_quota_are_rejected_until_sessions_end() {
 #[tokio::test]
 async fn below_the_reserve_only_uploads_are_rejected() {
     let data = tempfile::tempdir().unwrap();
-    let folder = data.path().join("data");
-    let store = FsStore::open(&folder, Durability::Relaxed, Arc::new(())).unwrap();
+    let directory = data.path().join("data");
+    let store = FsStore::open(&directory, Durability::Relaxed, Arc::new(())).unwrap();
     let (config, layer) = (
         push(&store, "a", b"{}").await,
         push(&store, "a", b"layer").await,
     );
     drop(store);
     let registry = Running::configured(|config| {
-        config.storage.data = folder;
+        config.storage.data = directory;
         config.storage.reserve = ByteSize::bytes(u64::MAX / 2);
     })
     .await;
