@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 pub(crate) use registry::config::METRICS_PATH;
 use registry::config::{StorageFields, endpoint};
 use service::auth::BasicAuth;
-use service::config::{Checker, ConfigError, Configuration, Origins};
+use service::config::{Checker, ConfigError, Origins};
 use service::health::{Probe, READY};
 use service::limits::Limits;
 use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
 use service::net::{HttpUrl, Scheme, UrlError};
+use service::program_config::Configuration;
 use service::tls::Tls;
 
 use crate::aggregate::{AggregateLimits, Origin, Source};

@@ -363,7 +363,8 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
 
 #[cfg(test)]
 mod tests {
-    use service::config::{Configuration as _, Sources};
+    use service::config::Sources;
+    use service::program_config::Configuration as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 

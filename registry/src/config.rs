@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use service::auth::BasicAuth;
-use service::config::{Checker, ConfigError, Configuration, Origins};
+use service::config::{Checker, ConfigError, Origins};
 use service::health::{Probe, READY};
 use service::limits::Limits;
 use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
+use service::program_config::Configuration;
 use service::tls::Tls;
 
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};

@@ -30,7 +30,7 @@ const BUCKETS: [f64; 16] = [
 ];
 
 /// An exposition like an exporter's: counters, gauges and histograms, about 100 bytes a sample.
-fn page(samples: usize) -> String {
+fn exposition_text(samples: usize) -> String {
     let mut text = String::new();
     let mut written = 0;
     for family in 0.. {
@@ -87,14 +87,14 @@ fn gathering(c: &mut Criterion) {
     let written = ScrapeFormat::of(&HeaderMap::new());
     let gzip = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
     let gzip = ScrapeFormat::of(&gzip);
-    let page = registry.gather();
-    let (forms, _) = ScrapeFormat::encode(&page, &[written, gzip]);
+    let exposition = registry.gather();
+    let (forms, _) = ScrapeFormat::encode(&exposition, &[written, gzip]);
     let sizes: Vec<_> = forms.iter().map(|(_, bytes)| bytes.len()).collect();
     println!(
-        "page: {} series, {sizes:?} bytes, as it is and compressed",
-        page.sample_count()
+        "exposition: {} series, {sizes:?} bytes, as it is and compressed",
+        exposition.sample_count()
     );
-    let mut group = c.benchmark_group("page");
+    let mut group = c.benchmark_group("exposition");
     group.bench_function("gather", |b| b.iter(|| registry.gather()));
     group.bench_function("gather and write", |b| {
         b.iter(|| ScrapeFormat::encode(&registry.gather(), &[written]));
@@ -106,7 +106,7 @@ fn gathering(c: &mut Criterion) {
 }
 
 fn merging(c: &mut Criterion) {
-    let text = page(100_000);
+    let text = exposition_text(100_000);
     println!("merge: {} bytes", text.len());
     let limits = ParseLimits::default();
     let parsed = || Exposition::parse(text.clone(), &limits).0;
@@ -123,9 +123,9 @@ fn merging(c: &mut Criterion) {
         );
     });
     group.bench_function("merge", |b| {
-        let merge = |page| {
+        let merge = |exposition| {
             let mut merged = Exposition::default();
-            merged.merge(page, "registry");
+            merged.merge(exposition, "registry");
             merged
         };
         b.iter_batched(parsed, merge, BatchSize::PerIteration);

@@ -1,4 +1,4 @@
-//! Basic authentication (RFC 7617) of those who read a page.
+//! Basic authentication (RFC 7617) of those who read an exposition.
 //!
 //! The password is given as a bcrypt hash, or in a file. bcrypt is slow on purpose: what it accepted
 //! is remembered, so that a scraper pays for it once, and what strangers can make it do is bounded
@@ -50,7 +50,7 @@ pub struct BasicAuthFields {
     pub password_file: Option<PathBuf>,
 }
 
-/// Who may read the page. Clones are the same.
+/// Who may read the exposition. Clones are the same.
 #[derive(Clone)]
 pub struct BasicAuth(Arc<Credentials>);
 

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::build_info;
-use super::config::{ConfigError, Configuration, Flag, Sources};
+use super::config::{ConfigError, Flag, Sources};
 use super::health::Probe;
+use super::program_config::Configuration;
 
 /// The flags that only one program has.
 pub trait ProgramFlags: Args {

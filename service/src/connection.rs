@@ -29,7 +29,7 @@ mod timeouts;
 
 pub use cap::{ConnectionCap, ConnectionSlot, RequestGuard, Requests};
 pub use timeouts::ConnectionTimeouts;
-use timeouts::{Activity, Busy, Timed};
+use timeouts::{BusyGuard, ConnectionActivity, TimedStream};
 
 /// Connections to a metrics listener at a time: scrapers and probes, nobody else.
 pub const METRICS_CONNECTIONS: usize = 64;
@@ -62,7 +62,7 @@ pub struct Connections {
 /// A response's body that keeps its connection busy until it has been sent.
 struct BusyBody<B> {
     body: B,
-    busy: Busy,
+    busy: BusyGuard,
     http2: bool,
 }
 
@@ -156,8 +156,8 @@ async fn serve<H, F, B>(
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let activity = Activity::new(slot.requests());
-    let io = TokioIo::new(Timed::new(stream, Arc::clone(&activity), timeouts));
+    let activity = ConnectionActivity::new(slot.requests());
+    let io = TokioIo::new(TimedStream::new(stream, Arc::clone(&activity), timeouts));
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin();
         let http2 = request.version() == Version::HTTP_2;

@@ -18,6 +18,7 @@ pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod program;
+pub mod program_config;
 pub mod runtime;
 pub mod scrape;
 pub mod shutdown;

@@ -5,6 +5,7 @@
 mod addr;
 mod fields;
 mod peer;
+pub(crate) mod stream;
 mod unix;
 
 use std::io;
@@ -12,19 +13,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::either::Either;
 
 pub use addr::{AddrError, ListenAddr};
 pub use fields::{ListenFields, check_addresses, one_or_many};
 pub use peer::Peer;
+pub use stream::ClientStream;
 pub use unix::SocketFile;
 
 /// Connections that the kernel holds until they are accepted. It has its own upper limit, too.
 const BACKLOG: u32 = 4096;
-
-/// An accepted connection, over TCP or a Unix socket.
-pub type ClientStream = Either<TcpStream, UnixStream>;
 
 /// An address that could not be bound.
 #[derive(Debug, Error)]
@@ -40,7 +39,7 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Listener {
     socket: BoundSocket,
-    episode: Episode,
+    failures: AcceptFailures,
 }
 
 #[derive(Debug)]
@@ -57,14 +56,14 @@ impl Listener {
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let socket = match address {
             ListenAddr::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
-            ListenAddr::Unix(path) => unix::bind(path)
+            ListenAddr::Unix(path) => unix::bind(path, BACKLOG)
                 .await
                 .map(|(listener, file)| BoundSocket::Unix(listener, file)),
         };
         match socket {
             Ok(socket) => Ok(Self {
                 socket,
-                episode: Episode::default(),
+                failures: AcceptFailures::default(),
             }),
             Err(source) => Err(BindError {
                 address: address.clone(),
@@ -90,11 +89,11 @@ impl Listener {
         loop {
             match self.socket.accept().await {
                 Ok(accepted) => {
-                    self.episode.end();
+                    self.failures.end();
                     return accepted;
                 }
                 Err(error) => {
-                    if let Some(pause) = self.episode.pause(&error) {
+                    if let Some(pause) = self.failures.pause(&error) {
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -135,11 +134,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accept errors in succession that are not the fault of a connection.
 #[derive(Debug, Default)]
-struct Episode {
-    failures: u32,
+struct AcceptFailures {
+    count: u32,
 }
 
-impl Episode {
+impl AcceptFailures {
     /// How long to wait before trying again; not at all if only that connection was lost.
     fn pause(&mut self, error: &io::Error) -> Option<Duration> {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -147,18 +146,18 @@ impl Episode {
         {
             return None;
         }
-        if self.failures == 0 {
+        if self.count == 0 {
             tracing::error!(%error, "cannot accept connections");
         }
-        self.failures += 1;
-        let pause = Duration::from_millis(5 << self.failures.min(8));
+        self.count += 1;
+        let pause = Duration::from_millis(5 << self.count.min(8));
         Some(pause.min(Duration::from_secs(1)))
     }
 
     fn end(&mut self) {
-        if self.failures > 0 {
-            tracing::info!(failures = self.failures, "accepting connections again");
-            self.failures = 0;
+        if self.count > 0 {
+            tracing::info!(failures = self.count, "accepting connections again");
+            self.count = 0;
         }
     }
 }

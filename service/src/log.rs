@@ -30,8 +30,8 @@ pub use outcome_changes::{OutcomeChange, OutcomeChanges};
 
 use super::config::{Checker, ConfigError};
 use access::Sampler;
-use bounded::Bounded;
-use queue::Queue;
+use bounded::BoundedWriter;
+use queue::LogQueue;
 
 /// What is logged, and how: the section `logging` of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub enum LogError {
 /// written yet.
 #[derive(Debug)]
 #[must_use = "what is logged last is lost unless this is kept to the end"]
-pub struct Log(Queue);
+pub struct Log(LogQueue);
 
 impl Drop for Log {
     fn drop(&mut self) {
@@ -121,22 +121,22 @@ impl Drop for Log {
 /// Sets up the process's log, and has every panic logged as one error event.
 pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let is_terminal = io::stderr().is_terminal();
-    let queue = Queue::start(io::stderr(), |lost| {
+    let queue = LogQueue::start(io::stderr(), |lost| {
         tracing::warn!(lost, "events were lost: the log was not read in time");
     })?;
     let log = Log(queue.clone());
-    subscriber(config, is_terminal, Lent(queue)).try_init()?;
+    subscriber(config, is_terminal, QueueWriter(queue)).try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(log)
 }
 
 /// The queue, as events are written to it.
-struct Lent(Queue);
+struct QueueWriter(LogQueue);
 
-impl<'w> MakeWriter<'w> for Lent {
-    type Writer = &'w Queue;
+impl<'w> MakeWriter<'w> for QueueWriter {
+    type Writer = &'w LogQueue;
 
-    fn make_writer(&'w self) -> &'w Queue {
+    fn make_writer(&'w self) -> &'w LogQueue {
         &self.0
     }
 }
@@ -208,7 +208,7 @@ where
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let writer = Bounded::new(writer, is_text);
+    let writer = BoundedWriter::new(writer, is_text);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = if is_text {
         layer.with_ansi(is_terminal).boxed()

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::cli::{self, Action, ProgramFlags, UsageError};
-use super::config::{Configuration, EX_USAGE, environment};
+use super::config::{EX_USAGE, environment};
 use super::health::Probe;
 use super::listen::ListenAddr;
+use super::program_config::Configuration;
 use super::shutdown::Shutdown;
 use super::{descriptors, log, runtime, shutdown, umask};
 

@@ -1,7 +1,7 @@
-//! The metrics page over HTTP, as both programs serve it: what the scraper wants is negotiated, and
+//! The exposition over HTTP, as both programs serve it: what the scraper wants is negotiated, and
 //! the answer says what it depends on.
 //!
-//! Deliberately not here: where the page comes from, and who may read it ([`auth`](super::auth)).
+//! Deliberately not here: where the exposition comes from, and who may read it ([`auth`](super::auth)).
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub use body::{EncodedExposition, EncodedExpositions, ExpositionBody, ReadTooSlo
 
 use crate::exposition::{Exposition, Format, OmittedSamples, accepts_gzip, negotiate};
 
-/// How a scraper wants the page.
+/// How a scraper wants the exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeFormat {
     format: Format,
@@ -36,10 +36,10 @@ impl ScrapeFormat {
         }
     }
 
-    /// Writes the page in each of these forms, and each format once; and what OpenMetrics forbids and
-    /// was left out for that, if it is among them. A large page takes a while: not for a thread that
+    /// Writes the exposition in each of these forms, and each format once; and what OpenMetrics forbids and
+    /// was left out for that, if it is among them. A large exposition takes a while: not for a thread that
     /// serves.
-    pub fn encode(page: &Exposition, forms: &[Self]) -> (Vec<(Self, Bytes)>, OmittedSamples) {
+    pub fn encode(exposition: &Exposition, forms: &[Self]) -> (Vec<(Self, Bytes)>, OmittedSamples) {
         let mut omitted = OmittedSamples::default();
         let mut encoded = Vec::with_capacity(forms.len());
         for format in [Format::Text, Format::OpenMetrics] {
@@ -48,7 +48,7 @@ impl ScrapeFormat {
                 continue;
             }
             let mut text = String::new();
-            let by_format = format.write(page, &mut text);
+            let by_format = format.write(exposition, &mut text);
             if format == Format::OpenMetrics {
                 omitted = by_format;
             }
@@ -85,7 +85,7 @@ impl ScrapeFormat {
 }
 
 fn compressed(text: &[u8]) -> Bytes {
-    // A page repeats itself so much that more effort gains little.
+    // An exposition repeats itself so much that more effort gains little.
     let buffer = Vec::with_capacity(text.len() / 8);
     let mut encoder = GzEncoder::new(buffer, Compression::fast());
     // Writing to a Vec cannot fail.
@@ -118,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_page_is_the_same_page() {
+    fn a_compressed_exposition_is_the_same_exposition() {
         let text = "# HELP x_total X.\n# TYPE x_total counter\nx_total 1\n";
-        let (page, _) = Exposition::parse(text, &ParseLimits::default());
+        let (exposition, _) = Exposition::parse(text, &ParseLimits::default());
         let plain = wanted(&[]);
         let gzip = wanted(&[(ACCEPT_ENCODING, "deflate, gzip;q=0.5")]);
-        let (forms, _) = ScrapeFormat::encode(&page, &[gzip, plain]);
+        let (forms, _) = ScrapeFormat::encode(&exposition, &[gzip, plain]);
         let [(_, ref encoded), (_, ref written)] = forms[..] else {
             panic!("{} forms", forms.len())
         };

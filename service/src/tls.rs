@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::listen::ClientStream;
+use super::listen::stream::ClientStream;
 use super::shutdown::Shutdown;
 
 /// How often the files are looked at. A change counts once it has stood for as long, so that no
@@ -82,14 +82,14 @@ impl TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<TlsFields>,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificate>,
     acceptor: TlsAcceptor,
     /// The files as they were before they were loaded.
     loaded: FileVersions,
 }
 
 /// The certificate that the next handshake gets.
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
 /// What tells one state of the two files from another.
 type FileVersions = [Option<(u64, u64, i64, i64)>; 2];
@@ -98,7 +98,7 @@ impl Tls {
     /// Loads a certificate and its key.
     pub fn load(files: &TlsFields) -> Result<Self, TlsError> {
         let loaded = file_versions(files);
-        let current = Arc::new(Current(RwLock::new(Arc::new(read(files)?))));
+        let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read(files)?))));
         let config = current.config(&[b"http/1.1"])?;
         Ok(Self {
             files: Arc::new(files.clone()),
@@ -163,7 +163,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl Current {
+impl CurrentCertificate {
     /// A server's configuration, with the protocols that may be spoken inside.
     fn config(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
@@ -178,13 +178,13 @@ impl Current {
     }
 }
 
-impl fmt::Debug for Current {
+impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Current")
+        f.write_str("CurrentCertificate")
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read()))
     }

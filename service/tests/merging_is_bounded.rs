@@ -1,4 +1,4 @@
-//! Reading, merging and writing a large page takes less than three times its size in memory, all
+//! Reading, merging and writing a large exposition takes less than three times its size in memory, all
 //! included: counted by the allocator itself, in a process of its own.
 #![expect(
     clippy::print_stdout,
@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn a_hundred_thousand_samples_are_merged_in_less_than_three_times_their_page() {
+fn a_hundred_thousand_samples_are_merged_in_less_than_three_times_their_exposition() {
     let mut text = String::new();
     for family in 0..20 {
         let _ = writeln!(
@@ -56,17 +56,17 @@ fn a_hundred_thousand_samples_are_merged_in_less_than_three_times_their_page() {
     let before = NOW.load(Relaxed) - size;
     PEAK.store(NOW.load(Relaxed), Relaxed);
 
-    let (page, dropped) = Exposition::parse(text, &ParseLimits::default());
+    let (exposition, dropped) = Exposition::parse(text, &ParseLimits::default());
     assert_eq!(dropped, DroppedSamples::default());
     let mut merged = Exposition::default();
-    merged.merge(page, "registry");
+    merged.merge(exposition, "registry");
     let mut out = String::new();
     merged.write_text(&mut out);
 
     assert_eq!(merged.sample_count(), 100_000);
     let peak = PEAK.load(Relaxed) - before;
     println!(
-        "page {size} B, written {} B, at most {peak} B, {:.2} ×",
+        "exposition {size} B, written {} B, at most {peak} B, {:.2} ×",
         out.len(),
         peak as f64 / size as f64
     );

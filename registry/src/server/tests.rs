@@ -15,9 +15,10 @@ use crate::metrics::storage::Backend;
 use crate::oci::{Algorithm, Digest};
 use crate::server;
 use crate::store::MemoryStore;
-use service::config::{Configuration as _, Flag, Sources};
+use service::config::{Flag, Sources};
 use service::listen::ListenAddr;
 use service::program::Server as _;
+use service::program_config::Configuration as _;
 use service::shutdown::Shutdown;
 
 const MOMENT: Duration = Duration::from_millis(100);

@@ -6,7 +6,8 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::{ConfigError, Origins};
+use super::error::ConfigError;
+use super::origin::Origins;
 
 /// Checks the values of one section.
 #[derive(Clone, Debug)]

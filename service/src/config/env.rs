@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::error::ConfigError;
-use super::origin::{Key, Overlay};
+use super::origin::{Overlay, PathStep};
 
 const PREFIX: &str = "OCTOSERVE_";
 
@@ -60,11 +60,11 @@ pub(super) fn value(raw: &str) -> (Value, Option<String>) {
 
 /// The key that a variable names: the path's names in upper case, joined by `_`, where names may
 /// hold `_` themselves.
-fn find(tree: &Value, name: &str) -> Option<Vec<Key>> {
+fn find(tree: &Value, name: &str) -> Option<Vec<PathStep>> {
     tree.as_mapping()?.iter().find_map(|(key, child)| {
         let key = key.as_str()?;
         let rest = name.strip_prefix(&key.to_uppercase())?;
-        let mut path = vec![Key::Name(key.to_owned())];
+        let mut path = vec![PathStep::Name(key.to_owned())];
         if rest.is_empty() {
             return Some(path);
         }
@@ -72,7 +72,7 @@ fn find(tree: &Value, name: &str) -> Option<Vec<Key>> {
         let is_open = child.is_null() || child.as_mapping().is_some_and(Mapping::is_empty);
         if is_open {
             // The defaults don't tell what is in an optional section: the rest is one key of it.
-            path.push(Key::Name(rest.to_lowercase()));
+            path.push(PathStep::Name(rest.to_lowercase()));
         } else {
             path.extend(find(child, rest)?);
         }

@@ -98,12 +98,12 @@ fn plainly(message: &str) -> String {
 }
 
 /// A file that is no YAML mapping.
-pub(super) struct Syntax {
+pub(super) struct SyntaxError {
     line: usize,
     message: String,
 }
 
-impl Syntax {
+impl SyntaxError {
     pub(super) fn not_a_mapping() -> Self {
         Self {
             line: 1,
@@ -120,7 +120,7 @@ impl Syntax {
     }
 }
 
-impl From<serde_yaml::Error> for Syntax {
+impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
         let line = error.location().map_or(1, |location| location.line());
         let message = error.to_string().replace(['\n', '\r'], " ");

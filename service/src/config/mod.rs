@@ -27,11 +27,7 @@ pub use error::ConfigError;
 pub use origin::Origins;
 pub use units::{ByteSize, Duration, Secret, duration};
 
-use origin::{Key, Overlay};
-
-use crate::health::Probe;
-use crate::limits::Limits;
-use crate::log::LogConfig;
+use origin::{Overlay, PathStep};
 
 /// The exit code for a wrong command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
@@ -73,37 +69,6 @@ impl Flag {
     }
 }
 
-/// A program's configuration, which is valid as a whole.
-pub trait Configuration: Sized {
-    /// The keys as people write them, with their defaults.
-    type Fields: Clone + Serialize + DeserializeOwned + Default;
-
-    /// Checks the fields, and makes of them what the program needs. Nothing has been started when
-    /// this fails.
-    fn resolve(fields: Self::Fields, origins: &Origins) -> Result<Self, ConfigError>;
-
-    /// The fields as they take effect, as a file that can be loaded again.
-    fn print(fields: &Self::Fields) -> String {
-        print(fields)
-    }
-
-    /// What is logged.
-    fn logging(&self) -> &LogConfig;
-
-    /// What one client may take.
-    fn limits(&mut self) -> &mut Limits;
-
-    /// The readiness probe of a process with this configuration.
-    fn probe(&self) -> Probe;
-
-    /// Reads and checks a configuration.
-    fn load(sources: Sources) -> Result<(Self, Self::Fields), ConfigError> {
-        let Loaded { fields, origins } = load_with_origins::<Self::Fields>(sources)?;
-        let config = Self::resolve(fields.clone(), &origins)?;
-        Ok((config, fields))
-    }
-}
-
 /// A configuration, and where each of its values was said.
 #[derive(Debug)]
 pub struct Loaded<F> {
@@ -136,7 +101,7 @@ where
         };
         overlays.push(Overlay {
             name,
-            path: Key::parse(&key),
+            path: PathStep::parse(&key),
             value: value.0,
             raw: value.1,
         });
@@ -160,7 +125,7 @@ where
         let mut merged = tree.clone();
         for overlay in &mut origins.overlays {
             if moves_listener(overlay, &merged) {
-                overlay.path.push(Key::Name(ADDRESS.to_owned()));
+                overlay.path.push(PathStep::Name(ADDRESS.to_owned()));
             }
             set(&mut merged, &overlay.path, overlay.value.clone());
         }
@@ -168,7 +133,7 @@ where
             Ok(fields) => return Ok(Loaded { fields, origins }),
             Err(error) => error,
         };
-        let key = Key::of_path(error.path());
+        let key = PathStep::of_path(error.path());
         let found = origins.invalid(&key, &error.into_inner().to_string());
         let Some(at) = origins.overlay_at(&key) else {
             return Err(found);
@@ -189,11 +154,11 @@ pub fn print<F: Serialize>(fields: &F) -> String {
 }
 
 /// A file's tree; an empty one says nothing.
-fn parse(text: &str) -> Result<Value, error::Syntax> {
+fn parse(text: &str) -> Result<Value, error::SyntaxError> {
     match serde_yaml::from_str(text)? {
         Value::Null => Ok(Value::Mapping(Mapping::new())),
         mapping @ Value::Mapping(_) => Ok(mapping),
-        _ => Err(error::Syntax::not_a_mapping()),
+        _ => Err(error::SyntaxError::not_a_mapping()),
     }
 }
 
@@ -220,16 +185,16 @@ fn merge(under: &mut Value, over: Value) {
 /// listener leaves the rest of its table, since what is meant to be inside TLS must not come to be
 /// served in clear.
 fn moves_listener(overlay: &Overlay, tree: &Value) -> bool {
-    let is_listener = matches!(overlay.path.last(), Some(Key::Name(name)) if name == LISTENER);
+    let is_listener = matches!(overlay.path.last(), Some(PathStep::Name(name)) if name == LISTENER);
     let under = overlay.path.iter().try_fold(tree, |tree, key| match key {
-        Key::Name(name) => tree.get(name),
-        Key::Index(_) => None,
+        PathStep::Name(name) => tree.get(name),
+        PathStep::Index(_) => None,
     });
     is_listener && overlay.value.is_string() && under.is_some_and(Value::is_mapping)
 }
 
-fn set(tree: &mut Value, path: &[Key], value: Value) {
-    let Some((Key::Name(first), rest)) = path.split_first() else {
+fn set(tree: &mut Value, path: &[PathStep], value: Value) {
+    let Some((PathStep::Name(first), rest)) = path.split_first() else {
         merge(tree, value);
         return;
     };

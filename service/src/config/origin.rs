@@ -22,7 +22,7 @@ pub struct Origins {
 #[derive(Debug)]
 pub(super) struct Overlay {
     pub(super) name: String,
-    pub(super) path: Vec<Key>,
+    pub(super) path: Vec<PathStep>,
     pub(super) value: Value,
     /// The text, if the value is something else by now.
     pub(super) raw: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Overlay {
 
 /// One step of the path to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum PathStep {
     Name(String),
     Index(usize),
 }
@@ -39,12 +39,12 @@ impl Origins {
     /// An error about the value at a key (`metrics.basic_auth`, `listen[1].address`), telling
     /// where it was said.
     pub fn error(&self, key: &str, message: &str) -> ConfigError {
-        self.invalid(&Key::parse(key), message)
+        self.invalid(&PathStep::parse(key), message)
     }
 
     /// Whether anybody said anything at a key or below it; else it is as the defaults have it.
     pub fn said(&self, key: &str) -> bool {
-        let key = Key::parse(key);
+        let key = PathStep::parse(key);
         let in_file = |(_, text): &(PathBuf, String)| line_of(text, &key).is_some();
         self.overlay_at(&key).is_some()
             || self
@@ -54,19 +54,19 @@ impl Origins {
             || self.file.as_ref().is_some_and(in_file)
     }
 
-    pub(super) fn invalid(&self, key: &[Key], message: &str) -> ConfigError {
+    pub(super) fn invalid(&self, key: &[PathStep], message: &str) -> ConfigError {
         let (origin, line) = self.find(key);
-        ConfigError::invalid(origin, line, Key::join(key), message)
+        ConfigError::invalid(origin, line, PathStep::join(key), message)
     }
 
     /// The variable or flag that set the value at a key, by its number.
-    pub(super) fn overlay_at(&self, key: &[Key]) -> Option<usize> {
+    pub(super) fn overlay_at(&self, key: &[PathStep]) -> Option<usize> {
         self.overlays
             .iter()
             .rposition(|overlay| key.starts_with(&overlay.path))
     }
 
-    fn find(&self, key: &[Key]) -> (Option<String>, Option<usize>) {
+    fn find(&self, key: &[PathStep]) -> (Option<String>, Option<usize>) {
         if let Some(at) = self.overlay_at(key) {
             return (Some(self.overlays[at].name.clone()), None);
         }
@@ -83,7 +83,7 @@ impl Origins {
     }
 }
 
-impl Key {
+impl PathStep {
     /// `listen[1].address` as a path.
     pub(super) fn parse(path: &str) -> Vec<Self> {
         let steps = path.split(['.', '[']).filter(|step| !step.is_empty());
@@ -120,9 +120,9 @@ impl Key {
 ///
 /// `serde_yaml` keeps no positions, but it puts them on errors: so the file is read by somebody who
 /// fails on purpose when the key comes.
-fn line_of(text: &str, path: &[Key]) -> Option<usize> {
+fn line_of(text: &str, path: &[PathStep]) -> Option<usize> {
     let found = Cell::new(false);
-    let locate = Locate {
+    let locate = KeyLocator {
         path,
         found: &found,
     };
@@ -135,13 +135,13 @@ fn line_of(text: &str, path: &[Key]) -> Option<usize> {
     error.location().map(|location| location.line())
 }
 
-struct Locate<'a> {
-    path: &'a [Key],
+struct KeyLocator<'a> {
+    path: &'a [PathStep],
     /// Whether the failure was on purpose.
     found: &'a Cell<bool>,
 }
 
-impl<'a> Locate<'a> {
+impl<'a> KeyLocator<'a> {
     fn fail<E: Error>(&self) -> E {
         self.found.set(true);
         E::custom("found")
@@ -155,12 +155,12 @@ impl<'a> Locate<'a> {
         Ok(())
     }
 
-    fn into(self, path: &'a [Key]) -> Self {
+    fn into(self, path: &'a [PathStep]) -> Self {
         Self { path, ..self }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Locate<'_> {
+impl<'de> DeserializeSeed<'de> for KeyLocator<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -170,7 +170,7 @@ impl<'de> DeserializeSeed<'de> for Locate<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Locate<'_> {
+impl<'de> Visitor<'de> for KeyLocator<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -203,13 +203,13 @@ impl<'de> Visitor<'de> for Locate<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.end()?;
-        let Some((Key::Name(name), rest)) = self.path.split_first() else {
+        let Some((PathStep::Name(name), rest)) = self.path.split_first() else {
             return Ok(());
         };
         let rest = self.into(rest);
-        while let Some(is_it) = map.next_key_seed(LocateKey { name, rest: &rest })? {
+        while let Some(is_it) = map.next_key_seed(KeyMatcher { name, rest: &rest })? {
             if is_it {
-                map.next_value_seed(Locate { ..rest })?;
+                map.next_value_seed(KeyLocator { ..rest })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -219,7 +219,7 @@ impl<'de> Visitor<'de> for Locate<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         self.end()?;
-        let Some((Key::Index(index), rest)) = self.path.split_first() else {
+        let Some((PathStep::Index(index), rest)) = self.path.split_first() else {
             return Ok(());
         };
         for _ in 0..*index {
@@ -234,12 +234,12 @@ impl<'de> Visitor<'de> for Locate<'_> {
 }
 
 /// Whether a key is the one; fails on the last one of the path.
-struct LocateKey<'a> {
+struct KeyMatcher<'a> {
     name: &'a str,
-    rest: &'a Locate<'a>,
+    rest: &'a KeyLocator<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for LocateKey<'_> {
+impl<'de> DeserializeSeed<'de> for KeyMatcher<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -247,7 +247,7 @@ impl<'de> DeserializeSeed<'de> for LocateKey<'_> {
     }
 }
 
-impl Visitor<'_> for LocateKey<'_> {
+impl Visitor<'_> for KeyMatcher<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -47,11 +47,11 @@ struct ConnectionTable {
     /// Connections that were told to give way and have not ended yet.
     leaving: usize,
     /// All others, by the earliest time since which they may be idle.
-    order: BTreeMap<Key, Arc<ConnectionEntry>>,
+    order: BTreeMap<OrderKey, Arc<ConnectionEntry>>,
 }
 
 /// Nanoseconds since the cap was made, and the connection's number.
-type Key = (u64, u64);
+type OrderKey = (u64, u64);
 
 struct ConnectionEntry {
     id: u64,

@@ -38,7 +38,7 @@ pub struct ConnectionTimeouts {
 
 /// What a connection's requests tell of themselves to its time limits.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(super) struct ConnectionActivity {
     opened: Instant,
     /// Requests whose response has not ended.
     requests: Requests,
@@ -52,17 +52,17 @@ pub(super) struct Activity {
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Busy {
-    activity: Arc<Activity>,
+pub(super) struct BusyGuard {
+    activity: Arc<ConnectionActivity>,
     sending: bool,
     _request: RequestGuard,
 }
 
 /// A connection's bytes, under its time limits.
 #[derive(Debug)]
-pub(super) struct Timed<T> {
+pub(super) struct TimedStream<T> {
     inner: T,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     timeouts: ConnectionTimeouts,
     reads: LazyTimer,
     writes: LazyTimer,
@@ -76,7 +76,7 @@ pub(super) struct Timed<T> {
     http2: bool,
 }
 
-impl Activity {
+impl ConnectionActivity {
     pub(super) fn new(requests: Requests) -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
@@ -88,10 +88,10 @@ impl Activity {
     }
 
     /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    pub(super) fn begin(self: &Arc<Self>) -> BusyGuard {
         let request = self.requests.begin();
         self.begun.fetch_add(1, Ordering::Relaxed);
-        Busy {
+        BusyGuard {
             activity: Arc::clone(self),
             sending: false,
             _request: request,
@@ -107,7 +107,7 @@ impl Activity {
     }
 }
 
-impl Busy {
+impl BusyGuard {
     /// The response has bytes to send over HTTP/2. A client that takes no more of them shows in
     /// the lack of calls: it need not block the connection.
     pub(super) fn produced(&mut self) {
@@ -120,7 +120,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         if self.sending {
             self.activity.sending.fetch_sub(1, Ordering::Relaxed);
@@ -128,8 +128,12 @@ impl Drop for Busy {
     }
 }
 
-impl<T> Timed<T> {
-    pub(super) fn new(inner: T, activity: Arc<Activity>, timeouts: ConnectionTimeouts) -> Self {
+impl<T> TimedStream<T> {
+    pub(super) fn new(
+        inner: T,
+        activity: Arc<ConnectionActivity>,
+        timeouts: ConnectionTimeouts,
+    ) -> Self {
         Self {
             inner,
             activity,
@@ -190,7 +194,7 @@ impl<T> Timed<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for TimedStream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -221,7 +225,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,10 +1,10 @@
-//! Which sample names the families of a page print.
+//! Which sample names the families of an exposition print.
 
 use std::collections::HashMap;
 
 use super::metric_type::MetricType;
 
-/// The families of a page by name. A histogram `x` also prints `x_count`, so that a family of that
+/// The families of an exposition by name. A histogram `x` also prints `x_count`, so that a family of that
 /// name cannot stand beside it.
 #[derive(Default)]
 pub(super) struct Claims<'a> {

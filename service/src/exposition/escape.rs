@@ -31,15 +31,15 @@ pub(super) fn escape_help(help: &str, openmetrics: bool, out: &mut String) {
     escape_with(help, openmetrics, out);
 }
 
-/// A help text as a page spells it.
+/// A help text as an exposition spells it.
 #[derive(Clone, Copy)]
-pub(super) struct Help<'a> {
+pub(super) struct HelpText<'a> {
     pub(super) raw: &'a str,
-    /// The page's dialect.
+    /// The exposition's dialect.
     pub(super) openmetrics: bool,
 }
 
-impl<'a> Help<'a> {
+impl<'a> HelpText<'a> {
     /// The text without its escapes.
     pub(super) fn unescape(self) -> Cow<'a, str> {
         unescape_with(self.raw, self.openmetrics)
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_help_text_escapes_quotes_in_openmetrics_only() {
-        let help = |openmetrics| Help {
+        let help = |openmetrics| HelpText {
             raw: r#"say \"hi\""#,
             openmetrics,
         };

@@ -1,4 +1,4 @@
-//! Gathered families as a page.
+//! ExpositionBuilder families as an exposition.
 //!
 //! The text and the pieces that point into it are made at once, so that nothing that was just
 //! written has to be read again.
@@ -11,7 +11,8 @@ use super::escape::{escape_help, escape_label};
 use super::labels::LabelPairs;
 use super::metric_type::MetricType;
 use super::model::{
-    Exposition, FamilyData, HAS_SOURCE, LE, NEGATIVE, PLAIN, Part, SampleData, SourceText, TextSpan,
+    Exposition, FamilyData, FamilyPart, HAS_SOURCE, LE, NEGATIVE, PLAIN, SampleData, SourceText,
+    TextSpan,
 };
 use super::number::{push_bound, push_value};
 use super::series::SeriesHasher;
@@ -32,8 +33,8 @@ pub struct FamilyDescription {
 }
 
 /// Writes families, one after the other.
-pub struct Gathered<'c> {
-    /// GatheredLabels of every sample, as the page spells them, and what they add to its hash.
+pub struct ExpositionBuilder<'c> {
+    /// MetricLabels of every sample, as the exposition spells them, and what they add to its hash.
     constant: (&'c str, u64),
     hasher: SeriesHasher,
     text: String,
@@ -41,16 +42,16 @@ pub struct Gathered<'c> {
     families: Vec<FamilyData>,
 }
 
-/// The labels of one metric, as the page spells them.
+/// The labels of one metric, as the exposition spells them.
 #[derive(Default)]
-struct GatheredLabels {
+struct MetricLabels {
     text: String,
     hash: u64,
     flags: u8,
 }
 
-impl<'c> Gathered<'c> {
-    /// An empty page, with labels that every sample is to carry.
+impl<'c> ExpositionBuilder<'c> {
+    /// An empty exposition, with labels that every sample is to carry.
     pub fn new(constant: &'c str) -> Self {
         let hasher = SeriesHasher::get();
         let labels = LabelPairs::new(constant);
@@ -79,7 +80,7 @@ impl<'c> Gathered<'c> {
         if let Some(family) = gathered {
             self.samples(spelt, family);
         }
-        let part = Part {
+        let part = FamilyPart {
             text: 0,
             samples: start..self.samples.len(),
             source: None,
@@ -96,8 +97,8 @@ impl<'c> Gathered<'c> {
         });
     }
 
-    /// The page.
-    pub fn page(self) -> Exposition {
+    /// The exposition.
+    pub fn finish(self) -> Exposition {
         Exposition {
             texts: vec![SourceText {
                 content: self.text.into(),
@@ -115,7 +116,7 @@ impl<'c> Gathered<'c> {
             let hash = self.hasher.name(&name);
             (name, hash)
         });
-        let mut labels = GatheredLabels::default();
+        let mut labels = MetricLabels::default();
         let mut bounds = BucketBounds::default();
         for metric in family.get_metric() {
             labels.of(metric, self.constant, self.hasher);
@@ -152,7 +153,7 @@ impl<'c> Gathered<'c> {
     fn sample(
         &mut self,
         (name, name_hash): (&str, u64),
-        labels: &GatheredLabels,
+        labels: &MetricLabels,
         bound: Option<(&str, u64)>,
         value: f64,
     ) {
@@ -203,7 +204,7 @@ impl<'c> Gathered<'c> {
     }
 }
 
-impl GatheredLabels {
+impl MetricLabels {
     fn of(
         &mut self,
         metric: &Metric,
@@ -260,7 +261,7 @@ impl BucketBounds {
     }
 }
 
-/// Appends a label as the page spells it.
+/// Appends a label as the exposition spells it.
 pub fn push_label(name: &str, value: &str, out: &mut String) {
     out.push_str(name);
     out.push_str("=\"");
@@ -268,7 +269,7 @@ pub fn push_label(name: &str, value: &str, out: &mut String) {
     out.push('"');
 }
 
-/// A page of ours is far smaller than the 4 GiB that a text may have.
+/// An exposition of ours is far smaller than the 4 GiB that a text may have.
 fn wide(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -37,7 +37,7 @@ impl<'a> Iterator for LabelPairs<'a> {
     }
 }
 
-/// Whether two label sets, as pages spell them, are equal.
+/// Whether two label sets, as expositions spell them, are equal.
 pub(super) fn same_labels(left: &str, right: &str) -> bool {
     if left == right {
         return true;

@@ -1,10 +1,10 @@
-//! How much of a page is read, and what is left out of it.
+//! How much of an exposition is read, and what is left out of it.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-/// How much of a foreign page is taken in.
+/// How much of a foreign exposition is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseLimits {
     /// Bytes; what follows the last whole line within them is dropped. At most 4 GiB count.
@@ -22,13 +22,13 @@ impl Default for ParseLimits {
     }
 }
 
-/// What was left out of a page, by reason.
+/// What was left out of an exposition, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DroppedSamples {
     /// Samples whose family had been declared with another type, or whose name belongs to another
     /// family.
     pub type_conflict: u64,
-    /// Samples of a series that the page held already.
+    /// Samples of a series that the exposition held already.
     pub duplicate: u64,
     /// Lines that are not of the format, as everybody reads it (see [`Exposition::parse`]).
     pub malformed: u64,
@@ -52,7 +52,7 @@ impl AddAssign for DroppedSamples {
     }
 }
 
-/// Samples that a page holds and that were left out of it while it was written, because the format
+/// Samples that an exposition holds and that were left out of it while it was written, because the format
 /// forbids them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OmittedSamples {

@@ -1,4 +1,4 @@
-//! Joining pages into one that is valid whatever they hold.
+//! Joining expositions into one that is valid whatever they hold.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use super::claims::Claims;
 use super::escape::{escape_label, respell};
 use super::labels::{LabelPairs, exported_source};
 use super::limits::{DroppedSamples, ParseLimits};
-use super::model::{Exposition, FamilyData, HAS_SOURCE, Part, Sample, SourceText};
+use super::model::{Exposition, FamilyData, FamilyPart, HAS_SOURCE, Sample, SourceText};
 use super::series::{SeriesHasher, SeriesIndex};
 
 impl Exposition {
-    /// Adds what another page holds, each sample with a label `source`. A label of that name which
+    /// Adds what another exposition holds, each sample with a label `source`. A label of that name which
     /// a sample has already becomes `exported_source`.
     ///
-    /// What is here stays as it is: of the other page, families of another type and families that
+    /// What is here stays as it is: of the other exposition, families of another type and families that
     /// print names of another family are dropped, and so are series that are here already. Help
-    /// and type are those of the page that had the family first.
+    /// and type are those of the exposition that had the family first.
     pub fn merge(&mut self, other: Self, source: &str) -> DroppedSamples {
         let mut dropped = DroppedSamples::default();
         let mut other = other.flattened();
@@ -31,7 +31,7 @@ impl Exposition {
         dropped
     }
 
-    /// The same page with a single text and no added labels.
+    /// The same exposition with a single text and no added labels.
     fn flattened(self) -> Self {
         let mut parts = self.families.iter().flat_map(|family| &family.parts);
         if self.texts.len() <= 1 && parts.all(|part| part.source.is_none()) {
@@ -67,7 +67,7 @@ impl Exposition {
         }
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "one text for each page merged"
+            reason = "one text for each exposition merged"
         )]
         let offset = offset as u32;
         let mut joined = Vec::new();
@@ -93,7 +93,7 @@ impl Exposition {
                     joined.push(ours.len());
                     ours.push(family);
                 }
-                _ => dropped.type_conflict += family.parts.iter().map(Part::len).sum::<u64>(),
+                _ => dropped.type_conflict += family.parts.iter().map(FamilyPart::len).sum::<u64>(),
             }
         }
         joined
@@ -120,11 +120,11 @@ impl Exposition {
 
     /// Which samples of the last part are in an earlier one, or in itself. Only a label `source`
     /// can make them equal: what is added otherwise differs between parts.
-    fn duplicates(&self, parts: &[Part]) -> Vec<usize> {
+    fn duplicates(&self, parts: &[FamilyPart]) -> Vec<usize> {
         let Some((last, earlier)) = parts.split_last() else {
             return Vec::new();
         };
-        let mut known = Known::default();
+        let mut known = SeenSeries::default();
         for part in earlier {
             let all = part.source == last.source;
             if all || part.source.is_none() {
@@ -175,12 +175,12 @@ impl SourceText {
 
 /// Series that have been seen.
 #[derive(Default)]
-struct Known<'a> {
+struct SeenSeries<'a> {
     samples: Vec<Sample<'a>>,
     index: SeriesIndex,
 }
 
-impl<'a> Known<'a> {
+impl<'a> SeenSeries<'a> {
     fn insert(&mut self, sample: Sample<'a>) -> bool {
         let samples = &self.samples;
         #[expect(clippy::cast_possible_truncation, reason = "fewer than a text's 4 GiB")]

@@ -1,11 +1,11 @@
-//! The exposition page: one model for what is gathered, parsed, merged and written.
+//! The exposition: one model for what is gathered, parsed, merged and written.
 //!
-//! A page keeps the text it was made from and points into it, so that a foreign sample's number
-//! is written as it was spelt, and a page of a hundred thousand samples costs its text and 32 bytes
-//! a sample. [`MetricsRegistry`] gathers our own page, [`Exposition::parse`] reads somebody else's, and
-//! [`Exposition::merge`] joins them into one valid page whatever they hold.
+//! An exposition keeps the text it was made from and points into it, so that a foreign sample's number
+//! is written as it was spelt, and an exposition of a hundred thousand samples costs its text and 32 bytes
+//! a sample. [`MetricsRegistry`] gathers our own exposition, [`Exposition::parse`] reads somebody else's, and
+//! [`Exposition::merge`] joins them into one valid exposition whatever they hold.
 //!
-//! Whatever a page holds, Prometheus, promtool and the strict OpenMetrics parser of Python's
+//! Whatever an exposition holds, Prometheus, promtool and the strict OpenMetrics parser of Python's
 //! `prometheus_client` read what is written of it: [`Exposition::parse`] drops what one of them refuses in
 //! both formats, [`Exposition::write_openmetrics`] does without what only OpenMetrics forbids.
 //!
@@ -34,10 +34,10 @@ mod sample_line;
 mod series;
 mod text;
 
-pub use gather::{FamilyDescription, Gathered, push_label};
+pub use gather::{ExpositionBuilder, FamilyDescription, push_label};
 pub use limits::{DroppedSamples, OmittedSamples, ParseLimits};
 pub use metric_type::MetricType;
-pub use model::{Exposition, Family, Sample};
+pub use model::{Exposition, ExpositionFamily, Sample};
 pub use negotiate::{Format, OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, accepts_gzip, negotiate};
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! The page in memory: texts, and families whose samples point into them.
+//! The exposition in memory: texts, and families whose samples point into them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::escape::{Help, unescape};
+use super::escape::{HelpText, unescape};
 use super::labels::{LabelPairs, exported_source};
 use super::metric_type::MetricType;
 use super::number::seconds_to_ms;
 
-/// An exposition page: families of samples, ready to be merged and written.
+/// An exposition: families of samples, ready to be merged and written.
 #[derive(Clone, Debug, Default)]
 pub struct Exposition {
     pub(super) texts: Vec<SourceText>,
@@ -19,7 +19,7 @@ pub struct Exposition {
 /// A text, and the samples in it.
 #[derive(Clone, Debug)]
 pub(super) struct SourceText {
-    /// Shared by clones of the page.
+    /// Shared by clones of the exposition.
     pub(super) content: Arc<String>,
     /// Whether timestamps are seconds, and HELP texts escape quotes.
     pub(super) openmetrics: bool,
@@ -41,13 +41,13 @@ pub(super) struct FamilyData {
     /// The text that the help is a piece of, and which.
     pub(super) help: Option<(u32, TextSpan)>,
     pub(super) kind: MetricType,
-    /// Samples by the page they came from, in the order of merging.
-    pub(super) parts: Vec<Part>,
+    /// Samples by the exposition they came from, in the order of merging.
+    pub(super) parts: Vec<FamilyPart>,
 }
 
-/// The samples of one family that came with one page.
+/// The samples of one family that came with one exposition.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct FamilyPart {
     pub(super) text: u32,
     /// Which of the text's samples.
     pub(super) samples: Range<usize>,
@@ -55,13 +55,13 @@ pub(super) struct Part {
     pub(super) source: Option<Arc<str>>,
 }
 
-/// One sample: 32 bytes, so that a large page costs little beside its text. In the text it is
+/// One sample: 32 bytes, so that a large exposition costs little beside its text. In the text it is
 /// name, gap, labels (what is inside the braces), gap, value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleData {
     /// The hash of name and label set, whatever the labels' order.
     pub(super) hash: u64,
-    /// While a page is read: what the sample is sorted by.
+    /// While an exposition is read: what the sample is sorted by.
     pub(super) family: u32,
     pub(super) start: u32,
     pub(super) labels_len: u32,
@@ -112,7 +112,7 @@ impl FamilyData {
     }
 }
 
-impl Part {
+impl FamilyPart {
     /// How many samples there are.
     pub(super) fn len(&self) -> u64 {
         self.samples.len() as u64
@@ -154,12 +154,15 @@ fn slice(text: &str, start: usize, len: usize) -> &str {
 
 impl Exposition {
     /// The families, in the order in which they are written.
-    pub fn families(&self) -> impl ExactSizeIterator<Item = Family<'_>> {
-        self.families.iter().map(|data| Family { page: self, data })
+    pub fn families(&self) -> impl ExactSizeIterator<Item = ExpositionFamily<'_>> {
+        self.families.iter().map(|data| ExpositionFamily {
+            exposition: self,
+            data,
+        })
     }
 
     /// The family of that name.
-    pub fn family(&self, name: &str) -> Option<Family<'_>> {
+    pub fn family(&self, name: &str) -> Option<ExpositionFamily<'_>> {
         self.families().find(|family| family.name() == name)
     }
 
@@ -175,7 +178,7 @@ impl Exposition {
     /// The samples of a part.
     pub(super) fn samples<'a>(
         &'a self,
-        part: &'a Part,
+        part: &'a FamilyPart,
     ) -> impl Iterator<Item = Sample<'a>> + use<'a> {
         let text = &self.texts[part.text as usize];
         text.samples[part.samples.clone()]
@@ -183,7 +186,7 @@ impl Exposition {
             .map(move |&data| Sample { text, part, data })
     }
 
-    /// About how long the page is when it is written.
+    /// About how long the exposition is when it is written.
     pub(super) fn size_hint(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| text.content.len()).sum();
         let parts = self.families.iter().flat_map(|family| &family.parts);
@@ -194,17 +197,17 @@ impl Exposition {
     }
 }
 
-/// A family of a page.
+/// A family of an exposition.
 #[derive(Clone, Copy, Debug)]
-pub struct Family<'a> {
-    page: &'a Exposition,
+pub struct ExpositionFamily<'a> {
+    exposition: &'a Exposition,
     data: &'a FamilyData,
 }
 
-impl<'a> Family<'a> {
+impl<'a> ExpositionFamily<'a> {
     /// The name, in the text format's sense: that of a counter includes its `_total`.
     pub fn name(&self) -> &'a str {
-        self.data.name(&self.page.texts)
+        self.data.name(&self.exposition.texts)
     }
 
     /// What the family's samples mean.
@@ -214,45 +217,48 @@ impl<'a> Family<'a> {
 
     /// The help text without escapes, if the family has one.
     pub fn help(&self) -> Option<Cow<'a, str>> {
-        self.escaped_help().map(Help::unescape)
+        self.escaped_help().map(HelpText::unescape)
     }
 
     /// The samples, in the order in which they are written.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'a>> + use<'a> {
-        let page = self.page;
-        self.parts().flat_map(|part| page.samples(part))
+        let exposition = self.exposition;
+        self.parts().flat_map(|part| exposition.samples(part))
     }
 
-    /// The number of the page that had the family first.
-    pub(super) fn page_number(&self) -> u32 {
+    /// The number of the exposition that had the family first.
+    pub(super) fn exposition_number(&self) -> u32 {
         self.data.name.0
     }
 
-    /// Samples by the page they came from.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &'a Part> + use<'a> {
+    /// Samples by the exposition they came from.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &'a FamilyPart> + use<'a> {
         self.data.parts.iter()
     }
 
     /// The samples of one of the parts.
-    pub(super) fn samples_of(&self, part: &'a Part) -> impl Iterator<Item = Sample<'a>> + use<'a> {
-        self.page.samples(part)
+    pub(super) fn samples_of(
+        &self,
+        part: &'a FamilyPart,
+    ) -> impl Iterator<Item = Sample<'a>> + use<'a> {
+        self.exposition.samples(part)
     }
 
-    pub(super) fn escaped_help(&self) -> Option<Help<'a>> {
+    pub(super) fn escaped_help(&self) -> Option<HelpText<'a>> {
         let (text, help) = self.data.help?;
-        let text = &self.page.texts[text as usize];
-        Some(Help {
+        let text = &self.exposition.texts[text as usize];
+        Some(HelpText {
             raw: help.of(&text.content),
             openmetrics: text.openmetrics,
         })
     }
 }
 
-/// A sample of a page.
+/// A sample of an exposition.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
     pub(super) text: &'a SourceText,
-    pub(super) part: &'a Part,
+    pub(super) part: &'a FamilyPart,
     pub(super) data: SampleData,
 }
 

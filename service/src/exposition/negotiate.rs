@@ -1,7 +1,8 @@
 //! Choosing the format by an Accept header (RFC 9110 §12.5.1), and compression by Accept-Encoding
 //! (§12.5.3).
 
-use super::{Exposition, OmittedSamples};
+use super::limits::OmittedSamples;
+use super::model::Exposition;
 
 /// The content type of the text format.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,14 +28,14 @@ impl Format {
         }
     }
 
-    /// Appends a page in this format; what the format forbids is left out.
-    pub fn write(self, page: &Exposition, out: &mut String) -> OmittedSamples {
+    /// Appends an exposition in this format; what the format forbids is left out.
+    pub fn write(self, exposition: &Exposition, out: &mut String) -> OmittedSamples {
         match self {
             Self::Text => {
-                page.write_text(out);
+                exposition.write_text(out);
                 OmittedSamples::default()
             }
-            Self::OpenMetrics => page.write_openmetrics(out),
+            Self::OpenMetrics => exposition.write_openmetrics(out),
         }
     }
 }
@@ -77,7 +78,7 @@ pub fn negotiate(accept: Option<&str>) -> Format {
 }
 
 /// Whether an Accept-Encoding header wants gzip at least as much as nothing of the kind. Without
-/// the header a page is sent as it is.
+/// the header an exposition is sent as it is.
 pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
     let mut gzip = Quality::default();
     // Acceptable unless it is refused, but nobody's wish unless it is named.

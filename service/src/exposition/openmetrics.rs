@@ -1,14 +1,14 @@
 //! Writing OpenMetrics 1.0, which forbids what the text format allows.
 //!
-//! A page is written so that the strictest parser takes all of it, by three rules:
+//! An exposition is written so that the strictest parser takes all of it, by three rules:
 //!
 //! - A counter's sample that is NaN or negative is left out.
 //! - A family that may not have its type is written as `unknown`, whose samples may be anything: one
 //!   family for each of its sample names. So is a counter without `_total`, a family one of whose
 //!   names is taken ([`names`]), and a histogram or summary that is none in OpenMetrics' sense
 //!   ([`sound`]), such as one without a bucket `+Inf`.
-//! - What came first keeps its type. Of a histogram or summary that a page before had as it should
-//!   be, a later page's samples are left out where they are none; and a family is left out whose own
+//! - What came first keeps its type. Of a histogram or summary that an exposition before had as it should
+//!   be, a later exposition's samples are left out where they are none; and a family is left out whose own
 //!   name is taken, as that of `x_created` is by a counter `x_total`.
 //!
 //! Nothing of this concerns the text format.
@@ -16,31 +16,31 @@
 mod names;
 mod sound;
 
-use names::Form;
+use names::{FamilyForm, typed_name};
 
 use super::limits::OmittedSamples;
 use super::metric_type::MetricType;
-use super::model::{Exposition, Family, Part, Sample};
+use super::model::{Exposition, ExpositionFamily, FamilyPart, Sample};
 use super::number::push_ms_as_seconds;
 use super::text::{push_help, push_series, push_type};
 
 impl Exposition {
-    /// Appends the page in OpenMetrics' text format, with its `# EOF`; which samples had to be left
+    /// Appends the exposition in OpenMetrics' text format, with its `# EOF`; which samples had to be left
     /// out.
     ///
     /// A counter's family is named without `_total` there. What may not have its type is written as
     /// `unknown`; a counter that is NaN or negative is left out, and so is what cannot stand beside
-    /// something that the page had first.
+    /// something that the exposition had first.
     pub fn write_openmetrics(&self, out: &mut String) -> OmittedSamples {
         out.reserve(self.size_hint());
         let mut omitted = OmittedSamples::default();
         for (family, form) in self.families().zip(self.forms()) {
             match form {
-                Form::Typed { without } => {
+                FamilyForm::Typed { without } => {
                     write_typed(&family, &without, out, &mut omitted);
                 }
-                Form::Unknown => write_unknown(&family, out),
-                Form::Omitted => family.parts().for_each(|part| omitted.add_all(part)),
+                FamilyForm::Unknown => write_unknown(&family, out),
+                FamilyForm::Omitted => family.parts().for_each(|part| omitted.add_all(part)),
             }
         }
         out.push_str("# EOF\n");
@@ -50,7 +50,7 @@ impl Exposition {
 
 /// Writes a family under its type, but for the parts of these numbers.
 fn write_typed(
-    family: &Family<'_>,
+    family: &ExpositionFamily<'_>,
     without: &[usize],
     out: &mut String,
     omitted: &mut OmittedSamples,
@@ -78,7 +78,7 @@ fn write_typed(
 }
 
 /// Writes each sample name of a family as a family of its own.
-fn write_unknown(family: &Family<'_>, out: &mut String) {
+fn write_unknown(family: &ExpositionFamily<'_>, out: &mut String) {
     for ending in family.kind().endings() {
         let name = format!("{}{ending}", family.name());
         let mut samples = family.samples().filter(|s| s.name() == name).peekable();
@@ -87,15 +87,6 @@ fn write_unknown(family: &Family<'_>, out: &mut String) {
             push_type(&name, "unknown", out);
             samples.for_each(|sample| push_sample(&sample, out));
         }
-    }
-}
-
-/// The name that a family has beside its type: a counter's is without `_total`.
-fn typed_name<'a>(family: &Family<'a>) -> &'a str {
-    let name = family.name();
-    match family.kind() {
-        MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
-        _ => name,
     }
 }
 
@@ -120,12 +111,12 @@ fn push_sample(sample: &Sample<'_>, out: &mut String) {
 }
 
 impl OmittedSamples {
-    fn add(&mut self, part: &Part, samples: u64) {
+    fn add(&mut self, part: &FamilyPart, samples: u64) {
         let source = part.source.clone().unwrap_or_default();
         *self.by_source.entry(source).or_default() += samples;
     }
 
-    fn add_all(&mut self, part: &Part) {
+    fn add_all(&mut self, part: &FamilyPart) {
         self.add(part, part.len());
     }
 }

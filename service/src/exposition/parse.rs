@@ -1,8 +1,8 @@
-//! Reading a page: total, in one pass over its lines, whatever order they come in.
+//! Reading an exposition: total, in one pass over its lines, whatever order they come in.
 //!
 //! Metadata may follow the samples it describes, families may be interleaved: samples are first
 //! read line by line, each noting the metadata block it stands in, and find their family when the
-//! whole page is known.
+//! whole exposition is known.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use super::cursor::split_name;
 use super::labels::same_labels;
 use super::limits::{DroppedSamples, ParseLimits};
 use super::model::{Exposition, SampleData, SourceText};
-use super::resolve::{Declared, MentionedNames, Resolver};
+use super::resolve::{DeclaredType, MentionedNames, Resolver};
 use super::sample_line::Lexer;
 use super::series::SeriesIndex;
 
 impl Exposition {
-    /// Reads a page of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
+    /// Reads an exposition of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
     /// the format, or over a limit, is left out and counted.
     ///
     /// Of the format is what Prometheus, promtool and the strict parsers of OpenMetrics all read:
@@ -63,7 +63,7 @@ impl Exposition {
     }
 }
 
-/// Cuts a page behind the last whole line within the limit; how many samples that loses.
+/// Cuts an exposition behind the last whole line within the limit; how many samples that loses.
 fn cut(bytes: &mut Vec<u8>, max: usize) -> u64 {
     if bytes.len() <= max {
         return 0;
@@ -104,7 +104,7 @@ struct LineReader<'t> {
     lexer: Lexer<'t>,
     max_samples: usize,
     names: MentionedNames<'t>,
-    groups: Groups,
+    groups: SampleGroups,
     /// The name whose metadata came last.
     block: Option<u32>,
     samples: Vec<SampleData>,
@@ -121,7 +121,7 @@ impl<'t> LineReader<'t> {
             lexer: Lexer::new(openmetrics),
             max_samples,
             names: MentionedNames::default(),
-            groups: Groups::default(),
+            groups: SampleGroups::default(),
             block: None,
             samples: Vec::with_capacity(expected),
             series: SeriesIndex::default(),
@@ -194,7 +194,7 @@ impl<'t> LineReader<'t> {
             }
             None
         } else {
-            Some(Declared::parse(value.trim_end())?)
+            Some(DeclaredType::parse(value.trim_end())?)
         };
         let id = self.names.intern(name);
         self.block = Some(id);
@@ -218,13 +218,13 @@ fn is_new<T>(place: &mut Option<T>, value: T, is_same: impl Fn(&T) -> bool) -> O
 
 /// Pairs of a sample's name and the block it stands in, numbered likewise.
 #[derive(Default)]
-struct Groups {
+struct SampleGroups {
     ids: HashMap<(u32, Option<u32>), u32>,
     all: Vec<(u32, Option<u32>)>,
     last: u32,
 }
 
-impl Groups {
+impl SampleGroups {
     fn intern(&mut self, name: u32, block: Option<u32>) -> u32 {
         let group = (name, block);
         if self.all.get(self.last as usize) == Some(&group) {

@@ -1,4 +1,4 @@
-//! Which family a sample belongs to, once a whole page is known.
+//! Which family a sample belongs to, once a whole exposition is known.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,27 @@ use super::claims::Claims;
 use super::limits::DroppedSamples;
 use super::metric_type::MetricType;
 use super::model::{
-    FamilyData, LE, NEGATIVE, Part, QUANTILE, SampleData, TextSpan, WRONG_LE, WRONG_QUANTILE,
+    FamilyData, FamilyPart, LE, NEGATIVE, QUANTILE, SampleData, TextSpan, WRONG_LE, WRONG_QUANTILE,
 };
 
 /// What a TYPE line declares: the text format's types, and OpenMetrics' own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Declared {
-    MetricType(MetricType),
+pub(super) enum DeclaredType {
+    Known(MetricType),
     /// A gauge whose samples end in `_info`.
     Info,
     /// Its halves have names of their own; as a whole it means nothing in the text format.
     GaugeHistogram,
 }
 
-impl Declared {
+impl DeclaredType {
     pub(super) fn parse(word: &str) -> Option<Self> {
         Some(match word {
-            "counter" => Self::MetricType(MetricType::Counter),
-            "gauge" | "stateset" => Self::MetricType(MetricType::Gauge),
-            "histogram" => Self::MetricType(MetricType::Histogram),
-            "summary" => Self::MetricType(MetricType::Summary),
-            "untyped" | "unknown" => Self::MetricType(MetricType::Untyped),
+            "counter" => Self::Known(MetricType::Counter),
+            "gauge" | "stateset" => Self::Known(MetricType::Gauge),
+            "histogram" => Self::Known(MetricType::Histogram),
+            "summary" => Self::Known(MetricType::Summary),
+            "untyped" | "unknown" => Self::Known(MetricType::Untyped),
             "info" => Self::Info,
             "gaugehistogram" => Self::GaugeHistogram,
             _ => return None,
@@ -34,18 +34,18 @@ impl Declared {
     }
 }
 
-/// A name that the page mentions, with its metadata.
-pub(super) struct Mention<'t> {
+/// A name that the exposition mentions, with its metadata.
+pub(super) struct MentionedName<'t> {
     pub(super) name: &'t str,
     pub(super) help: Option<&'t str>,
-    pub(super) declared: Option<Declared>,
+    pub(super) declared: Option<DeclaredType>,
 }
 
-/// MentionedNames of the page, numbered in the order in which they first appear.
+/// MentionedNames of the exposition, numbered in the order in which they first appear.
 #[derive(Default)]
 pub(super) struct MentionedNames<'t> {
     ids: HashMap<&'t str, u32>,
-    pub(super) all: Vec<Mention<'t>>,
+    pub(super) all: Vec<MentionedName<'t>>,
     last: u32,
 }
 
@@ -60,7 +60,7 @@ impl<'t> MentionedNames<'t> {
         }
         let all = &mut self.all;
         self.last = *self.ids.entry(name).or_insert_with(|| {
-            all.push(Mention {
+            all.push(MentionedName {
                 name,
                 help: None,
                 declared: None,
@@ -75,8 +75,8 @@ impl<'t> MentionedNames<'t> {
         self.last
     }
 
-    /// The name without that ending, if the page mentions it with a type.
-    fn base(&self, name: &str, suffix: &str) -> Option<(u32, Declared)> {
+    /// The name without that ending, if the exposition mentions it with a type.
+    fn base(&self, name: &str, suffix: &str) -> Option<(u32, DeclaredType)> {
         let id = *self.ids.get(name.strip_suffix(suffix)?)?;
         Some((id, self.all[id as usize].declared?))
     }
@@ -149,7 +149,7 @@ impl<'t> Resolver<'t> {
                 continue;
             }
             claims.add(name.name, meaning.kind, families.len());
-            let part = Part {
+            let part = FamilyPart {
                 text: 0,
                 samples: range,
                 source: None,
@@ -171,9 +171,9 @@ impl<'t> Resolver<'t> {
         let own = &self.names.all[name as usize];
         // Where two families could own the name, the one whose block it stands in does.
         if let Some(block) = block
-            && let Mention {
+            && let MentionedName {
                 name: base,
-                declared: Some(Declared::MetricType(kind)),
+                declared: Some(DeclaredType::Known(kind)),
                 ..
             } = self.names.all[block as usize]
             && own
@@ -184,38 +184,38 @@ impl<'t> Resolver<'t> {
             return Some(block);
         }
         if let Some(declared) = own.declared {
-            let bare = !matches!(declared, Declared::MetricType(kind) if !kind.has_bare_samples());
+            let bare = !matches!(declared, DeclaredType::Known(kind) if !kind.has_bare_samples());
             return bare.then_some(name);
         }
         let halves = ["_bucket", "_sum", "_count"]
             .into_iter()
             .find_map(|suffix| {
                 let (base, declared) = self.names.base(own.name, suffix)?;
-                matches!(declared, Declared::MetricType(kind) if kind.suffixes().contains(&suffix))
+                matches!(declared, DeclaredType::Known(kind) if kind.suffixes().contains(&suffix))
                     .then_some(base)
             });
         Some(halves.unwrap_or(name))
     }
 
     /// What the samples of a name are in the family that they belong to.
-    fn role(&self, name: u32, owner: u32) -> Option<Role> {
+    fn role(&self, name: u32, owner: u32) -> Option<SampleRole> {
         let family = &self.names.all[owner as usize];
         let suffix = self.names.all[name as usize]
             .name
             .strip_prefix(family.name)?;
         let (wants, refuses) = match (family.declared, suffix) {
-            (Some(Declared::MetricType(MetricType::Histogram)), "_bucket") => {
+            (Some(DeclaredType::Known(MetricType::Histogram)), "_bucket") => {
                 (LE, WRONG_LE | NEGATIVE)
             }
-            (Some(Declared::MetricType(MetricType::Histogram)), "_count") => {
+            (Some(DeclaredType::Known(MetricType::Histogram)), "_count") => {
                 (0, WRONG_LE | NEGATIVE)
             }
-            (Some(Declared::MetricType(MetricType::Histogram)), _) => (0, WRONG_LE),
-            (Some(Declared::MetricType(MetricType::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
-            (Some(Declared::MetricType(MetricType::Summary)), _) => (0, WRONG_QUANTILE),
+            (Some(DeclaredType::Known(MetricType::Histogram)), _) => (0, WRONG_LE),
+            (Some(DeclaredType::Known(MetricType::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
+            (Some(DeclaredType::Known(MetricType::Summary)), _) => (0, WRONG_QUANTILE),
             _ => (0, 0),
         };
-        Some(Role {
+        Some(SampleRole {
             owner,
             wants,
             refuses,
@@ -223,9 +223,9 @@ impl<'t> Resolver<'t> {
     }
 
     /// What a family of that name would be: as declared, or as the name it is derived from says.
-    fn meaning(&self, name: &Mention<'t>) -> Meaning<'t> {
-        if let Some(Declared::MetricType(kind)) = name.declared {
-            return Meaning {
+    fn meaning(&self, name: &MentionedName<'t>) -> FamilyMeaning<'t> {
+        if let Some(DeclaredType::Known(kind)) = name.declared {
+            return FamilyMeaning {
                 kind,
                 help: name.help,
                 base: None,
@@ -235,15 +235,15 @@ impl<'t> Resolver<'t> {
         let counter = self.names.base(name.name, "_total");
         let info = self.names.base(name.name, "_info");
         let derived = match (counter, info) {
-            (Some((base, Declared::MetricType(MetricType::Counter))), _) => {
+            (Some((base, DeclaredType::Known(MetricType::Counter))), _) => {
                 Some((base, MetricType::Counter))
             }
-            (_, Some((base, Declared::Info))) => Some((base, MetricType::Gauge)),
+            (_, Some((base, DeclaredType::Info))) => Some((base, MetricType::Gauge)),
             _ => None,
         };
         if let Some((base, kind)) = derived {
             let help = name.help.or(self.names.all[base as usize].help);
-            return Meaning {
+            return FamilyMeaning {
                 kind,
                 help,
                 base: Some(base),
@@ -255,7 +255,7 @@ impl<'t> Resolver<'t> {
             .is_some_and(|(_, declared)| {
                 matches!(
                     declared,
-                    Declared::MetricType(
+                    DeclaredType::Known(
                         MetricType::Counter | MetricType::Histogram | MetricType::Summary
                     )
                 )
@@ -265,7 +265,7 @@ impl<'t> Resolver<'t> {
         } else {
             MetricType::Untyped
         };
-        Meaning {
+        FamilyMeaning {
             kind,
             help: name.help,
             base: None,
@@ -274,17 +274,17 @@ impl<'t> Resolver<'t> {
 
     /// Whether the family is worth printing without a sample. In OpenMetrics the name of a
     /// counter's block is not the one its samples would have.
-    fn prints_empty(&self, name: &Mention<'_>) -> bool {
+    fn prints_empty(&self, name: &MentionedName<'_>) -> bool {
         match name.declared {
-            Some(Declared::MetricType(MetricType::Counter)) => !self.openmetrics,
-            Some(Declared::MetricType(_)) => true,
-            Some(Declared::Info | Declared::GaugeHistogram) | None => false,
+            Some(DeclaredType::Known(MetricType::Counter)) => !self.openmetrics,
+            Some(DeclaredType::Known(_)) => true,
+            Some(DeclaredType::Info | DeclaredType::GaugeHistogram) | None => false,
         }
     }
 }
 
 /// What the samples of a name are in their family.
-struct Role {
+struct SampleRole {
     owner: u32,
     /// Flags of which a sample must have all.
     wants: u8,
@@ -292,13 +292,13 @@ struct Role {
     refuses: u8,
 }
 
-impl Role {
+impl SampleRole {
     fn is_filled_by(&self, sample: SampleData) -> bool {
         sample.flags & self.wants == self.wants && sample.flags & self.refuses == 0
     }
 }
 
-struct Meaning<'t> {
+struct FamilyMeaning<'t> {
     kind: MetricType,
     help: Option<&'t str>,
     /// The name whose metadata this one takes over.

@@ -1,4 +1,4 @@
-//! One sample line of a page, cut into pieces without copying any.
+//! One sample line of an exposition, cut into pieces without copying any.
 
 use std::borrow::Cow;
 

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use super::escape::{escape_help, escape_label, respell};
 use super::labels::LabelPairs;
-use super::model::{Exposition, Family, PLAIN, Sample};
+use super::model::{Exposition, ExpositionFamily, PLAIN, Sample};
 
 impl Exposition {
-    /// Appends the page in the text format.
+    /// Appends the exposition in the text format.
     pub fn write_text(&self, out: &mut String) {
         out.reserve(self.size_hint());
         for family in self.families() {
@@ -26,7 +26,12 @@ impl Exposition {
 }
 
 /// The family's HELP line, if it has a help text.
-pub(super) fn push_help(family: &Family<'_>, name: &str, openmetrics: bool, out: &mut String) {
+pub(super) fn push_help(
+    family: &ExpositionFamily<'_>,
+    name: &str,
+    openmetrics: bool,
+    out: &mut String,
+) {
     if let Some(help) = family.help() {
         push_all(out, &["# HELP ", name, " "]);
         escape_help(&help, openmetrics, out);

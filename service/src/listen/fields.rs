@@ -7,11 +7,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::ListenAddr;
+use super::addr::ListenAddr;
 use crate::config::{Checker, ConfigError, Origins};
 use crate::tls::{Tls, TlsFields};
 
-/// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
+/// ListenFieldsVisitor address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenFields {
     /// `HOST:PORT` or `unix:/PATH`.
@@ -52,13 +52,13 @@ impl From<ListenAddr> for ListenFields {
 
 impl<'de> Deserialize<'de> for ListenFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(One)
+        deserializer.deserialize_any(ListenFieldsVisitor)
     }
 }
 
-struct One;
+struct ListenFieldsVisitor;
 
-impl<'de> Visitor<'de> for One {
+impl<'de> Visitor<'de> for ListenFieldsVisitor {
     type Value = ListenFields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,12 +111,12 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de> + From<ListenAddr>,
 {
-    deserializer.deserialize_any(Many(PhantomData))
+    deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
 }
 
-struct Many<T>(PhantomData<T>);
+struct OneOrManyVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + From<ListenAddr>> Visitor<'de> for Many<T> {
+impl<'de, T: Deserialize<'de> + From<ListenAddr>> Visitor<'de> for OneOrManyVisitor<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

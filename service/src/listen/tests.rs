@@ -92,22 +92,22 @@ async fn a_listener_does_not_remove_the_socket_that_replaced_its_own() {
 
 #[test]
 fn a_lack_of_descriptors_is_waited_out_at_growing_intervals() {
-    let mut episode = Episode::default();
+    let mut failures = AcceptFailures::default();
     let emfile = io::Error::from_raw_os_error(24);
-    let pauses: Vec<_> = (0..12).map(|_| episode.pause(&emfile).unwrap()).collect();
+    let pauses: Vec<_> = (0..12).map(|_| failures.pause(&emfile).unwrap()).collect();
     assert!(pauses.is_sorted());
     assert_eq!(pauses[0], Duration::from_millis(10));
     assert_eq!(pauses[11], Duration::from_secs(1));
-    episode.end();
-    assert_eq!(episode.pause(&emfile).unwrap(), pauses[0]);
+    failures.end();
+    assert_eq!(failures.pause(&emfile).unwrap(), pauses[0]);
 }
 
 #[test]
 fn a_connection_that_died_in_the_queue_costs_no_pause() {
-    let mut episode = Episode::default();
+    let mut failures = AcceptFailures::default();
     assert_eq!(
-        episode.pause(&io::ErrorKind::ConnectionAborted.into()),
+        failures.pause(&io::ErrorKind::ConnectionAborted.into()),
         None
     );
-    assert_eq!(episode.failures, 0);
+    assert_eq!(failures.count, 0);
 }

@@ -30,7 +30,7 @@ impl Drop for SocketFile {
     }
 }
 
-pub(super) async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) async fn bind(path: &Path, backlog: u32) -> io::Result<(UnixListener, SocketFile)> {
     let mut socket = UnixSocket::new_stream()?;
     if let Err(error) = socket.bind(path) {
         if error.kind() != io::ErrorKind::AddrInUse {
@@ -46,7 +46,7 @@ pub(super) async fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> 
     };
     // Nobody can connect before it listens, so that nobody sees the file with another mode.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok((socket.listen(super::BACKLOG)?, file))
+    Ok((socket.listen(backlog)?, file))
 }
 
 async fn remove_stale(path: &Path) -> io::Result<()> {

@@ -27,26 +27,26 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 /// Passes on events of at most [`LONGEST`] bytes.
-pub(super) struct Bounded<W> {
+pub(super) struct BoundedWriter<W> {
     to: W,
     is_text: bool,
 }
 
-impl<W> Bounded<W> {
+impl<W> BoundedWriter<W> {
     pub(super) fn new(to: W, is_text: bool) -> Self {
         Self { to, is_text }
     }
 }
 
-impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Bounded<W> {
-    type Writer = Bounded<W::Writer>;
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for BoundedWriter<W> {
+    type Writer = BoundedWriter<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        Bounded::new(self.to.make_writer(), self.is_text)
+        BoundedWriter::new(self.to.make_writer(), self.is_text)
     }
 }
 
-impl<W: Write> Write for Bounded<W> {
+impl<W: Write> Write for BoundedWriter<W> {
     /// Takes one event, whole.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if event.len() <= LONGEST {

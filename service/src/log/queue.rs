@@ -19,11 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where events are written to. Never blocks and never fails; clones are one queue.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Queue(Arc<QueueShared>);
+pub(super) struct LogQueue(Arc<LogQueueShared>);
 
 #[derive(Debug, Default)]
-struct QueueShared {
-    state: Mutex<QueueState>,
+struct LogQueueShared {
+    state: Mutex<LogQueueState>,
     /// There is something to write.
     filled: Condvar,
     /// There is nothing to write any more.
@@ -31,14 +31,14 @@ struct QueueShared {
 }
 
 #[derive(Debug, Default)]
-struct QueueState {
+struct LogQueueState {
     waiting: Vec<u8>,
     /// Events that did not fit since the last time that was told.
     lost: u64,
     writing: bool,
 }
 
-impl Queue {
+impl LogQueue {
     /// A queue that is written to `out`; `tell` is called with the number of events that were
     /// lost, once others are written again. Fails if there is no thread to be had.
     pub(super) fn start(
@@ -67,12 +67,12 @@ impl Queue {
     /// Waits until everything is written, but no longer than a moment.
     pub(super) fn flush(&self) {
         let mut state = self.0.state.lock();
-        let is_busy = |state: &mut QueueState| state.writing || !state.waiting.is_empty();
+        let is_busy = |state: &mut LogQueueState| state.writing || !state.waiting.is_empty();
         self.0.emptied.wait_while_for(&mut state, is_busy, PATIENCE);
     }
 }
 
-impl QueueShared {
+impl LogQueueShared {
     /// Takes what waits, once there is something, and how many events were lost before it.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let mut state = self.state.lock();
@@ -88,7 +88,7 @@ impl QueueShared {
     }
 }
 
-impl Write for &Queue {
+impl Write for &LogQueue {
     /// Takes one event, whole or not at all.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state.lock();
@@ -139,7 +139,7 @@ mod tests {
     fn what_is_written_arrives_in_order_and_is_there_after_a_flush() {
         let (permit, permits) = channel();
         let (read, reads) = channel();
-        let queue = Queue::start(Reader { permits, read }, |_| ()).unwrap();
+        let queue = LogQueue::start(Reader { permits, read }, |_| ()).unwrap();
         let events: Vec<String> = (0..100).map(|number| format!("event {number}\n")).collect();
         for event in &events {
             permit.send(()).unwrap();
@@ -156,7 +156,7 @@ mod tests {
         let (read, reads) = channel();
         let (tell, told) = channel();
         let tell = move |lost| tell.send(lost).unwrap();
-        let queue = Queue::start(Reader { permits, read }, tell).unwrap();
+        let queue = LogQueue::start(Reader { permits, read }, tell).unwrap();
         let event = vec![b'x'; CAPACITY];
         // One may be at the reader, one waits, the others are lost.
         for _ in 0..4 {

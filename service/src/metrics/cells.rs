@@ -25,11 +25,11 @@ pub type Histogram = Histograms<()>;
 
 /// A family of counters. Clones share their cells.
 #[derive(Clone)]
-pub struct Counters<S>(Cells<S, IntCounter>);
+pub struct Counters<S>(FamilyCells<S, IntCounter>);
 
 impl<S: LabelSet> Counters<S> {
     pub(super) fn new(vec: &IntCounterVec, first: &[&str]) -> Self {
-        Self(Cells::new(vec, first))
+        Self(FamilyCells::new(vec, first))
     }
 
     /// Counts one.
@@ -57,11 +57,11 @@ impl<S: LabelSet> Counters<S> {
 
 /// A family of gauges. Clones share their cells.
 #[derive(Clone)]
-pub struct Gauges<S>(Cells<S, GaugeHandle>);
+pub struct Gauges<S>(FamilyCells<S, GaugeHandle>);
 
 impl<S: LabelSet> Gauges<S> {
     pub(super) fn new(vec: &GaugeVec, first: &[&str]) -> Self {
-        Self(Cells::new(vec, first))
+        Self(FamilyCells::new(vec, first))
     }
 
     /// Sets the value.
@@ -95,11 +95,11 @@ impl<S: LabelSet> Gauges<S> {
 
 /// A family of histograms. Clones share their cells.
 #[derive(Clone)]
-pub struct Histograms<S>(Cells<S, HistogramHandle>);
+pub struct Histograms<S>(FamilyCells<S, HistogramHandle>);
 
 impl<S: LabelSet> Histograms<S> {
     pub(super) fn new(vec: &HistogramVec, first: &[&str]) -> Self {
-        Self(Cells::new(vec, first))
+        Self(FamilyCells::new(vec, first))
     }
 
     /// Records one observation. NaN would make the sum NaN for ever, so it is left out.
@@ -124,7 +124,7 @@ impl<S: LabelSet> Histograms<S> {
 }
 
 /// One cell for each combination of `S`.
-struct Cells<S, M> {
+struct FamilyCells<S, M> {
     shared: Arc<CellArray<M>>,
     set: PhantomData<fn(S)>,
 }
@@ -137,7 +137,7 @@ struct CellArray<M> {
     cells: Box<[OnceLock<M>]>,
 }
 
-impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
+impl<S: LabelSet, M: Metric + 'static> FamilyCells<S, M> {
     fn new<B>(vec: &MetricVec<B>, first: &[&str]) -> Self
     where
         B: MetricVecBuilder<M = M>,
@@ -180,7 +180,7 @@ impl<S: LabelSet, M: Metric + 'static> Cells<S, M> {
     }
 }
 
-impl<S, M> Clone for Cells<S, M> {
+impl<S, M> Clone for FamilyCells<S, M> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),

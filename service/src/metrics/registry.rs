@@ -1,4 +1,4 @@
-//! The families of a program, and the page they make.
+//! The families of a program, and the exposition they make.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use prometheus::{GaugeVec, Opts};
 
 use super::family::{Family, PerValue};
 use super::label::LabelSet as _;
-use crate::exposition::{Exposition, FamilyDescription, Gathered, MetricType, push_label};
+use crate::exposition::{Exposition, ExpositionBuilder, FamilyDescription, MetricType, push_label};
 
 /// Where families are declared and gathered. Clones are the same registry; there is no global one.
 ///
@@ -19,11 +19,11 @@ use crate::exposition::{Exposition, FamilyDescription, Gathered, MetricType, pus
 /// declared, so that no test gets past it; a name declared twice is noted in
 /// [`MetricsRegistry::duplicates`].
 #[derive(Clone)]
-pub struct MetricsRegistry(Arc<Families>);
+pub struct MetricsRegistry(Arc<SharedFamilies>);
 
-struct Families {
+struct SharedFamilies {
     prefix: String,
-    /// What every sample carries beside its own labels, as the page spells it: `a="b",c="d"`.
+    /// What every sample carries beside its own labels, as the exposition spells it: `a="b",c="d"`.
     constant: String,
     collector: prometheus::Registry,
     declared: Mutex<BTreeMap<String, FamilyDescription>>,
@@ -47,7 +47,7 @@ impl MetricsRegistry {
             }
             push_label(name, value, &mut constant);
         }
-        Self(Arc::new(Families {
+        Self(Arc::new(SharedFamilies {
             prefix: prefix.to_owned(),
             constant,
             collector: prometheus::Registry::new(),
@@ -149,7 +149,7 @@ impl MetricsRegistry {
         self.0.hooks.lock().push(Arc::new(refresh));
     }
 
-    /// The page as it is now: every declared family with help and type, by name.
+    /// The exposition as it is now: every declared family with help and type, by name.
     pub fn gather(&self) -> Exposition {
         // A hook may declare or gather itself, so none runs under the lock.
         let hooks = self.0.hooks.lock().clone();
@@ -158,13 +158,13 @@ impl MetricsRegistry {
         }
         let gathered = self.0.collector.gather();
         let mut gathered = gathered.iter().peekable();
-        let mut page = Gathered::new(&self.0.constant);
+        let mut exposition = ExpositionBuilder::new(&self.0.constant);
         for described in self.0.declared.lock().values() {
             let name = described.name.as_str();
             while gathered.next_if(|next| next.name() < name).is_some() {}
-            page.add(described, gathered.next_if(|next| next.name() == name));
+            exposition.add(described, gathered.next_if(|next| next.name() == name));
         }
-        page.page()
+        exposition.finish()
     }
 
     /// The declared families, by name.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-use super::{HttpUrl, ServerAddress};
+use super::address::ServerAddress;
+use super::url::HttpUrl;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]

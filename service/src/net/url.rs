@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use http::Uri;
 
-use super::ServerAddress;
+use super::address::ServerAddress;
 
 /// Where an HTTP server is, and what to ask it for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,9 +17,10 @@ use crate::oci::{Algorithm, Digest};
 use crate::server::{self, BoundRegistry};
 use crate::store::Store;
 use crate::store::fs::Durability;
-use service::config::{ByteSize, Configuration as _, Flag, Sources};
+use service::config::{ByteSize, Flag, Sources};
 use service::listen::ListenAddr;
 use service::program::Server as _;
+use service::program_config::Configuration as _;
 use service::shutdown::{Shutdown, Trigger};
 
 /// The deadline of everything that a test waits for.

@@ -113,7 +113,7 @@ async fn many_busy_connections_are_not_looked_at_for_each_new_one() {
         assert!(is_told(&silent));
         // All busy ones come after it in the order: none was in the way, or has to be moved.
         let now = cap.now();
-        let is_later = |(key, _): &Key| *key > now;
+        let is_later = |(key, _): &OrderKey| *key > now;
         assert!(cap.0.table.lock().order.keys().all(is_later));
         drop(silent);
         silent = admitted.await.unwrap();

@@ -4,31 +4,31 @@ use super::*;
 use crate::exposition::Format;
 
 fn parse(text: &str) -> Exposition {
-    let (page, dropped) = Exposition::parse(text, &ParseLimits::default());
+    let (exposition, dropped) = Exposition::parse(text, &ParseLimits::default());
     assert_eq!(dropped, DroppedSamples::default(), "{text}");
-    page
+    exposition
 }
 
-fn text(page: &Exposition) -> String {
+fn text(exposition: &Exposition) -> String {
     let mut out = String::new();
-    page.write_text(&mut out);
+    exposition.write_text(&mut out);
     out
 }
 
 /// What is written of `own` with the others merged into it, and what was dropped.
 fn merged(own: &str, others: &[(&str, &str)]) -> (String, DroppedSamples) {
-    let mut page = parse(own);
+    let mut exposition = parse(own);
     let mut dropped = DroppedSamples::default();
     for (source, other) in others {
-        dropped += page.merge(parse(other), source);
+        dropped += exposition.merge(parse(other), source);
     }
-    let text = text(&page);
+    let text = text(&exposition);
     parse(&text);
     (text, dropped)
 }
 
 #[test]
-fn a_family_of_several_pages_is_written_once_and_each_sample_names_its_source() {
+fn a_family_of_several_expositions_is_written_once_and_each_sample_names_its_source() {
     let (text, dropped) = merged(
         "# HELP x Ours.\n# TYPE x counter\nx 1\n",
         &[
@@ -70,8 +70,8 @@ fn a_foreign_label_source_becomes_exported() {
 
 #[test]
 fn series_that_become_equal_by_their_new_names_are_dropped() {
-    let page = "# TYPE x gauge\nx{source=\"1\"} 1\nx{exported_source=\"1\"} 2\n";
-    let (text, dropped) = merged("", &[("s", page)]);
+    let exposition = "# TYPE x gauge\nx{source=\"1\"} 1\nx{exported_source=\"1\"} 2\n";
+    let (text, dropped) = merged("", &[("s", exposition)]);
     assert_eq!(
         dropped,
         DroppedSamples {
@@ -104,8 +104,8 @@ fn a_series_that_is_here_already_is_dropped() {
 
 #[test]
 fn the_same_source_twice_adds_nothing() {
-    let page = "# TYPE x gauge\nx 1\nx{a=\"b\"} 2\nx{source=\"q\"} 3\n";
-    let (_, dropped) = merged("", &[("s", page), ("s", page)]);
+    let exposition = "# TYPE x gauge\nx 1\nx{a=\"b\"} 2\nx{source=\"q\"} 3\n";
+    let (_, dropped) = merged("", &[("s", exposition), ("s", exposition)]);
     assert_eq!(
         dropped,
         DroppedSamples {
@@ -116,7 +116,7 @@ fn the_same_source_twice_adds_nothing() {
 }
 
 #[test]
-fn a_family_of_another_type_is_dropped_from_the_later_page() {
+fn a_family_of_another_type_is_dropped_from_the_later_exposition() {
     let (text, dropped) = merged(
         "# TYPE x counter\n",
         &[
@@ -172,7 +172,7 @@ fn the_name_of_a_source_is_escaped() {
 }
 
 #[test]
-fn a_merged_page_can_be_merged_again() {
+fn a_merged_exposition_can_be_merged_again() {
     let mut inner = parse("# TYPE x gauge\nx 1\n");
     inner.merge(parse("# TYPE x gauge\nx 2\n"), "inner");
     let mut outer = Exposition::default();
@@ -185,14 +185,14 @@ fn a_merged_page_can_be_merged_again() {
 
 #[test]
 fn openmetrics_names_counters_its_way_and_ends_with_eof() {
-    let mut page = parse(
+    let mut exposition = parse(
         "# HELP a_total A \"quoted\" one.\n# TYPE a_total counter\na_total 1 1500\n\
          # TYPE plain counter\nplain 2\nuntyped 3\n# TYPE b gauge\nb 4\n# TYPE b_total counter\n\
          b_total 5\n# TYPE a_created gauge\na_created 6\n",
     );
-    page.merge(parse("# TYPE a counter\na_total 7 2.5\n# EOF\n"), "s");
+    exposition.merge(parse("# TYPE a counter\na_total 7 2.5\n# EOF\n"), "s");
     let mut out = String::new();
-    Format::OpenMetrics.write(&page, &mut out);
+    Format::OpenMetrics.write(&exposition, &mut out);
     assert_eq!(
         out,
         "# HELP a A \\\"quoted\\\" one.\n# TYPE a counter\na_total 1 1.500\n\

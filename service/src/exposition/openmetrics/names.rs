@@ -1,16 +1,15 @@
-//! Which form the families of a page take in OpenMetrics, where a type reserves more names than the
+//! Which form the families of an exposition take in OpenMetrics, where a type reserves more names than the
 //! text format prints: a counter `x` has `x`, `x_total` and `x_created`.
 
 use std::collections::HashSet;
 
 use super::sound::Soundness;
-use super::typed_name;
-use crate::exposition::MetricType;
-use crate::exposition::model::{Exposition, Family};
+use crate::exposition::metric_type::MetricType;
+use crate::exposition::model::{Exposition, ExpositionFamily};
 use crate::exposition::series::SeriesHasher;
 
 /// How a family is written.
-pub(super) enum Form {
+pub(super) enum FamilyForm {
     /// Under its type.
     Typed {
         /// The numbers of the parts that are left out, because they do not go with the type.
@@ -24,11 +23,11 @@ pub(super) enum Form {
 
 impl Exposition {
     /// The form of each family.
-    pub(super) fn forms(&self) -> Vec<Form> {
+    pub(super) fn forms(&self) -> Vec<FamilyForm> {
         let mut order: Vec<_> = self.families().enumerate().collect();
         order.sort_by_key(|(_, family)| rank(family));
         let mut names = TakenNames::new();
-        let mut forms: Vec<_> = order.iter().map(|_| Form::Omitted).collect();
+        let mut forms: Vec<_> = order.iter().map(|_| FamilyForm::Omitted).collect();
         for (index, family) in order {
             forms[index] = form(&family, &mut names);
         }
@@ -36,33 +35,42 @@ impl Exposition {
     }
 }
 
-/// TakenNames are taken in the order of the pages. Within a page counters come after the others, because
+/// TakenNames are taken in the order of the expositions. Within an exposition counters come after the others, because
 /// as `unknown` they lose least; and what is called `…_created` comes last, because most often it
 /// tells of another family.
-fn rank(family: &Family<'_>) -> (u32, u8) {
+fn rank(family: &ExpositionFamily<'_>) -> (u32, u8) {
     let class = if family.name().ends_with("_created") {
         2
     } else {
         u8::from(family.kind() == MetricType::Counter)
     };
-    (family.page_number(), class)
+    (family.exposition_number(), class)
 }
 
-fn form(family: &Family<'_>, names: &mut TakenNames) -> Form {
+fn form(family: &ExpositionFamily<'_>, names: &mut TakenNames) -> FamilyForm {
     let kind = family.kind();
     if let Some(without) = unsound_parts(family)
         && names.take(typed_name(family), reserved(kind))
     {
-        Form::Typed { without }
+        FamilyForm::Typed { without }
     } else if names.take(family.name(), kind.endings()) {
-        Form::Unknown
+        FamilyForm::Unknown
     } else {
-        Form::Omitted
+        FamilyForm::Omitted
+    }
+}
+
+/// The name on the family's TYPE line: a counter's is without `_total`.
+pub(super) fn typed_name<'a>(family: &ExpositionFamily<'a>) -> &'a str {
+    let name = family.name();
+    match family.kind() {
+        MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
+        _ => name,
     }
 }
 
 /// The parts that do not go with the family's type; none if the first is of these.
-fn unsound_parts(family: &Family<'_>) -> Option<Vec<usize>> {
+fn unsound_parts(family: &ExpositionFamily<'_>) -> Option<Vec<usize>> {
     match family.kind() {
         MetricType::Gauge | MetricType::Untyped => Some(Vec::new()),
         MetricType::Counter => {
@@ -90,7 +98,7 @@ fn reserved(kind: MetricType) -> impl Iterator<Item = &'static str> {
     own.chain(total).chain(created).copied()
 }
 
-/// The names that are taken, by their hashes: a page can have a family for each of its samples.
+/// The names that are taken, by their hashes: an exposition can have a family for each of its samples.
 struct TakenNames {
     taken: HashSet<u64>,
     hasher: SeriesHasher,

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use crate::exposition::MetricType;
 use crate::exposition::labels::LabelPairs;
+use crate::exposition::metric_type::MetricType;
 use crate::exposition::model::Sample;
 use crate::exposition::number::is_count;
 use crate::exposition::series::SeriesHasher;

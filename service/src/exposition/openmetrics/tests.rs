@@ -2,20 +2,20 @@
 
 use crate::exposition::{DroppedSamples, Exposition, ParseLimits};
 
-/// What is written of a page, and of others merged into it as sources `a`, `b`, …; how many samples
+/// What is written of an exposition, and of others merged into it as sources `a`, `b`, …; how many samples
 /// are left out.
-fn written(pages: &[&str]) -> (String, u64) {
-    let mut all = pages.iter().map(|text| {
-        let (page, dropped) = Exposition::parse(*text, &ParseLimits::default());
+fn written(expositions: &[&str]) -> (String, u64) {
+    let mut all = expositions.iter().map(|text| {
+        let (exposition, dropped) = Exposition::parse(*text, &ParseLimits::default());
         assert_eq!(dropped, DroppedSamples::default(), "{text}");
-        page
+        exposition
     });
-    let mut page = all.next().unwrap_or_default();
+    let mut exposition = all.next().unwrap_or_default();
     for (source, other) in ["a", "b"].into_iter().zip(all) {
-        assert_eq!(page.merge(other, source), DroppedSamples::default());
+        assert_eq!(exposition.merge(other, source), DroppedSamples::default());
     }
     let mut out = String::new();
-    let omitted = page.write_openmetrics(&mut out);
+    let omitted = exposition.write_openmetrics(&mut out);
     (out, omitted.total())
 }
 
@@ -24,13 +24,13 @@ const HISTOGRAM: &str = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_bucket{le=\
 
 #[test]
 fn a_counter_is_a_number_of_what_was_counted() {
-    let page = "# TYPE x_total counter\nx_total 1\nx_total{a=\"1\"} NaN\nx_total{a=\"2\"} -1\n\
+    let exposition = "# TYPE x_total counter\nx_total 1\nx_total{a=\"1\"} NaN\nx_total{a=\"2\"} -1\n\
         x_total{a=\"3\"} +Inf\nx_total{a=\"4\"} -0\n";
     let expected =
         "# TYPE x counter\nx_total 1\nx_total{a=\"3\"} +Inf\nx_total{a=\"4\"} -0\n# EOF\n";
-    assert_eq!(written(&[page]), (expected.to_owned(), 2));
-    let mut page = Exposition::parse("", &ParseLimits::default()).0;
-    page.merge(
+    assert_eq!(written(&[exposition]), (expected.to_owned(), 2));
+    let mut exposition = Exposition::parse("", &ParseLimits::default()).0;
+    exposition.merge(
         Exposition::parse(
             "# TYPE x_total counter\nx_total NaN\n",
             &ParseLimits::default(),
@@ -38,22 +38,25 @@ fn a_counter_is_a_number_of_what_was_counted() {
         .0,
         "s",
     );
-    let omitted = page.write_openmetrics(&mut String::new());
+    let omitted = exposition.write_openmetrics(&mut String::new());
     assert_eq!((omitted.of("s"), omitted.of("")), (1, 0));
 }
 
 #[test]
 fn a_histogram_as_it_should_be_keeps_its_type() {
-    let page = format!("{HISTOGRAM}# EOF\n");
-    assert_eq!(written(&[HISTOGRAM]), (page, 0));
-    for page in [
+    let exposition = format!("{HISTOGRAM}# EOF\n");
+    assert_eq!(written(&[HISTOGRAM]), (exposition, 0));
+    for exposition in [
         "# TYPE x histogram\n",
         "# TYPE x histogram\nx_bucket{le=\"+Inf\"} 1\n",
         "# TYPE x histogram\nx_count 1 5\nx_sum 0 5\nx_bucket{le=\"+Inf\"} 1 5\n",
         "# TYPE x histogram\nx_bucket{le=\"-1\"} 1.0\nx_bucket{le=\"+Inf\"} 1e3\n",
         "# TYPE x summary\nx{quantile=\"0.5\"} NaN\nx{quantile=\"1\"} 7\nx_count 1\n",
     ] {
-        assert!(!written(&[page]).0.contains("unknown"), "{page}");
+        assert!(
+            !written(&[exposition]).0.contains("unknown"),
+            "{exposition}"
+        );
     }
 }
 
@@ -87,12 +90,19 @@ fn what_openmetrics_takes_for_no_histogram_is_unknown() {
             "x_count 2\nx_bucket{a=\"1\",le=\"+Inf\"} 1\nx_bucket{le=\"2\"} 1",
         ),
     ] {
-        let page = HISTOGRAM.replace(sound, odd);
-        let samples = page.lines().count() - 1;
-        let (page, omitted) = written(&[&page]);
-        assert!(page.contains("# TYPE x_bucket unknown\n"), "{odd}: {page}");
-        let lines = page.lines().filter(|line| !line.starts_with('#'));
-        assert_eq!((lines.count(), omitted), (samples, 0), "{odd}: {page}");
+        let exposition = HISTOGRAM.replace(sound, odd);
+        let samples = exposition.lines().count() - 1;
+        let (exposition, omitted) = written(&[&exposition]);
+        assert!(
+            exposition.contains("# TYPE x_bucket unknown\n"),
+            "{odd}: {exposition}"
+        );
+        let lines = exposition.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(
+            (lines.count(), omitted),
+            (samples, 0),
+            "{odd}: {exposition}"
+        );
     }
 }
 
@@ -104,23 +114,26 @@ fn what_openmetrics_takes_for_no_summary_is_unknown() {
         "x_sum -1",
         "x_count 0.5",
     ] {
-        let page =
+        let exposition =
             format!("# HELP x Help.\n# TYPE x summary\nx{{quantile=\"0\",a=\"b\"}} 1\n{sample}\n");
-        let (page, _) = written(&[&page]);
+        let (exposition, _) = written(&[&exposition]);
         assert!(
-            page.starts_with("# HELP x Help.\n# TYPE x unknown\nx{"),
-            "{page}"
+            exposition.starts_with("# HELP x Help.\n# TYPE x unknown\nx{"),
+            "{exposition}"
         );
     }
 }
 
 #[test]
-fn the_page_that_had_a_family_first_gives_it_its_type() {
+fn the_exposition_that_had_a_family_first_gives_it_its_type() {
     let odd = "# TYPE x histogram\nx_bucket{le=\"1\"} 7\n";
-    let (page, omitted) = written(&[HISTOGRAM, odd]);
-    assert_eq!((page, omitted), (format!("{HISTOGRAM}# EOF\n"), 1));
-    let (page, omitted) = written(&["", odd, HISTOGRAM]);
-    assert!(page.contains("# TYPE x_bucket unknown\n"), "{page}");
+    let (exposition, omitted) = written(&[HISTOGRAM, odd]);
+    assert_eq!((exposition, omitted), (format!("{HISTOGRAM}# EOF\n"), 1));
+    let (exposition, omitted) = written(&["", odd, HISTOGRAM]);
+    assert!(
+        exposition.contains("# TYPE x_bucket unknown\n"),
+        "{exposition}"
+    );
     assert_eq!(omitted, 0);
 }
 
@@ -141,7 +154,10 @@ fn a_name_that_openmetrics_reserves_is_given_once() {
     }
     let created =
         "# TYPE x_total counter\nx_total 1\n# TYPE x_created_total counter\nx_created_total 1\n";
-    let (page, _) = written(&[created]);
-    assert!(page.contains("# TYPE x counter\n"), "{page}");
-    assert!(page.contains("# TYPE x_created_total unknown\n"), "{page}");
+    let (exposition, _) = written(&[created]);
+    assert!(exposition.contains("# TYPE x counter\n"), "{exposition}");
+    assert!(
+        exposition.contains("# TYPE x_created_total unknown\n"),
+        "{exposition}"
+    );
 }

@@ -9,12 +9,12 @@ fn parse(text: impl Into<Vec<u8>>) -> (Exposition, DroppedSamples) {
     Exposition::parse(text, &ParseLimits::default())
 }
 
-/// A page without a mistake, written again.
+/// An exposition without a mistake, written again.
 fn rewritten(text: &str) -> String {
-    let (page, dropped) = parse(text);
+    let (exposition, dropped) = parse(text);
     assert_eq!(dropped, DroppedSamples::default(), "{text}");
     let mut out = String::new();
-    page.write_text(&mut out);
+    exposition.write_text(&mut out);
     out
 }
 
@@ -26,7 +26,7 @@ fn malformed(text: &str) -> u64 {
 
 #[test]
 fn the_example_of_the_specification_is_read_but_for_its_time_before_1970() {
-    let page = "\
+    let exposition = "\
 # HELP http_requests_total The total number of HTTP requests.
 # TYPE http_requests_total counter
 http_requests_total{method=\"post\",code=\"200\"} 1027 1395066363000
@@ -56,9 +56,9 @@ rpc_duration_seconds{quantile=\"0.01\"} 3102
 rpc_duration_seconds_sum 1.7560473e+07
 rpc_duration_seconds_count 2693
 ";
-    // Prometheus refuses a page with that one.
-    assert_eq!(malformed(page), 1);
-    let (read, _) = parse(page);
+    // Prometheus refuses an exposition with that one.
+    assert_eq!(malformed(exposition), 1);
+    let (read, _) = parse(exposition);
     let kinds: Vec<_> = read.families().map(|family| family.kind()).collect();
     let untyped = MetricType::Untyped;
     assert_eq!(
@@ -96,8 +96,8 @@ fn a_number_keeps_its_spelling() {
     for number in [
         "1", "1.0", "1e3", "1E+03", "+1", "-0", ".5", "5.", "NaN", "nan", "+Inf", "inf",
     ] {
-        let page = format!("# TYPE x gauge\nx {number}\n");
-        assert_eq!(rewritten(&page), page);
+        let exposition = format!("# TYPE x gauge\nx {number}\n");
+        assert_eq!(rewritten(&exposition), exposition);
     }
 }
 
@@ -122,10 +122,10 @@ fn blanks_line_ends_and_a_missing_last_newline_do_not_matter() {
 
 #[test]
 fn metadata_may_follow_samples_and_families_may_be_interleaved() {
-    let page = "y 1\nx_count 2\nx_sum 3\n# TYPE y gauge\nx_bucket{le=\"+Inf\"} 2\n\
+    let exposition = "y 1\nx_count 2\nx_sum 3\n# TYPE y gauge\nx_bucket{le=\"+Inf\"} 2\n\
         # TYPE x histogram\n# HELP y Late.\ny{a=\"b\"} 5\n";
     assert_eq!(
-        rewritten(page),
+        rewritten(exposition),
         "# HELP y Late.\n# TYPE y gauge\ny 1\ny{a=\"b\"} 5\n\
          # TYPE x histogram\nx_count 2\nx_sum 3\nx_bucket{le=\"+Inf\"} 2\n"
     );
@@ -133,15 +133,16 @@ fn metadata_may_follow_samples_and_families_may_be_interleaved() {
 
 #[test]
 fn a_family_without_samples_keeps_its_metadata() {
-    let page = "# HELP x Help.\n# TYPE x histogram\n";
-    assert_eq!(rewritten(page), page);
+    let exposition = "# HELP x Help.\n# TYPE x histogram\n";
+    assert_eq!(rewritten(exposition), exposition);
 }
 
 #[test]
 fn help_and_labels_escape_differently() {
-    let page = "# HELP x A \"quoted\" \\\\ back\\nslash.\n# TYPE x gauge\nx{a=\"\\\"\\\\\\n\"} 1\n";
-    assert_eq!(rewritten(page), page);
-    let (read, _) = parse(page);
+    let exposition =
+        "# HELP x A \"quoted\" \\\\ back\\nslash.\n# TYPE x gauge\nx{a=\"\\\"\\\\\\n\"} 1\n";
+    assert_eq!(rewritten(exposition), exposition);
+    let (read, _) = parse(exposition);
     let family = read.family("x").unwrap();
     assert_eq!(family.help().unwrap(), "A \"quoted\" \\ back\nslash.");
     assert_eq!(
@@ -159,8 +160,9 @@ fn an_unknown_escape_is_written_as_what_it_was_taken_for() {
 
 #[test]
 fn comments_are_left_out() {
-    let page = "# a comment\n#\n#HELPFUL\n# TYPED text\n# EOF and more\n# UNIT x seconds\nx 1\n";
-    assert_eq!(rewritten(page), "# TYPE x untyped\nx 1\n");
+    let exposition =
+        "# a comment\n#\n#HELPFUL\n# TYPED text\n# EOF and more\n# UNIT x seconds\nx 1\n";
+    assert_eq!(rewritten(exposition), "# TYPE x untyped\nx 1\n");
 }
 
 #[test]
@@ -204,7 +206,7 @@ fn malformed_lines_are_counted_and_the_rest_is_kept() {
         "# HELP",
         "# HELP a-b text",
     ] {
-        let (page, dropped) = parse(format!("ok 1\n{line}\nok{{a=\"b\"}} 1\n"));
+        let (exposition, dropped) = parse(format!("ok 1\n{line}\nok{{a=\"b\"}} 1\n"));
         assert_eq!(
             dropped,
             DroppedSamples {
@@ -213,7 +215,7 @@ fn malformed_lines_are_counted_and_the_rest_is_kept() {
             },
             "{line}"
         );
-        assert_eq!(page.sample_count(), 2, "{line}");
+        assert_eq!(exposition.sample_count(), 2, "{line}");
     }
 }
 
@@ -224,14 +226,17 @@ fn what_a_line_shares_with_the_one_before_is_checked_as_if_it_did_not() {
         1
     );
     assert_eq!(malformed("x{a=\"1\",a=\"2\"} 1\nx{a=\"1\",a=\"2\"} 1\n"), 2);
-    let page =
+    let exposition =
         "# TYPE x gauge\nx{a=\"1\",b=\"2\"} 1\nx{a=\"1\",b=\"23\"} 1\nx{a=\"1\"} 1\ny{a=\"1\"} 1\n";
-    assert_eq!(rewritten(page), page.replace("y{", "# TYPE y untyped\ny{"));
+    assert_eq!(
+        rewritten(exposition),
+        exposition.replace("y{", "# TYPE y untyped\ny{")
+    );
     let (_, dropped) = parse("x{a=\"1\",b=\"2\"} 1\nx{a=\"1\",b=\"2\"} 1\n");
     assert_eq!(dropped.duplicate, 1);
 }
 
-/// promtool reads `le` and `quantile` as numbers, and refuses the whole page where one is none.
+/// promtool reads `le` and `quantile` as numbers, and refuses the whole exposition where one is none.
 #[test]
 fn a_bucket_without_a_bound_or_a_quantile_without_its_number_is_malformed() {
     for label in [
@@ -259,15 +264,15 @@ fn a_bucket_without_a_bound_or_a_quantile_without_its_number_is_malformed() {
 
 #[test]
 fn a_histogram_counts_from_zero_up() {
-    let page =
+    let exposition =
         "# TYPE x histogram\nx_bucket{le=\"1\"} -1\nx_count -2\nx_sum -3\nx_bucket{le=\"2\"} -0\n";
-    assert_eq!(malformed(page), 2);
+    assert_eq!(malformed(exposition), 2);
 }
 
 #[test]
 fn a_label_without_a_value_is_as_none() {
-    let page = "# TYPE x gauge\nx{a=\"\",b=\"1\",source=\"\"} 1\nx{a=\"\",c=\"\"} 2\n";
-    assert_eq!(rewritten(page), "# TYPE x gauge\nx{b=\"1\"} 1\nx 2\n");
+    let exposition = "# TYPE x gauge\nx{a=\"\",b=\"1\",source=\"\"} 1\nx{a=\"\",c=\"\"} 2\n";
+    assert_eq!(rewritten(exposition), "# TYPE x gauge\nx{b=\"1\"} 1\nx 2\n");
     let (_, dropped) = parse("x{a=\"\",b=\"1\"} 1\nx{b=\"1\"} 2\nx{c=\"\"} 3\nx 4\n");
     assert_eq!(dropped.duplicate, 2);
 }
@@ -283,9 +288,10 @@ fn a_sample_that_does_not_go_with_its_type_is_malformed() {
 
 #[test]
 fn metadata_that_contradicts_itself_is_malformed_and_the_first_counts() {
-    let (page, dropped) = parse("# TYPE x gauge\n# TYPE x counter\n# HELP x a\n# HELP x b\nx 1\n");
+    let (exposition, dropped) =
+        parse("# TYPE x gauge\n# TYPE x counter\n# HELP x a\n# HELP x b\nx 1\n");
     assert_eq!(dropped.malformed, 2);
-    let family = page.family("x").unwrap();
+    let family = exposition.family("x").unwrap();
     assert_eq!(
         (family.kind(), family.help().as_deref()),
         (MetricType::Gauge, Some("a"))
@@ -298,10 +304,11 @@ fn metadata_that_contradicts_itself_is_malformed_and_the_first_counts() {
 
 #[test]
 fn bytes_that_are_no_text_lose_their_line_only() {
-    let (page, dropped) = parse(b"x 1\ny{a=\"\xff\"} 2\nz 3\n".as_slice());
+    let (exposition, dropped) = parse(b"x 1\ny{a=\"\xff\"} 2\nz 3\n".as_slice());
     assert_eq!(dropped.malformed, 1);
     assert_eq!(
-        page.families()
+        exposition
+            .families()
             .map(|family| family.name())
             .collect::<Vec<_>>(),
         ["x", "z"]
@@ -311,8 +318,8 @@ fn bytes_that_are_no_text_lose_their_line_only() {
 
 #[test]
 fn the_second_of_two_equal_series_is_dropped_whatever_its_order() {
-    let page = "x{a=\"1\",b=\"2\"} 1\nx{b=\"2\",a=\"1\"} 2\nx{ a=\"1\",b=\"2\",} 3\nx{a=\"2\",b=\"1\"} 4\n";
-    let (page, dropped) = parse(page);
+    let exposition = "x{a=\"1\",b=\"2\"} 1\nx{b=\"2\",a=\"1\"} 2\nx{ a=\"1\",b=\"2\",} 3\nx{a=\"2\",b=\"1\"} 4\n";
+    let (exposition, dropped) = parse(exposition);
     assert_eq!(
         dropped,
         DroppedSamples {
@@ -320,7 +327,7 @@ fn the_second_of_two_equal_series_is_dropped_whatever_its_order() {
             ..DroppedSamples::default()
         }
     );
-    let values: Vec<_> = page
+    let values: Vec<_> = exposition
         .family("x")
         .unwrap()
         .samples()
@@ -334,9 +341,9 @@ fn the_second_of_two_equal_series_is_dropped_whatever_its_order() {
 
 #[test]
 fn families_that_print_one_name_do_not_stand_side_by_side() {
-    let page = "# TYPE x histogram\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n\
+    let exposition = "# TYPE x histogram\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n\
         # TYPE x_count gauge\nx_count{a=\"b\"} 1\n";
-    let (read, dropped) = parse(page);
+    let (read, dropped) = parse(exposition);
     assert_eq!(
         dropped,
         DroppedSamples {
@@ -354,24 +361,24 @@ fn families_that_print_one_name_do_not_stand_side_by_side() {
 
 #[test]
 fn what_is_over_a_limit_is_dropped_and_counted() {
-    let page = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"2\"} 2\n# TYPE y gauge\ny 3\n";
+    let exposition = "# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"2\"} 2\n# TYPE y gauge\ny 3\n";
     let samples = ParseLimits {
         max_samples: 1,
         ..ParseLimits::default()
     };
-    let (read, dropped) = Exposition::parse(page, &samples);
+    let (read, dropped) = Exposition::parse(exposition, &samples);
     assert_eq!((read.sample_count(), dropped.limit), (1, 2));
     let bytes = ParseLimits {
         max_bytes: 30,
         ..ParseLimits::default()
     };
-    let (read, dropped) = Exposition::parse(page, &bytes);
+    let (read, dropped) = Exposition::parse(exposition, &bytes);
     assert_eq!(
         (read.sample_count(), dropped.limit, dropped.malformed),
         (1, 2, 0)
     );
     let (read, dropped) = Exposition::parse(
-        page,
+        exposition,
         &ParseLimits {
             max_bytes: 0,
             max_samples: 0,
@@ -382,7 +389,7 @@ fn what_is_over_a_limit_is_dropped_and_counted() {
 
 #[test]
 fn openmetrics_is_read_into_the_words_of_the_text_format() {
-    let page = "\
+    let exposition = "\
 # TYPE requests counter
 # UNIT requests requests
 # HELP requests Say \\\"hi\\\".
@@ -407,7 +414,7 @@ odd 1
 # EOF
 ";
     assert_eq!(
-        rewritten(page),
+        rewritten(exposition),
         "# HELP requests_total Say \"hi\".\n\
          # TYPE requests_total counter\nrequests_total{a=\"b\"} 5 1395066363123\n\
          # TYPE requests_created gauge\nrequests_created{a=\"b\"} 1.5e9\n\

@@ -74,8 +74,13 @@ fn dynamic_label_values_are_escaped_and_can_be_removed() {
     let registry = MetricsRegistry::new("");
     let vec = registry.declare_per_value::<Counter>(("repository", 3), "x_total", "X.", &[]);
     vec.cells("a\"b\\\n").inc(());
-    let page = registry.gather();
-    let sample = page.family("x_total").unwrap().samples().next().unwrap();
+    let exposition = registry.gather();
+    let sample = exposition
+        .family("x_total")
+        .unwrap()
+        .samples()
+        .next()
+        .unwrap();
     assert_eq!(sample.label("repository").unwrap(), "a\"b\\\n");
     vec.remove("a\"b\\\n", ());
     assert_eq!(registry.gather().sample_count(), 0);
@@ -86,15 +91,15 @@ fn the_process_and_the_build_are_told() {
     let registry = MetricsRegistry::new("test_");
     registry.process();
     registry.build_info("1.2.3", "abc", "1.95.0");
-    let page = registry.gather();
-    let cpu = page.family("process_cpu_seconds_total").unwrap();
+    let exposition = registry.gather();
+    let cpu = exposition.family("process_cpu_seconds_total").unwrap();
     assert_eq!(
         (cpu.kind(), cpu.samples().count()),
         (MetricType::Counter, 1)
     );
-    let memory = page.family("process_resident_memory_bytes").unwrap();
+    let memory = exposition.family("process_resident_memory_bytes").unwrap();
     assert!(memory.samples().next().unwrap().value() > 0.0);
-    let build = page
+    let build = exposition
         .family("test_build_info")
         .unwrap()
         .samples()
@@ -105,7 +110,7 @@ fn the_process_and_the_build_are_told() {
         ("1.2.3", 1.0)
     );
     for described in registry.families() {
-        let family = page.family(&described.name).unwrap();
+        let family = exposition.family(&described.name).unwrap();
         assert_eq!(family.kind(), described.kind, "{}", described.name);
     }
 }
@@ -146,15 +151,15 @@ fn what_is_declared_tells_how_much_it_can_print() {
 }
 
 #[test]
-fn a_gathered_page_is_read_without_a_loss() {
+fn a_gathered_exposition_is_read_without_a_loss() {
     let registry = MetricsRegistry::new("");
     registry.process();
     let histogram = registry.declare::<Histogram>("x_seconds", "X.", &[0.001, 900.0]);
     histogram.observe((), 1e-7);
     histogram.observe((), 1e12);
-    let (page, dropped) = Exposition::parse(text(&registry), &ParseLimits::default());
+    let (exposition, dropped) = Exposition::parse(text(&registry), &ParseLimits::default());
     assert_eq!(dropped, DroppedSamples::default());
-    assert_eq!(page.families().len(), registry.families().len());
+    assert_eq!(exposition.families().len(), registry.families().len());
 }
 
 #[test]
@@ -179,10 +184,10 @@ fn constant_labels_are_on_every_sample() {
     );
 }
 
-/// What is made while gathering is what reading the page would make, hashes included: merging
+/// What is made while gathering is what reading the exposition would make, hashes included: merging
 /// relies on them.
 #[test]
-fn a_gathered_page_is_what_its_text_says() {
+fn a_gathered_exposition_is_what_its_text_says() {
     let labels = BTreeMap::from([("region".to_owned(), "eu\\1".to_owned())]);
     for registry in [
         MetricsRegistry::new("p_"),
@@ -196,13 +201,13 @@ fn a_gathered_page_is_what_its_text_says() {
             registry.declare_per_value::<Gauge>(("source", 1), "y", "Y \\ of\nlines.", &[]);
         sources.set("a\"b\\\n", -0.5);
         registry.declare::<Counter>("z_total", "Z.", &[]).inc(());
-        let page = registry.gather();
+        let exposition = registry.gather();
         let mut text = String::new();
-        page.write_text(&mut text);
+        exposition.write_text(&mut text);
         let (read, dropped) = Exposition::parse(text, &ParseLimits::default());
         assert_eq!(dropped, DroppedSamples::default());
-        let told = |page: &Exposition| {
-            let families = page.families().map(|family| {
+        let told = |exposition: &Exposition| {
+            let families = exposition.families().map(|family| {
                 let samples = family.samples().map(|sample| {
                     let labels: Vec<_> = sample.labels().collect();
                     let (name, value) = (sample.name(), sample.value_text());
@@ -218,6 +223,6 @@ fn a_gathered_page_is_what_its_text_says() {
             });
             families.collect::<Vec<_>>()
         };
-        assert_eq!(told(&page), told(&read));
+        assert_eq!(told(&exposition), told(&read));
     }
 }

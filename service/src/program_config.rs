@@ -1,0 +1,40 @@
+//! What the configuration of a program offers to `main`, whatever else it holds.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::config::{ConfigError, Loaded, Origins, Sources, load_with_origins, print};
+use super::health::Probe;
+use super::limits::Limits;
+use super::log::LogConfig;
+
+/// A program's configuration, which is valid as a whole.
+pub trait Configuration: Sized {
+    /// The keys as people write them, with their defaults.
+    type Fields: Clone + Serialize + DeserializeOwned + Default;
+
+    /// Checks the fields, and makes of them what the program needs. Nothing has been started when
+    /// this fails.
+    fn resolve(fields: Self::Fields, origins: &Origins) -> Result<Self, ConfigError>;
+
+    /// The fields as they take effect, as a file that can be loaded again.
+    fn print(fields: &Self::Fields) -> String {
+        print(fields)
+    }
+
+    /// What is logged.
+    fn logging(&self) -> &LogConfig;
+
+    /// What one client may take.
+    fn limits(&mut self) -> &mut Limits;
+
+    /// The readiness probe of a process with this configuration.
+    fn probe(&self) -> Probe;
+
+    /// Reads and checks a configuration.
+    fn load(sources: Sources) -> Result<(Self, Self::Fields), ConfigError> {
+        let Loaded { fields, origins } = load_with_origins::<Self::Fields>(sources)?;
+        let config = Self::resolve(fields.clone(), &origins)?;
+        Ok((config, fields))
+    }
+}
