@@ -1,10 +1,10 @@
-//! Basic authentication (RFC 7617) of those who read an exposition.
+//! Basic authentication (RFC 7617) of scrapers.
 //!
-//! The password is given as a bcrypt hash, or in a file. bcrypt is slow on purpose: what it accepted
-//! is remembered, so that a scraper pays for it once, and what strangers can make it do is bounded
-//! (see [`BasicAuth::check`]).
+//! The password is configured as a bcrypt hash or in a file. bcrypt is slow on purpose. An accepted
+//! password is remembered, so a scraper pays for bcrypt once, and the work that strangers can cause
+//! is bounded (see [`BasicAuth::check`]).
 //!
-//! Deliberately not here: more than one user, and who may do what.
+//! Deliberately not here: more than one user, and permissions.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,18 +26,18 @@ use tokio::sync::Semaphore;
 
 use super::config::{ConfigError, Origins, Secret};
 
-/// How many may wait for bcrypt; more are told to come again.
+/// The most requests that wait for bcrypt, the one being verified included. Further ones get 429.
 const WAITING: usize = 8;
 
-/// For each moment that bcrypt worked on a wrong password it rests so many.
+/// After a wrong password, bcrypt pauses for this many times as long as it took.
 const REST: u32 = 3;
 
-/// The highest cost of a hash: each step more doubles the time, and this one takes seconds.
+/// The highest cost of a hash. Each step doubles the time, and this one takes seconds.
 const MAX_COST: u32 = 15;
 
 const DECODER: GeneralPurpose = STANDARD;
 
-/// The keys of basic authentication: a user's name, and the password in one of two ways.
+/// The keys of basic authentication: a user's name, and the password as a hash or in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BasicAuthFields {
@@ -45,24 +45,24 @@ pub struct BasicAuthFields {
     pub username: Option<String>,
     /// The bcrypt hash of the password, as `htpasswd -nB` prints it.
     pub password_hash: Option<Secret>,
-    /// A file that holds the password itself, as Prometheus' own key of this name wants it. The
-    /// line's end does not count.
+    /// A file that holds the password itself, as for Prometheus' own key of this name. The
+    /// line ending is not part of it.
     pub password_file: Option<PathBuf>,
 }
 
-/// Who may read the exposition. Clones are the same.
+/// The one user who may scrape. Clones share their state.
 #[derive(Clone)]
 pub struct BasicAuth(Arc<Credentials>);
 
 struct Credentials {
-    /// Random, so that a digest tells nothing.
+    /// Random, so that a digest does not reveal its input.
     salt: [u8; 32],
     username: SaltedDigest,
     password: Password,
-    /// The places of those who wait for bcrypt, the one at work included.
+    /// The slots of requests that wait for bcrypt or use it.
     waiting: Arc<Semaphore>,
-    /// Who is at work.
-    turn: Arc<Semaphore>,
+    /// Held while bcrypt runs and pauses: one password at a time.
+    bcrypt: Arc<Semaphore>,
 }
 
 enum Password {
@@ -74,22 +74,22 @@ enum Password {
     },
 }
 
-/// A salted digest, to compare instead of what it is made of.
+/// A salted digest. Comparing digests instead of texts takes the same time for any length.
 type SaltedDigest = [u8; 32];
 
-/// What comes of a request's credentials.
+/// The result of checking a request's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// They are the right ones.
-    Welcome,
-    /// They are wrong, or there are none.
+    /// They are right.
+    Accepted,
+    /// They are wrong or missing.
     Refused,
-    /// Too many are being looked at.
+    /// Too many are being verified.
     Busy,
 }
 
 impl BasicAuthFields {
-    /// Checks what the keys at `key` say, and reads the password's file. Half of it is none of it.
+    /// Checks the keys at `key`, and reads the password file. Fails if one of the two keys is missing.
     pub fn resolve(self, key: &str, origins: &Origins) -> Result<BasicAuth, ConfigError> {
         let error = |below: &str, message: &str| {
             let key = format!("{key}{below}");
@@ -105,7 +105,7 @@ impl BasicAuthFields {
             (None, None) => error("", "the key password_hash or password_file is missing"),
             (Some(_), Some(_)) => error(
                 "",
-                "the keys password_hash and password_file are there both",
+                "the keys password_hash and password_file exclude each other",
             ),
             (Some(hash), None) => match check_hash(hash.expose()) {
                 Ok(()) => Ok(BasicAuth::of_hash(&username, hash.expose())),
@@ -129,12 +129,12 @@ impl BasicAuthFields {
     }
 }
 
-/// What is wrong with a hash; the hash itself is in no message.
+/// Checks a hash. No message contains the hash.
 fn check_hash(hash: &str) -> Result<(), &'static str> {
     let parts = bcrypt::HashParts::from_str(hash);
     match parts.map(|parts| parts.get_cost()) {
         Ok(4..=MAX_COST) => Ok(()),
-        Ok(_) => Err("the cost must be from 4 to 15: each scraper would wait for it"),
+        Ok(_) => Err("the cost must be from 4 to 15: every scraper waits for it"),
         Err(_) => Err("must be a bcrypt hash such as $2y$10$…; `htpasswd -nB NAME` makes one"),
     }
 }
@@ -162,16 +162,16 @@ impl BasicAuth {
             password: password(&salt),
             salt,
             waiting: Arc::new(Semaphore::new(WAITING)),
-            turn: Arc::new(Semaphore::new(1)),
+            bcrypt: Arc::new(Semaphore::new(1)),
         }))
     }
 
-    /// Looks at a request's credentials, in a time that tells nothing of how wrong they are.
+    /// Checks a request's credentials, in a time that does not depend on how wrong they are.
     ///
-    /// A password that was accepted costs a digest. Any other costs bcrypt, on a thread that serves
-    /// nobody: for one at a time, and after a wrong one nothing for three times as long as it took,
-    /// so that strangers get a quarter of one core at most. A few wait, the others are
-    /// [`Busy`](Verdict::Busy).
+    /// A password that was accepted before costs one digest. Any other costs one run of bcrypt on a
+    /// blocking thread. One runs at a time, and after a wrong password bcrypt pauses for three times
+    /// as long as it ran, so strangers get at most a quarter of one core. A few requests wait; the
+    /// others get [`Busy`](Verdict::Busy).
     pub async fn check(&self, headers: &HeaderMap) -> Verdict {
         let Some((username, password)) = credentials(headers) else {
             return Verdict::Refused;
@@ -182,30 +182,34 @@ impl BasicAuth {
         match &inner.password {
             Password::Known(known) => Verdict::of((is_user & given.ct_eq(known)).into()),
             Password::Hashed { accepted, .. } => {
+                // Copied out, so that the lock is not held while bcrypt runs.
                 let accepted = *accepted.lock();
                 if accepted.is_some_and(|accepted| (is_user & given.ct_eq(&accepted)).into()) {
-                    return Verdict::Welcome;
+                    return Verdict::Accepted;
                 }
-                self.ask_bcrypt(is_user.into(), password, given).await
+                self.verify(is_user.into(), password, given).await
             }
         }
     }
 
-    async fn ask_bcrypt(&self, is_user: bool, password: Vec<u8>, given: SaltedDigest) -> Verdict {
-        let Ok(place) = Arc::clone(&self.0.waiting).try_acquire_owned() else {
+    async fn verify(&self, is_user: bool, password: Vec<u8>, given: SaltedDigest) -> Verdict {
+        let Ok(slot) = Arc::clone(&self.0.waiting).try_acquire_owned() else {
             return Verdict::Busy;
         };
         let inner = Arc::clone(&self.0);
-        let (tell, told) = tokio::sync::oneshot::channel();
-        // Whoever hangs up meanwhile must not get out of the turn and the rest after it.
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // A task of its own: a client that disconnects must not cancel the pause, or strangers could
+        // keep bcrypt busy all the time.
         tokio::spawn(async move {
-            let _turn = inner.turn.acquire().await;
+            // Never closed, so this is always a permit. It is held through the pause.
+            let _permit = inner.bcrypt.acquire().await;
             let started = Instant::now();
-            let asked = Arc::clone(&inner);
+            let credentials = Arc::clone(&inner);
             let verified = tokio::task::spawn_blocking(move || {
-                let Password::Hashed { hash, accepted } = &asked.password else {
+                let Password::Hashed { hash, accepted } = &credentials.password else {
                     return false;
                 };
+                // Verified for an unknown user, too: the time must not reveal which names exist.
                 let is_right = bcrypt::verify(password, hash).unwrap_or(false) && is_user;
                 if is_right {
                     *accepted.lock() = Some(given);
@@ -213,13 +217,14 @@ impl BasicAuth {
                 is_right
             });
             let is_right = verified.await.unwrap_or(false);
-            let _ = tell.send(Verdict::of(is_right));
+            // Fails only if the client has disconnected.
+            let _ = sender.send(Verdict::of(is_right));
             if !is_right {
                 tokio::time::sleep(started.elapsed() * REST).await;
             }
-            drop(place);
+            drop(slot);
         });
-        told.await.unwrap_or(Verdict::Refused)
+        receiver.await.unwrap_or(Verdict::Refused)
     }
 }
 
@@ -232,42 +237,42 @@ impl fmt::Debug for BasicAuth {
 impl Verdict {
     fn of(is_right: bool) -> Self {
         if is_right {
-            Self::Welcome
+            Self::Accepted
         } else {
             Self::Refused
         }
     }
 
-    /// The answer to somebody who is not welcome.
+    /// The response to a request that is not accepted.
     pub fn refusal(self) -> Option<Response<Bytes>> {
         let (status, name, value, text) = match self {
-            Self::Welcome => return None,
+            Self::Accepted => return None,
             Self::Refused => (
                 StatusCode::UNAUTHORIZED,
                 WWW_AUTHENTICATE,
                 "Basic realm=\"metrics\", charset=\"UTF-8\"",
-                "a user name and a password are needed\n",
+                "user name and password required\n",
             ),
             Self::Busy => (
                 StatusCode::TOO_MANY_REQUESTS,
                 RETRY_AFTER,
                 "1",
-                "too many passwords are being looked at\n",
+                "too many passwords are being verified\n",
             ),
         };
-        let mut answer = Response::new(Bytes::from_static(text.as_bytes()));
-        *answer.status_mut() = status;
+        let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+        *response.status_mut() = status;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        let headers = answer.headers_mut();
+        let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, plain);
         headers.insert(CONTENT_LENGTH, text.len().into());
         headers.insert(name, HeaderValue::from_static(value));
-        Some(answer)
+        Some(response)
     }
 }
 
-/// The name and the password that a request gives; none if there is not exactly one header of
-/// this scheme.
+/// The user name and the password of a request. `None` unless there is exactly one header, of this
+/// scheme: with several, a proxy in front could have checked another one than we do.
 fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

@@ -1,8 +1,8 @@
-//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at the end. At the cap, an
-//! idle one gives way ([`ConnectionCap`]).
+//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at shutdown. At the cap,
+//! an idle connection is closed for a new one ([`ConnectionCap`]).
 //!
-//! What can't be parsed as a request never comes to the handler: hyper answers it itself with 400 or, if
-//! it is too large, 431, has no place for a body of ours there, and closes the connection.
+//! Bytes that are not a request never reach the handler: hyper responds with 400, or 431 if the head
+//! is too large, without a body of ours, and closes the connection.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -40,8 +40,8 @@ const METRICS_STREAMS: u32 = 8;
 /// The most bytes of a request's headers.
 const MAX_HEADERS: u32 = 64 * 1024;
 
-/// What is received at once over HTTP/1.1, of a body too. hyper would go up to 400 KiB for each
-/// connection, of which the network rarely fills a part.
+/// The read buffer of an HTTP/1.1 connection. hyper's default grows to 400 KiB for each connection,
+/// which the network rarely fills.
 pub const READ_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2's windows: how much a client may send ahead of the store, for a stream and in all. Wide
@@ -79,7 +79,7 @@ impl Connections {
         }
     }
 
-    /// Those of a metrics listener.
+    /// The connections of a metrics listener.
     pub fn to_metrics(timeouts: ConnectionTimeouts, shutdown: Shutdown) -> Self {
         Self {
             streams: Some(METRICS_STREAMS),
@@ -88,7 +88,7 @@ impl Connections {
     }
 
     /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. At
-    /// the cap, an idle connection gives way; while there is none, clients wait in the listener's
+    /// the cap, an idle connection is closed; while none is idle, clients wait in the listener's
     /// queue.
     pub async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
     where
@@ -99,6 +99,8 @@ impl Connections {
     {
         let shutdown = self.shutdown.clone();
         loop {
+            // Accept first, then wait for a slot: the kernel's queue absorbs a burst, and one
+            // accepted connection at most waits here.
             let accepted = async {
                 let (stream, _) = listener.accept().await;
                 (stream, self.cap.admit_when_free().await)
@@ -118,10 +120,11 @@ impl Connections {
                         Ok(stream) => {
                             serve(stream, builder, handler, &slot, timeouts, shutdown).await;
                         }
-                        // Whoever does not speak TLS has no business here.
-                        Err(error) => tracing::debug!(%error, "a handshake failed"),
+                        // Port scanners and health checks cause these: not worth a warning.
+                        Err(error) => tracing::debug!(%error, "TLS handshake failed"),
                     }
                 };
+                // Dropping `serve` closes the socket, whatever state it is in.
                 tokio::select! {
                     () = serve => {}
                     () = slot.evicted() => {}
@@ -132,8 +135,8 @@ impl Connections {
         }
     }
 
-    /// Waits for the open connections to end what they are at, and cuts those that don't within
-    /// the deadline, or before the shutdown is hurried. Returns whether none was cut.
+    /// Waits until the requests in flight have ended, and closes the connections that are still open
+    /// at the deadline or when the shutdown is hurried. Returns whether none had to be closed.
     pub async fn drain(&self, deadline: Duration) -> bool {
         let shutdown = self.shutdown.clone();
         let drained = self.open.wait_unhurried(deadline, &shutdown).await;
@@ -142,7 +145,7 @@ impl Connections {
     }
 }
 
-/// Serves one connection to its end; once shutdown begins, to the end of the requests at work.
+/// Serves one connection to its end; once shutdown begins, to the end of the requests in flight.
 async fn serve<H, F, B>(
     stream: Secured,
     builder: auto::Builder<TokioExecutor>,
@@ -176,15 +179,16 @@ async fn serve<H, F, B>(
         }
     };
     if let Err(error) = served {
-        // Clients come and go as they like: nothing is wrong here.
-        tracing::debug!(error, "a connection broke");
+        // Clients may disconnect at any time: not a fault of the server.
+        tracing::debug!(error, "connection failed");
     }
 }
 
 /// `streams` bounds the requests at a time on an HTTP/2 connection, where hyper's bound is too high.
 fn builder(streams: Option<u32>) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Its time limit would cover idle connections, too, and arm a timer for each request.
+    // hyper's limit would also close idle connections, and arms a timer for each request.
+    // `TimedStream` has a limit for each, with one timer.
     builder
         .http1()
         .header_read_timeout(None)

@@ -1,4 +1,4 @@
-//! Right and wrong passwords, what they cost, and configurations that are half there.
+//! Right and wrong passwords, their cost, and incomplete configurations.
 
 use std::io::Write as _;
 
@@ -35,13 +35,13 @@ fn fields(username: &str, hash: &str) -> BasicAuthFields {
 }
 
 #[tokio::test]
-async fn the_right_pair_is_welcome_and_no_other() {
+async fn only_the_right_user_and_password_are_accepted() {
     let hashed = resolve(fields("prometheus", &hash())).unwrap();
     let known = BasicAuth::of_password("prometheus", "hunter2");
     for auth in [hashed, known] {
         for _ in 0..2 {
             let right = basic("prometheus:hunter2");
-            assert_eq!(auth.check(&right).await, Verdict::Welcome);
+            assert_eq!(auth.check(&right).await, Verdict::Accepted);
             for wrong in [
                 "prometheus:hunter3",
                 "prometheus:",
@@ -62,13 +62,13 @@ async fn the_right_pair_is_welcome_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_no_basic_authentication_is_refused() {
+async fn other_authorization_headers_are_refused() {
     let auth = BasicAuth::of_password("a", "b");
     let encoded = DECODER.encode("a:b");
     assert_eq!(auth.check(&HeaderMap::new()).await, Verdict::Refused);
     for (value, verdict) in [
-        (format!("Basic {encoded}"), Verdict::Welcome),
-        (format!("bASIC   {encoded} "), Verdict::Welcome),
+        (format!("Basic {encoded}"), Verdict::Accepted),
+        (format!("bASIC   {encoded} "), Verdict::Accepted),
         (format!("Bearer {encoded}"), Verdict::Refused),
         (encoded.clone(), Verdict::Refused),
         ("Basic".to_owned(), Verdict::Refused),
@@ -82,11 +82,11 @@ async fn what_is_no_basic_authentication_is_refused() {
 }
 
 #[tokio::test]
-async fn strangers_wait_in_a_short_queue_and_keep_no_accepted_scraper_waiting() {
+async fn wrong_passwords_queue_and_do_not_delay_an_accepted_scraper() {
     let auth = resolve(fields("a", &hash())).unwrap();
-    assert_eq!(auth.check(&basic("a:hunter2")).await, Verdict::Welcome);
-    // Somebody is at work.
-    let turn = auth.0.turn.acquire().await.unwrap();
+    assert_eq!(auth.check(&basic("a:hunter2")).await, Verdict::Accepted);
+    // bcrypt is in use.
+    let permit = auth.0.bcrypt.acquire().await.unwrap();
     let wrong = basic("a:guess");
     let strangers: Vec<_> = (0..WAITING)
         .map(|_| {
@@ -98,21 +98,21 @@ async fn strangers_wait_in_a_short_queue_and_keep_no_accepted_scraper_waiting() 
         tokio::task::yield_now().await;
     }
     assert_eq!(auth.check(&wrong).await, Verdict::Busy);
-    assert_eq!(auth.check(&basic("a:hunter2")).await, Verdict::Welcome);
-    drop(turn);
+    assert_eq!(auth.check(&basic("a:hunter2")).await, Verdict::Accepted);
+    drop(permit);
     for stranger in strangers {
         assert_eq!(stranger.await.unwrap(), Verdict::Refused);
     }
 }
 
 #[test]
-fn half_of_it_is_a_mistake_and_not_none_of_it() {
+fn incomplete_keys_are_refused() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"hunter2\n").unwrap();
     let path = Some(file.path().to_owned());
     let empty = tempfile::NamedTempFile::new().unwrap();
     let base = fields("a", &hash());
-    for (fields, told) in [
+    for (fields, expected) in [
         (BasicAuthFields::default(), ": the key username is missing"),
         (
             BasicAuthFields {
@@ -133,7 +133,7 @@ fn half_of_it_is_a_mistake_and_not_none_of_it() {
                 password_file: path.clone(),
                 ..base.clone()
             },
-            "there both",
+            "exclude each other",
         ),
         (fields("", &hash()), ".username: "),
         (fields("a:b", &hash()), ".username: "),
@@ -162,7 +162,7 @@ fn half_of_it_is_a_mistake_and_not_none_of_it() {
     ] {
         let error = resolve(fields).unwrap_err();
         assert!(error.starts_with("metrics.basic_auth"), "{error}");
-        assert!(error.contains(told), "{error}: {told}");
+        assert!(error.contains(expected), "{error}: {expected}");
         assert!(!error.contains("hunter2"), "{error}");
     }
     let filed = BasicAuthFields {
@@ -174,7 +174,7 @@ fn half_of_it_is_a_mistake_and_not_none_of_it() {
 }
 
 #[tokio::test]
-async fn a_password_of_a_file_is_its_line() {
+async fn a_password_file_holds_one_line() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"pass word \r\n").unwrap();
     let auth = resolve(BasicAuthFields {
@@ -183,13 +183,13 @@ async fn a_password_of_a_file_is_its_line() {
         password_file: Some(file.path().to_owned()),
     });
     let auth = auth.unwrap();
-    assert_eq!(auth.check(&basic("a:pass word ")).await, Verdict::Welcome);
+    assert_eq!(auth.check(&basic("a:pass word ")).await, Verdict::Accepted);
     assert_eq!(auth.check(&basic("a:pass word")).await, Verdict::Refused);
 }
 
 #[test]
-fn who_is_refused_is_told_how_to_ask() {
-    assert!(Verdict::Welcome.refusal().is_none());
+fn a_refusal_says_how_to_authenticate() {
+    assert!(Verdict::Accepted.refusal().is_none());
     let refused = Verdict::Refused.refusal().unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     let challenge = refused.headers()[WWW_AUTHENTICATE].to_str().unwrap();

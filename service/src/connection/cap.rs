@@ -1,15 +1,16 @@
-//! How many connections a listener serves at a time, and which one gives way when there are as many.
+//! The most connections that listeners serve at a time, and which one is closed for a new one.
 //!
 //! A connection without a request in flight is idle: one between two requests, one that never sent a
-//! byte, one that drips a half of its head, one in its TLS handshake, an HTTP/2 connection without
+//! byte, one that sends its head byte by byte, one in its TLS handshake, an HTTP/2 connection without
 //! streams. At the cap, the connection that has been idle longest is closed and the new one is
-//! served; a connection with a request in flight never is. So clients that say nothing cannot keep
+//! served; a connection with a request in flight never is. So silent clients cannot keep
 //! others out.
 //!
-//! Connections are kept in an order by the time since which they may be idle. A request does not
-//! touch the order, only the atomics of its own connection; whoever looks for the longest idle one
-//! moves those that have been busy since. A busy one is not looked at again for a moment, so that
-//! many busy connections cost little however many new ones come.
+//! Connections are ordered by the earliest time since which they may be idle. A request does not
+//! change the order, only the atomics of its own connection, so it takes no lock. The search for the
+//! longest idle connection corrects the order: it moves connections that have had a request since. It
+//! skips a busy one for a moment afterwards, so many busy connections cost little however many new
+//! ones arrive.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,13 +23,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a connection with a request in flight is not looked at again.
+/// How long the search skips a connection that had a request in flight.
 const BUSY_FOR: Duration = Duration::from_millis(500);
 
-/// How often a waiting connection looks for an idle one.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often a new connection that waits searches again for an idle one.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The connections of some listeners, of which there are so many at most. Clones count together.
+/// The cap that some listeners share. Clones share their count.
 #[derive(Clone)]
 pub struct ConnectionCap(Arc<SharedCap>);
 
@@ -36,7 +37,7 @@ struct SharedCap {
     limit: usize,
     started: Instant,
     table: Mutex<ConnectionTable>,
-    /// Told whenever a connection has ended, or does not give way after all.
+    /// Notified when a connection has ended, or turned out to be busy when it was to be closed.
     changed: Notify,
 }
 
@@ -44,9 +45,9 @@ struct SharedCap {
 struct ConnectionTable {
     open: usize,
     next_id: u64,
-    /// Connections that were told to give way and have not ended yet.
-    leaving: usize,
-    /// All others, by the earliest time since which they may be idle.
+    /// Connections that are being closed for a new one and have not ended yet.
+    closing: usize,
+    /// All other connections, by the earliest time since which they may be idle.
     order: BTreeMap<OrderKey, Arc<ConnectionEntry>>,
 }
 
@@ -56,16 +57,17 @@ type OrderKey = (u64, u64);
 struct ConnectionEntry {
     id: u64,
     started: Instant,
-    /// How many are in flight.
+    /// Requests in flight.
     requests: AtomicUsize,
-    /// Since when there is none, in nanoseconds after `started`.
+    /// When the last request ended, in nanoseconds after `started`.
     idle_since: AtomicU64,
-    /// The time of its key; `LEAVING` where it is not in the order. Changed under the lock.
+    /// The time in its key; `CLOSING` while it is not in the order. Only read and written under the
+    /// table's lock, so relaxed accesses do: it is an atomic because the entry is shared.
     key: AtomicU64,
-    give_way: Notify,
+    close: Notify,
 }
 
-const LEAVING: u64 = u64::MAX;
+const CLOSING: u64 = u64::MAX;
 
 /// The slot of one open connection. Dropping it frees the slot.
 pub struct ConnectionSlot {
@@ -92,12 +94,12 @@ impl ConnectionCap {
         }))
     }
 
-    /// A slot for a new connection. At the cap, the connection that has been idle longest is told to
-    /// give way, and its slot is waited for; `None` if every connection has a request in flight.
-    /// Cancel safe.
+    /// A slot for a new connection. At the cap, closes the connection that has been idle longest and
+    /// waits for its slot. `None` if every connection has a request in flight. Cancel safe.
     pub async fn admit(&self) -> Option<ConnectionSlot> {
         loop {
             let mut changed = pin!(self.0.changed.notified());
+            // Before the table is read: a connection that ends in between must not be missed.
             changed.as_mut().enable();
             {
                 let mut table = self.0.table.lock();
@@ -105,21 +107,24 @@ impl ConnectionCap {
                 if table.open < self.0.limit {
                     return Some(self.open(&mut table, now));
                 }
-                if table.leaving == 0 {
-                    table.longest_idle(now)?.give_way.notify_one();
+                // One at a time: several waiters must not close more connections than they need. Each
+                // is woken when that one has ended, and searches again.
+                if table.closing == 0 {
+                    table.longest_idle(now)?.close.notify_one();
                 }
             }
             changed.await;
         }
     }
 
-    /// A slot for a new connection, as soon as there is one. Cancel safe.
+    /// A slot for a new connection, as soon as one is free or can be freed. Cancel safe.
     pub async fn admit_when_free(&self) -> ConnectionSlot {
         loop {
             if let Some(slot) = self.admit().await {
                 return slot;
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, self.0.changed.notified()).await;
+            // A request that ends notifies nobody, which keeps requests cheap: hence the interval.
+            let _ = tokio::time::timeout(SEARCH_INTERVAL, self.0.changed.notified()).await;
         }
     }
 
@@ -134,8 +139,8 @@ impl ConnectionCap {
             started: self.0.started,
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(now),
-            key: AtomicU64::new(LEAVING),
-            give_way: Notify::new(),
+            key: AtomicU64::new(CLOSING),
+            close: Notify::new(),
         });
         table.next_id += 1;
         table.open += 1;
@@ -174,11 +179,11 @@ impl ConnectionTable {
             let entry = first.remove();
             match entry.idle_since() {
                 Some(since) if since <= key => {
-                    entry.key.store(LEAVING, Ordering::Relaxed);
-                    self.leaving += 1;
+                    entry.key.store(CLOSING, Ordering::Relaxed);
+                    self.closing += 1;
                     return Some(entry);
                 }
-                // It has had a request since it was looked at: its turn comes later.
+                // It has had a request since it was put here: it belongs later in the order.
                 Some(since) => self.put(since, entry),
                 None => self.put(now + nanoseconds(BUSY_FOR), entry),
             }
@@ -188,8 +193,8 @@ impl ConnectionTable {
     /// Forgets a connection that has ended.
     fn remove(&mut self, entry: &ConnectionEntry) {
         let key = entry.key.load(Ordering::Relaxed);
-        if key == LEAVING {
-            self.leaving -= 1;
+        if key == CLOSING {
+            self.closing -= 1;
         } else {
             self.order.remove(&(key, entry.id));
         }
@@ -203,19 +208,20 @@ impl ConnectionSlot {
         Requests(Arc::clone(&self.entry))
     }
 
-    /// Waits until the connection is to be closed for another one. Whoever is told must drop the
-    /// connection before it serves anything more. Cancel safe.
+    /// Waits until the connection is to be closed for a new one. The caller must then drop the
+    /// connection before it serves another request. Cancel safe.
     pub async fn evicted(&self) {
         loop {
-            self.entry.give_way.notified().await;
+            self.entry.close.notified().await;
             if self.entry.idle_since().is_some() {
                 return;
             }
-            // A request has begun in the meantime.
+            // A request has begun since the search: keep the connection, and let the waiter search
+            // for another one.
             let key = self.cap.now() + nanoseconds(BUSY_FOR);
             {
                 let mut table = self.cap.0.table.lock();
-                table.leaving -= 1;
+                table.closing -= 1;
                 table.put(key, Arc::clone(&self.entry));
             }
             self.cap.0.changed.notify_waiters();
@@ -225,6 +231,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        // The lock is released before waiters wake, or each would block on it at once.
         self.cap.0.table.lock().remove(&self.entry);
         self.cap.0.changed.notify_waiters();
     }
@@ -255,16 +262,17 @@ impl Requests {
         self.0.started + Duration::from_nanos(self.0.idle_since.load(Ordering::Acquire))
     }
 
-    /// The one request that a connection can have has begun. For a connection that has one at a
-    /// time, and does not use [`Requests::begin`].
+    /// A request begins on a connection that serves one at a time. Not to be mixed with
+    /// [`Requests::begin`].
     pub fn set_busy(&self) {
         self.0.requests.store(1, Ordering::Release);
     }
 
-    /// The one request that a connection can have has ended, at that time. Does nothing if there was
+    /// The request that [`Requests::set_busy`] began has ended, at that time. Does nothing if there is
     /// none.
     pub fn set_idle(&self, now: Instant) {
         if self.is_busy() {
+            // The time first: an entry that reads as idle must not show the time before this request.
             self.0.ended(now);
             self.0.requests.store(0, Ordering::Release);
         }
@@ -280,6 +288,8 @@ impl fmt::Debug for Requests {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let entry = &self.0.0;
+        // The time first, released by the count: a reader that sees no request (acquire) sees at least
+        // this time, and does not take the connection for idle since long ago.
         entry.ended(Instant::now());
         entry.requests.fetch_sub(1, Ordering::AcqRel);
     }
@@ -302,6 +312,7 @@ fn since(started: Instant, now: Instant) -> u64 {
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
+    // Below `CLOSING`, which is no time.
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1)
 }
 

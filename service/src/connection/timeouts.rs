@@ -1,9 +1,12 @@
 //! Time limits of a connection, kept where its bytes pass.
 //!
-//! hyper reads, parses and writes; it can't know that a client has stopped reading what it asked
-//! for, or tell an idle connection from one whose headers drip in. Here every wait is seen. Timers
-//! are armed when there is something to wait for and looked at when they fire, so a busy
-//! connection pays for no timer at each request.
+//! hyper cannot tell that a client has stopped reading a response, nor an idle connection from one
+//! whose headers arrive byte by byte. This stream sees every wait. A timer is armed when a read or a
+//! write has to wait, and the deadline is checked when the timer fires, so a request on a busy
+//! connection arms no timer.
+//!
+//! The counters are relaxed: a connection is polled by one task at a time, and a deadline that sees a
+//! count a moment late is only checked once more.
 
 use std::io;
 use std::pin::Pin;
@@ -18,14 +21,14 @@ use tokio::time::Instant;
 use super::cap::{RequestGuard, Requests};
 use crate::timer::LazyTimer;
 
-/// How long a closed connection is still listened to. A client that is sending has to be let
-/// finish or stop: closing on it makes its kernel throw away the answer it has not read yet.
+/// How long a closed connection is still read. Closing while a client is sending makes its kernel
+/// reset the connection and discard the response that it has not read yet (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What an HTTP/2 client's first bytes are (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2";
 
-/// The waits that a connection may cost.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionTimeouts {
     /// From a request's first byte to the end of its headers.
@@ -36,7 +39,7 @@ pub struct ConnectionTimeouts {
     pub stall: Duration,
 }
 
-/// What a connection's requests tell of themselves to its time limits.
+/// The requests of a connection, as far as its time limits depend on them.
 #[derive(Debug)]
 pub(super) struct ConnectionActivity {
     opened: Instant,
@@ -46,7 +49,7 @@ pub(super) struct ConnectionActivity {
     begun: AtomicU64,
     /// Responses that are being sent over HTTP/2.
     sending: AtomicUsize,
-    /// When one of them last had bytes to send, in milliseconds after `opened`.
+    /// When one of these responses last produced bytes, in milliseconds after `opened`.
     produced: AtomicU64,
 }
 
@@ -68,7 +71,7 @@ pub(super) struct TimedStream<T> {
     writes: LazyTimer,
     /// The first byte after the last request, and how many requests had begun by then.
     head: Option<(Instant, u64)>,
-    /// Since when the client takes nothing.
+    /// Since when a write waits for the client.
     blocked: Option<Instant>,
     /// Since when the connection is shut down.
     shut: Option<Instant>,
@@ -108,8 +111,8 @@ impl ConnectionActivity {
 }
 
 impl BusyGuard {
-    /// The response has bytes to send over HTTP/2. A client that takes no more of them shows in
-    /// the lack of calls: it need not block the connection.
+    /// The response produces bytes to send over HTTP/2. A client that stops reading one stream need
+    /// not block the connection: it is noticed because these calls stop.
     pub(super) fn produced(&mut self) {
         let produced = &self.activity.produced;
         produced.store(self.activity.now(), Ordering::Relaxed);
@@ -148,8 +151,8 @@ impl<T> TimedStream<T> {
         }
     }
 
-    /// When a connection from which nothing comes is given up; `None` while that is as it should
-    /// be, because a request is at work.
+    /// When a connection that receives nothing is closed; `None` while a request is in flight, whose
+    /// client has nothing to send.
     fn read_deadline(&mut self) -> Option<Instant> {
         if self.activity.requests.is_busy() {
             let sending = self.activity.sending.load(Ordering::Relaxed) > 0;
@@ -169,6 +172,8 @@ impl<T> TimedStream<T> {
             self.read_before = true;
             self.http2 = bytes.starts_with(PREFACE);
         }
+        // HTTP/2 frames between requests are pings and settings, not the start of a head; and what
+        // arrives during a request is its body, or pipelined.
         if self.http2 || self.activity.requests.is_busy() {
             return;
         }
@@ -178,7 +183,7 @@ impl<T> TimedStream<T> {
         }
     }
 
-    /// Passes a write's outcome on, unless the client has taken nothing for too long.
+    /// Returns a write's outcome, or a timeout if the client has read nothing for too long.
     fn written<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -206,8 +211,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for TimedStream<T> {
             this.note_read(&buf.filled()[before..]);
             return Poll::Ready(outcome);
         }
-        // While a request is at work there is no deadline, but there will be one, and nobody may
-        // ask again before it: so look again when the earliest could have passed.
+        // While a request is in flight there is no deadline. There may be one later, and hyper need
+        // not poll again before it: so check again when the earliest one could have passed.
         let timeouts = this
             .timeouts
             .header
@@ -218,7 +223,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for TimedStream<T> {
             let wake = deadline.unwrap_or_else(|| Instant::now() + timeouts);
             ready!(this.reads.poll(cx, wake));
             if deadline.is_some() {
-                // No more bytes, as if the client had closed: hyper closes without a word.
+                // End of stream, as if the client had closed: hyper then closes without a response.
                 return Poll::Ready(Ok(()));
             }
         }
@@ -254,6 +259,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<T> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_flush(cx) {
             Poll::Pending => this.written(cx, Poll::Pending),
+            // A flush that is done does not prove that the client has read anything.
             ready @ Poll::Ready(_) => ready,
         }
     }
@@ -265,6 +271,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<T> {
             ready!(this.written(cx, outcome))?;
         }
         let shut = *this.shut.get_or_insert_with(Instant::now);
+        // Read and discard: bytes left in the socket's buffer would make the kernel send a reset.
         let mut scratch = [0; 4096];
         loop {
             let mut scratch = ReadBuf::new(&mut scratch);

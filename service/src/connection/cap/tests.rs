@@ -2,12 +2,12 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-/// Whether it was told to give way.
-fn is_told(slot: &ConnectionSlot) -> bool {
+/// Whether the connection is to be closed.
+fn is_evicted(slot: &ConnectionSlot) -> bool {
     slot.evicted().now_or_never().is_some()
 }
 
-/// So many connections, one after the other.
+/// Opens that many connections, one after the other.
 async fn open(cap: &ConnectionCap, count: usize) -> Vec<ConnectionSlot> {
     let mut slots = Vec::new();
     for _ in 0..count {
@@ -17,23 +17,23 @@ async fn open(cap: &ConnectionCap, count: usize) -> Vec<ConnectionSlot> {
 }
 
 #[tokio::test]
-async fn the_longest_idle_connection_gives_way() {
+async fn the_longest_idle_connection_is_closed() {
     let cap = ConnectionCap::new(3);
     let mut slots = open(&cap, 3).await;
     // The first one has just had a request: the second one is idle for longer.
     drop(slots[0].requests().begin());
     let mut admitted = pin!(cap.admit());
     assert!(admitted.as_mut().now_or_never().is_none());
-    assert!(is_told(&slots[1]));
-    assert!(!is_told(&slots[0]) && !is_told(&slots[2]));
-    // Nobody is served beyond the cap: the new one comes when the other has gone.
+    assert!(is_evicted(&slots[1]));
+    assert!(!is_evicted(&slots[0]) && !is_evicted(&slots[2]));
+    // Never more than the cap: the new one is admitted once the other has ended.
     assert!(admitted.as_mut().now_or_never().is_none());
     drop(slots.remove(1));
     assert!(admitted.await.is_some());
 }
 
 #[tokio::test]
-async fn a_connection_with_a_request_in_flight_never_gives_way() {
+async fn a_connection_with_a_request_in_flight_is_never_closed() {
     let cap = ConnectionCap::new(2);
     let mut slots = open(&cap, 2).await;
     let first = slots[0].requests().begin();
@@ -44,12 +44,12 @@ async fn a_connection_with_a_request_in_flight_never_gives_way() {
     second.set_idle(Instant::now());
     let mut waiting = pin!(cap.admit_when_free());
     assert!(waiting.as_mut().now_or_never().is_none());
-    // It is looked at again after a moment.
+    // The search comes back to it after a moment.
     tokio::select! {
-        _ = waiting.as_mut() => panic!("nobody has gone"),
+        _ = waiting.as_mut() => panic!("no connection has ended"),
         () = slots[1].evicted() => {}
     }
-    assert!(!is_told(&slots[0]));
+    assert!(!is_evicted(&slots[0]));
     drop(slots.pop());
     waiting.await;
     assert_eq!(cap.count(), 1);
@@ -57,27 +57,27 @@ async fn a_connection_with_a_request_in_flight_never_gives_way() {
 }
 
 #[tokio::test]
-async fn a_request_that_begins_keeps_its_connection_and_another_one_gives_way() {
+async fn a_request_that_begins_keeps_its_connection_and_another_is_closed() {
     let cap = ConnectionCap::new(2);
     let mut slots = open(&cap, 2).await;
     let mut admitted = pin!(cap.admit());
     assert!(admitted.as_mut().now_or_never().is_none());
-    // Told already, but the request was quicker.
+    // It is to be closed, but a request begins first.
     let request = slots[0].requests().begin();
-    assert!(!is_told(&slots[0]));
+    assert!(!is_evicted(&slots[0]));
     assert!(admitted.as_mut().now_or_never().is_none());
-    assert!(is_told(&slots[1]));
+    assert!(is_evicted(&slots[1]));
     drop(slots.pop());
     assert!(admitted.await.is_some());
     drop(request);
 }
 
 #[tokio::test]
-async fn who_waits_and_leaves_takes_nothing_along() {
+async fn a_cancelled_admission_leaks_no_slot() {
     let cap = ConnectionCap::new(1);
     let slots = open(&cap, 1).await;
     assert!(cap.admit().now_or_never().is_none());
-    assert!(is_told(&slots[0]));
+    assert!(is_evicted(&slots[0]));
     drop(slots);
     assert_eq!(cap.count(), 0);
     assert!(cap.admit().await.is_some());
@@ -85,7 +85,7 @@ async fn who_waits_and_leaves_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn two_who_wait_are_both_admitted() {
+async fn two_waiting_connections_are_both_admitted() {
     let cap = ConnectionCap::new(2);
     let slots = open(&cap, 2).await;
     let evictions = slots.into_iter().map(|slot| async move {
@@ -101,7 +101,7 @@ async fn two_who_wait_are_both_admitted() {
 }
 
 #[tokio::test]
-async fn many_busy_connections_are_not_looked_at_for_each_new_one() {
+async fn busy_connections_are_not_searched_for_each_new_one() {
     const BUSY: usize = 1_000;
     let cap = ConnectionCap::new(BUSY + 1);
     let busy = open(&cap, BUSY).await;
@@ -110,8 +110,8 @@ async fn many_busy_connections_are_not_looked_at_for_each_new_one() {
     for _ in 0..100 {
         let mut admitted = pin!(cap.admit());
         assert!(admitted.as_mut().now_or_never().is_none());
-        assert!(is_told(&silent));
-        // All busy ones come after it in the order: none was in the way, or has to be moved.
+        assert!(is_evicted(&silent));
+        // All busy ones come later in the order: none was searched or moved.
         let now = cap.now();
         let is_later = |(key, _): &OrderKey| *key > now;
         assert!(cap.0.table.lock().order.keys().all(is_later));
