@@ -1,7 +1,7 @@
 //! The metrics endpoint and the probes of a server, on a listener of their own or beside others.
 //!
-//! Deliberately not here: where an exposition comes from ([`Scrape`]), and what a refusal looks like
-//! to a registry's client ([`Refuse`]).
+//! Deliberately not here: where an exposition comes from ([`Scrape`]), and what a refusal looks
+//! like to a registry's client ([`Refuse`]).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -107,7 +107,8 @@ impl Readiness {
         self.serving.store(is_serving, Ordering::Release);
     }
 
-    /// Says whether what the process depends on is healthy, or why not: a probe is told that reason.
+    /// Says whether what the process depends on is healthy, or why not: a probe is told that
+    /// reason.
     pub fn set_health(&self, health: Result<(), String>) {
         *self.health.lock() = Some(health);
     }
@@ -131,8 +132,8 @@ pub fn refuse_in_text(_: StatusCode, message: &'static str) -> (&'static str, By
 }
 
 impl<S: Scrape> AdminEndpoints<S> {
-    /// The endpoints of a listener, with the metrics at `path` or without, which only those who know
-    /// the password of `auth` may scrape.
+    /// The endpoints of a listener, with the metrics at `path` or without, which only those who
+    /// know the password of `auth` may scrape.
     pub fn new(
         metrics: Option<Arc<S>>,
         path: String,

@@ -89,7 +89,8 @@ pub enum Verdict {
 }
 
 impl BasicAuthFields {
-    /// Checks the keys at `key`, and reads the password file. Fails if one of the two keys is missing.
+    /// Checks the keys at `key`, and reads the password file. Fails if one of the two keys is
+    /// missing.
     pub fn resolve(self, key: &str, origins: &Origins) -> Result<BasicAuth, ConfigError> {
         let error = |below: &str, message: &str| {
             let key = format!("{key}{below}");
@@ -169,9 +170,9 @@ impl BasicAuth {
     /// Checks a request's credentials, in a time that does not depend on how wrong they are.
     ///
     /// A password that was accepted before costs one digest. Any other costs one run of bcrypt on a
-    /// blocking thread. One runs at a time, and after a wrong password bcrypt pauses for three times
-    /// as long as it ran, so strangers get at most a quarter of one core. A few requests wait; the
-    /// others get [`Busy`](Verdict::Busy).
+    /// blocking thread. One runs at a time, and after a wrong password bcrypt pauses for three
+    /// times as long as it ran, so strangers get at most a quarter of one core. A few requests
+    /// wait; the others get [`Busy`](Verdict::Busy).
     pub async fn check(&self, headers: &HeaderMap) -> Verdict {
         let Some((username, password)) = credentials(headers) else {
             return Verdict::Refused;
@@ -198,8 +199,8 @@ impl BasicAuth {
         };
         let inner = Arc::clone(&self.0);
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        // A task of its own: a client that disconnects must not cancel the pause, or strangers could
-        // keep bcrypt busy all the time.
+        // A task of its own: a client that disconnects must not cancel the pause, or strangers
+        // could keep bcrypt busy all the time.
         tokio::spawn(async move {
             // Never closed, so this is always a permit. It is held through the pause.
             let _permit = inner.bcrypt.acquire().await;

@@ -1,8 +1,8 @@
-//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at shutdown. At the cap,
-//! an idle connection is closed for a new one ([`ConnectionCap`]).
+//! Connections: accepted up to a cap, served as HTTP/1.1 or HTTP/2, drained at shutdown. At the
+//! cap, an idle connection is closed for a new one ([`ConnectionCap`]).
 //!
-//! Bytes that are not a request never reach the handler: hyper responds with 400, or 431 if the head
-//! is too large, without a body of ours, and closes the connection.
+//! Bytes that are not a request never reach the handler: hyper responds with 400, or 431 if the
+//! head is too large, without a body of ours, and closes the connection.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -135,8 +135,8 @@ impl Connections {
         }
     }
 
-    /// Waits until the requests in flight have ended, and closes the connections that are still open
-    /// at the deadline or when the shutdown is hurried. Returns whether none had to be closed.
+    /// Waits until the requests in flight have ended, and closes the connections that are still
+    /// open at the deadline or when the shutdown is hurried. Returns whether none had to be closed.
     pub async fn drain(&self, deadline: Duration) -> bool {
         let shutdown = self.shutdown.clone();
         let drained = self.open.wait_unhurried(deadline, &shutdown).await;
@@ -184,7 +184,8 @@ async fn serve<H, F, B>(
     }
 }
 
-/// `streams` bounds the requests at a time on an HTTP/2 connection, where hyper's bound is too high.
+/// `streams` bounds the requests at a time on an HTTP/2 connection, where hyper's bound is too
+/// high.
 fn builder(streams: Option<u32>) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // hyper's limit would also close idle connections, and arms a timer for each request.

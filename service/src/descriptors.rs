@@ -3,8 +3,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What is open beside clients' connections: those to the upstream, of which there are as many as
-/// requests and not as clients, both their ends where the registry is in this process; files that are
-/// read or written; listeners, scrapes and the runtime.
+/// requests and not as clients, both their ends where the registry is in this process; files that
+/// are read or written; listeners, scrapes and the runtime.
 const OTHERS: u64 = 2048;
 
 /// Raises this process's limit as far as it may be, and returns how many of these connections fit.
@@ -19,7 +19,7 @@ pub fn fit(connections: usize) -> usize {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(%error, "raising the open file limit failed");
     }
     // No limit at all is told as `None`.
     let Some(limit) = getrlimit(Resource::Nofile).current else {
@@ -31,7 +31,7 @@ pub fn fit(connections: usize) -> usize {
             limit,
             connections,
             served = fitting,
-            "fewer connections are served than limits.connections: the limit of open files is too low"
+            "open file limit too low for limits.connections: serving fewer connections"
         );
     }
     fitting

@@ -1,7 +1,31 @@
-//! What any server of ours needs: metric cells and the exposition page, layered configuration,
-//! listeners, connections and their cap, TLS and passwords, logs, the runtime, shutdown.
+//! What any server needs: configuration, listeners, TLS, logs, shutdown, Prometheus metrics.
 //!
-//! Deliberately not here: anything of OCI. Both programs build on this.
+//! | Module | What it holds |
+//! |---|---|
+//! | [`program`], [`cli`], [`program_config`] | one `main`: command line, start, exit codes |
+//! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
+//! | [`listen`], [`connection`], [`tls`], [`timer`] | sockets, the connection cap, time limits, certificates |
+//! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
+//! | [`auth`] | basic authentication of scrapers |
+//! | [`log`] | JSON and text logs, the access log |
+//! | [`metrics`] | families, their cells and the registry |
+//! | [`exposition`] | expositions: gather, parse, merge, write |
+//! | [`scrape`], [`admin`] | the metrics endpoint and the probes over HTTP |
+//! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
+//!
+//! Deliberately not here: anything of OCI, request routing, and connections to upstreams.
+//!
+//! # Words
+//! - *family*: the metrics of one name and type, with HELP.
+//! - *cell*: the metric of one combination of label values, resolved once.
+//! - *exposition*: the text of all families, in the text format or OpenMetrics.
+//! - *scrape*: one request for the exposition.
+//! - *source*: a server whose exposition is merged; the label `source` names it.
+//! - *listener*: a bound address that accepts connections.
+//! - *slot*: a connection's share of the cap.
+//! - *drain*: waiting at shutdown until the work in flight has ended.
+//! - *probe*: one request that asks whether a server is ready.
+//! - *origin*: the file and line, variable or flag that set a configuration value.
 
 pub mod admin;
 pub mod auth;

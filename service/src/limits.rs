@@ -19,8 +19,8 @@ const DRAIN: RangeInclusive<u64> = 0..=24 * 60 * 60;
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections served at a time, over all listeners for clients. For one more, the connection
-    /// that has been idle longest is closed. While each has a request in flight, the proxy closes the
-    /// new one and the registry lets it wait.
+    /// that has been idle longest is closed. While each has a request in flight, the proxy closes
+    /// the new one and the registry lets it wait.
     pub connections: usize,
     /// How long a request's headers may take, from the first byte; at the proxy also from the start
     /// of a connection.

@@ -51,8 +51,8 @@ enum BoundSocket {
 impl Listener {
     /// Binds an address. Must be called within a tokio runtime.
     ///
-    /// A Unix socket gets mode 0600 before anybody can connect. A file at its path is replaced only if
-    /// it is a socket on which nobody listens.
+    /// A Unix socket gets mode 0600 before anybody can connect. A file at its path is replaced only
+    /// if it is a socket on which nobody listens.
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let socket = match address {
             ListenAddr::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
@@ -82,9 +82,9 @@ impl Listener {
 
     /// The next connection. Cancel safe.
     ///
-    /// Never fails: a connection that was closed in the queue is skipped, and while the process or the
-    /// system is out of descriptors or memory it tries again at growing intervals up to a second. That
-    /// is logged once when it begins, and once when it is over.
+    /// Never fails: a connection that was closed in the queue is skipped, and while the process or
+    /// the system is out of descriptors or memory it tries again at growing intervals up to a
+    /// second. That is logged once when it begins, and once when it is over.
     pub async fn accept(&mut self) -> (ClientStream, Peer) {
         loop {
             match self.socket.accept().await {

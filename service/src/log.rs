@@ -1,10 +1,11 @@
-//! Logs to standard error: text for a person at a terminal, JSON for everything else. Nobody waits
-//! for it to be read.
+//! Logs to standard error: text for a person at a terminal, JSON for everything else. Writing
+//! never waits for the reader.
 //!
-//! [`init`] is called once by `main`; nothing else here is global. What may be logged is for the
-//! caller to see to, with two helps: an [`AccessEvent`] has no place for a header (but a checked
-//! [`request_id`]), a query string or an address, so that none can slip into the access log; and no
-//! line is longer than 8 KiB, whatever text a client or an upstream brought into it.
+//! [`init`] is called once by `main`; nothing else here is global. The caller decides
+//! what is logged, within two bounds: an [`AccessEvent`] has no field for a header (except a
+//! checked
+//! [`request_id`]), a query string or an address, so none can get into the access log; and no line is
+//! longer than 8 KiB, whatever text a client or an upstream sent.
 
 mod access;
 mod bounded;
@@ -106,7 +107,7 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// The process's log. Dropping it, as the last thing of all, waits a moment for what is not
+/// The process's log. Drop it last: dropping it waits up to a second for the events that are not
 /// written yet.
 #[derive(Debug)]
 #[must_use = "what is logged last is lost unless this is kept to the end"]
@@ -122,7 +123,7 @@ impl Drop for Log {
 pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     let is_terminal = io::stderr().is_terminal();
     let queue = LogQueue::start(io::stderr(), |lost| {
-        tracing::warn!(lost, "events were lost: the log was not read in time");
+        tracing::warn!(lost, "log events lost: the reader is too slow");
     })?;
     let log = Log(queue.clone());
     subscriber(config, is_terminal, QueueWriter(queue)).try_init()?;
@@ -151,7 +152,7 @@ pub fn on_panic(count: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
-/// An error with its causes, on one line: an event's own `error` field has no room for them.
+/// An error with its causes, on one line: an event's `error` field prints only the error itself.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -188,7 +189,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let level = config.level.filter();
-    // Other people's crates tell the insides of protocols, headers among them.
+    // At `debug` these crates log protocol details, headers and so credentials among them.
     let others = level.min(LevelFilter::WARN);
     let targets = Targets::new()
         .with_default(level)

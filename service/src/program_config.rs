@@ -1,4 +1,4 @@
-//! What the configuration of a program offers to `main`, whatever else it holds.
+//! The configuration of a program, as far as `main` needs it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

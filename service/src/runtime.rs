@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Threads for work that waits for a disk. Each takes some hundred KB that it never gives back while
-/// others come and go, and a disk serves no more of them at a time than this.
+/// Threads for work that waits for a disk. Each takes some hundred KB that it never gives back
+/// while others come and go, and a disk serves no more of them at a time than this.
 const BLOCKING_THREADS: usize = 24;
 
 /// One runtime with a worker for each processor. A single worker needs nobody to share work with:

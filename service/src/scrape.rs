@@ -1,7 +1,7 @@
-//! The exposition over HTTP, as both programs serve it: what the scraper wants is negotiated, and
-//! the answer says what it depends on.
+//! Serving an exposition over HTTP: format and compression are negotiated, and `Vary` names the
+//! request headers that decide.
 //!
-//! Deliberately not here: where the exposition comes from, and who may read it ([`auth`](super::auth)).
+//! Deliberately not here: making the exposition, and authentication ([`auth`](super::auth)).
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub use body::{EncodedExposition, EncodedExpositions, ExpositionBody, ReadTooSlo
 
 use crate::exposition::{Exposition, Format, OmittedSamples, accepts_gzip, negotiate};
 
-/// How a scraper wants the exposition.
+/// The format and compression that a scraper asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrapeFormat {
     format: Format,
@@ -36,9 +36,9 @@ impl ScrapeFormat {
         }
     }
 
-    /// Writes the exposition in each of these forms, and each format once; and what OpenMetrics forbids and
-    /// was left out for that, if it is among them. A large exposition takes a while: not for a thread that
-    /// serves.
+    /// Writes the exposition in each of these forms, and each format once; and what OpenMetrics
+    /// forbids and was left out for that, if it is among them. A large exposition takes a while:
+    /// not for a thread that serves.
     pub fn encode(exposition: &Exposition, forms: &[Self]) -> (Vec<(Self, Bytes)>, OmittedSamples) {
         let mut omitted = OmittedSamples::default();
         let mut encoded = Vec::with_capacity(forms.len());

@@ -24,9 +24,9 @@ use tokio_util::either::Either;
 use super::listen::stream::ClientStream;
 use super::shutdown::Shutdown;
 
-/// How often the files are looked at. A change counts once it has stood for as long, so that no
-/// half of one is loaded.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the files are checked. A change is loaded once it is unchanged for one interval, so
+/// that a half-written file is not.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -97,6 +97,7 @@ type FileVersions = [Option<(u64, u64, i64, i64)>; 2];
 impl Tls {
     /// Loads a certificate and its key.
     pub fn load(files: &TlsFields) -> Result<Self, TlsError> {
+        // Before the files are read: a change in between is then seen as one, and loaded again.
         let loaded = file_versions(files);
         let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read(files)?))));
         let config = current.config(&[b"http/1.1"])?;
@@ -114,19 +115,20 @@ impl Tls {
         Ok(Either::Right(Box::new(shaken??)))
     }
 
-    /// Loads the certificate again whenever its files change, until the shutdown. One that cannot be
-    /// used is refused, which is logged, and the old one stays.
+    /// Loads the certificate again whenever its files change, until the shutdown. If the new
+    /// one cannot be used, that is logged and the old one stays.
     pub async fn watch(self, shutdown: Shutdown) {
         let mut loaded = self.loaded;
         let mut last = loaded;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = shutdown.recv() => return,
             }
             let now = self.file_versions().await;
             let stands = now == std::mem::replace(&mut last, now);
             if stands && now != loaded {
+                // Noted even if the reload fails: a bad file is logged once, not every second.
                 loaded = now;
                 self.reload().await;
             }
@@ -140,12 +142,12 @@ impl Tls {
         match read.await {
             Ok(Ok(key)) => {
                 *current.0.write() = Arc::new(key);
-                tracing::info!(%certificate, "a new certificate is in use");
+                tracing::info!(%certificate, "certificate reloaded");
             }
             Ok(Err(error)) => {
-                tracing::error!(%certificate, %error, "the new certificate is refused; the old one stays");
+                tracing::error!(%certificate, %error, "certificate reload failed");
             }
-            // Only a panic, which is told already.
+            // Only a panic, which the panic hook has logged.
             Err(_) => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Reading, merging and writing a large exposition takes less than three times its size in memory, all
-//! included: counted by the allocator itself, in a process of its own.
+//! Reading, merging and writing a large exposition takes less than three times its size in memory,
+//! all included: counted by the allocator itself, in a process of its own.
 #![expect(
     clippy::print_stdout,
     reason = "the figure is of interest, not only that it is small"

@@ -256,7 +256,7 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_refused() 
     let second = certificate.path().with_file_name("second.crt");
     std::fs::copy(certificate.path(), &second)?;
     certificate.replace(&certificate.path(), "not a certificate\n")?;
-    let refused = "the new certificate is refused";
+    let refused = "certificate reload failed";
     poll::until(
         "the refusal in the log",
         Duration::from_secs(30),

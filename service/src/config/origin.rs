@@ -1,4 +1,4 @@
-//! Where a value was said.
+//! Where a configured value comes from: file and line, variable or flag.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use serde_yaml::Value;
 
 use super::error::ConfigError;
 
-/// Where the values of a configuration were said.
+/// Where the values of a configuration come from.
 #[derive(Debug, Default)]
 pub struct Origins {
     pub(super) file: Option<(PathBuf, String)>,
@@ -118,8 +118,8 @@ impl PathStep {
 
 /// The line of a file that holds a key, counted from 1.
 ///
-/// `serde_yaml` keeps no positions, but it puts them on errors: so the file is read by somebody who
-/// fails on purpose when the key comes.
+/// `serde_yaml` keeps no positions, but it puts them on errors: so this reads the file with a
+/// visitor that fails on purpose at the key.
 fn line_of(text: &str, path: &[PathStep]) -> Option<usize> {
     let found = Cell::new(false);
     let locate = KeyLocator {

@@ -1,16 +1,16 @@
 //! The most connections that listeners serve at a time, and which one is closed for a new one.
 //!
-//! A connection without a request in flight is idle: one between two requests, one that never sent a
-//! byte, one that sends its head byte by byte, one in its TLS handshake, an HTTP/2 connection without
-//! streams. At the cap, the connection that has been idle longest is closed and the new one is
-//! served; a connection with a request in flight never is. So silent clients cannot keep
-//! others out.
+//! A connection without a request in flight is idle: one between two requests, one that never sent
+//! a byte, one that sends its head byte by byte, one in its TLS handshake, an HTTP/2 connection
+//! without streams. At the cap, the connection that has been idle longest is closed and the new one
+//! is served; a connection with a request in flight never is. So silent clients cannot keep others
+//! out.
 //!
 //! Connections are ordered by the earliest time since which they may be idle. A request does not
-//! change the order, only the atomics of its own connection, so it takes no lock. The search for the
-//! longest idle connection corrects the order: it moves connections that have had a request since. It
-//! skips a busy one for a moment afterwards, so many busy connections cost little however many new
-//! ones arrive.
+//! change the order, only the atomics of its own connection, so it takes no lock. The search for
+//! the longest idle connection corrects the order: it moves connections that have had a request
+//! since. It skips a busy one for a moment afterwards, so many busy connections cost little however
+//! many new ones arrive.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,8 +94,8 @@ impl ConnectionCap {
         }))
     }
 
-    /// A slot for a new connection. At the cap, closes the connection that has been idle longest and
-    /// waits for its slot. `None` if every connection has a request in flight. Cancel safe.
+    /// A slot for a new connection. At the cap, closes the connection that has been idle longest
+    /// and waits for its slot. `None` if every connection has a request in flight. Cancel safe.
     pub async fn admit(&self) -> Option<ConnectionSlot> {
         loop {
             let mut changed = pin!(self.0.changed.notified());
@@ -107,8 +107,8 @@ impl ConnectionCap {
                 if table.open < self.0.limit {
                     return Some(self.open(&mut table, now));
                 }
-                // One at a time: several waiters must not close more connections than they need. Each
-                // is woken when that one has ended, and searches again.
+                // One at a time: several waiters must not close more connections than they need.
+                // Each is woken when that one has ended, and searches again.
                 if table.closing == 0 {
                     table.longest_idle(now)?.close.notify_one();
                 }
@@ -268,11 +268,12 @@ impl Requests {
         self.0.requests.store(1, Ordering::Release);
     }
 
-    /// The request that [`Requests::set_busy`] began has ended, at that time. Does nothing if there is
-    /// none.
+    /// The request that [`Requests::set_busy`] began has ended, at that time. Does nothing if there
+    /// is none.
     pub fn set_idle(&self, now: Instant) {
         if self.is_busy() {
-            // The time first: an entry that reads as idle must not show the time before this request.
+            // The time first: an entry that reads as idle must not show the time before this
+            // request.
             self.0.ended(now);
             self.0.requests.store(0, Ordering::Release);
         }
@@ -288,8 +289,8 @@ impl fmt::Debug for Requests {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let entry = &self.0.0;
-        // The time first, released by the count: a reader that sees no request (acquire) sees at least
-        // this time, and does not take the connection for idle since long ago.
+        // The time first, released by the count: a reader that sees no request (acquire) sees at
+        // least this time, and does not take the connection for idle since long ago.
         entry.ended(Instant::now());
         entry.requests.fetch_sub(1, Ordering::AcqRel);
     }

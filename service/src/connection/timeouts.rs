@@ -1,12 +1,12 @@
 //! Time limits of a connection, kept where its bytes pass.
 //!
 //! hyper cannot tell that a client has stopped reading a response, nor an idle connection from one
-//! whose headers arrive byte by byte. This stream sees every wait. A timer is armed when a read or a
-//! write has to wait, and the deadline is checked when the timer fires, so a request on a busy
+//! whose headers arrive byte by byte. This stream sees every wait. A timer is armed when a read or
+//! a write has to wait, and the deadline is checked when the timer fires, so a request on a busy
 //! connection arms no timer.
 //!
-//! The counters are relaxed: a connection is polled by one task at a time, and a deadline that sees a
-//! count a moment late is only checked once more.
+//! The counters are relaxed, though HTTP/2 streams update them from tasks of their own: no other
+//! memory depends on them, and limits are seconds long, so a count seen a moment late is no harm.
 
 use std::io;
 use std::pin::Pin;
@@ -151,8 +151,8 @@ impl<T> TimedStream<T> {
         }
     }
 
-    /// When a connection that receives nothing is closed; `None` while a request is in flight, whose
-    /// client has nothing to send.
+    /// When a connection that receives nothing is closed; `None` while a request is in flight,
+    /// whose client has nothing to send.
     fn read_deadline(&mut self) -> Option<Instant> {
         if self.activity.requests.is_busy() {
             let sending = self.activity.sending.load(Ordering::Relaxed) > 0;

@@ -1,11 +1,11 @@
-//! Which sample names the families of an exposition print.
+//! The sample names that the families of an exposition print.
 
 use std::collections::HashMap;
 
 use super::metric_type::MetricType;
 
-/// The families of an exposition by name. A histogram `x` also prints `x_count`, so that a family of that
-/// name cannot stand beside it.
+/// The families of an exposition by name. A histogram `x` also prints `x_count`, so that a family
+/// of that name cannot stand beside it.
 #[derive(Default)]
 pub(super) struct Claims<'a> {
     families: HashMap<&'a str, (MetricType, usize)>,

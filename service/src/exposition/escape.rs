@@ -2,7 +2,7 @@
 //!
 //! Label values escape backslash, quote and newline in both formats. Help texts escape backslash
 //! and newline, in OpenMetrics quotes too. A backslash before anything else stands for itself, as
-//! Prometheus reads it.
+//! Prometheus reads it. Written by hand: general escape crates know other rules.
 
 use std::borrow::Cow;
 

@@ -32,9 +32,9 @@ pub struct FamilyDescription {
     pub max_series: usize,
 }
 
-/// Writes families, one after the other.
+/// Builds an exposition, family by family.
 pub struct ExpositionBuilder<'c> {
-    /// MetricLabels of every sample, as the exposition spells them, and what they add to its hash.
+    /// The labels that every sample carries, as text, and what they add to its hash.
     constant: (&'c str, u64),
     hasher: SeriesHasher,
     text: String,
@@ -51,7 +51,7 @@ struct MetricLabels {
 }
 
 impl<'c> ExpositionBuilder<'c> {
-    /// An empty exposition, with labels that every sample is to carry.
+    /// An empty exposition, whose samples will all carry the labels `constant`.
     pub fn new(constant: &'c str) -> Self {
         let hasher = SeriesHasher::get();
         let labels = LabelPairs::new(constant);
@@ -97,7 +97,7 @@ impl<'c> ExpositionBuilder<'c> {
         });
     }
 
-    /// The exposition.
+    /// Returns the exposition.
     pub fn finish(self) -> Exposition {
         Exposition {
             texts: vec![SourceText {
@@ -144,7 +144,7 @@ impl<'c> ExpositionBuilder<'c> {
                     self.sample((&sum.0, sum.1), &labels, None, total);
                     self.sample((&count.0, count.1), &labels, None, all);
                 }
-                // Nothing of ours makes these.
+                // This crate declares neither.
                 proto::MetricType::SUMMARY | proto::MetricType::UNTYPED => {}
             }
         }
@@ -254,7 +254,7 @@ impl BucketBounds {
             text.push('"');
             self.0.push((bound, text, hash));
         }
-        // It was just put there, if it was not before.
+        // Always there: if it was not, it has just been added.
         self.0
             .get(at)
             .map_or(("", 0), |(_, text, hash)| (text, *hash))
@@ -269,7 +269,7 @@ pub fn push_label(name: &str, value: &str, out: &mut String) {
     out.push('"');
 }
 
-/// An exposition of ours is far smaller than the 4 GiB that a text may have.
+/// Our own exposition is far smaller than the 4 GiB that a text may have.
 fn wide(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

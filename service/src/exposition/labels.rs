@@ -3,8 +3,8 @@
 use super::cursor::Cursor;
 use super::escape::unescape;
 
-/// The labels inside a pair of braces, which a [`Lexer`] has accepted: name, and value with its
-/// escapes.
+/// The labels inside a pair of braces, which `sample_line`'s lexer has accepted: name, and value
+/// with its escapes.
 #[derive(Clone, Debug)]
 pub(super) struct LabelPairs<'a> {
     rest: &'a str,
@@ -37,7 +37,7 @@ impl<'a> Iterator for LabelPairs<'a> {
     }
 }
 
-/// Whether two label sets, as expositions spell them, are equal.
+/// Whether two label sets are equal, whatever their order and escapes.
 pub(super) fn same_labels(left: &str, right: &str) -> bool {
     if left == right {
         return true;

@@ -1,10 +1,10 @@
-//! How much of an exposition is read, and what is left out of it.
+//! How much of an exposition is read, and counts of the samples that are dropped.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-/// How much of a foreign exposition is taken in.
+/// How much of a foreign exposition is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseLimits {
     /// Bytes; what follows the last whole line within them is dropped. At most 4 GiB count.
@@ -22,7 +22,7 @@ impl Default for ParseLimits {
     }
 }
 
-/// What was left out of an exposition, by reason.
+/// Samples that were dropped from an exposition, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DroppedSamples {
     /// Samples whose family had been declared with another type, or whose name belongs to another
@@ -52,8 +52,8 @@ impl AddAssign for DroppedSamples {
     }
 }
 
-/// Samples that an exposition holds and that were left out of it while it was written, because the format
-/// forbids them.
+/// Samples that an exposition holds and that were left out of it while it was written, because the
+/// format forbids them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OmittedSamples {
     /// Those of our own by the empty name.

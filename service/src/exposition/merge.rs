@@ -1,4 +1,4 @@
-//! Joining expositions into one that is valid whatever they hold.
+//! Merges expositions into one that is valid whatever they hold.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use super::model::{Exposition, FamilyData, FamilyPart, HAS_SOURCE, Sample, Sourc
 use super::series::{SeriesHasher, SeriesIndex};
 
 impl Exposition {
-    /// Adds what another exposition holds, each sample with a label `source`. A label of that name which
-    /// a sample has already becomes `exported_source`.
+    /// Adds what another exposition holds, each sample with a label `source`. A label of that name
+    /// which a sample has already becomes `exported_source`.
     ///
-    /// What is here stays as it is: of the other exposition, families of another type and families that
-    /// print names of another family are dropped, and so are series that are here already. Help
-    /// and type are those of the exposition that had the family first.
+    /// What is here stays as it is: of the other exposition, families of another type and families
+    /// that print names of another family are dropped, and so are series that are here already.
+    /// Help and type are those of the exposition that had the family first.
     pub fn merge(&mut self, other: Self, source: &str) -> DroppedSamples {
         let mut dropped = DroppedSamples::default();
         let mut other = other.flattened();
@@ -49,7 +49,7 @@ impl Exposition {
         .0
     }
 
-    /// Takes over families; the numbers of those that were here before.
+    /// Adds families, and returns the numbers of the families here that gained samples.
     fn join(
         &mut self,
         families: Vec<FamilyData>,
@@ -99,13 +99,14 @@ impl Exposition {
         joined
     }
 
-    /// Takes out of the last part of a family what the family holds already.
+    /// Removes from the last part of a family the series that the family has already.
     fn drop_duplicates(&mut self, family: usize) -> u64 {
         let lost = self.duplicates(&self.families[family].parts);
         let Some(part) = self.families[family].parts.last_mut() else {
             return 0;
         };
         let samples = &mut self.texts[part.text as usize].samples[part.samples.clone()];
+        // Compacts in place: the part keeps its range in the text's samples.
         let mut lost_ones = lost.iter().copied().peekable();
         let mut kept = 0;
         for at in 0..samples.len() {
@@ -136,6 +137,8 @@ impl Exposition {
                     });
             }
         }
+        // Without a renamed label the last part was checked when it was parsed, and its added
+        // `source` keeps it apart from the others: nothing to hash in the usual case.
         let renamed = self
             .samples(last)
             .any(|sample| sample.data.flags & HAS_SOURCE != 0);
@@ -150,13 +153,14 @@ impl Exposition {
 }
 
 impl SourceText {
-    /// Brings the hashes to what the series are once they have a label `source`.
+    /// Updates the hashes of the series for the label `source` that merging adds.
     fn add_source(&mut self, source: &str) {
         let mut escaped = String::new();
         escape_label(source, &mut escaped);
         let hasher = SeriesHasher::get();
         let added = hasher.label("source", &escaped);
         for sample in &mut self.samples {
+            // The hashes of labels are added up, so that a label can be added without the others.
             sample.hash = sample.hash.wrapping_add(added);
             if sample.flags & HAS_SOURCE == 0 {
                 continue;

@@ -1,13 +1,15 @@
 //! The exposition: one model for what is gathered, parsed, merged and written.
 //!
-//! An exposition keeps the text it was made from and points into it, so that a foreign sample's number
-//! is written as it was spelt, and an exposition of a hundred thousand samples costs its text and 32 bytes
-//! a sample. [`MetricsRegistry`] gathers our own exposition, [`Exposition::parse`] reads somebody else's, and
+//! An exposition keeps the text it was made from and points into it, so that a foreign sample's
+//! number is written as it was spelt, and an exposition of a hundred thousand samples costs its
+//! text and 32 bytes a sample. [`MetricsRegistry`] gathers our own exposition,
+//! [`Exposition::parse`] reads somebody else's, and
 //! [`Exposition::merge`] joins them into one valid exposition whatever they hold.
 //!
 //! Whatever an exposition holds, Prometheus, promtool and the strict OpenMetrics parser of Python's
-//! `prometheus_client` read what is written of it: [`Exposition::parse`] drops what one of them refuses in
-//! both formats, [`Exposition::write_openmetrics`] does without what only OpenMetrics forbids.
+//! `prometheus_client` read what is written of it: [`Exposition::parse`] drops what one of them
+//! refuses in both formats, [`Exposition::write_openmetrics`] does without what only OpenMetrics
+//! forbids.
 //!
 //! Formats: [text 0.0.4] and [OpenMetrics 1.0]. Deliberately not here: protobuf, native
 //! histograms, exemplars (read over), and names quoted as in Prometheus 3, which nobody sends to a

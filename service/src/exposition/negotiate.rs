@@ -1,5 +1,6 @@
 //! Choosing the format by an Accept header (RFC 9110 §12.5.1), and compression by Accept-Encoding
-//! (§12.5.3).
+//! (§12.5.3). Written by hand: no maintained crate knows this short list of media types and
+//! versions.
 
 use super::limits::OmittedSamples;
 use super::model::Exposition;
@@ -81,7 +82,7 @@ pub fn negotiate(accept: Option<&str>) -> Format {
 /// the header an exposition is sent as it is.
 pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
     let mut gzip = Quality::default();
-    // Acceptable unless it is refused, but nobody's wish unless it is named.
+    // Acceptable unless refused, but preferred only if named.
     let mut identity = Quality::default();
     for coding in accept_encoding.unwrap_or_default().split(',') {
         let mut parts = coding.split(';').map(str::trim);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_to_who_wants_it_at_least_as_much_as_nothing() {
+    fn gzip_is_sent_where_it_is_preferred_to_identity() {
         for wants in [
             "gzip",
             "GZIP",

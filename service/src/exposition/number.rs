@@ -1,9 +1,10 @@
-//! Numbers of the exposition formats.
+//! Numbers of the exposition formats. Written by hand: they follow Go's `ParseFloat` and `%g`, from
+//! which Rust's differ.
 
 use std::fmt::Write as _;
 
-/// A sample's value as Prometheus reads it: what Go's `ParseFloat` takes, but for hexadecimal numbers
-/// and underscores. A number too large for a float is none.
+/// A sample's value as Prometheus reads it: what Go's `ParseFloat` takes, but for hexadecimal
+/// numbers and underscores. A number too large for a float is none.
 pub(super) fn parse_value(raw: &str) -> Option<f64> {
     let value: f64 = raw.parse().ok()?;
     let is_read = if value.is_nan() {
@@ -74,7 +75,8 @@ pub(super) fn push_value(value: f64, out: &mut String) {
 }
 
 /// Appends a bucket's bound as OpenMetrics wants `le` to be spelt (`1.0`, `0.001`, `1e+06`), which
-/// is also how Prometheus 3 keeps it whatever the exposition said: so both formats make the same series.
+/// is also how Prometheus 3 keeps it whatever the exposition said: so both formats make the same
+/// series.
 pub(super) fn push_bound(bound: f64, out: &mut String) {
     if bound.is_infinite() {
         out.push_str(if bound > 0.0 { "+Inf" } else { "-Inf" });

@@ -1,17 +1,17 @@
 //! Writing OpenMetrics 1.0, which forbids what the text format allows.
 //!
-//! An exposition is written so that the strictest parser takes all of it, by three rules:
+//! An exposition is written so that the strictest parser accepts all of it, by three rules:
 //!
 //! - A counter's sample that is NaN or negative is left out.
-//! - A family that may not have its type is written as `unknown`, whose samples may be anything: one
-//!   family for each of its sample names. So is a counter without `_total`, a family one of whose
-//!   names is taken ([`names`]), and a histogram or summary that is none in OpenMetrics' sense
-//!   ([`sound`]), such as one without a bucket `+Inf`.
-//! - What came first keeps its type. Of a histogram or summary that an exposition before had as it should
-//!   be, a later exposition's samples are left out where they are none; and a family is left out whose own
-//!   name is taken, as that of `x_created` is by a counter `x_total`.
+//! - A family that does not satisfy its type is written as `unknown`, whose samples may be anything:
+//!   one family for each of its sample names. That holds for a counter without `_total`, a family
+//!   one of whose names is taken ([`names`]), and an invalid histogram or summary ([`sound`]), such
+//!   as one without a bucket `+Inf`.
+//! - The exposition that was merged first decides the type. If its histogram or summary is valid,
+//!   invalid samples of later expositions are left out. A family is left out if its own name is
+//!   taken, as `x_created` is by a counter `x_total`.
 //!
-//! Nothing of this concerns the text format.
+//! The text format needs none of this.
 
 mod names;
 mod sound;
@@ -25,8 +25,8 @@ use super::number::push_ms_as_seconds;
 use super::text::{push_help, push_series, push_type};
 
 impl Exposition {
-    /// Appends the exposition in OpenMetrics' text format, with its `# EOF`; which samples had to be left
-    /// out.
+    /// Appends the exposition in OpenMetrics' text format, with its `# EOF`; which samples had to
+    /// be left out.
     ///
     /// A counter's family is named without `_total` there. What may not have its type is written as
     /// `unknown`; a counter that is NaN or negative is left out, and so is what cannot stand beside

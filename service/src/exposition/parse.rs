@@ -1,8 +1,8 @@
-//! Reading an exposition: total, in one pass over its lines, whatever order they come in.
+//! Reads an exposition in one pass over its lines. Never fails: a bad line is dropped and counted.
 //!
-//! Metadata may follow the samples it describes, families may be interleaved: samples are first
-//! read line by line, each noting the metadata block it stands in, and find their family when the
-//! whole exposition is known.
+//! Metadata may follow the samples that it describes, and families may be interleaved. So the first
+//! pass notes for each sample the metadata block it is in; `resolve` then finds its family, once
+//! all metadata is known.
 
 use std::collections::HashMap;
 
@@ -15,8 +15,8 @@ use super::sample_line::Lexer;
 use super::series::SeriesIndex;
 
 impl Exposition {
-    /// Reads an exposition of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is not of
-    /// the format, or over a limit, is left out and counted.
+    /// Reads an exposition of text 0.0.4 or, where it ends with `# EOF`, of OpenMetrics. What is
+    /// not of the format, or over a limit, is left out and counted.
     ///
     /// Of the format is what Prometheus, promtool and the strict parsers of OpenMetrics all read:
     /// no label begins with `__`; `le` of a histogram and `quantile` of a summary are numbers, and
@@ -82,7 +82,8 @@ fn cut(bytes: &mut Vec<u8>, max: usize) -> u64 {
     lost
 }
 
-/// Blanks out the lines that are not UTF-8, and counts them.
+/// Overwrites the lines that are not UTF-8 with blanks, and counts them. Positions stay the same,
+/// and the text is not copied.
 fn into_text(bytes: Vec<u8>) -> (String, u64) {
     let mut invalid = 0;
     let mut bytes = match String::from_utf8(bytes) {
@@ -98,7 +99,7 @@ fn into_text(bytes: Vec<u8>) -> (String, u64) {
     (String::from_utf8(bytes).unwrap_or_default(), invalid)
 }
 
-/// What the lines so far say.
+/// The content of the lines read so far.
 struct LineReader<'t> {
     text: &'t str,
     lexer: Lexer<'t>,
@@ -146,6 +147,7 @@ impl<'t> LineReader<'t> {
             self.dropped.malformed += 1;
             return;
         };
+        // After the lexer: a malformed line is reported as such, even beyond the limit.
         if self.samples.len() >= self.max_samples {
             self.dropped.limit += 1;
             return;
@@ -206,10 +208,10 @@ impl<'t> LineReader<'t> {
     }
 }
 
-/// Fills what was empty. The first stays, and another that says the same is no harm.
-fn is_new<T>(place: &mut Option<T>, value: T, is_same: impl Fn(&T) -> bool) -> Option<()> {
-    match place {
-        None => *place = Some(value),
+/// Fills an empty slot. Repeating the same metadata is allowed; contradicting it is malformed.
+fn is_new<T>(slot: &mut Option<T>, value: T, is_same: impl Fn(&T) -> bool) -> Option<()> {
+    match slot {
+        None => *slot = Some(value),
         Some(old) if is_same(old) => {}
         Some(_) => return None,
     }
@@ -227,6 +229,7 @@ struct SampleGroups {
 impl SampleGroups {
     fn intern(&mut self, name: u32, block: Option<u32>) -> u32 {
         let group = (name, block);
+        // Consecutive samples nearly always share their group, which spares the hash.
         if self.all.get(self.last as usize) == Some(&group) {
             return self.last;
         }

@@ -1,5 +1,5 @@
-//! What holds for every exposition: nothing panics, what is written is read back, and a merged exposition is
-//! valid whatever went into it.
+//! What holds for every exposition: nothing panics, what is written is read back, and a merged
+//! exposition is valid whatever went into it.
 //!
 //! That others read it, too, is tested with them: `tests/suites/hostile_sources.rs`.
 

@@ -1,4 +1,4 @@
-//! Which family a sample belongs to, once a whole exposition is known.
+//! Finds the family of each sample, once all metadata of an exposition is known.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ pub(super) struct MentionedName<'t> {
     pub(super) declared: Option<DeclaredType>,
 }
 
-/// MentionedNames of the exposition, numbered in the order in which they first appear.
+/// The names that an exposition mentions, numbered in the order in which they first appear.
 #[derive(Default)]
 pub(super) struct MentionedNames<'t> {
     ids: HashMap<&'t str, u32>,
@@ -97,8 +97,8 @@ impl<'t> Resolver<'t> {
         }
     }
 
-    /// Puts samples, whose `family` is the number of their group (their name, and the block they
-    /// stand in), in the order of their families.
+    /// Sorts samples by family, and returns the families. On entry, a sample's `family` is the
+    /// number of its group: its name, and the metadata block that it is in.
     pub(super) fn families(
         &self,
         groups: &[(u32, Option<u32>)],
@@ -118,7 +118,8 @@ impl<'t> Resolver<'t> {
             _ => false,
         });
         dropped.malformed += (all - samples.len()) as u64;
-        // Nearly always in order already, which this sort notices.
+        // By position within a family, so that the text's order stays. Nearly always sorted
+        // already, which this sort detects.
         samples.sort_unstable_by_key(|sample| (sample.family, sample.start));
 
         let meanings: Vec<_> = self
@@ -127,9 +128,9 @@ impl<'t> Resolver<'t> {
             .iter()
             .map(|name| self.meaning(name))
             .collect();
-        let mut lent = vec![false; meanings.len()];
+        let mut is_base = vec![false; meanings.len()];
         for base in meanings.iter().filter_map(|meaning| meaning.base) {
-            lent[base as usize] = true;
+            is_base[base as usize] = true;
         }
         let mut claims = Claims::default();
         let mut families = Vec::new();
@@ -141,9 +142,10 @@ impl<'t> Resolver<'t> {
                 .count();
             let range = start..start + count;
             start = range.end;
-            if count == 0 && (lent[id] || !self.prints_empty(name)) {
+            if count == 0 && (is_base[id] || !self.prints_empty(name)) {
                 continue;
             }
+            // Two families that print one name would be two TYPE lines for it: the first one stays.
             if claims.clash(name.name, meaning.kind) {
                 dropped.type_conflict += count as u64;
                 continue;
@@ -197,7 +199,7 @@ impl<'t> Resolver<'t> {
         Some(halves.unwrap_or(name))
     }
 
-    /// What the samples of a name are in the family that they belong to.
+    /// The role of a name's samples in their family.
     fn role(&self, name: u32, owner: u32) -> Option<SampleRole> {
         let family = &self.names.all[owner as usize];
         let suffix = self.names.all[name as usize]
@@ -222,7 +224,7 @@ impl<'t> Resolver<'t> {
         })
     }
 
-    /// What a family of that name would be: as declared, or as the name it is derived from says.
+    /// The type and help of a family of that name: as declared, or derived from another name.
     fn meaning(&self, name: &MentionedName<'t>) -> FamilyMeaning<'t> {
         if let Some(DeclaredType::Known(kind)) = name.declared {
             return FamilyMeaning {
@@ -283,7 +285,7 @@ impl<'t> Resolver<'t> {
     }
 }
 
-/// What the samples of a name are in their family.
+/// The owner of a name's samples, and the labels that they need.
 struct SampleRole {
     owner: u32,
     /// Flags of which a sample must have all.

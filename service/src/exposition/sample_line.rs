@@ -1,4 +1,4 @@
-//! One sample line of an exposition, cut into pieces without copying any.
+//! One sample line of an exposition, split into pieces without a copy.
 
 use std::borrow::Cow;
 
@@ -106,8 +106,8 @@ impl<'t> Lexer<'t> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Everything up to and with the closing brace; the flags of the sample. A name that comes
-    /// twice is malformed.
+    /// Reads up to the closing brace, and returns the flags of the sample. A repeated name is
+    /// malformed.
     fn labels(
         &mut self,
         hasher: SeriesHasher,
@@ -156,6 +156,7 @@ impl<'a> Cursor<'a> {
         count: usize,
     ) -> Option<ParsedLabel<'a>> {
         let rest = self.line.get(self.at..)?;
+        // The same text at the same position means the same label: neither parsed nor hashed again.
         if let Some(label) = known.get(count)
             && rest.starts_with(label.raw)
         {
@@ -194,6 +195,7 @@ impl<'a> Cursor<'a> {
             hash: hasher.label(name, &spelling),
             flags: meaning | if is_plain { PLAIN } else { 0 },
         };
+        // Quadratic, but `known` is short; `labels` checks the rest by sorting.
         if known.iter().any(|other| other.name == name) {
             return None;
         }
@@ -203,7 +205,7 @@ impl<'a> Cursor<'a> {
         Some(label)
     }
 
-    /// Whether an exemplar starts here, which is read over.
+    /// Whether an exemplar starts here. Exemplars are skipped.
     fn at_exemplar(&self, openmetrics: bool) -> bool {
         openmetrics && self.line[self.at..].starts_with("# {")
     }

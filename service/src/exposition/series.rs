@@ -9,8 +9,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// Hashes series piece by piece. The hashes of labels are added, so that their order does not matter
-/// and none has to be sorted or copied.
+/// Hashes series piece by piece. The hashes of labels are added, so that their order does not
+/// matter and none has to be sorted or copied.
 #[derive(Clone, Copy)]
 pub(super) struct SeriesHasher(&'static RandomState);
 

@@ -1,4 +1,8 @@
-//! Addresses to listen on as people write them: one or a list, each a text or a table with its keys.
+//! Addresses to listen on as people write them: one or a list, each a text or a table with its
+//! keys.
+//!
+//! The visitors are written by hand: serde's untagged enums lose the path and the message of an
+//! error.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +15,8 @@ use super::addr::ListenAddr;
 use crate::config::{Checker, ConfigError, Origins};
 use crate::tls::{Tls, TlsFields};
 
-/// ListenFieldsVisitor address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key `address`.
+/// ListenFieldsVisitor address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key
+/// `address`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenFields {
     /// `HOST:PORT` or `unix:/PATH`.

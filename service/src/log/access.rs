@@ -72,15 +72,15 @@ fn cut_some(text: Option<&str>, most: usize) -> Option<Cow<'_, str>> {
     text.map(|text| cut(text, most))
 }
 
-/// The identifier that an `X-Request-Id` header gives a request, if it is one that can be logged and
-/// searched for without surprises: up to 128 letters, digits, hyphens, underscores and periods.
+/// The identifier that an `X-Request-Id` header gives a request, if it is one that can be logged
+/// and searched for without surprises: up to 128 letters, digits, hyphens, underscores and periods.
 pub fn request_id(header: &[u8]) -> Option<&str> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let id = str::from_utf8(header).ok()?;
     ((1..=MAX_REQUEST_ID).contains(&id.len()) && header.iter().all(plain)).then_some(id)
 }
 
-/// Takes an even part of what comes along.
+/// Selects an even part of the events. A sum with a fraction needs no random numbers and no crate.
 pub(super) struct Sampler {
     /// The part, in 2⁻³².
     part: u64,
@@ -107,6 +107,7 @@ impl Sampler {
 
     /// Whether this one is taken: where the running sum passes a whole number.
     pub(super) fn take(&self) -> bool {
+        // Relaxed: only the sum counts, in any order.
         let before = self.seen.fetch_add(self.part, Ordering::Relaxed);
         (before.wrapping_add(self.part) >> 32) != (before >> 32)
     }

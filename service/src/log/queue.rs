@@ -1,8 +1,9 @@
-//! Writing somewhere without waiting for whoever reads there.
+//! A queue of log events, written by a thread of its own.
 //!
-//! A terminal that is held, a pipe whose reader is stuck: a write to it blocks, and with it every
-//! request that logs something. So events go into a buffer, which a thread of its own writes out;
-//! what does not fit is counted and lost.
+//! A write to a paused terminal or a full pipe blocks, and with it every request that logs. So
+//! events go into a bounded buffer; an event that does not fit is dropped and counted.
+//! tracing-appender's non-blocking writer bounds the number of events instead of their bytes, and
+//! does not log how many it dropped.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 /// The bytes that wait to be written: some ten thousand events.
 const CAPACITY: usize = 4 << 20;
 
-/// How long the end of the process waits for a reader.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the process waits at its end for the queue to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where events are written to. Never blocks and never fails; clones are one queue.
 #[derive(Clone, Debug, Default)]
@@ -33,17 +34,17 @@ struct LogQueueShared {
 #[derive(Debug, Default)]
 struct LogQueueState {
     waiting: Vec<u8>,
-    /// Events that did not fit since the last time that was told.
+    /// Events dropped since the last report.
     lost: u64,
     writing: bool,
 }
 
 impl LogQueue {
-    /// A queue that is written to `out`; `tell` is called with the number of events that were
-    /// lost, once others are written again. Fails if there is no thread to be had.
+    /// A queue that is written to `out`. `on_lost` is called with the number of dropped events,
+    /// once others are written again. Fails if no thread can be started.
     pub(super) fn start(
         mut out: impl Write + Send + 'static,
-        tell: impl Fn(u64) + Send + 'static,
+        on_lost: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
         let queue = Self::default();
         let shared = Arc::clone(&queue.0);
@@ -53,11 +54,12 @@ impl LogQueue {
                 let mut batch = Vec::new();
                 loop {
                     let lost = shared.take(&mut batch);
-                    // Nobody is left to be told that the log can't be written.
+                    // A failure cannot be logged anywhere else.
                     let _ = out.write_all(&batch).and_then(|()| out.flush());
                     batch.clear();
                     if lost > 0 {
-                        tell(lost);
+                        // Without the lock: it logs an event, which is queued here.
+                        on_lost(lost);
                     }
                 }
             })?;
@@ -68,7 +70,9 @@ impl LogQueue {
     pub(super) fn flush(&self) {
         let mut state = self.0.state.lock();
         let is_busy = |state: &mut LogQueueState| state.writing || !state.waiting.is_empty();
-        self.0.emptied.wait_while_for(&mut state, is_busy, PATIENCE);
+        self.0
+            .emptied
+            .wait_while_for(&mut state, is_busy, FLUSH_TIMEOUT);
     }
 }
 
@@ -83,6 +87,7 @@ impl LogQueueShared {
         self.filled
             .wait_while(&mut state, |state| state.waiting.is_empty());
         state.writing = true;
+        // Swapped, not copied: the lock is held for a moment, and both buffers keep their capacity.
         std::mem::swap(&mut state.waiting, batch);
         std::mem::take(&mut state.lost)
     }
@@ -98,6 +103,8 @@ impl Write for &LogQueue {
         }
         let was_empty = state.waiting.is_empty();
         state.waiting.extend_from_slice(event);
+        // Notified without the lock, and only when the writer may be waiting: it takes all there
+        // is.
         drop(state);
         if was_empty {
             self.0.filled.notify_one();

@@ -1,9 +1,9 @@
 //! Finished expositions on their way to scrapers, in bounded memory.
 //!
 //! An exposition can be large, and a scraper that does not read it holds it for as long as its
-//! connection lives. So all of them together have a budget: where a new one does not fit beside those
-//! that are being sent, the oldest is dropped, and whoever still reads it is cut off. A scraper that
-//! reads gets its exposition long before.
+//! connection lives. So all of them together have a budget: where a new one does not fit beside
+//! those that are being sent, the oldest is dropped, and the responses that send it are aborted. A
+//! scraper that reads has its exposition long before.
 //!
 //! For that, a response never holds a part of the exposition itself: each piece is copied when the
 //! connection can take it.
@@ -30,8 +30,8 @@ pub struct EncodedExpositions {
     sending: Mutex<VecDeque<Weak<EncodedExposition>>>,
 }
 
-/// A finished exposition. It lives as long as somebody reads it, and no longer than there is room for
-/// it.
+/// A finished exposition. It lives while a response sends it, unless the budget is needed for newer
+/// ones.
 #[derive(Debug)]
 pub struct EncodedExposition {
     /// `None` once it has been dropped for a newer one.
@@ -52,7 +52,7 @@ enum BodyContent {
     },
 }
 
-/// The exposition was dropped before it was sent whole: newer ones needed its room.
+/// The exposition was dropped before it was sent whole: newer ones needed its memory.
 #[derive(Debug, thiserror::Error)]
 #[error("the exposition was read too slowly")]
 pub struct ReadTooSlowly;
@@ -85,6 +85,8 @@ impl EncodedExpositions {
         let held =
             |other: &Weak<EncodedExposition>| other.upgrade().map_or(0, |other| other.length);
         let mut all = sending.iter().map(held).sum::<usize>() + length;
+        // The oldest first: its scraper has had the most time. Its bytes are freed at once, though
+        // its responses still exist.
         while all > budget
             && let Some(oldest) = sending.pop_front()
         {
@@ -156,7 +158,7 @@ impl Body for ExpositionBody {
             }
         };
         if this.is_end_stream() {
-            // What was sent whole is not waited for by the next one.
+            // Sent whole: release it now, not when the connection drops the body.
             *this = Self::default();
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_takes_no_room() {
+    fn an_exposition_that_is_not_being_sent_uses_no_budget() {
         let all = EncodedExpositions::within(10);
         for _ in 0..100 {
             let exposition = all.add(content(10));

@@ -1,4 +1,4 @@
-//! Pages of several sources as one.
+//! Expositions of several sources, merged.
 
 use super::*;
 use crate::exposition::Format;

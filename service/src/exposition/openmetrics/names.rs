@@ -1,5 +1,5 @@
-//! Which form the families of an exposition take in OpenMetrics, where a type reserves more names than the
-//! text format prints: a counter `x` has `x`, `x_total` and `x_created`.
+//! The form in which each family is written in OpenMetrics, where a type reserves more names than
+//! the text format prints: a counter `x` has `x`, `x_total` and `x_created`.
 
 use std::collections::HashSet;
 
@@ -35,9 +35,9 @@ impl Exposition {
     }
 }
 
-/// TakenNames are taken in the order of the expositions. Within an exposition counters come after the others, because
-/// as `unknown` they lose least; and what is called `…_created` comes last, because most often it
-/// tells of another family.
+/// The order in which families claim their names: by exposition, first merged first. Within one,
+/// counters come after the others, because they lose least as `unknown`. Names in `_created` come
+/// last, because they usually belong to another family.
 fn rank(family: &ExpositionFamily<'_>) -> (u32, u8) {
     let class = if family.name().ends_with("_created") {
         2
@@ -98,7 +98,8 @@ fn reserved(kind: MetricType) -> impl Iterator<Item = &'static str> {
     own.chain(total).chain(created).copied()
 }
 
-/// The names that are taken, by their hashes: an exposition can have a family for each of its samples.
+/// The names that are taken, by their hashes: an exposition can have a family for each of its
+/// samples.
 struct TakenNames {
     taken: HashSet<u64>,
     hasher: SeriesHasher,
@@ -114,7 +115,7 @@ impl TakenNames {
         }
     }
 
-    /// Takes a name with each of these endings, or none if one of them is taken.
+    /// Claims a name with each of these endings, or none of them if one is taken.
     fn take(&mut self, name: &str, endings: impl Iterator<Item = &'static str>) -> bool {
         let mut hashes = [0; 5];
         let mut count = 0;

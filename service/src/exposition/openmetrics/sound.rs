@@ -1,7 +1,7 @@
-//! Whether samples are a histogram or a summary in OpenMetrics' sense: the samples of one metric (one
-//! label set, but for `le` or `quantile`) stand together and have one timestamp; buckets come in the
-//! order of their bounds, end with `+Inf` and never count fewer; there are a sum and a count, or
-//! neither; counts are whole numbers, and nothing is negative.
+//! Whether samples are a histogram or a summary in OpenMetrics' sense: the samples of one metric
+//! (one label set, but for `le` or `quantile`) stand together and have one timestamp; buckets come
+//! in the order of their bounds, end with `+Inf` and never count fewer; there are a sum and a
+//! count, or neither; counts are whole numbers, and nothing is negative.
 
 use std::collections::HashSet;
 

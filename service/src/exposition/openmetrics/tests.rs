@@ -2,8 +2,8 @@
 
 use crate::exposition::{DroppedSamples, Exposition, ParseLimits};
 
-/// What is written of an exposition, and of others merged into it as sources `a`, `b`, …; how many samples
-/// are left out.
+/// What is written of an exposition, and of others merged into it as sources `a`, `b`, …; how many
+/// samples are left out.
 fn written(expositions: &[&str]) -> (String, u64) {
     let mut all = expositions.iter().map(|text| {
         let (exposition, dropped) = Exposition::parse(*text, &ParseLimits::default());

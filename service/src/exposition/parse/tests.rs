@@ -236,7 +236,8 @@ fn what_a_line_shares_with_the_one_before_is_checked_as_if_it_did_not() {
     assert_eq!(dropped.duplicate, 1);
 }
 
-/// promtool reads `le` and `quantile` as numbers, and refuses the whole exposition where one is none.
+/// promtool reads `le` and `quantile` as numbers, and refuses the whole exposition where one is
+/// none.
 #[test]
 fn a_bucket_without_a_bound_or_a_quantile_without_its_number_is_malformed() {
     for label in [
