@@ -43,7 +43,7 @@ impl Default for Limits {
             connections: 10_000,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
-            body_stall: Duration::from_secs(60),
+            body_stall: Duration::from_mins(1),
             drain: Duration::from_secs(30),
         }
     }

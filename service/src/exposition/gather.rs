@@ -1,7 +1,6 @@
-//! ExpositionBuilder families as an exposition.
+//! Builds an exposition from gathered families.
 //!
-//! The text and the pieces that point into it are made at once, so that nothing that was just
-//! written has to be read again.
+//! It writes the text and notes the positions in it at once, so our own text is never parsed.
 
 use std::fmt::Write as _;
 

@@ -1,6 +1,6 @@
 //! Which series an exposition holds, by the hash of name and label set.
 //!
-//! The table is hashbrown's, with foldhash: SipHash would take longer than the rest of parsing.
+//! The table is hashbrown's, with foldhash: `SipHash` would take longer than the rest of parsing.
 
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;

@@ -15,7 +15,7 @@ use super::addr::ListenAddr;
 use crate::config::{Checker, ConfigError, Origins};
 use crate::tls::{Tls, TlsFields};
 
-/// ListenFieldsVisitor address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key
+/// One address to listen on: `HOST:PORT` or `unix:/PATH`, alone or as the key
 /// `address`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenFields {
