@@ -33,8 +33,11 @@ impl Program for Octoserve {
 /// The flags of this program alone.
 #[derive(Debug, Args)]
 pub struct ProxyFlags {
-    /// The registry to proxy: http://HOST[:PORT] or unix:/PATH
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The registry to proxy: http://HOST[:PORT] or unix:/PATH"
+    )]
     upstream: Vec<String>,
     /// The data directory of the embedded registry
     #[arg(long, value_name = "DIR", conflicts_with = "upstream")]

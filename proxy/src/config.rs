@@ -4,7 +4,7 @@
 //! Key names are an API. The keys of the embedded registry are the registry's own.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::IpAddr;
 
 pub(crate) use registry::config::METRICS_PATH;
 use registry::config::{StorageFields, endpoint};
@@ -25,6 +25,7 @@ use crate::upstream::{Target, TargetError};
 mod fields;
 mod repositories;
 
+use self::fields::DEFAULT;
 pub use self::fields::{
     AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
 };
@@ -38,9 +39,6 @@ const MOST_SOURCES: usize = 64;
 
 /// The name of the embedded registry, as an upstream and as a source.
 pub(crate) const EMBEDDED: &str = "registry";
-
-/// Where clients are served by default.
-const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
 
 /// A valid configuration.
 #[derive(Clone, Debug)]

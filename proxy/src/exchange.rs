@@ -18,44 +18,27 @@ use registry::oci::{Endpoint, ErrorCode, Route};
 use service::metrics::MetricsRegistry;
 
 use self::body_progress::BodyProgress;
-use self::manifest_kind::KnownKinds;
+use self::facts::{Facts, Responder};
 use self::operation::{ExchangeOutcome, RequestOperation};
 use self::recording::ExchangeRecording;
 use crate::metrics::label::Side;
-use crate::metrics::{Metrics, Rules};
 use crate::sessions::{SessionHandle, SessionTable};
 
 mod auth;
 mod body_progress;
 mod deferred_count;
 mod error_code;
+mod facts;
 mod manifest_kind;
 mod operation;
+mod recorder;
 mod recording;
 mod repository;
 mod upload_session;
 
 pub use self::deferred_count::DeferredCount;
-
-/// What all exchanges share: the metrics, and what is remembered from one exchange to the next.
-pub struct Recorder {
-    /// The families that the exchanges move.
-    pub metrics: Metrics,
-    kinds: KnownKinds,
-    sessions: Arc<SessionTable>,
-}
-
-impl Recorder {
-    /// Registers every family that exchanges move. `repositories` decides which repositories get a
-    /// label of their own.
-    pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Recorder {
-        Recorder {
-            metrics: Metrics::new(registry, repositories),
-            kinds: KnownKinds::default(),
-            sessions: SessionTable::new(registry),
-        }
-    }
-}
+pub use self::facts::Request;
+pub use self::recorder::Recorder;
 
 /// What exchanges are observed for.
 pub enum Observer {
@@ -86,19 +69,6 @@ impl Observer {
     }
 }
 
-/// The head of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The method.
-    pub method: &'a str,
-    /// The target without the query.
-    pub path: &'a str,
-    /// The query, without its `?`.
-    pub query: Option<&'a str>,
-    /// The headers.
-    pub headers: &'a HeaderMap,
-}
-
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -119,37 +89,6 @@ pub struct Exchange {
     sessions: Arc<SessionTable>,
     /// `None` if metrics are off, and once the exchange has ended.
     recording: Option<ExchangeRecording>,
-}
-
-/// What happened so far.
-struct Facts {
-    started: Instant,
-    pair: Pair,
-    operation: RequestOperation,
-    request: BodyProgress,
-    response: BodyProgress,
-    head: Option<ResponseHead>,
-    /// The status that was counted, once the exchange has ended.
-    ended: Option<u16>,
-    /// The session of a request for an upload session. Held until the exchange ends, so that the
-    /// session does not expire meanwhile.
-    session: SessionHandle,
-}
-
-/// What is kept of the response's head.
-#[derive(Clone, Copy)]
-struct ResponseHead {
-    status: u16,
-    /// The time since the request's headers.
-    after: Duration,
-    responder: Responder,
-}
-
-/// The side that wrote the response's head.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Responder {
-    Upstream,
-    Proxy,
 }
 
 impl Exchange {
@@ -306,19 +245,6 @@ impl Exchange {
             duration: facts.started.elapsed(),
             ttfb: facts.head.map(|head| head.after),
         }
-    }
-}
-
-impl Facts {
-    /// Notes that the response's head arrived now.
-    fn response_began(&mut self, status: u16, responder: Responder) -> Instant {
-        let after = self.started.elapsed();
-        self.head = Some(ResponseHead {
-            status,
-            after,
-            responder,
-        });
-        self.started + after
     }
 }
 

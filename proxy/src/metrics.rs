@@ -32,7 +32,7 @@ pub use self::upstream::{
 };
 
 /// The families that an [`Exchange`](crate::exchange::Exchange) moves.
-pub struct Metrics {
+pub struct ProxyMetrics {
     /// What every HTTP server can say of itself.
     pub http: Arc<HttpMetrics>,
     /// What the requests mean to a registry.
@@ -45,10 +45,10 @@ pub struct Metrics {
     pub repositories: Repositories,
 }
 
-impl Metrics {
+impl ProxyMetrics {
     /// Declares the families. `repositories` says which repositories are shown by name.
-    pub fn new(registry: &MetricsRegistry, repositories: Rules) -> Metrics {
-        Metrics {
+    pub fn new(registry: &MetricsRegistry, repositories: Rules) -> ProxyMetrics {
+        ProxyMetrics {
             http: Arc::new(HttpMetrics::declare(registry)),
             oci: OciMetrics::new(registry),
             transfers: TransferMetrics::declare(registry),

@@ -13,7 +13,7 @@
 //! be resumed. It has failed when the registry no longer knows it, or refuses for good to complete
 //! it.
 //!
-//! Requests for upload sessions, and no others, take one of the [`SHARDS`] locks. The [`table`]
+//! Requests for upload sessions, and no others, take one of the `SHARDS` locks. The [`table`]
 //! module holds what the locks protect.
 
 use std::hash::RandomState;
@@ -32,24 +32,13 @@ mod location;
 mod table;
 
 use self::location::LocationKey;
-use self::table::{SHARDS, TableShard, TrackedSession};
+pub use self::table::SessionTable;
+use self::table::TrackedSession;
 
 /// How many sessions are tracked at a time. They take a few megabytes.
 const LIMIT: usize = 10_000;
 /// How long a session may be idle: the default of our own registry.
 const EXPIRE: Duration = Duration::from_hours(24);
-
-/// The table.
-pub struct SessionTable {
-    metrics: SessionMetrics,
-    shards: [Mutex<TableShard>; SHARDS],
-    open: AtomicUsize,
-    /// For each endpoint, how many open sessions have a path that looks like that endpoint's.
-    look_alikes: [AtomicUsize; Endpoint::ALL.len()],
-    hasher: RandomState,
-    limit: usize,
-    origin: Instant,
-}
 
 /// A request's hold on its session: as long as it exists, the session does not expire.
 #[derive(Default)]

@@ -18,6 +18,8 @@ use service::log::LogConfig;
 use service::program_config::Configuration;
 use service::tls::Tls;
 
+pub use self::endpoint::METRICS_PATH;
+use self::fields::loopback;
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
 
 /// A valid configuration.
@@ -52,9 +54,6 @@ pub struct RegistryMetricsConfig {
     /// What every sample carries beside its own labels.
     pub labels: BTreeMap<String, String>,
 }
-
-/// The default path of the metrics endpoint.
-pub const METRICS_PATH: &str = "/metrics";
 
 /// Behind our own proxy: its limits protect the registry, and none of these may be reached first.
 const EMBEDDED_LIMITS: Limits = Limits {
@@ -164,10 +163,6 @@ impl RegistryMetricsFields {
             labels: self.labels,
         })
     }
-}
-
-fn loopback(port: u16) -> ListenAddr {
-    ListenAddr::Tcp(([127, 0, 0, 1], port).into())
 }
 
 #[cfg(test)]

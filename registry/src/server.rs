@@ -26,7 +26,7 @@ use self::expiry::Expiry;
 use self::in_process::Dialer;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::{RegistryConfig, RegistryMetricsConfig};
-use crate::metrics::Metrics;
+use crate::metrics::RegistryMetrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
 use crate::stats::{Collector, Ledger};
@@ -164,7 +164,8 @@ async fn bind_with<S: Store>(
             (AnyApi::Plain(Arc::new(api)), None)
         }
         Some(endpoint) => {
-            let metrics = Metrics::register(backend, config.process_metrics, &endpoint.labels);
+            let metrics =
+                RegistryMetrics::register(backend, config.process_metrics, &endpoint.labels);
             recorders.metrics = Some(metrics.http);
             let store = Instrumented::new(store, metrics.storage);
             let api = Api::new(store, policy, recorders);

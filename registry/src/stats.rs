@@ -121,7 +121,7 @@ impl Collector {
                 .set((), seconds_since_epoch());
         }
         self.note("reconcile", &self.logged.reconcile, &failures);
-        !failures.iter().any(is_lost)
+        !failures.iter().any(reconcile::is_lost)
     }
 
     /// Reads the figures of the file system and of the upload sessions once.
@@ -179,10 +179,6 @@ impl Collector {
             OutcomeChange::None => {}
         }
     }
-}
-
-fn is_lost(failure: &StoreError) -> bool {
-    matches!(failure, StoreError::Lost { .. })
 }
 
 /// Updates the gauges before a scrape.

@@ -67,8 +67,12 @@ struct ServeArgs<F: Args> {
     /// The configuration file, YAML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An address to listen on, such as 127.0.0.1:5000, [::1]:0 or unix:/run/octoserve.sock
-    #[arg(long, value_name = "ADDR")]
+    // Not as doc comments: clap prints Markdown as it is.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "An address to listen on: 127.0.0.1:5000, [::1]:0, unix:/run/octoserve.sock"
+    )]
     listen: Vec<String>,
     /// An address for metrics and probes alone
     #[arg(long, value_name = "ADDR")]

@@ -30,7 +30,8 @@ const REGISTRY: &[(&str, &[&str])] = &[
         "server",
         &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
     ),
-    ("main", &["server", "config"]),
+    ("cli", &["server", "config"]),
+    ("main", &["cli"]),
 ];
 
 /// What each module of the proxy may import of its own crate, and of the registry as `registry::…`.
@@ -50,7 +51,10 @@ const PROXY: &[(&str, &[&str])] = &[
         "exchange",
         &["sessions", "metrics", "registry::metrics", "registry::oci"],
     ),
-    ("error", &["exchange", "metrics", "registry::oci"]),
+    (
+        "error",
+        &["exchange", "metrics", "registry::metrics", "registry::oci"],
+    ),
     ("downstream", &["error", "metrics"]),
     ("admin", &["metrics", "aggregate", "registry::oci"]),
     (
@@ -89,10 +93,11 @@ const PROXY: &[(&str, &[&str])] = &[
             "config",
             "upstream",
             "metrics",
+            "registry::server",
         ],
     ),
-    ("cli", &["config"]),
-    ("main", &["cli", "server", "config"]),
+    ("cli", &["server", "config"]),
+    ("main", &["cli"]),
 ];
 
 #[test]

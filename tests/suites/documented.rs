@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::Launch;
 use harness::prometheus::Prometheus;
-use registry::metrics::Metrics;
+use registry::metrics::RegistryMetrics;
 use registry::metrics::storage::Backend;
 
 fn document(name: &str) -> Result<String> {
@@ -109,7 +109,7 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
 #[test]
 fn the_bounds_are_those_of_the_code() -> Result<()> {
     let document = document("docs/metrics.md")?;
-    let metrics = Metrics::register(Backend::Filesystem, true, &BTreeMap::new());
+    let metrics = RegistryMetrics::register(Backend::Filesystem, true, &BTreeMap::new());
     let declared = metrics.registry.families();
     let mut checked = 0;
     for family in declared {

@@ -10,16 +10,54 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::scrape::ScrapeFormat;
-use tokio::sync::{mpsc, watch};
+use service::scrape::{EncodedExposition, ScrapeFormat};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Aggregation, Fetched, PendingScrape};
+use super::aggregation::{Aggregation, Fetched};
 
 /// The time that the sources have however short a scraper's timeout is: a hasty scraper must not make
 /// them look slow.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The part of a scraper's timeout that is left for merging and sending the exposition.
+const RESERVE: Duration = Duration::from_millis(500);
+
+/// A scrape that waits for its exposition.
+pub(super) struct PendingScrape {
+    pub(super) format: ScrapeFormat,
+    pub(super) deadlines: Deadlines,
+    pub(super) reply: oneshot::Sender<Arc<EncodedExposition>>,
+}
+
+/// When a scrape times out; `None` where the scraper did not tell its timeout.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// The sources have this long.
+    pub(super) fetch: Option<Instant>,
+    /// Then the scraper gets what is there.
+    pub(super) respond: Option<Instant>,
+}
+
+impl Deadlines {
+    pub(super) fn of(now: Instant, timeout: Option<Duration>) -> Deadlines {
+        let Some(timeout) = timeout else {
+            return Deadlines {
+                fetch: None,
+                respond: None,
+            };
+        };
+        // A timeout too short for the reserve is halved: else the sources would have no time.
+        let fetch = timeout.saturating_sub(RESERVE).max(timeout / 2);
+        // What was fetched in time is still parsed, before the rest is left out.
+        let respond = fetch + timeout.saturating_sub(fetch) / 2;
+        Deadlines {
+            fetch: now.checked_add(fetch),
+            respond: now.checked_add(respond),
+        }
+    }
+}
 
 /// Begins a round whenever a scrape arrives, until none can arrive any more.
 pub(super) async fn serve(aggregation: Arc<Aggregation>, mut queue: mpsc::Receiver<PendingScrape>) {

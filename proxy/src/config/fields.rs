@@ -1,9 +1,10 @@
 //! The keys as people write them, with their defaults.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 
-use registry::config::StorageFields;
+use registry::config::{METRICS_PATH, StorageFields};
 use serde::{Deserialize, Serialize};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
@@ -11,7 +12,10 @@ use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
 
-use super::{DEFAULT, METRICS_PATH, RepositoryFields};
+use super::repositories::RepositoryFields;
+
+/// Where clients are served by default.
+pub(super) const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
 
 const TIMEOUT: RangeInclusive<config::Duration> =
     config::Duration::from_secs(1)..=config::Duration::from_secs(5 * 60);

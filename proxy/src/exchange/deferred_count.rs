@@ -3,13 +3,15 @@
 //! The kind may be known only once the manifest's body is parsed, which happens after the exchange.
 //! The manifest's operation and the repository's operation are counted then.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use registry::oci::Kind;
 
 use super::manifest_kind::UnparsedManifest;
 use super::operation::{ExchangeOutcome, RequestOperation};
-use crate::metrics::{Metrics, RepositoryHandle};
+use super::recorder::Recorder;
+use crate::metrics::{ProxyMetrics, RepositoryHandle};
 
 /// An operation that has ended. The kind of its manifest need not be known yet.
 pub(super) struct EndedOperation {
@@ -24,7 +26,7 @@ pub(super) struct EndedOperation {
 
 impl EndedOperation {
     /// Counts the operation. `kind` is the kind of the manifest, or `other` if there is none.
-    pub(super) fn count(&self, metrics: &Metrics, kind: Kind) {
+    pub(super) fn count(&self, metrics: &ProxyMetrics, kind: Kind) {
         if let Some((operation, reference, result)) = self.operation.on_manifest(self.outcome) {
             let manifests = &metrics.oci.manifests;
             manifests.inc((operation, reference, kind, result));
@@ -49,6 +51,7 @@ impl EndedOperation {
 pub struct DeferredCount {
     pub(super) ended: EndedOperation,
     pub(super) body: UnparsedManifest,
+    pub(super) recorder: Arc<Recorder>,
 }
 
 impl DeferredCount {
@@ -61,6 +64,6 @@ impl DeferredCount {
 impl Drop for DeferredCount {
     fn drop(&mut self) {
         let kind = self.body.kind();
-        self.ended.count(self.body.metrics(), kind);
+        self.ended.count(&self.recorder.metrics, kind);
     }
 }

@@ -13,9 +13,6 @@ use http::{HeaderMap, HeaderName, header};
 use quick_cache::sync::Cache;
 use registry::oci::{Kind, Manifest, MediaType};
 
-use super::Recorder;
-use crate::metrics::Metrics;
-
 /// The largest body that is copied, in bytes. The kind of a larger one is that of its media type.
 const LARGEST: usize = 256 << 10;
 /// How many bytes all copies together may take. Beyond that, kinds are those of the media types.
@@ -97,20 +94,20 @@ pub(super) struct KindReader {
 
 impl KindReader {
     /// For a manifest with these headers, whose body will follow.
-    pub(super) fn with_body(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
+    pub(super) fn with_body(kinds: &Arc<KnownKinds>, headers: &HeaderMap) -> KindReader {
         // A compressed body is not decompressed for the sake of a metric.
         let readable = !headers.contains_key(header::CONTENT_ENCODING);
         KindReader {
-            copy: readable.then(|| ManifestBody::new(recorder)),
+            copy: readable.then(|| ManifestBody::new(kinds)),
             ..KindReader::without_body(headers)
         }
     }
 
     /// For a manifest in a response with these headers. If the kind of its digest is known, no
     /// other header is read.
-    pub(super) fn pulled(recorder: &Arc<Recorder>, headers: &HeaderMap) -> KindReader {
-        let digest = recorder.kinds.fingerprint(headers);
-        let known = digest.and_then(|digest| recorder.kinds.known.get(&digest));
+    pub(super) fn pulled(kinds: &Arc<KnownKinds>, headers: &HeaderMap) -> KindReader {
+        let digest = kinds.fingerprint(headers);
+        let known = digest.and_then(|digest| kinds.known.get(&digest));
         match known {
             Some(_) => KindReader {
                 known,
@@ -118,7 +115,7 @@ impl KindReader {
             },
             None => KindReader {
                 digest,
-                ..KindReader::with_body(recorder, headers)
+                ..KindReader::with_body(kinds, headers)
             },
         }
     }
@@ -135,14 +132,12 @@ impl KindReader {
     }
 
     /// The response to a push arrived. Its headers may name the digest of the pushed manifest.
-    pub(super) fn pushed(&mut self, recorder: &Recorder, headers: &HeaderMap) {
+    pub(super) fn pushed(&mut self, kinds: &KnownKinds, headers: &HeaderMap) {
         if self.copy.is_none() {
             return;
         }
-        self.digest = recorder.kinds.fingerprint(headers);
-        self.known = self
-            .digest
-            .and_then(|digest| recorder.kinds.known.get(&digest));
+        self.digest = kinds.fingerprint(headers);
+        self.known = self.digest.and_then(|digest| kinds.known.get(&digest));
         if self.known.is_some() {
             self.copy = None;
         }
@@ -162,7 +157,7 @@ impl KindReader {
         match (self.known, self.copy) {
             (Some(kind), _) => Ok(kind),
             (None, Some(copy)) if !copy.bytes.is_empty() => {
-                let kinds = &copy.recorder.kinds;
+                let kinds = &copy.kinds;
                 let media_type = self.media_type;
                 let digest = self
                     .digest
@@ -195,11 +190,6 @@ pub(super) struct UnparsedManifest {
 }
 
 impl UnparsedManifest {
-    /// The metrics that count the manifest.
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.copy.recorder.metrics
-    }
-
     /// Parses the body, and remembers the kind. A body that is not a manifest has the kind of its
     /// media type.
     pub(super) fn kind(&self) -> Kind {
@@ -209,7 +199,7 @@ impl UnparsedManifest {
             |manifest| manifest.kind(),
         );
         if let Some(digest) = self.digest {
-            self.copy.recorder.kinds.known.insert(digest, kind);
+            self.copy.kinds.known.insert(digest, kind);
         }
         kind
     }
@@ -217,15 +207,15 @@ impl UnparsedManifest {
 
 /// A copy of a manifest's body. It holds its part of the budget until it is dropped.
 struct ManifestBody {
-    recorder: Arc<Recorder>,
+    kinds: Arc<KnownKinds>,
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl ManifestBody {
-    fn new(recorder: &Arc<Recorder>) -> ManifestBody {
+    fn new(kinds: &Arc<KnownKinds>) -> ManifestBody {
         ManifestBody {
-            recorder: Arc::clone(recorder),
+            kinds: Arc::clone(kinds),
             bytes: Vec::new(),
             taken: 0,
         }
@@ -240,7 +230,7 @@ impl ManifestBody {
         if length > self.taken {
             // Doubled, so that a body in small pieces is not moved for each of them.
             let capacity = length.max(2 * self.taken).clamp(SMALLEST, LARGEST);
-            if !self.recorder.kinds.take(capacity - self.taken) {
+            if !self.kinds.take(capacity - self.taken) {
                 return false;
             }
             self.taken = capacity;
@@ -254,7 +244,7 @@ impl ManifestBody {
 
 impl Drop for ManifestBody {
     fn drop(&mut self) {
-        let budget = &self.recorder.kinds.budget;
+        let budget = &self.kinds.budget;
         budget.fetch_add(self.taken, Ordering::Relaxed);
     }
 }

@@ -7,12 +7,14 @@ use http::{HeaderMap, header};
 use registry::metrics::label::{Client, Pair};
 use registry::oci::ErrorCode;
 
+use super::auth;
 use super::error_code::BodyErrorCode;
+use super::facts::{Facts, Request, ResponseHead};
 use super::manifest_kind::KindReader;
 use super::operation::RequestOperation;
-use super::{Facts, Recorder, Request, ResponseHead, auth};
+use super::recorder::Recorder;
 use crate::metrics::RepositoryHandle;
-use crate::metrics::label::{BlobOperation, ManifestOperation, Scheme, Transfer};
+use crate::metrics::label::{AuthScheme, BlobOperation, ManifestOperation, Transfer};
 
 mod end;
 
@@ -20,7 +22,7 @@ mod end;
 pub(super) struct ExchangeRecording {
     pub(super) recorder: Arc<Recorder>,
     pub(super) client: Client,
-    scheme: Scheme,
+    scheme: AuthScheme,
     /// For a manifest that is pulled, resolved or pushed.
     pub(super) kind_reader: Option<KindReader>,
     pub(super) code: BodyErrorCode,
@@ -50,7 +52,7 @@ impl ExchangeRecording {
             recorder: Arc::clone(recorder),
             client: Client::of(agent.unwrap_or_default()),
             scheme: auth::scheme(headers),
-            kind_reader: is_push.then(|| KindReader::with_body(recorder, headers)),
+            kind_reader: is_push.then(|| KindReader::with_body(&recorder.kinds, headers)),
             code: BodyErrorCode::None,
             repository: repository.map(|name| metrics.repositories.find(name)),
             from_start: false,
@@ -111,7 +113,7 @@ impl ExchangeRecording {
         let recorder = &self.recorder;
         match operation.on_manifests() {
             Some(ManifestOperation::Pull) if status == 200 => {
-                self.kind_reader = Some(KindReader::pulled(recorder, headers));
+                self.kind_reader = Some(KindReader::pulled(&recorder.kinds, headers));
             }
             // A HEAD, a 304 or a redirect has the manifest's headers at most.
             Some(ManifestOperation::Pull | ManifestOperation::Resolve) => {
@@ -119,7 +121,7 @@ impl ExchangeRecording {
             }
             Some(ManifestOperation::Push) => {
                 if let Some(kind_reader) = &mut self.kind_reader {
-                    kind_reader.pushed(recorder, headers);
+                    kind_reader.pushed(&recorder.kinds, headers);
                 }
             }
             Some(ManifestOperation::Delete) | None => {}

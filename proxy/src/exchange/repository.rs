@@ -3,9 +3,10 @@
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Route};
 
+use super::facts::{Facts, Request, ResponseHead};
 use super::operation::{ExchangeOutcome, RequestOperation};
 use super::recording::ExchangeRecording;
-use super::{Facts, Request, ResponseHead};
+
 use crate::metrics::RepositoryOperation;
 use crate::metrics::label::{BlobOperation, ManifestOperation};
 

@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue};
 use registry::metrics::label::{Client, Status};
 
 use super::*;
-use crate::metrics::label::{Scheme, Transfer};
+use crate::metrics::Rules;
+use crate::metrics::label::{AuthScheme, Transfer};
 
 mod errors;
 mod manifests;

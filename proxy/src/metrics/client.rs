@@ -3,7 +3,7 @@
 use registry::metrics::label::Client;
 use service::metrics::{Counters, families};
 
-use super::label::{AuthResult, Purpose, Scheme};
+use super::label::{AuthResult, AuthScheme, Purpose};
 
 families! {
     /// The families of clients. An [`Exchange`](crate::exchange::Exchange) moves them.
@@ -14,6 +14,6 @@ families! {
         /// Requests by the scheme of their credentials and the upstream's verdict; counted when the
         /// response's headers arrive. challenge is a 401 to a request without credentials, ok any
         /// other status below 500 but 401 and 403.
-        pub auth: Counters<(Scheme, AuthResult)> = "auth_total",
+        pub auth: Counters<(AuthScheme, AuthResult)> = "auth_total",
     }
 }

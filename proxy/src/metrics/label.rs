@@ -51,7 +51,7 @@ labels! {
     }
 
     /// The scheme of a request's credentials.
-    pub enum Scheme: "scheme" {
+    pub enum AuthScheme: "scheme" {
         Basic = "basic",
         Bearer = "bearer",
         None = "none",

@@ -7,21 +7,34 @@
 //! number of threads for a moment, but no session is in the table uncounted.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use registry::oci::Endpoint;
 
-use super::SessionTable;
 use super::location::LocationKey;
-use crate::metrics::SessionOutcome;
+use crate::metrics::{SessionMetrics, SessionOutcome};
 
 /// How many parts the table has, each under a lock of its own.
 pub(super) const SHARDS: usize = 16;
 
 /// Sessions by the hash of their path. Most paths have one session.
 pub(super) type TableShard = HashMap<u64, Vec<Arc<TrackedSession>>>;
+
+/// The table of upload sessions.
+pub struct SessionTable {
+    pub(super) metrics: SessionMetrics,
+    pub(super) shards: [Mutex<TableShard>; SHARDS],
+    pub(super) open: AtomicUsize,
+    /// For each endpoint, how many open sessions have a path that looks like that endpoint's.
+    pub(super) look_alikes: [AtomicUsize; Endpoint::ALL.len()],
+    pub(super) hasher: RandomState,
+    pub(super) limit: usize,
+    pub(super) origin: Instant,
+}
 
 /// A session that is or was in the table.
 pub(super) struct TrackedSession {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::error::ApiError;
 use super::memory_budget::{Evicted, MemoryBudget, MemoryShare};
+use super::request_body_error::RequestBodyError;
 use crate::store::StoreError;
 
 /// How much of a refused body is read and discarded. A client has probably sent that much already; if
@@ -25,20 +26,6 @@ const DRAIN_BYTES: u64 = 256 * 1024;
 
 /// How long to wait for the rest of a refused body.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
-
-/// Why a request's body could not be read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RequestBodyError {
-    /// The body has fewer or more bytes than declared, or malformed chunks.
-    #[error("the request body does not have the length that its headers declare")]
-    Length,
-    /// No byte arrived for too long.
-    #[error("the request body stalled")]
-    Stalled,
-    /// The client closed the connection or reset the stream.
-    #[error("the client closed the connection")]
-    Gone,
-}
 
 /// A request's body. Its streams share it, so that what the store leaves unread can still be discarded
 /// and the connection be kept.

@@ -6,9 +6,9 @@ use http::header::{ALLOW, CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::body::RequestBodyError;
 use super::memory_budget::Evicted;
-use super::precondition::PreconditionError;
+use super::precondition_error::PreconditionError;
+use super::request_body_error::RequestBodyError;
 use super::response::{self, ApiResponse, DOCKER_UPLOAD_UUID};
 use crate::metrics::label::CLIENT_CLOSED_REQUEST;
 use crate::oci::{

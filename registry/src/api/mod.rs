@@ -9,6 +9,7 @@
 
 mod blob;
 mod body;
+mod body_reader;
 mod error;
 mod listings;
 mod manifest;
@@ -16,9 +17,11 @@ mod memory_budget;
 mod multipart;
 mod observation;
 mod precondition;
+mod precondition_error;
 mod query;
 mod redirect;
 mod referrers;
+mod request_body_error;
 mod response;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,13 +39,14 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use self::body::RequestBody;
+pub use self::body_reader::ResponseBodyError;
 use self::error::ApiError;
 use self::memory_budget::{Evicted, MemoryBudget};
 use self::observation::Observation;
+pub use self::observation::Recorders;
 use self::query::Query;
+pub use self::response::ResponseBody;
 use self::response::{ApiResponse, ResponseContent};
-pub use self::response::{ResponseBody, ResponseBodyError};
-use crate::metrics::http::Http;
 use crate::oci::{Endpoint, Name, Route};
 use crate::store::Store;
 
@@ -59,15 +63,6 @@ pub struct Policy {
     pub sparse_manifests: bool,
     /// How long a request's body may pause before the request fails.
     pub body_stall: Duration,
-}
-
-/// Where requests are recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Recorders {
-    /// The request metrics, if there are any.
-    pub metrics: Option<Arc<Http>>,
-    /// Whether each request is an event in the log.
-    pub access_log: bool,
 }
 
 /// The memory, in bytes, that all whole bodies share: manifests that are received, parsed and written,

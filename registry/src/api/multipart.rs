@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::response::{ResponseBodyError, poll_reader};
+use super::body_reader::{ResponseBodyError, poll_reader};
 use crate::oci::{MediaType, Span};
 use crate::store::StoreError;
 

@@ -1,18 +1,28 @@
 //! Observes one request. It is recorded when its response's last byte is sent, or when it is aborted.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 
-use super::Recorders;
+use crate::metrics::http::Http;
 use crate::metrics::http::Recording;
 use crate::metrics::label::{CLIENT_CLOSED_REQUEST, Client, Method, Pair};
 use crate::oci::Route;
 use service::log::{AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, cut, request_id};
 use service::metrics::Label;
+
+/// Where requests are recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Recorders {
+    /// The request metrics, if there are any.
+    pub metrics: Option<Arc<Http>>,
+    /// Whether each request is an event in the log.
+    pub access_log: bool,
+}
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -11,18 +11,9 @@ use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName};
 
 use super::error::ApiError;
+use super::precondition_error::PreconditionError;
 use crate::oci::{Digest, Reference};
 use crate::store::{Condition, Versions};
-
-/// The header is neither `*` nor a list of entity tags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{name} must be * or a list of entity tags in double quotes, each the digest of a manifest or \
-     blob, such as \"sha256:…\""
-)]
-pub(super) struct PreconditionError {
-    name: &'static str,
-}
 
 /// How entity tags are compared (RFC 9110, section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,9 @@ use crate::metrics::label::NAMES;
 use crate::oci::{Endpoint, Route};
 use service::config::{Checker, ConfigError, Origins};
 
+/// The default path of the metrics endpoint.
+pub const METRICS_PATH: &str = "/metrics";
+
 const LONGEST_PATH: usize = 255;
 const MOST_LABELS: usize = 32;
 const LONGEST_LABEL: usize = 255;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{METRICS_PATH, loopback};
+use super::endpoint::METRICS_PATH;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
@@ -197,4 +197,8 @@ impl Default for RegistryMetricsFields {
             labels: BTreeMap::new(),
         }
     }
+}
+
+pub(super) fn loopback(port: u16) -> ListenAddr {
+    ListenAddr::Tcp(([127, 0, 0, 1], port).into())
 }

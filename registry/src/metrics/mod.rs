@@ -18,7 +18,7 @@ use service::metrics::MetricsRegistry;
 pub const PREFIX: &str = "octoserve_";
 
 /// The registry's families.
-pub struct Metrics {
+pub struct RegistryMetrics {
     /// Where they are declared, to be gathered.
     pub registry: MetricsRegistry,
     /// The requests.
@@ -29,7 +29,7 @@ pub struct Metrics {
     pub stats: Stats,
 }
 
-impl Metrics {
+impl RegistryMetrics {
     /// Declares all families, whose samples carry `labels`, too. Those of the process
     /// (`build_info`, `process_*`) are the program's: `with_process` is false in the all-in-one.
     pub fn register(
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn every_family_is_declared_once_and_says_what_it_is() {
-        let metrics = Metrics::register(Backend::Filesystem, true, &BTreeMap::new());
+        let metrics = RegistryMetrics::register(Backend::Filesystem, true, &BTreeMap::new());
         assert_eq!(metrics.registry.duplicates(), Vec::<String>::new());
         for family in metrics.registry.families() {
             assert!(!family.help.is_empty(), "{}", family.name);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn an_embedded_registry_has_no_families_of_the_process() {
-        let metrics = Metrics::register(Backend::Filesystem, false, &BTreeMap::new());
+        let metrics = RegistryMetrics::register(Backend::Filesystem, false, &BTreeMap::new());
         let families = metrics.registry.families();
         let is_process = |name: &str| name.starts_with("process_") || name.ends_with("build_info");
         assert!(!families.iter().any(|family| is_process(&family.name)));

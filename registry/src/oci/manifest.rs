@@ -162,11 +162,6 @@ impl Manifest {
         descriptor.repeat_annotations(&self.annotations);
         Some((subject.digest.clone(), descriptor))
     }
-
-    /// The kind.
-    pub fn kind(&self) -> Kind {
-        kind::of(self)
-    }
 }
 
 /// The fields of all kinds of manifests. A required list may be `null`, as Go's encoder writes a nil slice.

@@ -58,7 +58,7 @@ fn log_outcome(expired: &Expired, changes: &OutcomeChanges) {
             "cannot remove the files of expired upload sessions"
         ),
         OutcomeChange::Recovered => {
-            tracing::info!("the files of expired upload sessions can be removed again")
+            tracing::info!("the files of expired upload sessions can be removed again");
         }
         OutcomeChange::None => {}
     }

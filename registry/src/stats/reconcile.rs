@@ -55,7 +55,7 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
             let began = Instant::now();
             while began.elapsed() < SLICE
                 && !matches!(reconciliation.stage, ReconcileStage::Done)
-                && !reconciliation.failures.iter().any(super::is_lost)
+                && !reconciliation.failures.iter().any(is_lost)
             {
                 reconciliation.step();
             }
@@ -67,7 +67,7 @@ pub(super) async fn reconcile(store: FsStore, ledger: Arc<Ledger>) -> Failures {
         };
         reconciliation = returned;
         // What is left would count as gone. The figures stay as they are instead.
-        if reconciliation.failures.iter().any(super::is_lost) {
+        if reconciliation.failures.iter().any(is_lost) {
             return reconciliation.failures;
         }
         if matches!(reconciliation.stage, ReconcileStage::Done) {
@@ -119,4 +119,8 @@ impl Reconciliation {
     fn record(&mut self, counted: Result<()>) {
         self.failures.extend(counted.err());
     }
+}
+
+pub(super) fn is_lost(failure: &StoreError) -> bool {
+    matches!(failure, StoreError::Lost { .. })
 }

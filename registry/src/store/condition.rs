@@ -1,6 +1,6 @@
 //! Conditions of a change (RFC 9110, section 13).
 
-use super::{Result, StoreError};
+use super::error::StoreError;
 use crate::oci::{Digest, Reference};
 
 /// What a change requires of a reference. The store checks it in the same step in which it makes the
@@ -38,7 +38,7 @@ impl Versions {
 impl Condition {
     /// Fails with `ConditionFailed` unless the condition holds where the reference leads to
     /// `current`.
-    pub fn check(&self, current: Option<&Digest>) -> Result<()> {
+    pub fn check(&self, current: Option<&Digest>) -> Result<(), StoreError> {
         let matches = self.matches.as_ref();
         let differs = self.differs.as_ref();
         if matches.is_none_or(|wanted| wanted.contain(current))

@@ -30,7 +30,7 @@ pub struct DroppedSamples {
     pub type_conflict: u64,
     /// Samples of a series that the exposition held already.
     pub duplicate: u64,
-    /// Lines that are not of the format, as everybody reads it (see [`Exposition::parse`]).
+    /// Lines that are not of the format, as everybody reads it (see [`Exposition::parse`](super::Exposition::parse)).
     pub malformed: u64,
     /// Samples over one of the [`ParseLimits`].
     pub limit: u64,

@@ -6,6 +6,8 @@ use crate::metrics::label::OpResult;
 use registry::metrics::label::Status;
 use registry::oci::Kind;
 
+use std::sync::Arc;
+
 use super::ExchangeRecording;
 use crate::exchange::deferred_count::{DeferredCount, EndedOperation};
 use crate::exchange::manifest_kind::UnparsedManifest;
@@ -133,7 +135,11 @@ impl ExchangeRecording {
                 ended.count(metrics, kind);
                 None
             }
-            Err(body) => Some(DeferredCount { ended, body }),
+            Err(body) => Some(DeferredCount {
+                ended,
+                body,
+                recorder: Arc::clone(&self.recorder),
+            }),
         }
     }
 

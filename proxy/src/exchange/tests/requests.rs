@@ -268,9 +268,12 @@ fn credentials_are_judged_by_the_upstreams_response_alone() {
     refused.proxy_response(502, ErrorCode::Unavailable, 0);
     refused.cut(0, Side::Upstream);
     let auth = &recorder.metrics.clients.auth;
-    assert_eq!(auth.value((Scheme::None, AuthResult::Challenge)), 1);
-    assert_eq!(auth.value((Scheme::Bearer, AuthResult::Unauthorized)), 1);
-    assert_eq!(auth.value((Scheme::Bearer, AuthResult::Ok)), 1);
+    assert_eq!(auth.value((AuthScheme::None, AuthResult::Challenge)), 1);
+    assert_eq!(
+        auth.value((AuthScheme::Bearer, AuthResult::Unauthorized)),
+        1
+    );
+    assert_eq!(auth.value((AuthScheme::Bearer, AuthResult::Ok)), 1);
 }
 
 /// The access log is the same with metrics on and off.

@@ -38,8 +38,14 @@ impl Kind {
     }
 }
 
-/// The kind of a whole manifest.
-pub(super) fn of(manifest: &Manifest) -> Kind {
+impl Manifest {
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        kind_of(self)
+    }
+}
+
+fn kind_of(manifest: &Manifest) -> Kind {
     if manifest.media_type.is_index() {
         return Kind::Index;
     }

@@ -29,14 +29,14 @@ const PAUSE: Duration = Duration::from_mins(1);
 
 /// All open sessions.
 pub(in crate::store::fs) struct UploadSessions {
-    table: Mutex<SessionTable>,
+    table: Mutex<OpenSessionTable>,
     evictions: Mutex<EvictionLog>,
     pub(in crate::store::fs) reserved: ReservedBytes,
     max_sessions: u64,
 }
 
 #[derive(Default)]
-struct SessionTable {
+struct OpenSessionTable {
     open: HashMap<UploadId, SessionEntry>,
     /// The sessions that no request uses, in the order in which they are evicted.
     idle: BTreeMap<IdleKey, IdleSession>,
@@ -180,7 +180,7 @@ impl UploadSessions {
         })?;
         // Entered in this order, so that the longest idle one is evicted first, as before the restart.
         restored.sort_unstable_by_key(|restored| restored.active);
-        let mut table = SessionTable::default();
+        let mut table = OpenSessionTable::default();
         for RestoredSession { session, active } in restored {
             // Where the clock was set back, the idle time starts at zero.
             let before = active.elapsed().unwrap_or_default();
@@ -216,7 +216,7 @@ impl UploadSessions {
         id: &UploadId,
     ) -> Result<SessionInUse> {
         let mut table = self.table.lock();
-        let SessionTable { open, idle, .. } = &mut *table;
+        let OpenSessionTable { open, idle, .. } = &mut *table;
         let entry = open
             .get_mut(id)
             // An identifier from another repository is as unknown as one that was never issued.
@@ -370,7 +370,7 @@ impl UploadSessions {
     }
 }
 
-impl SessionTable {
+impl OpenSessionTable {
     fn make_idle(&mut self, session: &Arc<UploadSession>, before: Duration) -> SessionState {
         self.last += 1;
         let key = (session.rank(), self.last);

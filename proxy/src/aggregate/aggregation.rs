@@ -1,0 +1,203 @@
+//! Fetching the sources, and merging what they say into the exposition.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock, SystemTime};
+
+use bytes::Bytes;
+use service::exposition::{DroppedSamples, Exposition, ParseLimits};
+use service::metrics::MetricsRegistry;
+use service::scrape::{EncodedExposition, EncodedExpositions, ScrapeFormat};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::fetch::{self, FetchError};
+use super::source::{Origin, Source, WatchedSource};
+use crate::metrics::AggregateMetrics;
+
+/// The limits of one aggregated scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct AggregateLimits {
+    /// How long a source may take.
+    pub timeout: Duration,
+    /// How many bytes its exposition may have.
+    pub max_bytes: usize,
+    /// How many of its samples are read.
+    pub max_samples: usize,
+}
+
+/// What a round needs.
+pub(super) struct Aggregation {
+    pub(super) registry: MetricsRegistry,
+    pub(super) metrics: AggregateMetrics,
+    pub(super) sources: Vec<WatchedSource>,
+    pub(super) limits: AggregateLimits,
+    pub(super) expositions: EncodedExpositions,
+}
+
+/// The exposition of a source, by its number, and the samples that were dropped from it, unless they
+/// have been counted.
+pub(super) struct Fetched {
+    pub(super) source: usize,
+    pub(super) exposition: Exposition,
+    pub(super) dropped: Option<DroppedSamples>,
+}
+
+impl Aggregation {
+    /// Merges the expositions into the proxy's own, and encodes it in each of these formats.
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        formats: &Arc<[ScrapeFormat]>,
+        fetched: Vec<Fetched>,
+    ) -> Vec<(ScrapeFormat, Arc<EncodedExposition>)> {
+        let encode = |fetched| {
+            let (this, formats) = (Arc::clone(self), Arc::clone(formats));
+            tokio::task::spawn_blocking(move || this.encode(&formats, fetched))
+        };
+        let written = match encode(fetched).await {
+            Ok(written) => written,
+            // It panicked over an exposition that no test has: the proxy's own can still be served.
+            Err(_) => encode(Vec::new()).await.unwrap_or_default(),
+        };
+        let written = written.into_iter();
+        written
+            .map(|(format, bytes)| (format, self.expositions.add(bytes)))
+            .collect()
+    }
+
+    fn encode(
+        &self,
+        formats: &[ScrapeFormat],
+        fetched: Vec<Fetched>,
+    ) -> Vec<(ScrapeFormat, Bytes)> {
+        let mut merged = self.registry.gather();
+        let mut counted = Vec::with_capacity(fetched.len());
+        for fetched in fetched {
+            let Fetched {
+                source,
+                exposition,
+                dropped,
+            } = fetched;
+            let lost = merged.merge(exposition, self.sources[source].name());
+            if let Some(mut dropped) = dropped {
+                dropped += lost;
+                self.metrics.source(source).count(&dropped);
+                counted.push(source);
+            }
+        }
+        let (encoded, omitted) = ScrapeFormat::encode(&merged, formats);
+        for source in counted {
+            let malformed = omitted.of(self.sources[source].name());
+            self.metrics.source(source).count(&DroppedSamples {
+                malformed,
+                ..DroppedSamples::default()
+            });
+        }
+        encoded
+    }
+}
+
+impl Aggregation {
+    /// Fetches and parses a source's exposition, by a deadline that may still move.
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        source: usize,
+        deadline: watch::Receiver<Instant>,
+    ) -> Option<Fetched> {
+        let watched = &self.sources[source];
+        let started = Clock::now();
+        let read = self.read(&watched.source, deadline).await;
+        watched.note(read.as_ref().err());
+        let cells = self.metrics.source(source);
+        cells.duration.set((), started.elapsed().as_secs_f64());
+        let Ok((exposition, dropped)) = read else {
+            cells.samples.set((), 0.0);
+            cells.up.set((), 0.0);
+            return None;
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        cells
+            .last_success
+            .set((), now.map_or(0.0, |now| now.as_secs_f64()));
+        cells.samples.set((), exposition.sample_count() as f64);
+        cells.up.set((), 1.0);
+        Some(Fetched {
+            source,
+            exposition,
+            dropped: Some(dropped),
+        })
+    }
+
+    async fn read(
+        &self,
+        source: &Source,
+        deadline: watch::Receiver<Instant>,
+    ) -> Result<(Exposition, DroppedSamples), FetchError> {
+        let url = match &source.origin {
+            Origin::Endpoint(url) => url,
+            Origin::InProcess(registry) => {
+                let registry = registry.clone();
+                let gathered = tokio::task::spawn_blocking(move || registry.gather()).await;
+                // A panic while gathering is a scrape that failed, as any other.
+                let exposition = gathered.map_err(|_| FetchError::Unreadable)?;
+                return Ok((exposition, DroppedSamples::default()));
+            }
+        };
+        let max_bytes = self.limits.max_bytes;
+        let body = by(deadline, fetch::get(url, max_bytes)).await;
+        let body = body.ok_or(FetchError::Timeout)??;
+        let limits = ParseLimits {
+            max_bytes,
+            max_samples: self.limits.max_samples,
+        };
+        let parsed = tokio::task::spawn_blocking(move || Exposition::parse(body, &limits)).await;
+        // A panic while parsing is a scrape that failed.
+        let (exposition, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
+        // Not one line of it has the format: it is HTML, or binary.
+        if exposition.sample_count() == 0 && dropped.malformed > 0 {
+            return Err(FetchError::Unreadable);
+        }
+        Ok((exposition, dropped))
+    }
+}
+
+/// The output of a future, unless the deadline passes first.
+async fn by<F: Future>(mut deadline: watch::Receiver<Instant>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    loop {
+        let until = *deadline.borrow_and_update();
+        tokio::select! {
+            output = future.as_mut() => return Some(output),
+            () = sleep_until(until) => {
+                if !deadline.has_changed().unwrap_or(false) {
+                    return None;
+                }
+            }
+            changed = deadline.changed() => changed.ok()?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_that_moves_is_waited_for() {
+        let now = Instant::now();
+        let (sender, deadline) = watch::channel(now);
+        assert_eq!(
+            by(deadline.clone(), std::future::pending::<()>()).await,
+            None
+        );
+        sender.send_replace(now + Duration::from_hours(1));
+        assert_eq!(by(deadline.clone(), async { 1 }).await, Some(1));
+        let moved = async {
+            sender.send_replace(Instant::now());
+        };
+        let (output, ()) = tokio::join!(by(deadline, std::future::pending::<()>()), moved);
+        assert_eq!(output, None);
+    }
+}
