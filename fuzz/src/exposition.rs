@@ -1,23 +1,23 @@
-//! A metrics page of anybody's: what is kept of it is written as a page that is read back without a
-//! loss, alone and merged with another one, in both formats.
+//! Any bytes as an exposition: what is kept of them is written as an exposition that reads back without
+//! a loss, alone and merged with another one, in both formats.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use service::exposition::{DroppedSamples, Format, ParseLimits, Exposition};
+use service::exposition::{DroppedSamples, Exposition, Format, ParseLimits};
 
-fn read_back(page: &Exposition, format: Format) {
+fn read_back(exposition: &Exposition, format: Format) {
     let mut text = String::new();
-    let omitted = format.write(page, &mut text);
+    let omitted = format.write(exposition, &mut text);
     let samples = text.lines().filter(|line| !line.starts_with('#')).count() as u64;
     assert_eq!(
         samples + omitted.total(),
-        page.sample_count() as u64,
+        exposition.sample_count() as u64,
         "{text}"
     );
     let (again, dropped) = Exposition::parse(text.clone(), &ParseLimits::default());
     assert_eq!(dropped, DroppedSamples::default(), "{text}");
     if format == Format::Text {
-        assert_eq!(again.sample_count(), page.sample_count(), "{text}");
+        assert_eq!(again.sample_count(), exposition.sample_count(), "{text}");
         let mut twice = String::new();
         format.write(&again, &mut twice);
         assert_eq!(twice, text);

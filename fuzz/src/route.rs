@@ -1,4 +1,4 @@
-//! Whatever a client writes in a request's first line has a route, whose pieces are pieces of it.
+//! Every path has a route, whose pieces are pieces of the path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
