@@ -370,7 +370,7 @@ mod tests {
 
     use super::*;
 
-    /// What the page promises: so many series, and so many for each of what is configured.
+    /// What docs/metrics.md promises: so many series, and so many for each repository and source.
     fn promised(repositories: usize, sources: usize) -> usize {
         3_200 + 12 * (repositories + 1) + 90 + 8 * sources
     }
@@ -387,17 +387,17 @@ mod tests {
         bind(config).await.unwrap()
     }
 
-    /// Asks for a page, and returns it with its head.
-    async fn page(address: &ListenAddr, path: &str) -> String {
+    /// Sends a GET, and returns the whole response.
+    async fn get(address: &ListenAddr, path: &str) -> String {
         let ListenAddr::Tcp(address) = address else {
             panic!("no TCP address");
         };
         let mut client = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
@@ -406,16 +406,19 @@ mod tests {
         let address = bound.addresses()[0].clone();
         let (_trigger, shutdown) = Shutdown::new();
         let serving = tokio::spawn(bound.serve(shutdown));
-        assert!(page(&address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200 "));
         tokio::spawn(async { panic!("on purpose") })
             .await
             .unwrap_err();
-        let page = page(&address, "/metrics").await;
-        let counted = page
+        let exposition = get(&address, "/metrics").await;
+        let counted = exposition
             .lines()
             .find_map(|line| line.strip_prefix("octoserve_panics_total "));
         // Other tests panic as well.
-        assert!(counted.unwrap().parse::<u64>().unwrap() >= 1, "{page}");
+        assert!(
+            counted.unwrap().parse::<u64>().unwrap() >= 1,
+            "{exposition}"
+        );
         serving.abort();
     }
 

@@ -313,7 +313,7 @@ impl<S: Store> Server for BoundRegistry<S> {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,
                 AnyApi::Recorded(api) => accept(api, self.listeners, &connections).await,
             }
-            // An embedded registry has no listener, and serves whoever dials.
+            // An embedded registry has no listener, and serves its dialers.
             shutdown.recv().await;
             self.readiness.set_serving(false);
             let drained = connections.drain(self.limits.drain).await;

@@ -119,7 +119,7 @@ fn check<P: Program>(probe: &Probe) -> ExitCode {
     }
 }
 
-/// Prints the addresses, so that whoever asked for port 0 learns the ports.
+/// Prints the addresses, so that the caller that asked for port 0 learns the port.
 fn announce(server: &impl Server) {
     // The reader of stdout may be gone, which is no reason not to serve.
     let mut stdout = std::io::stdout().lock();

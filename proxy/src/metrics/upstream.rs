@@ -63,7 +63,7 @@ pub struct UpstreamMetrics {
     ratelimit: Gauge,
 }
 
-/// A request that waits for the upstream's answer, if one does.
+/// A request that waits for the upstream's response, if there is one.
 #[derive(Debug, Default)]
 pub struct Awaited(Option<Instant>);
 
@@ -97,7 +97,7 @@ impl UpstreamMetrics {
         }
     }
 
-    /// The headers of an answer came, other than a 1xx. `ratelimit` is its header of that name.
+    /// The headers of a response arrived, other than a 1xx. `ratelimit` is its header of that name.
     pub fn answered(&self, awaited: &mut Awaited, ratelimit: Option<&[u8]>) {
         self.observe(awaited, UpstreamOutcome::Ok);
         if let Some(remaining) = ratelimit.and_then(remaining) {
@@ -148,15 +148,17 @@ mod tests {
 
     use super::*;
 
-    fn page(registry: &MetricsRegistry) -> String {
+    fn exposition(registry: &MetricsRegistry) -> String {
         let mut text = String::new();
         registry.gather().write_text(&mut text);
         text
     }
 
     fn value(registry: &MetricsRegistry, series: &str) -> Option<f64> {
-        let page = page(registry);
-        let line = page.lines().find_map(|line| line.strip_prefix(series));
+        let exposition = exposition(registry);
+        let line = exposition
+            .lines()
+            .find_map(|line| line.strip_prefix(series));
         line.map(|value| value.trim().parse().unwrap())
     }
 
@@ -259,8 +261,11 @@ mod tests {
             awaited.begin();
             metrics.answered(&mut awaited, Some(b"1"));
         }
-        let page = page(&registry);
-        let series = page.lines().filter(|line| !line.starts_with('#')).count();
+        let exposition = exposition(&registry);
+        let series = exposition
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count();
         assert_eq!(series, registry.max_series());
     }
 }

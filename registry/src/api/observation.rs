@@ -92,7 +92,7 @@ impl Observation {
     /// Notes that a response begins, with this status.
     pub(super) fn responded(&mut self, status: StatusCode) {
         if let Some(recording) = &mut self.recording {
-            recording.answered(status);
+            recording.responded(status);
         }
         if let Some(access) = &mut self.access {
             access.responded = Some((status, Instant::now()));

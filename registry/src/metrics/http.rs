@@ -50,7 +50,7 @@ impl fmt::Debug for Http {
 
 impl Recording {
     /// Notes the status of the response, whose headers are known now.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub fn responded(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 }

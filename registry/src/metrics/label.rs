@@ -49,7 +49,7 @@ pub const LATENCY: &[f64] = &[
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 900.0,
 ];
 
-/// Buckets for the latencies of storage, which start where a memory cache answers; in seconds.
+/// Buckets for the latencies of storage, which start at the latency of a memory cache, in seconds.
 pub const STORAGE_LATENCY: &[f64] = &[
     0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0,
     60.0, 300.0, 900.0,

@@ -356,9 +356,9 @@ mod tests {
             let written = tokio::task::spawn_blocking(|| b"late".to_vec());
             end.write_all(&written.await.unwrap()).await.unwrap();
         });
-        let mut answer = Vec::new();
-        late.dial().read_to_end(&mut answer).await.unwrap();
-        assert_eq!(answer, b"late");
+        let mut response = Vec::new();
+        late.dial().read_to_end(&mut response).await.unwrap();
+        assert_eq!(response, b"late");
     }
 
     #[tokio::test]
@@ -382,9 +382,9 @@ mod tests {
         });
         let mut stream = early.dial();
         stream.write_all(&vec![0; 10 * CAPACITY]).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert_eq!(answer, b"enough");
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        assert_eq!(response, b"enough");
     }
 
     #[tokio::test]
@@ -394,9 +394,9 @@ mod tests {
             panic!("on purpose");
         });
         let mut stream = failing.dial();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert_eq!(answer, b"half");
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        assert_eq!(response, b"half");
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     }
 

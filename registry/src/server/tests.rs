@@ -48,8 +48,8 @@ async fn a_small_upload_that_is_refused_costs_no_connection() {
     let body = vec![b'x'; 100_000];
     for _ in 0..3 {
         let nowhere = "/v2/a/blobs/uploads/1";
-        let answer = client.ask("PATCH", nowhere, &[], &body).await.expect(404);
-        assert_eq!(answer.header("connection"), "");
+        let response = client.ask("PATCH", nowhere, &[], &body).await.expect(404);
+        assert_eq!(response.header("connection"), "");
     }
 }
 
@@ -58,11 +58,11 @@ async fn the_answer_to_a_large_upload_that_is_refused_can_be_read() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
     let body = vec![b'x'; 8 * 1024 * 1024];
-    let answer = client
+    let response = client
         .ask("PATCH", "/v2/a/blobs/uploads/1", &[], &body)
         .await
         .expect(404);
-    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(response.header("connection"), "close");
     assert!(client.is_closed().await);
 }
 
@@ -76,8 +76,8 @@ async fn who_asks_before_sending_is_told_at_once() {
     };
     let mut client = registry.client().await;
     client.send(head("/v2/a/blobs/uploads/1")).await;
-    let answer = client.response().await.expect(404);
-    assert_eq!(answer.header("connection"), "close");
+    let response = client.response().await.expect(404);
+    assert_eq!(response.header("connection"), "close");
     let location = registry.open("a").await;
     let mut client = registry.client().await;
     client.send(head(&location)).await;
@@ -112,8 +112,8 @@ async fn an_upload_that_stalls_is_told_so_and_its_bytes_stay() {
     client.send(head + "012").await;
     client.response().await.rejected(408, "SIZE_INVALID");
     assert!(client.is_closed().await);
-    let answer = registry.get(&location).await.expect(204);
-    assert_eq!(answer.header("range"), "0-2");
+    let response = registry.get(&location).await.expect(204);
+    assert_eq!(response.header("range"), "0-2");
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_request_that_is_given_up_before_its_answer_is_counted_as_such() {
     let registry = Running::start().await;
     let location = registry.open("a").await;
     let client = registry.half_sent(&location).await;
-    // A reset: nobody is left to answer.
+    // A reset: nobody is left to respond to.
     client.stream.set_zero_linger().unwrap();
     drop(client);
     let series = r#"octoserve_registry_http_requests_total{endpoint="upload_session",method="PATCH",status="499"}"#;
@@ -261,8 +261,8 @@ async fn the_metrics_listener_has_the_page_and_the_probes_and_no_more() {
     );
     assert!(page.text().ends_with("# EOF\n"));
     client.ask("GET", "/readyz", &[], b"").await.expect(200);
-    let answer = client.ask("POST", "/metrics", &[], b"").await.expect(405);
-    assert_eq!(answer.header("allow"), "GET, HEAD");
+    let response = client.ask("POST", "/metrics", &[], b"").await.expect(405);
+    assert_eq!(response.header("allow"), "GET, HEAD");
     client.ask("GET", "/v2/", &[], b"").await.expect(404);
     registry.get("/metrics").await.expect(404);
 }
@@ -311,22 +311,28 @@ async fn http2_without_tls_is_spoken_on_the_same_port() {
     for (method, length) in [(Method::GET, content.len()), (Method::HEAD, 0)] {
         let request = Request::builder().method(method).uri(&target);
         let request = request.body(Full::<Bytes>::default()).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert_eq!(answer.status(), 200);
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
         assert_eq!(
-            answer.headers()["content-length"],
+            response.headers()["content-length"],
             content.len().to_string()
         );
         assert_eq!(
-            answer.into_body().collect().await.unwrap().to_bytes().len(),
+            response
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .len(),
             length
         );
     }
     // Refused with a body unread: that stream ends, the connection does not.
     for _ in 0..2 {
         let request = Request::patch(uri("/v2/a/blobs/uploads/1")).body(Full::new(content.clone()));
-        let answer = sender.send_request(request.unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 404);
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 404);
     }
     let target = uri(&format!("/v2/b/blobs/uploads/?digest={digest}"));
     let request = Request::post(target).body(Full::new(content)).unwrap();
@@ -335,9 +341,9 @@ async fn http2_without_tls_is_spoken_on_the_same_port() {
 
 #[tokio::test]
 async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let fields = crate::config::StorageFields {
-        data: folder.path().join("data"),
+        data: directory.path().join("data"),
         ..Default::default()
     };
     let config = RegistryConfig::embedded(fields, Some(BTreeMap::new()));
@@ -349,9 +355,9 @@ async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() 
     let (stop, shutdown) = Shutdown::new();
     let served = tokio::spawn(bound.serve(shutdown));
     for _ in 0..2 {
-        let answer = ask(dialer.dial(), "/v2/").await;
-        assert!(answer.contains("connection: close\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
+        let response = ask(dialer.dial(), "/v2/").await;
+        assert!(response.contains("connection: close\r\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\n{}"), "{response}");
     }
     let mut page = String::new();
     families.gather().write_text(&mut page);
@@ -366,15 +372,15 @@ async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
     let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
 }
 
 #[tokio::test]
 async fn without_metrics_nothing_is_recorded_and_everything_works() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     let flags = vec![
         Flag::new("--listen", "listen", "127.0.0.1:0"),
         Flag::new("--data", "data", &data),
@@ -401,8 +407,8 @@ async fn without_metrics_nothing_is_recorded_and_everything_works() {
 
 #[tokio::test]
 async fn a_store_in_memory_is_served_and_measured_and_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     let flags = vec![
         Flag::new("-", "listen", "127.0.0.1:0"),
         Flag::new("-", "metrics.listen", "127.0.0.1:0"),
@@ -438,7 +444,7 @@ async fn a_store_in_memory_is_served_and_measured_and_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_and_an_address_in_use_are_errors_at_the_start() {
+async fn a_directory_in_use_and_an_address_in_use_are_errors_at_the_start() {
     let registry = Running::start().await;
     let clash = |key: &'static str, value: String| async move {
         let other = tempfile::tempdir().unwrap();

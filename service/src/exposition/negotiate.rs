@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The Content-Type to answer with.
+    /// The Content-Type of the response.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => TEXT_CONTENT_TYPE,

@@ -40,8 +40,8 @@ async fn an_address_in_use_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn a_unix_socket_is_its_owners_alone_and_goes_with_its_listener() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("s.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
     let mut listener = Listener::bind(&ListenAddr::Unix(path.clone()))
         .await
         .unwrap();
@@ -54,8 +54,8 @@ async fn a_unix_socket_is_its_owners_alone_and_goes_with_its_listener() {
 
 #[tokio::test]
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("s.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
     let address = ListenAddr::Unix(path.clone());
     // The standard library leaves the file behind.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -67,8 +67,8 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 
 #[tokio::test]
 async fn a_file_that_is_no_socket_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("precious");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("precious");
     std::fs::write(&path, "data").unwrap();
     let error = Listener::bind(&ListenAddr::Unix(path.clone()))
         .await
@@ -79,11 +79,11 @@ async fn a_file_that_is_no_socket_stays() {
 
 #[tokio::test]
 async fn a_listener_does_not_remove_the_socket_that_replaced_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("s.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
     let address = ListenAddr::Unix(path.clone());
     let old = Listener::bind(&address).await.unwrap();
-    let moved = folder.path().join("moved.sock");
+    let moved = directory.path().join("moved.sock");
     std::fs::rename(&path, &moved).unwrap();
     let _new = Listener::bind(&address).await.unwrap();
     drop(old);

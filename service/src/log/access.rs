@@ -32,15 +32,15 @@ pub struct AccessEvent<'a> {
     pub reference: Option<&'a str>,
     /// The method.
     pub method: &'a str,
-    /// The status that was answered.
+    /// The status of the response.
     pub status: u16,
     /// Body bytes received from the client.
     pub bytes_in: u64,
     /// Body bytes sent to the client.
     pub bytes_out: u64,
-    /// From the request's headers to the last byte of the answer, in milliseconds.
+    /// From the request's headers to the last byte of the response, in milliseconds.
     pub duration_ms: f64,
-    /// From the request's headers to the answer's, in milliseconds; none if there was none.
+    /// From the request's headers to the response's, in milliseconds; none if there was none.
     pub ttfb_ms: Option<f64>,
     /// The family of the client.
     pub client: &'a str,

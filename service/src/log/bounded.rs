@@ -1,8 +1,7 @@
-//! Bounds what one event may take, whoever chose its text.
+//! Bounds the length of one event.
 //!
 //! An error may repeat what a client or an upstream sent, through any number of causes and crates.
-//! So nobody has to see to it where an event is logged: what is too long is cut where the line is
-//! written. A text that was cut ends with `…`.
+//! So an event is cut where its line is written, and not where it is logged. A text that was cut ends with `…`.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -58,7 +58,7 @@ fn an_access_event_is_one_json_object_without_absent_fields() {
 
 #[test]
 fn a_terminal_gets_text_and_everything_else_json() {
-    let log = || tracing::info!(answer = 42, "told");
+    let log = || tracing::info!(connections = 42, "listening");
     let auto = LogConfig::default();
     assert!(logged(&auto, true, log).contains("told"));
     assert!(logged(&auto, false, log).starts_with('{'));
@@ -67,7 +67,7 @@ fn a_terminal_gets_text_and_everything_else_json() {
         ..LogConfig::default()
     };
     let line = logged(&text, false, log);
-    assert!(line.ends_with("told answer=42\n"), "{line}");
+    assert!(line.ends_with("listening connections=42\n"), "{line}");
     let json = LogConfig {
         format: LogFormat::Json,
         ..LogConfig::default()

@@ -14,18 +14,18 @@ use crate::listen::{ListenAddr, Listener};
 
 /// Files of a certificate, and what is in them.
 struct Files {
-    folder: TempDir,
+    directory: TempDir,
     fields: TlsFields,
 }
 
 impl Files {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let fields = TlsFields {
-            certificate: folder.path().join("tls.crt"),
-            key: folder.path().join("tls.key"),
+            certificate: directory.path().join("tls.crt"),
+            key: directory.path().join("tls.key"),
         };
-        Self { folder, fields }
+        Self { directory, fields }
     }
 
     /// Makes a certificate, and returns it as a client would have to trust it.
@@ -37,13 +37,13 @@ impl Files {
     }
 
     fn replace(&self, path: &Path, text: &str) {
-        let beside = self.folder.path().join("new");
+        let beside = self.directory.path().join("new");
         fs::write(&beside, text).unwrap();
         fs::rename(beside, path).unwrap();
     }
 }
 
-/// Whether a client that trusts only this certificate gets an answer.
+/// Whether a client that trusts only this certificate gets a response.
 async fn is_trusted(tls: &Tls, certificate: &CertificateDer<'static>) -> bool {
     let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
     let mut listener = Listener::bind(&address).await.unwrap();
