@@ -102,13 +102,13 @@ impl Scrape for OwnFamilies {
 }
 
 impl Readiness {
-    /// Says that requests can be served, or no longer.
+    /// Sets whether requests can be served.
     pub fn set_serving(&self, is_serving: bool) {
         self.serving.store(is_serving, Ordering::Release);
     }
 
-    /// Says whether what the process depends on is healthy, or why not: a probe is told that
-    /// reason.
+    /// Sets whether what the process depends on is healthy, or the reason why it is not, which a
+    /// readiness probe gets.
     pub fn set_health(&self, health: Result<(), String>) {
         *self.health.lock() = Some(health);
     }
@@ -156,7 +156,7 @@ impl<S: Scrape> AdminEndpoints<S> {
         path == self.path || matches!(path, LIVE | READY)
     }
 
-    /// Responds to a request, whose body nobody reads.
+    /// Responds to a request. Its body is not read.
     pub async fn respond(&self, request: &Parts) -> Response<ExpositionBody> {
         let path = request.uri.path();
         let is_allowed = matches!(request.method, Method::GET | Method::HEAD);

@@ -21,7 +21,7 @@ pub fn fit(connections: usize) -> usize {
     {
         tracing::warn!(%error, "raising the open file limit failed");
     }
-    // No limit at all is told as `None`.
+    // `None` means that there is no limit.
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return connections;
     };

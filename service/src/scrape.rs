@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_says_what_it_depends_on() {
+    fn every_response_has_a_vary_header_for_what_it_depends_on() {
         for (headers, media_type) in [
             (&[][..], TEXT_CONTENT_TYPE),
             (

@@ -91,7 +91,7 @@ pub struct Tls {
 /// The certificate that the next handshake gets.
 struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-/// What tells one state of the two files from another.
+/// Distinguishes one state of the two files from another.
 type FileVersions = [Option<(u64, u64, i64, i64)>; 2];
 
 impl Tls {

@@ -3,9 +3,9 @@
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-/// Files are 0640 and directories 0750, whatever the umask was that the program was started with:
-/// one that lets nobody in makes a backup fail, and one that lets everybody in shows private
-/// content. To be called first of all, since the whole process has one umask.
+/// Sets the umask, so that files are 0640 and directories 0750 whatever the umask was at the start.
+/// A stricter one makes backups fail, and a looser one shows private content. Call it first: the
+/// umask belongs to the whole process.
 pub fn set() {
     umask(Mode::from_raw_mode(0o027));
 }

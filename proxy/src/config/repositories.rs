@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn wrong_rules_are_refused_where_they_were_said() {
-        for (yaml, told) in [
+        for (yaml, message) in [
             (
                 "    allow: [team/app, Team]\n",
                 "FILE:3: metrics.repositories.allow[1]: no repository can have this name",
@@ -129,7 +129,7 @@ mod tests {
             ),
         ] {
             let error = refusal(yaml);
-            assert!(error.starts_with(told), "{error}\n{told}");
+            assert!(error.starts_with(message), "{error}\n{message}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a file may say, and what is told where it may not.
+//! Which files are valid, and the errors for those that are not.
 
 use std::io::Write as _;
 
@@ -18,10 +18,10 @@ pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(ProxyConfig, Stri
         ..Sources::default()
     };
     let path = file.path().display().to_string();
-    let told = |error: ConfigError| error.to_string().replace(&path, "FILE");
-    let loaded = load_with_origins::<ProxyFields>(sources).map_err(told)?;
+    let message = |error: ConfigError| error.to_string().replace(&path, "FILE");
+    let loaded = load_with_origins::<ProxyFields>(sources).map_err(message)?;
     let printed = ProxyConfig::print(&loaded.fields);
-    let config = ProxyConfig::resolve(loaded.fields, &loaded.origins).map_err(told)?;
+    let config = ProxyConfig::resolve(loaded.fields, &loaded.origins).map_err(message)?;
     Ok((config, printed))
 }
 
@@ -124,7 +124,7 @@ fn a_listener_that_others_reach_serves_the_page_to_those_it_knows_or_to_everybod
 /// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
 #[test]
 fn half_set_basic_auth_is_a_mistake_told_with_its_place_and_never_means_none() {
-    for (half, told) in [
+    for (half, message) in [
         (
             "{username: a}",
             "the key password_hash or password_file is missing",
@@ -135,7 +135,7 @@ fn half_set_basic_auth_is_a_mistake_told_with_its_place_and_never_means_none() {
     ] {
         let yaml = format!("listen: 0.0.0.0:1\nmetrics:\n  basic_auth: {half}\n");
         let error = resolve(&yaml, Vec::new()).unwrap_err();
-        assert_eq!(error, format!("FILE:3: metrics.basic_auth: {told}"));
+        assert_eq!(error, format!("FILE:3: metrics.basic_auth: {message}"));
     }
 }
 
@@ -178,8 +178,8 @@ fn who_moves_the_metrics_listener_leaves_its_certificate() {
     let nowhere = Flag::new("--metrics-listen", "metrics.listen", "nowhere");
     let yaml = format!("metrics: {{listen: {{address: '127.0.0.1:1', {tls}}}}}\n");
     let error = resolve(&yaml, vec![nowhere]).unwrap_err();
-    let told = "--metrics-listen: metrics.listen.address: `nowhere` is not";
-    assert!(error.starts_with(told), "{error}");
+    let message = "--metrics-listen: metrics.listen.address: `nowhere` is not";
+    assert!(error.starts_with(message), "{error}");
 }
 
 fn listen(value: &str) -> Result<Vec<String>, String> {

@@ -13,7 +13,7 @@ families! {
         /// ends. Transfers that the proxy cuts at its shutdown are not counted.
         pub aborted: Counters<(Endpoint, Side)> = "transfers_aborted_total",
         /// Speed of blobs over 1 MiB, from the first to the last byte of the body; observed when a
-        /// GET was answered with 200 and sent whole, and when a request of an upload arrived whole
+        /// GET got 200 and was sent whole, and when a request of an upload arrived whole
         /// and was accepted.
         pub speed: Histograms<Transfer> = "transfer_speed_bytes_per_second" in SPEED,
         /// Responses that redirect the client; counted when the response's headers arrive. What the

@@ -98,7 +98,7 @@ impl UpstreamMetrics {
     }
 
     /// The headers of a response arrived, other than a 1xx. `ratelimit` is its header of that name.
-    pub fn answered(&self, awaited: &mut Awaited, ratelimit: Option<&[u8]>) {
+    pub fn responded(&self, awaited: &mut Awaited, ratelimit: Option<&[u8]>) {
         self.observe(awaited, UpstreamOutcome::Ok);
         if let Some(remaining) = ratelimit.and_then(remaining) {
             self.ratelimit.set((), remaining);
@@ -134,7 +134,7 @@ impl Awaited {
     }
 }
 
-/// How many are left: `76`, or `76;w=21600` where the window is told too.
+/// How many are left: `76`, or `76;w=21600` where the window is given, too.
 fn remaining(header: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(header).ok()?;
     let number = text.split(';').next()?.trim();
@@ -192,7 +192,7 @@ mod tests {
         };
         let mut awaited = Awaited::default();
         awaited.begin();
-        metrics.answered(&mut awaited, None);
+        metrics.responded(&mut awaited, None);
         metrics.failed(&mut awaited, UpstreamError::Reset);
         assert_eq!((count("ok"), count("error")), (Some(1.0), None));
         awaited.begin();
@@ -219,8 +219,8 @@ mod tests {
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
         let mut awaited = Awaited(ago(30));
         awaited.begin();
-        metrics.answered(&mut awaited, None);
-        metrics.answered(&mut Awaited(ago(2)), None);
+        metrics.responded(&mut awaited, None);
+        metrics.responded(&mut Awaited(ago(2)), None);
         let sum = "upstream_request_duration_seconds_sum{outcome=\"ok\",upstream=\"main\"}";
         let waited = value(&registry, sum).unwrap();
         assert!((2.0..20.0).contains(&waited), "{waited}");
@@ -231,18 +231,18 @@ mod tests {
         let registry = MetricsRegistry::new("");
         let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
         let series = "upstream_ratelimit_remaining{upstream=\"main\"}";
-        let told = |header: Option<&[u8]>| {
-            metrics.answered(&mut Awaited::default(), header);
+        let remaining = |header: Option<&[u8]>| {
+            metrics.responded(&mut Awaited::default(), header);
             value(&registry, series)
         };
-        assert_eq!(told(None), None);
-        assert_eq!(told(Some(b"many")), None);
-        assert_eq!(told(Some(b"76;w=21600")), Some(76.0));
-        assert_eq!(told(Some(b" 75 ")), Some(75.0));
+        assert_eq!(remaining(None), None);
+        assert_eq!(remaining(Some(b"many")), None);
+        assert_eq!(remaining(Some(b"76;w=21600")), Some(76.0));
+        assert_eq!(remaining(Some(b" 75 ")), Some(75.0));
         for bad in [&b""[..], b"-1", b"1e9", b"\xff", b";w=1"] {
-            assert_eq!(told(Some(bad)), Some(75.0));
+            assert_eq!(remaining(Some(bad)), Some(75.0));
         }
-        assert_eq!(told(Some(b"0")), Some(0.0));
+        assert_eq!(remaining(Some(b"0")), Some(0.0));
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
                 metrics.failed(&mut awaited, error);
             }
             awaited.begin();
-            metrics.answered(&mut awaited, Some(b"1"));
+            metrics.responded(&mut awaited, Some(b"1"));
         }
         let exposition = exposition(&registry);
         let series = exposition

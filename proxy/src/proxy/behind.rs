@@ -37,7 +37,7 @@ impl Proxy {
             && !response.status.is_informational()
         {
             let ratelimit = response.headers.get(RATELIMIT_REMAINING);
-            metrics.answered(&mut ctx.awaited, ratelimit.map(HeaderValue::as_bytes));
+            metrics.responded(&mut ctx.awaited, ratelimit.map(HeaderValue::as_bytes));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Media types.
 //!
 //! Parsed here rather than by the `mime` crate, which lower-cases what it reads: image-spec compares
-//! media types as they are spelt. It also accepts names that RFC 6838 does not.
+//! media types as they are written. It also accepts names that RFC 6838 does not.
 
 use std::borrow::Cow;
 
@@ -71,7 +71,7 @@ impl MediaType {
     /// The longest media type accepted, in bytes, parameters included.
     pub const MAX_LENGTH: usize = 1024;
 
-    /// Reads a media type and keeps its spelling: image-spec compares media types as they are spelt, and some
+    /// Reads a media type and keeps its spelling: image-spec compares media types as they are written, and some
     /// artifact types have a parameter.
     pub fn parse(text: &str) -> Result<Self, MediaTypeError> {
         if let Some(known) = Self::KNOWN.into_iter().find(|known| known.as_str() == text) {

@@ -54,7 +54,7 @@ async fn a_small_upload_that_is_refused_costs_no_connection() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_large_upload_that_is_refused_can_be_read() {
+async fn the_response_to_a_large_upload_that_is_refused_can_be_read() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
     let body = vec![b'x'; 8 * 1024 * 1024];
@@ -195,11 +195,11 @@ async fn a_shutdown_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_given_up_before_its_answer_is_counted_as_such() {
+async fn a_request_that_is_aborted_before_its_response_is_counted_as_such() {
     let registry = Running::start().await;
     let location = registry.open("a").await;
     let client = registry.half_sent(&location).await;
-    // A reset: nobody is left to respond to.
+    // A reset: the client cannot receive a response.
     client.stream.set_zero_linger().unwrap();
     drop(client);
     let series = r#"octoserve_registry_http_requests_total{endpoint="upload_session",method="PATCH",status="499"}"#;
@@ -230,36 +230,38 @@ async fn the_duration_of_a_request_reaches_to_its_last_byte() {
     let count = format!("octoserve_registry_http_request_duration_seconds_count{labels}");
     registry.wait_for(&count, 1.0).await;
     let sum = format!("octoserve_registry_http_request_duration_seconds_sum{labels}");
-    let told = registry.sample(&sum).await.unwrap();
+    let sum = registry.sample(&sum).await.unwrap();
     let range = MOMENT.as_secs_f64()..=asked.elapsed().as_secs_f64();
-    assert!(range.contains(&told), "{told} is not in {range:?}");
+    assert!(range.contains(&sum), "{sum} is not in {range:?}");
 }
 
 #[tokio::test]
-async fn the_metrics_listener_has_the_page_and_the_probes_and_no_more() {
+async fn the_metrics_listener_has_the_exposition_and_the_probes_and_no_more() {
     let registry = Running::start().await;
     let mut client = Client::connect(registry.metrics).await;
-    let page = client.ask("GET", "/metrics", &[], b"").await.expect(200);
+    let exposition = client.ask("GET", "/metrics", &[], b"").await.expect(200);
     assert_eq!(
-        page.header("content-type"),
+        exposition.header("content-type"),
         "text/plain; version=0.0.4; charset=utf-8"
     );
     assert!(
-        page.text()
+        exposition
+            .text()
             .contains("# TYPE octoserve_registry_http_requests_total counter")
     );
     let head = client.ask("HEAD", "/metrics", &[], b"").await.expect(200);
     assert_ne!(head.header("content-length"), "0");
     let accept = [("accept", "application/openmetrics-text;version=1.0.0")];
-    let page = client
+    let exposition = client
         .ask("GET", "/metrics", &accept, b"")
         .await
         .expect(200);
     assert!(
-        page.header("content-type")
+        exposition
+            .header("content-type")
             .starts_with("application/openmetrics-text")
     );
-    assert!(page.text().ends_with("# EOF\n"));
+    assert!(exposition.text().ends_with("# EOF\n"));
     client.ask("GET", "/readyz", &[], b"").await.expect(200);
     let response = client.ask("POST", "/metrics", &[], b"").await.expect(405);
     assert_eq!(response.header("allow"), "GET, HEAD");
@@ -359,12 +361,12 @@ async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() 
         assert!(response.contains("connection: close\r\n"), "{response}");
         assert!(response.ends_with("\r\n\r\n{}"), "{response}");
     }
-    let mut page = String::new();
-    families.gather().write_text(&mut page);
+    let mut exposition = String::new();
+    families.gather().write_text(&mut exposition);
     let counted =
         r#"octoserve_registry_http_requests_total{endpoint="base",method="GET",status="200"} 2"#;
-    assert!(page.contains(counted), "{page}");
-    assert!(!page.contains("process_"), "{page}");
+    assert!(exposition.contains(counted), "{exposition}");
+    assert!(!exposition.contains("process_"), "{exposition}");
     stop.trigger();
     assert!(served.await.unwrap());
 }
@@ -422,7 +424,7 @@ async fn a_store_in_memory_is_served_and_measured_and_leaves_no_file() {
     let bound = server::bind_store(config, MemoryStore::default(), Backend::Memory).await;
     let bound = bound.unwrap();
     let addresses = [&bound.addresses()[0], bound.metrics_address().unwrap()];
-    let [api, page] = addresses.map(|address| match address {
+    let [api, exposition] = addresses.map(|address| match address {
         ListenAddr::Tcp(address) => *address,
         ListenAddr::Unix(_) => panic!("no TCP address"),
     });
@@ -436,10 +438,10 @@ async fn a_store_in_memory_is_served_and_measured_and_leaves_no_file() {
     let target = format!("/v2/a/blobs/{digest}");
     let pulled = client.ask("GET", &target, &[], b"").await.expect(200);
     assert_eq!(pulled.body, b"content");
-    let mut client = Client::connect(page).await;
-    let page = client.ask("GET", "/metrics", &[], b"").await.expect(200);
+    let mut client = Client::connect(exposition).await;
+    let exposition = client.ask("GET", "/metrics", &[], b"").await.expect(200);
     let written = r#"octoserve_storage_bytes_total{backend="memory",direction="write"} 7"#;
-    assert!(page.text().contains(written), "{}", page.text());
+    assert!(exposition.text().contains(written), "{}", exposition.text());
     assert!(!data.exists());
 }
 

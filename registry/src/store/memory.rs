@@ -1,7 +1,7 @@
 //! A store in memory, for tests: the whole contract in one structure under one lock.
 //!
-//! It keeps all content for as long as it lives, and limits nothing but its upload sessions, and those
-//! only if it is told to. So it must not serve untrusted clients. Repositories that hold the same blob
+//! It keeps all content for as long as it lives, and limits only its upload sessions, and those
+//! only if it is asked to. So it must not serve untrusted clients. Repositories that hold the same blob
 //! share its bytes.
 
 use std::collections::{BTreeMap, HashMap};

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::config::{ByteSize, Duration};
 
-    fn told(result: Result<(), ConfigError>) -> String {
+    fn message(result: Result<(), ConfigError>) -> String {
         result
             .err()
             .map_or(String::new(), |error| error.to_string())
@@ -104,21 +104,21 @@ mod tests {
         let limits = Checker::new(&origins, "limits");
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(3600));
         for inside in [least, most] {
-            assert_eq!(told(limits.range("idle", inside, &(least..=most))), "");
+            assert_eq!(message(limits.range("idle", inside, &(least..=most))), "");
         }
         let nothing = Duration::from_secs(0);
         assert_eq!(
-            told(limits.range("idle", nothing, &(least..=most))),
+            message(limits.range("idle", nothing, &(least..=most))),
             "limits.idle: must be from 1s to 1h, not 0s"
         );
         let sizes = ByteSize::mib(1)..=ByteSize::gib(1);
         assert_eq!(
-            told(limits.section("a").range("b", ByteSize::gib(2), &sizes)),
+            message(limits.section("a").range("b", ByteSize::gib(2), &sizes)),
             "limits.a.b: must be from 1MiB to 1GiB, not 2GiB"
         );
         let whole = Checker::new(&origins, "");
         for outside in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
-            let error = told(whole.range("sample", outside, &(0.0..=1.0)));
+            let error = message(whole.range("sample", outside, &(0.0..=1.0)));
             assert!(error.starts_with("sample: must be from 0 to 1"), "{error}");
         }
     }
@@ -127,16 +127,16 @@ mod tests {
     fn a_text_is_neither_empty_nor_long_nor_full_of_control_characters() {
         let origins = Origins::default();
         let checker = Checker::new(&origins, "");
-        assert_eq!(told(checker.text("name", "main", 4)), "");
+        assert_eq!(message(checker.text("name", "main", 4)), "");
         for (text, error) in [
             ("", "name: must be from 1 to 4 bytes long, not 0"),
             ("mains", "name: must be from 1 to 4 bytes long, not 5"),
             ("a\n", "name: must not hold a control character"),
         ] {
-            assert_eq!(told(checker.text("name", text, 4)), error);
+            assert_eq!(message(checker.text("name", text, 4)), error);
         }
         assert_eq!(
-            told(checker.entries("listen", 5, 4)),
+            message(checker.entries("listen", 5, 4)),
             "listen: must have at most 4 entries, not 5"
         );
     }

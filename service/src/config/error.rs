@@ -124,7 +124,7 @@ impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
         let line = error.location().map_or(1, |location| location.line());
         let message = error.to_string().replace(['\n', '\r'], " ");
-        // The line is told in front already.
+        // The message already begins with the line.
         let message = message
             .split(" at line ")
             .next()

@@ -181,9 +181,8 @@ fn merge(under: &mut Value, over: Value) {
     }
 }
 
-/// Whether a text is laid over a listener's table. It stands for the address alone: whoever moves a
-/// listener leaves the rest of its table, since what is meant to be inside TLS must not come to be
-/// served in clear.
+/// Whether a text is laid over a listener's table. The text replaces the address alone. The rest of
+/// the table stays: a listener that moves must not lose its TLS.
 fn moves_listener(overlay: &Overlay, tree: &Value) -> bool {
     let is_listener = matches!(overlay.path.last(), Some(PathStep::Name(name)) if name == LISTENER);
     let under = overlay.path.iter().try_fold(tree, |tree, key| match key {

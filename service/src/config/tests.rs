@@ -299,7 +299,7 @@ fn what_is_printed_loads_again_and_shows_no_secret() {
 }
 
 #[test]
-fn a_callers_own_check_tells_where_the_value_was_said() {
+fn a_callers_own_check_names_the_origin_of_the_value() {
     let mut file = NamedTempFile::new().unwrap();
     writeln!(file, "data: x\nlisten:\n  - address: 1.2.3.4:5").unwrap();
     let env = vec![("OCTOSERVE_METRICS_PUBLIC".to_owned(), "true".to_owned())];

@@ -16,7 +16,7 @@ pub(super) fn escape_label(value: &str, out: &mut String) {
     escape_with(value, true, out);
 }
 
-/// A label value as we would spell it, whatever escapes it was spelt with.
+/// A label value with our own escapes, whatever escapes it came with.
 pub(super) fn respell(raw: &str) -> Cow<'_, str> {
     if !raw.contains('\\') {
         return Cow::Borrowed(raw);

@@ -72,12 +72,12 @@ impl<'c> ExpositionBuilder<'c> {
         let name = self.span(|text| text.push_str(&described.name));
         self.text.push(' ');
         let help = self.span(|text| escape_help(&described.help, false, text));
-        let (spelt, kind) = (&described.name, described.kind.as_str());
+        let (name, kind) = (&described.name, described.kind.as_str());
         // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "\n# TYPE {spelt} {kind}");
+        let _ = writeln!(self.text, "\n# TYPE {name} {kind}");
         let start = self.samples.len();
         if let Some(family) = gathered {
-            self.samples(spelt, family);
+            self.samples(name, family);
         }
         let part = FamilyPart {
             text: 0,
@@ -220,8 +220,8 @@ impl MetricLabels {
             let name = label.name();
             let start = self.text.len() + name.len() + "=\"".len();
             push_label(name, label.value(), &mut self.text);
-            let spelt = &self.text[start..self.text.len() - 1];
-            self.hash = self.hash.wrapping_add(hasher.label(name, spelt));
+            let escaped = &self.text[start..self.text.len() - 1];
+            self.hash = self.hash.wrapping_add(hasher.label(name, escaped));
             if name == "source" {
                 self.flags |= HAS_SOURCE;
             }
@@ -235,7 +235,7 @@ impl MetricLabels {
     }
 }
 
-/// The `le` labels of a family, each spelt once: nearly always all its metrics have the same.
+/// The `le` labels of a family, each written once: nearly always all its metrics have the same.
 #[derive(Default)]
 struct BucketBounds(Vec<(f64, String, u64)>);
 

@@ -1,7 +1,7 @@
 //! The exposition: one model for what is gathered, parsed, merged and written.
 //!
 //! An exposition keeps the text it was made from and points into it, so that a foreign sample's
-//! number is written as it was spelt, and an exposition of a hundred thousand samples costs its
+//! number keeps the text that it came with, and an exposition of a hundred thousand samples costs its
 //! text and 32 bytes a sample. [`MetricsRegistry`](crate::metrics::MetricsRegistry) gathers our own exposition,
 //! [`Exposition::parse`] reads somebody else's, and
 //! [`Exposition::merge`] joins them into one valid exposition whatever they hold.

@@ -74,7 +74,7 @@ pub(super) struct SampleData {
 
 /// A timestamp follows the value.
 pub(super) const TIMESTAMP: u8 = 1;
-/// The labels are spelt as we would spell them, and can be copied.
+/// The labels have our own escapes, and can be copied.
 pub(super) const PLAIN: u8 = 2;
 /// There is a label `source`.
 pub(super) const HAS_SOURCE: u8 = 4;
@@ -302,7 +302,7 @@ impl<'a> Sample<'a> {
         (self.data.hash, self.data.flags)
     }
 
-    /// The value as it was spelt.
+    /// The text of the value.
     pub fn value_text(&self) -> &'a str {
         self.data.value(&self.text.content)
     }
@@ -317,7 +317,7 @@ impl<'a> Sample<'a> {
         }
     }
 
-    /// The timestamp as it was spelt, in the unit of its text.
+    /// The text of the timestamp, in the unit of its format.
     fn timestamp_text(&self) -> Option<&'a str> {
         if self.data.flags & TIMESTAMP == 0 {
             return None;

@@ -74,7 +74,7 @@ pub(super) fn push_value(value: f64, out: &mut String) {
     };
 }
 
-/// Appends a bucket's bound as OpenMetrics wants `le` to be spelt (`1.0`, `0.001`, `1e+06`), which
+/// Appends a bucket's bound as OpenMetrics wants `le` to be written (`1.0`, `0.001`, `1e+06`), which
 /// is also how Prometheus 3 keeps it whatever the exposition said: so both formats make the same
 /// series.
 pub(super) fn push_bound(bound: f64, out: &mut String) {

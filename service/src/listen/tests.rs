@@ -12,7 +12,7 @@ async fn bind(address: &str) -> Result<Listener, BindError> {
 }
 
 #[tokio::test]
-async fn port_zero_is_answered_with_the_port_chosen() {
+async fn port_zero_is_replaced_by_the_chosen_port() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let mut listener = bind(address).await.unwrap();
         let ListenAddr::Tcp(bound) = listener.local_addr().unwrap() else {

@@ -17,7 +17,7 @@ pub const MAX_REFERENCE: usize = 135;
 /// The longest identifier of a request that is taken from its headers.
 const MAX_REQUEST_ID: usize = 128;
 
-/// What the access log tells of a request. Every text must be one that anybody may read: no header
+/// What the access log says about a request. Every text must be one that anybody may read: no header
 /// value but a [`request_id`], no query string, no address.
 ///
 /// A repository or reference need not be one: a request that is refused is logged with what it

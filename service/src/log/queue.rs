@@ -158,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stops_blocks_nobody_and_is_told_what_it_missed() {
+    fn a_reader_that_stops_blocks_no_writer_and_learns_how_many_events_were_lost() {
         let (permit, permits) = channel();
         let (read, reads) = channel();
-        let (tell, told) = channel();
-        let tell = move |lost| tell.send(lost).unwrap();
-        let queue = LogQueue::start(Reader { permits, read }, tell).unwrap();
+        let (report, reports) = channel();
+        let report = move |lost| report.send(lost).unwrap();
+        let queue = LogQueue::start(Reader { permits, read }, report).unwrap();
         let event = vec![b'x'; CAPACITY];
         // One may be at the reader, one waits, the others are lost.
         for _ in 0..4 {
@@ -175,7 +175,7 @@ mod tests {
         for _ in 0..3 {
             permit.send(()).unwrap();
         }
-        assert_eq!(told.recv().unwrap(), lost);
+        assert_eq!(reports.recv().unwrap(), lost);
         (&queue).write_all(b"on it goes\n").unwrap();
         let is_last = |read: &Vec<u8>| read == b"on it goes\n";
         assert!(reads.iter().any(|read| is_last(&read)));

@@ -60,7 +60,7 @@ fn an_access_event_is_one_json_object_without_absent_fields() {
 fn a_terminal_gets_text_and_everything_else_json() {
     let log = || tracing::info!(connections = 42, "listening");
     let auto = LogConfig::default();
-    assert!(logged(&auto, true, log).contains("told"));
+    assert!(logged(&auto, true, log).contains("written"));
     assert!(logged(&auto, false, log).starts_with('{'));
     let text = LogConfig {
         format: LogFormat::Text,
@@ -139,11 +139,11 @@ fn an_access_event_is_bounded_whatever_a_client_names() {
             ("repository", repository, 255),
             ("reference", reference, 135),
         ] {
-            let told = json[field].as_str().unwrap();
-            assert!(told.len() <= most, "{field}: {told}");
-            assert_eq!(told == whole, !cut, "{field}");
-            assert_eq!(told.ends_with('…'), cut, "{field}");
-            assert!(whole.starts_with(told.trim_end_matches('…')));
+            let written = json[field].as_str().unwrap();
+            assert!(written.len() <= most, "{field}: {written}");
+            assert_eq!(written == whole, !cut, "{field}");
+            assert_eq!(written.ends_with('…'), cut, "{field}");
+            assert!(whole.starts_with(written.trim_end_matches('…')));
         }
     }
 }

@@ -31,8 +31,8 @@ pub use crate::families;
 /// ```
 ///
 /// With `by "LABEL"` after the struct's name every family has a first label of that name, whose
-/// values are known at run time only; each field is a [`PerValue`](super::PerValue), and `declare` is told how many
-/// values there may be.
+/// values are known at run time only; each field is a [`PerValue`](super::PerValue), and `declare`
+/// takes the largest number of values.
 #[macro_export]
 macro_rules! families {
     (

@@ -121,26 +121,26 @@ async fn a_new_certificate_is_used_and_a_bad_one_is_not() {
 #[test]
 fn what_is_wrong_names_its_file() {
     let files = Files::new();
-    let told = || {
+    let load_error = || {
         let error = Tls::load(&files.fields).unwrap_err();
         (error.key(), error.to_string())
     };
-    let (key, text) = told();
+    let (key, text) = load_error();
     assert_eq!(key, "certificate");
     assert!(text.contains("tls.crt"), "{text}");
     files.renew();
     files.replace(&files.fields.certificate, "nothing\n");
-    let (key, text) = told();
+    let (key, text) = load_error();
     assert_eq!(key, "certificate");
     assert!(text.contains("there is none in it"), "{text}");
     files.renew();
     fs::remove_file(&files.fields.key).unwrap();
-    let (key, text) = told();
+    let (key, text) = load_error();
     assert_eq!(key, "key");
     assert!(text.contains("tls.key"), "{text}");
     let other = Files::new();
     other.renew();
     files.renew();
     fs::copy(&other.fields.key, &files.fields.key).unwrap();
-    assert_eq!(told().0, "key");
+    assert_eq!(load_error().0, "key");
 }

@@ -640,19 +640,19 @@ fn an_artifact_type_is_listed_as_it_was_pushed() {
     // An empty artifact type counts as none, and the configuration's type is listed.
     let configured = with(image(BUNDLE, &[]), json!({"artifactType": ""}));
     assert_eq!(listed(configured), BUNDLE);
-    let spelt = with(plain_image(), json!({"artifactType": "Text/X ; A=\"b;c\""}));
-    assert_eq!(listed(spelt), "Text/X ; A=\"b;c\"");
+    let written = with(plain_image(), json!({"artifactType": "Text/X ; A=\"b;c\""}));
+    assert_eq!(listed(written), "Text/X ; A=\"b;c\"");
 }
 
 #[test]
 fn parameters_and_case_of_media_types_are_ignored() {
-    let spelt = "application/vnd.OCI.image.manifest.v1+json; a=b";
-    let manifest = with(plain_image(), json!({"mediaType": spelt}));
+    let written = "application/vnd.OCI.image.manifest.v1+json; a=b";
+    let manifest = with(plain_image(), json!({"mediaType": written}));
     for parsed in [
         parse(&manifest),
         parse_as(&manifest, IMAGE),
         parse_as(&manifest, &IMAGE.to_uppercase()),
-        parse_as(&plain_image(), spelt),
+        parse_as(&plain_image(), written),
     ] {
         assert_eq!(parsed.unwrap().media_type(), &MediaType::OCI_MANIFEST);
     }

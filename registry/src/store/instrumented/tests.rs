@@ -31,20 +31,24 @@ suite!(instrumented_memory, super::in_memory());
 
 /// The lines of the exposition that hold `part`, without those of buckets and sums.
 fn lines(registry: &MetricsRegistry, part: &str) -> Vec<String> {
-    let mut page = String::new();
-    registry.gather().write_text(&mut page);
+    let mut exposition = String::new();
+    registry.gather().write_text(&mut exposition);
     let wanted = |line: &&str| {
         let noise = ["#", "_bucket", "_sum"];
         line.contains(part) && !noise.iter().any(|noise| line.contains(noise))
     };
-    page.lines().filter(wanted).map(str::to_owned).collect()
+    exposition
+        .lines()
+        .filter(wanted)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The sum of the one histogram that has these labels.
 fn seconds(registry: &MetricsRegistry, labels: &str) -> f64 {
-    let mut page = String::new();
-    registry.gather().write_text(&mut page);
-    let mut sums = page
+    let mut exposition = String::new();
+    registry.gather().write_text(&mut exposition);
+    let mut sums = exposition
         .lines()
         .filter(|line| line.contains("_seconds_sum") && line.contains(labels));
     let sum = sums.next().unwrap();
@@ -234,9 +238,9 @@ async fn every_operation_is_timed_once_under_its_own_name() {
 async fn operations_are_timed_in_the_buckets_of_disks() {
     let (store, registry) = in_memory();
     store.repository_list(None, 1).await.unwrap();
-    let mut page = String::new();
-    registry.gather().write_text(&mut page);
-    let buckets: Vec<_> = page
+    let mut exposition = String::new();
+    registry.gather().write_text(&mut exposition);
+    let buckets: Vec<_> = exposition
         .lines()
         .filter(|line| line.starts_with("octoserve_storage_operation_duration_seconds_bucket"))
         .filter_map(|line| line.split("le=\"").nth(1)?.split('"').next())

@@ -335,7 +335,7 @@ fn the_second_of_two_equal_series_is_dropped_whatever_its_order() {
         .map(|s| s.value())
         .collect();
     assert_eq!(values, [1.0, 4.0]);
-    // The same value, spelt in two ways.
+    // The same value, written in two ways.
     let (_, dropped) = parse("x{a=\"\\d\"} 1\nx{a=\"\\\\d\"} 2\n");
     assert_eq!(dropped.duplicate, 1);
 }

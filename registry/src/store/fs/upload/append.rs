@@ -298,7 +298,7 @@ impl BatchWriter {
         });
         if let Err(e) = written {
             if e.kind() == ErrorKind::NoSpace {
-                // The client is told that the request failed, and the space is for others. The hasher
+                // The request fails, and the space is free again for others. The hasher
                 // is lost with this writer; it is computed from the file when it is needed.
                 let _ = file.set_len(self.promised);
                 self.session.refuse(self.promised);
