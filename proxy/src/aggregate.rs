@@ -55,6 +55,7 @@ impl Aggregate {
             expositions: EncodedExpositions::default(),
         };
         let (scrapes, queue) = mpsc::channel(QUEUE);
+        // It ends with this `Aggregate`, which has the only sender of the queue.
         tokio::spawn(round::serve(Arc::new(aggregation), queue));
         Aggregate { registry, scrapes }
     }
@@ -74,6 +75,7 @@ impl Scrape for Aggregate {
         timeout: Option<Duration>,
     ) -> Option<Arc<EncodedExposition>> {
         let (reply, exposition) = oneshot::channel();
+        // From here on: the time in the queue is part of the scraper's timeout.
         let deadlines = Deadlines::of(Instant::now(), timeout);
         let scrape = PendingScrape {
             format,

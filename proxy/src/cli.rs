@@ -50,6 +50,7 @@ impl ProgramFlags for ProxyFlags {
         if !self.upstream.is_empty() {
             let upstreams = self.upstream.iter();
             let upstreams: Vec<_> = upstreams
+                // One upstream for each flag: a second one is refused, as in the file.
                 .map(|url| BTreeMap::from([("replicas", vec![url])]))
                 .collect();
             flags.push(Flag::new("--upstream", "upstreams", upstreams));

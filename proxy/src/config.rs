@@ -100,10 +100,12 @@ impl Configuration for ProxyConfig {
         fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
         let metrics = fields.metrics.listen.as_ref();
+        // A listener that is never bound cannot collide with another one.
         let metrics = metrics.filter(|_| fields.metrics.enabled);
         let metrics = metrics.map(|listen| listen.address.clone());
         let addresses = fields.listen.iter().map(|listen| &listen.address);
         listen::check_addresses(addresses, metrics.as_ref(), origins)?;
+        // Refused and not ignored: the operator would believe that clients are served over TLS.
         if let Some(at) = fields.listen.iter().position(|listen| listen.tls.is_some()) {
             let message = "is not supported here: only metrics.listen speaks TLS";
             return Err(origins.error(&format!("listen[{at}].tls"), message));
@@ -114,6 +116,7 @@ impl Configuration for ProxyConfig {
             .map(|listen| listen.address)
             .collect();
         let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
+        // With the metrics listener: a source there would make each scrape start another one.
         let own: Vec<_> = listen.iter().chain(&metrics).collect();
         check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
@@ -171,6 +174,7 @@ fn resolve_upstream(
         registry.check(&Checker::new(origins, "registry"))?;
         return Ok((UpstreamConfig::Embedded(registry), Vec::new()));
     };
+    // Only where the key was written: its defaults are always there, and contradict nothing.
     if origins.said("registry") {
         let message = "there are upstreams: the embedded registry is not started";
         return Err(origins.error("registry", message));
@@ -180,6 +184,7 @@ fn resolve_upstream(
     }
     let checker = Checker::new(origins, "upstreams[0]");
     checker.text("name", &upstream.name, LONGEST_NAME)?;
+    // Each scrape fetches all of them at once, and holds all their expositions in memory.
     checker.entries("metrics", upstream.metrics.len(), MOST_SOURCES)?;
     let [replica] = upstream.replicas.as_slice() else {
         let message = "exactly one replica is needed";
@@ -193,6 +198,7 @@ fn resolve_upstream(
     for (index, source) in upstream.metrics.into_iter().enumerate() {
         let checker = checker.section(&format!("metrics[{index}]"));
         checker.text("source", &source.source, LONGEST_NAME)?;
+        // The name becomes the `source` label, which alone keeps the samples of two sources apart.
         if !names.insert(source.source.clone()) {
             return Err(checker.error("source", "must be a name of its own"));
         }
@@ -264,8 +270,11 @@ fn resolve_metrics(
         .basic_auth
         .map(|auth| auth.resolve("metrics.basic_auth", origins))
         .transpose()?;
+    // The exposition names private repositories. Without a password only clients on this
+    // machine may read it, unless the operator says otherwise.
     let private = listen.iter().all(|address| match address {
         ListenAddr::Tcp(address) => is_loopback(address.ip()),
+        // The permissions of the file system say who reaches the socket.
         ListenAddr::Unix(_) => true,
     });
     Ok(ProxyMetricsConfig {
@@ -286,6 +295,7 @@ fn resolve_metrics(
 }
 
 fn is_loopback(address: IpAddr) -> bool {
+    // `::ffff:127.0.0.1` is the loopback address, too.
     address.to_canonical().is_loopback()
 }
 

@@ -54,7 +54,7 @@ impl Observer {
     pub fn new(recorder: Option<&Arc<Recorder>>, access_log: bool) -> Option<Observer> {
         match recorder {
             Some(recorder) => Some(Observer::Metrics(Arc::clone(recorder))),
-            // These sessions count into a registry that nobody gathers.
+            // These sessions count into a registry that no scrape gathers.
             None => access_log
                 .then(|| Observer::AccessLog(SessionTable::new(&MetricsRegistry::new("")))),
         }

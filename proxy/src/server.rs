@@ -286,9 +286,11 @@ impl Server for BoundProxy {
                 ))
             })
             .collect();
+        // Last: a load balancer sends requests as soon as it sees this.
         self.readiness.set_serving(true);
 
         shutdown.recv().await;
+        // First: no probe may find a ready server whose listeners are closed.
         self.readiness.set_serving(false);
         tracing::info!("draining");
         // Every connection holds a receiver: the send fails only if there is none at all.
@@ -330,6 +332,7 @@ impl Server for BoundProxy {
 
 async fn listen(address: &ListenAddr) -> Result<(Listener, ListenAddr), BindError> {
     let listener = Listener::bind(address).await?;
+    // Not the configured one: port 0 lets the system choose.
     match listener.local_addr() {
         Ok(address) => Ok((listener, address)),
         Err(source) => Err(BindError {
@@ -351,6 +354,7 @@ fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
     let idle = proxy.limits.idle_timeout;
     let mut proxy = http_proxy(&Arc::new(conf), proxy);
     let mut options = HttpServerOptions::default();
+    // Listeners of clients have no TLS, and so no ALPN that could choose HTTP/2.
     options.h2c = true;
     options.h2_idle_timeout = Some(idle);
     proxy.server_options = Some(options);

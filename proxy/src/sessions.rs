@@ -98,6 +98,7 @@ impl SessionTable {
     /// A path that no endpoint of the specification has is compared alone; one that such an
     /// endpoint may have, for instance the start of an upload, is compared together with the query.
     pub fn is_session(&self, endpoint: Endpoint, path: &str, query: Option<&str>) -> bool {
+        // Relaxed: the count is raised before the client learns the Location.
         if self.look_alikes[endpoint as usize].load(Ordering::Relaxed) == 0 {
             return false;
         }
@@ -164,7 +165,7 @@ impl SessionTable {
                 SessionChange::Unchanged => {}
             }
         } else if response.is_success() {
-            // Only a success proves that the session exists: anybody may name one that does not.
+            // Only a success proves that the session exists: a client may name one that does not.
             match change {
                 SessionChange::Continued => self.first_seen(response, now),
                 // It enters and leaves at once, so both are counted and the table is not touched.
@@ -284,6 +285,7 @@ impl SessionResponse<'_> {
                 // The client can try again: with credentials, later, with the right range.
                 401 | 403 | 407 | 408 | 411 | 416 | 425 | 429 | 499 => SessionChange::Unchanged,
                 400..500 => SessionChange::Ended(SessionOutcome::Failed),
+                // A 5xx leaves the session open: the client may send the PUT again.
                 _ => SessionChange::Unchanged,
             },
             Method::Delete => match self.status {

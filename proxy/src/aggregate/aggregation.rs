@@ -52,6 +52,7 @@ impl Aggregation {
     ) -> Vec<(ScrapeFormat, Arc<EncodedExposition>)> {
         let encode = |fetched| {
             let (this, formats) = (Arc::clone(self), Arc::clone(formats));
+            // To merge and encode megabytes would hold up all connections of the worker.
             tokio::task::spawn_blocking(move || this.encode(&formats, fetched))
         };
         let written = match encode(fetched).await {
@@ -144,6 +145,7 @@ impl Aggregation {
             }
         };
         let max_bytes = self.limits.max_bytes;
+        // Only the fetch waits for another process. The limits bound the parsing.
         let body = by(deadline, fetch::get(url, max_bytes)).await;
         let body = body.ok_or(FetchError::Timeout)??;
         let limits = ParseLimits {
@@ -169,6 +171,7 @@ async fn by<F: Future>(mut deadline: watch::Receiver<Instant>, future: F) -> Opt
         tokio::select! {
             output = future.as_mut() => return Some(output),
             () = sleep_until(until) => {
+                // A scrape may have moved the deadline at the moment when the old one passed.
                 if !deadline.has_changed().unwrap_or(false) {
                     return None;
                 }

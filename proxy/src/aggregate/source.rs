@@ -56,6 +56,7 @@ impl WatchedSource {
 
     /// Logs how a scrape ended, if the last one ended differently.
     pub(super) fn note(&self, failure: Option<&FetchError>) {
+        // The kind and not the text: a text with a changing figure would fill the log.
         let state = failure.map_or(SourceState::Up, |error| {
             SourceState::Down(discriminant(error))
         });

@@ -66,6 +66,7 @@ impl RepositoryFields {
             checker.text("match", &group.names, LONGEST_RULE)?;
             checker.text("name", &group.name, LONGEST_RULE)?;
             let rule = GroupRule::new(&group.names, group.name).map_err(|error| {
+                // The error names the line that the operator has to change.
                 let key = if error.is_about_label() {
                     "name"
                 } else {

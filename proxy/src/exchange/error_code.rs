@@ -79,6 +79,7 @@ enum LexerState {
 impl ErrorCodeReader {
     /// Reads the next bytes of the body.
     fn read(&mut self, piece: &[u8]) {
+        // An upstream chooses the length of its errors: past the limit they cost no time.
         let unread = &piece[..piece.len().min(LIMIT - self.seen)];
         self.seen += unread.len();
         for &byte in unread {
@@ -124,6 +125,7 @@ impl ErrorCodeReader {
     }
 
     fn open(&mut self, bracket: u8) {
+        // Level by level: a `code` inside `detail` is not the code of the error.
         let is_match = self.depth == self.matched
             && match self.matched {
                 0 | 2 => bracket == b'{',
@@ -140,6 +142,7 @@ impl ErrorCodeReader {
     fn close(&mut self) {
         // Past the first error, or past the whole body, no code can follow.
         self.ended = self.depth <= 1 || self.depth == self.matched;
+        // A broken body may close more than it opened.
         self.depth -= usize::from(self.depth > 0);
         self.is_name = false;
     }

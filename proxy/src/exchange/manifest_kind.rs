@@ -53,6 +53,7 @@ impl Default for KnownKinds {
 impl KnownKinds {
     fn fingerprint(&self, headers: &HeaderMap) -> Option<Fingerprint> {
         let digest = headers.get(DIGEST)?;
+        // Hashed, because an upstream may send a header of any length: all entries have one size.
         Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
     }
 
@@ -138,6 +139,7 @@ impl KindReader {
         }
         self.digest = kinds.fingerprint(headers);
         self.known = self.digest.and_then(|digest| kinds.known.get(&digest));
+        // The copy returns its bytes to the budget now, and not when the exchange ends.
         if self.known.is_some() {
             self.copy = None;
         }

@@ -83,6 +83,7 @@ impl RequestOperation {
                 };
                 RequestOperation::Manifest(operation, ReferenceKind::of(route.tail))
             }
+            // Before `digest`: with both parameters our own registry tries the mount first.
             Endpoint::UploadStart if has(query, "mount") => RequestOperation::Mount,
             Endpoint::UploadStart if has(query, "digest") => RequestOperation::MonolithicUpload,
             Endpoint::UploadStart => RequestOperation::StartUpload,
@@ -134,6 +135,7 @@ impl RequestOperation {
 
     /// Whether the request's body is a blob or a part of one.
     pub(super) fn carries_blob(self) -> bool {
+        // OCI end-6: the PUT that closes a session may carry the last chunk, or the whole blob.
         match self {
             RequestOperation::MonolithicUpload
             | RequestOperation::UploadChunk
@@ -183,6 +185,7 @@ impl RequestOperation {
                 (result != OpResult::Ok).then_some((BlobOperation::Push, result))
             }
             RequestOperation::Mount => {
+                // The source does not hold the blob: the push goes on as an upload.
                 let is_fallback = self.mount(outcome) == Some(MountResult::Fallback);
                 let result = if is_fallback {
                     OpResult::NotFound
@@ -215,6 +218,7 @@ impl RequestOperation {
     pub(super) fn mount(self, outcome: ExchangeOutcome) -> Option<MountResult> {
         let asked = self == RequestOperation::Mount;
         asked.then_some(match outcome.status {
+            // OCI end-11: a registry that cannot mount opens an upload session, with a 202.
             202 => MountResult::Fallback,
             _ if outcome.is_success() => MountResult::Mounted,
             _ => MountResult::Error,
@@ -225,6 +229,7 @@ impl RequestOperation {
 /// Whether a query has a parameter of this name.
 fn has(query: Option<&str>, name: &str) -> bool {
     let fields = query.unwrap_or_default().split('&');
+    // Not decoded: no client has a reason to escape the letters of these names.
     fields
         .filter_map(|field| field.split('=').next())
         .any(|field| field == name)

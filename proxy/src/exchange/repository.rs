@@ -27,6 +27,7 @@ impl ExchangeRecording {
         if handle.is_shown() {
             return;
         }
+        // The session knows the name even where its Location has a path of the registry's own.
         let name = facts.session.repository();
         if let Some(name) = name.or_else(|| Route::parse(request.path).repository) {
             let repositories = &self.recorder.metrics.repositories;
@@ -45,6 +46,7 @@ impl RequestOperation {
             | RequestOperation::Manifest(ManifestOperation::Resolve, ReferenceKind::Tag)
             | RequestOperation::Mount
             | RequestOperation::MonolithicUpload
+            // A 202 proves nothing: it opens a session for any name that is well formed.
             | RequestOperation::CompleteUpload => done && status != 202,
             RequestOperation::Manifest(ManifestOperation::Resolve, ReferenceKind::Digest)
             | RequestOperation::Manifest(ManifestOperation::Delete, _)

@@ -82,8 +82,10 @@ impl AggregateFamilies {
             &cells.samples,
             &cells.last_success,
         ] {
+            // A source that was never scraped shows as down, and not as missing.
             gauge.touch(());
         }
+        // Adds nothing, and makes each reason appear at 0, where a rate can begin.
         cells.count(&DroppedSamples::default());
         cells
     }

@@ -93,6 +93,7 @@ pub const BYTES: &[f64] = &powers_of_four::<13>(1024.0);
 pub const SPEED: &[f64] = &powers_of_four::<9>(65536.0);
 
 const fn powers_of_four<const N: usize>(first: f64) -> [f64; N] {
+    // Steps of four: sizes span many orders of magnitude, and each bucket is one more series.
     let mut bounds = [first; N];
     let mut n = 1;
     while n < N {
@@ -106,9 +107,11 @@ impl OpResult {
     /// The result that a whole response's status stands for.
     pub fn of(status: u16) -> Self {
         match status {
+            // A redirect and a 304 are successes: the client gets or has the content.
             ..400 => Self::Ok,
             401 | 403 => Self::Denied,
             404 => Self::NotFound,
+            // No registry sends it: the proxy counts it where the client left before the response.
             499 => Self::Aborted,
             400..500 => Self::ClientError,
             500.. => Self::ServerError,
@@ -167,6 +170,7 @@ impl From<Option<oci::ErrorCode>> for ErrorCodeLabel {
 impl Label for ErrorCodeLabel {
     const NAME: &'static str = "code";
     const ALL: &'static [Self] = &{
+        // From the list of codes, so that a new code raises the bound of the series by itself.
         let mut all = [Self::Other; oci::ErrorCode::ALL.len() + 1];
         let mut n = 0;
         while n < oci::ErrorCode::ALL.len() {
@@ -178,6 +182,7 @@ impl Label for ErrorCodeLabel {
 
     fn index(self) -> usize {
         match self {
+            // In the order of `ALL`, as a test checks.
             Self::Known(code) => code as usize,
             Self::Other => oci::ErrorCode::ALL.len(),
         }

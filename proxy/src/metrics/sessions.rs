@@ -48,6 +48,7 @@ impl SessionMetrics {
     pub fn new(registry: &MetricsRegistry) -> SessionMetrics {
         let metrics = SessionMetrics::declare(registry);
         for &event in SessionEvent::ALL {
+            // All from the start: in PromQL a sum with a missing series has no result.
             metrics.events.touch(event);
         }
         metrics

@@ -72,6 +72,7 @@ impl UpstreamFamilies {
     pub fn of(&self, name: &str) -> UpstreamMetrics {
         let errors = self.errors.cells(name);
         for &error in UpstreamError::ALL {
+            // At 0 from the start: a rate over a series that begins at 1 misses that failure.
             errors.touch(error);
         }
         let reused = self.reused.cells(name);
@@ -107,6 +108,7 @@ impl UpstreamMetrics {
 
     /// The upstream failed.
     pub fn failed(&self, awaited: &mut Awaited, error: UpstreamError) {
+        // Counted even where no request waits: a connection may fail before one is sent.
         self.errors.inc(error);
         let outcome = match error {
             UpstreamError::Timeout => UpstreamOutcome::Timeout,
@@ -120,6 +122,7 @@ impl UpstreamMetrics {
     }
 
     fn observe(&self, awaited: &mut Awaited, outcome: UpstreamOutcome) {
+        // Taken: a body that breaks after the head must not give the request a second outcome.
         if let Some(sent) = awaited.0.take() {
             let waited = sent.elapsed();
             self.request.observe(outcome, waited.as_secs_f64());
@@ -130,6 +133,7 @@ impl UpstreamMetrics {
 impl Awaited {
     /// A request is sent.
     pub fn begin(&mut self) {
+        // Set anew for a retry: the histogram shows the wait of one attempt.
         self.0 = Some(Instant::now());
     }
 }
@@ -138,6 +142,7 @@ impl Awaited {
 fn remaining(header: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(header).ok()?;
     let number = text.split(';').next()?.trim();
+    // An integer: as a float the header could say `NaN` or `inf`.
     let count: u64 = number.parse().ok()?;
     Some(count as f64)
 }

@@ -63,6 +63,8 @@ async fn probe(upstream: &Upstream, readiness: &Readiness) {
             }
         }
         let is_healthy = result.is_ok();
+        // Without the cause, which the log has: a probe needs no credentials, and the cause names
+        // addresses.
         readiness.set_health(result.map_err(|_| "the upstream is unhealthy".to_owned()));
         let pause = if is_healthy {
             INTERVAL

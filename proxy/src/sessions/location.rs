@@ -55,6 +55,7 @@ pub(super) fn hash_query(hasher: &RandomState, query: Option<&str>) -> u64 {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .filter(|(name, _)| name != "digest")
         .map(|part| hasher.hash_one(part))
+        // Not XOR: a parameter that comes twice would cancel itself.
         .fold(0, u64::wrapping_add)
 }
 

@@ -28,6 +28,7 @@ impl Versions {
     /// Whether `current` is one of them. `None` is none of them.
     pub fn contain(&self, current: Option<&Digest>) -> bool {
         match (self, current) {
+            // RFC 9110, section 13.1.1: even `*` is false where there is no current representation.
             (_, None) => false,
             (Self::Any, Some(_)) => true,
             (Self::Of(digests), Some(current)) => digests.contains(current),
@@ -41,6 +42,7 @@ impl Condition {
     pub fn check(&self, current: Option<&Digest>) -> Result<(), StoreError> {
         let matches = self.matches.as_ref();
         let differs = self.differs.as_ref();
+        // RFC 9110, section 13.2.2: a true If-Match leads on to If-None-Match, so both must hold.
         if matches.is_none_or(|wanted| wanted.contain(current))
             && differs.is_none_or(|unwanted| !unwanted.contain(current))
         {

@@ -179,6 +179,7 @@ impl StoreError {
     /// Wraps a system error with the path it concerns; a full disk becomes [`Self::NoSpace`].
     pub fn io(path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_owned();
+        // Kept apart: a write that finds the disk full evicts an upload session and runs again.
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::NoSpace { path, source }
@@ -205,6 +206,7 @@ impl StoreError {
             | Self::TooManyBytes { .. }
             | Self::Reserved { .. }
             | Self::ReservedFiles { .. } => ErrorKind::NoSpace,
+            // For an operator both mean what a failing disk means: look at the machine.
             Self::Corrupt { .. } | Self::Lost { .. } => ErrorKind::Io,
             // The operation was not run: the storage has not failed.
             Self::Interrupted => ErrorKind::Other,
@@ -240,6 +242,7 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
 /// A broken connection is no failure of the storage. Of all errors that a body may wrap, only a timeout
 /// and a failure of a store (a body that is read from another one) have a kind of their own.
 fn kind_of_body(error: &(dyn Error + 'static)) -> ErrorKind {
+    // Layers of HTTP wrap an error several times: what it is may lie at any depth.
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(inner) = error.downcast_ref::<StoreError>() {

@@ -106,6 +106,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = Result<T>>) -> 
         Some(Fault::Panic) => panic!("on purpose"),
         // The future is polled to its end, so that the store has done the work.
         Some(Fault::FailAfter(kind)) => work.await.and(Err(error(kind))),
+        // Faults of a stream happen in `FaultyStream`, not in the operation around it.
         Some(Fault::Break(..) | Fault::Stall(_)) | None => work.await,
     }
 }
@@ -129,6 +130,7 @@ pub(crate) fn error(kind: ErrorKind) -> StoreError {
     }
 }
 
+// A default method that the trait gains must not pass by this wrapper unseen.
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Faulty<S> {
     type Reader = FaultyStream<S::Reader>;

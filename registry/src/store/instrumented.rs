@@ -44,11 +44,13 @@ impl<S> Instrumented<S> {
             self.metrics.tags(TagOperation::Created, changes.created);
             self.metrics.tags(TagOperation::Moved, changes.moved);
             self.metrics.tags(TagOperation::Deleted, changes.deleted);
+            // Whatever operation comes across a damaged tag, it is the tag's read that failed.
             self.metrics.damaged(Operation::TagRead, changes.damaged);
         }
     }
 }
 
+// A default method that the trait gains must not pass by this wrapper unseen.
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Instrumented<S> {
     type Reader = InstrumentedReader<S::Reader>;
@@ -76,6 +78,7 @@ impl<S: Store> Store for Instrumented<S> {
                 spans,
                 reader,
             }) => {
+                // The spans and not the blob: a range is complete long before the blob is.
                 let left = spans.total(size);
                 Ok(BlobRead {
                     size,
@@ -126,6 +129,7 @@ impl<S: Store> Store for Instrumented<S> {
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
         let timer = self.begin(Operation::UploadAppend);
+        // Counted as they pass: bytes of a body that breaks off later were written all the same.
         let body = InstrumentedBody {
             body,
             metrics: self.metrics.clone(),
@@ -155,9 +159,11 @@ impl<S: Store> Store for Instrumented<S> {
         };
         let content = match read.content {
             ManifestContent::Whole(bytes) => {
+                // A whole manifest has no stream that counts its bytes.
                 self.metrics.moved(Direction::Read, read.size);
                 timer.end(Ok(ManifestContent::Whole(bytes)))?
             }
+            // Not ended yet: a large manifest is read as long as its client takes.
             ManifestContent::Stream(reader) => ManifestContent::Stream(InstrumentedReader {
                 reader,
                 timer,
@@ -186,6 +192,7 @@ impl<S: Store> Store for Instrumented<S> {
                 .manifest_write(repository, manifest, tags, condition)
                 .await,
         );
+        // A manifest is written whole or not at all: a refused one moved no bytes.
         if written.is_ok() {
             self.metrics.moved(Direction::Write, bytes);
         }
@@ -220,6 +227,7 @@ impl<S: Store> Store for Instrumented<S> {
     ) -> Result<()> {
         let timer = self.begin(Operation::TagDelete);
         let deleted = timer.end(self.store.tag_delete(repository, tag, condition).await);
+        // This operation returns no `TagChanges`: it removes one tag, or fails.
         if deleted.is_ok() {
             self.metrics.tags(TagOperation::Deleted, 1);
         }

@@ -104,6 +104,7 @@ struct MemoryAppend<'a> {
 
 impl MemoryAppend<'_> {
     fn push(&self, bytes: &[u8]) -> Result<()> {
+        // Looked up for each chunk: a cancel may end the session while the body arrives.
         let mut state = self.store.state.lock();
         let session = state.session(self.repository, self.id)?;
         session.hasher.update(bytes);
@@ -149,6 +150,7 @@ impl MemoryTables {
             return Ok(());
         };
         let idle = self.sessions.iter().filter(|(_, one)| !one.receiving);
+        // `false` is less than `true`, so that a session without bytes comes first.
         let first = idle.min_by_key(|(_, one)| (!one.bytes.is_empty(), one.used));
         let limit = limit as u64;
         let id = first
@@ -167,6 +169,7 @@ impl MemoryTables {
     }
 
     fn anywhere(&self, digest: &Digest) -> Option<&Bytes> {
+        // A search, because a table of all content would have to count the holders of each blob.
         let mut repositories = self.repositories.values();
         repositories.find_map(|repository| repository.blobs.get(digest))
     }
@@ -181,12 +184,14 @@ impl MemoryTables {
     fn session(&mut self, repository: &Name, id: &UploadId) -> Result<&mut MemorySession> {
         self.sessions
             .get_mut(id)
+            // A client of one repository must not reach an upload session of another.
             .filter(|session| session.repository == *repository)
             .ok_or(StoreError::UploadUnknown)
     }
 
     fn keep(&mut self, repository: &Name, digest: &Digest, bytes: Bytes) {
         let repository = self.repositories.entry(repository.clone()).or_default();
+        // Equal digests have equal bytes: the first copy stays, and readers share it.
         repository.blobs.entry(digest.clone()).or_insert(bytes);
     }
 
@@ -286,6 +291,7 @@ impl Store for MemoryStore {
         let mut state = self.state.lock();
         let found = match from {
             Some(from) => state.blob(from, digest).ok(),
+            // OCI end-11: without `from` a registry may look for the blob itself.
             None => state.anywhere(digest),
         };
         let bytes = found.ok_or(StoreError::BlobUnknown)?.clone();
@@ -331,6 +337,7 @@ impl Store for MemoryStore {
             let mut state = self.state.lock();
             let session = state.session(repository, id)?;
             let expected = session.bytes.len() as u64;
+            // Before the offset, which moves for as long as the other body arrives.
             if session.receiving {
                 return Err(StoreError::UploadBusy);
             }
@@ -360,6 +367,7 @@ impl Store for MemoryStore {
         }
         // Removed before the comparison: a wrong digest ends the session, too.
         let session = state.sessions.remove(id).ok_or(StoreError::UploadUnknown)?;
+        // A digest may use another algorithm than the one that the session was opened with.
         let actual = if session.hasher.algorithm() == digest.algorithm() {
             session.hasher.finish()
         } else {
@@ -377,6 +385,7 @@ impl Store for MemoryStore {
 
     async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
         let mut state = self.state.lock();
+        // Checks the repository, which the removal by identifier alone would not.
         state.session(repository, id)?;
         state.sessions.remove(id);
         Ok(())
@@ -413,6 +422,7 @@ impl Store for MemoryStore {
         let found = state.repositories.get(repository);
         match found {
             Some(repository) => repository.check(condition)?,
+            // A condition may ask for absence: `If-None-Match: *` makes a first tag.
             None => MemoryRepository::default().check(condition)?,
         }
         let blobs = manifest.blobs.iter().filter(|&digest| {
@@ -479,6 +489,7 @@ impl Store for MemoryStore {
     ) -> Result<()> {
         let mut state = self.state.lock();
         let repository = state.repository(repository)?;
+        // Before the condition: a missing tag is unknown (404), and no failed condition (412).
         repository.tag(tag)?;
         repository.check(condition)?;
         repository.tags.remove(tag);
@@ -517,6 +528,7 @@ impl Store for MemoryStore {
             .map(|(_, descriptor)| descriptor)
             .filter(|descriptor| last.is_none_or(|last| descriptor.digest.as_str() > last))
             .collect();
+        // The map has no order, and pages continue after a digest.
         found.sort_by(|a, b| a.digest.cmp(&b.digest));
         let mut page = referrers::ReferrersPage::new(query);
         let full = !found

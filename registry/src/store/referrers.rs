@@ -49,11 +49,13 @@ impl<'a> ReferrersPage<'a> {
         if self.is_wanted(&descriptor) {
             // A descriptor holds nothing that JSON cannot express: this does not fail.
             self.bytes += serde_json::to_vec(&descriptor).map_or(0, |json| json.len());
+            // The first one always fits: a page without it would never get past it.
             if self.bytes > self.query.bytes && !self.listed.items.is_empty() {
                 return false;
             }
             self.listed.items.push(descriptor);
         }
+        // Also one that the filter leaves out: the next page must not filter it again.
         self.last = Some(digest);
         true
     }

@@ -154,6 +154,7 @@ impl ExchangeRecording {
         {
             return kind_reader.end();
         }
+        // An operation that failed moved no manifest whose kind could count.
         Ok(Kind::Other)
     }
 }

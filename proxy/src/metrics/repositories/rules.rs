@@ -122,6 +122,7 @@ impl Rules {
         }
         let allow: HashSet<String> = allow.into_iter().collect();
         let count = allow.len();
+        // Each of them has a reserved slot, and there would be too few.
         if count > limit {
             return Err(RulesError::TooMany { count, limit });
         }
@@ -144,6 +145,7 @@ impl Rules {
 
     /// How many slots there are for names that are not on the allow-list.
     pub(super) fn unreserved(&self) -> usize {
+        // Never negative: `new` refuses a longer list.
         self.limit - self.allow.len()
     }
 
@@ -159,6 +161,7 @@ impl Rules {
         let matching = self
             .groups
             .iter()
+            // The engine takes linear time: no name from a client can stall it by backtracking.
             .find_map(|group| Some((group, group.names.captures(name)?)));
         let Some((group, captures)) = matching else {
             return Some(Cow::Borrowed(name));

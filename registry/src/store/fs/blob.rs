@@ -42,6 +42,7 @@ impl BlobLink {
 
     fn parse(text: &[u8]) -> Option<u64> {
         let digits = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
+        // Asked apart: `parse` also accepts a sign, which the store never writes.
         let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
         digits.parse().ok().filter(|_| is_number)
     }
@@ -91,6 +92,7 @@ pub(super) fn read(
     let link = link.ok_or(StoreError::BlobUnknown)?;
     let path = data.layout.content(Pool::Blobs, digest);
     let file = if_there(&path, File::open(&path))?.ok_or(StoreError::BlobUnknown)?;
+    // Of the open file, and not of the path: a push may replace damaged content at any moment.
     let size = file
         .metadata()
         .map_err(|e| StoreError::io(&path, e))?
@@ -110,6 +112,7 @@ pub(super) fn delete(data: &DataDirectory, name: &Name, digest: &Digest) -> Resu
     let stored = length(&content)?.map_or(0, signed);
     let link = data.layout.blob_link(name, digest);
     let allocated = -allocated_at(&link);
+    // The link alone goes. The content stays, since another repository may hold the same blob.
     let unsynced = remove_name(data, &link)?.ok_or(StoreError::BlobUnknown)?;
     lock.changes += 1;
     // A manifest that is being written has already looked for its blobs: it has to look again.
@@ -208,6 +211,7 @@ pub(super) fn keep(
     let is_new = linked.is_some();
     let unsynced = match linked {
         Some(unsynced) => unsynced,
+        // The length is trusted: to hash the content again would read all of it for each push.
         None if length(&content)? == Some(size) => {
             return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));
         }

@@ -43,6 +43,7 @@ impl Buffers {
 
     /// Takes a buffer and a permit of `limit`; `None` while there is no permit.
     pub(super) fn take_limited(self: &Arc<Self>, limit: &Arc<Semaphore>) -> Option<Buffer> {
+        // Not awaited: an upload without a large buffer continues with small ones.
         let permit = Arc::clone(limit).try_acquire_owned().ok()?;
         let mut buffer = self.take();
         buffer.permit = Some(permit);

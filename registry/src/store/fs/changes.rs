@@ -46,6 +46,7 @@ pub struct RepositoryCounts {
 impl RepositoryCounts {
     /// Whether the repository exists: it holds a blob or a manifest.
     pub fn exists(&self) -> bool {
+        // Tags need not be asked for: each one points at a manifest.
         self.blobs > 0 || self.manifests.iter().any(|&count| count > 0)
     }
 
@@ -69,6 +70,7 @@ const fn index(kind: Kind) -> usize {
 }
 
 const _: () = {
+    // Checked by the compiler: a kind at a wrong index would be counted as another one.
     let mut n = 0;
     while n < Kind::ALL.len() {
         assert!(index(Kind::ALL[n]) == n, "kinds are counted in this order");

@@ -98,6 +98,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());
+            // Not from the link: pushes and deletions report the content's length, too.
             counts.stored += blob_size(data, &digest)?;
         }
         Ok(())
@@ -164,6 +165,7 @@ impl RepositoryWalk {
 
     fn enter(&mut self, name: String) -> Result<()> {
         let path = self.data.layout.repositories().join(&name);
+        // A deletion may have removed the directory since its parent was read.
         if let Some(entries) = if_there(&path, fs::read_dir(&path))? {
             self.allocated += allocated_at(&path);
             self.stack.push((name, entries));
@@ -196,6 +198,7 @@ impl RepositoryWalk {
             Some((above, _)) if !above.is_empty() => format!("{above}/{file}"),
             _ => file.to_owned(),
         };
+        // The store makes no such directory, so that nothing below it is a repository.
         let Ok(parsed) = Name::parse(&name) else {
             return Ok(None);
         };

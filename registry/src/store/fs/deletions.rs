@@ -47,6 +47,7 @@ impl Deletions {
 
     /// Reports that a tag points at a manifest. The caller holds the repository's lock.
     pub(super) fn placed(&self, name: &Name, tag: &Tag, digest: &Digest) {
+        // A linear search: there are only as many deletions as requests that delete right now.
         for deletion in self.0.lock().iter_mut() {
             if deletion.digest == *digest && deletion.name == *name {
                 deletion.tags.push(tag.clone());
@@ -60,6 +61,7 @@ impl DeletionWatch<'_> {
     /// repository's lock.
     pub(super) fn placed(&self) -> Vec<Tag> {
         let mut all = self.deletions.0.lock();
+        // Taken and not copied: the deletion goes on until this finds no tag.
         let mine = all.iter_mut().find(|one| one.number == self.number);
         mine.map(|one| std::mem::take(&mut one.tags))
             .unwrap_or_default()

@@ -288,6 +288,7 @@ fn sync_directory(data: &DataDirectory, directory: &Path, synced: &mut Vec<PathB
 fn sync_file(data: &DataDirectory, file: &File, path: &Path) -> Result<()> {
     match data.durability {
         Durability::Relaxed => Ok(()),
+        // `fdatasync` also writes the length. It leaves out the times, which promise nothing.
         Durability::Full => file.sync_data().map_err(|e| StoreError::io(path, e)),
     }
 }

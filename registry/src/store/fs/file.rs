@@ -18,6 +18,7 @@ pub(super) fn if_there<T>(path: &Path, result: io::Result<T>) -> Result<Option<T
 
 /// Whether there is anything at `path`.
 pub(super) fn exists(path: &Path) -> Result<bool> {
+    // Not `Path::exists`, which reports an error of the disk as a missing item.
     path.try_exists().map_err(|e| StoreError::io(path, e))
 }
 
@@ -79,5 +80,6 @@ pub(super) fn allocated(metadata: &fs::Metadata) -> i64 {
 
 /// What the file at `path` takes on disk, in bytes; nothing if it is not there.
 pub(super) fn allocated_at(path: &Path) -> i64 {
+    // An error counts as nothing: a figure for the statistics must fail no operation.
     fs::symlink_metadata(path).map_or(0, |metadata| allocated(&metadata))
 }

@@ -80,6 +80,7 @@ impl Shard {
         let digit = |i: usize| match digest.hex().as_bytes().get(i) {
             Some(d @ b'0'..=b'9') => d - b'0',
             Some(d @ b'a'..=b'f') => d - b'a' + 10,
+            // Not reached: a `Digest` has lower-case hexadecimal digits alone.
             _ => 0,
         };
         let prefix = digit(0) << 4 | digit(1);
@@ -147,6 +148,7 @@ impl Layout {
     }
 
     pub(super) fn temporary(&self) -> PathBuf {
+        // A random name: two requests may write the same content at once.
         self.join(&["tmp", UploadId::random().as_str()])
     }
 
@@ -157,6 +159,7 @@ impl Layout {
 
     pub(super) fn content(&self, pool: Pool, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
+        // Two digits make 256 directories: each stays small, and is counted in a short time.
         self.join(&[
             pool.directory(),
             digest.algorithm().as_str(),
@@ -240,12 +243,14 @@ impl Layout {
 
 /// The digest that a file is named after; `None` if it is named otherwise.
 pub(super) fn digest_of(file: &OsStr) -> Option<Digest> {
+    // Parsed in full: a file that a person put there must not count as an item.
     let (algorithm, hex) = file.to_str()?.split_once('-')?;
     Digest::parse(&format!("{algorithm}:{hex}")).ok()
 }
 
 fn push_digest(path: &mut PathBuf, digest: &Digest) {
     path.push(digest.algorithm().as_str());
+    // As text: `PathBuf::push` would begin a component of its own.
     let path = path.as_mut_os_string();
     path.push("-");
     path.push(digest.hex());

@@ -191,6 +191,7 @@ pub(super) fn write(
     progress: &mut WriteProgress,
 ) -> Result<Unsynced<TagChanges>> {
     let condition = condition.filter(|_| !progress.has_begun);
+    // Read before the checks: a removal that comes after them makes them run again.
     let before = data.locks.repository(name).removals;
     reference::check_condition(data, name, condition)?;
     check(data, name, new)?;
@@ -230,6 +231,7 @@ pub(super) fn write(
     let mut unsynced = UnsyncedDirectories::none();
     rely_on_references(data, name, new, &mut unsynced);
     lock.changes += 1;
+    // Equal bytes may come with another media type, which the cached entry does not have.
     data.manifests.forget_manifest(name, &new.digest);
     // In the order in which they refer to each other: the entry makes the manifest exist, and a tag leads
     // to the entry.
@@ -302,6 +304,7 @@ pub(super) fn delete(
         let batch = tags.split_off(tags.len().saturating_sub(TAGS_AT_ONCE));
         // Taken anew for each batch, so that other requests get their lock in between.
         let mut lock = data.locks.repository(name);
+        // Read anew: another deletion may have ended between two batches.
         let entry = ManifestEntry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
         tags.extend(watch.placed());
         lock.changes += 1;

@@ -51,6 +51,7 @@ impl ManifestCache {
     pub(super) fn new() -> Self {
         Self {
             tags: Cache::new(TAGS),
+            // The number of entries is an estimate. The weight alone bounds the cache.
             manifests: Cache::with_weighter(TAGS, MANIFESTS, ManifestWeight),
         }
     }
@@ -61,6 +62,7 @@ impl ManifestCache {
             Reference::Digest(digest) => digest.clone(),
             Reference::Tag(tag) => self.tag(name, tag)?,
         };
+        // With the name: a manifest of another repository must stay unknown in this one.
         self.manifests.get(&(name.clone(), digest))
     }
 

@@ -94,6 +94,7 @@ impl FsStore {
         changes: Arc<dyn Changes>,
     ) -> std::result::Result<Self, OpenError> {
         let layout = Layout::new(root.to_owned());
+        // Locked first: a file in `tmp` may be one that another registry is writing.
         let root = open::lock(&layout)?;
         open::remove_leftovers(&layout)?;
         let data = DataDirectory::new(layout, root, options.into(), changes)?;
@@ -178,6 +179,7 @@ impl FsStore {
         work: impl FnOnce(&DataDirectory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.data.root.present()?;
+        // Checked after the work: a directory that went meanwhile makes every item look absent.
         self.run(move |data| data.root.trust(work(data))).await
     }
 
@@ -214,6 +216,7 @@ impl FsStore {
         &self,
         mut work: impl FnMut(&DataDirectory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        // The check comes once, after the last attempt: only that result is reported.
         self.confirm(move |data| retry_when_full(data, || work(data)))
             .await
     }
@@ -277,6 +280,7 @@ impl Store for FsStore {
 
     async fn upload_stat(&self, repository: &Name, id: &UploadId) -> Result<Upload> {
         self.data.root.present()?;
+        // No file is read: the table has been the truth since it was restored at the start.
         self.data
             .sessions
             .get(repository, id)
@@ -294,6 +298,7 @@ impl Store for FsStore {
         B: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
     {
         self.data.root.present()?;
+        // In use before the first byte arrives, so that the session is not evicted while it waits.
         let session = self.data.sessions.acquire(repository, id)?;
         append::append(Arc::clone(&self.data), session, offset, body).await
     }
@@ -310,6 +315,7 @@ impl Store for FsStore {
 
     async fn upload_cancel(&self, repository: &Name, id: &UploadId) -> Result<()> {
         self.data.root.present()?;
+        // Without a claim: a cancel must not wait for the body that is still arriving.
         let session = self.data.sessions.acquire(repository, id)?;
         self.confirm(move |data| data.sessions.end(&session, &data.layout))
             .await
@@ -320,7 +326,7 @@ impl Store for FsStore {
         repository: &Name,
         reference: &Reference,
     ) -> Result<ManifestRead<BlobReader>> {
-        // Before the cache: without the directory nobody knows whether its values are still true.
+        // Before the cache: without the directory its values may no longer be true.
         self.data.root.present()?;
         if let Some(manifest) = self.data.manifests.manifest(repository, reference) {
             return Ok(manifest.into());
@@ -338,6 +344,7 @@ impl Store for FsStore {
         condition: Option<&Condition>,
     ) -> Result<TagChanges> {
         let (name, tags, condition) = (repository.clone(), tags.to_vec(), condition.cloned());
+        // Outside of the closure, which runs once for each attempt.
         let mut progress = WriteProgress::default();
         self.change(move |data| {
             let condition = condition.as_ref();

@@ -114,6 +114,7 @@ impl BlobReader {
         let length = CHUNK.min(self.end - self.next);
         let start = self.next;
         if let Some(bytes) = self.source.read_cached(start, length)? {
+            // A cached read may be short. The next one begins where this one ended.
             self.next += bytes.len() as u64;
             return Ok(NextChunk::Ready(bytes));
         }
@@ -153,6 +154,7 @@ impl Stream for BlobReader {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes>>> {
         let chunk = ready!(self.poll_chunk(context));
+        // An error is the end: bytes after a gap would pass for the blob's.
         if chunk.is_err() {
             self.chunk = NextChunk::End;
         }

@@ -19,6 +19,7 @@ pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option
             None => return Ok(None),
         },
     };
+    // Bytes that are not UTF-8 become an empty text, which is no digest either.
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let damaged = |_| StoreError::Corrupt {
         path,
@@ -40,6 +41,7 @@ pub(super) fn check_condition(
     let current = match &condition.reference {
         Reference::Tag(tag) => self::tag(data, name, tag)?,
         Reference::Digest(digest) => {
+            // Not the content, which may be there for another repository.
             exists(&data.layout.manifest_entry(name, digest))?.then(|| digest.clone())
         }
     };

@@ -41,6 +41,7 @@ pub(super) fn list(
             return Ok(page.finish(true));
         }
         match descriptor(data, name, subject, digest)? {
+            // It counts as passed, so that the next page does not read it again.
             None => page.skip(digest.clone()),
             Some((descriptor, read)) => {
                 left = left.saturating_sub(read);
@@ -93,6 +94,7 @@ fn read(file: &File, path: &Path) -> Result<(Descriptor, u64)> {
     let length = file.metadata().map_err(failed)?.len();
     let parsed = if length <= WHOLE {
         let mut text = Vec::new();
+        // Bounded again: another program may extend the file after it was measured.
         file.take(WHOLE).read_to_end(&mut text).map_err(failed)?;
         serde_json::from_slice(&text)
     } else {

@@ -146,7 +146,7 @@ pub(super) fn pointing_at(
         match reference::tag(data, name, &tag) {
             Ok(Some(at)) if at == *digest => found.tags.push(tag),
             Ok(_) => {}
-            // Nobody knows what it pointed at. It must not keep the manifest from being deleted.
+            // What it pointed at is lost. It must not keep the manifest from being deleted.
             Err(error @ StoreError::Corrupt { .. }) => {
                 found.damaged += 1;
                 let error = &error as &dyn std::error::Error;

@@ -72,6 +72,7 @@ impl ListingCache {
 
 impl ScannedTags {
     fn page(&self, last: Option<&str>, limit: usize) -> Option<Listing<Tag>> {
+        // `None` is less than any text: a scan from the start begins before every page.
         if self.after.as_deref() > last {
             return None;
         }
@@ -79,6 +80,7 @@ impl ScannedTags {
         let from = last.map_or(0, |last| tags.partition_point(|tag| tag.as_str() <= last));
         let rest = &tags[from..];
         let more = rest.len() > limit || self.listing.more;
+        // The page goes past the end of the scan, and only a new scan finds the tags there.
         if rest.len() < limit && self.listing.more {
             return None;
         }

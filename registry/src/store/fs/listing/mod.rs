@@ -33,6 +33,7 @@ pub(super) fn tags(
         }
         Ok(())
     })?;
+    // A repository without tags has an empty list. Only an unknown name is an error.
     if page.items.is_empty() && !exists(data, name)? {
         return Err(StoreError::RepositoryUnknown);
     }
@@ -105,6 +106,7 @@ impl<'a, T: Ord + AsRef<str>> SmallestNames<'a, T> {
         if let Some(item) = item() {
             self.items.insert(item);
         }
+        // Saturating: the largest limit must not wrap to none.
         if self.items.len() > self.limit.saturating_add(1) {
             self.items.pop_last();
         }
@@ -145,6 +147,7 @@ impl RepositoryScan<'_> {
                 SmallestNames::<String>::new(after.as_deref(), self.limit.clamp(1, BATCH));
             each_entry(&path, |entry| {
                 let name = entry.file_name();
+                // The entry's own type: a symbolic link must not lead the scan out of the tree.
                 let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if let Some(name) = name.to_str()
                     && is_directory
@@ -177,6 +180,7 @@ impl RepositoryScan<'_> {
             if !more {
                 return Ok(());
             }
+            // The next batch scans the directory again: that costs time, and bounds the memory.
             after = items.last().cloned().or(after);
         }
     }

@@ -305,7 +305,7 @@ impl BatchWriter {
             }
             return Err(e);
         }
-        // Last: an offset that a client is told of stands for bytes that are in the file.
+        // Last: an offset that a client gets stands for bytes that are in the file.
         self.session.advance(offset + length);
         self.unsynced += length;
         if self.unsynced >= EARLY_SYNC && self.data.durability == Durability::Full {

@@ -18,6 +18,7 @@ pub(in crate::store::fs) fn admit(
     data: &DataDirectory,
     session: &Arc<UploadSession>,
 ) -> Result<SessionInUse> {
+    // Before the slot: a session that could receive nothing must not take one from another.
     evicting(data, || check_bytes_left(data))?;
     evicting(data, || data.sessions.enter(session))
 }
@@ -97,6 +98,7 @@ fn check_bytes_left(data: &DataDirectory) -> Result<()> {
 /// Fails unless uploads may write `bytes` more and still leave the reserve.
 fn check_reserve(data: &DataDirectory, bytes: u64) -> Result<()> {
     let reserve = data.quota.reserve;
+    // Without a reserve the system call is saved: a full disk shows in the write itself.
     if reserve == 0 {
         return Ok(());
     }
