@@ -23,7 +23,7 @@ fuzz_target!(|input: (u64, &str)| {
     }
     if let Ok(range) = UploadRange::parse(header) {
         assert_eq!(range.end() - range.start() + 1, range.length());
-        let spelt = format!("{}-{}", range.start(), range.end());
-        assert_eq!(UploadRange::parse(&spelt), Ok(range));
+        let written = format!("{}-{}", range.start(), range.end());
+        assert_eq!(UploadRange::parse(&written), Ok(range));
     }
 });

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_counted_on_the_page() {
+    async fn a_panic_is_counted() {
         let bound = bound("upstreams: [{replicas: ['http://127.0.0.1:1']}]\n").await;
         let address = bound.addresses()[0].clone();
         let (_trigger, shutdown) = Shutdown::new();
@@ -427,12 +427,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_families_together_keep_to_what_the_page_promises() {
-        let pages = "[{source: a, url: 'http://127.0.0.1:1/'}, {source: b, url: 'unix:/b'}]";
+    async fn all_families_together_stay_within_the_documented_series() {
+        let metrics = "[{source: a, url: 'http://127.0.0.1:1/'}, {source: b, url: 'unix:/b'}]";
         let upstream = "upstreams: [{replicas: ['http://127.0.0.1:1']";
         for (repositories, yaml, sources) in [
             (200, format!("{upstream}}}]\n"), 0),
-            (200, format!("{upstream}, metrics: {pages}}}]\n"), 2),
+            (200, format!("{upstream}, metrics: {metrics}}}]\n"), 2),
             (
                 7,
                 format!("{upstream}}}]\nmetrics: {{repositories: {{limit: 7}}}}\n"),

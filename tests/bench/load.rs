@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wrk_prints_is_understood() {
+    fn the_output_of_wrk_is_parsed() {
         let text = "    99%    1.98ms\n  402 requests in 3.00s, 1MB read\nRequests/sec:  134.00\n";
         assert_eq!(word(text, " requests in ", Side::Before).unwrap(), "402");
         assert_eq!(word(text, "Requests/sec:", Side::After).unwrap(), "134.00");

@@ -79,7 +79,7 @@ pub(crate) const SCRAPES: u32 = 50;
 
 /// Sends one request of each endpoint and method, which makes a proxy's exposition as large as
 /// possible.
-pub(crate) async fn fill_page(address: SocketAddr) -> Result<()> {
+pub(crate) async fn fill_exposition(address: SocketAddr) -> Result<()> {
     let digest = content::digest(b"");
     let paths = [
         "/v2/".to_owned(),

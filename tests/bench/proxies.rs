@@ -141,7 +141,7 @@ async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> R
     for name in [QUIET, SCRAPED] {
         let launch = Launch::in_front_of(&format!("http://{upstream}"));
         let subject = Subject::ours(name, launch, &options.bin_dir).await?;
-        many::fill_page(subject.address()).await?;
+        many::fill_exposition(subject.address()).await?;
         subjects.push(subject);
     }
     let load = format!(

@@ -122,17 +122,17 @@ async fn once(launch: Launch, repositories: u64) -> Result<Measured> {
     let start = sample(&mut server, started.as_secs_f64(), 0.0)?;
 
     let took = poll::until("everything is counted", COUNT, async || {
-        let page = server.scrape().await?;
-        let done = page.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
-        Ok(done.and(page.sum(&metric("octoserve_stats_duration_seconds"))))
+        let exposition = server.scrape().await?;
+        let done = exposition.sum(&metric("octoserve_stats_last_success_timestamp_seconds"));
+        Ok(done.and(exposition.sum(&metric("octoserve_stats_duration_seconds"))))
     });
     let took = took.await?;
-    let page = server.scrape().await?;
+    let exposition = server.scrape().await?;
     for (name, expected) in [
         ("octoserve_repositories", repositories),
         ("octoserve_tags", repositories * TAGS),
     ] {
-        let counted = page.sum(&metric(name));
+        let counted = exposition.sum(&metric(name));
         ensure!(
             counted == Some(expected as f64),
             "{name}: {counted:?} instead of {expected}"

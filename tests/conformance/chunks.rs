@@ -300,10 +300,10 @@ async fn a_malformed_range_of_a_chunk_is_refused(at: &Check) -> Result<()> {
 /// RFC 9110, section 14.4: HTTP's own syntax of the header is accepted, too.
 async fn a_chunk_may_use_the_content_range_syntax_of_http(at: &Check) -> Result<()> {
     let location = at.session().await?;
-    for (range, told) in [("bytes 0-2/*", "0-2"), ("bytes 3-5/6", "0-5")] {
+    for (range, reported) in [("bytes 0-2/*", "0-2"), ("bytes 3-5/6", "0-5")] {
         let headers = [("Content-Range", range)];
         let taken = at.send("PATCH", &location, &headers, b"abc").await?;
-        taken.is(202)?.says("range", told)?;
+        taken.is(202)?.says("range", reported)?;
     }
     let headers = [("Content-Range", "bytes 0-2/*")];
     let refused = at.send("PATCH", &location, &headers, b"abc").await?;

@@ -198,14 +198,14 @@ async fn many_ranges_are_multipart_byteranges(at: &Check) -> Result<()> {
     let digest = at.push(&bytes).await?;
     let path = at.path(&format!("blobs/{digest}"));
     let ranges: Vec<_> = (0..1024).map(|n| (n * 290, n * 290 + n % 200)).collect();
-    let spelt: Vec<_> = ranges
+    let written: Vec<_> = ranges
         .iter()
         .map(|(first, last)| format!("{first}-{last}"))
         .collect();
-    let spelt = spelt.join(",");
-    let reply = range(at, &path, &format!("bytes={spelt}")).await?;
+    let written = written.join(",");
+    let reply = range(at, &path, &format!("bytes={written}")).await?;
     reply.is(206)?.holds(&parts(&reply, &ranges, &bytes)?)?;
-    let more = range(at, &path, &format!("bytes={spelt},299000-299001")).await?;
+    let more = range(at, &path, &format!("bytes={written},299000-299001")).await?;
     more.is(200)?.holds(&bytes)?;
     Ok(())
 }

@@ -132,8 +132,8 @@ async fn a_filter_is_applied_and_reported(at: &Check) -> Result<()> {
     let signature = about(at, &subject, SIGNATURE).await?;
     pushed(at, MANIFEST, &signature).await?;
     let digest = content::digest(subject.as_bytes());
-    for spelt in [SBOM, &SBOM.replace('/', "%2F").replace('+', "%2B")] {
-        let query = format!("?artifactType={spelt}");
+    for written in [SBOM, &SBOM.replace('/', "%2F").replace('+', "%2B")] {
+        let query = format!("?artifactType={written}");
         let (list, reply) = referrers(at, &digest, &query).await?;
         ensure!(list.len() == 1 && list[0]["digest"] == *sbom, "{list:?}");
         reply.says("oci-filters-applied", "artifactType")?;

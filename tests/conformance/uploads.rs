@@ -234,7 +234,7 @@ async fn every_location_is_relative(at: &Check) -> Result<()> {
     let started = at.post(&at.path("blobs/uploads/")).await?;
     let session = started.is(202)?.header("location")?.to_owned();
     let appended = at.send("PATCH", &session, &[], b"abc").await?;
-    let told = at.get(&session).await?;
+    let found = at.get(&session).await?;
     let commit = with(&session, &format!("digest={}", content::digest(b"abc")));
     let made = at.send("PUT", &commit, &[], b"").await?;
     let mount = format!(
@@ -246,7 +246,7 @@ async fn every_location_is_relative(at: &Check) -> Result<()> {
     let mounted = at.post(&mount).await?;
     let manifest = at.image(1).await?.to_string();
     let tagged = at.put("1", harness::client::MANIFEST, &manifest).await?;
-    for reply in [started, appended, told, made, mounted, tagged] {
+    for reply in [started, appended, found, made, mounted, tagged] {
         let location = reply.header("location")?;
         ensure!(location.starts_with("/v2/"), "{location}");
     }

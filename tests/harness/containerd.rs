@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_daemon_of_its_own_has_no_images() {
+    async fn a_new_daemon_has_no_images() {
         let containerd = Containerd::start().await.unwrap();
         let images = containerd.run(&["images", "ls", "--quiet"]).await.unwrap();
         assert_eq!(images, "");

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callgrinds_words_are_understood() {
+    fn the_output_of_callgrind_is_parsed() {
         let text = "events: Ir\nfn=(1) main\n10 5\ncfn=(2) malloc\ncalls=3 20\n10 90\n\
                     cfn=(3) other\ncalls=9 1\n10 1\nfn=(2)\n20 90\nfn=(4) more\ncfn=(2)\n\
                     calls=4 20\n1 2\n\ntotals: 187\n";
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn straces_words_are_understood() {
+    fn the_output_of_strace_is_parsed() {
         let text = "syscall              calls\n---------------- ---------\nread                     3\n\
                     ---------------- ---------\ntotal                    3\n";
         let counts = strace(text).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_runs_have_falls_out() {
+    fn costs_common_to_both_runs_are_subtracted() {
         let run = |count| Counts::from([("read".to_owned(), count)]);
         let each = each(&run(110), &run(310), 100).unwrap();
         assert!((each["read"] - 2.0).abs() < 1e-9);

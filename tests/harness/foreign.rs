@@ -122,7 +122,7 @@ mod tests {
     use crate::wire;
 
     #[tokio::test]
-    async fn it_answers_as_a_registry() {
+    async fn it_responds_as_a_registry() {
         let registry = ForeignRegistry::start().await.unwrap();
         let request = wire::request("GET", "/v2/", &[], b"");
         let response = wire::exchange(registry.address(), "GET", &request)
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_a_password_it_lets_its_user_in_alone() {
+    async fn with_a_password_it_accepts_only_its_user() {
         let registry = ForeignRegistry::start_with_password().await.unwrap();
         for (headers, status) in [(&[][..], 401), (&[("Authorization", AUTHORIZATION)], 200)] {
             let request = wire::request("GET", "/v2/", headers, b"");

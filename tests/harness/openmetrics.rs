@@ -44,8 +44,8 @@ pub async fn read(expositions: &[&str]) -> Result<Vec<Reading>> {
     serde_json::to_writer(&file, expositions)?;
     let path = file.path().to_str().context("no text for a path")?;
     let text = tools::run(PYTHON, &["-c", SCRIPT, path]).await?;
-    let answers: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
-    answers.iter().map(reading).collect()
+    let results: Vec<Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
+    results.iter().map(reading).collect()
 }
 
 fn reading(response: &Value) -> Result<Reading> {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_page_is_read_or_what_is_wrong_with_it_is_told() {
+    async fn an_exposition_gives_its_sample_count_or_an_error() {
         let good = "# TYPE a counter\na_total 1\n# EOF\n";
         let bad = "# TYPE a counter\na_total NaN\n# EOF\n";
         let readings = read(&[good, bad]).await.unwrap();

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_image_that_was_made_is_there_until_it_is_forgotten() {
+    async fn a_built_image_exists_until_it_is_removed() {
         let podman = Podman::new().unwrap();
         podman.image("localhost/one:1", "amd64", 1).await.unwrap();
         let seen = podman.run(&["images", "--quiet"]).await.unwrap();

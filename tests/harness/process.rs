@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_ends_instead_is_reported_with_its_words() {
+    async fn a_program_that_exits_early_is_reported_with_its_output() {
         let logs = tempfile::tempdir().unwrap();
         let mut process = shell("echo sorry >&2; exit 3", logs.path());
         let error = process
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_ends_with_its_value() {
+    async fn dropping_a_process_ends_it() {
         let logs = tempfile::tempdir().unwrap();
         let process = shell(
             "trap 'exit 0' TERM; while :; do sleep 0.05; done",

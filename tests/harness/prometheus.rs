@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn promtool_has_nothing_against_a_good_page_and_something_against_a_bad_one() {
+    async fn promtool_accepts_a_good_exposition_and_rejects_a_bad_one() {
         let good = "# HELP a_total A.\n# TYPE a_total counter\na_total 1\n";
         assert_eq!(promtool(good).await.unwrap(), "");
         let bad = "# HELP a A.\n# TYPE a counter\na 1\n";

@@ -180,12 +180,12 @@ fn spell(sample: &Sample<'_>) -> String {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# HELP pulls_total Pulls.\n# TYPE pulls_total counter\n\
+    const EXPOSITION: &str = "# HELP pulls_total Pulls.\n# TYPE pulls_total counter\n\
         pulls_total{by=\"tag\",kind=\"image\"} 2\npulls_total{by=\"digest\",kind=\"image\"} 3\n";
 
     #[test]
     fn series_are_selected_by_any_of_their_labels() {
-        let scrape = Scrape::parse(PAGE.to_owned()).unwrap();
+        let scrape = Scrape::parse(EXPOSITION.to_owned()).unwrap();
         metric("pulls_total").value(5).assert(&scrape).unwrap();
         metric("pulls_total")
             .label("by", "tag")
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_with_a_malformed_line_is_refused() {
-        assert!(Scrape::parse(format!("{PAGE}pulls_total{{by=}} 1\n")).is_err());
+    fn an_exposition_with_a_malformed_line_is_refused() {
+        assert!(Scrape::parse(format!("{EXPOSITION}pulls_total{{by=}} 1\n")).is_err());
     }
 }

@@ -88,7 +88,7 @@ impl Scripted {
         Self::serve(listener, true, script)
     }
 
-    /// With `behind`, the proxy's health probes are answered.
+    /// With `behind`, the proxy's health probes get a response.
     fn serve<S, F>(listener: TcpListener, behind: bool, script: S) -> Result<Self>
     where
         S: Fn(Caller) -> F + Clone + Send + 'static,
@@ -301,7 +301,7 @@ mod tests {
     use crate::wire::{self, Wire};
 
     #[tokio::test]
-    async fn a_script_answers_and_what_it_heard_is_kept() {
+    async fn a_script_responds_and_its_requests_are_kept() {
         let upstream = Scripted::start(|mut caller: Caller| async move {
             caller.head().await?;
             caller.exactly(3).await?;
@@ -318,8 +318,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_of_the_proxys_own_is_answered_and_not_kept() {
-        let script = |_: Caller| async { anyhow::bail!("there is nobody to serve") };
+    async fn a_probe_of_the_proxy_gets_200_and_is_not_kept() {
+        let script = |_: Caller| async { anyhow::bail!("no request reaches the script") };
         let upstream = Scripted::start(script).await.unwrap();
         let request = wire::request("GET", "/v2/", &[], b"");
         let response = wire::exchange(upstream.address(), "GET", &request).await;

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_layout_is_an_image_to_skopeo() {
+    async fn skopeo_reads_a_layout_as_an_image() {
         let skopeo = Skopeo::new().unwrap();
         let image = skopeo.layout("one", &[1, 2]).unwrap();
         let seen = skopeo.inspect(&image).await.unwrap();

@@ -28,7 +28,7 @@ impl Source {
         S: Fn(TcpStream) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
-        Self::told(move |_, stream| script(stream)).await
+        Self::with_heads(move |_, stream| script(stream)).await
     }
 
     /// Serves several expositions, each with its media type at a path of its own.
@@ -39,7 +39,7 @@ impl Source {
         expositions: HashMap<String, (&'static str, Vec<u8>)>,
     ) -> Result<Self> {
         let expositions = Arc::new(expositions);
-        Self::told(move |head: String, mut stream| {
+        Self::with_heads(move |head: String, mut stream| {
             let expositions = Arc::clone(&expositions);
             async move {
                 let path = head.split(' ').nth(1).unwrap_or_default();
@@ -56,7 +56,7 @@ impl Source {
     }
 
     /// Runs `script` for each request with its head.
-    async fn told<S, F>(script: S) -> Result<Self>
+    async fn with_heads<S, F>(script: S) -> Result<Self>
     where
         S: Fn(String, TcpStream) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
@@ -90,7 +90,7 @@ impl Source {
     ///
     /// # Errors
     /// If there is no port.
-    pub async fn answering(bytes: impl Into<Vec<u8>>) -> Result<Self> {
+    pub async fn responding(bytes: impl Into<Vec<u8>>) -> Result<Self> {
         let bytes = Arc::new(bytes.into());
         Self::scripted(move |mut stream| {
             let bytes = Arc::clone(&bytes);
@@ -109,7 +109,7 @@ impl Source {
     /// # Errors
     /// If there is no port.
     pub async fn exposition(media_type: &str, exposition: impl AsRef<[u8]>) -> Result<Self> {
-        Self::answering(response(media_type, exposition.as_ref())).await
+        Self::responding(response(media_type, exposition.as_ref())).await
     }
 
     /// The URL of its exposition.
@@ -156,7 +156,7 @@ mod tests {
     use crate::wire;
 
     #[tokio::test]
-    async fn a_page_is_served_and_who_asked_is_known() {
+    async fn an_exposition_is_served_and_its_requests_are_kept() {
         let source = Source::exposition("text/plain", "x 1\n").await.unwrap();
         let request = wire::request("GET", "/metrics", &[("Accept", "x")], b"");
         let response = wire::exchange(source.address, "GET", &request).await;

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failing_command_is_reported_with_its_own_words() {
+    async fn a_failing_command_is_reported_with_its_output() {
         let error = run("ls", &["/no/such/directory"])
             .await
             .unwrap_err()

@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn answered(bytes: &'static [u8], method: &str) -> Result<Response> {
+    async fn response_from(bytes: &'static [u8], method: &str) -> Result<Response> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let server = async {
@@ -331,17 +331,17 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_read_in_each_framing() {
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-        assert_eq!(answered(chunked, "GET").await.unwrap().body, b"abc");
+        assert_eq!(response_from(chunked, "GET").await.unwrap().body, b"abc");
         let counted = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nabc";
-        assert_eq!(answered(counted, "GET").await.unwrap().body, b"ab");
+        assert_eq!(response_from(counted, "GET").await.unwrap().body, b"ab");
         let closed = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nrest";
-        assert_eq!(answered(closed, "GET").await.unwrap().body, b"rest");
-        assert_eq!(answered(counted, "HEAD").await.unwrap().body, b"");
+        assert_eq!(response_from(closed, "GET").await.unwrap().body, b"rest");
+        assert_eq!(response_from(counted, "HEAD").await.unwrap().body, b"");
     }
 
     #[tokio::test]
     async fn a_body_cut_short_is_an_error() {
         let cut = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc";
-        assert!(answered(cut, "GET").await.is_err());
+        assert!(response_from(cut, "GET").await.is_err());
     }
 }

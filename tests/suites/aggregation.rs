@@ -166,12 +166,12 @@ async fn one_duplicate_does_not_fail_the_scrape_and_formats_are_not_mixed() -> R
             text.contains(&format!("# TYPE {counter} counter\n")),
             "{text}"
         );
-        let spelt = if openmetrics {
+        let sample = if openmetrics {
             " 17 1700000000.123\n"
         } else {
             " 17 1700000000123\n"
         };
-        ensure!(text.contains(spelt), "{text}");
+        ensure!(text.contains(sample), "{text}");
     }
     Ok(())
 }
@@ -251,7 +251,7 @@ async fn samples_that_parsers_reject_are_dropped_and_counted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
+async fn hostile_sources_are_left_out_and_the_good_one_is_served() -> Result<()> {
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
         bomb.write_all(&vec![b'x'; 1 << 20])?;
@@ -261,17 +261,17 @@ async fn a_hostile_source_leaves_a_gap_and_nothing_worse() -> Result<()> {
         "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
         bomb.len()
     );
-    let bomb = Source::answering([head.as_bytes(), &bomb].concat()).await?;
+    let bomb = Source::responding([head.as_bytes(), &bomb].concat()).await?;
     let html = "<!doctype html>\n<html><body>Not here.</body></html>\n";
     let html = Source::exposition("text/html", html).await?;
     // No line of it is text.
     let binary: Vec<u8> = harness::content::bytes(7, 10_000);
     let binary: Vec<u8> = binary.iter().map(|byte| byte | 0x80).collect();
     let binary = Source::exposition(TEXT, binary).await?;
-    let refused = Source::answering("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nx 1\n").await?;
-    let no_http = Source::answering("SSH-2.0-OpenSSH_9.2\r\n").await?;
-    let cut = Source::answering("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx 1\n").await?;
-    let closed = Source::answering("").await?;
+    let refused = Source::responding("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nx 1\n").await?;
+    let no_http = Source::responding("SSH-2.0-OpenSSH_9.2\r\n").await?;
+    let cut = Source::responding("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx 1\n").await?;
+    let closed = Source::responding("").await?;
     let unbounded = Source::scripted(|mut stream| async move {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
         let line = "endless 1\n".repeat(1000);
@@ -367,21 +367,21 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
     let before = seconds_since_epoch()?.as_secs_f64();
     let server = with(&[("silent", &silent), ("good", &good)], "timeout: 2s").await?;
     let own = |name: &str| metric(&format!("octoserve_aggregate_{name}"));
-    let told = |exposition: &Scrape, name: &str, source: &str| {
-        let told = exposition.sum(&own(name).label("source", source));
-        told.with_context(|| format!("no {name} of {source}"))
+    let value_of = |exposition: &Scrape, name: &str, source: &str| {
+        let value = exposition.sum(&own(name).label("source", source));
+        value.with_context(|| format!("no {name} of {source}"))
     };
     // These gauges describe the scrape of the same exposition.
     let exposition = server.scrape().await?;
-    let succeeded = told(&exposition, "last_success_timestamp_seconds", "good")?;
+    let succeeded = value_of(&exposition, "last_success_timestamp_seconds", "good")?;
     let now = seconds_since_epoch()?.as_secs_f64();
     ensure!(
         (before..=now).contains(&succeeded),
         "{before}, {succeeded}, {now}"
     );
-    let took = told(&exposition, "duration_seconds", "good")?;
+    let took = value_of(&exposition, "duration_seconds", "good")?;
     ensure!(took > 0.0, "{took} s");
-    let waited = told(&exposition, "duration_seconds", "silent")?;
+    let waited = value_of(&exposition, "duration_seconds", "silent")?;
     ensure!((2.0..20.0).contains(&waited), "{waited} s of patience");
     drop(good);
     let exposition = server.scrape().await?;
@@ -472,8 +472,7 @@ async fn one_fetch_serves_all_concurrent_scrapes_even_if_some_abort() -> Result<
 }
 
 #[tokio::test]
-async fn a_scrape_with_a_short_timeout_gets_a_partial_exposition_and_others_the_whole() -> Result<()>
-{
+async fn only_a_scrape_with_a_short_timeout_gets_a_partial_exposition() -> Result<()> {
     let (source, open) = held().await?;
     let good = Source::exposition(TEXT, "good 1\n").await?;
     let server = with(&[("held", &source), ("good", &good)], "timeout: 1m").await?;
@@ -521,7 +520,7 @@ async fn dropped_samples_are_counted_once_per_fetch() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_source_is_logged_when_it_fails_or_recovers_and_not_at_each_scrape() -> Result<()> {
+async fn a_source_is_logged_only_when_it_fails_or_recovers() -> Result<()> {
     let (state, current) = watch::channel(503);
     let source = Source::scripted(move |mut stream| {
         let status = *current.borrow();

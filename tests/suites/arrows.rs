@@ -101,17 +101,17 @@ const PROXY: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn the_registrys_arrows_point_one_way() -> Result<()> {
+fn registry_modules_import_each_other_in_one_direction() -> Result<()> {
     check("registry", REGISTRY)
 }
 
 #[test]
-fn the_proxys_arrows_point_one_way() -> Result<()> {
+fn proxy_modules_import_each_other_in_one_direction() -> Result<()> {
     check("proxy", PROXY)
 }
 
 #[test]
-fn the_allowed_arrows_form_no_circle() {
+fn the_allowed_imports_form_no_cycle() {
     for allowed in [REGISTRY, PROXY] {
         for (module, _) in allowed {
             let mut reached: BTreeSet<&str> = BTreeSet::new();
@@ -130,7 +130,7 @@ fn the_allowed_arrows_form_no_circle() {
 }
 
 #[test]
-fn imports_are_seen_in_every_spelling() {
+fn imports_are_found_in_every_syntax() {
     let source = "
         use crate::oci::{Digest, Name}; // not crate::gc
         use crate::{api, store::{fs, Store}, config as settings};

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::scene::{BLOB, DEADLINE, LENGTH, SESSION, Scene, get, pour, response, sulk, upload};
 
 #[tokio::test]
-async fn a_client_that_aborts_a_download_keeps_its_status() -> Result<()> {
+async fn a_download_that_the_client_aborts_keeps_its_status() -> Result<()> {
     let front = Scene::of(pour).await?;
     let mut client = front.client().await?;
     client.send(get(BLOB).as_bytes()).await?;
@@ -29,7 +29,7 @@ async fn a_client_that_aborts_a_download_keeps_its_status() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_aborts_an_upload_is_499() -> Result<()> {
+async fn an_upload_that_the_client_aborts_is_499() -> Result<()> {
     for reset in [false, true] {
         let front = Scene::of(sulk).await?;
         let client = front.raw(&upload(1000, "some")).await?;

@@ -20,11 +20,11 @@ const IN_SOCKETS: usize = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<()> {
+async fn images_pushed_to_the_compose_services_are_kept_and_counted() -> Result<()> {
     let compose = Compose::built().await?;
     compose.run(&["up", "--detach"]).await?;
     compose.healthy().await?;
-    nobody_is_root(&compose).await?;
+    no_container_is_root(&compose).await?;
 
     let docker = compose.docker();
     docker.image(IMAGE, None, 1).await?;
@@ -50,7 +50,7 @@ async fn the_compose_file_serves_measures_and_keeps_what_is_pushed() -> Result<(
 }
 
 /// The containers do not run as root, neither by the image's user nor by the process's user id.
-async fn nobody_is_root(compose: &Compose) -> Result<()> {
+async fn no_container_is_root(compose: &Compose) -> Result<()> {
     for service in SERVICES {
         let container = compose.inspect(service).await?;
         let process = container["State"]["Pid"].as_u64().context("no process")?;

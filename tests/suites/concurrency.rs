@@ -45,7 +45,7 @@ struct RandomClient {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixteen_clients_at_once_lose_nothing_and_are_counted() -> Result<()> {
+async fn sixteen_concurrent_clients_lose_nothing_and_are_counted() -> Result<()> {
     let front = Front::embedded().await?;
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {

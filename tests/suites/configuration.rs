@@ -213,14 +213,14 @@ async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<(
     for (program, text, key, range) in out_of_range() {
         let row = format!("| `{}` |", key.trim_start_matches("registry."));
         let row = docs.lines().find(|line| line.starts_with(&row));
-        let is_told = row.is_some_and(|row| row.ends_with(&format!(" {range} |")));
-        ensure!(is_told, "docs/configuration.md: {key}: {row:?}");
+        let is_documented = row.is_some_and(|row| row.ends_with(&format!(" {range} |")));
+        ensure!(is_documented, "docs/configuration.md: {key}: {row:?}");
         let path = file(&directory, &text)?;
         let ended = run(program, &["--check", "--config", &path]).await?;
         let error = &ended.stderr;
         ensure!(ended.code == Some(64), "{text}: {:?} {error}", ended.code);
-        let told = format!("{path}:3: {key}: must be from {range}, not ");
-        ensure!(error.contains(&told), "{text}: {error}");
+        let message = format!("{path}:3: {key}: must be from {range}, not ");
+        ensure!(error.contains(&message), "{text}: {error}");
     }
     Ok(())
 }

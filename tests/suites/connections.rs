@@ -63,7 +63,7 @@ async fn a_request_sent_during_a_response_is_served_after_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() -> Result<()> {
+async fn pipelined_requests_get_their_responses_in_order() -> Result<()> {
     let scene = Scene::of(echo).await?;
     let mut client = scene.client().await?;
     let patch = format!("PATCH {SESSION} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nsome");

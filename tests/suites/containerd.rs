@@ -44,7 +44,7 @@ async fn day_of_an_index(front: &Front) -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_image_of_containerd_is_one_pull_or_push() -> Result<()> {
+async fn each_containerd_image_counts_as_one_pull_or_push() -> Result<()> {
     let front = Front::embedded().await?;
     push_index(&front, "team/multi", 51).await?;
     let image = front.client.push_image("team/one", "1", &[]).await?;

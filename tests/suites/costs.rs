@@ -74,14 +74,14 @@ async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
         (ALLOCATIONS, &counted, bounds.allocations),
         (SYSTEM_CALLS, &called, bounds.system_calls),
     ];
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     let mut is_kept = true;
     for (name, costs, bound) in costs {
         let cost = costs.get(name).with_context(|| format!("no {name}"))?;
         is_kept &= *cost > 0.0 && *cost <= bound;
-        told.push(format!("{cost:.1} {name}, {bound} at most"));
+        reports.push(format!("{cost:.1} {name}, {bound} at most"));
     }
-    ensure!(is_kept, "one request: {}; {called:?}", told.join("; "));
+    ensure!(is_kept, "one request: {}; {called:?}", reports.join("; "));
     Ok(())
 }
 

@@ -55,14 +55,14 @@ async fn silent(address: SocketAddr, count: usize) -> Result<Vec<Wire>> {
     Ok(silent)
 }
 
-async fn answered(address: SocketAddr, path: &str) -> Result<()> {
+async fn gets_200(address: SocketAddr, path: &str) -> Result<()> {
     let request = wire::request("GET", path, &[], b"");
     let response = timeout(SOON, wire::exchange(address, "GET", &request)).await??;
     assert_eq!(response.head.status, 200, "{path}");
     Ok(())
 }
 
-async fn answered_over_http2(address: SocketAddr, path: &str) -> Result<()> {
+async fn gets_200_over_http2(address: SocketAddr, path: &str) -> Result<()> {
     let asked = async {
         let mut client = H2::connect(address, false).await?;
         client.send("GET", path, &[], true).await?.response().await
@@ -79,8 +79,8 @@ async fn silent_connections_to_a_metrics_listener_delay_neither_scrapes_nor_prob
         let address = server.metrics_address();
         let mut silent = silent(address, METRICS_CAP).await?;
         for path in ["/metrics", "/livez", "/readyz"] {
-            answered(address, path).await?;
-            answered_over_http2(address, path).await?;
+            gets_200(address, path).await?;
+            gets_200_over_http2(address, path).await?;
         }
         // No more connections than necessary are closed: the last one still works.
         let last = silent.last_mut().expect("there are some");
@@ -134,8 +134,8 @@ async fn silent_connections_to_a_main_listener_are_closed_for_new_ones() -> Resu
         let address = server.address();
         let _silent = silent(address, CAP).await?;
         for _ in 0..CAP {
-            answered(address, "/v2/").await?;
-            answered_over_http2(address, "/v2/").await?;
+            gets_200(address, "/v2/").await?;
+            gets_200_over_http2(address, "/v2/").await?;
         }
     }
     Ok(())

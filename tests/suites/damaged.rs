@@ -32,7 +32,7 @@ async fn failures(server: &Server, operation: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_blob_that_was_cut_short_is_refused_until_it_is_pushed_again() -> Result<()> {
+async fn a_truncated_blob_is_refused_until_it_is_pushed_again() -> Result<()> {
     for launch in [Launch::registry(), Launch::all_in_one()] {
         let server = launch.start().await?;
         let client = Client::new(&server.url(""))?;
@@ -66,7 +66,7 @@ async fn a_blob_that_was_cut_short_is_refused_until_it_is_pushed_again() -> Resu
 }
 
 #[tokio::test]
-async fn a_data_directory_of_an_older_version_is_served_and_gets_the_sizes() -> Result<()> {
+async fn an_older_data_directory_is_served_and_its_sizes_are_added() -> Result<()> {
     let server = Launch::registry().start().await?;
     let client = Client::new(&server.url(""))?;
     let bytes = content::bytes(1, SIZE);

@@ -58,8 +58,8 @@ async fn all_is_unavailable(client: &Client, image: &Pushed) -> Result<()> {
         let status = response.status();
         ensure!(status == 503, "{method} {path}: {status}");
         let body = response.text().await?;
-        let is_told = method == Method::HEAD || body.contains("UNAVAILABLE");
-        ensure!(is_told, "{method} {path}: {body}");
+        let has_code = method == Method::HEAD || body.contains("UNAVAILABLE");
+        ensure!(has_code, "{method} {path}: {body}");
     }
     Ok(())
 }

@@ -106,7 +106,7 @@ async fn day_of_an_image(front: &Front, seed: u64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_image_of_docker_is_one_pull_or_push() -> Result<()> {
+async fn each_docker_image_counts_as_one_pull_or_push() -> Result<()> {
     let front = Front::embedded().await?;
     let docker = Docker::shared().await?;
     let base = front.image("team/own/base:1");

@@ -107,7 +107,7 @@ async fn every_family_has_one_section_with_two_queries() -> Result<()> {
 
 /// The documented bounds, such as `; 864 series at most.`, are those of the declarations.
 #[test]
-fn the_bounds_are_those_of_the_code() -> Result<()> {
+fn the_documented_series_bounds_match_the_code() -> Result<()> {
     let document = document("docs/metrics.md")?;
     let metrics = RegistryMetrics::register(Backend::Filesystem, true, &BTreeMap::new());
     let declared = metrics.registry.families();
@@ -119,9 +119,9 @@ fn the_bounds_are_those_of_the_code() -> Result<()> {
         }
         let heading = format!("### `{name}`\n");
         let (_, section) = document.split_once(&heading).context(heading)?;
-        let (told, _) = section.split_once(" series at most.").context("no bound")?;
-        let told = told.rsplit("; ").next().unwrap_or_default();
-        assert_eq!(told.replace(',', ""), bound.to_string(), "{name}");
+        let (documented, _) = section.split_once(" series at most.").context("no bound")?;
+        let documented = documented.rsplit("; ").next().unwrap_or_default();
+        assert_eq!(documented.replace(',', ""), bound.to_string(), "{name}");
         checked += 1;
     }
     ensure!(checked > 10, "{checked}");
@@ -159,7 +159,7 @@ fn sources(directory: &Path) -> Result<String> {
 }
 
 #[test]
-fn every_test_that_the_documentation_names_exists() -> Result<()> {
+fn every_test_named_in_the_documentation_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let document = document("docs/transparency.md")?;
     let mut sections = BTreeMap::new();

@@ -116,7 +116,7 @@ async fn a_foreign_registrys_own_metrics_have_a_source_label() -> Result<()> {
 }
 
 #[tokio::test]
-async fn probes_answer_while_the_upstream_is_down() -> Result<()> {
+async fn probes_respond_while_the_upstream_is_down() -> Result<()> {
     let server = Launch::in_front_of(NOBODY).start().await?;
     let client = Client::new(&server.url(""))?;
     ensure!(client.get("/livez").await?.status() == 200, "/livez");

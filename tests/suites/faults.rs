@@ -86,8 +86,7 @@ fn requests(orders: &str) -> [(&'static str, String); 3] {
 }
 
 #[tokio::test]
-async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing_in_flight()
--> Result<()> {
+async fn an_upstream_abort_at_any_phase_is_502_or_a_cut_response() -> Result<()> {
     let mut scene = Scene::of(obedient).await?;
     warm(&scene).await?;
     let before = scene.holdings()?;
@@ -137,7 +136,7 @@ async fn an_upstream_that_aborts_at_any_phase_is_502_or_a_cut_and_leaves_nothing
 }
 
 #[tokio::test]
-async fn a_response_that_aborts_right_after_its_head_has_begun() -> Result<()> {
+async fn a_response_that_aborts_in_its_body_arrives_up_to_the_abort() -> Result<()> {
     let scene = Scene::of(obedient).await?;
     // The race does not occur at every attempt.
     for _ in 0..50 {
@@ -175,7 +174,7 @@ enum Leaving {
 }
 
 #[tokio::test]
-async fn a_client_that_aborts_at_any_phase_is_counted_and_leaves_nothing_in_flight() -> Result<()> {
+async fn a_client_abort_at_any_phase_is_counted_and_leaves_nothing_in_flight() -> Result<()> {
     let mut scene = Scene::of(obedient).await?;
     warm(&scene).await?;
     let before = scene.holdings()?;

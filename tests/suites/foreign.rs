@@ -117,7 +117,7 @@ async fn token_server(mut caller: Caller) -> Result<()> {
 }
 
 #[tokio::test]
-async fn tokens_are_fetched_through_the_proxy_or_elsewhere_and_never_logged() -> Result<()> {
+async fn tokens_from_the_upstream_or_another_server_are_never_logged() -> Result<()> {
     let elsewhere = Scripted::start_beside(token_server).await?;
     for realm in [None, Some(format!("{}/token", elsewhere.url()))] {
         let through = realm.is_none();
@@ -289,13 +289,13 @@ async fn a_redirected_blob_is_fetched_from_its_storage() -> Result<()> {
     });
     let store = store.await?;
     let signed = format!("{}/bucket/a%2Fb?X-Signature=abc%3D&x=%20", store.url());
-    let told = format!("Location: {signed}\r\nX-Kept: as  it is\r\n");
+    let headers = format!("Location: {signed}\r\nX-Kept: as  it is\r\n");
     let upstream = Scripted::start(move |mut caller: Caller| {
-        let told = response("307 Temporary Redirect", &told, "moved");
+        let redirect = response("307 Temporary Redirect", &headers, "moved");
         async move {
             loop {
                 caller.head().await?;
-                caller.send(&told).await?;
+                caller.send(&redirect).await?;
             }
         }
     });

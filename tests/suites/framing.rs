@@ -81,10 +81,10 @@ async fn a_smuggled_request_is_not_executed() -> Result<()> {
                 .map(|chunks| format!("{start}\r\nHost: a\r\n{chunked}\r\n\r\n{chunks}{HIDDEN}")),
         );
         for request in requests {
-            let answers = answers(server.address(), &request).await?;
+            let responses = responses(server.address(), &request).await?;
             ensure!(
-                !answers.contains("HTTP/1.1 202") && !answers.contains("HTTP/1.1 5"),
-                "{request:?} got {answers:?}"
+                !responses.contains("HTTP/1.1 202") && !responses.contains("HTTP/1.1 5"),
+                "{request:?} got {responses:?}"
             );
             let there = client.get("/v2/team/app/manifests/1").await?;
             ensure!(there.status() == 200, "{request:?}: {}", there.status());
@@ -130,7 +130,7 @@ async fn as_before(server: &Server, before: &Tree) -> Result<()> {
 }
 
 /// The responses to these bytes until the connection ends.
-async fn answers(address: SocketAddr, request: &str) -> Result<String> {
+async fn responses(address: SocketAddr, request: &str) -> Result<String> {
     let mut wire = Wire::connect(address).await?;
     // The server may close before everything is sent, which may also fail the read.
     if wire.send(request.as_bytes()).await.is_err() || wire.finish().await.is_err() {
@@ -151,10 +151,10 @@ async fn an_endless_request_is_refused() -> Result<()> {
             format!("GET /v2/ HTTP/1.1\r\nHost: {long}\r\n\r\n"),
             format!("GET /v2/ HTTP/1.1\r\nHost: a\r\n{long}: b\r\n\r\n"),
         ] {
-            let answers = answers(server.address(), &request).await?;
+            let responses = responses(server.address(), &request).await?;
             ensure!(
-                answers.is_empty() || answers.starts_with("HTTP/1.1 4"),
-                "{:?} got {answers:?}",
+                responses.is_empty() || responses.starts_with("HTTP/1.1 4"),
+                "{:?} got {responses:?}",
                 &request[..40]
             );
         }

@@ -41,7 +41,7 @@ struct Case {
 }
 
 #[tokio::test]
-async fn whatever_a_source_sends_every_parser_accepts_the_merged_exposition() -> Result<()> {
+async fn every_parser_accepts_merged_hostile_expositions() -> Result<()> {
     let seed = seed()?;
     let cases: Vec<_> = (0..MERGED).map(|number| merged(seed, number)).collect();
     accepted(&cases)
@@ -50,7 +50,7 @@ async fn whatever_a_source_sends_every_parser_accepts_the_merged_exposition() ->
 }
 
 #[tokio::test]
-async fn whatever_a_source_sends_every_parser_accepts_what_octoserve_serves() -> Result<()> {
+async fn every_parser_accepts_served_hostile_expositions() -> Result<()> {
     let seed = seed()?;
     let cases = [served(seed).await?];
     accepted(&cases)
@@ -185,7 +185,7 @@ async fn accepted(cases: &[Case]) -> Result<()> {
     }
     match wrong.iter().min() {
         None => Ok(()),
-        Some((_, case, why)) => bail!("{why}\n{}", cases[*case].told()),
+        Some((_, case, why)) => bail!("{why}\n{}", cases[*case].description()),
     }
 }
 
@@ -313,15 +313,15 @@ impl Case {
         self.sources.iter().map(Vec::len).sum()
     }
 
-    fn told(&self) -> String {
-        let mut told = format!("case {}\n", self.name);
+    fn description(&self) -> String {
+        let mut described = format!("case {}\n", self.name);
         for source in &self.sources {
             // Writing to a String cannot fail.
-            writeln!(told, "--- a source said\n{}", source.escape_ascii()).ok();
+            writeln!(described, "--- a source said\n{}", source.escape_ascii()).ok();
         }
-        told = told.replace("\\n", "\n").replace("\\\"", "\"");
+        described = described.replace("\\n", "\n").replace("\\\"", "\"");
         format!(
-            "{told}--- text\n{}--- OpenMetrics\n{}---",
+            "{described}--- text\n{}--- OpenMetrics\n{}---",
             self.text, self.openmetrics
         )
     }

@@ -119,8 +119,8 @@ async fn no_log_line_grows_with_what_a_client_sends() -> Result<()> {
         let events = requests(&mut server, 2 * paths.len()).await?;
         for event in &events {
             for (field, most) in [("repository", 255), ("reference", 135)] {
-                let told = event[field].as_str().unwrap_or_default();
-                ensure!(told.len() <= most, "{field}: {told}");
+                let value = event[field].as_str().unwrap_or_default();
+                ensure!(value.len() <= most, "{field}: {value}");
             }
         }
         ensure!(

@@ -110,7 +110,7 @@ impl Street {
 }
 
 #[tokio::test]
-async fn an_upstream_name_with_a_new_address_is_followed_without_a_failed_request() -> Result<()> {
+async fn a_new_address_of_an_upstream_name_is_used_without_a_failed_request() -> Result<()> {
     let street = Street::new().await?;
     assert_eq!(street.who().await?, "first");
     street.rename(Some("127.0.0.3"))?;

@@ -16,7 +16,7 @@ use reqwest::StatusCode;
 use crate::Front;
 
 #[tokio::test]
-async fn promtool_accepts_our_families() -> Result<()> {
+async fn promtool_accepts_all_families() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     assert_eq!(
@@ -64,7 +64,7 @@ async fn known_traffic_gives_a_known_exposition() -> Result<()> {
 }
 
 #[tokio::test]
-async fn samples_of_the_registry_have_a_source_and_those_of_the_proxy_none() -> Result<()> {
+async fn registry_samples_have_a_source_label_and_proxy_samples_have_none() -> Result<()> {
     let front = Front::embedded().await?;
     some_of_everything(&front.client).await?;
     let scrape = front.server.scrape().await?;

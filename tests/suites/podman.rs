@@ -27,7 +27,7 @@ async fn podman_works_with_the_registry_alone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_image_of_podman_is_one_pull_or_push() -> Result<()> {
+async fn each_podman_image_counts_as_one_pull_or_push() -> Result<()> {
     let front = Front::embedded().await?;
     let podman = Podman::new()?;
     let one = front.image("team/one:1");

@@ -17,7 +17,7 @@ const MISSES: u32 = 4;
 const BLOBS: u32 = 3;
 
 #[tokio::test]
-async fn promql_over_the_embedded_registry_gives_the_clients_own_counts() -> Result<()> {
+async fn promql_counts_match_the_clients_of_the_embedded_registry() -> Result<()> {
     let front = Front::embedded().await?;
     let prometheus = traffic_under_observation(&front).await?;
     // The registry counts forwarded requests, and the collector counts stored content.
@@ -46,7 +46,7 @@ async fn promql_over_the_embedded_registry_gives_the_clients_own_counts() -> Res
 }
 
 #[tokio::test]
-async fn promql_over_a_foreign_registry_gives_the_clients_own_counts() -> Result<()> {
+async fn promql_counts_match_the_clients_of_a_foreign_registry() -> Result<()> {
     traffic_under_observation(&Front::foreign().await?).await?;
     Ok(())
 }

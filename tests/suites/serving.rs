@@ -99,7 +99,7 @@ async fn a_real_prometheus_reads_both_formats_alike() -> Result<()> {
 /// Other registries serve `/metrics` only on a debug port with a profiler, or take half-configured
 /// basic auth for none.
 #[tokio::test]
-async fn metrics_with_basic_auth_need_the_password_and_no_debug_port() -> Result<()> {
+async fn metrics_with_basic_auth_require_the_password_and_no_debug_paths_exist() -> Result<()> {
     let metrics = format!("metrics: {{{BASIC_AUTH}}}\n");
     let server = Launch::all_in_one().configuration(&metrics).start().await?;
     // The main listener serves the metrics and the probes, and nothing else of the proxy's own.
@@ -206,7 +206,7 @@ async fn metrics_have_the_configured_path_and_labels() -> Result<()> {
 }
 
 #[tokio::test]
-async fn every_own_label_is_reserved_in_the_configuration() -> Result<()> {
+async fn every_label_that_is_used_is_reserved() -> Result<()> {
     let server = Launch::all_in_one().start().await?;
     let client = Client::new(&server.url(""))?;
     client.push_image("team/app", "1", &[1, 2]).await?;

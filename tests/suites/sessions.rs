@@ -79,8 +79,8 @@ async fn a_push_succeeds_though_idle_sessions_fill_the_limit() -> Result<()> {
         let first = locations.first().context("no session")?;
         ensure!(status(&client, first).await? == 404, "the first is open");
         let refused = client.send(Method::PATCH, first, &[], "late").await?;
-        let told = refused.text().await?;
-        ensure!(told.contains("BLOB_UPLOAD_UNKNOWN"), "{told}");
+        let body = refused.text().await?;
+        ensure!(body.contains("BLOB_UPLOAD_UNKNOWN"), "{body}");
         ensure!(status(&client, &with_bytes).await? == 204, "bytes are lost");
 
         // The session with a request in flight has not been evicted.

@@ -127,8 +127,8 @@ async fn metrics_and_probes_outlive_the_main_listener() -> Result<()> {
         refused(&server).await?;
         // Not ready for new requests, but alive, with its metrics.
         assert_eq!(health(program, &ready).await?, Some(1));
-        assert_eq!(page_status(&server, "/readyz").await?, 503);
-        assert_eq!(page_status(&server, "/livez").await?, 200);
+        assert_eq!(metrics_listener_status(&server, "/readyz").await?, 503);
+        assert_eq!(metrics_listener_status(&server, "/livez").await?, 200);
         if program == Program::Octoserve {
             in_flight("upload_session").assert_in(&server).await?;
         }
@@ -189,7 +189,7 @@ fn in_flight(endpoint: &str) -> Expected {
     requests.label("endpoint", endpoint).value(1)
 }
 
-async fn page_status(server: &Server, path: &str) -> Result<u16> {
+async fn metrics_listener_status(server: &Server, path: &str) -> Result<u16> {
     let request = wire::request("GET", path, &[], b"");
     let response = wire::exchange(server.metrics_address(), "GET", &request).await?;
     Ok(response.head.status)

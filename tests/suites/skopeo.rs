@@ -55,7 +55,7 @@ async fn skopeo_copies_every_platform() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_image_of_skopeo_is_one_pull_or_push() -> Result<()> {
+async fn each_skopeo_image_counts_as_one_pull_or_push() -> Result<()> {
     for front in [Front::embedded().await?, Front::foreign().await?] {
         let skopeo = Skopeo::new()?;
         let place = |rest: &str| format!("docker://{}", front.image(rest));

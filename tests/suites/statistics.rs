@@ -110,8 +110,8 @@ fn walk(data: &Path) -> Result<Figures> {
 }
 
 /// The same statistics from the exposition.
-fn told(exposition: &Scrape, wanted: &Figures) -> Figures {
-    let told = wanted.keys().filter_map(|name| {
+fn reported(exposition: &Scrape, wanted: &Figures) -> Figures {
+    let figures = wanted.keys().filter_map(|name| {
         let value = match name.strip_prefix("repository ") {
             Some(repository) => {
                 let stored = metric("octoserve_repository_stored_bytes");
@@ -121,7 +121,7 @@ fn told(exposition: &Scrape, wanted: &Figures) -> Figures {
         };
         Some((name.clone(), value?))
     });
-    told.collect()
+    figures.collect()
 }
 
 /// Waits for the first full count after a start.
@@ -141,10 +141,10 @@ async fn counted(server: &Server) -> Result<Scrape> {
 fn same(exposition: &Scrape, data: &Path, without: &str) -> Result<()> {
     let mut walked = walk(data)?;
     walked.remove(without);
-    let told = told(exposition, &walked);
+    let exposed = reported(exposition, &walked);
     ensure!(
-        told == walked,
-        "the exposition says {told:#?}\nthe directory holds {walked:#?}"
+        exposed == walked,
+        "the exposition says {exposed:#?}\nthe directory holds {walked:#?}"
     );
     let errors = exposition.sum(&metric("octoserve_stats_errors_total"));
     ensure!(errors.unwrap_or_default() == 0.0, "{errors:?} failures");

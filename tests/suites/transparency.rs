@@ -18,7 +18,7 @@ struct ScriptedFront {
 
 impl ScriptedFront {
     /// In front of an upstream that sends the same response to every request without a body.
-    async fn answering(response: &str) -> Result<Self> {
+    async fn responding(response: &str) -> Result<Self> {
         let response = response.to_owned();
         let upstream = Scripted::start(move |mut caller: Caller| {
             let response = response.clone();
@@ -78,7 +78,7 @@ async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
         "/v2/a;b=c/'()*!$",
         "/",
     ] {
-        let front = ScriptedFront::answering(OK).await?;
+        let front = ScriptedFront::responding(OK).await?;
         ensure!(front.ask("GET", target, &[]).await?.head.status == 200);
         let heard = front.heard()?;
         ensure!(
@@ -91,7 +91,7 @@ async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
 
 #[tokio::test]
 async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     for (target, path) in [
         ("http://registry/v2/a?b=c", "/v2/a?b=c"),
         ("HTTP://registry/v2/%2F..", "/v2/%2F.."),
@@ -112,7 +112,7 @@ async fn an_absolute_request_target_is_forwarded_as_a_path() -> Result<()> {
 
 #[tokio::test]
 async fn hop_by_hop_headers_are_removed_and_others_pass() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let sent = [
         ("Authorization", "Bearer abc"),
         ("X-Meta-Thing", "  a,  b "),
@@ -159,7 +159,7 @@ async fn hop_by_hop_headers_are_removed_and_others_pass() -> Result<()> {
 
 #[tokio::test]
 async fn two_host_headers_are_refused_and_not_forwarded() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let response = front.ask("GET", "/v2/", &[("Host", "other")]).await?;
     assert_eq!(response.head.status, 400);
     ensure!(front.upstream.heard().is_empty());
@@ -212,7 +212,7 @@ async fn a_repeated_content_length_is_forwarded_once() -> Result<()> {
 
 #[tokio::test]
 async fn lines_that_end_in_a_bare_line_feed_are_normalised() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let request = b"GET /v2/ HTTP/1.1\nHost: a\nX-Meta: b\n\n";
     let response = wire::exchange(front.server.address(), "GET", request).await?;
     assert_eq!(response.head.status, 200);
@@ -224,7 +224,7 @@ async fn lines_that_end_in_a_bare_line_feed_are_normalised() -> Result<()> {
 
 #[tokio::test]
 async fn a_target_that_is_not_utf_8_is_refused_and_not_forwarded() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let request = b"GET /v2/\xff/tags/list HTTP/1.1\r\nHost: a\r\n\r\n";
     let response = wire::exchange(front.server.address(), "GET", request).await?;
     assert_eq!(response.head.status, 400);
@@ -237,7 +237,7 @@ async fn a_target_that_is_not_utf_8_is_refused_and_not_forwarded() -> Result<()>
 async fn the_proxy_compresses_nothing() -> Result<()> {
     let text = "text ".repeat(1000);
     let start = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\n";
-    let front = ScriptedFront::answering(&format!("{start}{text}")).await?;
+    let front = ScriptedFront::responding(&format!("{start}{text}")).await?;
     let sent = [("Accept-Encoding", "gzip, br, zstd")];
     let response = front.ask("GET", "/v2/", &sent).await?;
     assert_eq!(response.body, text.as_bytes());
@@ -250,7 +250,7 @@ async fn the_proxy_compresses_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn upgrades_are_not_forwarded() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let sent = [
         ("Upgrade", "websocket, h2c"),
         ("HTTP2-Settings", "AAMAAABk"),
@@ -278,7 +278,7 @@ async fn responses_without_a_body_keep_their_headers() -> Result<()> {
         ("HEAD", "404 Not Found", length),
     ] {
         let front =
-            ScriptedFront::answering(&format!("HTTP/1.1 {status}\r\n{headers}X: y\r\n\r\n"))
+            ScriptedFront::responding(&format!("HTTP/1.1 {status}\r\n{headers}X: y\r\n\r\n"))
                 .await?;
         let mut wire = Wire::connect(front.server.address()).await?;
         let request = format!("{method} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -357,7 +357,7 @@ async fn a_response_is_forwarded_without_waiting_for_more_bytes() -> Result<()> 
 
 #[tokio::test]
 async fn trailers_of_a_response_are_dropped() -> Result<()> {
-    let front = ScriptedFront::answering(
+    let front = ScriptedFront::responding(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n\
          3\r\nabc\r\n0\r\nX: y\r\n\r\n",
     );
@@ -538,7 +538,7 @@ async fn a_put_is_retried_if_its_body_is_still_buffered() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
+async fn an_http2_upload_of_unknown_length_gets_one_last_chunk() -> Result<()> {
     let upstream = Scripted::start(|mut caller: Caller| async move {
         loop {
             caller.until("0\r\n\r\n").await?;
@@ -563,7 +563,7 @@ async fn an_http2_upload_of_unknown_length_ends_once() -> Result<()> {
 
 #[tokio::test]
 async fn an_http2_client_may_send_megabytes_ahead() -> Result<()> {
-    let front = ScriptedFront::answering(OK).await?;
+    let front = ScriptedFront::responding(OK).await?;
     let mut wire = Wire::connect(front.server.address()).await?;
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await?;

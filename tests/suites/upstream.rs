@@ -226,24 +226,24 @@ async fn the_embedded_registry_needs_no_connections() -> Result<()> {
         let seen = scrape.sum(&named(name)).unwrap_or_default();
         ensure!(seen == 0.0, "{name}: {seen}");
     }
-    let answered =
+    let ok_requests =
         named("octoserve_upstream_request_duration_seconds_count").label("outcome", "ok");
     let requests = scrape.sum(&metric("octoserve_http_requests_total"));
-    assert_eq!(scrape.sum(&answered), requests);
+    assert_eq!(scrape.sum(&ok_requests), requests);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_rate_limit_is_the_upstreams_last_header() -> Result<()> {
+async fn the_rate_limit_gauge_is_the_last_header_of_the_upstream() -> Result<()> {
     let scene = Scene::of(|mut caller: Caller| async move {
         loop {
             let head = caller.head().await?;
             let target = head.split(' ').nth(1).unwrap_or_default();
-            let told = match target.split_once("?left=") {
+            let header = match target.split_once("?left=") {
                 Some((_, left)) => format!("RateLimit-Remaining: {left}\r\n"),
                 None => String::new(),
             };
-            let head = format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 0\r\n\r\n");
+            let head = format!("HTTP/1.1 200 OK\r\n{header}Content-Length: 0\r\n\r\n");
             caller.send(head).await?;
         }
     });

@@ -50,7 +50,7 @@ fn what_is_printed_of_a_proxy_with_an_upstream_loads_again() {
 }
 
 #[test]
-fn listeners_that_others_reach_have_the_metrics_only_if_these_are_public() {
+fn public_listeners_serve_metrics_only_if_these_are_public() {
     let on_main = |yaml: &str| {
         resolve(yaml, Vec::new())
             .unwrap()
@@ -102,7 +102,7 @@ fn serves_on_main(yaml: &str) -> bool {
 }
 
 #[test]
-fn a_listener_that_others_reach_serves_the_page_to_those_it_knows_or_to_everybody_if_told_so() {
+fn a_public_listener_serves_metrics_only_with_a_password_or_if_configured() {
     let auth = "basic_auth: {username: a, password_hash: \
         '$2y$05$abcdefghijklmnopqrstuuIAEipimVgSTxGS2VyWH9AhzRz3iJI3.'}";
     for (listen, metrics, serves) in [
@@ -123,7 +123,7 @@ fn a_listener_that_others_reach_serves_the_page_to_those_it_knows_or_to_everybod
 
 /// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
 #[test]
-fn half_set_basic_auth_is_a_mistake_told_with_its_place_and_never_means_none() {
+fn incomplete_basic_auth_is_an_error_with_file_line_and_key() {
     for (half, message) in [
         (
             "{username: a}",
@@ -161,7 +161,7 @@ fn a_certificate_belongs_to_the_metrics_listener_and_must_be_there() {
 }
 
 #[test]
-fn who_moves_the_metrics_listener_leaves_its_certificate() {
+fn the_metrics_listen_flag_keeps_the_configured_certificate() {
     let tls = "tls: {certificate: /no/crt, key: /no/key}";
     for table in [
         format!("{{address: '127.0.0.1:1', {tls}}}"),
@@ -208,7 +208,7 @@ fn an_address_is_written_alone_in_a_list_or_in_a_table() {
 }
 
 #[test]
-fn what_is_no_address_is_told_with_the_variable() {
+fn an_invalid_address_is_reported_with_the_variable() {
     for (text, place) in [
         ("nowhere", "OCTOSERVE_LISTEN: listen: `nowhere`"),
         (

@@ -376,7 +376,7 @@ fn the_start_of_an_upload_is_a_session_only_with_the_right_query() {
 }
 
 #[test]
-fn sessions_on_one_path_are_told_apart_by_their_queries() {
+fn sessions_on_one_path_are_distinguished_by_their_queries() {
     let sessions = table(9);
     let now = start(&sessions, "/u?id=1");
     start(&sessions, "/u?id=2");

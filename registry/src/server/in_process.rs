@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_waits_while_nobody_reads() {
+    async fn a_writer_waits_for_its_reader() {
         let deaf = dialer(async |_end| pending().await);
         let mut stream = deaf.dial();
         let piece = vec![0; 1000];

@@ -42,7 +42,7 @@ async fn a_connection_serves_one_request_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_small_upload_that_is_refused_costs_no_connection() {
+async fn a_refused_small_upload_keeps_its_connection() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
     let body = vec![b'x'; 100_000];
@@ -54,7 +54,7 @@ async fn a_small_upload_that_is_refused_costs_no_connection() {
 }
 
 #[tokio::test]
-async fn the_response_to_a_large_upload_that_is_refused_can_be_read() {
+async fn the_response_to_a_refused_large_upload_can_be_read() {
     let registry = Running::start().await;
     let mut client = registry.client().await;
     let body = vec![b'x'; 8 * 1024 * 1024];
@@ -67,7 +67,7 @@ async fn the_response_to_a_large_upload_that_is_refused_can_be_read() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_is_told_at_once() {
+async fn expect_100_continue_gets_a_response_before_the_body() {
     let registry = Running::start().await;
     let head = |location: &str| {
         format!(
@@ -87,7 +87,7 @@ async fn who_asks_before_sending_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn headers_that_drip_in_end_the_connection_and_an_idle_one_is_kept_longer() {
+async fn slow_headers_close_a_connection_and_an_idle_one_stays_open_longer() {
     let registry = Running::configured(|config| {
         config.limits.header_timeout = MOMENT;
         config.limits.idle_timeout = Duration::from_secs(1);
@@ -104,7 +104,7 @@ async fn headers_that_drip_in_end_the_connection_and_an_idle_one_is_kept_longer(
 }
 
 #[tokio::test]
-async fn an_upload_that_stalls_is_told_so_and_its_bytes_stay() {
+async fn an_upload_that_stalls_gets_408_and_its_bytes_stay() {
     let registry = Running::configured(|config| config.limits.body_stall = MOMENT).await;
     let location = registry.open("a").await;
     let mut client = registry.client().await;
@@ -117,7 +117,7 @@ async fn an_upload_that_stalls_is_told_so_and_its_bytes_stay() {
 }
 
 #[tokio::test]
-async fn a_download_that_nobody_takes_is_cut_and_counted_as_it_began() {
+async fn a_download_that_no_client_reads_is_cut_and_keeps_its_status() {
     let registry = Running::configured(|config| config.limits.body_stall = MOMENT).await;
     let digest = registry.push_blob("a", &vec![0; 32 * 1024 * 1024]).await;
     let mut client = registry.client().await;
@@ -136,7 +136,7 @@ async fn a_download_that_nobody_takes_is_cut_and_counted_as_it_began() {
 }
 
 #[tokio::test]
-async fn at_the_cap_the_connection_that_is_idle_longest_gives_way() {
+async fn at_the_cap_the_longest_idle_connection_is_closed() {
     let registry = Running::configured(|config| config.limits.connections = 2).await;
     let (mut silent, mut idle) = (registry.client().await, registry.client().await);
     idle.ask("GET", "/v2/", &[], b"").await.expect(200);
@@ -150,7 +150,7 @@ async fn at_the_cap_the_connection_that_is_idle_longest_gives_way() {
 }
 
 #[tokio::test]
-async fn at_the_cap_connections_wait_where_every_other_one_has_a_request_in_flight() {
+async fn at_the_cap_a_connection_waits_while_all_others_are_busy() {
     let registry = Running::configured(|config| config.limits.connections = 1).await;
     let location = registry.open("a").await;
     let mut busy = registry.half_sent(&location).await;
@@ -165,7 +165,7 @@ async fn at_the_cap_connections_wait_where_every_other_one_has_a_request_in_flig
 }
 
 #[tokio::test]
-async fn a_shutdown_lets_requests_end_and_turns_others_away() {
+async fn a_shutdown_finishes_requests_and_closes_idle_connections() {
     let registry = Running::start().await;
     let location = registry.open("a").await;
     let mut busy = registry.half_sent(&location).await;
@@ -185,7 +185,7 @@ async fn a_shutdown_lets_requests_end_and_turns_others_away() {
 }
 
 #[tokio::test]
-async fn a_shutdown_does_not_wait_for_ever() {
+async fn a_shutdown_ends_at_the_drain_timeout() {
     let registry = Running::configured(|config| config.limits.drain = MOMENT).await;
     let location = registry.open("a").await;
     let _client = registry.half_sent(&location).await;
@@ -195,7 +195,7 @@ async fn a_shutdown_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_aborted_before_its_response_is_counted_as_such() {
+async fn a_request_aborted_before_its_response_is_counted_as_499() {
     let registry = Running::start().await;
     let location = registry.open("a").await;
     let client = registry.half_sent(&location).await;
@@ -207,7 +207,7 @@ async fn a_request_that_is_aborted_before_its_response_is_counted_as_such() {
 }
 
 #[tokio::test]
-async fn the_duration_of_a_request_reaches_to_its_last_byte() {
+async fn the_duration_of_a_request_ends_with_its_last_byte() {
     let registry = Running::start().await;
     let digest = registry.push_blob("a", &vec![0; 32 * 1024 * 1024]).await;
     let mut client = registry.client().await;
@@ -236,7 +236,7 @@ async fn the_duration_of_a_request_reaches_to_its_last_byte() {
 }
 
 #[tokio::test]
-async fn the_metrics_listener_has_the_exposition_and_the_probes_and_no_more() {
+async fn the_metrics_listener_serves_only_metrics_and_probes() {
     let registry = Running::start().await;
     let mut client = Client::connect(registry.metrics).await;
     let exposition = client.ask("GET", "/metrics", &[], b"").await.expect(200);
@@ -270,7 +270,7 @@ async fn the_metrics_listener_has_the_exposition_and_the_probes_and_no_more() {
 }
 
 #[tokio::test]
-async fn nothing_a_client_says_is_a_label() {
+async fn no_text_of_a_client_becomes_a_label() {
     let registry = Running::start().await;
     let scan = async |n: usize| {
         let method = format!("M{n}");

@@ -202,7 +202,7 @@ fn a_wrong_type_is_refused_with_file_line_and_key() {
 }
 
 #[test]
-fn what_is_no_yaml_is_refused_with_its_line() {
+fn invalid_yaml_is_refused_with_its_line() {
     assert!(error_of("data: x\n  metrics: [\n").starts_with("FILE:2: "));
     assert_eq!(error_of("- a\n- b\n"), "FILE:1: expected keys and values");
     assert!(error_of("data: x\ndata: y\n").contains("duplicate"));
@@ -235,7 +235,7 @@ fn a_wrong_variable_or_flag_is_named() {
 }
 
 #[test]
-fn a_mistake_within_a_variables_value_is_told_and_not_that_it_is_no_text() {
+fn an_error_within_a_variables_value_names_the_inner_key() {
     assert_eq!(
         error_of_env("OCTOSERVE_LISTEN", "[{address: '1.2.3.4:5'}, {adress: x}]"),
         "OCTOSERVE_LISTEN: listen[1].adress: unknown key, expected address"
@@ -247,7 +247,7 @@ fn a_mistake_within_a_variables_value_is_told_and_not_that_it_is_no_text() {
 }
 
 #[test]
-fn what_was_said_is_told_from_what_the_defaults_have() {
+fn configured_keys_are_distinguished_from_defaults() {
     let said = |yaml: &str, env: &[(&str, &str)], key: &str| {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(yaml.as_bytes()).unwrap();

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_spelt_as_openmetrics_wants() {
+    fn bounds_are_written_as_openmetrics_requires() {
         let spell = |bound| {
             let mut out = String::new();
             push_bound(bound, &mut out);

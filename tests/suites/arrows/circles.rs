@@ -15,17 +15,17 @@ use super::identifier;
 use super::source::{self, ModulePath, SourceFile, after_visibility};
 
 #[test]
-fn the_files_of_the_service_crate_form_no_circle() -> Result<()> {
+fn service_files_have_no_import_cycle() -> Result<()> {
     check_circles("service")
 }
 
 #[test]
-fn the_files_of_the_registry_form_no_circle() -> Result<()> {
+fn registry_files_have_no_import_cycle() -> Result<()> {
     check_circles("registry")
 }
 
 #[test]
-fn the_files_of_the_proxy_form_no_circle() -> Result<()> {
+fn proxy_files_have_no_import_cycle() -> Result<()> {
     check_circles("proxy")
 }
 
@@ -353,15 +353,15 @@ mod tests {
     fn imported(files: &[(&str, &str)]) -> Vec<String> {
         let files = Files::new(&source::parse("a", files.iter().copied()));
         let edges = files.edges();
-        let spelt = |module: &ModulePath| module.join("::");
+        let joined = |module: &ModulePath| module.join("::");
         let edges = edges.keys();
         edges
-            .map(|(from, to)| format!("{} {}", spelt(from), spelt(to)))
+            .map(|(from, to)| format!("{} {}", joined(from), joined(to)))
             .collect()
     }
 
     #[test]
-    fn imports_of_files_are_seen_in_every_spelling() {
+    fn imports_of_files_are_found_in_every_syntax() {
         let files = [
             ("lib.rs", "pub mod a;\npub mod d;\n"),
             (
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_once_whatever_leads_into_them() {
+    fn each_cycle_is_found_once() {
         let files = [
             ("a.rs", "use crate::b::B;\npub struct A;\n"),
             ("b.rs", "use crate::c::C;\npub struct B;\n"),

@@ -8,7 +8,7 @@ use super::identifier;
 use super::source::{self, after_visibility};
 
 #[test]
-fn no_two_types_have_one_name() -> Result<()> {
+fn no_two_types_share_a_name() -> Result<()> {
     let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in ["service", "registry", "proxy"] {
         for file in source::read(package)? {
@@ -52,7 +52,7 @@ fn types(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn types_are_seen_in_every_spelling() {
+fn types_are_found_in_every_syntax() {
     let code = "
 struct A;
 pub struct B<T> {

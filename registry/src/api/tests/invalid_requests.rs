@@ -450,7 +450,7 @@ async fn oversized_headers_get_431() {
 #[tokio::test]
 async fn an_http_1_1_request_must_have_one_host() {
     let registry = Running::start().await;
-    for (line, hosts, told) in [
+    for (line, hosts, message) in [
         (
             "GET /v2/ HTTP/1.1",
             "",
@@ -479,11 +479,11 @@ async fn an_http_1_1_request_must_have_one_host() {
         client.send(format!("{line}\r\n{hosts}\r\n")).await;
         let response = client.response().await;
         let request = format!("{line} {hosts:?}");
-        match told {
-            Some(told) => {
+        match message {
+            Some(message) => {
                 let response = response.rejected(400, "UNSUPPORTED");
                 assert!(
-                    response.text().contains(told),
+                    response.text().contains(message),
                     "{request}: {}",
                     response.text()
                 );

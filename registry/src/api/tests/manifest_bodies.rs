@@ -105,8 +105,8 @@ async fn the_error_names_a_missing_or_invalid_field() {
         let response = response.rejected(400, "MANIFEST_INVALID");
         let named = field.trim_start_matches('/').split('/').next().unwrap();
         // A media type that differs from the header's has its own error.
-        let told = response.text().contains(named) || response.text().contains("Content-Type");
-        assert!(told, "{image}: {}", response.text());
+        let is_named = response.text().contains(named) || response.text().contains("Content-Type");
+        assert!(is_named, "{image}: {}", response.text());
     }
     let target = "/v2/a/manifests/1";
     registry.get(target).await.rejected(404, "MANIFEST_UNKNOWN");
@@ -191,8 +191,8 @@ async fn the_entries_of_an_index_must_exist_as_their_media_type_says() {
     let body = index(vec![there.clone(), absent.clone(), blob.clone()]);
     let response = put(&registry, INDEX, body.as_bytes()).await;
     let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
-    let told = &response.json()["errors"][0]["detail"];
-    assert_eq!(told, &json!([absent["digest"], blob["digest"]]));
+    let detail = &response.json()["errors"][0]["detail"];
+    assert_eq!(detail, &json!([absent["digest"], blob["digest"]]));
     let body = index(vec![there]);
     put(&registry, INDEX, body.as_bytes()).await.expect(201);
     let response = put(&registry, INDEX, index(vec![]).as_bytes()).await;
@@ -223,6 +223,6 @@ async fn a_subject_and_non_distributable_layers_need_not_exist() {
     image["layers"][1] = descriptor(LAYER, "elsewhere");
     let response = put_image(&registry, &image).await;
     let response = response.rejected(404, "MANIFEST_BLOB_UNKNOWN");
-    let told = &response.json()["errors"][0]["detail"];
-    assert_eq!(told, &json!([digest("elsewhere").as_str()]));
+    let detail = &response.json()["errors"][0]["detail"];
+    assert_eq!(detail, &json!([digest("elsewhere").as_str()]));
 }

@@ -85,7 +85,7 @@ mod tests {
     use service::metrics::Label as _;
 
     #[test]
-    fn real_clients_are_told_by_their_user_agents() {
+    fn real_clients_are_recognized_by_their_user_agents() {
         let agents = [
             (
                 "docker/27.3.1 go/go1.22.7 git-commit/41ca978 kernel/6.8.0 os/linux arch/amd64 \

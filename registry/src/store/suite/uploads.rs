@@ -280,8 +280,8 @@ pub(crate) async fn of_concurrent_commits_exactly_one_wins(store: &impl Store) {
     let won = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(won, 1, "{results:?}");
     for error in results.iter().filter_map(|result| result.as_ref().err()) {
-        let told = matches!(error, StoreError::UploadBusy | StoreError::UploadUnknown);
-        assert!(told, "{error:?}");
+        let is_expected = matches!(error, StoreError::UploadBusy | StoreError::UploadUnknown);
+        assert!(is_expected, "{error:?}");
     }
     assert_eq!(pull(store, "a", &digest, None).await.unwrap(), b"abc");
 }

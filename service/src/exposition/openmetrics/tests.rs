@@ -61,7 +61,7 @@ fn a_histogram_as_it_should_be_keeps_its_type() {
 }
 
 #[test]
-fn what_openmetrics_takes_for_no_histogram_is_unknown() {
+fn an_invalid_openmetrics_histogram_is_unknown() {
     for (sound, odd) in [
         ("x_bucket{le=\"+Inf\"} 2\n", ""),
         ("le=\"+Inf\"", "le=\"Inf\""),
@@ -107,7 +107,7 @@ fn what_openmetrics_takes_for_no_histogram_is_unknown() {
 }
 
 #[test]
-fn what_openmetrics_takes_for_no_summary_is_unknown() {
+fn an_invalid_openmetrics_summary_is_unknown() {
     for sample in [
         "x{quantile=\"2\"} 1",
         "x{quantile=\"1\"} -1",

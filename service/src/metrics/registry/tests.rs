@@ -53,7 +53,7 @@ fn only_touched_cells_print() {
 }
 
 #[test]
-fn a_histogram_prints_cumulative_buckets_spelt_alike_in_both_formats() {
+fn a_histogram_prints_the_same_cumulative_buckets_in_both_formats() {
     let registry = MetricsRegistry::new("");
     let sizes = registry.declare::<Histograms<Colour>>("x", "X.", &[0.5, 1.0, 1_048_576.0]);
     for value in [0.25, 0.5, 0.75, 2e6] {
@@ -87,7 +87,7 @@ fn dynamic_label_values_are_escaped_and_can_be_removed() {
 }
 
 #[test]
-fn the_process_and_the_build_are_told() {
+fn process_and_build_metrics_are_written() {
     let registry = MetricsRegistry::new("test_");
     registry.process();
     registry.build_info("1.2.3", "abc", "1.95.0");
@@ -125,7 +125,7 @@ fn hooks_run_before_every_gathering() {
 }
 
 #[test]
-fn a_name_declared_twice_is_told_and_the_first_one_prints() {
+fn a_name_declared_twice_is_reported_and_the_first_one_prints() {
     let registry = MetricsRegistry::new("");
     let first = registry.declare::<Counter>("x_total", "X.", &[]);
     let second = registry.declare::<Gauge>("x_total", "Other.", &[]);
@@ -139,7 +139,7 @@ fn a_name_declared_twice_is_told_and_the_first_one_prints() {
 }
 
 #[test]
-fn what_is_declared_tells_how_much_it_can_print() {
+fn declared_families_have_labels_and_a_series_limit() {
     let registry = MetricsRegistry::new("p_");
     let _ = registry.declare::<Histograms<(Colour, Size)>>("x", "X.", &[1.0, 2.0]);
     let _ = registry.declare_per_value::<Gauge>(("repository", 3), "y", "Y.", &[]);
@@ -187,7 +187,7 @@ fn constant_labels_are_on_every_sample() {
 /// What is made while gathering is what reading the exposition would make, hashes included: merging
 /// relies on them.
 #[test]
-fn a_gathered_exposition_is_what_its_text_says() {
+fn a_gathered_exposition_equals_its_parsed_text() {
     let labels = BTreeMap::from([("region".to_owned(), "eu\\1".to_owned())]);
     for registry in [
         MetricsRegistry::new("p_"),
@@ -206,7 +206,7 @@ fn a_gathered_exposition_is_what_its_text_says() {
         exposition.write_text(&mut text);
         let (read, dropped) = Exposition::parse(text, &ParseLimits::default());
         assert_eq!(dropped, DroppedSamples::default());
-        let told = |exposition: &Exposition| {
+        let described_families = |exposition: &Exposition| {
             let families = exposition.families().map(|family| {
                 let samples = family.samples().map(|sample| {
                     let labels: Vec<_> = sample.labels().collect();
@@ -223,6 +223,6 @@ fn a_gathered_exposition_is_what_its_text_says() {
             });
             families.collect::<Vec<_>>()
         };
-        assert_eq!(told(&exposition), told(&read));
+        assert_eq!(described_families(&exposition), described_families(&read));
     }
 }
