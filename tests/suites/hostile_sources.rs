@@ -267,7 +267,7 @@ async fn refused_by_prometheus(cases: &[Case]) -> Result<Vec<(usize, String)>> {
     for (what, series) in [("scraped", scraped), ("stored", stored)] {
         let counts: BTreeMap<_, _> = series
             .iter()
-            .filter_map(|(labels, count)| Some((labels.get("page")?.as_str(), *count)))
+            .filter_map(|(labels, count)| Some((labels.get("exposition")?.as_str(), *count)))
             .collect();
         for (path, (index, samples)) in &expected {
             let count = counts.get(path.as_str()).copied().unwrap_or_default();
