@@ -92,8 +92,9 @@ impl Scrape for OwnFamilies {
         _: Option<Duration>,
     ) -> Option<Arc<EncodedExposition>> {
         let registry = self.registry.clone();
-        // The semaphore is never closed, so that this is a permit.
+        // Always a permit: the semaphore is never closed.
         let _making = self.making.acquire().await;
+        // Gathering and compression take a while: neither may hold up a worker that serves.
         let encode = move || ScrapeFormat::encode(&registry.gather(), &[format]);
         let (mut encoded, _) = spawn_blocking(encode).await.ok()?;
         let (_, bytes) = encoded.pop()?;
@@ -176,6 +177,8 @@ impl<S: Scrape> AdminEndpoints<S> {
                 None => self.refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
             },
         };
+        // HEAD gets the headers that GET would get, Content-Length among them (RFC 9110, section
+        // 9.3.2).
         if request.method == Method::HEAD {
             *response.body_mut() = ExpositionBody::default();
         }
@@ -183,11 +186,14 @@ impl<S: Scrape> AdminEndpoints<S> {
     }
 
     async fn scrape(&self, metrics: &S, headers: &HeaderMap) -> Response<ExpositionBody> {
+        // Before anything is gathered: a stranger must not cause that work.
         if let Some(auth) = &self.auth
             && let Some(refusal) = auth.check(headers).await.refusal()
         {
             return refusal.map(ExpositionBody::from);
         }
+        // Not trusted: NaN, a negative and a huge number fail here, where `from_secs_f64` would
+        // panic.
         let timeout = headers
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse().ok())
@@ -202,6 +208,7 @@ impl<S: Scrape> AdminEndpoints<S> {
     fn refuse(&self, status: StatusCode, message: &'static str) -> Response<ExpositionBody> {
         let (content_type, body) = (self.refuse)(status, message);
         let mut response = respond(status, content_type, body);
+        // A 405 response must have this header (RFC 9110, section 15.5.6).
         if status == StatusCode::METHOD_NOT_ALLOWED {
             let allow = HeaderValue::from_static("GET, HEAD");
             response.headers_mut().insert(ALLOW, allow);

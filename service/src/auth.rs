@@ -99,6 +99,7 @@ impl BasicAuthFields {
         let Some(username) = self.username else {
             return error("", "the key username is missing");
         };
+        // The first colon ends the name (RFC 7617, section 2), so a name cannot contain one.
         if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
             return error(".username", "must be a name without a colon");
         }
@@ -194,6 +195,7 @@ impl BasicAuth {
     }
 
     async fn verify(&self, is_user: bool, password: Vec<u8>, given: SaltedDigest) -> Verdict {
+        // Not awaited: a queue without a bound would let strangers take memory.
         let Ok(slot) = Arc::clone(&self.0.waiting).try_acquire_owned() else {
             return Verdict::Busy;
         };
@@ -202,7 +204,7 @@ impl BasicAuth {
         // A task of its own: a client that disconnects must not cancel the pause, or strangers
         // could keep bcrypt busy all the time.
         tokio::spawn(async move {
-            // Never closed, so this is always a permit. It is held through the pause.
+            // Always a permit, as the semaphore is never closed. It is held through the pause.
             let _permit = inner.bcrypt.acquire().await;
             let started = Instant::now();
             let credentials = Arc::clone(&inner);

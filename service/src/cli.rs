@@ -41,6 +41,7 @@ pub enum UsageError {
 }
 
 #[derive(Debug, Parser)]
+// Flags before a subcommand would be lost: the subcommand has flags of its own.
 #[command(args_conflicts_with_subcommands = true)]
 struct CommandLine<F: Args> {
     #[command(subcommand)]
@@ -107,6 +108,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         .name(name)
         .about(about)
         .version(build_info::LONG_VERSION);
+    // `try`: clap itself would exit with 2, and our code for a wrong usage is another one.
     let matches = command.try_get_matches_from_mut(words)?;
     let line = CommandLine::<F>::from_arg_matches(&matches)?;
     match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
@@ -114,6 +116,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         Subcommands::Health(args) => Ok(Action::Probe(args.probe::<C>(env)?)),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();
+            // Into memory: `generate` panics if it cannot write, as to a pipe whose reader is gone.
             clap_complete::generate(shell, &mut command, name, &mut script);
             Ok(Action::Print(String::from_utf8_lossy(&script).into_owned()))
         }
@@ -127,6 +130,7 @@ impl<F: ProgramFlags> ServeArgs<F> {
     ) -> Result<Action<C>, ConfigError> {
         let flags = self.flags();
         let file = self.config;
+        // Before the flags are looked at: both report what is wrong with the configuration.
         let (config, fields) = C::load(Sources { file, env, flags })?;
         Ok(match (self.print_config, self.check) {
             (true, _) => Action::Print(C::print(&fields)),
@@ -149,6 +153,7 @@ impl<F: ProgramFlags> ServeArgs<F> {
 
 impl HealthArgs {
     fn probe<C: Configuration>(self, env: Vec<(String, String)>) -> Result<Probe, ConfigError> {
+        // Before the configuration is read: a given URL needs none.
         if let Some(probe) = self.url {
             return Ok(probe);
         }

@@ -109,6 +109,7 @@ impl Connections {
                 () = shutdown.recv() => return,
                 accepted = accepted => accepted,
             };
+            // Counted before the task starts: a drain that begins in between must wait for it.
             let open = self.open.guard();
             let handler = handler.clone();
             let (builder, timeouts) = (builder(self.streams), self.timeouts);
@@ -130,6 +131,7 @@ impl Connections {
                     () = slot.evicted() => {}
                     () = abort.recv() => {}
                 }
+                // Only now: the socket's descriptor is free before a new connection takes the slot.
                 drop((slot, open));
             });
         }
@@ -216,6 +218,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for BusyBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        // A client that stops reading over HTTP/1.1 blocks a write, which `TimedStream` sees
+        // itself.
         if this.http2 && frame.is_some() {
             this.busy.produced();
         }

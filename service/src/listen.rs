@@ -142,6 +142,7 @@ impl AcceptFailures {
     /// How long to wait before trying again; not at all if only that connection was lost.
     fn pause(&mut self, error: &io::Error) -> Option<Duration> {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        // Linux reports errors of the new connection here (accept(2)): the next one may be fine.
         if let ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted = error.kind()
         {
             return None;
@@ -150,6 +151,7 @@ impl AcceptFailures {
             tracing::error!(%error, "cannot accept connections");
         }
         self.count += 1;
+        // From 10 ms up, doubled each time. The bound on the shift prevents an overflow.
         let pause = Duration::from_millis(5 << self.count.min(8));
         Some(pause.min(Duration::from_secs(1)))
     }

@@ -1,11 +1,10 @@
 //! Logs to standard error: text for a person at a terminal, JSON for everything else. Writing
 //! never waits for the reader.
 //!
-//! [`init`] is called once by `main`; nothing else here is global. The caller decides
-//! what is logged, within two bounds: an [`AccessEvent`] has no field for a header (except a
-//! checked
-//! [`request_id`]), a query string or an address, so none can get into the access log; and no line is
-//! longer than 8 KiB, whatever text a client or an upstream sent.
+//! [`init`] is called once by `main`; nothing else here is global. The caller decides what is
+//! logged, within two bounds: an [`AccessEvent`] has no field for a header (except a checked
+//! [`request_id`]), a query string or an address, so none can get into the access log; and no line
+//! is longer than 8 KiB, whatever text a client or an upstream sent.
 
 mod access;
 mod bounded;
@@ -127,6 +126,7 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
     })?;
     let log = Log(queue.clone());
     subscriber(config, is_terminal, QueueWriter(queue)).try_init()?;
+    // After the subscriber: until then, the default hook prints a panic to stderr.
     panic::set_hook(Box::new(log_panic));
     Ok(log)
 }
@@ -147,6 +147,7 @@ impl<'w> MakeWriter<'w> for QueueWriter {
 pub fn on_panic(count: impl Fn() + Send + Sync + 'static) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
+        // The log first: `count` may panic itself, which ends the process.
         before(info);
         count();
     }));
@@ -203,6 +204,7 @@ where
             },
         );
     let sampler = Sampler::new(config.sample);
+    // Dynamic: tracing keeps the result of a static filter, so all requests would fare alike.
     let chosen = dynamic_filter_fn(move |event, _| event.target() != ACCESS || sampler.take());
     let is_text = match config.format {
         LogFormat::Auto => is_terminal,
@@ -212,6 +214,7 @@ where
     let writer = BoundedWriter::new(writer, is_text);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = if is_text {
+        // Text may go to a file, where escape sequences for colors are noise.
         layer.with_ansi(is_terminal).boxed()
     } else {
         layer
@@ -221,6 +224,7 @@ where
             .with_span_list(false)
             .boxed()
     };
+    // In this order: the sampler counts only events that the targets let through.
     tracing_subscriber::registry().with(layer.with_filter(targets.and(chosen)))
 }
 

@@ -57,6 +57,7 @@ pub fn run<P: Program>() -> ExitCode {
     match cli::read::<P::Flags, P::Config>(name, words, environment()) {
         Ok(Action::Serve(config)) => serve::<P>(*config),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
+        // Not `print!`, which panics if the reader is gone.
         Ok(Action::Print(text)) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
@@ -79,6 +80,7 @@ fn serve<P: Program>(mut config: P::Config) -> ExitCode {
         Ok(log) => log,
         Err(error) => return cannot_start::<P>(&error),
     };
+    // After the log is set up: `fit` may have to warn.
     let limits = config.limits();
     limits.connections = descriptors::fit(limits.connections);
     let runtime = match runtime::build() {
@@ -86,6 +88,7 @@ fn serve<P: Program>(mut config: P::Config) -> ExitCode {
         Err(error) => return cannot_start::<P>(&error),
     };
     let code = runtime.block_on(async {
+        // Before anything is bound: a signal during a slow start must not kill the process.
         let signals = match shutdown::signals() {
             Ok(signals) => signals,
             Err(error) => return cannot_start::<P>(&error),

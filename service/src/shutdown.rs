@@ -56,6 +56,7 @@ impl Trigger {
 
     /// Says that it is time to stop, and not to wait for work in flight.
     pub fn hurry(&self) {
+        // The drain first: a task that sees the hurry can rely on the drain having begun.
         self.0.drain.cancel();
         self.0.hurry.cancel();
     }
@@ -73,6 +74,8 @@ impl Drop for Trigger {
 /// # Errors
 /// If the signal handlers cannot be installed.
 pub fn signals() -> io::Result<Shutdown> {
+    // Installed here, not in the task: a signal that comes before the task runs must not kill the
+    // process.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (trigger, shutdown) = Shutdown::new();
@@ -122,6 +125,8 @@ impl Drain {
     pub async fn wait_unhurried(&self, deadline: Duration, shutdown: &Shutdown) -> bool {
         tokio::select! {
             drained = self.wait(deadline) => drained,
+            // Both may be ready at once, and `select!` picks either: work that has ended counts as
+            // drained.
             () = shutdown.hurried() => self.count() == 0,
         }
     }

@@ -19,6 +19,7 @@ impl LazyTimer {
         let sleep = self
             .0
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        // A deadline that moves closer must move the timer, or the timer fires too late.
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }

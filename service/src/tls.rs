@@ -112,6 +112,7 @@ impl Tls {
     /// Shakes hands. Fails if the client does not, or takes too long.
     pub async fn accept(&self, stream: ClientStream) -> io::Result<Secured> {
         let shaken = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
+        // Boxed: otherwise each plain connection would be as large as one inside TLS.
         Ok(Either::Right(Box::new(shaken??)))
     }
 
@@ -138,6 +139,7 @@ impl Tls {
     async fn reload(&self) {
         let (files, current) = (Arc::clone(&self.files), Arc::clone(&self.current));
         let certificate = self.files.certificate.display();
+        // On a blocking thread: a slow disk, such as a network mount, must not stop a worker.
         let read = tokio::task::spawn_blocking(move || read(&files));
         match read.await {
             Ok(Ok(key)) => {
@@ -168,6 +170,7 @@ impl fmt::Debug for Tls {
 impl CurrentCertificate {
     /// A server's configuration, with the protocols that may be spoken inside.
     fn config(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+        // Named here: rustls panics over its default once another crate enables a second provider.
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -194,8 +197,10 @@ impl ResolvesServerCert for CurrentCertificate {
 
 fn file_versions(files: &TlsFields) -> FileVersions {
     [&files.certificate, &files.key].map(|path| {
+        // Follows symbolic links: certbot and Kubernetes replace the link, and not the file.
         let metadata = std::fs::metadata(path).ok()?;
         let changed = (metadata.mtime(), metadata.mtime_nsec());
+        // With the inode: a file that is moved into place may have the old one's size and time.
         Some((metadata.ino(), metadata.len(), changed.0, changed.1))
     })
 }

@@ -41,6 +41,7 @@ impl<'a> Checker<'a> {
     where
         T: Copy + PartialOrd + Display,
     {
+        // NaN is in no range, so it fails here, too.
         if range.contains(&value) {
             return Ok(());
         }

@@ -74,7 +74,9 @@ impl ConfigError {
 
 /// Says in a person's words what serde says in a programmer's.
 fn plainly(message: &str) -> String {
+    // serde quotes the value, which may have several lines; the error must stay on one.
     let message = message.replace(['\n', '\r'], " ");
+    // serde does not promise these texts: one that changes passes through as it is.
     if let Some((_, expected)) = message
         .strip_prefix("unknown field `")
         .and_then(|rest| rest.split_once("`, "))
@@ -90,6 +92,7 @@ fn plainly(message: &str) -> String {
     let found = message
         .strip_prefix("invalid type: ")
         .or(message.strip_prefix("invalid value: "));
+    // From the right: the quoted value may contain the same words.
     if let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) {
         let found = found.replace("unit value", "nothing");
         return format!("expected {expected}, not {found}");

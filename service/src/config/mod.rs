@@ -93,6 +93,7 @@ where
 {
     let mut tree = serde_yaml::to_value(F::default()).unwrap_or_default();
     let mut overlays = env::overlays(&sources.env, &tree)?;
+    // After the variables, because a later overlay wins.
     for Flag { name, key, value } in sources.flags {
         let value = if let Value::String(raw) = value {
             env::value(&raw)
@@ -121,6 +122,7 @@ where
     origins.overlays = overlays;
     // What was wrong with a value before it was taken for a text.
     let mut retried: Vec<Option<ConfigError>> = origins.overlays.iter().map(|_| None).collect();
+    // Each further round turns one more overlay into a text for good, so the loop ends.
     loop {
         let mut merged = tree.clone();
         for overlay in &mut origins.overlays {
@@ -197,6 +199,7 @@ fn set(tree: &mut Value, path: &[PathStep], value: Value) {
         merge(tree, value);
         return;
     };
+    // An optional section is null in the defaults, until a key in it is set.
     if !tree.is_mapping() {
         *tree = Value::Mapping(Mapping::new());
     }

@@ -63,6 +63,7 @@ impl Origins {
     pub(super) fn overlay_at(&self, key: &[PathStep]) -> Option<usize> {
         self.overlays
             .iter()
+            // From the end: of several overlays, the one with the highest precedence decided.
             .rposition(|overlay| key.starts_with(&overlay.path))
     }
 
@@ -71,6 +72,7 @@ impl Origins {
             return (Some(self.overlays[at].name.clone()), None);
         }
         let line = self.file.as_ref().and_then(|(_, text)| line_of(text, key));
+        // What is wrong with a section may come from a variable that set one of its keys.
         let below = self
             .overlays
             .iter()
@@ -129,6 +131,7 @@ fn line_of(text: &str, path: &[PathStep]) -> Option<usize> {
     let error = locate
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .err()?;
+    // An error of syntax has a line as well, but not the line of the key.
     if !found.get() {
         return None;
     }
@@ -211,6 +214,7 @@ impl<'de> Visitor<'de> for KeyLocator<'_> {
             if is_it {
                 map.next_value_seed(KeyLocator { ..rest })?;
             } else {
+                // serde demands that each value is read before the next key.
                 map.next_value::<IgnoredAny>()?;
             }
         }
@@ -228,6 +232,7 @@ impl<'de> Visitor<'de> for KeyLocator<'_> {
             }
         }
         seq.next_element_seed(self.into(rest))?;
+        // `serde_yaml` refuses a list that is not read to its end.
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
@@ -256,6 +261,7 @@ impl Visitor<'_> for KeyMatcher<'_> {
 
     fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
         let is_it = key == self.name;
+        // Fails at the key, not at its value, which may begin on a later line.
         if is_it && self.rest.path.is_empty() {
             return Err(self.rest.fail());
         }

@@ -104,6 +104,7 @@ pub mod duration {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);
 
+// The largest first: `Display` takes the first that fits.
 const UNITS: [(u64, &str); 5] = [
     (1 << 40, "TiB"),
     (1 << 30, "GiB"),
@@ -137,6 +138,7 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     /// Exactly, in the largest unit that divides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each unit divides 0, which would print as `0TiB`.
         let fitting = UNITS
             .iter()
             .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit));
@@ -175,6 +177,7 @@ impl<'de> Deserialize<'de> for ByteSize {
                 text.parse().map_err(E::custom)
             }
 
+            // In YAML, a size without a unit is a number and not a text.
             fn visit_u64<E: Error>(self, bytes: u64) -> Result<ByteSize, E> {
                 Ok(ByteSize(bytes))
             }
@@ -201,6 +204,7 @@ impl Secret {
     }
 }
 
+// By hand: a derived one would show the text in logs and panics.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(MASK)
@@ -215,6 +219,7 @@ impl fmt::Display for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A configuration that is printed must not reveal it.
         serializer.serialize_str(MASK)
     }
 }
@@ -255,6 +260,7 @@ impl<'de> Deserialize<'de> for Secret {
                 Err(Self::refused())
             }
         }
+        // The tree keeps no spelling: `1e3` is the number 1000 there. So only a text is accepted.
         deserializer.deserialize_any(Text)
     }
 }

@@ -123,7 +123,7 @@ impl ConnectionCap {
             if let Some(slot) = self.admit().await {
                 return slot;
             }
-            // A request that ends notifies nobody, which keeps requests cheap: hence the interval.
+            // The end of a request wakes no waiter, which keeps requests cheap: hence the interval.
             let _ = tokio::time::timeout(SEARCH_INTERVAL, self.0.changed.notified()).await;
         }
     }

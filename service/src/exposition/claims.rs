@@ -31,7 +31,7 @@ impl<'a> Claims<'a> {
             self.families
                 .contains_key(format!("{name}{suffix}").as_str())
         });
-        // No suffix ends in another one, so two families with suffixes clash only so, too.
+        // Two suffixed names are equal only if their families are: no suffix ends in another one.
         let printed_by_other = ["_bucket", "_sum", "_count"].iter().any(|suffix| {
             name.strip_suffix(suffix)
                 .and_then(|base| self.get(base))

@@ -14,6 +14,7 @@ const COLON: u8 = 2;
 /// What ends a quoted value, escapes in it, or must not be in it.
 const QUOTED: u8 = 4;
 
+// A table, because every byte of an exposition is classified.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0_u8;
@@ -61,6 +62,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn take_name(&mut self, colons: bool) -> Option<&'a str> {
         let start = self.at;
         let rest = &self.line.as_bytes()[start..];
+        // A digit may be in a name, but not begin it.
         if rest.first().is_some_and(u8::is_ascii_digit) {
             return None;
         }
@@ -97,13 +99,14 @@ impl<'a> Cursor<'a> {
             if rest[found] == b'"' {
                 break;
             }
+            // Checked here: otherwise a NUL behind a backslash would be skipped together with it.
             let escaped = *rest.get(found + 1).filter(|&&escaped| escaped != 0)?;
             if rest[found] == 0 {
                 return None;
             }
             plain &= matches!(escaped, b'\\' | b'"' | b'n');
-            // The escaped character may be longer than this; its other bytes are none of those
-            // looked for.
+            // An escaped character may have more bytes. The search passes over them: none is of its
+            // class.
             self.at += 2;
         }
         let value = self.line.get(start..self.at)?;

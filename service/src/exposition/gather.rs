@@ -54,6 +54,7 @@ impl<'c> ExpositionBuilder<'c> {
     pub fn new(constant: &'c str) -> Self {
         let hasher = SeriesHasher::get();
         let labels = LabelPairs::new(constant);
+        // Summed once: hashes of labels add up in any order, so each metric can start from this.
         let hash = labels.fold(0, |hash: u64, (name, value)| {
             hash.wrapping_add(hasher.label(name, value))
         });
@@ -115,6 +116,7 @@ impl<'c> ExpositionBuilder<'c> {
             let hash = self.hasher.name(&name);
             (name, hash)
         });
+        // Outside the loop: all metrics of the family share the buffer and the spelled bounds.
         let mut labels = MetricLabels::default();
         let mut bounds = BucketBounds::default();
         for metric in family.get_metric() {
@@ -136,6 +138,7 @@ impl<'c> ExpositionBuilder<'c> {
                         let cumulative = each.cumulative_count() as f64;
                         self.sample((&bucket.0, bucket.1), &labels, Some(bound), cumulative);
                     }
+                    // The crate gathers no bucket for `+Inf`: it is the count of all observations.
                     let last = histogram.get_bucket().len();
                     let bound = bounds.get(last, f64::INFINITY, self.hasher);
                     self.sample((&bucket.0, bucket.1), &labels, Some(bound), all);
@@ -218,10 +221,13 @@ impl MetricLabels {
                 self.text.push(',');
             }
             let name = label.name();
+            // Hashes are made of values as they are written, as the parser does it, so that both
+            // compare.
             let start = self.text.len() + name.len() + "=\"".len();
             push_label(name, label.value(), &mut self.text);
             let escaped = &self.text[start..self.text.len() - 1];
             self.hash = self.hash.wrapping_add(hasher.label(name, escaped));
+            // Merging adds a `source` of its own, and must rename this one.
             if name == "source" {
                 self.flags |= HAS_SOURCE;
             }
@@ -246,6 +252,7 @@ impl BucketBounds {
             .get(at)
             .is_none_or(|(known, ..)| known.total_cmp(&bound).is_ne())
         {
+            // What follows is of metrics with other bounds.
             self.0.truncate(at);
             let mut text = String::from("le=\"");
             push_bound(bound, &mut text);
@@ -253,7 +260,7 @@ impl BucketBounds {
             text.push('"');
             self.0.push((bound, text, hash));
         }
-        // Always there: if it was not, it has just been added.
+        // Always there: a missing one has just been added.
         self.0
             .get(at)
             .map_or(("", 0), |(_, text, hash)| (text, *hash))

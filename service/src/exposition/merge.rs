@@ -18,6 +18,7 @@ impl Exposition {
     /// Help and type are those of the exposition that had the family first.
     pub fn merge(&mut self, other: Self, source: &str) -> DroppedSamples {
         let mut dropped = DroppedSamples::default();
+        // A `source` that was added before must be in the text before the next one is added.
         let mut other = other.flattened();
         for text in &mut other.texts {
             text.add_source(source);
@@ -39,6 +40,7 @@ impl Exposition {
         }
         let mut text = String::new();
         self.write_text(&mut text);
+        // It was within the limits when it came in: nothing may be lost now.
         Self::parse(
             text,
             &ParseLimits {
@@ -137,8 +139,8 @@ impl Exposition {
                     });
             }
         }
-        // Without a renamed label the last part was checked when it was parsed, and its added
-        // `source` keeps it apart from the others: nothing to hash in the usual case.
+        // In the usual case no label was renamed, and nothing needs a hash: parsing has checked the
+        // last part, and its added `source` keeps it apart from the others.
         let renamed = self
             .samples(last)
             .any(|sample| sample.data.flags & HAS_SOURCE != 0);
@@ -191,6 +193,7 @@ impl<'a> SeenSeries<'a> {
         let id = samples.len() as u32;
         let hash_of = |other: u32| samples[other as usize].data.hash;
         let is_equal = |other: u32| {
+            // Reached with equal hashes only, so sorting is rare.
             let other = &samples[other as usize];
             other.name() == sample.name() && sorted_labels(other) == sorted_labels(&sample)
         };

@@ -65,10 +65,12 @@ pub(super) struct SampleData {
     pub(super) family: u32,
     pub(super) start: u32,
     pub(super) labels_len: u32,
+    // Narrow: the lexer refuses a line with a name, a gap or a value beyond 64 KiB.
     pub(super) name_len: u16,
     pub(super) labels_gap: u16,
     pub(super) value_gap: u16,
     pub(super) value_len: u16,
+    // All eight bits are in use. The padding has room for three more bytes.
     pub(super) flags: u8,
 }
 
@@ -92,8 +94,10 @@ pub(super) const NEGATIVE: u8 = 128;
 impl TextSpan {
     /// Where a piece of `text` is in it.
     pub(super) fn locate(text: &str, piece: &str) -> Self {
+        // A piece is a slice of its text, so the distance of their pointers is the position: no
+        // search.
         let start = (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-        // Texts are shorter than 4 GiB; a span that was not would be empty.
+        // No text reaches 4 GiB. A span that did would be empty, and not wrong.
         match (u32::try_from(start), u32::try_from(piece.len())) {
             (Ok(start), Ok(len)) => Self { start, len },
             _ => Self::default(),
@@ -190,6 +194,7 @@ impl Exposition {
     pub(super) fn size_hint(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| text.content.len()).sum();
         let parts = self.families.iter().flat_map(|family| &family.parts);
+        // Rather too much than too little: a text that outgrows the reserve is copied whole.
         let added = parts.map(|part| {
             part.samples.len() * part.source.as_ref().map_or(0, |source| source.len() + 12)
         });
@@ -281,6 +286,7 @@ impl<'a> Sample<'a> {
             (name, unescape(value))
         });
         let source = self.part.source.as_deref();
+        // Last, where the writers put it: what is written is read back in the same order.
         labels.chain(source.map(|source| (Cow::Borrowed("source"), Cow::Borrowed(source))))
     }
 
@@ -293,6 +299,8 @@ impl<'a> Sample<'a> {
 
     /// The value.
     pub fn value(&self) -> f64 {
+        // Parsed before, so this cannot fail. To keep the number would cost 8 bytes for each
+        // sample.
         self.value_text().parse().unwrap_or(f64::NAN)
     }
 
@@ -322,6 +330,7 @@ impl<'a> Sample<'a> {
         if self.data.flags & TIMESTAMP == 0 {
             return None;
         }
+        // Found again behind the value: few samples have a timestamp, so none stores its position.
         let rest = self.text.content.get(self.data.value_end()..)?;
         rest.trim_start_matches([' ', '\t'])
             .split([' ', '\t', '\r', '\n'])

@@ -52,6 +52,7 @@ pub fn negotiate(accept: Option<&str>) -> Format {
         let mut version = None;
         for (name, value) in parts.filter_map(|part| part.split_once('=')) {
             match name.trim().to_ascii_lowercase().as_str() {
+                // A broken weight must not make its range the preferred one.
                 "q" => quality = value.trim().parse().unwrap_or(0.0),
                 "version" => version = Some(value.trim().trim_matches('"')),
                 _ => {}
@@ -64,6 +65,8 @@ pub fn negotiate(accept: Option<&str>) -> Format {
             }
             ("text/*", _) => text.consider(2, quality),
             ("application/*", _) => openmetrics.consider(2, quality),
+            // Prometheus lists several versions in one header: those that nothing here writes do
+            // not count.
             ("text/plain", None | Some("0.0.4")) => text.consider(3, quality),
             ("application/openmetrics-text", None | Some("1.0.0")) => {
                 openmetrics.consider(3, quality);
@@ -71,6 +74,7 @@ pub fn negotiate(accept: Option<&str>) -> Format {
             _ => {}
         }
     }
+    // On a tie the text format: it can express every sample, and OpenMetrics cannot.
     if openmetrics.quality > text.quality {
         Format::OpenMetrics
     } else {
@@ -94,6 +98,7 @@ pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
             }
         }
         match name.as_str() {
+            // `x-gzip` is the old name of gzip, and equal to it (RFC 9110, section 8.4.1.3).
             "gzip" | "x-gzip" => gzip.consider(2, quality),
             "identity" => identity.consider(2, quality),
             "*" => gzip.consider(1, quality),
@@ -112,6 +117,8 @@ struct Quality {
 
 impl Quality {
     fn consider(&mut self, specificity: u8, quality: f64) {
+        // The most specific range decides (RFC 9110, section 12.5.1); among equal ones, the best
+        // weight.
         if (specificity, quality) > (self.specificity, self.quality)
             || self.specificity < specificity
         {

@@ -8,8 +8,10 @@ use std::fmt::Write as _;
 pub(super) fn parse_value(raw: &str) -> Option<f64> {
     let value: f64 = raw.parse().ok()?;
     let is_read = if value.is_nan() {
+        // Rust also reads a NaN with a sign, which Go refuses.
         !raw.starts_with(['+', '-'])
     } else {
+        // Rust reads a number that is too large as infinite: digits give it away.
         value.is_finite() || !raw.contains(|c: char| c.is_ascii_digit())
     };
     is_read.then_some(value)

@@ -57,6 +57,7 @@ fn write_typed(
 ) {
     let name = typed_name(family);
     let kind = match family.kind() {
+        // The one type that has another name in OpenMetrics.
         MetricType::Untyped => "unknown",
         kind => kind.as_str(),
     };
@@ -79,6 +80,7 @@ fn write_typed(
 
 /// Writes each sample name of a family as a family of its own.
 fn write_unknown(family: &ExpositionFamily<'_>, out: &mut String) {
+    // By name, not in the order of the text: the samples of one family must stand together.
     for ending in family.kind().endings() {
         let name = format!("{}{ending}", family.name());
         let mut samples = family.samples().filter(|s| s.name() == name).peekable();
@@ -92,7 +94,7 @@ fn write_unknown(family: &ExpositionFamily<'_>, out: &mut String) {
 
 /// Whether a counter's sample is a number of what was counted.
 fn is_counted(sample: &Sample<'_>) -> bool {
-    // Most are plain digits.
+    // Most values are plain digits, which need no parsing.
     sample
         .value_text()
         .bytes()

@@ -27,11 +27,13 @@ impl Exposition {
     pub fn parse(text: impl Into<Vec<u8>>, limits: &ParseLimits) -> (Self, DroppedSamples) {
         let mut dropped = DroppedSamples::default();
         let mut bytes = text.into();
+        // Positions in the text are `u32`, whatever the configured limit is.
         let max_bytes = limits.max_bytes.min(u32::MAX as usize);
         dropped.limit += cut(&mut bytes, max_bytes);
         let (text, invalid) = into_text(bytes);
         dropped.malformed += invalid;
 
+        // OpenMetrics demands this last line, so the text itself says which format it is.
         let openmetrics = text.trim_end().lines().next_back() == Some("# EOF");
         let mut reader = LineReader::new(&text, openmetrics, limits.max_samples);
         let mut start = 0;
@@ -72,6 +74,7 @@ fn cut(bytes: &mut Vec<u8>, max: usize) -> u64 {
         .iter()
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |at| at + 1);
+    // An estimate: what is cut off is not parsed, so a malformed line counts as a sample, too.
     let lost = bytes[end..].split(|&byte| byte == b'\n').filter(|line| {
         line.iter()
             .find(|byte| !byte.is_ascii_whitespace())
@@ -90,6 +93,7 @@ fn into_text(bytes: Vec<u8>) -> (String, u64) {
         Ok(text) => return (text, 0),
         Err(error) => error.into_bytes(),
     };
+    // No longer character contains the byte of a newline, so each line can be checked alone.
     for line in bytes.split_mut(|&byte| byte == b'\n') {
         if std::str::from_utf8(line).is_err() {
             line.fill(b' ');

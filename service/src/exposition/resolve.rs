@@ -51,6 +51,7 @@ pub(super) struct MentionedNames<'t> {
 
 impl<'t> MentionedNames<'t> {
     pub(super) fn intern(&mut self, name: &'t str) -> u32 {
+        // Samples of one family usually follow each other: an equal name needs no hash.
         if self
             .all
             .get(self.last as usize)
@@ -128,6 +129,7 @@ impl<'t> Resolver<'t> {
             .iter()
             .map(|name| self.meaning(name))
             .collect();
+        // A base without samples only describes other families: it would print as an empty one.
         let mut is_base = vec![false; meanings.len()];
         for base in meanings.iter().filter_map(|meaning| meaning.base) {
             is_base[base as usize] = true;
@@ -136,6 +138,7 @@ impl<'t> Resolver<'t> {
         let mut families = Vec::new();
         let mut start = 0;
         for (id, (name, meaning)) in self.names.all.iter().zip(&meanings).enumerate() {
+            // Samples are sorted by the numbers of the names, so one walk over both pairs them.
             let count = samples[start..]
                 .iter()
                 .take_while(|s| s.family as usize == id)
@@ -185,6 +188,7 @@ impl<'t> Resolver<'t> {
         {
             return Some(block);
         }
+        // A declared name keeps its own samples, even if it ends like part of another family.
         if let Some(declared) = own.declared {
             let bare = !matches!(declared, DeclaredType::Known(kind) if !kind.has_bare_samples());
             return bare.then_some(name);
@@ -212,6 +216,7 @@ impl<'t> Resolver<'t> {
             (Some(DeclaredType::Known(MetricType::Histogram)), "_count") => {
                 (0, WRONG_LE | NEGATIVE)
             }
+            // A sum may be negative: observed values may be.
             (Some(DeclaredType::Known(MetricType::Histogram)), _) => (0, WRONG_LE),
             (Some(DeclaredType::Known(MetricType::Summary)), "") => (QUANTILE, WRONG_QUANTILE),
             (Some(DeclaredType::Known(MetricType::Summary)), _) => (0, WRONG_QUANTILE),
@@ -251,6 +256,7 @@ impl<'t> Resolver<'t> {
                 base: Some(base),
             };
         }
+        // The text format has no creation times. What carries them is a gauge of its own.
         let created = self
             .names
             .base(name.name, "_created")

@@ -66,6 +66,7 @@ impl<'t> Lexer<'t> {
             labels = labels_start..at.at - 1;
             at.skip_blanks();
         } else if at.at == name_end {
+            // Without braces, only a blank separates name and value: `x-1` is no sample.
             return None;
         }
         let value_start = at.at;
@@ -91,6 +92,7 @@ impl<'t> Lexer<'t> {
         if !at.is_done() && !at.at_exemplar(openmetrics) {
             return None;
         }
+        // A piece too long for its field makes the line malformed: that keeps `SampleData` small.
         Some(SampleData {
             hash,
             family: 0,
@@ -157,6 +159,7 @@ impl<'a> Cursor<'a> {
     ) -> Option<ParsedLabel<'a>> {
         let rest = self.line.get(self.at..)?;
         // The same text at the same position means the same label: neither parsed nor hashed again.
+        // Its closing quote ends `raw`, so no longer label begins with it.
         if let Some(label) = known.get(count)
             && rest.starts_with(label.raw)
         {
@@ -174,6 +177,7 @@ impl<'a> Cursor<'a> {
         self.skip_blanks();
         let (value, plain) = self.take_quoted()?;
         let raw = &self.line[start..self.at];
+        // With blanks around the `=`, the text is longer than what the writers would write.
         let as_long = raw.len() == name.len() + value.len() + "=\"\"".len();
         let is_plain = plain && as_long && !value.is_empty();
         let spelling = if plain {

@@ -49,7 +49,9 @@ pub(super) fn push_series(sample: &Sample<'_>, out: &mut String) {
     out.push_str(sample.name());
     let labels = sample.raw_labels();
     let renamed = sample.renamed_source();
+    // Doubles as a mark: after the first label it is a comma, and the brace must be closed.
     let mut separator = "{";
+    // The usual case: the text spells its labels as we do, so they are copied whole.
     if sample.data.flags & PLAIN != 0 && renamed.is_none() {
         if !labels.is_empty() {
             push_all(out, &[std::mem::replace(&mut separator, ","), labels]);

@@ -42,6 +42,7 @@ impl ListenFields {
             return Ok(None);
         };
         let loaded = Tls::load(files).map_err(|error| {
+            // The key of the file that is wrong, so that the error names its line.
             let key = format!("{key}.tls.{}", error.key());
             origins.error(&key, &error.to_string())
         });
@@ -77,6 +78,7 @@ impl<'de> Visitor<'de> for ListenFieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenFields, A::Error> {
         let ListenTable { address, tls } =
+            // Derived: serde then refuses unknown keys, and names one that is missing.
             ListenTable::deserialize(MapAccessDeserializer::new(map))?;
         Ok(ListenFields { address, tls })
     }
@@ -97,9 +99,11 @@ pub fn check_addresses<'a>(
     if listen.is_empty() {
         return Err(checker.error("listen", "at least one address is needed"));
     }
+    // Before the comparison of each with each, whose cost is quadratic.
     checker.entries("listen", listen.len(), MOST)?;
     let keys = (0..listen.len()).map(|at| format!("listen[{at}]"));
     let mut named: Vec<_> = keys.zip(listen).collect();
+    // Last: where it overlaps another address, the error names this key.
     named.extend(metrics.map(|address| ("metrics.listen".to_owned(), address)));
     for (at, (key, address)) in named.iter().enumerate() {
         if let Some((other, taken)) = named[..at].iter().find(|(_, one)| one.overlaps(address)) {

@@ -44,7 +44,7 @@ pub(super) async fn bind(path: &Path, backlog: u32) -> io::Result<(UnixListener,
         path: path.to_owned(),
         identity: identity(path)?,
     };
-    // Nobody can connect before it listens, so that nobody sees the file with another mode.
+    // No client can connect before it listens, so none meets the file with another mode.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok((socket.listen(backlog)?, file))
 }

@@ -53,6 +53,8 @@ impl<W: Write> Write for BoundedWriter<W> {
         } else {
             self.to.write_all(shorten(event, self.is_text).as_bytes())?;
         }
+        // The whole length, even of a shortened event: else `write_all` would pass on the rest as
+        // well.
         Ok(event.len())
     }
 

@@ -126,6 +126,7 @@ impl<S: LabelSet> Histograms<S> {
 /// One cell for each combination of `S`.
 struct FamilyCells<S, M> {
     shared: Arc<CellArray<M>>,
+    // `fn(S)`, because a family takes an `S` and holds none.
     set: PhantomData<fn(S)>,
 }
 
@@ -147,6 +148,7 @@ impl<S: LabelSet, M: Metric + 'static> FamilyCells<S, M> {
         let first: Vec<String> = first.iter().map(ToString::to_string).collect();
         let shared = CellArray {
             resolve: Box::new(move |values| {
+                // The labels are declared in this order: those in front, then those of the set.
                 let mut all: Vec<&str> = first.iter().map(String::as_str).collect();
                 all.extend(values);
                 vec.with_label_values(&all)
@@ -161,6 +163,7 @@ impl<S: LabelSet, M: Metric + 'static> FamilyCells<S, M> {
 
     #[inline]
     fn get(&self, set: S) -> &M {
+        // In two steps: only the common one is inlined wherever something is counted.
         let cell = &self.shared.cells[set.index()];
         match cell.get() {
             Some(metric) => metric,
@@ -176,6 +179,7 @@ impl<S: LabelSet, M: Metric + 'static> FamilyCells<S, M> {
     }
 
     fn peek(&self, set: S) -> Option<&M> {
+        // Not `get`: to read a cell must not make it print.
         self.shared.cells[set.index()].get()
     }
 }

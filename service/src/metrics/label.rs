@@ -54,6 +54,7 @@ impl<L: Label> LabelSet for L {
 }
 
 impl LabelSet for () {
+    // One and not 0: a family without labels still has a cell.
     const COUNT: usize = 1;
     const UNLABELLED: Option<Self> = Some(());
 
@@ -78,6 +79,7 @@ macro_rules! tuple_of_sets {
 
             #[inline]
             fn index(self) -> usize {
+                // Digits of a number in a mixed base: no number is skipped, and none comes twice.
                 let index = 0;
                 $(let index = index * $set::COUNT + self.$field.index();)*
                 index
@@ -127,6 +129,7 @@ macro_rules! labels {
 
             #[inline]
             fn index(self) -> usize {
+                // Variants are numbered in the order of `ALL`.
                 self as usize
             }
 

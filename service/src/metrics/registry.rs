@@ -116,6 +116,7 @@ impl MetricsRegistry {
             labels: labels.map(str::to_owned).into(),
             max_series: 1,
         });
+        // Not by `declare`: these values are not a closed set, so they have no cells.
         let gauge = valid(GaugeVec::new(Opts::new(name, help), &labels));
         gauge
             .with_label_values(&[version, revision, rustc])
@@ -128,6 +129,7 @@ impl MetricsRegistry {
     pub fn process(&self) {
         let collector = ProcessCollector::for_self();
         for desc in collector.desc() {
+            // A description has no type, but the crate's names follow the convention.
             let kind = if desc.fq_name.ends_with("_total") {
                 MetricType::Counter
             } else {
@@ -159,9 +161,11 @@ impl MetricsRegistry {
         let gathered = self.0.collector.gather();
         let mut gathered = gathered.iter().peekable();
         let mut exposition = ExpositionBuilder::new(&self.0.constant);
+        // Both are sorted by name, so one walk pairs them.
         for described in self.0.declared.lock().values() {
             let name = described.name.as_str();
             while gathered.next_if(|next| next.name() < name).is_some() {}
+            // Even where nothing was gathered: HELP and TYPE print from the start.
             exposition.add(described, gathered.next_if(|next| next.name() == name));
         }
         exposition.finish()

@@ -46,6 +46,7 @@ pub struct Response {
 
 /// Sends a GET, and waits for the headers of the response. The caller sets the deadline.
 pub async fn get(url: &HttpUrl, accept: Option<HeaderValue>) -> Result<Response, ClientError> {
+    // A request's target has at least a `/` (RFC 9112, section 3.2.1).
     let mut request = Request::get(url.path().unwrap_or("/"))
         .header(HOST, url.address().authority())
         .body(Empty::<Bytes>::new())?;
@@ -97,6 +98,7 @@ impl Response {
         let promised = self.body.size_hint().lower().min(limit as u64);
         let mut bytes = Vec::with_capacity(usize::try_from(promised).unwrap_or_default());
         while let Some(frame) = self.body.frame().await {
+            // Trailers: they are no part of the body.
             let Ok(data) = frame?.into_data() else {
                 continue;
             };

@@ -109,6 +109,7 @@ impl FromStr for HttpUrl {
             None => return Err(malformed()),
         };
         let host = authority.host();
+        // To connect takes an IPv6 address without its brackets.
         let host = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))

@@ -80,6 +80,7 @@ impl EncodedExpositions {
             length,
         });
         let mut sending = self.sending.lock();
+        // What has been sent is freed already, and must not count.
         sending.retain(|other| other.strong_count() > 0);
         let budget = self.budget.max(length.saturating_mul(2));
         let held =
@@ -95,6 +96,7 @@ impl EncodedExpositions {
                 oldest.length
             });
         }
+        // Weak: the last response that sends an exposition frees it.
         sending.push_back(Arc::downgrade(&exposition));
         exposition
     }

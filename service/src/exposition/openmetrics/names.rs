@@ -29,6 +29,7 @@ impl Exposition {
         let mut names = TakenNames::new();
         let mut forms: Vec<_> = order.iter().map(|_| FamilyForm::Omitted).collect();
         for (index, family) in order {
+            // By index: the result has the order of the exposition, not that of the claims.
             forms[index] = form(&family, &mut names);
         }
         forms
@@ -49,6 +50,7 @@ fn rank(family: &ExpositionFamily<'_>) -> (u32, u8) {
 
 fn form(family: &ExpositionFamily<'_>, names: &mut TakenNames) -> FamilyForm {
     let kind = family.kind();
+    // In this order: a family that cannot have its type must not claim the type's names.
     if let Some(without) = unsound_parts(family)
         && names.take(typed_name(family), reserved(kind))
     {
@@ -75,6 +77,7 @@ fn unsound_parts(family: &ExpositionFamily<'_>) -> Option<Vec<usize>> {
         MetricType::Gauge | MetricType::Untyped => Some(Vec::new()),
         MetricType::Counter => {
             let base = family.name().strip_suffix("_total")?;
+            // A counter named `_total` would have no name left on its TYPE line.
             (!base.is_empty()).then(Vec::new)
         }
         kind @ (MetricType::Histogram | MetricType::Summary) => {
@@ -94,6 +97,7 @@ fn reserved(kind: MetricType) -> impl Iterator<Item = &'static str> {
         MetricType::Histogram | MetricType::Summary => (&[], &["_created"]),
         MetricType::Gauge | MetricType::Untyped => (&[], &[]),
     };
+    // With the bare name: the TYPE line has it, even if no sample does.
     let own = [""].iter().chain(kind.suffixes());
     own.chain(total).chain(created).copied()
 }

@@ -71,6 +71,8 @@ impl<'a> Soundness<'a> {
                 Some((known, metric)) if known == id => metric,
                 _ => {
                     self.end(last)?;
+                    // A metric that comes back was interrupted by another one, which OpenMetrics
+                    // forbids.
                     self.seen.insert(id).then(|| PartialMetric {
                         timestamp: sample.timestamp_ms(),
                         ..PartialMetric::default()
@@ -90,6 +92,7 @@ impl<'a> Soundness<'a> {
             self.name = (sample.name(), self.hasher.name(sample.name()));
         }
         let label = label.map_or(0, |(name, value)| self.hasher.label(name, value));
+        // The hash is a sum, so subtraction takes out the name and the label.
         sample
             .data
             .hash
@@ -138,6 +141,7 @@ impl PartialMetric {
             .bucket
             .is_none_or(|last| bound > last.bound && count >= last.count);
         self.bucket = Some(Bucket { bound, count });
+        // Rust also reads `inf` and `Infinity`, but OpenMetrics demands the spelling `+Inf`.
         follows && is_count(count) && (bound != f64::INFINITY || spelling == "+Inf")
     }
 
@@ -150,6 +154,7 @@ impl PartialMetric {
             // Both are whole numbers.
             && self.count.is_none_or(|all| (all - count).abs() < 0.5)
             && self.has_sum == self.count.is_some()
+            // Negative observations could make the sum fall, so it is forbidden beside such bounds.
             && !(self.negative_bounds && self.has_sum)
     }
 }
