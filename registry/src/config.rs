@@ -79,6 +79,7 @@ impl RegistryConfig {
             process_metrics: false,
             limits: EMBEDDED_LIMITS,
             logging: LogConfig {
+                // The program around it has the access log: each request would be in the log twice.
                 access: false,
                 ..LogConfig::default()
             },
@@ -91,6 +92,7 @@ impl Configuration for RegistryConfig {
 
     fn resolve(fields: RegistryFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");
+        // Disabled metrics bind no socket, so that their address may equal another.
         let metrics = fields
             .metrics
             .enabled
@@ -134,6 +136,7 @@ impl Configuration for RegistryConfig {
 
     /// `/readyz` of the metrics listener or, where there is none without TLS, the API's base.
     fn probe(&self) -> Probe {
+        // The probe speaks plain HTTP only.
         let plain = self
             .metrics
             .as_ref()
@@ -142,6 +145,7 @@ impl Configuration for RegistryConfig {
         match (metrics, self.listen.first()) {
             (None, Some(api)) => Probe::of_listener(api, "/v2/"),
             (Some(metrics), _) => Probe::of_listener(metrics, READY),
+            // Only the embedded registry has neither, and the program around it has its own probe.
             (None, None) => Probe::of_listener(&loopback(5001), READY),
         }
     }
@@ -151,6 +155,7 @@ impl RegistryMetricsFields {
     fn resolve(self, origins: &Origins) -> Result<RegistryMetricsConfig, ConfigError> {
         endpoint::check_path(&self.path, origins)?;
         endpoint::check_labels(&self.labels, origins)?;
+        // Loaded here, so that a bad certificate stops the start and not the first scrape.
         let tls = self.listen.load_tls("metrics.listen", origins)?;
         let auth = self
             .basic_auth

@@ -98,12 +98,14 @@ struct Files {
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
 pub async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStartError> {
     let ledger = Arc::new(Ledger::default());
+    // Without metrics no scrape reads the figures, so that the store need not report its changes.
     let changes: Arc<dyn Changes> = match &config.metrics {
         Some(_) => Arc::clone(&ledger) as _,
         None => Arc::new(()),
     };
     let data = config.storage.data.clone();
     let options = config.storage.options();
+    // Opening reads the upload sessions of a former run from disk, which would block the runtime.
     let store = spawn_blocking(move || FsStore::open(&data, options, changes)).await??;
     let idle = config.storage.uploads.expire.get();
     let expiry = (!config.storage.read_only).then(|| Expiry::new(store.clone(), idle));
@@ -151,6 +153,7 @@ async fn bind_with<S: Store>(
     let mut addresses = Vec::with_capacity(config.listen.len());
     for address in &config.listen {
         let listener = Listener::bind(address).await?;
+        // The socket's own address, because a configured port of 0 gets its number only now.
         addresses.push(listener.local_addr()?);
         listeners.push(listener);
     }
@@ -193,6 +196,7 @@ impl BoundMetrics {
         endpoint: RegistryMetricsConfig,
         readiness: &Arc<Readiness>,
     ) -> Result<Self, RegistryStartError> {
+        // Without a listener, too: the families of an embedded registry are gathered in process.
         if let Some(collector) = &collector {
             registry.before_gather(collector.gauge_updater());
         }
@@ -230,6 +234,7 @@ impl BoundMetrics {
         let count = async {
             match self.collector {
                 Some(collector) => collector.run().await,
+                // The select below ends with its first branch, so that this one must never end.
                 None => pending().await,
             }
         };
@@ -241,6 +246,7 @@ impl BoundMetrics {
                     admin,
                     ..
                 }) => admin::serve(listener, tls, admin, timeouts, shutdown).await,
+                // Without a listener the collector still runs for as long as the registry serves.
                 None => shutdown.clone().recv().await,
             }
         };
@@ -301,6 +307,7 @@ impl<S: Store> Server for BoundRegistry<S> {
     /// Requests in flight that do not end in time are cut. The metrics are served to the very end.
     async fn serve(self, shutdown: Shutdown) -> bool {
         let timeouts = self.limits.timeouts();
+        // The metrics have a shutdown of their own, so that a scrape can still follow the drain.
         let (end, metrics_shutdown) = Shutdown::new();
         let serve_metrics = async {
             if let Some(metrics) = self.metrics {
@@ -315,6 +322,7 @@ impl<S: Store> Server for BoundRegistry<S> {
             }
             // An embedded registry has no listener, and serves its dialers.
             shutdown.recv().await;
+            // Before the drain: load balancers turn away while the last requests run.
             self.readiness.set_serving(false);
             let drained = connections.drain(self.limits.drain).await;
             if !drained {
@@ -331,10 +339,12 @@ impl<S: Store> Server for BoundRegistry<S> {
             }
         };
         let follow = async {
+            // `follow` returns at once where there is no directory, and must not end the select.
             follow(presence, &self.readiness).await;
             pending::<Infallible>().await
         };
         let serve = async { tokio::join!(serve_api, serve_metrics) };
+        // Early enough: the bound sockets queue the clients that connect before the select.
         self.readiness.set_serving(true);
         tokio::select! {
             (drained, ()) = serve => drained,
@@ -352,6 +362,7 @@ pub async fn follow(presence: Option<Presence>, readiness: &Readiness) {
         return;
     };
     loop {
+        // `lost` leaves the value unseen: a change between here and the wait ends the wait at once.
         let lost = presence.lost();
         readiness.set_health(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
         if !presence.changed().await {

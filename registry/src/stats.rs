@@ -115,6 +115,7 @@ impl Collector {
             .duration
             .set((), began.elapsed().as_secs_f64());
         if failures.is_empty() {
+            // Only a full success moves the time: an alert on its age finds lasting failures.
             self.stats
                 .families
                 .last_success
@@ -154,6 +155,7 @@ impl Collector {
         }
         let mut uploads = None;
         match allocated {
+            // Relaxed: no other memory depends on this figure.
             Ok(allocated) => self.uploads_allocated.store(allocated, Ordering::Relaxed),
             Err(failure) => uploads = Some(failure),
         }

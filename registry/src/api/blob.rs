@@ -25,6 +25,7 @@ impl<S: Store> Api<S> {
                 return Ok(response::not_modified(&digest));
             }
         }
+        // `Range` has a meaning for GET only (RFC 9110, section 14.2): a HEAD ignores it.
         if request.method == Method::HEAD {
             let size = self.store.blob_stat(&name, &digest).await?;
             return Ok(described(&digest, size));
@@ -45,6 +46,7 @@ impl<S: Store> Api<S> {
         let name = request.name()?;
         let digest = Digest::from_segment(request.route.tail)?;
         if precondition::is_conditional(request.headers) {
+            // As for reads, a condition on a blob that does not exist is a 404.
             self.store.blob_stat(&name, &digest).await?;
             precondition::check_deletion(request.headers, &digest)?;
         }
@@ -83,6 +85,7 @@ impl<S: Store> Api<S> {
             Spans::Several(spans) => {
                 let parts = MultipartRanges::new(reader, spans, size);
                 headers.insert(CONTENT_LENGTH, parts.remaining().into());
+                // No `Content-Range` here: each part has its own (RFC 9110, section 15.3.7.2).
                 response::set(headers, CONTENT_TYPE, &parts.content_type());
                 ResponseContent::Multipart(Box::new(parts))
             }

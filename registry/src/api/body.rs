@@ -162,6 +162,7 @@ impl RequestBody {
         let left = self
             .declared
             .map(|length| length - self.received().min(length));
+        // After a failure the framing or the client is lost: no further request can follow.
         if self.failure().is_some() || left.is_some_and(|left| left > DRAIN_BYTES) {
             return false;
         }
@@ -173,6 +174,7 @@ impl RequestBody {
                 }
             }
         };
+        // A client that sends a byte now and then never stalls, and would hold the connection.
         let _ = tokio::time::timeout(DRAIN_TIME, read).await;
         self.is_read()
     }

@@ -42,6 +42,7 @@ where
                 missing = *remaining,
                 "blob read failed"
             );
+            // The body counts as ended, so that a reader that has failed is not polled again.
             *remaining = 0;
             Poll::Ready(Err(ResponseBodyError::Read(error)))
         }

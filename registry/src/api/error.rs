@@ -115,6 +115,7 @@ impl ApiError {
         match self {
             Self::NoSuchEndpoint => (StatusCode::NOT_FOUND, Code::Unsupported),
             Self::Method { .. } | Self::ReadOnly { .. } | Self::DeleteDisabled { .. } => {
+                // distribution-spec (Content Management) wants 400 or 405 for a disabled deletion.
                 (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported)
             }
             Self::Name(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
@@ -125,7 +126,9 @@ impl ApiError {
             Self::Tag(_) | Self::MediaType(_) | Self::Manifest(_) => {
                 (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
             }
+            // The tags are parameters, and so it is the URI that is too long.
             Self::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
+            // No session has such an identifier, so that it is as unknown as one that expired.
             Self::UploadId => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
             Self::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
             Self::PageSize => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid),
@@ -134,6 +137,7 @@ impl ApiError {
             }
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
             Self::ContentRange(_) => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
+            // A 416, as distribution-spec (Pushing a blob in chunks) asks: the client resumes.
             Self::OutOfOrder(_) => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
             Self::RangeLength { .. } | Self::Body(RequestBodyError::Length) => {
                 (StatusCode::BAD_REQUEST, Code::SizeInvalid)
@@ -192,6 +196,7 @@ impl ApiError {
     /// details.
     pub(super) fn into_response<R>(self) -> ApiResponse<R> {
         let (status, code) = self.classify();
+        // An eviction is a 5xx, but its message reveals nothing: the client may read it.
         let overloaded =
             matches!(self, Self::Evicted(_)) || status == StatusCode::TOO_MANY_REQUESTS;
         let message: Cow<'static, str> = if status.is_server_error() && !overloaded {
@@ -243,6 +248,7 @@ impl ApiError {
     fn detail(&self) -> Option<Value> {
         match self {
             Self::Store(StoreError::ReferenceUnknown { digests }) => {
+                // A manifest of some MiB can name tens of thousands of digests.
                 let first = digests.iter().take(DETAILS);
                 Some(first.map(Digest::as_str).collect())
             }

@@ -22,6 +22,7 @@ const VALUE: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
+    // A query may hold slashes (RFC 3986, section 3.4), and the names of repositories do.
     .remove(b'/');
 
 /// The body of a tag listing (distribution-spec, Listing Tags).
@@ -46,6 +47,7 @@ impl<S: Store> Api<S> {
         let name = request.name()?;
         let page = PageSize::parse(request.query)?;
         let last = request.query.get("last");
+        // Kept until the response is made, because the entries stay in memory until then.
         let _permit = self.listings.acquire().await;
         let listing = self
             .store
@@ -95,6 +97,7 @@ impl PageSize {
         let Some(n) = query.get("n").filter(|n| !n.is_empty()) else {
             return Ok(Self(MAX_PAGE));
         };
+        // `parse` alone would take a leading plus sign, too.
         if !n.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ApiError::PageSize);
         }
@@ -131,6 +134,7 @@ impl PageSize {
             let last = utf8_percent_encode(last, &VALUE);
             link(
                 &mut response,
+                // The size is repeated, so that each page of the listing has the same.
                 format_args!("{path}?n={}&last={last}", self.0),
             );
         }

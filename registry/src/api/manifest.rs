@@ -32,6 +32,7 @@ impl<S: Store> Api<S> {
         let reference =
             Reference::from_segment(request.route.tail).map_err(ApiError::unknown_reference)?;
         let manifest = self.store.manifest_read(&name, &reference).await?;
+        // After the read: an unknown manifest is a 404, not a 412 (RFC 9110, section 13.2.1).
         if precondition::is_known_to_reader(request.headers, &manifest.digest)? {
             return Ok(response::not_modified(&manifest.digest));
         }
@@ -58,10 +59,12 @@ impl<S: Store> Api<S> {
         let name = request.name()?;
         let reference =
             Reference::from_segment(request.route.tail).map_err(ApiError::invalid_reference)?;
+        // All headers and parameters are checked before a body of some MiB takes memory.
         let condition = precondition::of_change(request.headers, &reference)?;
         let tags = tags_to_push(request)?;
         let content_type = match request.headers.get(CONTENT_TYPE) {
             Some(value) => Some(MediaType::from_content_type(
+                // Text that is not ASCII becomes empty, which is no media type, either.
                 value.to_str().unwrap_or_default(),
             )?),
             None => None,
@@ -86,9 +89,12 @@ impl<S: Store> Api<S> {
 
         let mut response = response::created(&location(&name, &digest), &digest);
         if let Some(subject) = subject {
+            // Without this header a client maintains a fallback tag by itself (distribution-spec,
+            // Pushing Manifests with Subject).
             response::set(response.headers_mut(), OCI_SUBJECT, subject.as_str());
         }
         if !tags.is_empty() {
+            // Without this header a client cannot know whether the registry read its parameters.
             let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
             response::set(response.headers_mut(), OCI_TAG, &tags.join(", "));
         }
@@ -132,6 +138,7 @@ impl<S: Store> Api<S> {
             }
             Reference::Digest(digest) => {
                 if precondition::is_conditional(request.headers) {
+                    // A condition on a manifest that does not exist is a 404, not a 412.
                     self.store.manifest_read(&name, &reference).await?;
                     precondition::check_deletion(request.headers, digest)?;
                 }
@@ -155,6 +162,7 @@ impl PushedManifest {
     fn accept(self, bytes: Bytes) -> Result<NewManifest, ApiError> {
         let manifest = Manifest::parse(&bytes, self.content_type.as_ref())?;
         let digest = digest_of(&self.reference, &bytes)?;
+        // The store requires what is listed here, and only that.
         let references = if self.sparse {
             References::default()
         } else {
@@ -177,6 +185,7 @@ fn tags_to_push(request: &ApiRequest<'_>) -> Result<Vec<Tag>, ApiError> {
     let tags: Vec<Tag> = request
         .query
         .all("tag")
+        // One more than allowed shows that there are too many; the rest is not even parsed.
         .take(MAX_TAGS + 1)
         .map(|tag| Tag::parse(&tag))
         .collect::<Result<_, _>>()?;
@@ -192,6 +201,7 @@ fn digest_of(reference: &Reference, bytes: &[u8]) -> Result<Digest, ApiError> {
     match reference {
         Reference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, bytes)),
         Reference::Digest(expected) => {
+            // The path's algorithm, because a pull names the manifest by the same digest.
             let actual = Digest::of(expected.algorithm(), bytes);
             if actual == *expected {
                 Ok(actual)

@@ -111,6 +111,7 @@ impl ApiRequest<'_> {
 impl<S: Store> Api<S> {
     /// The API over `store`.
     pub fn new(store: S, policy: Policy, recorders: Recorders) -> Self {
+        // Twice the limit: other bodies need room while one of the largest manifests is written.
         let bodies = BODIES.max(policy.manifest_limit.saturating_mul(2));
         Self {
             store: Arc::new(store),
@@ -150,9 +151,11 @@ impl<S: Store> Api<S> {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
+        // After errors became responses, because a HEAD that fails has no body, either.
         if head.method == Method::HEAD {
             leave_body_out(&mut response);
         }
+        // After `settle`, which may have received more of the body.
         observation.received(request.body.received());
         observation.responded(response.status());
         response.map(|content| ResponseBody::new(content, observation))
@@ -181,6 +184,7 @@ impl<S: Store> Api<S> {
     }
 
     async fn dispatch(&self, request: &ApiRequest<'_>) -> Result<ApiResponse<S::Reader>, ApiError> {
+        // First: a request whose host or end is ambiguous must reach no handler.
         check_host(request.version, request.headers)?;
         if !is_framed(request.headers) {
             return Err(ApiError::TransferCoding);
@@ -192,6 +196,7 @@ impl<S: Store> Api<S> {
         let deletes = writes && self.policy.delete;
         match (request.route.endpoint, request.method) {
             (Endpoint::Base, &Method::GET | &Method::HEAD) => {
+                // Clients read a 200 as a registry that works: it must not hide a lost directory.
                 self.store.available()?;
                 Ok(base())
             }
@@ -212,6 +217,7 @@ impl<S: Store> Api<S> {
             (Endpoint::UploadSession, &Method::DELETE) if writes => {
                 self.upload_delete(request).await
             }
+            // A 404 rather than a 405: no method makes these paths exist here.
             (Endpoint::Token | Endpoint::Extension | Endpoint::Other, _) => {
                 Err(ApiError::NoSuchEndpoint)
             }
@@ -223,6 +229,7 @@ impl<S: Store> Api<S> {
 impl Policy {
     /// Why an endpoint refuses a method: it never supports it, or the configuration disables it.
     fn refusal(&self, endpoint: Endpoint, method: &Method) -> ApiError {
+        // `Allow` lists what the endpoint supports now, not what another configuration allows.
         let allow = allowed(endpoint, !self.read_only, self.delete);
         let ever = allowed(endpoint, true, true);
         if !ever.split(", ").any(|allowed| allowed == method.as_str()) {
@@ -261,6 +268,7 @@ fn base<R>() -> ApiResponse<R> {
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
+        // HTTP/2 has `:authority` in its place, and HTTP/1.0 requires neither.
         (None, _) if version == Version::HTTP_11 => Err(ApiError::NoHost),
         (_, Some(_)) => Err(ApiError::ManyHosts),
         _ => Ok(()),
@@ -297,9 +305,11 @@ fn leave_body_out<R>(response: &mut ApiResponse<R>) {
     let length = match response.body() {
         ResponseContent::Whole(bytes) => bytes.len(),
         ResponseContent::Shared(share) => share.length(),
+        // Handlers open no reader for a HEAD: `describe` has set the length already.
         ResponseContent::Stream { .. } | ResponseContent::Multipart(_) => return,
     };
     *response.body_mut() = ResponseContent::Whole(Bytes::new());
+    // A body that was empty already must not replace the length that `describe` set.
     if length > 0 {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }

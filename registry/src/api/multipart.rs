@@ -72,10 +72,12 @@ impl<R> MultipartRanges<R> {
     }
 
     fn write_part_headers(&self, to: &mut impl Write, index: usize, span: Span) -> fmt::Result {
+        // No underflow: a span is never empty.
         let (first, last) = (span.start, span.start + span.length - 1);
         write!(
             to,
             "{}--{:032x}\r\nContent-Type: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
+            // The line break belongs to the boundary after it (RFC 2046, section 5.1.1).
             if index == 0 { "" } else { "\r\n" },
             self.boundary,
             MediaType::OCTET_STREAM,
@@ -123,6 +125,7 @@ impl<R: Stream<Item = Result<Bytes, StoreError>> + Unpin> MultipartRanges<R> {
         };
         self.remaining = match &bytes {
             Ok(bytes) => self.remaining.saturating_sub(bytes.len() as u64),
+            // Later bytes would land at wrong places, so that a failure ends the whole body.
             Err(_) => 0,
         };
         Poll::Ready(Some(bytes))

@@ -58,9 +58,11 @@ impl Observation {
         Self {
             recording: recording.map(|http| http.begin(Pair::of(route.endpoint, method))),
             access: recorders.access_log.then(|| {
+                // The log gets only the client's family: the text may be long and say anything.
                 let agent = head.headers.get(USER_AGENT);
                 let agent = agent.and_then(|agent| agent.to_str().ok());
                 let id = head.headers.get(X_REQUEST_ID);
+                // Other identifiers, of any length and characters, do not belong in a log.
                 let id = id.and_then(|id| request_id(id.as_bytes()));
                 Box::new(AccessRecord {
                     started: Instant::now(),
@@ -95,6 +97,7 @@ impl Observation {
             recording.responded(status);
         }
         if let Some(access) = &mut self.access {
+            // Timed apart from the end: the body of a blob may take minutes after this.
             access.responded = Some((status, Instant::now()));
         }
     }

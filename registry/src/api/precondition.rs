@@ -57,6 +57,7 @@ pub(super) fn is_known_to_reader(headers: &HeaderMap, digest: &Digest) -> Result
         matches: if_match(headers)?,
         differs: None,
     };
+    // `If-Match` comes first: a 412 takes precedence over a 304 (RFC 9110, section 13.2.2).
     condition.check(Some(digest))?;
     let known = if_none_match(headers).ok().flatten();
     Ok(known.is_some_and(|known| known.contain(Some(digest))))
@@ -99,8 +100,10 @@ fn versions(
                 ListMember::Any if any => return Err(MalformedList),
                 ListMember::Any => any = true,
                 ListMember::Tag { opaque, weak } => {
+                    // A list of tags that are no digests is valid, and matches nothing.
                     tags += 1;
                     let comparable = !weak || comparison == Comparison::Weak;
+                    // An entity tag need not be UTF-8. One that is not is no digest.
                     let text = std::str::from_utf8(opaque).unwrap_or_default();
                     if comparable && let Ok(digest) = Digest::parse(text) {
                         digests.push(digest);
@@ -112,6 +115,7 @@ fn versions(
     match (any, tags) {
         (true, 0) => Ok(Some(Versions::Any)),
         (false, 1..) => Ok(Some(Versions::Of(digests))),
+        // The grammar has neither `*` beside a tag nor a list without a member.
         _ => Err(MalformedList),
     }
 }
@@ -134,6 +138,7 @@ fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<ListMember<'a>>, Malfor
         None => entity_tag(text).ok_or(MalformedList)?,
     };
     let after = after.trim_ascii_start();
+    // Without the comma, `"a""b"` would pass as two tags.
     if !after.is_empty() && !after.starts_with(b",") {
         return Err(MalformedList);
     }
@@ -143,6 +148,7 @@ fn next_member<'a>(rest: &mut &'a [u8]) -> Result<Option<ListMember<'a>>, Malfor
 
 /// The entity tag at the start of `text`, and the text after it. An entity tag may contain commas.
 fn entity_tag(text: &[u8]) -> Option<(ListMember<'_>, &[u8])> {
+    // Only an upper-case `W` marks a weak tag (RFC 9110, section 8.8.3).
     let (weak, quoted) = match text.strip_prefix(b"W/") {
         Some(quoted) => (true, quoted),
         None => (false, text),
@@ -150,6 +156,7 @@ fn entity_tag(text: &[u8]) -> Option<(ListMember<'_>, &[u8])> {
     let quoted = quoted.strip_prefix(b"\"")?;
     let end = quoted.iter().position(|&byte| byte == b'"')?;
     let opaque = &quoted[..end];
+    // `etagc` of RFC 9110, section 8.8.3. It excludes the quote, which cannot occur before `end`.
     let is_etagc = |&byte: &u8| matches!(byte, 0x21..=0x7e | 0x80..);
     let tag = ListMember::Tag { opaque, weak };
     opaque

@@ -21,6 +21,7 @@ pub(super) fn target(method: &Method, uri: &Uri) -> Option<String> {
     let components = path.split('/').filter(|component| !component.is_empty());
     let mut clean = String::with_capacity(path.len());
     for component in components {
+        // `%2` may begin an escaped dot or slash, which some clients decode before they follow.
         if component.starts_with('.') || component.starts_with("%2") {
             return None;
         }

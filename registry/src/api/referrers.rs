@@ -34,6 +34,7 @@ impl<S: Store> Api<S> {
             last: request.query.get("last").map(Cow::into_owned),
             bytes: PAGE_BYTES,
         };
+        // A page takes up to 4 MiB: the permit bounds how many are in memory.
         let _permit = self.listings.acquire().await;
         let page = match self.store.referrers_list(&name, &digest, &query).await {
             Err(StoreError::RepositoryUnknown | StoreError::ManifestUnknown) => {
@@ -43,12 +44,16 @@ impl<S: Store> Api<S> {
         };
 
         let mut response = self.page(INDEX, index(&page.items)).await?;
+        // Without this header a client filters the list again by itself (distribution-spec,
+        // Listing Referrers).
         if filter.is_some() {
             response::set(response.headers_mut(), OCI_FILTERS_APPLIED, "artifactType");
         }
         if let Some(last) = page.next {
             let mut next = format!("/v2/{name}/referrers/{digest}?last={last}");
             if let Some(filter) = &filter {
+                // The next page needs the same filter. It is escaped: many parsers of queries
+                // read a raw `+` as a space.
                 next.push_str("&artifactType=");
                 next.extend(utf8_percent_encode(filter, NON_ALPHANUMERIC));
             }

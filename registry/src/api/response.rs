@@ -75,6 +75,7 @@ where
         let this = self.get_mut();
         let bytes = match &mut this.content {
             ResponseContent::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            // The empty rest makes the next poll and `is_end_stream` report the end.
             ResponseContent::Whole(bytes) => std::mem::take(bytes),
             ResponseContent::Shared(share) if share.length() == 0 => return Poll::Ready(None),
             ResponseContent::Shared(share) => match share.pop() {
@@ -112,6 +113,7 @@ where
         }
     }
 
+    // Exact, because hyper would otherwise send HTTP/1.1 bodies in chunks, without a length.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.content {
             ResponseContent::Whole(bytes) => bytes.len() as u64,
@@ -126,6 +128,7 @@ where
 pub(super) fn empty<R>(status: StatusCode) -> ApiResponse<R> {
     let mut response = Response::new(ResponseContent::Whole(Bytes::new()));
     *response.status_mut() = status;
+    // Older clients of Docker take a server without this header for no registry of API version 2.
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(DOCKER_API_VERSION, version);
     response
@@ -164,6 +167,7 @@ pub(super) fn describe<R>(digest: &Digest, media_type: &MediaType, length: u64) 
 /// A response to a client that has the content already.
 pub(super) fn not_modified<R>(digest: &Digest) -> ApiResponse<R> {
     let mut response = empty(StatusCode::NOT_MODIFIED);
+    // A 304 has the `ETag` that a 200 would have (RFC 9110, section 15.4.5).
     name_content(response.headers_mut(), digest);
     response
 }

@@ -53,6 +53,7 @@ impl<S: Store> Api<S> {
         };
         match self.store.blob_mount(name, from.as_ref(), digest).await {
             Ok(()) => true,
+            // Not logged: clients try to mount blobs on a guess, and upload them after a failure.
             Err(StoreError::BlobUnknown | StoreError::RepositoryUnknown) => false,
             Err(error) => {
                 tracing::warn!(error = causes(&error), "blob mount failed");
@@ -95,6 +96,7 @@ impl<S: Store> Api<S> {
         }
         match self.store.upload_commit(&name, &id, &digest).await {
             Ok(()) => Ok(response::created(&blob(&name, &digest), &digest)),
+            // Another request still appends: the client gets the session's end, and retries.
             Err(StoreError::UploadBusy) => Err(self.out_of_order(&name, &id).await),
             Err(error) => Err(error.into()),
         }
@@ -142,6 +144,7 @@ impl<S: Store> Api<S> {
     ) -> Result<Upload, ApiError> {
         let range = chunk_range(request)?;
         let upload = self.store.upload_stat(name, id).await?;
+        // Before the body is read: a chunk out of order must cost neither disk nor time.
         if range.is_some_and(|range| range.start() != upload.offset) {
             return Err(ApiError::OutOfOrder(progress(name, &upload)));
         }
@@ -231,6 +234,7 @@ fn chunk_range(request: &ApiRequest<'_>) -> Result<Option<UploadRange>, ApiError
 
 fn progress(name: &Name, upload: &Upload) -> UploadProgress {
     UploadProgress {
+        // Relative, because behind a proxy the registry does not know its public address.
         location: format!("/v2/{name}/blobs/uploads/{}", upload.id),
         id: upload.id.to_string(),
         offset: upload.offset,

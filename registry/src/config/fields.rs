@@ -110,6 +110,7 @@ impl Default for RegistryFields {
     fn default() -> Self {
         let storage = StorageFields::default();
         Self {
+            // Loopback only: the registry asks its clients for no credentials.
             listen: vec![loopback(5000)],
             data: storage.data,
             durability: storage.durability,
@@ -154,6 +155,7 @@ impl Default for UploadFields {
 impl StorageFields {
     /// Checks the values against their ranges.
     pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
+        // An empty path would put the store into the working directory, unnoticed.
         if self.data.as_os_str().is_empty() {
             return Err(checker.error("data", "a directory is needed"));
         }

@@ -57,6 +57,7 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        // A request that ends without a status was dropped: its client closed the connection.
         let status = self
             .status
             .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());

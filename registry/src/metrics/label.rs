@@ -21,6 +21,7 @@ pub const NAMES: &[&str] = &[
     "error_type",
     "event",
     "kind",
+    // Not ours: Prometheus adds `le` to histograms, and `quantile` to summaries.
     "le",
     "method",
     "name",

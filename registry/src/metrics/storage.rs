@@ -95,6 +95,7 @@ impl Storage {
     /// Declares the families.
     pub fn register(registry: &MetricsRegistry, backend: Backend) -> Self {
         let families = StorageFamilies::declare(registry);
+        // A counter that appears with its first increase hides that increase from `rate`.
         for &direction in Direction::ALL {
             families.bytes.touch((backend, direction));
         }
@@ -125,6 +126,7 @@ impl Storage {
 
     /// Counts damaged files that an operation skipped: each is a failure to read it.
     pub fn damaged(&self, reading: Operation, count: u64) {
+        // Adding 0 would create the series before any file is damaged.
         if count > 0 {
             self.families
                 .errors

@@ -79,6 +79,7 @@ impl Descriptor {
     /// Repeats a manifest's annotations, the shortest first, up to a limit: they are sent with every listing
     /// of referrers. Clients that need the others read the manifest.
     pub(super) fn repeat_annotations(&mut self, of_manifest: &Annotations) {
+        // Measured as JSON, because an escaped control character takes six bytes.
         let length = |text: &str| serde_json::to_string(text).map_or(usize::MAX, |json| json.len());
         let mut by_length: Vec<_> = of_manifest
             .iter()
@@ -91,10 +92,12 @@ impl Descriptor {
                 )
             })
             .collect();
+        // The key decides among equal lengths: a manifest always repeats the same annotations.
         by_length.sort_unstable();
         let mut left = REPEATED_ANNOTATIONS;
         for (length, key, value) in by_length {
             let Some(rest) = left.checked_sub(length) else {
+                // All others are at least as long.
                 break;
             };
             left = rest;

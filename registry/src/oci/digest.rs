@@ -81,6 +81,7 @@ impl Digest {
     /// Reads a digest from a raw path segment or query value, in which the colon may be escaped as `%3A`.
     pub fn from_segment(segment: &str) -> Result<Self, DigestError> {
         match split_escaped_colon(segment) {
+            // Other escapes stay as they are, and fail: no other character of a digest needs one.
             Some((algorithm, hex)) => Self::parse(&format!("{algorithm}:{hex}")),
             None => Self::parse(segment),
         }
@@ -170,6 +171,7 @@ pub(super) fn is_digest_segment(segment: &str) -> bool {
         return false;
     };
     match Algorithm::parse(algorithm) {
+        // image-spec fixes the digits of these algorithms, so that any registry refuses others.
         Ok(known) => encoded.len() == known.hex_length() && is_hex(encoded.as_bytes()),
         Err(UnknownAlgorithm) => {
             is_algorithm(algorithm.as_bytes()) && is_encoded(encoded.as_bytes())
@@ -179,7 +181,9 @@ pub(super) fn is_digest_segment(segment: &str) -> bool {
 
 /// Splits at the first colon, if it is escaped.
 fn split_escaped_colon(segment: &str) -> Option<(&str, &str)> {
+    // The first of both decides: after a literal colon, an escape is part of the digits.
     let at = segment.find(['%', ':'])?;
+    // `get`, because the segment may end here or go on with a wider character.
     let escape = segment.get(at..at + 3)?;
     escape
         .eq_ignore_ascii_case("%3a")
@@ -200,6 +204,7 @@ fn is_algorithm(bytes: &[u8]) -> bool {
     bytes
         .split(|byte| matches!(byte, b'+' | b'.' | b'_' | b'-'))
         .all(|part| {
+            // The grammar joins components by one separator each, so that `a++b` is none.
             !part.is_empty()
                 && part
                     .iter()

@@ -34,6 +34,7 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
         let mut keys = Vec::new();
         while let Some(ObjectKey(key)) = map.next_key::<ObjectKey<'de>>()? {
+            // The parser has resolved the escapes: `"a"` and `"\u0061"` are one key.
             keys.push(key);
             map.next_value::<UniqueKeys>()?;
         }
@@ -101,6 +102,7 @@ impl<'de> Visitor<'de> for ObjectKeyVisitor {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<ObjectKey<'de>, E> {
+        // The parser reuses its buffer for the next text with escapes, so that this one is copied.
         Ok(ObjectKey(Cow::Owned(key.to_owned())))
     }
 }

@@ -79,6 +79,7 @@ impl Manifest {
     /// body must agree on the media type, and an image must not have the fields of an index. Unknown fields
     /// and unknown types of content are accepted, as image-spec requires.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<Self, ManifestError> {
+        // First, because serde silently takes the last of two annotations with the same key.
         duplicate_keys::check(bytes).map_err(|error| ManifestError::Json(brief(&error)))?;
         let fields = ManifestFields::parse(bytes)?;
         let media_type = fields.media_type(content_type)?;
@@ -87,6 +88,7 @@ impl Manifest {
             media_type,
             artifact_type: fields.artifact_type,
             config: fields.config,
+            // `blobs` is what an artifact manifest calls its layers.
             layers: fields.layers.or(fields.blobs).unwrap_or_default(),
             manifests: fields.manifests.unwrap_or_default(),
             subject: fields.subject,
@@ -158,6 +160,7 @@ impl Manifest {
         descriptor.artifact_type = self
             .artifact_type
             .clone()
+            // distribution-spec (Listing Referrers) puts the configuration's type in its place.
             .or_else(|| self.config.as_ref().map(|config| config.media_type.clone()));
         descriptor.repeat_annotations(&self.annotations);
         Some((subject.digest.clone(), descriptor))
@@ -201,6 +204,7 @@ impl ManifestFields {
 
     fn media_type(&self, header: Option<&MediaType>) -> Result<MediaType, ManifestError> {
         let media_type = match (header, &self.media_type) {
+            // Case and parameters may differ: the usual spelling is stored in any case.
             (Some(header), Some(body)) if !header.is(body) => {
                 return Err(ManifestError::MediaTypeMismatch {
                     header: header.clone(),
@@ -208,6 +212,7 @@ impl ManifestFields {
                 });
             }
             (Some(media_type), _) | (None, Some(media_type)) => media_type.clone(),
+            // image-spec makes `mediaType` optional: the fields decide. `check` refuses a mix.
             (None, None) if self.manifests.is_some() => MediaType::OCI_INDEX,
             (None, None) if self.config.is_some() => MediaType::OCI_MANIFEST,
             (None, None) => return Err(ManifestError::NoMediaType),
@@ -229,6 +234,7 @@ impl ManifestFields {
         } else {
             (&[], &[config, layers, manifests])
         };
+        // An artifact manifest has no `schemaVersion`.
         let is_artifact = *media_type == MediaType::OCI_ARTIFACT;
         if !is_artifact && self.schema_version != Some(2) {
             return Err(ManifestError::SchemaVersion);
@@ -256,6 +262,7 @@ fn brief(message: &impl std::fmt::Display) -> String {
     const LIMIT: usize = 200;
     let mut message = message.to_string();
     if message.len() > LIMIT {
+        // `truncate` panics within a character, and the message may quote any text.
         message.truncate(message.floor_char_boundary(LIMIT));
         message.push('…');
     }

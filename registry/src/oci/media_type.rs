@@ -80,6 +80,7 @@ impl MediaType {
         let essence = essence(text);
         if text.len() > Self::MAX_LENGTH
             || !is_essence(essence)
+            // The essence is a prefix of the text: trimmed spaces are left to the parameters.
             || !are_parameters(&text[essence.len()..])
         {
             return Err(MediaTypeError);
@@ -97,6 +98,7 @@ impl MediaType {
         if !is_essence(essence) {
             return Err(MediaTypeError);
         }
+        // `MAX_LENGTH` needs no check: the grammar allows two names of at most 127 bytes.
         Ok(Self(Cow::Owned(essence.to_ascii_lowercase())))
     }
 
@@ -139,6 +141,7 @@ impl MediaType {
     /// Whether it is a layer that need not be pushed (image-spec, Non-Distributable Layers).
     pub fn is_non_distributable(&self) -> bool {
         [
+            // Prefixes, because each compression has a type of its own.
             "application/vnd.oci.image.layer.nondistributable.",
             "application/vnd.docker.image.rootfs.foreign.",
         ]
@@ -186,6 +189,7 @@ fn are_parameters(mut rest: &str) -> bool {
                 Some(length) => &value[length..],
                 None => return false,
             },
+            // A parameter may be empty, as in `a/b;;c=1` (RFC 9110, section 5.6.6).
             _ if name == 0 => next,
             _ => return false,
         };
@@ -199,12 +203,14 @@ fn length_of_value(text: &str) -> Option<usize> {
     };
     let mut escaped = false;
     for (at, byte) in quoted.bytes().enumerate() {
+        // ASCII only, so that every media type can be the value of a header.
         if !matches!(byte, b'\t' | b' '..=b'~') {
             return None;
         }
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
+            // `at` does not count the opening quote, and the length includes both quotes.
             b'"' => return Some(at + 2),
             _ => {}
         }
@@ -220,6 +226,7 @@ fn token(text: &str) -> usize {
 }
 
 fn is_restricted_name(name: &[u8]) -> bool {
+    // `restricted-name` of RFC 6838 (section 4.2), with its longest length.
     name.len() <= 127
         && name.first().is_some_and(u8::is_ascii_alphanumeric)
         && name.iter().all(|byte| {

@@ -70,10 +70,12 @@ fn is_component(component: &[u8]) -> bool {
             byte.is_ascii_lowercase() || byte.is_ascii_digit()
         });
         rest = &rest[run..];
+        // Separators stand between two runs only: a component neither begins nor ends with one.
         if run == 0 || rest.is_empty() {
             return run > 0;
         }
         let separator = length(rest, |byte| matches!(byte, b'.' | b'_' | b'-'));
+        // The grammar allows any number of hyphens, but no other repetition and no mix.
         if !matches!(&rest[..separator], b"." | b"_" | b"__")
             && (separator == 0 || rest[..separator].iter().any(|&byte| byte != b'-'))
         {

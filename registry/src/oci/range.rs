@@ -77,10 +77,12 @@ impl ByteRanges {
         let mut ranges = set
             .split(',')
             .map(str::trim_ascii)
+            // A recipient must accept empty members of a list (RFC 9110, section 5.6.1.2).
             .filter(|range| !range.is_empty());
         let first = ByteRange::parse(ranges.next().ok_or(RangeError)?)?;
         let mut others = Vec::new();
         for range in ranges {
+            // Before the next range is parsed: a longer header costs no more time or memory.
             if others.len() + 1 == Self::MAX {
                 return Ok(None);
             }
@@ -157,6 +159,7 @@ impl ByteRange {
             (first, "") => Ok(Self::From(position(first)?)),
             (first, last) => {
                 let (first, last) = (position(first)?, position(last)?);
+                // Invalid (RFC 9110, section 14.1.1), and not only unsatisfiable.
                 if first > last {
                     return Err(RangeError);
                 }
@@ -170,6 +173,8 @@ impl ByteRange {
     /// Empty content satisfies no range: the `Content-Range` of a 206 cannot express an empty part.
     pub fn resolve(self, length: u64) -> Result<Span, Unsatisfiable> {
         let (start, end) = match self {
+            // A last byte beyond the end, or a suffix longer than the content, is valid and is cut
+            // (RFC 9110, section 14.1.2).
             Self::FromTo(first, last) => (first, last.saturating_add(1).min(length)),
             Self::From(first) => (first, length),
             Self::Suffix(count) => (length.saturating_sub(count), length),

@@ -37,6 +37,7 @@ impl Reference {
 
     /// Reads a reference from a raw path segment, in which a digest's colon may be escaped as `%3A`.
     pub fn from_segment(segment: &str) -> Result<Self, ReferenceError> {
+        // A tag can have neither a colon nor an escape, so that no tag is taken for a digest.
         if segment.contains(':') || contains_escaped_colon(segment) {
             Ok(Self::Digest(Digest::from_segment(segment)?))
         } else {

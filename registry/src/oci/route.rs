@@ -73,6 +73,7 @@ impl<'a> Route<'a> {
         };
         match rest {
             "" => return Self::bare(Endpoint::Base, path),
+            // Before the rule for extensions, whose components begin with `_`, too.
             "_catalog" => return Self::bare(Endpoint::Catalog, path),
             "token" | "auth" => return Self::bare(Endpoint::Token, path),
             _ => {}
@@ -83,10 +84,12 @@ impl<'a> Route<'a> {
         {
             return last.route(path);
         }
+        // Only now, because a repository's name may itself contain `blobs/uploads`.
         if let Some(route) = upload(rest) {
             return route;
         }
         if let Some(last) = &last
+            // `tags` has one fixed component after it: with another, the path is no endpoint.
             && last.endpoint != Endpoint::Tags
         {
             return last.route(path);
@@ -170,6 +173,7 @@ fn upload(rest: &str) -> Option<Route<'_>> {
         .find(|&at| {
             bytes[at] == b'/'
                 && bytes[at..].starts_with(MARK)
+                // The mark must end a component: `blobs/uploads2` is none.
                 && matches!(bytes.get(at + MARK.len()), None | Some(b'/'))
         })?;
     let tail = &rest[at + MARK.len()..];
@@ -191,6 +195,7 @@ fn extension(rest: &str) -> Option<Route<'_>> {
     let at = if rest.starts_with('_') {
         0
     } else {
+        // The slash counts, because a name may have `_` within a component.
         rest.find("/_")? + 1
     };
     let name = rest[..at].strip_suffix('/').filter(|name| !name.is_empty());

@@ -114,6 +114,7 @@ impl Pipe {
         sink(&unread[..given]);
         self.read += given;
         if self.read == self.bytes.len() {
+            // `clear` keeps the allocation, and the next write fills it again.
             self.bytes.clear();
             self.read = 0;
         }
@@ -157,12 +158,14 @@ impl Write for ServerEnd {
         for slice in slices {
             written += pipe.write(slice);
         }
+        // hyper takes `Ready(0)` for bytes that were not empty as a broken connection.
         if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             return Poll::Pending;
         }
         Poll::Ready(Ok(written))
     }
 
+    // With `true`, hyper writes a body from where it is, and does not copy it behind the headers.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -202,7 +205,7 @@ impl InProcessStream {
             *slot = None;
             let mut pipes = self.pipes.lock();
             pipes.to_client.closed = true;
-            // Nobody reads these bytes any more: they need not stay for as long as the client does.
+            // The registry reads no more: unread bytes need not live as long as the client.
             pipes.to_server = Pipe::default();
         }
     }
@@ -222,6 +225,7 @@ impl InProcessStream {
         let pipes = self.pipes.lock();
         let readable = !pipes.to_client.is_empty() || pipes.to_client.closed;
         let writable = pipes.to_server.is_empty() || pipes.to_client.closed;
+        // A waker may run any code, and must not run while the lock is held.
         drop(pipes);
         if readable && let Some(reader) = self.reader.take() {
             reader.wake();
@@ -258,6 +262,7 @@ impl AsyncRead for InProcessStream {
             this.drive(context);
             this.wake();
             if this.read_ready(buffer).is_pending() {
+                // A later write drives the registry with its own waker, and then wakes this one.
                 this.reader = Some(context.waker().clone());
                 return Poll::Pending;
             }
@@ -274,6 +279,7 @@ impl AsyncWrite for InProcessStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let mut written = this.write_ready(bytes);
+        // A reader that waits drives nothing until it is woken, so that this write has to.
         if written.is_pending() || this.reader.is_some() {
             this.drive(context);
             this.wake();

@@ -89,6 +89,7 @@ impl Ledger {
     /// Begins a reconcile.
     pub(super) fn begin(&self) {
         let mut state = self.0.lock();
+        // Rounds are only compared for equality, so that a wrap does no harm.
         state.round = state.round.wrapping_add(1);
     }
 
@@ -154,6 +155,7 @@ impl LedgerState {
         self.sum += new;
         self.sum -= old;
         self.existing += i64::from(new.exists()) - i64::from(old.exists());
+        // A change of a tag, for example, leaves the size and so the index alone.
         if old.stored != new.stored {
             self.by_size.remove(&(old.stored, name.clone()));
             if new.stored > 0 {

@@ -59,6 +59,7 @@ const PREFIXES: [(&str, Client); 32] = [
     ("go-containerregistry", Client::Crane),
     ("trivy/", Client::Trivy),
     ("curl/", Client::Curl),
+    // Without a slash, because the name of a library follows, as in `python-requests/2`.
     ("python-", Client::Python),
     ("python/", Client::Python),
 ];

@@ -101,14 +101,17 @@ const INDEXES: [[u8; METHODS]; ENDPOINTS] = {
         Pair::ALL.len() <= u8::MAX as usize + 1,
         "a pair is one byte"
     );
+    // A table, because each request looks up its pair.
     let mut indexes = [[0; METHODS]; ENDPOINTS];
     let mut endpoint = 0;
+    // `while`, because a `for` loop cannot run at compile time.
     while endpoint < ENDPOINTS {
         let mut methods = 0;
         let mut method = 0;
         while method < METHODS {
             indexes[endpoint][method] = match find(endpoint, method) {
                 Some(index) => {
+                    // Counts its own pairs only, not those that stand in below.
                     methods += 1;
                     index
                 }
@@ -119,6 +122,7 @@ const INDEXES: [[u8; METHODS]; ENDPOINTS] = {
             };
             method += 1;
         }
+        // Without this check, all requests of a forgotten endpoint would count as `other`.
         assert!(methods > 0, "every endpoint has a method");
         endpoint += 1;
     }
