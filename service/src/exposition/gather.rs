@@ -70,7 +70,7 @@ impl<'c> ExpositionBuilder<'c> {
     /// Adds a family with what was gathered of it.
     pub fn add(&mut self, described: &FamilyDescription, gathered: Option<&MetricFamily>) {
         self.text.push_str("# HELP ");
-        let name = self.span(|text| text.push_str(&described.name));
+        let name_span = self.span(|text| text.push_str(&described.name));
         self.text.push(' ');
         let help = self.span(|text| escape_help(&described.help, false, text));
         let (name, kind) = (&described.name, described.kind.as_str());
@@ -86,7 +86,7 @@ impl<'c> ExpositionBuilder<'c> {
             source: None,
         };
         self.families.push(FamilyData {
-            name: (0, name),
+            name: (0, name_span),
             help: Some((0, help)),
             kind: described.kind,
             parts: if part.samples.is_empty() {
