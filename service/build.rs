@@ -7,7 +7,7 @@ fn main() {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let rustc = output(&rustc, &["--version"]).unwrap_or_default();
     let rustc = rustc.split(' ').nth(1).unwrap_or("unknown").to_owned();
-    // An image is built from a folder without its history: the build says what it builds.
+    // An image is built from a directory without its history: the build says what it builds.
     let revision = std::env::var("OCTOSERVE_REVISION")
         .ok()
         .or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]))

@@ -11,7 +11,7 @@ use service::program::Program;
 use crate::config::ProxyConfig;
 use crate::server::{self, BoundProxy, ProxyStartError};
 
-/// The program.
+/// The proxy, with the embedded registry if no upstream is configured.
 #[derive(Debug)]
 pub struct Octoserve;
 
@@ -33,6 +33,7 @@ impl Program for Octoserve {
 /// The flags of this program alone.
 #[derive(Debug, Args)]
 pub struct ProxyFlags {
+    // Not a doc comment: rustdoc would take the pattern for a link.
     #[arg(
         long,
         value_name = "URL",

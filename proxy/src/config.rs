@@ -51,7 +51,7 @@ pub struct ProxyConfig {
     pub metrics: Option<ProxyMetricsConfig>,
     /// What one client may take.
     pub limits: Limits,
-    /// What is logged.
+    /// The log's format and level, and the access log.
     pub logging: LogConfig,
 }
 
@@ -133,7 +133,7 @@ impl Configuration for ProxyConfig {
         })
     }
 
-    /// Where there are upstreams there is no embedded registry, and so none of its keys.
+    /// Leaves out `registry` if there are upstreams: the embedded registry does not run then.
     fn print(fields: &ProxyFields) -> String {
         let mut fields = fields.clone();
         if !fields.upstreams.is_empty() {
@@ -150,7 +150,7 @@ impl Configuration for ProxyConfig {
         &mut self.limits
     }
 
-    /// `/readyz` of the metrics listener or, where there is none without TLS, of the first one.
+    /// `/readyz` of the metrics listener if there is one without TLS, else of the first main listener.
     fn probe(&self) -> Probe {
         let plain = self
             .metrics

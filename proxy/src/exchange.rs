@@ -3,11 +3,13 @@
 //! The phases of the proxy report to an [`Exchange`] what happens: headers, pieces of bodies, and the
 //! end. The exchange holds the facts for the access log; where metrics are on, its
 //! [`ExchangeRecording`] turns them into metrics. Nothing of pingora is here, so the accounting is
-//! tested without a network. An exchange that nobody ends (after a panic, or when the runtime is
+//! tested without a network. An exchange that is not ended (after a panic, or when the runtime is
 //! torn down) records itself when it is dropped: no gauge drifts, and no request goes uncounted.
 //!
-//! Recording takes no lock but the shared lock of the cache of manifest kinds, and allocates only
-//! to copy the body of a manifest whose digest is not in that cache.
+//! Recording a pull takes no lock but the shared lock of the cache of manifest kinds, and allocates
+//! only to copy the body of a manifest whose digest is not in that cache. A request of an upload also
+//! locks one shard of the sessions' table, and the first success of a repository admits it to the
+//! table of repositories.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,8 +209,8 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange and records it; a second call does nothing. What is returned must still be
-    /// counted, away from the client's path.
+    /// Ends the exchange and records it; a second call does nothing. If the kind of its manifest
+    /// is not known yet, its operation is returned: count it on a blocking thread.
     pub fn finish(&mut self, end: End) -> Option<DeferredCount> {
         let facts = &mut self.facts;
         if facts.ended.is_some() {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! downstream   a connection is accepted, counted and handed to pingora
-//! proxy        pingora calls the phases, about a line each
+//! proxy        pingora calls the phases, which are short
 //!   exchange     one request under observation: the only place that moves request metrics
 //!   sessions     the open upload sessions, by the Locations that registries hand out
 //!   upstream     where the request goes: the addresses of the registry
@@ -17,8 +17,8 @@
 //! configured. What any server needs (configuration layers, listeners, TLS, logs, shutdown, metrics)
 //! is the crate [`service`].
 //!
-//! What always holds: nothing that a client sends becomes a label except through a closed enum; a
-//! failure of the metrics never fails a request; bodies stream in bounded memory; no secret is logged.
+//! What always holds: a client's text becomes a label only through a closed enum, or through the
+//! bounded table of repositories; a failure of the metrics never fails a request; bodies stream in bounded memory; no secret is logged.
 //!
 //! What is deliberately not here: knowledge of how a registry stores anything, caching, and any change
 //! to what the upstream says.
@@ -31,9 +31,9 @@
 //! - **exchange**: one request and its response, from the headers to the last byte.
 //! - **exposition**: the text of all metrics; a **scrape** is a request for it.
 //! - **healthy**: the upstream responds to `/v2/` with 200 or 401; a **probe** asks.
-//! - **location key**: what an upload session is found by, made of its Location.
-//! - **round**: one fetch of all sources, for all scrapes that arrive meanwhile.
-//! - **slot**: the place of a repository in the bounded table of those shown by name.
+//! - **location key**: the key of an upload session in the table, derived from its Location.
+//! - **round**: one fetch of all sources, shared by all scrapes that arrive during it.
+//! - **slot**: an entry of the bounded table of repositories that are shown by name.
 //! - **source**: a metrics endpoint, or families in this process, merged into the exposition.
 
 pub mod admin;

@@ -45,8 +45,8 @@ const H2_STREAM_WINDOW: u32 = 8 << 20;
 const H2_CONNECTION_WINDOW: u32 = 32 << 20;
 
 families! {
-    /// The families of the process.
-    struct ProcessMetrics {
+    /// The `panics_total` family.
+    struct PanicMetrics {
         /// Panics that were contained: each ended one request or task, never the process; counted
         /// when it happens.
         panics: Counter = "panics_total",
@@ -168,7 +168,7 @@ impl ProxyRecording {
         let registry = MetricsRegistry::labelled(PREFIX, &config.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
-        let panics = ProcessMetrics::declare(&registry).panics;
+        let panics = PanicMetrics::declare(&registry).panics;
         let recorder = Arc::new(Recorder::new(&registry, config.repositories));
         let connections = Arc::new(ConnectionMetrics::new(&registry));
         let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);

@@ -10,7 +10,7 @@ use service::program::Program;
 use crate::config::RegistryConfig;
 use crate::server::{self, BoundRegistry, RegistryStartError};
 
-/// The program.
+/// The registry alone, without the proxy.
 #[derive(Debug)]
 pub struct OctoserveRegistry;
 

@@ -31,12 +31,11 @@ pub struct RegistryConfig {
     pub storage: StorageFields,
     /// Where the metrics are served; `None` records nothing.
     pub metrics: Option<RegistryMetricsConfig>,
-    /// Whether the metrics have the families of the process, too: not in the all-in-one, where they
-    /// are the proxy's.
+    /// Whether `process_*` is exposed. False for the embedded registry: the proxy exposes it.
     pub process_metrics: bool,
     /// What one client may take.
     pub limits: Limits,
-    /// What is logged.
+    /// The log's format and level.
     pub logging: LogConfig,
 }
 
@@ -55,7 +54,8 @@ pub struct RegistryMetricsConfig {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Behind our own proxy: its limits protect the registry, and none of these may be reached first.
+/// The limits of the embedded registry. The proxy's own limits must always apply first, so these are
+/// looser.
 const EMBEDDED_LIMITS: Limits = Limits {
     connections: usize::MAX,
     header_timeout: Duration::from_mins(1),
@@ -92,14 +92,14 @@ impl Configuration for RegistryConfig {
 
     fn resolve(fields: RegistryFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");
+        fields.limits.check(&checker.section("limits"))?;
+        fields.logging.check(&checker.section("logging"))?;
         // Disabled metrics bind no socket, so that their address may equal another.
         let metrics = fields
             .metrics
             .enabled
             .then_some(&fields.metrics.listen.address);
         listen::check_addresses(&fields.listen, metrics, origins)?;
-        fields.limits.check(&checker.section("limits"))?;
-        fields.logging.check(&checker.section("logging"))?;
         let metrics = if fields.metrics.enabled {
             Some(fields.metrics.resolve(origins)?)
         } else {
@@ -134,7 +134,7 @@ impl Configuration for RegistryConfig {
         &mut self.limits
     }
 
-    /// `/readyz` of the metrics listener or, where there is none without TLS, the API's base.
+    /// `/readyz` of the metrics listener if there is one without TLS, else the API's base.
     fn probe(&self) -> Probe {
         // The probe speaks plain HTTP only.
         let plain = self

@@ -20,7 +20,7 @@
 //! - *cell*: the metric of one combination of label values, resolved once.
 //! - *exposition*: the text of all families, in the text format or OpenMetrics.
 //! - *scrape*: one request for the exposition.
-//! - *source*: a server whose exposition is merged; the label `source` names it.
+//! - *source*: an exposition that is merged, from a server or from this process; the label `source` names it.
 //! - *listener*: a bound address that accepts connections.
 //! - *slot*: a connection's share of the cap.
 //! - *drain*: waiting at shutdown until the work in flight has ended.

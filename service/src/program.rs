@@ -14,8 +14,8 @@ use super::program_config::Configuration;
 use super::shutdown::Shutdown;
 use super::{descriptors, log, runtime, shutdown, umask};
 
-/// How long the end of the process waits for work on blocking threads: counting a large store is
-/// not worth waiting for, and every change of it can be interrupted.
+/// How long the end of the process waits for work on blocking threads. A reconcile is not worth
+/// waiting for, and a change of the store may be interrupted at any point.
 const BLOCKING_DRAIN: Duration = Duration::from_secs(1);
 
 /// A program: its name, its flags, its configuration, and the server that these make.

@@ -79,7 +79,7 @@ pub(crate) fn page(
          charged with nginx's; nginx is one process, and keeps connections to its \
          upstream; docker-registry has the cache of its packaged configuration; none of the others has \
          an access log. docker-registry does not sync what is pushed to disk; ours does, before it \
-         answers.\n\n\
+         responds.\n\n\
          Machine: {processor}, {memory} GiB of memory, Linux {kernel}. Programs: {programs}.\n",
         rounds = options.rounds,
         processor = machine.processor,

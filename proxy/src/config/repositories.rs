@@ -24,11 +24,11 @@ const KEY: &str = "metrics.repositories";
 pub struct RepositoryFields {
     /// How many at most; the rest is `_other`. 0 shows none.
     pub limit: usize,
-    /// Names for which a place is kept.
+    /// Names for which a slot is reserved.
     pub allow: Vec<String>,
     /// Names that are shown as one; the first that matches counts.
     pub group: Vec<GroupFields>,
-    /// How long one must have been idle to give way to another when the limit is reached.
+    /// The idle time after which a repository may be evicted when no slot is free.
     pub idle: config::Duration,
 }
 

@@ -67,7 +67,7 @@ fn public_listeners_serve_metrics_only_if_these_are_public() {
         ("'0.0.0.0:5000'", false),
         ("'[::]:5000'", false),
         ("'192.0.2.7:5000'", false),
-        // They share their pages: the least private of them decides.
+        // All serve the metrics: the least private one decides.
         ("'127.0.0.1:5000', '192.0.2.7:5000'", false),
     ] {
         let listen = format!("listen: [{addresses}]\n");

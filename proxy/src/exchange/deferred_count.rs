@@ -27,7 +27,7 @@ pub(super) struct EndedOperation {
 impl EndedOperation {
     /// Counts the operation. `kind` is the kind of the manifest, or `other` if there is none.
     pub(super) fn count(&self, metrics: &ProxyMetrics, kind: Kind) {
-        if let Some((operation, reference, result)) = self.operation.on_manifest(self.outcome) {
+        if let Some((operation, reference, result)) = self.operation.manifest_result(self.outcome) {
             let manifests = &metrics.oci.manifests;
             manifests.inc((operation, reference, kind, result));
         }

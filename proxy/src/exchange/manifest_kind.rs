@@ -57,7 +57,7 @@ impl KnownKinds {
         Some(Fingerprint(self.hasher.hash_one(digest.as_bytes())))
     }
 
-    /// The fingerprint of a small body and its media type, on which the kind depends, too.
+    /// The fingerprint of a small body and its media type: both determine the kind.
     fn fingerprint_of_body(
         &self,
         body: &[u8],

@@ -125,7 +125,7 @@ impl RequestOperation {
     }
 
     /// The operation on a manifest, if it is one.
-    pub(super) fn on_manifests(self) -> Option<ManifestOperation> {
+    pub(super) fn manifest_operation(self) -> Option<ManifestOperation> {
         if let RequestOperation::Manifest(operation, _) = self {
             Some(operation)
         } else {
@@ -186,7 +186,7 @@ impl RequestOperation {
             }
             RequestOperation::Mount => {
                 // The source does not hold the blob: the push goes on as an upload.
-                let is_fallback = self.mount(outcome) == Some(MountResult::Fallback);
+                let is_fallback = self.mount_result(outcome) == Some(MountResult::Fallback);
                 let result = if is_fallback {
                     OpResult::NotFound
                 } else {
@@ -203,7 +203,7 @@ impl RequestOperation {
     }
 
     /// The operation on a manifest, with its result, if it is one.
-    pub(super) fn on_manifest(
+    pub(super) fn manifest_result(
         self,
         outcome: ExchangeOutcome,
     ) -> Option<(ManifestOperation, ReferenceKind, OpResult)> {
@@ -215,7 +215,7 @@ impl RequestOperation {
     }
 
     /// The result of a mount, if one was requested.
-    pub(super) fn mount(self, outcome: ExchangeOutcome) -> Option<MountResult> {
+    pub(super) fn mount_result(self, outcome: ExchangeOutcome) -> Option<MountResult> {
         let asked = self == RequestOperation::Mount;
         asked.then_some(match outcome.status {
             // OCI end-11: a registry that cannot mount opens an upload session, with a 202.

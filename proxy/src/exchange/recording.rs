@@ -47,7 +47,7 @@ impl ExchangeRecording {
         let metrics = &recorder.metrics;
         // Lowered in `count_request`, which runs once: at the end, or when the exchange is dropped.
         metrics.http.in_flight.add(pair.endpoint(), 1.0);
-        let is_push = operation.on_manifests() == Some(ManifestOperation::Push);
+        let is_push = operation.manifest_operation() == Some(ManifestOperation::Push);
         ExchangeRecording {
             recorder: Arc::clone(recorder),
             client: Client::of(agent.unwrap_or_default()),
@@ -105,13 +105,18 @@ impl ExchangeRecording {
             (RequestOperation::Blob(BlobOperation::Pull), 206) => begins_at_0(headers),
             (_, status) => status == 200,
         };
-        self.read(facts.operation, head.status, headers);
+        self.prepare_kind_reader(facts.operation, head.status, headers);
     }
 
     /// Prepares to find the kind of the manifest, if one is moved.
-    fn read(&mut self, operation: RequestOperation, status: u16, headers: &HeaderMap) {
+    fn prepare_kind_reader(
+        &mut self,
+        operation: RequestOperation,
+        status: u16,
+        headers: &HeaderMap,
+    ) {
         let recorder = &self.recorder;
-        match operation.on_manifests() {
+        match operation.manifest_operation() {
             Some(ManifestOperation::Pull) if status == 200 => {
                 self.kind_reader = Some(KindReader::pulled(&recorder.kinds, headers));
             }
@@ -147,7 +152,7 @@ impl ExchangeRecording {
         self.code.piece(piece);
         // The response to a push has a body that is not the manifest.
         if let Some(kind_reader) = &mut self.kind_reader
-            && facts.operation.on_manifests() == Some(ManifestOperation::Pull)
+            && facts.operation.manifest_operation() == Some(ManifestOperation::Pull)
         {
             kind_reader.piece(piece);
         }
@@ -164,8 +169,8 @@ impl ExchangeRecording {
     }
 }
 
-/// Whether a partial response (RFC 9110 §14.4) has the first byte. A response of several ranges has
-/// no `Content-Range`, and counts as one that has not.
+/// Whether a partial response (RFC 9110 §14.4) has the first byte. A multipart
+/// response has no `Content-Range`, so the result is false.
 fn begins_at_0(headers: &HeaderMap) -> bool {
     let range = headers.get(header::CONTENT_RANGE);
     range.is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))

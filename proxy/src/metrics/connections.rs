@@ -3,7 +3,7 @@
 use service::metrics::{Counter, Counters, Gauge, MetricsRegistry, families, labels};
 
 labels! {
-    /// Why a connection was closed without being served.
+    /// Why the proxy closed a connection.
     pub enum ConnectionRefusal: "reason" {
         /// The maximum of connections was reached: an idle one was closed for the new one or, if
         /// there was none, the new one.
@@ -23,7 +23,7 @@ families! {
         /// Client connections that were accepted.
         pub total: Counter = "connections_total",
         /// Client connections that the proxy closed: at the maximum of connections (`limit`: an idle
-        /// one, else the new one), after a failed TLS handshake (`tls`), or because a request's
+        /// connection, or the new one if none is idle), after a failed TLS handshake (`tls`), or because a request's
         /// headers did not arrive in time (`timeout`).
         pub rejected: Counters<ConnectionRefusal> = "connections_rejected_total",
     }

@@ -6,7 +6,8 @@ use registry::oci::Endpoint;
 use service::metrics::{Counter, Counters, Gauges, Histograms, families};
 
 families! {
-    /// The `http_*` families. An [`Exchange`](crate::exchange::Exchange) moves them.
+    /// The `http_*` families. An [`Exchange`](crate::exchange::Exchange) records all of them but
+    /// `rejected`: a request that cannot be parsed has no exchange.
     pub struct HttpMetrics {
         /// Requests that ended, whatever ended them; counted when the last byte of the response was
         /// sent or the exchange failed.

@@ -3,8 +3,8 @@
 //! A name becomes a label only by [`Repositories::admit`], which the proxy calls for a success that
 //! proves that the repository exists, and only while the cap has a free slot; see [`Rules`]. Every
 //! other repository is counted as `_other`. When no slot is free, the least recently used label
-//! that was idle for long enough is evicted. Its counts are dropped and not added to `_other`, which
-//! is a counter of its own.
+//! that was idle for long enough is evicted. Its counts are dropped. They are not added to
+//! `_other`, which holds only what was counted there.
 //!
 //! Finding a repository takes no lock: the slots are in a map that is replaced as a whole. Only an
 //! admission replaces it, and it has a few hundred entries at most. Where grouping rules are
@@ -74,13 +74,13 @@ families! {
     struct RepositoryFamilies by "repository" {
         /// Successful operations on a repository; counted when they end. pull and push are manifests
         /// of images and artifacts, one for each platform; index_pull and index_push are indexes;
-        /// blob_pull and blob_push are blobs; other is what moved none of these, such as a HEAD, a
+        /// blob_pull and blob_push are blobs; other is everything else, such as a HEAD, a
         /// signature or an attestation. A repository is shown once a manifest or a blob of it was
         /// seen, up to the configured number; the rest is `_other`.
         operations: Counters<RepositoryOperation> = "repository_operations_total",
         /// Body bytes of requests for a repository and of their responses, failed and partial ones
-        /// included; counted as they move, and at the end of the request for a repository that is not
-        /// shown until then.
+        /// included; counted as they move. For a repository that is not shown, counted when it is
+        /// admitted or, as `_other`, when the request ends.
         bytes: Counters<Transfer> = "repository_bytes_total",
         /// Time of the last successful pull of a manifest, or resolution of a tag, in seconds since
         /// 1970; 0 before the first.

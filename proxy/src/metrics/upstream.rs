@@ -37,7 +37,7 @@ families! {
     /// The `upstream_*` families.
     pub struct UpstreamFamilies by "upstream" {
         /// Time from a request sent to the upstream to the headers of its response, whatever the
-        /// status, or to the upstream's failure; observed then, and not at all where the client left
+        /// status, or to the upstream's failure; observed then. Not observed if the client disconnects
         /// first.
         request: Histograms<UpstreamOutcome> = "upstream_request_duration_seconds" in LATENCY,
         /// Time to make a new connection to the upstream; observed when it is made, and not when a
@@ -88,8 +88,8 @@ impl UpstreamFamilies {
 }
 
 impl UpstreamMetrics {
-    /// A connection was taken. A new one took `establishment`; of one that is used again that is
-    /// the time it took long ago.
+    /// A request got a connection. `establishment` is the time to make it. For a reused connection
+    /// that time is an old one, and is not observed.
     pub fn connected(&self, is_reused: bool, establishment: Option<Duration>) {
         if is_reused {
             self.reused.inc(());

@@ -111,7 +111,7 @@ impl ApiRequest<'_> {
 impl<S: Store> Api<S> {
     /// The API over `store`.
     pub fn new(store: S, policy: Policy, recorders: Recorders) -> Self {
-        // Twice the limit: other bodies need room while one of the largest manifests is written.
+        // Twice the limit: other bodies need memory while one of the largest manifests is written.
         let bodies = BODIES.max(policy.manifest_limit.saturating_mul(2));
         Self {
             store: Arc::new(store),

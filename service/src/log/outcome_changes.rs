@@ -19,7 +19,7 @@ pub enum OutcomeChange {
 }
 
 impl OutcomeChanges {
-    /// Notes how a run ended: with this failure, or well.
+    /// Notes how a run ended: with this failure, or with success.
     pub fn note(&self, failure: Option<&str>) -> OutcomeChange {
         let mut last = self.0.lock();
         if last.as_deref() == failure {

@@ -60,7 +60,7 @@ fn an_access_event_is_one_json_object_without_absent_fields() {
 fn a_terminal_gets_text_and_everything_else_json() {
     let log = || tracing::info!(connections = 42, "listening");
     let auto = LogConfig::default();
-    assert!(logged(&auto, true, log).contains("written"));
+    assert!(logged(&auto, true, log).contains("listening"));
     assert!(logged(&auto, false, log).starts_with('{'));
     let text = LogConfig {
         format: LogFormat::Text,

@@ -20,7 +20,8 @@ use crate::metrics::label::{BlobOperation, Side, Transfer};
 const SPEED_FROM: u64 = 1 << 20;
 
 impl ExchangeRecording {
-    /// Counts the exchange, except for what is returned, which is counted once it is parsed.
+    /// Counts the exchange. If the kind of its manifest is not known yet, its operation is returned,
+    /// to be counted after the manifest is parsed.
     pub(in crate::exchange) fn record(
         mut self,
         facts: &Facts,
@@ -53,7 +54,7 @@ impl ExchangeRecording {
         http.in_flight.sub(endpoint, 1.0);
         let purpose = facts.operation.purpose();
         metrics.clients.requests.inc((self.client, purpose));
-        // Of an error that was cut the client need not have read the code.
+        // If the body was cut off, the client may not have received the code.
         if outcome.whole
             && let Some(code) = self.code.found()
         {
@@ -116,7 +117,7 @@ impl ExchangeRecording {
         if let Some(operation) = facts.operation.on_blob(outcome) {
             metrics.oci.blobs.inc(operation);
         }
-        if let Some(result) = facts.operation.mount(outcome) {
+        if let Some(result) = facts.operation.mount_result(outcome) {
             metrics.oci.mounts.inc(result);
         }
         // Bytes are counted now, even if the operation waits for the manifest's kind.

@@ -15,8 +15,8 @@ const CACHED_NAMES: usize = 16_384;
 /// The cap, the allow-list and the grouping rules.
 ///
 /// A name on the allow-list is its own label, and a slot is reserved for it. For any other name the
-/// first grouping rule that matches makes the label; if none matches, the name is the label. Their
-/// labels get the free slots in the order in which they are admitted.
+/// first grouping rule that matches makes the label; if none matches, the name is the label. Labels
+/// that are not on the allow-list take the free slots in the order in which they are admitted.
 #[derive(Clone, Debug)]
 pub struct Rules {
     limit: usize,

@@ -1,6 +1,6 @@
 //! Locks under which the names of a repository, or of a shard of content, are changed one at a time.
 //!
-//! A lock is held for as long as names are looked at and changed: for some system calls, and never
+//! A lock is held for as long as names are read and changed: for some system calls, and never
 //! while anything is synced. The bytes of files are synced before it is taken, and directories after
 //! it is released ([`durable`](super::durable) has types for that order). Nor are upload sessions
 //! evicted under a lock: an operation that finds the disk full releases it first.
