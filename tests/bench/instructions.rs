@@ -22,7 +22,7 @@ const FEW: u32 = 300;
 const MORE: u32 = 1000;
 
 /// How long a program that runs fifty times slower than usual may take to exit.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Counted once, because a second run would give the same.
 pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> {
@@ -51,7 +51,7 @@ pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> 
         .push_image(crate::pulled::REPOSITORY, "latest", &[1])
         .await?;
     let data = image.data().to_owned();
-    image.terminate(PATIENCE).await?;
+    image.terminate(TIMEOUT).await?;
     let url = format!("http://{}", files.address());
     for name in [HAPROXY, OURS, UNMEASURED, REGISTRY, ALL_IN_ONE] {
         let start = async |meter: &Meter| {
@@ -84,6 +84,6 @@ async fn run(start: &impl AsyncFn(&Meter) -> Result<Subject>, times: u32) -> Res
     let mut subject = start(&meter).await?;
     cost::ask(subject.address(), &Pulled::manifest_path(), MANIFEST, times).await?;
     let resident = subject.resident()?;
-    subject.terminate(PATIENCE).await?;
+    subject.terminate(TIMEOUT).await?;
     Ok((meter.counts().await?, resident))
 }

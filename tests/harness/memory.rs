@@ -82,7 +82,7 @@ async fn serve(bound: oneshot::Sender<Result<SocketAddr>>, shutdown: Shutdown) {
 }
 
 fn config() -> RegistryConfig {
-    const PATIENCE: Duration = Duration::from_mins(1);
+    const TIMEOUT: Duration = Duration::from_mins(1);
     RegistryConfig {
         listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
         storage: StorageFields::default(),
@@ -90,9 +90,9 @@ fn config() -> RegistryConfig {
         process_metrics: false,
         limits: Limits {
             connections: 1000,
-            header_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
-            body_stall: PATIENCE,
+            header_timeout: TIMEOUT,
+            idle_timeout: TIMEOUT,
+            body_stall: TIMEOUT,
             drain: Duration::from_millis(100),
         },
         logging: LogConfig {

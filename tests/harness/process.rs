@@ -259,8 +259,8 @@ impl Process {
         let pid = self.pid()?;
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         rustix::process::kill_process(pid, Signal::TERM)?;
-        let patience = Timespec::try_from(self.grace)?;
-        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience))?;
+        let timeout = Timespec::try_from(self.grace)?;
+        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout))?;
         Ok(())
     }
 }

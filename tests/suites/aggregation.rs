@@ -382,7 +382,7 @@ async fn a_source_that_disappears_keeps_the_time_of_its_last_success() -> Result
     let took = value_of(&exposition, "duration_seconds", "good")?;
     ensure!(took > 0.0, "{took} s");
     let waited = value_of(&exposition, "duration_seconds", "silent")?;
-    ensure!((2.0..20.0).contains(&waited), "{waited} s of patience");
+    ensure!((2.0..20.0).contains(&waited), "{waited} s waited");
     drop(good);
     let exposition = server.scrape().await?;
     for (name, value) in [
@@ -478,14 +478,14 @@ async fn only_a_scrape_with_a_short_timeout_gets_a_partial_exposition() -> Resul
     let server = with(&[("held", &source), ("good", &good)], "timeout: 1m").await?;
     let mut patient = begin(&server, &[("X-Prometheus-Scrape-Timeout-Seconds", "50")]).await?;
     asked(&source, 1).await?;
-    for patience in ["0.001", "0", "1"] {
-        let headers = [("X-Prometheus-Scrape-Timeout-Seconds", patience)];
+    for timeout in ["0.001", "0", "1"] {
+        let headers = [("X-Prometheus-Scrape-Timeout-Seconds", timeout)];
         let response = begin(&server, &headers).await?.response("GET").await?;
-        assert_eq!(response.head.status, 200, "{patience}");
+        assert_eq!(response.head.status, 200, "{timeout}");
         let scrape = Scrape::parse(String::from_utf8(response.body)?)?;
         ensure!(scrape.exposition().family("octoserve_build_info").is_some());
         ensure!(scrape.exposition().family("held").is_none());
-        if patience == "1" {
+        if timeout == "1" {
             expect(&scrape, "good", "good", 1.0)?;
         }
     }

@@ -20,7 +20,7 @@ const FEW: u32 = 100;
 const MORE: u32 = 300;
 
 /// How long a program that runs fifty times slower than usual may take to exit.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The bounds of one request's cost.
 struct Bounds {
@@ -42,7 +42,7 @@ async fn count(launch: &impl Fn() -> Launch, tool: Tool) -> Result<Costs> {
         let mut server = launch().under(meter.prefix()?).start().await?;
         settle(&mut server).await?;
         cost::ask(server.address(), PATH, MANIFEST, times).await?;
-        server.terminate(PATIENCE).await?;
+        server.terminate(TIMEOUT).await?;
         meter.counts().await
     };
     cost::each(&run(FEW).await?, &run(FEW + MORE).await?, MORE)
@@ -53,7 +53,7 @@ async fn settle(server: &mut Server) -> Result<()> {
     let mut before = server.process().processor_time()?;
     poll::until(
         "the background work of the start is done",
-        PATIENCE,
+        TIMEOUT,
         async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let now = server.process().processor_time()?;
@@ -114,7 +114,7 @@ async fn a_proxied_request_without_metrics_stays_within_its_bounds() -> Result<(
 async fn a_request_to_the_embedded_registry_stays_within_its_bounds() -> Result<()> {
     let mut registry = registry_with_an_image().await?;
     let data = registry.data().to_owned();
-    registry.terminate(PATIENCE).await?;
+    registry.terminate(TIMEOUT).await?;
     let bounds = Bounds {
         instructions: 137_000.0,
         allocations: 115.0,
