@@ -3,12 +3,12 @@
 //! A [`ProxyConfig`] is valid: everything that can be checked without touching the system has been.
 //! Key names are an API. The keys of the embedded registry are the registry's own.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 pub(crate) use registry::config::METRICS_PATH;
-use registry::config::{StorageFields, endpoint};
-use service::auth::BasicAuth;
+use registry::config::StorageFields;
+use registry::config::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use service::config::{Checker, ConfigError, Origins};
 use service::health::{Probe, READY};
 use service::limits::Limits;
@@ -16,7 +16,6 @@ use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
 use service::net::{HttpUrl, Scheme, UrlError};
 use service::program_config::Configuration;
-use service::tls::Tls;
 
 use crate::aggregate::{AggregateLimits, Origin, Source};
 use crate::metrics::Rules;
@@ -72,20 +71,12 @@ pub enum UpstreamConfig {
 /// Where the metrics are served, and what they hold beside the proxy's own.
 #[derive(Clone, Debug)]
 pub struct ProxyMetricsConfig {
-    /// The path of the metrics endpoint.
-    pub path: String,
-    /// A listener for metrics and probes alone.
-    pub listen: Option<ListenAddr>,
-    /// That listener's certificate, if it speaks TLS.
-    pub tls: Option<Tls>,
-    /// Who may scrape; `None`: everybody who reaches the listener.
-    pub auth: Option<BasicAuth>,
+    /// Where they are served, and who may scrape them.
+    pub endpoint: MetricsEndpoint,
     /// Whether the main listeners serve the metrics, too.
     pub on_main: bool,
     /// Which repositories are shown by name.
     pub repositories: Rules,
-    /// What every sample of our own carries beside its labels.
-    pub labels: BTreeMap<String, String>,
     /// The metrics endpoints of the remote upstream.
     pub sources: Vec<Source>,
     /// The limits of their aggregation.
@@ -152,13 +143,10 @@ impl Configuration for ProxyConfig {
 
     /// `/readyz` of the metrics listener if there is one without TLS, else of the first main listener.
     fn probe(&self) -> Probe {
-        let plain = self
-            .metrics
-            .as_ref()
-            .filter(|metrics| metrics.tls.is_none());
-        let metrics = plain.and_then(|metrics| metrics.listen.as_ref());
+        let metrics = self.metrics.as_ref();
+        let plain = metrics.and_then(|metrics| metrics.endpoint.plain_listener());
         let default = ListenAddr::Tcp(DEFAULT);
-        let address = metrics.or(self.listen.first()).unwrap_or(&default);
+        let address = plain.or(self.listen.first()).unwrap_or(&default);
         Probe::of_listener(address, READY)
     }
 }
@@ -260,16 +248,13 @@ fn resolve_metrics(
 ) -> Result<ProxyMetricsConfig, ConfigError> {
     let checker = Checker::new(origins, "metrics");
     fields.aggregate.check(&checker.section("aggregate"))?;
-    endpoint::check_path(&fields.path, origins)?;
-    endpoint::check_labels(&fields.labels, origins)?;
-    let tls = match &fields.listen {
-        Some(listen) => listen.load_tls("metrics.listen", origins)?,
-        None => None,
+    let endpoint = MetricsEndpointFields {
+        listen: fields.listen,
+        path: fields.path,
+        basic_auth: fields.basic_auth,
+        labels: fields.labels,
     };
-    let auth = fields
-        .basic_auth
-        .map(|auth| auth.resolve("metrics.basic_auth", origins))
-        .transpose()?;
+    let endpoint = endpoint.resolve(origins)?;
     // The exposition names private repositories. Without a password only clients on this
     // machine may read it, unless the operator says otherwise.
     let private = listen.iter().all(|address| match address {
@@ -278,13 +263,9 @@ fn resolve_metrics(
         ListenAddr::Unix(_) => true,
     });
     Ok(ProxyMetricsConfig {
-        path: fields.path,
-        listen: fields.listen.map(|listen| listen.address),
-        tls,
-        on_main: private || fields.public || auth.is_some(),
-        auth,
+        on_main: private || fields.public || endpoint.auth.is_some(),
+        endpoint,
         repositories: fields.repositories.resolve(origins)?,
-        labels: fields.labels,
         sources,
         limits: AggregateLimits {
             timeout: fields.aggregate.timeout.get(),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
+use registry::config::endpoint::MetricsEndpoint;
 use registry::server::RegistryStartError;
-use service::admin::{self, Readiness};
+use service::admin::{AdminListener, Readiness};
 use service::auth::BasicAuth;
 use service::connection::ConnectionCap;
 use service::limits::Limits;
@@ -15,7 +16,6 @@ use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
 use service::shutdown::{Drain, Shutdown};
-use service::tls::Tls;
 use service::{build_info, log};
 use tokio::sync::watch;
 
@@ -86,14 +86,7 @@ struct ProxyRecording {
     panics: Counter,
     aggregate: Arc<Aggregate>,
     /// A listener for metrics and probes alone.
-    listener: Option<AdminListener>,
-}
-
-struct AdminListener {
-    listener: Listener,
-    address: ListenAddr,
-    tls: Option<Tls>,
-    admin: Arc<Admin>,
+    listener: Option<AdminListener<Aggregate>>,
 }
 
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start fails
@@ -103,7 +96,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
     let labels = config
         .metrics
         .as_ref()
-        .map(|metrics| metrics.labels.clone());
+        .map(|metrics| metrics.endpoint.labels.clone());
     let (mut upstream, embedded) = match config.upstream {
         UpstreamConfig::Embedded(storage) => {
             let embedded = Embedded::bind(storage, labels).await?;
@@ -113,27 +106,14 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         }
         UpstreamConfig::Remote { name, target } => (Upstream::new(name, target, timeouts), None),
     };
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    let mut addresses = Vec::with_capacity(config.listen.len());
-    for address in &config.listen {
-        let (listener, address) = listen(address).await?;
-        listeners.push(listener);
-        addresses.push(address);
-    }
+    let listeners = Listener::bind_all(&config.listen).await?;
     let readiness = Arc::new(Readiness::default());
-    let endpoints = |metrics, path, auth| {
-        Arc::new(Admin::new(
-            metrics,
-            path,
-            auth,
-            Arc::clone(&readiness),
-            refuse,
-        ))
-    };
+    let endpoints =
+        |metrics, path, auth| Admin::new(metrics, path, auth, Arc::clone(&readiness), refuse);
     let (recording, admin) = match config.metrics {
         None => (None, endpoints(None, METRICS_PATH.to_owned(), None)),
         Some(metrics) => {
-            let (path, auth) = (metrics.path.clone(), metrics.auth.clone());
+            let (path, auth) = (metrics.endpoint.path.clone(), metrics.endpoint.auth.clone());
             let on_main = metrics.on_main;
             let source = embedded.as_ref().and_then(Embedded::source);
             let (recording, cells) =
@@ -144,12 +124,12 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         }
     };
     Ok(BoundProxy {
+        addresses: listeners.iter().map(Listener::address).cloned().collect(),
         listeners,
-        addresses,
         embedded,
         upstream: Arc::new(upstream),
         recording,
-        admin,
+        admin: Arc::new(admin),
         readiness,
         limits: config.limits,
         access_log: config.logging.access,
@@ -163,9 +143,9 @@ impl ProxyRecording {
         config: ProxyMetricsConfig,
         upstream: &str,
         embedded: Option<Source>,
-        endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Arc<Admin>,
+        endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Admin,
     ) -> Result<(ProxyRecording, UpstreamMetrics), ProxyStartError> {
-        let registry = MetricsRegistry::labelled(PREFIX, &config.labels);
+        let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
         let panics = PanicMetrics::declare(&registry).panics;
@@ -174,16 +154,18 @@ impl ProxyRecording {
         let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);
         let sources = config.sources.into_iter().chain(embedded).collect();
         let aggregate = Arc::new(Aggregate::new(registry, sources, config.limits));
-        let listener = match &config.listen {
+        let MetricsEndpoint {
+            listen,
+            tls,
+            path,
+            auth,
+            ..
+        } = config.endpoint;
+        let listener = match listen {
             None => None,
             Some(address) => {
-                let (listener, address) = listen(address).await?;
-                Some(AdminListener {
-                    listener,
-                    address,
-                    tls: config.tls,
-                    admin: endpoints(Some(Arc::clone(&aggregate)), config.path, config.auth),
-                })
+                let endpoints = endpoints(Some(Arc::clone(&aggregate)), path, auth);
+                Some(AdminListener::bind(&address, tls, endpoints).await?)
             }
         };
         if !config.on_main && listener.is_none() {
@@ -220,7 +202,7 @@ impl Server for BoundProxy {
 
     fn metrics_address(&self) -> Option<&ListenAddr> {
         let listener = self.recording.as_ref()?.listener.as_ref();
-        listener.map(|listener| &listener.address)
+        listener.map(AdminListener::address)
     }
 
     /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
@@ -243,15 +225,8 @@ impl Server for BoundProxy {
         if let Some(recording) = self.recording {
             let panics = recording.panics;
             log::on_panic(move || panics.inc(()));
-            if let Some(AdminListener {
-                listener,
-                tls,
-                admin: endpoints,
-                ..
-            }) = recording.listener
-            {
-                let timeouts = self.limits.timeouts();
-                let serve = admin::serve(listener, tls, endpoints, timeouts, admin_shutdown);
+            if let Some(listener) = recording.listener {
+                let serve = listener.serve(self.limits.timeouts(), admin_shutdown);
                 admin = Some(tokio::spawn(serve));
             }
             recorder = Some(recording.recorder);
@@ -327,18 +302,6 @@ impl Server for BoundProxy {
             let _ = admin.await;
         }
         drained
-    }
-}
-
-async fn listen(address: &ListenAddr) -> Result<(Listener, ListenAddr), BindError> {
-    let listener = Listener::bind(address).await?;
-    // Not the configured one: port 0 lets the system choose.
-    match listener.local_addr() {
-        Ok(address) => Ok((listener, address)),
-        Err(source) => Err(BindError {
-            address: address.clone(),
-            source,
-        }),
     }
 }
 

@@ -9,16 +9,15 @@ mod fields;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use service::auth::BasicAuth;
 use service::config::{Checker, ConfigError, Origins};
 use service::health::{Probe, READY};
 use service::limits::Limits;
 use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
 use service::program_config::Configuration;
-use service::tls::Tls;
 
 pub use self::endpoint::METRICS_PATH;
+use self::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use self::fields::loopback;
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
 
@@ -30,28 +29,13 @@ pub struct RegistryConfig {
     /// The data directory, durability, and what clients may do with it.
     pub storage: StorageFields,
     /// Where the metrics are served; `None` records nothing.
-    pub metrics: Option<RegistryMetricsConfig>,
+    pub metrics: Option<MetricsEndpoint>,
     /// Whether `process_*` is exposed. False for the embedded registry: the proxy exposes it.
     pub process_metrics: bool,
     /// What one client may take.
     pub limits: Limits,
     /// The log's format and level.
     pub logging: LogConfig,
-}
-
-/// Where the metrics are served, and who may scrape them.
-#[derive(Clone, Debug, Default)]
-pub struct RegistryMetricsConfig {
-    /// Where the metrics endpoint, `/livez` and `/readyz` are; `None` for the embedded registry.
-    pub listen: Option<ListenAddr>,
-    /// The listener's certificate, if it speaks TLS.
-    pub tls: Option<Tls>,
-    /// The path of the metrics endpoint.
-    pub path: String,
-    /// Who may scrape; `None`: everybody who reaches the listener.
-    pub auth: Option<BasicAuth>,
-    /// What every sample carries beside its own labels.
-    pub labels: BTreeMap<String, String>,
 }
 
 /// The limits of the embedded registry. The proxy's own limits must always apply first, so these are
@@ -68,9 +52,9 @@ impl RegistryConfig {
     /// The configuration of the registry inside another program, which dials it, and gathers its
     /// families in process. Every sample carries `labels`, too; without them nothing is recorded.
     pub fn embedded(storage: StorageFields, labels: Option<BTreeMap<String, String>>) -> Self {
-        let metrics = labels.map(|labels| RegistryMetricsConfig {
+        let metrics = labels.map(|labels| MetricsEndpoint {
             labels,
-            ..RegistryMetricsConfig::default()
+            ..MetricsEndpoint::default()
         });
         Self {
             listen: Vec::new(),
@@ -136,15 +120,11 @@ impl Configuration for RegistryConfig {
 
     /// `/readyz` of the metrics listener if there is one without TLS, else the API's base.
     fn probe(&self) -> Probe {
-        // The probe speaks plain HTTP only.
-        let plain = self
-            .metrics
-            .as_ref()
-            .filter(|metrics| metrics.tls.is_none());
-        let metrics = plain.and_then(|metrics| metrics.listen.as_ref());
-        match (metrics, self.listen.first()) {
+        let metrics = self.metrics.as_ref();
+        let plain = metrics.and_then(MetricsEndpoint::plain_listener);
+        match (plain, self.listen.first()) {
             (None, Some(api)) => Probe::of_listener(api, "/v2/"),
-            (Some(metrics), _) => Probe::of_listener(metrics, READY),
+            (Some(plain), _) => Probe::of_listener(plain, READY),
             // Only the embedded registry has neither, and the program around it has its own probe.
             (None, None) => Probe::of_listener(&loopback(5001), READY),
         }
@@ -152,21 +132,14 @@ impl Configuration for RegistryConfig {
 }
 
 impl RegistryMetricsFields {
-    fn resolve(self, origins: &Origins) -> Result<RegistryMetricsConfig, ConfigError> {
-        endpoint::check_path(&self.path, origins)?;
-        endpoint::check_labels(&self.labels, origins)?;
-        // Loaded here, so that a bad certificate stops the start and not the first scrape.
-        let tls = self.listen.load_tls("metrics.listen", origins)?;
-        let auth = self
-            .basic_auth
-            .map(|auth| auth.resolve("metrics.basic_auth", origins));
-        Ok(RegistryMetricsConfig {
-            listen: Some(self.listen.address),
-            tls,
+    fn resolve(self, origins: &Origins) -> Result<MetricsEndpoint, ConfigError> {
+        let endpoint = MetricsEndpointFields {
+            listen: Some(self.listen),
             path: self.path,
-            auth: auth.transpose()?,
+            basic_auth: self.basic_auth,
             labels: self.labels,
-        })
+        };
+        endpoint.resolve(origins)
     }
 }
 

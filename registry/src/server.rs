@@ -8,24 +8,23 @@ pub mod in_process;
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use service::admin::{self, AdminEndpoints, OwnFamilies, Readiness};
+use service::admin::{self, AdminEndpoints, AdminListener, OwnFamilies, Readiness};
 use service::connection::{ConnectionTimeouts, Connections};
 use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::MetricsRegistry;
 use service::program::Server;
 use service::shutdown::Shutdown;
-use service::tls::Tls;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
 use self::in_process::Dialer;
 use crate::api::{Api, Policy, Recorders};
-use crate::config::{RegistryConfig, RegistryMetricsConfig};
+use crate::config::RegistryConfig;
+use crate::config::endpoint::MetricsEndpoint;
 use crate::metrics::RegistryMetrics;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
@@ -46,9 +45,6 @@ pub enum RegistryStartError {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A bound socket has no address.
-    #[error("a bound socket has no address")]
-    Address(#[from] io::Error),
 }
 
 /// A registry that has bound its addresses and serves nothing yet.
@@ -74,17 +70,9 @@ enum AnyApi<S> {
 struct BoundMetrics {
     registry: MetricsRegistry,
     /// `None` for the embedded registry.
-    listener: Option<MetricsListener>,
+    listener: Option<AdminListener<OwnFamilies>>,
     /// Counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
-}
-
-/// A listener for metrics and probes alone.
-struct MetricsListener {
-    listener: Listener,
-    address: ListenAddr,
-    tls: Option<Tls>,
-    admin: Arc<AdminEndpoints<OwnFamilies>>,
 }
 
 /// The background work of a store of files.
@@ -149,14 +137,7 @@ async fn bind_with<S: Store>(
         body_stall: config.limits.body_stall,
     };
     let readiness = Arc::new(Readiness::default());
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    let mut addresses = Vec::with_capacity(config.listen.len());
-    for address in &config.listen {
-        let listener = Listener::bind(address).await?;
-        // The socket's own address, because a configured port of 0 gets its number only now.
-        addresses.push(listener.local_addr()?);
-        listeners.push(listener);
-    }
+    let listeners = Listener::bind_all(&config.listen).await?;
     let mut recorders = Recorders {
         metrics: None,
         access_log: config.logging.access,
@@ -179,8 +160,8 @@ async fn bind_with<S: Store>(
         }
     };
     Ok(BoundRegistry {
+        addresses: listeners.iter().map(Listener::address).cloned().collect(),
         listeners,
-        addresses,
         api,
         metrics,
         files: None,
@@ -193,7 +174,7 @@ impl BoundMetrics {
     async fn bind(
         registry: MetricsRegistry,
         collector: Option<Collector>,
-        endpoint: RegistryMetricsConfig,
+        endpoint: MetricsEndpoint,
         readiness: &Arc<Readiness>,
     ) -> Result<Self, RegistryStartError> {
         // Without a listener, too: the families of an embedded registry are gathered in process.
@@ -203,23 +184,15 @@ impl BoundMetrics {
         let listener = match &endpoint.listen {
             None => None,
             Some(address) => {
-                let listener = Listener::bind(address).await?;
                 let families = Arc::new(OwnFamilies::new(registry.clone()));
-                let readiness = Arc::clone(readiness);
-                let refuse = admin::refuse_in_text;
-                let admin = AdminEndpoints::new(
+                let endpoints = AdminEndpoints::new(
                     Some(families),
                     endpoint.path,
                     endpoint.auth,
-                    readiness,
-                    refuse,
+                    Arc::clone(readiness),
+                    admin::refuse_in_text,
                 );
-                Some(MetricsListener {
-                    address: listener.local_addr()?,
-                    listener,
-                    tls: endpoint.tls,
-                    admin: Arc::new(admin),
-                })
+                Some(AdminListener::bind(address, endpoint.tls, endpoints).await?)
             }
         };
         Ok(Self {
@@ -240,12 +213,7 @@ impl BoundMetrics {
         };
         let serve = async {
             match self.listener {
-                Some(MetricsListener {
-                    listener,
-                    tls,
-                    admin,
-                    ..
-                }) => admin::serve(listener, tls, admin, timeouts, shutdown).await,
+                Some(listener) => listener.serve(timeouts, shutdown).await,
                 // Without a listener the collector still runs for as long as the registry serves.
                 None => shutdown.clone().recv().await,
             }
@@ -301,7 +269,7 @@ impl<S: Store> Server for BoundRegistry<S> {
 
     fn metrics_address(&self) -> Option<&ListenAddr> {
         let listener = self.metrics.as_ref()?.listener.as_ref();
-        listener.map(|listener| &listener.address)
+        listener.map(AdminListener::address)
     }
 
     /// Requests in flight that do not end in time are cut. The metrics are served to the very end.

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use super::auth::BasicAuth;
 use super::connection::{ConnectionTimeouts, Connections};
-use super::listen::Listener;
+use super::listen::{BindError, ListenAddr, Listener};
 use super::metrics::MetricsRegistry;
 use super::scrape::{EncodedExposition, EncodedExpositions, ExpositionBody, ScrapeFormat};
 use super::shutdown::Shutdown;
@@ -72,6 +72,13 @@ pub struct AdminEndpoints<S> {
     auth: Option<BasicAuth>,
     readiness: Arc<Readiness>,
     refuse: Refuse,
+}
+
+/// A bound listener for metrics and probes alone.
+pub struct AdminListener<S> {
+    listener: Listener,
+    tls: Option<Tls>,
+    endpoints: Arc<AdminEndpoints<S>>,
 }
 
 impl OwnFamilies {
@@ -237,28 +244,42 @@ fn respond(
     response
 }
 
-/// Serves the endpoints on a listener of their own until the shutdown, inside TLS where there is a
-/// certificate.
-pub async fn serve<S: Scrape>(
-    listener: Listener,
-    tls: Option<Tls>,
-    admin: Arc<AdminEndpoints<S>>,
-    timeouts: ConnectionTimeouts,
-    shutdown: Shutdown,
-) {
-    if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.watch(shutdown.clone()));
+impl<S: Scrape> AdminListener<S> {
+    /// Binds an address for these endpoints. With `tls` it serves HTTPS.
+    pub async fn bind(
+        address: &ListenAddr,
+        tls: Option<Tls>,
+        endpoints: AdminEndpoints<S>,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            listener: Listener::bind(address).await?,
+            tls,
+            endpoints: Arc::new(endpoints),
+        })
     }
-    let connections = Connections::to_metrics(timeouts, shutdown);
-    let handler = move |request: Request<Incoming>| {
-        let admin = Arc::clone(&admin);
-        async move {
-            let (head, _) = request.into_parts();
-            admin.respond(&head).await
+
+    /// Where it listens.
+    pub fn address(&self) -> &ListenAddr {
+        self.listener.address()
+    }
+
+    /// Serves the endpoints until the shutdown, and the scrapes in flight for a second more.
+    pub async fn serve(self, timeouts: ConnectionTimeouts, shutdown: Shutdown) {
+        if let Some(tls) = self.tls.clone() {
+            tokio::spawn(tls.watch(shutdown.clone()));
         }
-    };
-    connections.accept(listener, tls, handler).await;
-    connections.drain(DRAIN).await;
+        let connections = Connections::to_metrics(timeouts, shutdown);
+        let endpoints = self.endpoints;
+        let handler = move |request: Request<Incoming>| {
+            let endpoints = Arc::clone(&endpoints);
+            async move {
+                let (head, _) = request.into_parts();
+                endpoints.respond(&head).await
+            }
+        };
+        connections.accept(self.listener, self.tls, handler).await;
+        connections.drain(DRAIN).await;
+    }
 }
 
 #[cfg(test)]

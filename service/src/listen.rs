@@ -39,13 +39,18 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Listener {
     socket: BoundSocket,
+    address: ListenAddr,
     failures: AcceptFailures,
 }
 
 #[derive(Debug)]
 enum BoundSocket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Removes the file when it is dropped.
+        _file: SocketFile,
+    },
 }
 
 impl Listener {
@@ -54,15 +59,21 @@ impl Listener {
     /// A Unix socket gets mode 0600 before anybody can connect. A file at its path is replaced only
     /// if it is a socket on which nobody listens.
     pub async fn bind(address: &ListenAddr) -> Result<Self, BindError> {
-        let socket = match address {
-            ListenAddr::Tcp(address) => bind_tcp(*address).map(BoundSocket::Tcp),
-            ListenAddr::Unix(path) => unix::bind(path, BACKLOG)
-                .await
-                .map(|(listener, file)| BoundSocket::Unix(listener, file)),
+        let bound = match address {
+            ListenAddr::Tcp(address) => bind_tcp(*address),
+            ListenAddr::Unix(path) => unix::bind(path, BACKLOG).await.map(|(listener, file)| {
+                let address = ListenAddr::Unix(file.path().to_owned());
+                let socket = BoundSocket::Unix {
+                    listener,
+                    _file: file,
+                };
+                (socket, address)
+            }),
         };
-        match socket {
-            Ok(socket) => Ok(Self {
+        match bound {
+            Ok((socket, address)) => Ok(Self {
                 socket,
+                address,
                 failures: AcceptFailures::default(),
             }),
             Err(source) => Err(BindError {
@@ -72,12 +83,18 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the port that the kernel chose if it was asked to.
-    pub fn local_addr(&self) -> io::Result<ListenAddr> {
-        match &self.socket {
-            BoundSocket::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
-            BoundSocket::Unix(_, file) => Ok(ListenAddr::Unix(file.path().to_owned())),
+    /// Binds several addresses, or none if one of them cannot be bound.
+    pub async fn bind_all(addresses: &[ListenAddr]) -> Result<Vec<Self>, BindError> {
+        let mut listeners = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            listeners.push(Self::bind(address).await?);
         }
+        Ok(listeners)
+    }
+
+    /// Where it listens, with the port that the kernel chose if it was asked to.
+    pub fn address(&self) -> &ListenAddr {
+        &self.address
     }
 
     /// The next connection. Cancel safe.
@@ -112,7 +129,7 @@ impl BoundSocket {
                 let _ = stream.set_nodelay(true);
                 Ok((Either::Left(stream), Peer::Tcp(peer)))
             }
-            Self::Unix(listener, _) => {
+            Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Either::Right(stream), Peer::Unix))
             }
@@ -120,7 +137,7 @@ impl BoundSocket {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<(BoundSocket, ListenAddr)> {
     let socket = if address.is_ipv6() {
         TcpSocket::new_v6()?
     } else {
@@ -129,7 +146,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // Else a restart would have to wait for the connections of the last run to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    // Not the configured one: port 0 lets the kernel choose.
+    let address = ListenAddr::Tcp(listener.local_addr()?);
+    Ok((BoundSocket::Tcp(listener), address))
 }
 
 /// Accept errors in succession that are not the fault of a connection.

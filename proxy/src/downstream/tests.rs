@@ -38,7 +38,7 @@ async fn a_request_that_panics_is_answered_counted_and_harms_no_other() {
     });
     let any = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind(&any).await.unwrap();
-    let ListenAddr::Tcp(address) = listener.local_addr().unwrap() else {
+    let ListenAddr::Tcp(address) = *listener.address() else {
         panic!("no TCP address");
     };
     let proxy = http_proxy(&Arc::new(ServerConf::default()), Panicking);

@@ -77,7 +77,7 @@ where
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
         .await
         .unwrap();
-    let ListenAddr::Tcp(address) = listener.local_addr().unwrap() else {
+    let ListenAddr::Tcp(address) = *listener.address() else {
         panic!("no TCP address");
     };
     let patience = Patience {

@@ -1,10 +1,13 @@
-//! The keys of the metrics endpoint that both programs have.
+//! The metrics endpoint of both programs.
 
 use std::collections::BTreeMap;
 
 use crate::metrics::label::NAMES;
 use crate::oci::{Endpoint, Route};
+use service::auth::{BasicAuth, BasicAuthFields};
 use service::config::{Checker, ConfigError, Origins};
+use service::listen::{ListenAddr, ListenFields};
+use service::tls::Tls;
 
 /// The default path of the metrics endpoint.
 pub const METRICS_PATH: &str = "/metrics";
@@ -13,8 +16,70 @@ const LONGEST_PATH: usize = 255;
 const MOST_LABELS: usize = 32;
 const LONGEST_LABEL: usize = 255;
 
+/// Where the metrics are served, and who may scrape them.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsEndpoint {
+    /// A listener for metrics and probes alone.
+    pub listen: Option<ListenAddr>,
+    /// That listener's certificate, if it has TLS.
+    pub tls: Option<Tls>,
+    /// The path of the metrics endpoint.
+    pub path: String,
+    /// Who may scrape; `None`: everybody who reaches the endpoint.
+    pub auth: Option<BasicAuth>,
+    /// What every sample of our own carries beside its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The keys of a [`MetricsEndpoint`], which are in the section `metrics` of either program.
+#[derive(Debug)]
+pub struct MetricsEndpointFields {
+    /// `metrics.listen`.
+    pub listen: Option<ListenFields>,
+    /// `metrics.path`.
+    pub path: String,
+    /// `metrics.basic_auth`.
+    pub basic_auth: Option<BasicAuthFields>,
+    /// `metrics.labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl MetricsEndpointFields {
+    /// Checks the keys, and loads the certificate and the password.
+    pub fn resolve(self, origins: &Origins) -> Result<MetricsEndpoint, ConfigError> {
+        check_path(&self.path, origins)?;
+        check_labels(&self.labels, origins)?;
+        // Loaded here, so that a bad certificate stops the start and not the first scrape.
+        let tls = match &self.listen {
+            Some(listen) => listen.load_tls("metrics.listen", origins)?,
+            None => None,
+        };
+        let auth = self
+            .basic_auth
+            .map(|auth| auth.resolve("metrics.basic_auth", origins))
+            .transpose()?;
+        Ok(MetricsEndpoint {
+            listen: self.listen.map(|listen| listen.address),
+            tls,
+            path: self.path,
+            auth,
+            labels: self.labels,
+        })
+    }
+}
+
+impl MetricsEndpoint {
+    /// The listener if it has no TLS: the health probe speaks plain HTTP only.
+    pub fn plain_listener(&self) -> Option<&ListenAddr> {
+        match self.tls {
+            Some(_) => None,
+            None => self.listen.as_ref(),
+        }
+    }
+}
+
 /// Checks `metrics.path`: a plain path that hides no endpoint of a registry and no probe.
-pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
+fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
     let checker = Checker::new(origins, "metrics");
     checker.text("path", path, LONGEST_PATH)?;
     // All of `/v2` is the registry's. Outside of it are the token endpoints of an upstream.
@@ -35,10 +100,7 @@ pub fn check_path(path: &str, origins: &Origins) -> Result<(), ConfigError> {
 }
 
 /// Checks `metrics.labels`: what every sample carries beside its own labels, whose names are taken.
-pub fn check_labels(
-    labels: &BTreeMap<String, String>,
-    origins: &Origins,
-) -> Result<(), ConfigError> {
+fn check_labels(labels: &BTreeMap<String, String>, origins: &Origins) -> Result<(), ConfigError> {
     let checker = Checker::new(origins, "metrics");
     checker.entries("labels", labels.len(), MOST_LABELS)?;
     for (name, value) in labels {

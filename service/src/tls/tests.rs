@@ -47,7 +47,7 @@ impl Files {
 async fn is_trusted(tls: &Tls, certificate: &CertificateDer<'static>) -> bool {
     let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
     let mut listener = Listener::bind(&address).await.unwrap();
-    let ListenAddr::Tcp(address) = listener.local_addr().unwrap() else {
+    let ListenAddr::Tcp(address) = *listener.address() else {
         panic!("not TCP")
     };
     let serve = async {
