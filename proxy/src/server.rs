@@ -6,7 +6,6 @@ use std::time::Duration;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use registry::config::endpoint::MetricsEndpoint;
 use registry::server::RegistryStartError;
 use service::admin::{AdminListener, Readiness};
 use service::auth::BasicAuth;
@@ -154,18 +153,13 @@ impl ProxyRecording {
         let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);
         let sources = config.sources.into_iter().chain(embedded).collect();
         let aggregate = Arc::new(Aggregate::new(registry, sources, config.limits));
-        let MetricsEndpoint {
-            listen,
-            tls,
-            path,
-            auth,
-            ..
-        } = config.endpoint;
-        let listener = match listen {
+        let endpoint = config.endpoint;
+        let listener = match endpoint.listen {
             None => None,
             Some(address) => {
-                let endpoints = endpoints(Some(Arc::clone(&aggregate)), path, auth);
-                Some(AdminListener::bind(&address, tls, endpoints).await?)
+                let served = Some(Arc::clone(&aggregate));
+                let endpoints = endpoints(served, endpoint.path, endpoint.auth);
+                Some(AdminListener::bind(&address, endpoint.tls, endpoints).await?)
             }
         };
         if !config.on_main && listener.is_none() {
