@@ -1,22 +1,13 @@
 //! The registry in this process, which has no address: every request reaches it through the proxy.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use pingora::connectors::L4Connect;
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use registry::config::{RegistryConfig, StorageFields};
 pub use registry::server::Presence;
-use registry::server::in_process::{self, Dialer};
+use registry::server::in_process::InProcess;
 use registry::server::{self, BoundRegistry, RegistryStartError};
 use service::program::Server as _;
 use service::shutdown::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::aggregate::{Origin, Source};
 use crate::config;
@@ -36,8 +27,8 @@ impl Embedded {
     }
 
     /// How the proxy reaches the registry.
-    pub fn connector(&self) -> Arc<dyn L4Connect + Send + Sync> {
-        Arc::new(Connector(self.0.dialer()))
+    pub fn in_process(&self) -> InProcess {
+        self.0.in_process()
     }
 
     /// Its families as a source, if it records anything.
@@ -58,61 +49,5 @@ impl Embedded {
     pub async fn serve(self, shutdown: Shutdown) {
         // It has no connections of its own that could be cut.
         let _ = self.0.serve(shutdown).await;
-    }
-}
-
-/// Gives pingora a connection to the registry in place of one to an address.
-#[derive(Debug)]
-struct Connector(Dialer);
-
-#[async_trait]
-impl L4Connect for Connector {
-    async fn connect(&self, _: &SocketAddr) -> pingora::Result<Stream> {
-        let socket = Box::new(DialedSocket(self.0.dial()));
-        Ok(VirtualSocketStream::new(socket).into())
-    }
-}
-
-#[derive(Debug)]
-struct DialedSocket(in_process::InProcessStream);
-
-impl VirtualSocket for DialedSocket {
-    /// There is no network that an option could be about.
-    fn set_socket_option(&self, _: VirtualSockOpt) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsyncRead for DialedSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for DialedSocket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -1,8 +1,8 @@
 //! One observed request and its response.
 //!
-//! The phases of the proxy report to an [`Exchange`] what happens: headers, pieces of bodies, and the
+//! The forwarding loop reports to an [`Exchange`] what happens: headers, pieces of bodies, and the
 //! end. The exchange holds the facts for the access log; where metrics are on, its
-//! [`ExchangeRecording`] turns them into metrics. Nothing of pingora is here, so the accounting is
+//! [`ExchangeRecording`] turns them into metrics. Nothing of sockets is here, so the accounting is
 //! tested without a network. An exchange that is not ended (after a panic, or when the runtime is
 //! torn down) records itself when it is dropped: no gauge drifts, and no request goes uncounted.
 //!
@@ -11,11 +11,12 @@
 //! locks one shard of the sessions' table, and the first success of a repository admits it to the
 //! table of repositories.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, header};
-use registry::metrics::label::{CLIENT_CLOSED_REQUEST, Method, Pair};
+use registry::metrics::label::{CLIENT_CLOSED_REQUEST, Client, Method, Pair};
 use registry::oci::{Endpoint, ErrorCode, Route};
 use service::metrics::MetricsRegistry;
 
@@ -123,14 +124,21 @@ impl Exchange {
             route.repository = session.repository();
         }
         let operation = RequestOperation::of(pair, &route, query);
+        let agent = request.headers.get(header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        let client = Client::of(agent.unwrap_or_default());
         let recording = recorder.map(|recorder| {
             ExchangeRecording::begin(recorder, pair, operation, route.repository, request.headers)
         });
+        let part = |part: Option<&str>| within(path, part.filter(|_| !is_opaque)?);
         Exchange {
             facts: Facts {
                 started,
                 pair,
                 operation,
+                client,
+                repository: part(route.repository),
+                reference: part(route.reference()),
                 request: BodyProgress::default(),
                 response: BodyProgress::default(),
                 head: None,
@@ -144,14 +152,34 @@ impl Exchange {
 
     /// Body bytes arrived from the client. `last` says that the body is complete.
     pub fn request_body(&mut self, piece: &[u8], last: bool) {
-        let facts = &mut self.facts;
         if !piece.is_empty() {
-            facts.request.moved += piece.len() as u64;
+            self.request_moved(piece.len() as u64);
             if let Some(recording) = &mut self.recording {
-                recording.request_body(facts, piece);
+                recording.request_piece(piece);
             }
         }
-        facts.request.ended |= last;
+        self.facts.request.ended |= last;
+    }
+
+    /// So many body bytes arrived from the client, seen by the kernel alone.
+    pub fn request_moved(&mut self, bytes: u64) {
+        let facts = &mut self.facts;
+        facts.request.moved += bytes;
+        if let Some(recording) = &mut self.recording {
+            recording.request_moved(facts, bytes);
+        }
+    }
+
+    /// Whether what the request's body says matters.
+    pub fn reads_request(&self) -> bool {
+        let recording = self.recording.as_ref();
+        recording.is_some_and(ExchangeRecording::reads_request)
+    }
+
+    /// Whether what the response's body says matters. Known once its head arrived.
+    pub fn reads_response(&self) -> bool {
+        let recording = self.recording.as_ref();
+        recording.is_some_and(|recording| recording.reads_response(&self.facts))
     }
 
     /// The head of the upstream's final response (not a 1xx) arrived. `headers` are those that the
@@ -194,6 +222,11 @@ impl Exchange {
         if let Some(recording) = &mut self.recording {
             recording.response_body(&self.facts, piece);
         }
+    }
+
+    /// So many body bytes of the response are sent, seen by the kernel alone.
+    pub fn response_moved(&mut self, bytes: u64) {
+        self.facts.response.seen += bytes;
     }
 
     /// How many body bytes have been sent to the client in total.
@@ -241,6 +274,10 @@ impl Exchange {
         let status = facts.ended.or(facts.head.map(|head| head.status));
         Summary {
             endpoint: facts.pair.endpoint(),
+            method: facts.pair.method(),
+            client: facts.client,
+            repository: facts.repository.clone(),
+            reference: facts.reference.clone(),
             status: status.unwrap_or(CLIENT_CLOSED_REQUEST),
             received: facts.request.moved,
             sent: facts.response.moved,
@@ -261,6 +298,13 @@ impl Drop for Exchange {
     }
 }
 
+/// Where a part of a text is in it; `None` if it is of another text.
+fn within(text: &str, part: &str) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let range = start..start + part.len();
+    text.get(range.clone()).is_some().then_some(range)
+}
+
 fn is(headers: &HeaderMap, name: header::HeaderName, value: &[u8]) -> bool {
     headers
         .get(name)
@@ -268,10 +312,18 @@ fn is(headers: &HeaderMap, name: header::HeaderName, value: &[u8]) -> bool {
 }
 
 /// The figures of an exchange that the access log prints.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Summary {
     /// The endpoint of the request.
     pub endpoint: Endpoint,
+    /// Its method.
+    pub method: Method,
+    /// The family of the client.
+    pub client: Client,
+    /// Where the path names the repository, if it does.
+    pub repository: Option<Range<usize>>,
+    /// Where the path has the tag or digest, if it has one.
+    pub reference: Option<Range<usize>>,
     /// The status as it is counted.
     pub status: u16,
     /// Request body bytes.

@@ -3,11 +3,11 @@
 //! The life of a request, and where each part of it lives:
 //!
 //! ```text
-//! downstream   a connection is accepted, counted and handed to pingora
-//! proxy        pingora calls the phases, which are short
+//! downstream   a connection is accepted and counted
+//! forward      the forwarding loop: a request goes to the upstream, and its response comes back
 //!   exchange     one request under observation: the only place that moves request metrics
 //!   sessions     the open upload sessions, by the Locations that registries hand out
-//!   upstream     where the request goes: the addresses of the registry
+//!   upstream     where the request goes: the addresses of the registry, and connections to them
 //!   error        what a failure means for the client
 //! admin        /metrics, /livez, /readyz: served here, never forwarded, never counted
 //!   aggregate    merges our own families with those of the sources
@@ -18,7 +18,8 @@
 //! is the crate [`service`].
 //!
 //! What always holds: a client's text becomes a label only through a closed enum, or through the
-//! bounded table of repositories; a failure of the metrics never fails a request; bodies stream in bounded memory; no secret is logged.
+//! bounded table of repositories; a failure of the metrics never fails a request; bodies stream in
+//! bounded memory; no secret is logged.
 //!
 //! What is deliberately not here: knowledge of how a registry stores anything, caching, and any change
 //! to what the upstream says.
@@ -44,8 +45,11 @@ mod downstream;
 pub mod embedded;
 mod error;
 pub mod exchange;
+mod forward;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use forward::fuzz;
 pub mod metrics;
-mod proxy;
 pub mod server;
 pub mod sessions;
 pub mod upstream;

@@ -3,29 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::apps::HttpServerOptions;
-use pingora::proxy::http_proxy;
-use pingora::server::configuration::ServerConf;
 use registry::server::RegistryStartError;
 use service::admin::{AdminListener, Readiness};
 use service::auth::BasicAuth;
-use service::connection::ConnectionCap;
 use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
-use service::shutdown::{Drain, Shutdown};
+use service::shutdown::Shutdown;
 use service::{build_info, log};
-use tokio::sync::watch;
 
 use crate::admin::{Admin, refuse};
 use crate::aggregate::{Aggregate, Source};
 use crate::config::{self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamConfig};
-use crate::downstream::{self, App, Patience};
+use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
+use crate::forward::{Forwarder, Shared};
 use crate::metrics::{ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
-use crate::proxy::Proxy;
 use crate::upstream::{Timeouts, Upstream};
 
 mod readiness;
@@ -36,13 +31,6 @@ use self::readiness::UpstreamHealth;
 const PREFIX: &str = "octoserve_";
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
-/// Idle connections to the upstream that are kept.
-const UPSTREAM_POOL: usize = 512;
-/// The HTTP/2 windows of one client: with the protocol's default of 64 KiB a push over a distance of
-/// 40 ms would crawl at 1.6 MB/s.
-const H2_STREAM_WINDOW: u32 = 8 << 20;
-const H2_CONNECTION_WINDOW: u32 = 32 << 20;
-
 families! {
     /// The `panics_total` family.
     struct PanicMetrics {
@@ -91,7 +79,7 @@ struct ProxyRecording {
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start fails
 /// here.
 pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
-    let timeouts = Timeouts::beside(config.limits.body_stall);
+    let timeouts = Timeouts::with_stall(config.limits.body_stall);
     let labels = config
         .metrics
         .as_ref()
@@ -99,8 +87,8 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
     let (mut upstream, embedded) = match config.upstream {
         UpstreamConfig::Embedded(storage) => {
             let embedded = Embedded::bind(storage, labels).await?;
-            let (name, connector) = (config::EMBEDDED.to_owned(), embedded.connector());
-            let upstream = Upstream::embedded(name, connector, timeouts);
+            let name = config::EMBEDDED.to_owned();
+            let upstream = Upstream::embedded(name, embedded.in_process(), timeouts);
             (upstream, Some(embedded))
         }
         UpstreamConfig::Remote { name, target } => (Upstream::new(name, target, timeouts), None),
@@ -117,7 +105,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             let source = embedded.as_ref().and_then(Embedded::source);
             let (recording, cells) =
                 ProxyRecording::bind(metrics, upstream.name(), source, endpoints).await?;
-            upstream = upstream.measured(cells);
+            upstream = upstream.with_metrics(cells);
             let aggregate = on_main.then(|| Arc::clone(&recording.aggregate));
             (Some(recording), endpoints(aggregate, path, auth))
         }
@@ -201,18 +189,16 @@ impl Server for BoundProxy {
 
     /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
     async fn serve(self, shutdown: Shutdown) -> bool {
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = Shutdown::new();
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
-        let connections = Drain::default();
-        let cap = ConnectionCap::new(self.limits.connections);
 
         let health = match self.embedded.as_ref().and_then(Embedded::presence) {
             Some(presence) => UpstreamHealth::Embedded(presence),
             None => UpstreamHealth::Remote(Arc::clone(&self.upstream)),
         };
         tokio::spawn(health.watch(Arc::clone(&self.readiness), shutdown.clone()));
-        tokio::spawn(Arc::clone(&self.upstream).tend(shutdown.clone()));
+        tokio::spawn(Arc::clone(&self.upstream).maintain(shutdown.clone()));
         let embedded = self.embedded;
         let embedded = embedded.map(|embedded| tokio::spawn(embedded.serve(registry_shutdown)));
         let (mut recorder, mut connection_metrics, mut admin) = (None, None, None);
@@ -226,33 +212,23 @@ impl Server for BoundProxy {
             recorder = Some(recording.recorder);
             connection_metrics = Some(recording.connections);
         }
-        let app = Arc::new(App::new(
-            build_proxy(Proxy {
-                upstream: self.upstream,
-                admin: self.admin,
-                observer: Observer::new(recorder.as_ref(), self.access_log),
-                limits: self.limits,
-                access_log: self.access_log,
-            }),
-            recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
-            connection_metrics,
-            self.limits.body_stall,
-        ));
+        let observer = Observer::new(recorder.as_ref(), self.access_log);
+        let forwarder = Arc::new(Forwarder::new(Shared {
+            upstream: self.upstream,
+            admin: self.admin,
+            observer,
+            rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
+            limits: self.limits,
+            access_log: self.access_log,
+            stopping,
+        }));
+        let connections = OpenConnections::new(connection_metrics, self.limits.connections);
         let accepting: Vec<_> = self
             .listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(downstream::accept(
-                    listener,
-                    Arc::clone(&app),
-                    connections.clone(),
-                    cap.clone(),
-                    Patience {
-                        header: self.limits.header_timeout,
-                        idle: self.limits.idle_timeout,
-                    },
-                    stopping.clone(),
-                ))
+                let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
+                tokio::spawn(downstream::accept(listener, forwarder, connections))
             })
             .collect();
         // Last: a load balancer sends requests as soon as it sees this.
@@ -262,24 +238,16 @@ impl Server for BoundProxy {
         // First: no probe may find a ready server whose listeners are closed.
         self.readiness.set_serving(false);
         tracing::info!("draining");
-        // Every connection holds a receiver: the send fails only if there is none at all.
-        let _ = stop.send(true);
+        stop.trigger();
         let mut serving = Vec::with_capacity(accepting.len());
         for listener in accepting {
             // Accepting never panics; if it did, its connections would be cut all the same.
             serving.extend(listener.await);
         }
-        let drained = connections
-            .wait_unhurried(self.limits.drain, &shutdown)
-            .await;
+        let open = connections.drain();
+        let drained = open.wait_unhurried(self.limits.drain, &shutdown).await;
         if !drained {
-            tracing::warn!(
-                connections = connections.count(),
-                "requests in flight are cut off"
-            );
-            // Streams first: without their connection they would be recorded as if their clients had
-            // left.
-            app.cut_streams().await;
+            tracing::warn!(connections = open.count(), "requests in flight are cut off");
             for mut connections in serving {
                 connections.shutdown().await;
             }
@@ -297,29 +265,6 @@ impl Server for BoundProxy {
         }
         drained
     }
-}
-
-fn build_proxy(proxy: Proxy) -> pingora::proxy::HttpProxy<Proxy> {
-    use pingora::protocols::http::v2::server::default_h2_options;
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let conf = ServerConf {
-        threads: workers,
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
-        max_retries: 2,
-        ..ServerConf::default()
-    };
-    let idle = proxy.limits.idle_timeout;
-    let mut proxy = http_proxy(&Arc::new(conf), proxy);
-    let mut options = HttpServerOptions::default();
-    // Listeners of clients have no TLS, and so no ALPN that could choose HTTP/2.
-    options.h2c = true;
-    options.h2_idle_timeout = Some(idle);
-    proxy.server_options = Some(options);
-    let mut h2 = default_h2_options();
-    h2.initial_window_size(H2_STREAM_WINDOW);
-    h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
-    proxy.h2_options = Some(h2);
-    proxy
 }
 
 #[cfg(test)]

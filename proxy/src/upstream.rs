@@ -1,28 +1,32 @@
-//! The registry behind the proxy: where it is, and how to reach it.
+//! The upstream registry: where it is, how it is reached, and its idle connections.
 //!
-//! Names are resolved in the background and again as time goes by, because the resolver that
-//! pingora would call blocks a worker thread, and because a registry that moves must be found.
+//! Names are resolved in the background and again as time goes by, so that no request waits for a
+//! resolver, and because a registry that moves must be found.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
-use parking_lot::RwLock;
-use pingora::connectors::L4Connect;
-use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorType};
+use registry::server::in_process::InProcess;
 use service::health::{HealthError, Probe};
 use service::net::ServerAddress;
 use service::shutdown::Shutdown;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use crate::metrics::UpstreamMetrics;
 
+mod pool;
+mod stream;
 mod target;
 
+use self::pool::IdleConnections;
+pub(crate) use self::stream::UpstreamStream;
 use self::target::LOCAL;
 pub use self::target::{Target, TargetError};
 
@@ -30,31 +34,32 @@ pub use self::target::{Target, TargetError};
 const BASE: &str = "/v2/";
 /// How often a name is looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-/// Shorter than any registry keeps an idle connection: a POST on one that the registry has just
-/// closed can't be retried.
-const IDLE: Duration = Duration::from_secs(30);
-/// How long the upstream may be silent. A registry may hash gigabytes before it answers the PUT that
-/// ends an upload.
-const ANSWER: Duration = Duration::from_mins(10);
 /// How soon it is tried again where it could not be resolved.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+/// How long it may take to make a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long the upstream may be silent. A registry may hash gigabytes before it responds to the PUT
+/// that ends an upload.
+const RESPONSE: Duration = Duration::from_mins(10);
+/// How often idle connections are looked for that are too old, or that the upstream has closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How long an upstream may make its clients wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For its answer, and for each further piece of it.
-    pub read: Duration,
-    /// Until it takes a piece of a request's body.
-    pub write: Duration,
+    /// For the head of its response.
+    pub response: Duration,
+    /// Until it takes the next piece of a request's body, or sends the next piece of a response's.
+    pub stall: Duration,
 }
 
 impl Timeouts {
-    /// Those that go with the limit for bodies that stand still, in either direction. A client whose
-    /// body does is found out before the upstream that waits for the rest of it.
-    pub fn beside(body_stall: Duration) -> Timeouts {
+    /// Those that go with the limit for bodies that stall, in either direction. A client whose body
+    /// stalls is found out before the upstream that waits for the rest of it.
+    pub fn with_stall(body_stall: Duration) -> Timeouts {
         Timeouts {
-            read: ANSWER + body_stall,
-            write: body_stall,
+            response: RESPONSE + body_stall,
+            stall: body_stall,
         }
     }
 }
@@ -62,75 +67,130 @@ impl Timeouts {
 /// An upstream registry.
 pub struct Upstream {
     name: String,
-    /// `None` for the registry in this process.
-    target: Option<Target>,
+    place: Place,
     authority: HeaderValue,
     metrics: Option<UpstreamMetrics>,
     timeouts: Timeouts,
-    peers: RwLock<Arc<[HttpPeer]>>,
+    addresses: ArcSwap<Vec<Arc<UpstreamAddress>>>,
     next: AtomicUsize,
 }
 
-impl Upstream {
-    /// An upstream that is known under `name`, never under its address. Its own addresses are
-    /// resolved by [`Upstream::tend`], which serves no request before it did.
-    pub fn new(name: String, target: Target, timeouts: Timeouts) -> Upstream {
-        let known: Vec<HttpPeer> = match target.address() {
-            ServerAddress::Tcp { host, port } => match host.parse() {
-                Ok(address) => vec![tcp_peer(SocketAddr::new(address, *port), timeouts)],
-                Err(_) => Vec::new(),
-            },
-            ServerAddress::Unix(path) => unix_peer(path, timeouts).into_iter().collect(),
-        };
-        Upstream::of(name, Some(target), timeouts, known)
-    }
+/// Where an upstream is.
+enum Place {
+    Remote(Target),
+    /// In this process.
+    InProcess(InProcess),
+}
 
-    /// The registry in this process, which `connector` connects to: a connection for each request.
-    pub fn embedded(
-        name: String,
-        connector: Arc<dyn L4Connect + Send + Sync>,
-        timeouts: Timeouts,
-    ) -> Upstream {
-        // pingora wants an address, and does nothing with it.
-        let mut peer = unix_peer(Path::new("embedded"), timeouts);
-        if let Some(peer) = &mut peer {
-            peer.options.custom_l4 = Some(connector);
-            // There is nothing to wait for, and each is a move of the future of a connection.
-            peer.options.connection_timeout = None;
-            peer.options.total_connection_timeout = None;
+/// One address of an upstream, and the idle connections to it.
+pub(crate) struct UpstreamAddress {
+    location: Location,
+    idle: IdleConnections,
+}
+
+/// Where connections go.
+enum Location {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Place {
+    fn target(&self) -> Option<&Target> {
+        match self {
+            Place::Remote(target) => Some(target),
+            Place::InProcess(_) => None,
         }
-        Upstream::of(name, None, timeouts, peer.into_iter().collect())
+    }
+}
+
+impl UpstreamAddress {
+    fn new(location: Location) -> Arc<UpstreamAddress> {
+        Arc::new(UpstreamAddress {
+            location,
+            idle: IdleConnections::default(),
+        })
     }
 
-    fn of(
-        name: String,
-        target: Option<Target>,
-        timeouts: Timeouts,
-        known: Vec<HttpPeer>,
-    ) -> Upstream {
+    fn tcp(&self) -> Option<SocketAddr> {
+        match self.location {
+            Location::Tcp(address) => Some(address),
+            Location::Unix(_) => None,
+        }
+    }
+
+    /// The idle connection that was used last, if there is one.
+    pub(crate) fn take_idle(&self) -> Option<UpstreamStream> {
+        self.idle.take()
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn keep(&self, stream: UpstreamStream) {
+        self.idle.put(stream);
+    }
+
+    /// Makes a connection.
+    pub(crate) async fn connect(&self) -> io::Result<UpstreamStream> {
+        match &self.location {
+            Location::Tcp(address) => {
+                let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
+                stream.set_nodelay(true)?;
+                Ok(UpstreamStream::Tcp(stream))
+            }
+            Location::Unix(path) => {
+                let stream = timeout(CONNECT, UnixStream::connect(path)).await??;
+                Ok(UpstreamStream::Unix(stream))
+            }
+        }
+    }
+}
+
+impl Upstream {
+    /// An upstream that is known under `name`, never under its address. A name is resolved by
+    /// [`Upstream::maintain`]; no request can be served before that.
+    pub fn new(name: String, target: Target, timeouts: Timeouts) -> Upstream {
+        let known: Vec<Location> = match target.address() {
+            ServerAddress::Tcp { host, port } => {
+                let address = host.parse().map(|ip| SocketAddr::new(ip, *port));
+                address.into_iter().map(Location::Tcp).collect()
+            }
+            ServerAddress::Unix(path) => vec![Location::Unix(path.clone())],
+        };
+        Upstream::with(name, Place::Remote(target), timeouts, known)
+    }
+
+    /// The registry in this process, which is called.
+    pub fn embedded(name: String, registry: InProcess, timeouts: Timeouts) -> Upstream {
+        Upstream::with(name, Place::InProcess(registry), timeouts, Vec::new())
+    }
+
+    fn with(name: String, place: Place, timeouts: Timeouts, known: Vec<Location>) -> Upstream {
+        let addresses: Vec<_> = known.into_iter().map(UpstreamAddress::new).collect();
         Upstream {
             name,
-            authority: target.as_ref().map_or(LOCAL, Target::authority),
-            target,
+            authority: place.target().map_or(LOCAL, Target::authority),
+            place,
             metrics: None,
             timeouts,
-            peers: RwLock::new(known.into()),
+            addresses: ArcSwap::from_pointee(addresses),
             next: AtomicUsize::new(0),
         }
     }
 
-    /// The same upstream, of which is recorded how it does.
-    pub fn measured(mut self, metrics: UpstreamMetrics) -> Upstream {
+    /// The same upstream, of which is recorded how it responds.
+    pub fn with_metrics(mut self, metrics: UpstreamMetrics) -> Upstream {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Whether it is reached by connections that take time to make, and are used again.
-    pub fn has_connections(&self) -> bool {
-        self.target.is_some()
+    /// The registry in this process, if it is that.
+    pub(crate) fn in_process(&self) -> Option<&InProcess> {
+        match &self.place {
+            Place::Remote(_) => None,
+            Place::InProcess(registry) => Some(registry),
+        }
     }
 
-    /// Where it is recorded how the upstream does, if it is.
+    /// Where it is recorded how the upstream responds, if it is.
     pub fn metrics(&self) -> Option<&UpstreamMetrics> {
         self.metrics.as_ref()
     }
@@ -145,66 +205,74 @@ impl Upstream {
         &self.authority
     }
 
-    /// A peer to send a request to: each of the known addresses in turn.
-    pub fn peer(&self) -> pingora::Result<Box<HttpPeer>> {
-        let peers = Arc::clone(&self.peers.read());
-        if peers.is_empty() {
-            return Error::e_explain(
-                ErrorType::ConnectNoRoute,
-                "the upstream's name is not resolved yet",
-            );
-        }
-        let turn = if peers.len() == 1 {
-            0
-        } else {
-            self.next.fetch_add(1, Ordering::Relaxed)
-        };
-        Ok(Box::new(peers[turn % peers.len()].clone()))
+    /// How long it may make its clients wait.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
-    /// Asks the upstream whether it speaks the protocol: it does if it answers 200, or 401 to
-    /// whoever has no credentials.
-    pub async fn look(&self) -> Result<(), HealthError> {
-        let Some(target) = &self.target else {
+    /// An address to send a request to: each of those that are known in turn. `None` while the
+    /// upstream's name is not resolved.
+    pub(crate) fn address(&self) -> Option<Arc<UpstreamAddress>> {
+        let addresses = self.addresses.load();
+        let turn = match addresses.len() {
+            0 => return None,
+            1 => 0,
+            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        addresses.get(turn).cloned()
+    }
+
+    /// Asks the upstream whether it speaks the protocol: it does if it responds 200, or 401 to a
+    /// request without credentials.
+    pub async fn probe(&self) -> Result<(), HealthError> {
+        let Some(target) = self.place.target() else {
             // The embedded registry responds for as long as this process does.
             return Ok(());
         };
         match Probe::new(target.address().clone(), BASE).check().await {
             Err(HealthError::Status(StatusCode::UNAUTHORIZED)) => Ok(()),
-            looked => looked,
+            result => result,
         }
     }
 
     /// What follows the address in an absolute URL, if it is the upstream's own.
     pub fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
-        let target = self.target.as_ref()?;
-        // Most are relative, and want no lock.
+        let target = self.place.target()?;
+        // Most are relative.
         if url.starts_with('/') {
             return None;
         }
-        let known: Vec<SocketAddr> = self
-            .peers
-            .read()
-            .iter()
-            .filter_map(|peer| match &peer._address {
-                PeerAddr::Inet(address) => Some(*address),
-                PeerAddr::Unix(_) => None,
-            })
-            .collect();
+        let addresses = self.addresses.load();
+        let known: Vec<SocketAddr> = addresses.iter().filter_map(|one| one.tcp()).collect();
         target.within(url, &known)
     }
 
-    /// Looks the upstream's name up, and again and again, until the shutdown. A failed look-up
-    /// keeps the addresses that are known.
-    pub async fn tend(self: Arc<Self>, shutdown: Shutdown) {
-        if let Some(ServerAddress::Tcp { host, port }) = self.target.as_ref().map(Target::address)
-            && host.parse::<IpAddr>().is_err()
-        {
-            self.keep_resolved(host, *port, &shutdown).await;
+    /// Resolves the upstream's name again and again, and closes idle connections before the upstream
+    /// does, until the shutdown. A failed look-up keeps the addresses that are known.
+    pub async fn maintain(self: Arc<Self>, shutdown: Shutdown) {
+        let resolve = async {
+            if let Some(ServerAddress::Tcp { host, port }) =
+                self.place.target().map(Target::address)
+                && host.parse::<IpAddr>().is_err()
+            {
+                self.keep_resolved(host, *port).await;
+            }
+        };
+        let sweep = async {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                for address in self.addresses.load().iter() {
+                    address.idle.sweep();
+                }
+            }
+        };
+        tokio::select! {
+            ((), ()) = async { tokio::join!(resolve, sweep) } => {}
+            () = shutdown.recv() => {}
         }
     }
 
-    async fn keep_resolved(&self, host: &str, port: u16, shutdown: &Shutdown) {
+    async fn keep_resolved(&self, host: &str, port: u16) {
         let mut failing = false;
         loop {
             let pause = match tokio::net::lookup_host((host, port)).await {
@@ -225,57 +293,32 @@ impl Upstream {
                     RESOLVE_AGAIN
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = shutdown.recv() => return,
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
     pub(crate) fn replace(&self, addresses: &[SocketAddr]) {
-        let known = Arc::clone(&self.peers.read());
-        let same = known.len() == addresses.len()
-            && known.iter().zip(addresses).all(|(peer, address)| {
-                matches!(&peer._address, PeerAddr::Inet(known) if known == address)
-            });
-        if !same && !addresses.is_empty() {
+        let known = self.addresses.load();
+        let is_same = known.len() == addresses.len()
+            && known
+                .iter()
+                .zip(addresses)
+                .all(|(known, address)| known.tcp() == Some(*address));
+        if !is_same && !addresses.is_empty() {
             tracing::info!(
                 upstream = self.name,
                 addresses = addresses.len(),
                 "upstream addresses changed"
             );
-            *self.peers.write() = addresses
-                .iter()
-                .map(|address| tcp_peer(*address, self.timeouts))
-                .collect();
+            let addresses = addresses.iter().map(|address| {
+                let same = known.iter().find(|known| known.tcp() == Some(*address));
+                // An address that stays keeps its idle connections.
+                same.cloned()
+                    .unwrap_or_else(|| UpstreamAddress::new(Location::Tcp(*address)))
+            });
+            self.addresses.store(Arc::new(addresses.collect()));
         }
     }
-}
-
-fn tcp_peer(address: SocketAddr, timeouts: Timeouts) -> HttpPeer {
-    let peer = HttpPeer::new(address, false, String::new());
-    with_options(peer, timeouts)
-}
-
-fn unix_peer(path: &Path, timeouts: Timeouts) -> Option<HttpPeer> {
-    match HttpPeer::new_uds(&path.to_string_lossy(), false, String::new()) {
-        Ok(peer) => Some(with_options(peer, timeouts)),
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cannot use the Unix socket path");
-            None
-        }
-    }
-}
-
-fn with_options(mut peer: HttpPeer, timeouts: Timeouts) -> HttpPeer {
-    let options = &mut peer.options;
-    options.connection_timeout = Some(Duration::from_secs(3));
-    options.total_connection_timeout = Some(Duration::from_secs(10));
-    options.read_timeout = Some(timeouts.read);
-    options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(IDLE);
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-    peer
 }
 
 #[cfg(test)]
@@ -283,7 +326,7 @@ mod tests {
     use super::*;
 
     fn new(target: Target) -> Upstream {
-        let timeouts = Timeouts::beside(Duration::from_mins(1));
+        let timeouts = Timeouts::with_stall(Duration::from_mins(1));
         Upstream::new("main".to_owned(), target, timeouts)
     }
 
@@ -299,16 +342,16 @@ mod tests {
     #[test]
     fn an_upstream_without_an_address_is_an_error_and_no_panic() {
         let upstream = new("http://registry.invalid:1".parse().unwrap());
-        assert!(upstream.peer().is_err());
+        assert!(upstream.address().is_none());
     }
 
     #[tokio::test]
     async fn a_name_is_looked_up_until_the_shutdown() {
         let upstream = Arc::new(new("http://localhost:5000".parse().unwrap()));
-        assert!(upstream.peer().is_err(), "nobody has looked it up yet");
+        assert!(upstream.address().is_none(), "it is not resolved yet");
         let (trigger, shutdown) = Shutdown::new();
-        let tending = tokio::spawn(Arc::clone(&upstream).tend(shutdown));
-        while upstream.peer().is_err() {
+        let tending = tokio::spawn(Arc::clone(&upstream).maintain(shutdown));
+        while upstream.address().is_none() {
             tokio::task::yield_now().await;
         }
         trigger.trigger();
@@ -318,15 +361,9 @@ mod tests {
     #[test]
     fn a_client_that_stalls_is_found_out_before_its_upstream() {
         for body_stall in [1, 60, 3600].map(Duration::from_secs) {
-            for target in ["http://127.0.0.1:5000", "unix:/run/registry.sock"] {
-                let timeouts = Timeouts::beside(body_stall);
-                let target = target.parse().unwrap();
-                let upstream = Upstream::new("main".to_owned(), target, timeouts);
-                let options = upstream.peer().unwrap().options;
-                // The client's own limit is `body_stall`, and must be the first to pass.
-                assert!(options.read_timeout > Some(body_stall));
-                assert_eq!(options.write_timeout, Some(body_stall));
-            }
+            let timeouts = Timeouts::with_stall(body_stall);
+            assert!(timeouts.response > body_stall);
+            assert_eq!(timeouts.stall, body_stall);
         }
     }
 
@@ -337,14 +374,12 @@ mod tests {
             .map(|text| text.parse().unwrap())
             .into();
         upstream.replace(&addresses);
-        let asked: Vec<_> = (0..4)
-            .map(|_| upstream.peer().unwrap()._address.to_string())
-            .collect();
+        let asked: Vec<_> = (0..4).map(|_| upstream.address().unwrap().tcp()).collect();
         assert_eq!(asked[0], asked[2]);
         assert_ne!(asked[0], asked[1]);
         upstream.replace(&[]);
         assert!(
-            upstream.peer().is_ok(),
+            upstream.address().is_some(),
             "an empty answer keeps what is known"
         );
     }

@@ -41,6 +41,7 @@ pub struct RegistryConfig {
 /// The limits of the embedded registry. The proxy's own limits must always apply first, so these are
 /// looser.
 const EMBEDDED_LIMITS: Limits = Limits {
+    streams: 1,
     connections: usize::MAX,
     header_timeout: Duration::from_mins(1),
     idle_timeout: Duration::from_mins(1),

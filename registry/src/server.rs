@@ -21,7 +21,7 @@ use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
-use self::in_process::Dialer;
+use self::in_process::InProcess;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::RegistryConfig;
 use crate::config::endpoint::MetricsEndpoint;
@@ -253,11 +253,11 @@ impl<S: Store> BoundRegistry<S> {
         self.files.as_ref().map(|files| files.store.presence())
     }
 
-    /// Connects to the API from within this process, as long as somebody holds it.
-    pub fn dialer(&self) -> Dialer {
+    /// Calls the API from within this process.
+    pub fn in_process(&self) -> InProcess {
         match &self.api {
-            AnyApi::Plain(api) => Dialer::new(Arc::clone(api)),
-            AnyApi::Recorded(api) => Dialer::new(Arc::clone(api)),
+            AnyApi::Plain(api) => InProcess::new(Arc::clone(api)),
+            AnyApi::Recorded(api) => InProcess::new(Arc::clone(api)),
         }
     }
 }
@@ -282,13 +282,14 @@ impl<S: Store> Server for BoundRegistry<S> {
                 metrics.serve(timeouts, metrics_shutdown).await;
             }
         };
-        let connections = Connections::new(self.limits.connections, timeouts, shutdown.clone());
+        let (connections, streams) = (self.limits.connections, self.limits.streams);
+        let connections = Connections::new(connections, streams, timeouts, shutdown.clone());
         let serve_api = async {
             match self.api {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,
                 AnyApi::Recorded(api) => accept(api, self.listeners, &connections).await,
             }
-            // An embedded registry has no listener, and serves its dialers.
+            // An embedded registry has no listener, and serves its callers.
             shutdown.recv().await;
             // Before the drain: load balancers turn away while the last requests run.
             self.readiness.set_serving(false);

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen::Listener;
 use super::shutdown::{Drain, Shutdown, Trigger};
@@ -49,10 +50,17 @@ pub const READ_BUFFER: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// How much of a response waits for an HTTP/2 client that does not read. hyper's default is 400 KiB for
+/// each stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// The connections of a server's listeners, which share one cap.
 pub struct Connections {
     cap: ConnectionCap,
-    streams: Option<u32>,
+    /// The most requests at a time on one HTTP/2 connection, where hyper's bound is too high.
+    streams_each: Option<u32>,
+    /// Room for HTTP/2 requests on all connections.
+    streams: Arc<Semaphore>,
     timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
     open: Drain,
@@ -64,14 +72,21 @@ struct BusyBody<B> {
     body: B,
     busy: BusyGuard,
     http2: bool,
+    _stream: Option<OwnedSemaphorePermit>,
 }
 
 impl Connections {
-    /// No connections yet, of at most `cap` at a time.
-    pub fn new(cap: usize, timeouts: ConnectionTimeouts, shutdown: Shutdown) -> Self {
+    /// No connections yet, of at most `cap` at a time, with at most so many HTTP/2 requests in all.
+    pub fn new(
+        cap: usize,
+        streams: usize,
+        timeouts: ConnectionTimeouts,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             cap: ConnectionCap::new(cap),
-            streams: None,
+            streams_each: None,
+            streams: Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))),
             timeouts,
             shutdown,
             open: Drain::default(),
@@ -82,8 +97,13 @@ impl Connections {
     /// The connections of a metrics listener.
     pub fn to_metrics(timeouts: ConnectionTimeouts, shutdown: Shutdown) -> Self {
         Self {
-            streams: Some(METRICS_STREAMS),
-            ..Self::new(METRICS_CONNECTIONS, timeouts, shutdown)
+            streams_each: Some(METRICS_STREAMS),
+            ..Self::new(
+                METRICS_CONNECTIONS,
+                METRICS_CONNECTIONS * METRICS_STREAMS as usize,
+                timeouts,
+                shutdown,
+            )
         }
     }
 
@@ -112,14 +132,16 @@ impl Connections {
             // Counted before the task starts: a drain that begins in between must wait for it.
             let open = self.open.guard();
             let handler = handler.clone();
-            let (builder, timeouts) = (builder(self.streams), self.timeouts);
+            let (builder, timeouts) = (builder(self.streams_each), self.timeouts);
+            let streams = Arc::clone(&self.streams);
             let (tls, shutdown) = (tls.clone(), self.shutdown.clone());
             let abort = self.abort.1.clone();
             tokio::spawn(async move {
                 let serve = async {
                     match tls::secure(tls.as_ref(), stream).await {
                         Ok(stream) => {
-                            serve(stream, builder, handler, &slot, timeouts, shutdown).await;
+                            let served = (handler, streams);
+                            serve(stream, builder, served, &slot, timeouts, shutdown).await;
                         }
                         // Port scanners and health checks cause these: not worth a warning.
                         Err(error) => tracing::debug!(%error, "TLS handshake failed"),
@@ -151,7 +173,7 @@ impl Connections {
 async fn serve<H, F, B>(
     stream: Secured,
     builder: auto::Builder<TokioExecutor>,
-    handler: H,
+    (handler, streams): (H, Arc<Semaphore>),
     slot: &ConnectionSlot,
     timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
@@ -167,9 +189,20 @@ async fn serve<H, F, B>(
         let busy = activity.begin();
         let http2 = request.version() == Version::HTTP_2;
         let response = handler(request);
+        let streams = http2.then(|| Arc::clone(&streams));
         async move {
+            // A stream for which there is no room waits here, and holds its headers at most.
+            let stream = match streams {
+                Some(streams) => streams.acquire_owned().await.ok(),
+                None => None,
+            };
             let response = response.await;
-            Ok::<_, Infallible>(response.map(|body| BusyBody { body, busy, http2 }))
+            Ok::<_, Infallible>(response.map(|body| BusyBody {
+                body,
+                busy,
+                http2,
+                _stream: stream,
+            }))
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -201,7 +234,8 @@ fn builder(streams: Option<u32>) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
     if let Some(streams) = streams {
         builder.http2().max_concurrent_streams(streams);
     }

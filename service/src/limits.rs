@@ -9,7 +9,6 @@ use super::config::{self, Checker, ConfigError, duration};
 use super::connection::ConnectionTimeouts;
 
 const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
-/// pingora counts whole seconds, and takes none as no limit at all.
 const TIMEOUT: RangeInclusive<u64> = 1..=60 * 60;
 const IDLE: RangeInclusive<u64> = 1..=24 * 60 * 60;
 const DRAIN: RangeInclusive<u64> = 0..=24 * 60 * 60;
@@ -22,6 +21,10 @@ pub struct Limits {
     /// that has been idle longest is closed. While each has a request in flight, the proxy closes
     /// the new one and the registry lets it wait.
     pub connections: usize,
+    /// HTTP/2 requests in flight at a time, over all connections, of which one may have many. For one
+    /// more, the proxy refuses the stream, which the client may then send again, and the registry lets it
+    /// wait.
+    pub streams: usize,
     /// How long a request's headers may take, from the first byte; at the proxy also from the start
     /// of a connection.
     #[serde(with = "duration")]
@@ -41,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            streams: 2_000,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
             body_stall: Duration::from_mins(1),
@@ -53,6 +57,7 @@ impl Limits {
     /// Checks the values against their ranges.
     pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
         checker.range("connections", self.connections, &CONNECTIONS)?;
+        checker.range("streams", self.streams, &CONNECTIONS)?;
         let seconds = |key, value: Duration, range: &RangeInclusive<u64>| {
             let [start, end] =
                 [range.start(), range.end()].map(|&s| config::Duration::from_secs(s));

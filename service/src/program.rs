@@ -82,7 +82,7 @@ fn serve<P: Program>(mut config: P::Config) -> ExitCode {
     };
     // After the log is set up: `fit` may have to warn.
     let limits = config.limits();
-    limits.connections = descriptors::fit(limits.connections);
+    (limits.connections, limits.streams) = descriptors::fit(limits.connections, limits.streams);
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return cannot_start::<P>(&error),

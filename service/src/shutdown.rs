@@ -68,22 +68,28 @@ impl Drop for Trigger {
     }
 }
 
-/// Stops on the first SIGTERM or SIGINT, and hurries on the second: an operator who asks twice does
-/// not want to wait. Must be called within a tokio runtime.
+/// Stops on the first SIGTERM, SIGINT or SIGQUIT, and hurries on the second: an operator who asks twice
+/// does not want to wait. SIGHUP, SIGUSR1 and SIGUSR2, which would end the process by default, are
+/// logged and ignored. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// If the signal handlers cannot be installed.
 pub fn signals() -> io::Result<Shutdown> {
-    // Installed here, not in the task: a signal that comes before the task runs must not kill the
+    // Installed here, not in the tasks: a signal that comes before a task runs must not kill the
     // process.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = quit.recv() => "SIGQUIT",
             }
         };
         let name = next().await;
@@ -92,6 +98,16 @@ pub fn signals() -> io::Result<Shutdown> {
         let name = next().await;
         tracing::warn!(signal = name, "shutting down at once");
         trigger.hurry();
+    });
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = hangup.recv() => "SIGHUP",
+                _ = user1.recv() => "SIGUSR1",
+                _ = user2.recv() => "SIGUSR2",
+            };
+            tracing::info!(signal = name, "signal ignored");
+        }
     });
     Ok(shutdown)
 }

@@ -90,6 +90,7 @@ fn config() -> RegistryConfig {
         process_metrics: false,
         limits: Limits {
             connections: 1000,
+            streams: 10,
             header_timeout: TIMEOUT,
             idle_timeout: TIMEOUT,
             body_stall: TIMEOUT,

@@ -37,7 +37,7 @@ const REGISTRY: &[(&str, &[&str])] = &[
 /// What each module of the proxy may import of its own crate, and of the registry as `registry::…`.
 const PROXY: &[(&str, &[&str])] = &[
     ("metrics", &["registry::oci", "registry::metrics"]),
-    ("upstream", &["metrics"]),
+    ("upstream", &["metrics", "registry::server"]),
     ("aggregate", &["metrics"]),
     (
         "config",
@@ -55,8 +55,20 @@ const PROXY: &[(&str, &[&str])] = &[
         "error",
         &["exchange", "metrics", "registry::metrics", "registry::oci"],
     ),
-    ("downstream", &["error", "metrics"]),
     ("admin", &["metrics", "aggregate", "registry::oci"]),
+    (
+        "forward",
+        &[
+            "admin",
+            "exchange",
+            "upstream",
+            "error",
+            "metrics",
+            "registry::server",
+            "registry::oci",
+        ],
+    ),
+    ("downstream", &["forward", "metrics"]),
     (
         "embedded",
         &[
@@ -68,23 +80,9 @@ const PROXY: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "proxy",
-        &[
-            "downstream",
-            "admin",
-            "exchange",
-            "upstream",
-            "error",
-            "metrics",
-            "config",
-            "registry::metrics",
-            "registry::oci",
-        ],
-    ),
-    (
         "server",
         &[
-            "proxy",
+            "forward",
             "downstream",
             "embedded",
             "exchange",

@@ -37,7 +37,6 @@ async fn the_host_of_a_stream_is_kept() -> Result<()> {
         "x-forwarded-host: registry",
         "x-forwarded-for: 127.0.0.1",
         "x-forwarded-proto: http",
-        "via: 2 octoserve",
     ] {
         assert_eq!(
             heard.matches(&format!("\r\n{line}\r\n")).count(),
@@ -45,6 +44,7 @@ async fn the_host_of_a_stream_is_kept() -> Result<()> {
             "{heard}"
         );
     }
+    assert_eq!(heard.matches("\r\nvia: 2 octoserve-").count(), 1, "{heard}");
     Ok(())
 }
 
@@ -258,10 +258,10 @@ async fn a_stream_that_stops_sending_is_408_and_its_connection_stays_open() -> R
     for (requests, headers) in [(1, &[][..]), (2, &[("content-length", "1000")])] {
         let mut stream = client.send("PATCH", SESSION, headers, false).await?;
         stream.push(b"some", false)?;
-        ensure!(
-            stream.response().await.is_err(),
-            "a response without a request"
-        );
+        let response = stream.response().await?;
+        assert_eq!(response.status, 408);
+        let body = String::from_utf8(response.read().await?)?;
+        ensure!(body.contains("\"UNSUPPORTED\""), "{body}");
         let stalled = metric("octoserve_http_requests_total").label("status", "408");
         stalled.value(requests).assert_in(&scene.server).await?;
         scene.nothing_in_flight().await?;

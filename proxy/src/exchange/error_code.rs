@@ -29,6 +29,11 @@ impl BodyErrorCode {
         }
     }
 
+    /// Whether the body is read for it.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, BodyErrorCode::Reading(_))
+    }
+
     /// The next bytes of the body.
     pub(super) fn piece(&mut self, bytes: &[u8]) {
         if let BodyErrorCode::Reading(reader) = self {

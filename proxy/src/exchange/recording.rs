@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, header};
-use registry::metrics::label::{Client, Pair};
+use registry::metrics::label::Pair;
 use registry::oci::ErrorCode;
 
 use super::auth;
 use super::error_code::BodyErrorCode;
-use super::facts::{Facts, Request, ResponseHead};
+use super::facts::{Facts, Request, ResponseStart};
 use super::manifest_kind::KindReader;
 use super::operation::RequestOperation;
 use super::recorder::Recorder;
@@ -21,7 +21,6 @@ mod end;
 /// Counts one exchange. The exchange updates its facts before it calls any method of this.
 pub(super) struct ExchangeRecording {
     pub(super) recorder: Arc<Recorder>,
-    pub(super) client: Client,
     scheme: AuthScheme,
     /// For a manifest that is pulled, resolved or pushed.
     pub(super) kind_reader: Option<KindReader>,
@@ -42,15 +41,12 @@ impl ExchangeRecording {
         repository: Option<&str>,
         headers: &HeaderMap,
     ) -> ExchangeRecording {
-        let agent = headers.get(header::USER_AGENT);
-        let agent = agent.and_then(|value| value.to_str().ok());
         let metrics = &recorder.metrics;
         // Lowered in `count_request`, which runs once: at the end, or when the exchange is dropped.
         metrics.http.in_flight.add(pair.endpoint(), 1.0);
         let is_push = operation.manifest_operation() == Some(ManifestOperation::Push);
         ExchangeRecording {
             recorder: Arc::clone(recorder),
-            client: Client::of(agent.unwrap_or_default()),
             scheme: auth::scheme(headers),
             kind_reader: is_push.then(|| KindReader::with_body(&recorder.kinds, headers)),
             code: BodyErrorCode::None,
@@ -60,8 +56,8 @@ impl ExchangeRecording {
         }
     }
 
-    pub(super) fn request_body(&mut self, facts: &Facts, piece: &[u8]) {
-        let bytes = piece.len() as u64;
+    /// More bytes of the request's body arrived.
+    pub(super) fn request_moved(&mut self, facts: &Facts, bytes: u64) {
         let metrics = &self.recorder.metrics;
         metrics.http.request_body_bytes.add(facts.pair, bytes);
         if let Some(repository) = &mut self.repository {
@@ -73,9 +69,23 @@ impl ExchangeRecording {
             let first = self.timed.map_or(now, |(first, _)| first);
             self.timed = Some((first, now));
         }
+    }
+
+    /// A piece of the request's body.
+    pub(super) fn request_piece(&mut self, piece: &[u8]) {
         if let Some(kind_reader) = &mut self.kind_reader {
             kind_reader.piece(piece);
         }
+    }
+
+    pub(super) fn reads_request(&self) -> bool {
+        self.kind_reader.is_some()
+    }
+
+    pub(super) fn reads_response(&self, facts: &Facts) -> bool {
+        let reads_kind = self.kind_reader.is_some()
+            && facts.operation.manifest_operation() == Some(ManifestOperation::Pull);
+        reads_kind || self.code.is_read()
     }
 
     pub(super) fn response_head(
@@ -143,7 +153,7 @@ impl ExchangeRecording {
         }
     }
 
-    fn observe_ttfb(&self, facts: &Facts, head: ResponseHead) {
+    fn observe_ttfb(&self, facts: &Facts, head: ResponseStart) {
         let ttfb = &self.recorder.metrics.http.ttfb;
         ttfb.observe(facts.pair, head.after.as_secs_f64());
     }

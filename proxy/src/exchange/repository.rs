@@ -3,7 +3,7 @@
 use crate::metrics::label::{OpResult, ReferenceKind};
 use registry::oci::{Kind, Route};
 
-use super::facts::{Facts, Request, ResponseHead};
+use super::facts::{Facts, Request, ResponseStart};
 use super::operation::{ExchangeOutcome, RequestOperation};
 use super::recording::ExchangeRecording;
 
@@ -16,7 +16,7 @@ impl ExchangeRecording {
         &mut self,
         facts: &Facts,
         request: &Request<'_>,
-        head: ResponseHead,
+        head: ResponseStart,
     ) {
         if !facts.operation.proves_repository(head.status) {
             return;

@@ -48,7 +48,7 @@ async fn probe(upstream: &Upstream, readiness: &Readiness) {
     // `None` while it is healthy, and before the first probe.
     let mut unhealthy_since: Option<Instant> = None;
     loop {
-        let result = upstream.look().await;
+        let result = upstream.probe().await;
         let name = upstream.name();
         match (&result, unhealthy_since) {
             (Ok(()), None) | (Err(_), Some(_)) => {}

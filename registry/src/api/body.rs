@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::Body;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 use super::error::ApiError;
+use super::incoming::{IncomingBody, IncomingError};
 use super::memory_budget::{Evicted, MemoryBudget, MemoryShare};
 use super::request_body_error::RequestBodyError;
 use crate::store::StoreError;
@@ -39,7 +39,7 @@ pub(super) struct RequestBody {
 
 #[derive(Debug)]
 struct SharedBody {
-    incoming: Incoming,
+    incoming: IncomingBody,
     received: u64,
     ended: bool,
     failure: Option<RequestBodyError>,
@@ -66,7 +66,7 @@ struct StallTimer {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, stall: Duration) -> Self {
+    pub(super) fn new(incoming: IncomingBody, stall: Duration) -> Self {
         let declared = incoming.size_hint().exact();
         let shared = (!incoming.is_end_stream()).then(|| {
             Arc::new(Mutex::new(SharedBody {
@@ -253,7 +253,10 @@ impl SharedBody {
 impl RequestBodyError {
     /// Distinguishes a body with invalid framing, which is the client's mistake, from a connection that
     /// broke. hyper has one type for both; the kind of the I/O error beneath it differs.
-    fn of(error: &hyper::Error) -> Self {
+    fn of(error: &IncomingError) -> Self {
+        let IncomingError::Connection(error) = error else {
+            return Self::Gone;
+        };
         if error.is_incomplete_message() || error.is_parse() {
             return Self::Length;
         }

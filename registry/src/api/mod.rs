@@ -11,6 +11,7 @@ mod blob;
 mod body;
 mod body_reader;
 mod error;
+mod incoming;
 mod listings;
 mod manifest;
 mod memory_budget;
@@ -35,12 +36,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use self::body::RequestBody;
 pub use self::body_reader::ResponseBodyError;
 use self::error::ApiError;
+pub use self::incoming::{BodySender, InProcessBody, IncomingBody, IncomingError, in_process};
 use self::memory_budget::{Evicted, MemoryBudget};
 use self::observation::Observation;
 pub use self::observation::Recorders;
@@ -125,7 +126,10 @@ impl<S: Store> Api<S> {
 
     /// Handles a request. Every failure becomes a response. A handler that panics fails its own request
     /// and no other.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody<S::Reader>> {
+    pub async fn handle(
+        &self,
+        request: Request<impl Into<IncomingBody>>,
+    ) -> Response<ResponseBody<S::Reader>> {
         let (head, incoming) = request.into_parts();
         let route = Route::parse(head.uri.path());
         let mut observation = Observation::begin(&self.recorders, &head, &route);
@@ -136,7 +140,7 @@ impl<S: Store> Api<S> {
             headers: &head.headers,
             query: Query::new(head.uri.query()),
             route,
-            body: RequestBody::new(incoming, self.policy.body_stall),
+            body: RequestBody::new(incoming.into(), self.policy.body_stall),
         };
         // Unwind safe: the request's state is its own, and each change of the store is one atomic step.
         let response = AssertUnwindSafe(self.dispatch(&request))

@@ -1,5 +1,8 @@
 //! The server as clients, probes and scrapers meet it: limits, drain, recording.
 
+use std::future::poll_fn;
+
+use http_body::SizeHint;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -7,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::api::tests::harness::{Client, Running};
 use crate::config::RegistryConfig;
@@ -342,7 +345,7 @@ async fn http2_without_tls_is_spoken_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() {
+async fn when_embedded_it_is_called_and_its_families_are_gathered_in_process() {
     let directory = tempfile::tempdir().unwrap();
     let fields = crate::config::StorageFields {
         data: directory.path().join("data"),
@@ -353,13 +356,28 @@ async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() 
     assert_eq!(bound.addresses(), []);
     assert_eq!(bound.metrics_address(), None);
     let families = bound.families().unwrap();
-    let dialer = bound.dialer();
+    let registry = bound.in_process();
     let (stop, shutdown) = Shutdown::new();
     let served = tokio::spawn(bound.serve(shutdown));
     for _ in 0..2 {
-        let response = ask(dialer.dial(), "/v2/").await;
-        assert!(response.contains("connection: close\r\n"), "{response}");
-        assert!(response.ends_with("\r\n\r\n{}"), "{response}");
+        let request = Request::get("/v2/").header("host", "x").body(()).unwrap();
+        let (head, ()) = request.into_parts();
+        let mut call = registry.call(head, SizeHint::with_exact(0));
+        let head = poll_fn(|context| call.poll_head(context)).await;
+        assert_eq!(head.status, 200);
+        let mut body = Vec::new();
+        while let read @ 1.. = poll_fn(|context| {
+            call.poll_body(context).map(|piece| {
+                let piece = piece.unwrap();
+                body.extend_from_slice(piece);
+                piece.len()
+            })
+        })
+        .await
+        {
+            call.consume(read);
+        }
+        assert_eq!(body, b"{}");
     }
     let mut exposition = String::new();
     families.gather().write_text(&mut exposition);
@@ -369,14 +387,6 @@ async fn when_embedded_it_is_dialled_and_its_families_are_gathered_in_process() 
     assert!(!exposition.contains("process_"), "{exposition}");
     stop.trigger();
     assert!(served.await.unwrap());
-}
-
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
-    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    response
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl ExchangeRecording {
         }
         http.in_flight.sub(endpoint, 1.0);
         let purpose = facts.operation.purpose();
-        metrics.clients.requests.inc((self.client, purpose));
+        metrics.clients.requests.inc((facts.client, purpose));
         // If the body was cut off, the client may not have received the code.
         if outcome.whole
             && let Some(code) = self.code.found()

@@ -1,33 +1,34 @@
-//! Where a request goes when the first address is of no use.
+//! Where a request goes when the first address is of no use, what becomes of one that the upstream does
+//! not answer, and what a panic leaves behind.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use pingora::apps::HttpServerOptions;
-use pingora::proxy::http_proxy;
-use pingora::server::configuration::ServerConf;
 use registry::metrics::label::{Method as MethodLabel, Pair, Status};
 use registry::oci::Endpoint;
+use service::admin::Readiness;
+use service::limits::Limits;
 use service::listen::{ListenAddr, Listener};
+use service::log::on_panic;
 use service::metrics::MetricsRegistry;
-use service::shutdown::Drain;
+use service::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use super::*;
-use crate::admin::refuse;
-use crate::downstream::{self, App, Patience};
-use crate::exchange::Recorder;
+use super::{Forwarder, Shared};
+use crate::admin::{Admin, refuse};
+use crate::downstream::{self, OpenConnections};
+use crate::exchange::{Observer, Recorder};
 use crate::metrics::{Rules, UpstreamFamilies};
-use crate::upstream::Timeouts;
-use service::admin::Readiness;
+use crate::upstream::{Timeouts, Upstream};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A proxy before the addresses of one upstream.
-fn proxy(addresses: &[SocketAddr], timeouts: Timeouts) -> Proxy {
-    let upstream = upstream_at(addresses, timeouts);
-    in_front_of(upstream)
+/// A proxy in front of the addresses of one upstream.
+fn proxy(addresses: &[SocketAddr], timeouts: Timeouts) -> Forwarder {
+    in_front_of(upstream_at(addresses, timeouts), timeouts.stall, None)
 }
 
 fn upstream_at(addresses: &[SocketAddr], timeouts: Timeouts) -> Upstream {
@@ -37,7 +38,7 @@ fn upstream_at(addresses: &[SocketAddr], timeouts: Timeouts) -> Upstream {
     upstream
 }
 
-fn in_front_of(upstream: Upstream) -> Proxy {
+fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) -> Forwarder {
     let admin = Admin::new(
         None,
         "/metrics".to_owned(),
@@ -45,58 +46,48 @@ fn in_front_of(upstream: Upstream) -> Proxy {
         Arc::new(Readiness::default()),
         refuse,
     );
-    Proxy {
+    let limits = Limits {
+        connections: 10,
+        streams: 10,
+        header_timeout: LONG,
+        idle_timeout: LONG,
+        body_stall: stall,
+        drain: LONG,
+    };
+    let (trigger, stopping) = Shutdown::new();
+    // A trigger that is dropped is a shutdown.
+    std::mem::forget(trigger);
+    Forwarder::new(Shared {
         upstream: Arc::new(upstream),
         admin: Arc::new(admin),
-        observer: None,
-        limits: Limits {
-            connections: 10,
-            header_timeout: LONG,
-            idle_timeout: LONG,
-            body_stall: LONG,
-            drain: LONG,
-        },
+        observer,
+        rejected: None,
+        limits,
         access_log: false,
-    }
+        stopping,
+    })
 }
 
 /// Serves it, and returns its address.
-async fn serve<P>(proxy: P) -> SocketAddr
-where
-    P: ProxyHttp<CTX: Send + Sync> + Send + Sync + 'static,
-{
-    let conf = ServerConf {
-        max_retries: 2,
-        ..ServerConf::default()
-    };
-    let mut proxy = http_proxy(&Arc::new(conf), proxy);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    proxy.server_options = Some(options);
-    let app = Arc::new(App::new(proxy, None, None, LONG));
+async fn serve(forwarder: Forwarder) -> SocketAddr {
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
         .await
         .unwrap();
     let ListenAddr::Tcp(address) = *listener.address() else {
         panic!("no TCP address");
     };
-    let patience = Patience {
-        header: LONG,
-        idle: LONG,
-    };
-    let cap = service::connection::ConnectionCap::new(10);
     tokio::spawn(async move {
-        let (_stop, stopping) = watch::channel(false);
-        downstream::accept(listener, app, Drain::default(), cap, patience, stopping).await
+        let connections = OpenConnections::new(None, 10);
+        downstream::accept(listener, Arc::new(forwarder), connections).await
     });
     address
 }
 
 async fn before(addresses: &[SocketAddr]) -> SocketAddr {
-    serve(proxy(addresses, Timeouts::beside(LONG))).await
+    serve(proxy(addresses, Timeouts::with_stall(LONG))).await
 }
 
-/// Answers each request on a connection of its own, and counts them.
+/// Responds to each request on a connection of its own, and counts them.
 async fn upstream(listener: TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -104,8 +95,8 @@ async fn upstream(listener: TcpListener) {
         while !heard.ends_with(b"\r\n\r\n") {
             assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
         }
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        stream.write_all(answer).await.unwrap();
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        stream.write_all(response).await.unwrap();
     }
 }
 
@@ -115,9 +106,9 @@ async fn status(proxy: SocketAddr, method: &str) -> String {
         "{method} /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
     client.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.unwrap();
+    response.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
@@ -147,13 +138,13 @@ async fn where_nobody_listens_at_all_it_is_not_tried_for_ever() {
 async fn impatient(upstream: SocketAddr) -> (SocketAddr, MetricsRegistry) {
     let short = Duration::from_millis(100);
     let timeouts = Timeouts {
-        read: short,
-        write: short,
+        response: short,
+        stall: short,
     };
     let registry = MetricsRegistry::new("");
     let metrics = UpstreamFamilies::declare(&registry, 1).of("main");
-    let upstream = upstream_at(&[upstream], timeouts).measured(metrics);
-    (serve(in_front_of(upstream)).await, registry)
+    let upstream = upstream_at(&[upstream], timeouts).with_metrics(metrics);
+    (serve(in_front_of(upstream, LONG, None)).await, registry)
 }
 
 /// So many requests were sent to the upstream and given up, and it did nothing else wrong.
@@ -189,44 +180,32 @@ async fn an_upstream_that_takes_no_body_is_504() {
     let mut client = TcpStream::connect(proxy).await.unwrap();
     let head = "PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();
-    let (mut answers, mut body) = client.split();
-    let mut answer = Vec::new();
+    let (mut responses, mut body) = client.split();
+    let mut response = Vec::new();
     // More than all the sockets hold; it ends when the proxy has had enough.
     let sending = async {
         let piece = vec![b'x'; 1 << 20];
         while body.write_all(&piece).await.is_ok() {}
     };
     let reading = async {
-        while !answer.ends_with(b"\"}]}") {
-            assert_ne!(answers.read_buf(&mut answer).await.unwrap(), 0);
+        while !response.ends_with(b"\"}]}") {
+            assert_ne!(responses.read_buf(&mut response).await.unwrap(), 0);
         }
     };
-    // The answer is there to be read even if what is sent no longer goes anywhere.
+    // The response is there to be read even if what is sent no longer goes anywhere.
     tokio::join!(reading, sending);
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
-    assert!(answer.contains("UNAVAILABLE"), "{answer}");
+    let response = String::from_utf8(response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
+    assert!(response.contains("UNAVAILABLE"), "{response}");
     assert_given_up(&page, 1);
 }
 
-/// Fails in the worst way there is, after its request was begun.
-struct Panicking(Proxy);
-
-#[async_trait]
-impl ProxyHttp for Panicking {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
-        self.0.new_ctx()
-    }
-
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        self.0.early_request_filter(session, ctx).await
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
-        panic!("on purpose");
-    }
+/// Panics at each request, after it was begun.
+fn panicking(observer: Option<Observer>) -> Forwarder {
+    let upstream = upstream_at(&[], Timeouts::with_stall(LONG));
+    let mut forwarder = in_front_of(upstream, LONG, observer);
+    forwarder.on_request = Some(|| panic!("on purpose"));
+    forwarder
 }
 
 #[tokio::test]
@@ -234,9 +213,8 @@ async fn a_panic_is_counted_as_500_over_either_version() {
     let rules = Rules::new(10, Vec::new(), Vec::new(), LONG).unwrap();
     let recorder = Arc::new(Recorder::new(&MetricsRegistry::new("octoserve_"), rules));
     let metrics = Arc::clone(&recorder.metrics.http);
-    let mut proxy = proxy(&[], Timeouts::beside(LONG));
-    proxy.observer = Some(Observer::Metrics(recorder));
-    let address = serve(Panicking(proxy)).await;
+    let forwarder = panicking(Some(Observer::Metrics(recorder)));
+    let address = serve(forwarder).await;
     let counted = || {
         let pair = Pair::of(Endpoint::Base, MethodLabel::Get);
         metrics.requests.value((pair, Status::of(500)))
@@ -260,4 +238,29 @@ async fn a_panic_is_counted_as_500_over_either_version() {
     }
     let in_flight = metrics.in_flight.value(Endpoint::Base);
     assert!(in_flight.abs() < f64::EPSILON, "{in_flight}");
+}
+
+#[tokio::test]
+async fn a_request_that_panics_is_answered_counted_and_harms_no_other() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    on_panic(|| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+    });
+    let address = serve(panicking(None)).await;
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 500 "), "{response:?}");
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{head}"
+        );
+        assert!(body.contains("UNAVAILABLE"), "{body}");
+        assert!(!body.contains("purpose"), "{body}");
+    }
+    assert!(PANICS.load(Ordering::Relaxed) >= 2);
 }

@@ -1,0 +1,50 @@
+//! The forwarding loop. One request's way, from top to bottom:
+//!
+//! ```text
+//! http1, http2          the client's side: a head and a body in, a response out
+//!   head, framing       what a message must look like, and how long its body is: the framing table
+//! Forwarder::forward    begin the exchange, refuse or forward, end the exchange
+//!   attempt             choose an address, take or make a connection, write the head
+//!     transfer          move both bodies at once, and the response's head
+//!       wire, chunked   bytes of bodies, in one reused buffer
+//!     keep              the connection goes back to the pool, or is closed
+//!     splice            large bodies between two sockets, without a copy
+//!   observed            what the metrics and the log see of it
+//! ```
+//!
+//! Deliberately not here: where an upstream is and which of its connections are idle ([`Upstream`]),
+//! and what an exchange means ([`crate::exchange`]).
+//!
+//! [`Upstream`]: crate::upstream::Upstream
+
+mod bounds;
+mod chunked;
+mod client_connection;
+mod client_side;
+mod forwarder;
+mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+mod head;
+mod headers;
+mod http1;
+mod http2;
+mod observed;
+mod serve;
+mod shared;
+mod socket;
+mod splice;
+mod transfer;
+mod upstream_connection;
+mod upstream_side;
+mod wire;
+
+pub(crate) use self::client_connection::ClientConnection;
+pub(crate) use self::forwarder::Forwarder;
+pub(crate) use self::serve::serve;
+pub(crate) use self::shared::Shared;
+pub(crate) use self::socket::Socket;
+
+#[cfg(test)]
+mod tests;

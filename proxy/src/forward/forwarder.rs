@@ -1,0 +1,369 @@
+//! Forwards one request: begins its exchange, refuses or forwards it, and ends the exchange.
+
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use service::shutdown::Shutdown;
+use service::timer::LazyTimer;
+use tokio::time::Instant;
+
+use super::bounds::Http2Bounds;
+use super::client_side::ClientSide;
+use super::framing::{BodyLength, RequestHead, ResponseHead};
+use super::headers::{self, Forwarded};
+use super::http1::HeadTimeouts;
+use super::observed::Observed;
+use super::shared::Shared;
+use super::splice::Pipes;
+use super::transfer::{BodyTransfer, Held};
+use super::upstream_connection::UpstreamConnection;
+use super::upstream_side::{InProcessSide, UpstreamSide};
+use crate::error::{Failure, Refusal};
+use crate::metrics::UpstreamError;
+use crate::upstream::UpstreamAddress;
+
+/// How often a connection is tried to be made for one request: at another address each time, where
+/// there are several.
+const ATTEMPTS: usize = 2;
+
+/// Forwards requests to the upstream, and serves the endpoints of the proxy itself.
+pub(crate) struct Forwarder {
+    shared: Shared,
+    pub(super) http2: Http2Bounds,
+    pipes: Pipes,
+    /// The name of this proxy in `Via` (RFC 9110 §7.6.3). No other instance has it, so that a request
+    /// which comes back is known.
+    name: String,
+    #[cfg(test)]
+    pub(super) on_request: Option<fn()>,
+}
+
+impl Deref for Forwarder {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Forwarder {
+    pub(crate) fn new(shared: Shared) -> Forwarder {
+        let id = headers::random_hex();
+        Forwarder {
+            pipes: Pipes::new(shared.limits.connections / 4),
+            http2: Http2Bounds::new(shared.limits.streams),
+            name: format!("octoserve-{}", String::from_utf8_lossy(&id)),
+            shared,
+            #[cfg(test)]
+            on_request: None,
+        }
+    }
+
+    /// The shutdown at which connections end after their requests.
+    pub(crate) fn stopping(&self) -> Shutdown {
+        self.stopping.clone()
+    }
+
+    pub(super) fn head_timeouts(&self) -> HeadTimeouts {
+        HeadTimeouts {
+            header: self.limits.header_timeout,
+            idle: self.limits.idle_timeout,
+        }
+    }
+
+    /// Counts a request that could not be parsed.
+    pub(super) fn count_rejected(&self) {
+        if let Some(metrics) = &self.rejected {
+            metrics.rejected.inc(());
+        }
+    }
+
+    /// Serves one request: forwards it, or responds itself.
+    pub(super) async fn forward<'s, C: ClientSide<'s>>(
+        &self,
+        request: &mut RequestHead,
+        refusal: Option<Refusal>,
+        address: Option<&HeaderValue>,
+        client: &mut C,
+        timer: &mut LazyTimer,
+    ) {
+        if refusal.is_none() && self.admin.owns(request.target.path()) {
+            // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
+            // meanwhile is no failure.
+            if self.respond_as_admin(request, client, timer).await.is_err() {
+                client.abort();
+            }
+            return;
+        }
+        let mut observed = Observed::begin(self, request);
+        #[cfg(test)]
+        if let Some(on_request) = self.on_request {
+            on_request();
+        }
+        let refusal = refusal.or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop));
+        let result = match refusal {
+            Some(refusal) => Err(Failure::Refused(refusal)),
+            None => {
+                self.exchange(request, address, client, &mut observed, timer)
+                    .await
+            }
+        };
+        if let Err(failure) = result {
+            let responded = self
+                .respond_with(failure, request, client, &mut observed, timer)
+                .await;
+            if responded != Ok(true) {
+                client.abort();
+            }
+        }
+        observed.end(result.err());
+    }
+
+    /// Exchanges the request for a response, by one attempt or, where that is safe, by more.
+    async fn exchange<'s, C: ClientSide<'s>>(
+        &self,
+        request: &mut RequestHead,
+        client_address: Option<&HeaderValue>,
+        client: &mut C,
+        observed: &mut Observed<'_>,
+        timer: &mut LazyTimer,
+    ) -> Result<(), Failure> {
+        if let Some(registry) = self.upstream.in_process() {
+            let side = InProcessSide::call(registry, request, self.upstream.authority());
+            let mut side = UpstreamSide::InProcess(side);
+            observed.request_sent();
+            let mut held = Held::new(false);
+            let transfer = self.transfer(client, &mut side, observed, request, &mut held);
+            let result = transfer.run(timer).await;
+            if let Err(failure) = result {
+                observed.upstream_failed(failure.upstream_error());
+            }
+            return result;
+        }
+        let mut held = Held::new(is_repeatable(&request.method));
+        let mut may_reuse = true;
+        loop {
+            let (address, mut connection) = self.connect(observed, may_reuse).await?;
+            let added = Forwarded {
+                client: client_address,
+                proxy: &self.name,
+                request_id: &observed.request_id,
+                host: self.upstream.authority(),
+            };
+            headers::write_request(&mut connection.outgoing.buffer, request, &added);
+            connection.begin_body(request.body);
+            observed.request_sent();
+            if !connection.is_reused {
+                held.keep_no_more();
+            }
+            let mut side = UpstreamSide::Connection(connection);
+            let transfer = self.transfer(client, &mut side, observed, request, &mut held);
+            let Err(failure) = transfer.run(timer).await else {
+                if client.is_body_whole()
+                    && let UpstreamSide::Connection(connection) = side
+                    && let Some(stream) = connection.into_idle()
+                {
+                    address.keep(stream);
+                }
+                return Ok(());
+            };
+            let reason = failure.upstream_error();
+            observed.upstream_failed(reason);
+            // The upstream may have hung up just before it was asked.
+            let may_repeat = reason == Some(UpstreamError::Reset)
+                && side.may_be_stale()
+                && is_repeatable(&request.method)
+                && held.rewind();
+            if !may_repeat {
+                return Err(failure);
+            }
+            may_reuse = false;
+        }
+    }
+
+    fn transfer<'t, 'f, C>(
+        &'t self,
+        client: &'t mut C,
+        side: &'t mut UpstreamSide,
+        observed: &'t mut Observed<'f>,
+        request: &'t RequestHead,
+        held: &'t mut Held,
+    ) -> BodyTransfer<'t, 'f, C> {
+        BodyTransfer::new(
+            client,
+            side,
+            observed,
+            request,
+            held,
+            &self.shared,
+            &self.pipes,
+        )
+    }
+
+    /// Takes an idle connection to the upstream, or makes one.
+    async fn connect(
+        &self,
+        observed: &mut Observed<'_>,
+        may_reuse: bool,
+    ) -> Result<(Arc<UpstreamAddress>, UpstreamConnection), Failure> {
+        let mut attempts = 0;
+        loop {
+            let Some(address) = self.upstream.address() else {
+                observed.upstream_failed(Some(UpstreamError::Dns));
+                return Err(Failure::UpstreamUnreachable(UpstreamError::Dns));
+            };
+            if may_reuse && let Some(stream) = address.take_idle() {
+                observed.connected(None);
+                return Ok((address, UpstreamConnection::new(stream, true)));
+            }
+            let started = Instant::now();
+            match address.connect().await {
+                Ok(stream) => {
+                    observed.connected(Some(started.elapsed()));
+                    return Ok((address, UpstreamConnection::new(stream, false)));
+                }
+                Err(error) => {
+                    let failure = Failure::to_connect(&error);
+                    observed.upstream_failed(failure.upstream_error());
+                    attempts += 1;
+                    if attempts == ATTEMPTS || failure == Failure::OutOfDescriptors {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Responds with the OCI error of a failure, if the client can still read a response. Returns
+    /// whether it could.
+    async fn respond_with<'s, C: ClientSide<'s>>(
+        &self,
+        failure: Failure,
+        request: &RequestHead,
+        client: &mut C,
+        observed: &mut Observed<'_>,
+        timer: &mut LazyTimer,
+    ) -> Result<bool, Failure> {
+        let Some(error) = failure.response().filter(|_| !client.has_begun()) else {
+            return Ok(false);
+        };
+        let body = Bytes::from(error.to_json());
+        let mut headers = HeaderMap::with_capacity(3);
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        if failure == Failure::Refused(Refusal::Connect) {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        let body = match request.method {
+            Method::HEAD => Bytes::new(),
+            _ => body,
+        };
+        observed.own_response(failure, &error, body.len());
+        let status = StatusCode::from_u16(failure.status()).unwrap_or_default();
+        let head = ResponseHead::own(status, headers, BodyLength::Known(body.len() as u64));
+        client.begin_response(head)?;
+        self.send(client, &body, timer).await?;
+        client.end()?;
+        self.flush(client, timer).await?;
+        observed.own_response_sent(body.len());
+        Ok(true)
+    }
+
+    /// Serves the metrics and the probes.
+    async fn respond_as_admin<'s, C: ClientSide<'s>>(
+        &self,
+        request: &RequestHead,
+        client: &mut C,
+        timer: &mut LazyTimer,
+    ) -> Result<(), Failure> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = request.method.clone();
+        parts.uri = request.target.clone().into();
+        parts.headers = request.headers.clone();
+        let (parts, mut body) = self.admin.respond(&parts).await.into_parts();
+        let is_bodiless = request.method == Method::HEAD;
+        let length = match http_body::Body::size_hint(&body).exact() {
+            _ if is_bodiless => BodyLength::None,
+            Some(length) => BodyLength::Known(length),
+            None => BodyLength::Chunked,
+        };
+        client.begin_response(ResponseHead::own(parts.status, parts.headers, length))?;
+        if !is_bodiless {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else {
+                    return Err(Failure::Internal);
+                };
+                if let Ok(piece) = frame.into_data() {
+                    self.send(client, &piece, timer).await?;
+                }
+            }
+        }
+        client.end()?;
+        self.flush(client, timer).await
+    }
+
+    /// Sends bytes of a response of the proxy's own, to a client that keeps reading.
+    async fn send<'s, C: ClientSide<'s>>(
+        &self,
+        client: &mut C,
+        mut bytes: &[u8],
+        timer: &mut LazyTimer,
+    ) -> Result<(), Failure> {
+        let stall = self.limits.body_stall;
+        while !bytes.is_empty() {
+            let mut since = None;
+            let sent = poll_fn(|context| {
+                let sent = client.poll_send(context, bytes);
+                within(sent, context, &mut since, stall, timer)
+            });
+            bytes = &bytes[sent.await?..];
+        }
+        Ok(())
+    }
+
+    async fn flush<'s, C: ClientSide<'s>>(
+        &self,
+        client: &mut C,
+        timer: &mut LazyTimer,
+    ) -> Result<(), Failure> {
+        let stall = self.limits.body_stall;
+        let mut since = None;
+        poll_fn(|context| {
+            let flushed = client.poll_flush(context);
+            within(flushed, context, &mut since, stall, timer)
+        })
+        .await
+    }
+}
+
+/// Gives a client up that takes nothing for too long.
+fn within<T>(
+    sent: Poll<Result<T, Failure>>,
+    context: &mut Context<'_>,
+    since: &mut Option<Instant>,
+    stall: Duration,
+    timer: &mut LazyTimer,
+) -> Poll<Result<T, Failure>> {
+    if sent.is_ready() {
+        return sent;
+    }
+    let since = *since.get_or_insert_with(Instant::now);
+    ready!(timer.poll(context, since + stall));
+    Poll::Ready(Err(Failure::ClientNotReading))
+}
+
+/// Whether a request may be sent twice: it changes nothing, or leaves the same behind (RFC 9110
+/// §9.2.2). A DELETE that was done would be 404 the second time.
+fn is_repeatable(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT
+    )
+}

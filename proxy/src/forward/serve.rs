@@ -1,0 +1,115 @@
+//! A client's connection from its first byte to its last, whichever version of HTTP it speaks.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use service::timer::LazyTimer;
+use tokio::time::timeout;
+
+use super::client_connection::{ClientConnection, log_refused};
+use super::forwarder::Forwarder;
+use super::http1::{Http1, Next};
+use super::http2;
+use super::socket::Socket;
+
+/// How long a client that is still sending may take to read a response that ends its connection.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How the HTTP/1.1 part of a connection ended.
+enum Ended {
+    Closed,
+    /// It speaks HTTP/2. These bytes are the first of it.
+    Http2(BytesMut),
+}
+
+/// Serves the requests of a connection, until the client or the proxy ends it. `timed_out` is called
+/// if a request's head does not arrive in time.
+pub(crate) async fn serve(
+    forwarder: &Arc<Forwarder>,
+    socket: Socket,
+    client: ClientConnection,
+    timed_out: impl FnOnce(),
+) {
+    let ended = {
+        let is_draining = AtomicBool::new(false);
+        let stopping = forwarder.stopping();
+        let mut stopped = pin!(stopping.recv());
+        let mut served = pin!(serve_http1(
+            forwarder,
+            &socket,
+            &client,
+            &is_draining,
+            timed_out
+        ));
+        poll_fn(|context| {
+            if let std::task::Poll::Ready(ended) = served.as_mut().poll(context) {
+                return std::task::Poll::Ready(ended);
+            }
+            if !is_draining.load(Ordering::Relaxed) && stopped.as_mut().poll(context).is_ready() {
+                is_draining.store(true, Ordering::Relaxed);
+            }
+            // A connection between two requests ends at once, and so does one that never had any.
+            if is_draining.load(Ordering::Relaxed) && !client.requests.is_busy() {
+                return std::task::Poll::Ready(Ended::Closed);
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    };
+    if let Ended::Http2(first) = ended {
+        http2::serve(forwarder, socket, first, client).await;
+    }
+}
+
+async fn serve_http1(
+    forwarder: &Forwarder,
+    socket: &Socket,
+    client: &ClientConnection,
+    is_draining: &AtomicBool,
+    timed_out: impl FnOnce(),
+) -> Ended {
+    let mut timer = LazyTimer::default();
+    let mut connection = Http1::new(socket, forwarder.head_timeouts(), is_draining);
+    loop {
+        let requests = &client.requests;
+        let next = poll_fn(|context| {
+            connection.poll_next(context, &mut timer, |now| requests.set_idle(now))
+        });
+        match next.await {
+            Next::Request(mut head, refusal) => {
+                requests.set_busy();
+                let address = client.address.as_ref();
+                forwarder
+                    .forward(&mut head, refusal, address, &mut connection, &mut timer)
+                    .await;
+                if !connection.finish() {
+                    break;
+                }
+                if is_draining.load(Ordering::Relaxed) {
+                    return Ended::Closed;
+                }
+            }
+            Next::Refused(refusal) => {
+                connection.refuse(refusal);
+                forwarder.count_rejected();
+                log_refused(refusal);
+                break;
+            }
+            Next::Http2(first) => return Ended::Http2(first),
+            Next::TimedOut => {
+                timed_out();
+                return Ended::Closed;
+            }
+            Next::Idle | Next::Closed => return Ended::Closed,
+        }
+    }
+    if !connection.must_linger() {
+        return Ended::Closed;
+    }
+    let _ = timeout(LINGER, poll_fn(|context| connection.poll_linger(context))).await;
+    Ended::Closed
+}

@@ -1,0 +1,26 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use service::limits::Limits;
+use service::shutdown::Shutdown;
+
+use crate::admin::Admin;
+use crate::exchange::Observer;
+use crate::metrics::HttpMetrics;
+use crate::upstream::Upstream;
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) upstream: Arc<Upstream>,
+    /// The endpoints that the proxy itself serves.
+    pub(crate) admin: Arc<Admin>,
+    /// `None` observes nothing, at no cost.
+    pub(crate) observer: Option<Observer>,
+    /// Where requests are counted that could not be parsed.
+    pub(crate) rejected: Option<Arc<HttpMetrics>>,
+    pub(crate) limits: Limits,
+    pub(crate) access_log: bool,
+    /// The shutdown at which connections end after their requests.
+    pub(crate) stopping: Shutdown,
+}
