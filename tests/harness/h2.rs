@@ -30,6 +30,8 @@ pub struct H2Stream {
 pub struct H2Response {
     /// The status code.
     pub status: u16,
+    /// Its fields.
+    pub headers: http::HeaderMap,
     /// Its body, limited by flow control to what is read.
     pub body: RecvStream,
 }
@@ -66,9 +68,22 @@ impl H2 {
         headers: &[(&str, &str)],
         whole: bool,
     ) -> Result<H2Stream> {
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(format!("http://registry{path}"));
+        let uri = format!("http://registry{path}");
+        self.send_to(&uri, method, headers, whole).await
+    }
+
+    /// Like [`H2::send`], with the `:authority` of this URI, or none if it is a path.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn send_to(
+        &mut self,
+        uri: &str,
+        method: &str,
+        headers: &[(&str, &str)],
+        whole: bool,
+    ) -> Result<H2Stream> {
+        let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -115,9 +130,11 @@ impl H2Stream {
     pub async fn response(self) -> Result<H2Response> {
         let response = timeout(DEADLINE, self.response).await;
         let response = response.context("no response in time")??;
+        let (head, body) = response.into_parts();
         Ok(H2Response {
-            status: response.status().as_u16(),
-            body: response.into_body(),
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
         })
     }
 }

@@ -16,6 +16,7 @@
 //! | [`openmetrics`] | the strict OpenMetrics parser of Python's `prometheus_client` |
 //! | [`source`] | a source, valid or not, for octoserve to aggregate |
 //! | [`h2`] | HTTP/2 stream by stream, for misbehaving clients |
+//! | [`frames`] | HTTP/2 frame by frame, for what no library sends |
 //! | [`wire`] | HTTP/1.1 byte by byte, for malformed requests |
 //! | [`certificate`] | a certificate in files that can be replaced |
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
@@ -35,6 +36,7 @@ pub mod content;
 pub mod cost;
 pub mod docker;
 pub mod foreign;
+pub mod frames;
 pub mod h2;
 pub mod hostile;
 pub mod memory;

@@ -9,7 +9,6 @@ use harness::certificate::Certificate;
 use harness::client::Client;
 use harness::h2::H2;
 use harness::octoserve::{Launch, Server};
-use harness::poll;
 use harness::scrape::metric;
 use harness::wire::Wire;
 use harness::{tools, wire};
@@ -63,17 +62,6 @@ async fn gets_200(address: SocketAddr, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `/readyz` is 200: the health of the data directory is first known a moment after the
-/// start.
-async fn ready(address: SocketAddr) -> Result<()> {
-    let request = wire::request("GET", "/readyz", &[], b"");
-    poll::until("it is ready", SOON, async || {
-        let response = wire::exchange(address, "GET", &request).await?;
-        Ok((response.head.status == 200).then_some(()))
-    })
-    .await
-}
-
 async fn gets_200_over_http2(address: SocketAddr, path: &str) -> Result<()> {
     let asked = async {
         let mut client = H2::connect(address, false).await?;
@@ -89,7 +77,6 @@ async fn silent_connections_to_a_metrics_listener_delay_neither_scrapes_nor_prob
     for launch in [Launch::all_in_one().metrics_listener(), Launch::registry()] {
         let server = patient(launch).start().await?;
         let address = server.metrics_address();
-        ready(address).await?;
         let mut silent = silent(address, METRICS_CAP).await?;
         for path in ["/metrics", "/livez", "/readyz"] {
             gets_200(address, path).await?;

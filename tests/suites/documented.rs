@@ -1,5 +1,5 @@
 //! docs/metrics.md has exactly the exposed families, and a real Prometheus evaluates every query in
-//! it and in README.md. The tests that docs/transparency.md names exist.
+//! it and in README.md. The tests that docs/protocol.md names exist.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,7 +161,7 @@ fn sources(directory: &Path) -> Result<String> {
 #[test]
 fn every_test_named_in_the_documentation_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let document = document("docs/transparency.md")?;
+    let document = document("docs/protocol.md")?;
     let mut sections = BTreeMap::new();
     let mut named = 0;
     for name in document.split('`').skip(1).step_by(2) {

@@ -41,7 +41,7 @@ mod data_directory;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
 /// docs/metrics.md has exactly the exposed families, Prometheus evaluates its queries, and the
-/// tests that docs/transparency.md names exist.
+/// tests that docs/protocol.md names exist.
 mod documented;
 /// Responses and metrics of the proxy when its upstream or a source fails.
 mod failures;
@@ -50,6 +50,8 @@ mod failures;
 mod faults;
 /// Foreign registries: with passwords, with tokens, and unusual ones.
 mod foreign;
+/// The forwarding loop: framing in both directions, clients that leave, HTTP/2, loops and signals.
+mod forwarding;
 /// Requests whose framing is ambiguous, stalls or never ends.
 mod framing;
 /// A full disk refuses pushes, and accepts them again once there is free space.

@@ -46,9 +46,13 @@ impl Scene {
         S: Fn(Caller) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,
     {
-        let upstream = Scripted::start(script).await?;
+        Self::before(Scripted::start(script).await?, "1s").await
+    }
+
+    /// In front of this upstream, with this limit for bodies that stall.
+    pub(crate) async fn before(upstream: Scripted, body_stall: &str) -> Result<Self> {
         let server = Launch::in_front_of(&upstream.url())
-            .environment("OCTOSERVE_LIMITS_BODY_STALL", "1s")
+            .environment("OCTOSERVE_LIMITS_BODY_STALL", body_stall)
             .environment("OCTOSERVE_LIMITS_DRAIN", "1s")
             .start()
             .await?;

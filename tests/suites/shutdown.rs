@@ -167,7 +167,7 @@ async fn a_second_signal_ends_the_process_at_once() -> Result<()> {
 }
 
 /// An upload with one half sent, and the other half.
-async fn half_an_upload(server: &Server) -> Result<(Wire, Vec<u8>)> {
+pub(crate) async fn half_an_upload(server: &Server) -> Result<(Wire, Vec<u8>)> {
     let client = Client::new(&server.url(""))?;
     let location = client.open_upload("team/app").await?;
     let mut whole = wire::request("PATCH", &location, &[], &content::bytes(8, 1 << 20));
@@ -202,7 +202,7 @@ async fn health(program: Program, url: &str) -> Result<Option<i32>> {
 }
 
 /// Waits until new connections are refused.
-async fn refused(server: &Server) -> Result<()> {
+pub(crate) async fn refused(server: &Server) -> Result<()> {
     let address = server.address();
     poll::until("new connections are refused", DEADLINE, async || {
         Ok(TcpStream::connect(address).await.is_err().then_some(()))

@@ -6,7 +6,7 @@ use harness::octoserve::{Launch, Server};
 use harness::poll;
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
-use harness::wire;
+use harness::wire::{self, Wire};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
@@ -20,15 +20,21 @@ use crate::scene::{BLOB, DEADLINE, Holdings, SESSION, get};
 const CLIENTS: u32 = 1000;
 
 /// The memory bound of the proxy for each of them.
-const EACH: u64 = 1 << 20;
+const EACH: u64 = 300_000;
+
+/// The memory bound of the proxy for each idle connection.
+const IDLE_EACH: u64 = 20_000;
+
+/// The number of idle connections.
+const IDLE: u32 = 2000;
 
 /// The tests run one after another, because the kernel's socket memory is limited.
-static ALONE: Mutex<()> = Mutex::const_new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
 
 static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
 
 /// The proxy in front of an upstream that sends large downloads and reads no uploads.
-async fn stage() -> Result<(Server, Scripted)> {
+pub(crate) async fn stage() -> Result<(Server, Scripted)> {
     // This process owns three sockets for each client.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(
@@ -56,7 +62,7 @@ async fn stage() -> Result<(Server, Scripted)> {
 
 /// A socket with small buffers and the segment size of a real network, so that the kernel's buffers
 /// do not absorb the stalled transfers.
-fn frugal<T>(open: impl FnOnce(TcpSocket) -> Result<T>) -> Result<T> {
+pub(crate) fn frugal<T>(open: impl FnOnce(TcpSocket) -> Result<T>) -> Result<T> {
     let socket = TcpSocket::new_v4()?;
     SockRef::from(&socket).set_tcp_mss(1400)?;
     socket.set_send_buffer_size(16 << 10)?;
@@ -87,22 +93,22 @@ async fn serve(mut caller: Caller) -> Result<()> {
     std::future::pending().await
 }
 
-async fn serves(server: &Server) -> Result<()> {
+pub(crate) async fn serves(server: &Server) -> Result<()> {
     let request = wire::request("GET", "/v2/", &[], b"");
     let response = wire::exchange(server.address(), "GET", &request).await?;
     ensure!(response.body == b"ok", "{}", response.head.status);
     Ok(())
 }
 
-async fn client(server: &Server) -> Result<TcpStream> {
+pub(crate) async fn client(server: &Server) -> Result<TcpStream> {
     let connecting = frugal(|socket| Ok(socket.connect(server.address())))?;
     connecting.await.context("connecting")
 }
 
-/// Waits until `name` stops changing: all transfers have stalled.
-async fn settled(server: &Server, name: &str) -> Result<()> {
+/// Waits until `name` stops changing: so many transfers have stalled.
+pub(crate) async fn settled(server: &Server, transfers: u32, name: &str) -> Result<()> {
     let in_flight = metric("octoserve_http_requests_in_flight");
-    in_flight.value(CLIENTS).assert_in(server).await?;
+    in_flight.value(transfers).assert_in(server).await?;
     let (mut last, mut same) = (None, 0);
     poll::until("all transfers have stalled", DEADLINE, async || {
         let now = server.scrape().await?.sum(&metric(name));
@@ -125,11 +131,30 @@ async fn weigh(server: &mut Server, before: u64, what: &str) -> Result<()> {
     serves(server).await
 }
 
-async fn over(server: &mut Server, before: &Holdings) -> Result<()> {
+pub(crate) async fn over(server: &mut Server, before: &Holdings) -> Result<()> {
     let in_flight = metric("octoserve_http_requests_in_flight");
     in_flight.value(0).assert_in(server).await?;
     serves(server).await?;
     before.regained(server).await
+}
+
+#[tokio::test]
+async fn idle_connections_use_little_memory() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let (mut server, _upstream) = stage().await?;
+    let before = server.process().memory()?.resident;
+    let mut clients = Vec::new();
+    for _ in 0..IDLE {
+        let mut client = Wire::connect(server.address()).await?;
+        client.send(get("/v2/").as_bytes()).await?;
+        assert_eq!(client.response("GET").await?.body, b"ok");
+        clients.push(client);
+    }
+    let now = server.process().memory()?.resident;
+    let each = now.saturating_sub(before) / u64::from(IDLE);
+    harness::report(&format!("{IDLE} idle connections: {each} bytes each"));
+    ensure!(each < IDLE_EACH, "{each} bytes each");
+    serves(&server).await
 }
 
 #[tokio::test]
@@ -144,7 +169,7 @@ async fn a_thousand_stalled_downloads_use_bounded_memory_and_leave_nothing() -> 
         client.write_all(get(BLOB).as_bytes()).await?;
         clients.push(client);
     }
-    settled(&server, "octoserve_http_response_body_bytes_total").await?;
+    settled(&server, CLIENTS, "octoserve_http_response_body_bytes_total").await?;
     weigh(&mut server, resident, "downloads").await?;
     drop(clients);
     over(&mut server, &before).await?;
@@ -163,7 +188,7 @@ async fn a_thousand_uploads_to_a_stalled_upstream_use_bounded_memory_and_leave_n
     for _ in 0..CLIENTS {
         clients.spawn(send(client(&server).await?));
     }
-    settled(&server, "octoserve_http_request_body_bytes_total").await?;
+    settled(&server, CLIENTS, "octoserve_http_request_body_bytes_total").await?;
     weigh(&mut server, resident, "uploads").await?;
     // The upstream that reads nothing is restarted.
     let address = first.address();
