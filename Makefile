@@ -43,7 +43,9 @@ bench: ## Compare with haproxy, nginx and docker-registry; writes docs/benchmark
 COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares
-FUZZ ?= route range exposition
+FUZZ ?= route range exposition request response
+# What these forward is read by another implementation of HTTP/1.1, too: of each input that was kept.
+FORWARDED := $(filter request response,$(FUZZ))
 SECONDS ?= 60
 
 fuzz: ## Each fuzz target for a minute; `make fuzz FUZZ=exposition SECONDS=3600` runs one for an hour
@@ -54,6 +56,12 @@ fuzz: ## Each fuzz target for a minute; `make fuzz FUZZ=exposition SECONDS=3600`
 	  mkdir -p target/fuzz/corpus/$$target; \
 	  target/fuzz/*/release/$$target -max_total_time=$(SECONDS) -timeout=10 -print_final_stats=1 \
 	    -artifact_prefix=target/fuzz/ target/fuzz/corpus/$$target fuzz/seeds/$$target; \
+	done
+	@set -e; for target in $(FORWARDED); do \
+	  rm -f target/fuzz/$$target.forwarded; \
+	  FORWARDED=target/fuzz/$$target.forwarded target/fuzz/*/release/$$target -runs=0 \
+	    target/fuzz/corpus/$$target fuzz/seeds/$$target; \
+	  target/tools/h11/bin/python fuzz/read_with_h11.py target/fuzz/$$target.forwarded; \
 	done
 
 docs: ## The documentation of the crates, for a browser

@@ -2,7 +2,7 @@
 # Installs the missing tools on a Debian machine with Rust, gcc and git, for the tasks in the arguments:
 #   build: cmake, for pingora's zlib-ng            lint: cargo-deny, into target/tools
 #   test: the clients and servers of the tests     bench: the programs to compare with
-#   fuzz: a C++ compiler, for libFuzzer
+#   fuzz: a C++ compiler, for libFuzzer, and h11
 # If everything is installed, it does nothing and needs no network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -17,7 +17,10 @@ need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing="$mi
 
 for task in "$@"; do
     case $task in
-    fuzz) need c++ g++ ;;
+    fuzz)
+        need c++ g++
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        ;;
     build) need cc gcc && need make make && need cmake cmake ;;
     lint)
         if ! target/tools/bin/cargo-deny --version 2>/dev/null | grep -q " $DENY$"; then
@@ -96,3 +99,4 @@ if [ -n "$missing" ]; then
     fi
 fi
 case " $* " in *" test "*) python oras; python prometheus_client; debian ;; esac
+case " $* " in *" fuzz "*) python h11 ;; esac
