@@ -36,7 +36,7 @@ pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> 
     table.ratios = const {
         &[
             ratio(OURS, HAPROXY, ""),
-            ratio(OURS, UNMEASURED, "≤ 1.03"),
+            ratio(OURS, UNMEASURED, ""),
             ratio(ALL_IN_ONE, REGISTRY, ""),
         ]
     };

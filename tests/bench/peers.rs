@@ -63,11 +63,17 @@ enum Child {
 impl Subject {
     /// One of our programs, from the release builds in `directory`, without an access log.
     pub(crate) async fn ours(name: &'static str, launch: Launch, directory: &Path) -> Result<Self> {
-        let server = launch
-            .built(directory)
-            .environment("OCTOSERVE_LOGGING_ACCESS", "false")
-            .start()
-            .await?;
+        let launch = launch.environment("OCTOSERVE_LOGGING_ACCESS", "false");
+        Self::logged(name, launch, directory).await
+    }
+
+    /// One of our programs with its access log, which goes to a file.
+    pub(crate) async fn logged(
+        name: &'static str,
+        launch: Launch,
+        directory: &Path,
+    ) -> Result<Self> {
+        let server = launch.built(directory).start().await?;
         Ok(Self {
             name,
             address: server.address(),
@@ -84,9 +90,12 @@ impl Subject {
         splice: bool,
     ) -> Result<Self> {
         let splice = if splice {
-            "  option splice-request\n  option splice-response\n"
+            (
+                "  tune.pipesize 1048576\n",
+                "  option splice-request\n  option splice-response\n",
+            )
         } else {
-            ""
+            ("", "")
         };
         let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 2, splice);
         Self::peer(name, "haproxy", &["-q", "-db", "-f"], configuration).await
@@ -98,7 +107,7 @@ impl Subject {
         upstream: SocketAddr,
         under: Vec<OsString>,
     ) -> Result<Self> {
-        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 1, "");
+        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 1, ("", ""));
         let arguments = ["-q", "-db", "-f"];
         Self::peer_under(name, "haproxy", &arguments, configuration, under).await
     }
@@ -295,9 +304,14 @@ impl Subject {
 }
 
 /// haproxy's configuration.
-fn haproxy(address: SocketAddr, upstream: SocketAddr, threads: u32, more: &str) -> String {
+fn haproxy(
+    address: SocketAddr,
+    upstream: SocketAddr,
+    threads: u32,
+    (global, more): (&str, &str),
+) -> String {
     format!(
-        "global\n  nbthread {threads}\n  maxconn 2000\n\
+        "global\n  nbthread {threads}\n  maxconn 2000\n{global}\
          defaults\n  mode http\n  http-reuse always\n{more}\
          \x20 timeout connect 5s\n  timeout client 75s\n  timeout server 75s\n\
          listen proxy\n  bind {address}\n  server upstream {upstream}\n"

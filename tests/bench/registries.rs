@@ -26,7 +26,7 @@ pub(crate) async fn measure(
         &[
             ratio(REGISTRY, DIRECT, "≥ 0.7 (first step ≥ 0.5)"),
             ratio(REGISTRY, DOCKER, "≥ 7 (first step ≥ 5)"),
-            ratio(ALL_IN_ONE, REGISTRY, "≥ 0.6"),
+            ratio(ALL_IN_ONE, REGISTRY, "≥ 0.75"),
         ]
     };
     let path = Pulled::manifest_path();
@@ -46,7 +46,7 @@ pub(crate) async fn measure(
         &[
             ratio(REGISTRY, DIRECT, "≥ 0.95 (first step ≥ 0.9)"),
             ratio(REGISTRY, DOCKER, ""),
-            ratio(ALL_IN_ONE, REGISTRY, "≥ 0.7"),
+            ratio(ALL_IN_ONE, REGISTRY, "≥ 0.85"),
         ]
     };
     let path = content.blob_path();

@@ -16,6 +16,7 @@ pub(crate) const NGINX: &str = "nginx as a proxy";
 pub(crate) const MTAIL: &str = "nginx, its log and mtail";
 pub(crate) const CADDY: &str = "caddy";
 pub(crate) const OURS: &str = "octoserve in front of nginx";
+pub(crate) const LOGGED: &str = "octoserve with access log";
 pub(crate) const UNMEASURED: &str = "octoserve without metrics";
 pub(crate) const QUIET: &str = "octoserve that nobody scrapes";
 pub(crate) const SCRAPED: &str = "octoserve scraped 50 times a second";
