@@ -89,9 +89,9 @@ async fn keeps_to(bounds: Bounds, launch: impl Fn() -> Launch) -> Result<()> {
 async fn a_proxied_request_stays_within_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
-        instructions: 118_000.0,
-        allocations: 97.0,
-        system_calls: 7.7,
+        instructions: 49_000.0,
+        allocations: 18.0,
+        system_calls: 7.0,
     };
     keeps_to(bounds, || Launch::in_front_of(&registry.url(""))).await
 }
@@ -100,9 +100,9 @@ async fn a_proxied_request_stays_within_its_bounds() -> Result<()> {
 async fn a_proxied_request_without_metrics_stays_within_its_bounds() -> Result<()> {
     let registry = registry_with_an_image().await?;
     let bounds = Bounds {
-        instructions: 111_000.0,
-        allocations: 97.0,
-        system_calls: 7.7,
+        instructions: 42_300.0,
+        allocations: 18.0,
+        system_calls: 7.0,
     };
     keeps_to(bounds, || {
         Launch::in_front_of(&registry.url("")).without_metrics()
@@ -116,8 +116,8 @@ async fn a_request_to_the_embedded_registry_stays_within_its_bounds() -> Result<
     let data = registry.data().to_owned();
     registry.terminate(TIMEOUT).await?;
     let bounds = Bounds {
-        instructions: 137_000.0,
-        allocations: 115.0,
+        instructions: 50_700.0,
+        allocations: 30.0,
         system_calls: 3.3,
     };
     keeps_to(bounds, || Launch::all_in_one().data(&data)).await
