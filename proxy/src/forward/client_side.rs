@@ -28,8 +28,9 @@ pub(super) trait ClientSide<'s> {
     /// Whether the whole body was read.
     fn is_body_whole(&self) -> bool;
 
-    /// Whether the rest of the body can still arrive from a client that sends nothing more.
-    fn can_body_arrive(&self) -> bool;
+    /// Whether the rest of the body can still arrive from a client that sends nothing more. So many bytes
+    /// of it were taken from the socket, and are on their way.
+    fn can_body_arrive(&self, on_their_way: usize) -> bool;
 
     /// Sends a 1xx response, if the client can get one.
     fn interim(&mut self, head: &ResponseHead);

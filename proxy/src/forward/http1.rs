@@ -296,9 +296,10 @@ impl<'s> ClientSide<'s> for Http1<'s> {
         self.incoming.is_whole()
     }
 
-    fn can_body_arrive(&self) -> bool {
+    fn can_body_arrive(&self, on_their_way: usize) -> bool {
+        let arrived = self.socket.unread() + on_their_way as u64;
         let missing = self.incoming.missing();
-        missing.is_none_or(|missing| missing <= self.socket.unread())
+        missing.is_none_or(|missing| missing <= arrived)
     }
 
     fn interim(&mut self, head: &ResponseHead) {

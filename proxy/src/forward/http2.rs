@@ -341,7 +341,7 @@ impl<'s> ClientSide<'s> for Http2Stream {
         self.is_whole && self.piece.is_empty()
     }
 
-    fn can_body_arrive(&self) -> bool {
+    fn can_body_arrive(&self, _: usize) -> bool {
         true
     }
 

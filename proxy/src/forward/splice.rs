@@ -100,6 +100,11 @@ impl Pipes {
 }
 
 impl Splice {
+    /// How many bytes were taken from the first socket and not sent yet.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     /// Moves some of a body that has so many bytes left in the first socket. What has arrived goes on
     /// before more is taken.
     pub(super) fn poll_move(

@@ -264,3 +264,67 @@ async fn a_request_that_panics_is_answered_counted_and_harms_no_other() {
     }
     assert!(PANICS.load(Ordering::Relaxed) >= 2);
 }
+
+/// Reads a head.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        let byte = stream.read_u8().await.unwrap();
+        heard.push(byte);
+    }
+    String::from_utf8(heard).unwrap()
+}
+
+/// One thread, so that nothing is polled between the upstream's reset and the client's body.
+#[tokio::test]
+async fn a_put_of_which_bytes_are_on_their_way_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = before(&[listener.local_addr().unwrap()]).await;
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    client
+        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    assert!(head(&mut upstream).await.starts_with("GET "));
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    upstream.write_all(response).await.unwrap();
+    assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+    let put = b"PUT /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n";
+    client.write_all(put).await.unwrap();
+    assert!(head(&mut upstream).await.starts_with("PUT "));
+
+    upstream.set_zero_linger().unwrap();
+    drop(upstream);
+    let sent = client.try_write(&vec![b'x'; 200_000]).unwrap();
+    assert!(sent > 0);
+    let response = head(&mut client).await;
+    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+    let again = tokio::time::timeout(Duration::from_millis(100), listener.accept());
+    assert!(again.await.is_err(), "it was sent again");
+}
+
+#[tokio::test]
+async fn an_upload_whose_client_closes_its_sending_half_is_whole() {
+    const LENGTH: usize = 6_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = before(&[listener.local_addr().unwrap()]).await;
+    let upstream = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(head(&mut stream).await.starts_with("PATCH "));
+        // Slow enough for the client to be done before the upstream has read much.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut received = vec![0; LENGTH];
+        stream.read_exact(&mut received).await.unwrap();
+        let response = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(response).await.unwrap();
+    });
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    let start = format!("PATCH /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n");
+    client.write_all(start.as_bytes()).await.unwrap();
+    client.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+    client.shutdown().await.unwrap();
+    let response = head(&mut client).await;
+    assert!(response.starts_with("HTTP/1.1 202 "), "{response}");
+    upstream.await.unwrap();
+}

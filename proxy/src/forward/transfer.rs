@@ -222,7 +222,9 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         }
         if self.half_closed.is_some()
             && matches!(self.upload, UploadState::Body)
-            && !self.client.can_body_arrive()
+            && !self
+                .client
+                .can_body_arrive(self.upload_pipe.as_ref().map_or(0, Splice::held))
         {
             return Poll::Ready(Err(Failure::ClientClosed));
         }
@@ -380,9 +382,13 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         let (Some(pipe), Some(to)) = (&mut self.upload_pipe, self.upstream.body_sink()) else {
             return Poll::Ready(Err(Failure::Internal));
         };
-        match pipe.poll_move(context, from, to, left) {
+        let moved = pipe.poll_move(context, from, to, left);
+        if pipe.held() > 0 || matches!(moved, Ok(Spliced::Moved(_))) {
+            // What is in the pipe is no longer in the client's socket: the request can't be sent again.
+            self.held.forget();
+        }
+        match moved {
             Ok(Spliced::Moved(bytes)) => {
-                self.held.forget();
                 self.observed.request_moved(bytes);
                 self.client.body_moved(bytes);
                 self.up.moved();
