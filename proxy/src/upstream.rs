@@ -176,7 +176,7 @@ impl Upstream {
         }
     }
 
-    /// The same upstream, of which is recorded how it responds.
+    /// The same upstream, whose responses are recorded.
     pub fn with_metrics(mut self, metrics: UpstreamMetrics) -> Upstream {
         self.metrics = Some(metrics);
         self

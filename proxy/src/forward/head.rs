@@ -21,7 +21,7 @@ const MAX_PARSED: usize = 128;
 
 type FieldSlots<'a> = [MaybeUninit<httparse::Header<'a>>; MAX_PARSED];
 
-/// Finds the end of a head as its bytes arrive, each of which is looked at once.
+/// Finds the end of a head as its bytes arrive. It reads each byte once.
 #[derive(Debug, Default)]
 pub(super) struct HeadEnd {
     /// Where the head begins: after the empty lines before it.
@@ -126,8 +126,8 @@ fn request_line(head: &Bytes) -> Result<RequestLine, Refusal> {
 
 /// A path and a query, byte for byte.
 fn path(target: Bytes) -> Result<PathAndQuery, Refusal> {
-    // Whoever parses a URI drops a fragment, which no request has (RFC 9112 §3.2).
-    // It lets bytes pass that no URI has (RFC 3986 §2), and servers differ about.
+    // `PathAndQuery` drops a fragment, which no request has (RFC 9112 §3.2). It accepts bytes outside of
+    // ASCII, which no URI has (RFC 3986 §2) and which servers treat differently.
     if memchr(b'#', &target).is_some() || !target.is_ascii() {
         return Err(Refusal::Target);
     }

@@ -7,7 +7,6 @@
 //! clients whose uploads stall hold little, and the growth of all connections has a bound.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -20,9 +19,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use pingora::protocols::http::v2::server::default_h2_options;
-use service::listen::ClientStream;
 use service::timer::LazyTimer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -31,6 +28,7 @@ use super::client_connection::{ClientConnection, log_refused};
 use super::client_side::ClientSide;
 use super::forwarder::Forwarder;
 use super::framing::{BodyLength, Fields, RequestHead, RequestLine, ResponseHead};
+use super::prefixed::Prefixed;
 use super::socket::Socket;
 use crate::error::{Failure, Refusal};
 
@@ -419,66 +417,5 @@ impl<'s> ClientSide<'s> for Http2Stream {
 
     fn socket(&self) -> Option<&'s Socket> {
         None
-    }
-}
-
-/// A connection of which some bytes were read already.
-#[derive(Debug)]
-struct Prefixed {
-    first: BytesMut,
-    stream: ClientStream,
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let taken = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first.split_to(taken));
-        if self.first.is_empty() {
-            self.first = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

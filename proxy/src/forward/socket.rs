@@ -118,7 +118,7 @@ impl Socket {
         let _ = rustix::net::sockopt::set_socket_linger(self, linger);
     }
 
-    /// The stream, for whoever reads and writes it alone.
+    /// The stream, for a caller that reads and writes it alone.
     pub(crate) fn into_stream(self) -> ClientStream {
         self.0
     }

@@ -1,7 +1,7 @@
 //! Moves both bodies of one exchange at once, and the response's head between them.
 //!
-//! One poll moves all that can be moved, in both directions. Whoever is waited for is known at every
-//! moment, so that a timeout blames the right side.
+//! One poll moves all that can be moved, in both directions. Each direction knows which side it waits
+//! for, so that a timeout blames the right one.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::client_side::ClientSide;
 use super::framing::{BodyLength, RequestHead};
 use super::headers;
+use super::held::Held;
 use super::observed::Observed;
 use super::shared::Shared;
 use super::socket::{Closed, Socket};
@@ -30,9 +31,6 @@ const ABANDONED: Duration = Duration::from_secs(5);
 /// How long a client that has closed its sending half waits for an upstream that is silent. Most have
 /// left, and only bytes that are sent to them would tell.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
-
-/// The most bytes of a body that are kept, so that the request can be sent again.
-const MAX_HELD: usize = 64 << 10;
 
 /// How far the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,60 +74,6 @@ impl Standstill {
             self.awaits = Some(side);
             self.since = None;
         }
-    }
-}
-
-/// The bytes of a request's body that were sent over a connection that may be stale.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    bytes: Vec<u8>,
-    /// How many of them were sent again.
-    replayed: usize,
-    /// All that was taken from the client is here, and what will be is kept, too.
-    is_kept: bool,
-}
-
-impl Held {
-    /// Nothing was taken from the client yet. `is_kept` says whether it is worth keeping.
-    pub(super) fn new(is_kept: bool) -> Held {
-        Held {
-            is_kept,
-            ..Held::default()
-        }
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        if !self.is_kept {
-            return;
-        }
-        self.is_kept = self.bytes.len() + piece.len() <= MAX_HELD;
-        if self.is_kept {
-            self.bytes.extend_from_slice(piece);
-        } else {
-            self.bytes = Vec::new();
-        }
-        self.replayed = self.bytes.len();
-    }
-
-    /// Something was sent of which there is no copy.
-    fn forget(&mut self) {
-        *self = Held::default();
-    }
-
-    /// Lets all of it be sent again; `false` if it is not all there.
-    pub(super) fn rewind(&mut self) -> bool {
-        self.replayed = 0;
-        self.is_kept
-    }
-
-    /// The connection is new, and so not stale: what is taken from now on is not sent again.
-    pub(super) fn keep_no_more(&mut self) {
-        self.is_kept = false;
-    }
-
-    /// What is still to be sent again.
-    fn left(&self) -> &[u8] {
-        &self.bytes[self.replayed..]
     }
 }
 
@@ -315,7 +259,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         if !self.held.left().is_empty() {
             self.up.awaits(Awaits::Upstream);
             match ready!(self.upstream.poll_send(context, self.held.left())) {
-                Ok(sent) => self.held.replayed += sent,
+                Ok(sent) => self.held.replayed(sent),
                 Err(_) => self.upload = UploadState::Abandoned,
             }
             self.up.moved();

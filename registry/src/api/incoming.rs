@@ -118,7 +118,7 @@ impl BodySender {
     }
 }
 
-/// Whoever still reads the body, such as a task of the store, finds it cut.
+/// A reader that is left, such as a task of the store, finds the body cut.
 impl Drop for BodySender {
     fn drop(&mut self) {
         BodySlot::wake(&self.0, |slot| {

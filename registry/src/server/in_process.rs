@@ -1,7 +1,7 @@
 //! The registry called from within its own process: no socket, no HTTP/1.1, no task.
 //!
-//! Whoever holds an [`InProcessCall`] drives the registry, too: the call runs whenever its response is
-//! asked for, or its request's body is sent, in the same task and on the same thread.
+//! The task that holds an [`InProcessCall`] runs the registry, too: when it polls for the response, and
+//! when it sends the request's body.
 
 use std::cell::RefCell;
 use std::fmt;
