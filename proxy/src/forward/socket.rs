@@ -70,7 +70,12 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(each!(self, stream => stream.poll_write_ready(context)))?;
-            match each!(self, stream => stream.try_write_vectored(slices)) {
+            // One slice is sent by a cheaper system call than several.
+            let written = match slices {
+                [slice] => self.try_write(slice),
+                slices => each!(self, stream => stream.try_write_vectored(slices)),
+            };
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }

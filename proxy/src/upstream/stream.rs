@@ -43,7 +43,11 @@ impl UpstreamStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(context, slices))
+        // One slice is sent by a cheaper system call than several.
+        each!(self, stream => match slices {
+            [slice] => Pin::new(stream).poll_write(context, slice),
+            slices => Pin::new(stream).poll_write_vectored(context, slices),
+        })
     }
 
     /// Whether an idle connection can carry a request: the upstream has neither closed it nor sent
