@@ -15,6 +15,10 @@ use parking_lot::{Condvar, Mutex};
 /// The bytes that wait to be written: some ten thousand events.
 const CAPACITY: usize = 4 << 20;
 
+/// How long the first event of a batch waits for others. Under load each of them would wake the writer
+/// otherwise, which costs more than to format it.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How long the process waits at its end for the queue to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,8 @@ impl LogQueue {
             .spawn(move || {
                 let mut batch = Vec::new();
                 loop {
+                    shared.wait();
+                    thread::sleep(GATHER);
                     let lost = shared.take(&mut batch);
                     // A failure cannot be logged anywhere else.
                     let _ = out.write_all(&batch).and_then(|()| out.flush());
@@ -77,8 +83,8 @@ impl LogQueue {
 }
 
 impl LogQueueShared {
-    /// Takes what waits, once there is something, and how many events were lost before it.
-    fn take(&self, batch: &mut Vec<u8>) -> u64 {
+    /// Waits until there is something to write.
+    fn wait(&self) {
         let mut state = self.state.lock();
         state.writing = false;
         if state.waiting.is_empty() {
@@ -86,6 +92,11 @@ impl LogQueueShared {
         }
         self.filled
             .wait_while(&mut state, |state| state.waiting.is_empty());
+    }
+
+    /// Takes what waits, and how many events were lost before it.
+    fn take(&self, batch: &mut Vec<u8>) -> u64 {
+        let mut state = self.state.lock();
         state.writing = true;
         // Swapped, not copied: the lock is held for a moment, and both buffers keep their capacity.
         std::mem::swap(&mut state.waiting, batch);
