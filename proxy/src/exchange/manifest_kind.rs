@@ -5,10 +5,11 @@
 //! a digest never changes, so a manifest whose digest is in the cache is not copied. Where the
 //! response has no digest, a small body is looked up in the cache by its own hash.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use foldhash::quality::RandomState;
 use http::{HeaderMap, HeaderName, header};
 use quick_cache::sync::Cache;
 use registry::oci::{Kind, Manifest, MediaType};
@@ -35,8 +36,9 @@ pub(super) struct KnownKinds {
     hasher: RandomState,
 }
 
-/// The hash of a digest, or of a body that has none. Its key differs in each process, so that
-/// nobody can craft two manifests of one hash.
+/// The hash of a digest, or of a body that has none. Its key differs in each process and no hash is
+/// ever shown, so that nobody can craft two manifests of one hash. `SipHash` would take longer than
+/// the rest of recording a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Fingerprint(u64);
 
@@ -45,7 +47,7 @@ impl Default for KnownKinds {
         KnownKinds {
             budget: AtomicUsize::new(BUDGET),
             known: Cache::new(REMEMBERED),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 }
