@@ -3,10 +3,15 @@
 //! Accepting here is what lets us cap and count connections, survive a shortage of file descriptors,
 //! know each bound address before anything is served, and give every worker its share.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use service::connection::ConnectionCap;
-use service::listen::{Listener, Peer};
+use service::listen::{DetachedStream, Listener, Peer};
+use service::runtime::WorkerSet;
+use service::seldom::Seldom;
 use service::shutdown::Drain;
 use tokio::task::JoinSet;
 
@@ -49,7 +54,7 @@ impl OpenConnections {
     }
 }
 
-/// Accepts connections until the shutdown, each in a task of its own. At the cap, an idle one is
+/// Accepts connections until the shutdown, each in a task of its own, on one of the workers. At the cap, an idle one is
 /// closed for the new one; while there is none the new one is closed at once, so that those that are
 /// served keep what they need.
 ///
@@ -59,6 +64,7 @@ pub(crate) async fn accept(
     mut listener: Listener,
     forwarder: Arc<Forwarder>,
     connections: OpenConnections,
+    workers: WorkerSet,
 ) -> JoinSet<()> {
     let stopping = forwarder.stopping();
     let mut serving = JoinSet::new();
@@ -77,10 +83,18 @@ pub(crate) async fn accept(
             connections.count_over_limit();
             continue;
         };
+        let Ok(detached) = DetachedStream::detach(stream) else {
+            continue;
+        };
+        let task = workers.place();
+        let runtime = task.runtime().clone();
         let mut counted = Counted::new(connections.metrics.clone());
         let guard = connections.open.guard();
         let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
-        serving.spawn(async move {
+        let serve = async move {
+            let Ok(stream) = detached.attach() else {
+                return;
+            };
             let client = ClientConnection {
                 // An address prints as visible ASCII.
                 address: match peer {
@@ -88,15 +102,27 @@ pub(crate) async fn accept(
                     Peer::Unix => None,
                 },
                 requests: slot.requests(),
+                worker: task.id(),
             };
             let timed_out = || counted.timed_out();
-            tokio::select! {
-                biased;
-                () = forward::serve(&forwarder, Socket::new(stream), client, timed_out) => {}
-                () = slot.evicted() => connections.count_over_limit(),
+            {
+                let socket = Socket::new(stream);
+                let mut served = pin!(forward::serve(&forwarder, socket, client, timed_out));
+                let evicted = pin!(slot.evicted());
+                let mut evicted = Seldom::new(evicted);
+                poll_fn(|context| {
+                    let served = served.as_mut().poll(context);
+                    if served.is_pending() {
+                        ready!(evicted.poll(context, slot.is_closing()));
+                        connections.count_over_limit();
+                    }
+                    Poll::Ready(())
+                })
+                .await;
             }
-            drop((slot, guard));
-        });
+            drop((slot, guard, task));
+        };
+        serving.spawn_on(serve, &runtime);
     }
     serving
 }

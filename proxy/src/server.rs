@@ -10,6 +10,7 @@ use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
+use service::runtime::Workers;
 use service::shutdown::Shutdown;
 use service::{build_info, log};
 
@@ -46,6 +47,9 @@ pub enum ProxyStartError {
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The threads that serve connections could not start.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Workers(#[source] std::io::Error),
     /// The embedded registry could not start.
     #[error(transparent)]
     Embedded(#[from] RegistryStartError),
@@ -55,6 +59,7 @@ pub enum ProxyStartError {
 pub struct BoundProxy {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
+    workers: Workers,
     embedded: Option<Embedded>,
     upstream: Arc<Upstream>,
     /// `None` records nothing.
@@ -112,6 +117,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
     };
     Ok(BoundProxy {
         addresses: listeners.iter().map(Listener::address).cloned().collect(),
+        workers: Workers::start().map_err(ProxyStartError::Workers)?,
         listeners,
         embedded,
         upstream: Arc::new(upstream),
@@ -228,7 +234,13 @@ impl Server for BoundProxy {
             .into_iter()
             .map(|listener| {
                 let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
-                tokio::spawn(downstream::accept(listener, forwarder, connections))
+                let workers = self.workers.all();
+                tokio::spawn(downstream::accept(
+                    listener,
+                    forwarder,
+                    connections,
+                    workers,
+                ))
             })
             .collect();
         // Last: a load balancer sends requests as soon as it sees this.

@@ -15,6 +15,7 @@ use http::{HeaderValue, StatusCode};
 use registry::server::in_process::InProcess;
 use service::health::{HealthError, Probe};
 use service::net::ServerAddress;
+use service::runtime::WorkerId;
 use service::shutdown::Shutdown;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -107,7 +108,7 @@ impl UpstreamAddress {
     fn new(location: Location) -> Arc<UpstreamAddress> {
         Arc::new(UpstreamAddress {
             location,
-            idle: IdleConnections::default(),
+            idle: IdleConnections::new(),
         })
     }
 
@@ -118,14 +119,14 @@ impl UpstreamAddress {
         }
     }
 
-    /// The idle connection that was used last, if there is one.
-    pub(crate) fn take_idle(&self) -> Option<UpstreamStream> {
-        self.idle.take()
+    /// An idle connection for this worker, if there is one.
+    pub(crate) fn take_idle(&self, worker: WorkerId) -> Option<UpstreamStream> {
+        self.idle.take(worker)
     }
 
-    /// Keeps a connection for the next request.
-    pub(crate) fn keep(&self, stream: UpstreamStream) {
-        self.idle.put(stream);
+    /// Keeps a connection of this worker for the next request.
+    pub(crate) fn keep(&self, stream: UpstreamStream, worker: WorkerId) {
+        self.idle.put(stream, worker);
     }
 
     /// Makes a connection.

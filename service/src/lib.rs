@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`program`], [`cli`], [`program_config`] | one `main`: command line, start, exit codes |
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
-//! | [`listen`], [`connection`], [`tls`], [`timer`] | sockets, the connection cap, time limits, certificates |
+//! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
 //! | [`auth`] | basic authentication of scrapers |
 //! | [`log`] | JSON and text logs, the access log |
@@ -45,6 +45,7 @@ pub mod program;
 pub mod program_config;
 pub mod runtime;
 pub mod scrape;
+pub mod seldom;
 pub mod shutdown;
 pub mod timer;
 pub mod tls;

@@ -19,7 +19,7 @@ use tokio_util::either::Either;
 pub use addr::{AddrError, ListenAddr};
 pub use fields::{ListenFields, check_addresses, one_or_many};
 pub use peer::Peer;
-pub use stream::ClientStream;
+pub use stream::{ClientStream, DetachedStream};
 pub use unix::SocketFile;
 
 /// Connections that the kernel holds until they are accepted. It has its own upper limit, too.

@@ -2,14 +2,18 @@
 
 use http::HeaderValue;
 use service::connection::Requests;
+use service::runtime::WorkerId;
 
 use crate::error::Refusal;
 
 /// What is known of a client's connection.
+#[derive(Clone)]
 pub(crate) struct ClientConnection {
     /// The client's address as a header's value, written out once for all of its requests.
     pub(crate) address: Option<HeaderValue>,
     pub(crate) requests: Requests,
+    /// The worker that serves it.
+    pub(crate) worker: WorkerId,
 }
 
 /// Logs a request that no exchange could begin for.

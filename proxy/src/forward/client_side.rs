@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use super::framing::ResponseHead;
-use super::socket::Socket;
 use crate::error::Failure;
 
 /// The client's side of one exchange. The socket lives for `'s`.
@@ -57,9 +56,10 @@ pub(super) trait ClientSide<'s> {
     /// Lets the client see that its response is cut off, or will not come.
     fn abort(&mut self);
 
-    /// Ready once the client has left, as far as this side can see it without a socket.
+    /// Ready once the client can't receive anything more.
     fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// The socket, if it is the client's alone.
-    fn socket(&self) -> Option<&'s Socket>;
+    /// Whether the client sends nothing more, but may wait for its response: known from
+    /// [`ClientSide::poll_left`].
+    fn is_half_closed(&self) -> bool;
 }

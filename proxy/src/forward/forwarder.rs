@@ -9,11 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use service::runtime::WorkerId;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
 use tokio::time::Instant;
 
 use super::bounds::Http2Bounds;
+use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
@@ -90,7 +92,7 @@ impl Forwarder {
         &self,
         request: &mut RequestHead,
         refusal: Option<Refusal>,
-        address: Option<&HeaderValue>,
+        connection: &ClientConnection,
         client: &mut C,
         timer: &mut LazyTimer,
     ) {
@@ -111,7 +113,7 @@ impl Forwarder {
         let result = match refusal {
             Some(refusal) => Err(Failure::Refused(refusal)),
             None => {
-                self.exchange(request, address, client, &mut observed, timer)
+                self.exchange(request, connection, client, &mut observed, timer)
                     .await
             }
         };
@@ -130,7 +132,7 @@ impl Forwarder {
     async fn exchange<'s, C: ClientSide<'s>>(
         &self,
         request: &mut RequestHead,
-        client_address: Option<&HeaderValue>,
+        client_connection: &ClientConnection,
         client: &mut C,
         observed: &mut Observed<'_>,
         timer: &mut LazyTimer,
@@ -149,10 +151,11 @@ impl Forwarder {
         }
         let mut held = Held::new(is_repeatable(&request.method));
         let mut may_reuse = true;
+        let worker = client_connection.worker;
         loop {
-            let (address, mut connection) = self.connect(observed, may_reuse).await?;
+            let (address, mut connection) = self.connect(observed, worker, may_reuse).await?;
             let added = Forwarded {
-                client: client_address,
+                client: client_connection.address.as_ref(),
                 proxy: &self.name,
                 request_id: &observed.request_id,
                 host: self.upstream.authority(),
@@ -170,7 +173,7 @@ impl Forwarder {
                     && let UpstreamSide::Connection(connection) = side
                     && let Some(stream) = connection.into_idle()
                 {
-                    address.keep(stream);
+                    address.keep(stream, worker);
                 }
                 return Ok(());
             };
@@ -211,6 +214,7 @@ impl Forwarder {
     async fn connect(
         &self,
         observed: &mut Observed<'_>,
+        worker: WorkerId,
         may_reuse: bool,
     ) -> Result<(Arc<UpstreamAddress>, UpstreamConnection), Failure> {
         let mut attempts = 0;
@@ -219,7 +223,7 @@ impl Forwarder {
                 observed.upstream_failed(Some(UpstreamError::Dns));
                 return Err(Failure::UpstreamUnreachable(UpstreamError::Dns));
             };
-            if may_reuse && let Some(stream) = address.take_idle() {
+            if may_reuse && let Some(stream) = address.take_idle(worker) {
                 observed.connected(None);
                 return Ok((address, UpstreamConnection::new(stream, true)));
             }

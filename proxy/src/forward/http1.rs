@@ -1,5 +1,6 @@
 //! A client's HTTP/1.1 connection: one request after another.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::client_side::ClientSide;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::head::{self, HeadEnd, MAX_HEAD};
-use super::socket::Socket;
+use super::socket::{Closed, Socket};
 use super::wire::{BodyError, Incoming, Outgoing, SMALL};
 use crate::error::{Failure, Refusal};
 
@@ -45,6 +46,10 @@ pub(super) struct Http1<'s> {
     keep_alive: bool,
     /// The response's body ends with the connection.
     is_until_close: bool,
+    /// Waits for the client to close what it has not closed yet: for all of its requests, since each wait
+    /// that begins and ends takes locks.
+    closed: Option<Pin<Box<dyn Future<Output = Closed> + Send + 's>>>,
+    is_half_closed: bool,
 }
 
 /// How far the current request is.
@@ -107,6 +112,8 @@ impl<'s> Http1<'s> {
             phase: Phase::Idle,
             keep_alive: false,
             is_until_close: false,
+            closed: None,
+            is_half_closed: false,
         }
     }
 
@@ -365,13 +372,21 @@ impl<'s> ClientSide<'s> for Http1<'s> {
         }
     }
 
-    fn poll_left(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        // The socket tells.
-        Poll::Pending
+    fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let socket = self.socket;
+        let closed = self.closed.get_or_insert_with(|| Box::pin(socket.closed()));
+        if !self.is_half_closed {
+            if ready!(closed.as_mut().poll(context)) == Closed::Both {
+                return Poll::Ready(());
+            }
+            self.is_half_closed = true;
+            *closed = Box::pin(socket.reset());
+        }
+        closed.as_mut().poll(context).map(|_| ())
     }
 
-    fn socket(&self) -> Option<&'s Socket> {
-        Some(self.socket)
+    fn is_half_closed(&self) -> bool {
+        self.is_half_closed
     }
 }
 

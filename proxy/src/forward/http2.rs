@@ -6,7 +6,9 @@
 //! a connection's streams may send ahead together grows with what the upstream takes of it, so that
 //! clients whose uploads stall hold little, and the growth of all connections has a bound.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -19,6 +21,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use pingora::protocols::http::v2::server::default_h2_options;
+use service::seldom::Seldom;
 use service::timer::LazyTimer;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -106,6 +109,8 @@ impl<'f> Streams<'f> {
 
     async fn serve(mut self) {
         let stopping = self.forwarder.stopping();
+        let stopped = pin!(stopping.recv());
+        let mut stopped = Seldom::new(stopped);
         let mut is_draining = false;
         let mut running = FuturesUnordered::new();
         let mut idle_since = Instant::now();
@@ -131,7 +136,9 @@ impl<'f> Streams<'f> {
                     }
                     Some(Err(_)) | None => break,
                 },
-                () = stopping.recv(), if !is_draining => {
+                () = poll_fn(|context| stopped.poll(context, stopping.is_triggered())),
+                    if !is_draining =>
+                {
                     is_draining = true;
                     idle_since = Instant::now();
                     self.connection.graceful_shutdown();
@@ -169,15 +176,14 @@ impl<'f> Streams<'f> {
             }
         };
         let busy = self.client.requests.begin();
-        let address = self.client.address.clone();
+        let client = self.client.clone();
         let consumed = Arc::clone(&self.window.consumed);
         let forwarder: &'f Arc<Forwarder> = self.forwarder;
         let serve = async move {
             let mut stream = Http2Stream::new(body, respond, consumed);
             let mut timer = LazyTimer::default();
-            let address = address.as_ref();
             forwarder
-                .forward(&mut head, refusal, address, &mut stream, &mut timer)
+                .forward(&mut head, refusal, &client, &mut stream, &mut timer)
                 .await;
             drop((busy, permit));
         };
@@ -415,7 +421,8 @@ impl<'s> ClientSide<'s> for Http2Stream {
         reset.map(|_| ())
     }
 
-    fn socket(&self) -> Option<&'s Socket> {
-        None
+    fn is_half_closed(&self) -> bool {
+        // A stream ends with its body, and a connection that ends takes its streams with it.
+        false
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use service::seldom::Seldom;
 use service::timer::LazyTimer;
 use tokio::time::timeout;
 
@@ -37,7 +38,8 @@ pub(crate) async fn serve(
     let ended = {
         let is_draining = AtomicBool::new(false);
         let stopping = forwarder.stopping();
-        let mut stopped = pin!(stopping.recv());
+        let stopped = pin!(stopping.recv());
+        let mut stopped = Seldom::new(stopped);
         let mut served = pin!(serve_http1(
             forwarder,
             &socket,
@@ -49,7 +51,9 @@ pub(crate) async fn serve(
             if let std::task::Poll::Ready(ended) = served.as_mut().poll(context) {
                 return std::task::Poll::Ready(ended);
             }
-            if !is_draining.load(Ordering::Relaxed) && stopped.as_mut().poll(context).is_ready() {
+            if !is_draining.load(Ordering::Relaxed)
+                && stopped.poll(context, stopping.is_triggered()).is_ready()
+            {
                 is_draining.store(true, Ordering::Relaxed);
             }
             // A connection between two requests ends at once, and so does one that never had any.
@@ -82,9 +86,8 @@ async fn serve_http1(
         match next.await {
             Next::Request(mut head, refusal) => {
                 requests.set_busy();
-                let address = client.address.as_ref();
                 forwarder
-                    .forward(&mut head, refusal, address, &mut connection, &mut timer)
+                    .forward(&mut head, refusal, client, &mut connection, &mut timer)
                     .await;
                 if !connection.finish() {
                     break;

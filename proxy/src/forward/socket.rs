@@ -99,8 +99,9 @@ impl Socket {
     }
 
     /// Waits until the connection is reset. Cancel safe.
-    pub(crate) async fn reset(&self) {
+    pub(crate) async fn reset(&self) -> Closed {
         let _ = each!(self, stream => stream.ready(Interest::ERROR).await);
+        Closed::Both
     }
 
     /// Whether the runtime knows that the client can receive nothing more.

@@ -13,6 +13,7 @@ use service::limits::Limits;
 use service::listen::{ListenAddr, Listener};
 use service::log::on_panic;
 use service::metrics::MetricsRegistry;
+use service::runtime::WorkerSet;
 use service::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -78,7 +79,13 @@ async fn serve(forwarder: Forwarder) -> SocketAddr {
     };
     tokio::spawn(async move {
         let connections = OpenConnections::new(None, 10);
-        downstream::accept(listener, Arc::new(forwarder), connections).await
+        downstream::accept(
+            listener,
+            Arc::new(forwarder),
+            connections,
+            WorkerSet::none(),
+        )
+        .await
     });
     address
 }

@@ -3,8 +3,6 @@
 //! One poll moves all that can be moved, in both directions. Each direction knows which side it waits
 //! for, so that a timeout blames the right one.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +16,6 @@ use super::headers;
 use super::held::Held;
 use super::observed::Observed;
 use super::shared::Shared;
-use super::socket::{Closed, Socket};
 use super::splice::{Pipes, SPLICE_FROM, Splice, SpliceError, Spliced};
 use super::upstream_side::UpstreamSide;
 use crate::error::Failure;
@@ -134,17 +131,12 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     where
         C: ClientSide<'s>,
     {
-        let is_half_closed = AtomicBool::new(false);
-        let mut left = std::pin::pin!(watch(self.client.socket(), &is_half_closed));
-        std::future::poll_fn(|context| self.poll(context, left.as_mut(), &is_half_closed, timer))
-            .await
+        std::future::poll_fn(|context| self.poll(context, timer)).await
     }
 
     fn poll<'s>(
         &mut self,
         context: &mut Context<'_>,
-        left: Pin<&mut impl Future<Output = ()>>,
-        is_half_closed: &AtomicBool,
         timer: &mut LazyTimer,
     ) -> Poll<Result<(), Failure>>
     where
@@ -156,12 +148,12 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         if let Poll::Ready(result) = self.poll_download(context) {
             return Poll::Ready(result);
         }
-        if left.poll(context).is_ready() || self.client.poll_left(context).is_ready() {
+        if self.client.poll_left(context).is_ready() {
             return Poll::Ready(Err(Failure::ClientClosed));
         }
         let mut now = None;
         let mut clock = || *now.get_or_insert_with(Instant::now);
-        if self.half_closed.is_none() && is_half_closed.load(Ordering::Relaxed) {
+        if self.half_closed.is_none() && self.client.is_half_closed() {
             self.half_closed = Some(clock());
         }
         if self.half_closed.is_some()
@@ -480,17 +472,5 @@ impl<C> BodyTransfer<'_, '_, C> {
             }
             Err(SpliceError::To) => Poll::Ready(Err(Failure::ClientClosed)),
         }
-    }
-}
-
-/// Ready once the client can't receive anything more. Before that it may close its sending half,
-/// and still get its response.
-async fn watch(socket: Option<&Socket>, is_half_closed: &AtomicBool) {
-    let Some(socket) = socket else {
-        return std::future::pending().await;
-    };
-    if socket.closed().await == Closed::Sending {
-        is_half_closed.store(true, Ordering::Relaxed);
-        socket.reset().await;
     }
 }

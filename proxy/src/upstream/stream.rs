@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::AsyncWrite as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
@@ -67,6 +69,26 @@ impl UpstreamStream {
                     || nothing_there(stream.try_read(&mut [0]))
             }
         }
+    }
+
+    /// An idle connection of another runtime, for the one that this is called in; `None` if the upstream
+    /// has closed it, or the kernel refuses.
+    pub(crate) fn moved_here(self) -> Option<UpstreamStream> {
+        let stream = match self {
+            UpstreamStream::Tcp(stream) => {
+                UpstreamStream::Tcp(TcpStream::from_std(stream.into_std().ok()?).ok()?)
+            }
+            UpstreamStream::Unix(stream) => {
+                UpstreamStream::Unix(UnixStream::from_std(stream.into_std().ok()?).ok()?)
+            }
+        };
+        // What this runtime has not seen yet, the kernel knows.
+        let read = each!(&stream, stream => rustix::net::recv(
+            stream,
+            &mut [0],
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        ));
+        matches!(read, Err(Errno::AGAIN)).then_some(stream)
     }
 
     /// The TCP stream, unless it is of another kind.

@@ -208,6 +208,12 @@ impl ConnectionSlot {
         Requests(Arc::clone(&self.entry))
     }
 
+    /// Whether the connection may have to be closed for a new one: true before [`ConnectionSlot::evicted`]
+    /// wakes its task.
+    pub fn is_closing(&self) -> bool {
+        self.entry.key.load(Ordering::Relaxed) == CLOSING
+    }
+
     /// Waits until the connection is to be closed for a new one. The caller must then drop the
     /// connection before it serves another request. Cancel safe.
     pub async fn evicted(&self) {
