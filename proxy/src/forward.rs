@@ -18,6 +18,7 @@
 //! [`Upstream`]: crate::upstream::Upstream
 
 mod bounds;
+mod buffers;
 mod chunked;
 mod client_connection;
 mod client_side;

@@ -160,7 +160,7 @@ impl Forwarder {
                 request_id: &observed.request_id,
                 host: self.upstream.authority(),
             };
-            headers::write_request(&mut connection.outgoing.buffer, request, &added);
+            headers::write_request(connection.outgoing.head(), request, &added);
             connection.begin_body(request.body);
             observed.request_sent();
             if !connection.is_reused {

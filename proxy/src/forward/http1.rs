@@ -249,7 +249,7 @@ impl<'s> Http1<'s> {
     }
 
     fn write_head(&mut self, head: &ResponseHead) {
-        let out = &mut self.outgoing.buffer;
+        let out = self.outgoing.head();
         out.reserve(1024);
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(head.status.as_str().as_bytes());

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 
+use super::buffers;
 use super::chunked::{ChunkDecoder, Chunked, size_line};
 use super::framing::BodyLength;
 use super::socket::Socket;
@@ -106,6 +107,9 @@ impl Incoming {
         context: &mut Context<'_>,
         size: usize,
     ) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffers::take();
+        }
         self.buffer.reserve(size);
         io.poll_read(context, &mut self.buffer)
     }
@@ -196,11 +200,17 @@ impl Incoming {
         }
     }
 
-    /// Gives the memory of an empty buffer back.
+    /// Gives an empty buffer back.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+            buffers::give(std::mem::take(&mut self.buffer));
         }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -227,6 +237,14 @@ impl Outgoing {
             buffer: BytesMut::new(),
             delimiter: Delimiter::None,
         }
+    }
+
+    /// Where a head is written to.
+    pub(super) fn head(&mut self) -> &mut BytesMut {
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffers::take();
+        }
+        &mut self.buffer
     }
 
     /// A body comes next, in chunks or not.
@@ -313,11 +331,17 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the memory of an empty buffer back.
+    /// Gives an empty buffer back.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+            buffers::give(std::mem::take(&mut self.buffer));
         }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.buffer));
     }
 }
 
