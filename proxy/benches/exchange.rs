@@ -77,11 +77,12 @@ fn exchange(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut exchange = Exchange::begin(&recorder, black_box(&request));
                 exchange.request_body(b"", true);
-                exchange.response_head(&request, status, black_box(&response_headers));
+                let mut exchange =
+                    exchange.response_head(&request, status, black_box(&response_headers));
                 exchange.response_body(black_box(body), true);
                 exchange.sent(black_box(body.len() as u64));
                 // The proxy parses the manifest on another thread, and once for each digest.
-                drop(exchange.finish(End::Complete));
+                drop(exchange.end(End::Complete));
             });
         });
     }

@@ -11,6 +11,7 @@
 //! locks one shard of the sessions' table, and the first success of a repository admits it to the
 //! table of repositories.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ impl Observer {
     }
 
     /// Begins an exchange. Called when a request's headers have been read.
-    pub fn begin(&self, request: &Request<'_>) -> Exchange {
+    pub fn begin(&self, request: &Request<'_>) -> Exchange<Awaiting> {
         match self {
             Observer::Metrics(recorder) => Exchange::begin(recorder, request),
             Observer::AccessLog(sessions) => Exchange::observe(sessions, None, request),
@@ -86,25 +87,47 @@ pub enum End {
     },
 }
 
-/// One request under observation, from its headers to the last byte of its response.
-pub struct Exchange {
+/// A phase of an exchange: the request was read, and no response has begun.
+#[derive(Debug)]
+pub enum Awaiting {}
+
+/// A phase of an exchange: the response has begun.
+#[derive(Debug)]
+pub enum Responding {}
+
+/// One request under observation, from its headers to the last byte of its response. The request's
+/// body may arrive in either phase; a response begins once, and an exchange ends once.
+pub struct Exchange<Phase> {
+    open: OpenExchange,
+    phase: PhantomData<Phase>,
+}
+
+/// An exchange that has ended and was recorded.
+pub struct Ended {
+    open: OpenExchange,
+    /// The operation of a manifest whose kind is not known yet: count it on a blocking thread.
+    pub deferred: Option<DeferredCount>,
+}
+
+/// What an exchange is, in each of its phases.
+struct OpenExchange {
     facts: Facts,
     sessions: Arc<SessionTable>,
     /// `None` if metrics are off, and once the exchange has ended.
     recording: Option<ExchangeRecording>,
 }
 
-impl Exchange {
+impl Exchange<Awaiting> {
     /// Begins an exchange with metrics. Called when a request's headers have been read.
-    pub fn begin(recorder: &Arc<Recorder>, request: &Request<'_>) -> Exchange {
-        Exchange::observe(&recorder.sessions, Some(recorder), request)
+    pub fn begin(recorder: &Arc<Recorder>, request: &Request<'_>) -> Self {
+        Self::observe(&recorder.sessions, Some(recorder), request)
     }
 
     fn observe(
         sessions: &Arc<SessionTable>,
         recorder: Option<&Arc<Recorder>>,
         request: &Request<'_>,
-    ) -> Exchange {
+    ) -> Self {
         let started = Instant::now();
         let mut route = Route::parse(request.path);
         let (path, query) = (request.path, request.query);
@@ -131,7 +154,7 @@ impl Exchange {
             ExchangeRecording::begin(recorder, pair, operation, route.repository, request.headers)
         });
         let part = |part: Option<&str>| within(path, part.filter(|_| !is_opaque)?);
-        Exchange {
+        let open = OpenExchange {
             facts: Facts {
                 started,
                 pair,
@@ -147,104 +170,153 @@ impl Exchange {
             },
             sessions: Arc::clone(sessions),
             recording,
+        };
+        Exchange {
+            open,
+            phase: PhantomData,
         }
     }
 
+    /// The head of the upstream's final response (not a 1xx) arrived. `headers` are those that the
+    /// client will see. Call it before the client sees them: its next request may rely on them.
+    pub fn response_head(
+        mut self,
+        request: &Request<'_>,
+        status: u16,
+        headers: &HeaderMap,
+    ) -> Exchange<Responding> {
+        let now = self.open.facts.response_began(status, Responder::Upstream);
+        self.open.report_to_session(request, status, headers, now);
+        let facts = &mut self.open.facts;
+        // These responses have no body (RFC 9110 §6.4.1), so no last piece will follow.
+        facts.response.ended |= facts.pair.method() == Method::Head
+            || matches!(status, 204 | 304)
+            || is(headers, header::CONTENT_LENGTH, b"0");
+        if let Some(recording) = &mut self.open.recording {
+            recording.response_head(facts, request, headers);
+        }
+        self.responding()
+    }
+
+    /// The proxy itself responds, with an error of this code and a body of this length.
+    pub fn proxy_response(
+        mut self,
+        status: u16,
+        code: ErrorCode,
+        length: usize,
+    ) -> Exchange<Responding> {
+        let facts = &mut self.open.facts;
+        facts.response_began(status, Responder::Proxy);
+        facts.response.seen = length as u64;
+        facts.response.ended = true;
+        if let Some(recording) = &mut self.open.recording {
+            recording.proxy_response(facts, code);
+        }
+        self.responding()
+    }
+
+    fn responding(self) -> Exchange<Responding> {
+        Exchange {
+            open: self.open,
+            phase: PhantomData,
+        }
+    }
+}
+
+impl<Phase> Exchange<Phase> {
     /// Body bytes arrived from the client. `last` says that the body is complete.
     pub fn request_body(&mut self, piece: &[u8], last: bool) {
         if !piece.is_empty() {
             self.request_moved(piece.len() as u64);
-            if let Some(recording) = &mut self.recording {
+            if let Some(recording) = &mut self.open.recording {
                 recording.request_piece(piece);
             }
         }
-        self.facts.request.ended |= last;
+        self.open.facts.request.ended |= last;
     }
 
     /// So many body bytes arrived from the client, seen by the kernel alone.
     pub fn request_moved(&mut self, bytes: u64) {
-        let facts = &mut self.facts;
+        let facts = &mut self.open.facts;
         facts.request.moved += bytes;
-        if let Some(recording) = &mut self.recording {
+        if let Some(recording) = &mut self.open.recording {
             recording.request_moved(facts, bytes);
         }
     }
 
     /// Whether what the request's body says matters.
     pub fn reads_request(&self) -> bool {
-        let recording = self.recording.as_ref();
+        let recording = self.open.recording.as_ref();
         recording.is_some_and(ExchangeRecording::reads_request)
     }
 
-    /// Whether what the response's body says matters. Known once its head arrived.
+    /// Ends the exchange and records it.
+    pub fn end(mut self, end: End) -> Ended {
+        let deferred = self.open.end(end);
+        Ended {
+            open: self.open,
+            deferred,
+        }
+    }
+}
+
+impl Exchange<Responding> {
+    /// Whether what the response's body says matters.
     pub fn reads_response(&self) -> bool {
-        let recording = self.recording.as_ref();
-        recording.is_some_and(|recording| recording.reads_response(&self.facts))
-    }
-
-    /// The head of the upstream's final response (not a 1xx) arrived. `headers` are those that the
-    /// client will see. Call it before the client sees them: its next request may rely on them.
-    pub fn response_head(&mut self, request: &Request<'_>, status: u16, headers: &HeaderMap) {
-        if self.facts.head.is_some() {
-            return;
-        }
-        let now = self.facts.response_began(status, Responder::Upstream);
-        self.report_to_session(request, status, headers, now);
-        let facts = &mut self.facts;
-        // These responses have no body (RFC 9110 §6.4.1), so no last piece will follow.
-        facts.response.ended |= facts.pair.method() == Method::Head
-            || matches!(status, 204 | 304)
-            || is(headers, header::CONTENT_LENGTH, b"0");
-        if let Some(recording) = &mut self.recording {
-            recording.response_head(facts, request, headers);
-        }
-    }
-
-    /// The proxy itself responds, with an error of this code and a body of this length.
-    pub fn proxy_response(&mut self, status: u16, code: ErrorCode, length: usize) {
-        let facts = &mut self.facts;
-        if facts.head.is_some() {
-            return;
-        }
-        facts.response_began(status, Responder::Proxy);
-        facts.response.seen = length as u64;
-        facts.response.ended = true;
-        if let Some(recording) = &mut self.recording {
-            recording.proxy_response(facts, code);
-        }
+        let recording = self.open.recording.as_ref();
+        recording.is_some_and(|recording| recording.reads_response(&self.open.facts))
     }
 
     /// Body bytes of the response are about to be sent. `last` says that no more will come.
     pub fn response_body(&mut self, piece: &[u8], last: bool) {
-        let response = &mut self.facts.response;
+        let response = &mut self.open.facts.response;
         response.seen += piece.len() as u64;
         response.ended |= last;
-        if let Some(recording) = &mut self.recording {
-            recording.response_body(&self.facts, piece);
+        if let Some(recording) = &mut self.open.recording {
+            recording.response_body(&self.open.facts, piece);
         }
     }
 
     /// So many body bytes of the response are sent, seen by the kernel alone.
     pub fn response_moved(&mut self, bytes: u64) {
-        self.facts.response.seen += bytes;
+        self.open.facts.response.seen += bytes;
     }
 
     /// How many body bytes have been sent to the client in total.
     pub fn sent(&mut self, total: u64) {
-        let response = &mut self.facts.response;
+        let response = &mut self.open.facts.response;
         // A total that is reported twice counts once.
         if total > response.moved {
             let bytes = total - response.moved;
             response.moved = total;
-            if let Some(recording) = &mut self.recording {
-                recording.sent(&self.facts, bytes);
+            if let Some(recording) = &mut self.open.recording {
+                recording.sent(&self.open.facts, bytes);
             }
         }
     }
+}
 
-    /// Ends the exchange and records it; a second call does nothing. If the kind of its manifest
-    /// is not known yet, its operation is returned: count it on a blocking thread.
-    pub fn finish(&mut self, end: End) -> Option<DeferredCount> {
+impl Ended {
+    /// The figures for the access log.
+    pub fn summary(&self) -> Summary {
+        let facts = &self.open.facts;
+        Summary {
+            endpoint: facts.pair.endpoint(),
+            method: facts.pair.method(),
+            client: facts.client,
+            repository: facts.repository.clone(),
+            reference: facts.reference.clone(),
+            status: facts.ended.unwrap_or(CLIENT_CLOSED_REQUEST),
+            received: facts.request.moved,
+            sent: facts.response.moved,
+            duration: facts.started.elapsed(),
+            ttfb: facts.head.map(|head| head.after),
+        }
+    }
+}
+
+impl OpenExchange {
+    fn end(&mut self, end: End) -> Option<DeferredCount> {
         let facts = &mut self.facts;
         if facts.ended.is_some() {
             return None;
@@ -262,36 +334,13 @@ impl Exchange {
         facts.ended = Some(outcome.status);
         self.recording.take()?.record(facts, outcome, side)
     }
-
-    /// Whether the exchange was recorded.
-    pub fn has_ended(&self) -> bool {
-        self.facts.ended.is_some()
-    }
-
-    /// The figures for the access log. Call it once the exchange has ended.
-    pub fn summary(&self) -> Summary {
-        let facts = &self.facts;
-        let status = facts.ended.or(facts.head.map(|head| head.status));
-        Summary {
-            endpoint: facts.pair.endpoint(),
-            method: facts.pair.method(),
-            client: facts.client,
-            repository: facts.repository.clone(),
-            reference: facts.reference.clone(),
-            status: status.unwrap_or(CLIENT_CLOSED_REQUEST),
-            received: facts.request.moved,
-            sent: facts.response.moved,
-            duration: facts.started.elapsed(),
-            ttfb: facts.head.map(|head| head.after),
-        }
-    }
 }
 
-impl Drop for Exchange {
+impl Drop for OpenExchange {
     fn drop(&mut self) {
         // Only a panic, or a runtime that is torn down, drops an exchange that has not ended. That
         // is the proxy's fault, so it counts as 500 and blames no side.
-        self.finish(End::Aborted {
+        self.end(End::Aborted {
             status: 500,
             side: None,
         });

@@ -22,6 +22,7 @@ mod buffers;
 mod chunked;
 mod client_connection;
 mod client_side;
+mod download;
 mod forwarder;
 mod framing;
 #[cfg(any(test, fuzzing))]

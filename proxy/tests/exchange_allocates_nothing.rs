@@ -71,13 +71,13 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
             let mut exchange = Exchange::begin(&recorder, &request);
             exchange.request_body(&piece, false);
             exchange.request_body(&piece, true);
-            if status < 400 {
-                exchange.response_head(&request, status, &response_headers);
-                exchange.response_body(&piece, !cut);
+            let (fields, body) = if status < 400 {
+                (&response_headers, &piece[..])
             } else {
-                exchange.response_head(&request, status, &refused);
-                exchange.response_body(error, !cut);
-            }
+                (&refused, &error[..])
+            };
+            let mut exchange = exchange.response_head(&request, status, fields);
+            exchange.response_body(body, !cut);
             exchange.sent(64);
             let end = if cut {
                 End::Aborted {
@@ -87,7 +87,7 @@ fn an_exchange_of_each_kind_is_observed_without_an_allocation() {
             } else {
                 End::Complete
             };
-            drop(exchange.finish(end));
+            drop(exchange.end(end));
         }
     };
     for cut in [false, true] {

@@ -1,7 +1,5 @@
 //! The accounting by itself: events go into exchanges, and the metrics are checked.
 
-use std::ops::{Deref, DerefMut};
-
 use http::{HeaderName, HeaderValue};
 use registry::metrics::label::{Client, Status};
 
@@ -32,23 +30,17 @@ fn recorder_on(registry: &MetricsRegistry) -> Arc<Recorder> {
 
 /// An exchange and its request.
 struct Observed {
-    exchange: Exchange,
+    stage: Stage,
     method: String,
     target: String,
 }
 
-impl Deref for Observed {
-    type Target = Exchange;
-
-    fn deref(&self) -> &Exchange {
-        &self.exchange
-    }
-}
-
-impl DerefMut for Observed {
-    fn deref_mut(&mut self) -> &mut Exchange {
-        &mut self.exchange
-    }
+/// What the exchange's type says, so that a test need not.
+enum Stage {
+    Awaiting(Exchange<Awaiting>),
+    Responding(Exchange<Responding>),
+    /// Between two of the others.
+    Moved,
 }
 
 /// A path in a repository whose name has two components.
@@ -82,7 +74,10 @@ fn ask_with(
     fields: &[(&'static str, &str)],
 ) -> Observed {
     Observed {
-        exchange: Exchange::begin(recorder, &request(method, target, &headers(fields))),
+        stage: Stage::Awaiting(Exchange::begin(
+            recorder,
+            &request(method, target, &headers(fields)),
+        )),
         method: method.to_owned(),
         target: target.to_owned(),
     }
@@ -102,17 +97,64 @@ fn request<'a>(method: &'a str, target: &'a str, headers: &'a HeaderMap) -> Requ
 }
 
 impl Observed {
+    fn request_body(&mut self, piece: &[u8], last: bool) {
+        match &mut self.stage {
+            Stage::Awaiting(exchange) => exchange.request_body(piece, last),
+            Stage::Responding(exchange) => exchange.request_body(piece, last),
+            Stage::Moved => panic!("it has ended"),
+        }
+    }
+
     fn received(&mut self, body: &[u8]) -> &mut Self {
         self.request_body(body, true);
         self
     }
 
+    fn awaiting(&mut self) -> Exchange<Awaiting> {
+        match std::mem::replace(&mut self.stage, Stage::Moved) {
+            Stage::Awaiting(exchange) => exchange,
+            _ => panic!("its response has begun"),
+        }
+    }
+
+    fn responding(&mut self) -> &mut Exchange<Responding> {
+        match &mut self.stage {
+            Stage::Responding(exchange) => exchange,
+            _ => panic!("no response has begun"),
+        }
+    }
+
     fn responded(&mut self, status: u16, fields: &[(&'static str, &str)]) -> &mut Self {
-        let asked = HeaderMap::new();
+        let (asked, exchange) = (HeaderMap::new(), self.awaiting());
         let request = request(&self.method, &self.target, &asked);
-        self.exchange
-            .response_head(&request, status, &headers(fields));
+        let exchange = exchange.response_head(&request, status, &headers(fields));
+        self.stage = Stage::Responding(exchange);
         self
+    }
+
+    fn proxy_response(&mut self, status: u16, code: ErrorCode, length: usize) {
+        let exchange = self.awaiting().proxy_response(status, code, length);
+        self.stage = Stage::Responding(exchange);
+    }
+
+    fn response_body(&mut self, piece: &[u8], last: bool) {
+        self.responding().response_body(piece, last);
+    }
+
+    fn sent(&mut self, total: u64) {
+        self.responding().sent(total);
+    }
+
+    fn end(&mut self, end: End) -> Ended {
+        match std::mem::replace(&mut self.stage, Stage::Moved) {
+            Stage::Awaiting(exchange) => exchange.end(end),
+            Stage::Responding(exchange) => exchange.end(end),
+            Stage::Moved => panic!("it has ended"),
+        }
+    }
+
+    fn finish(&mut self, end: End) -> Option<DeferredCount> {
+        self.end(end).deferred
     }
 
     /// Sends the whole body of the response and ends the exchange.
@@ -124,7 +166,9 @@ impl Observed {
 
     /// Aborts the exchange after `sent` bytes of the response's body.
     fn cut(&mut self, sent: u64, side: Side) {
-        self.sent(sent);
+        if sent > 0 {
+            self.sent(sent);
+        }
         let status = match side {
             Side::Client => CLIENT_CLOSED_REQUEST,
             Side::Upstream => 502,

@@ -5,10 +5,10 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 use registry::oci::{Endpoint, Route};
 
-use super::{Exchange, Request};
+use super::{OpenExchange, Request};
 use crate::sessions::SessionResponse;
 
-impl Exchange {
+impl OpenExchange {
     /// Reports the response to a request that opens an upload session or is for one.
     pub(super) fn report_to_session(
         &self,

@@ -37,9 +37,6 @@ pub(super) trait ClientSide<'s> {
     /// Begins the response. Its head may wait for the first piece of its body.
     fn begin_response(&mut self, head: ResponseHead) -> Result<(), Failure>;
 
-    /// Whether a response was begun.
-    fn has_begun(&self) -> bool;
-
     /// Sends some of a piece of the response's body, which must not be empty.
     fn poll_send(
         &mut self,

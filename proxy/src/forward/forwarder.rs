@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::bounds::Http2Bounds;
 use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
+use super::download::Outcome;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
 use super::held::Held;
@@ -28,6 +29,7 @@ use super::transfer::BodyTransfer;
 use super::upstream_connection::UpstreamConnection;
 use super::upstream_side::{InProcessSide, UpstreamSide};
 use crate::error::{Failure, Refusal};
+use crate::exchange::Awaiting;
 use crate::metrics::UpstreamError;
 use crate::upstream::UpstreamAddress;
 
@@ -45,6 +47,13 @@ pub(crate) struct Forwarder {
     name: String,
     #[cfg(test)]
     pub(super) on_request: Option<fn()>,
+}
+
+/// A request, and what goes with it.
+struct Asked<'r> {
+    request: &'r mut RequestHead,
+    id: &'r HeaderValue,
+    connection: &'r ClientConnection,
 }
 
 impl Deref for Forwarder {
@@ -104,60 +113,66 @@ impl Forwarder {
             }
             return;
         }
-        let mut observed = Observed::begin(self, request);
+        let id = headers::request_id(&request.headers);
+        let observed = Observed::begin(&self.shared, request, &id);
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
             on_request();
         }
         let refusal = refusal.or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop));
-        let result = match refusal {
-            Some(refusal) => Err(Failure::Refused(refusal)),
-            None => {
-                self.exchange(request, connection, client, &mut observed, timer)
-                    .await
-            }
+        let outcome = if let Some(refusal) = refusal {
+            Outcome::BeforeResponse(Failure::Refused(refusal), observed)
+        } else {
+            let asked = Asked {
+                request,
+                id: &id,
+                connection,
+            };
+            self.exchange(asked, client, observed, timer).await
         };
-        if let Err(failure) = result {
-            let responded = self
-                .respond_with(failure, request, client, &mut observed, timer)
-                .await;
-            if responded != Ok(true) {
+        match outcome {
+            Outcome::Whole(observed) => observed.end(None),
+            Outcome::BeforeResponse(failure, observed) => {
+                self.respond_with(failure, request, client, observed, timer)
+                    .await;
+            }
+            Outcome::DuringResponse(failure, observed) => {
                 client.abort();
+                observed.end(Some(failure));
             }
         }
-        observed.end(result.err());
     }
 
     /// Exchanges the request for a response, by one attempt or, where that is safe, by more.
-    async fn exchange<'s, C: ClientSide<'s>>(
-        &self,
-        request: &mut RequestHead,
-        client_connection: &ClientConnection,
+    async fn exchange<'s, 'f, C: ClientSide<'s>>(
+        &'f self,
+        asked: Asked<'_>,
         client: &mut C,
-        observed: &mut Observed<'_>,
+        mut observed: Observed<'f, Awaiting>,
         timer: &mut LazyTimer,
-    ) -> Result<(), Failure> {
+    ) -> Outcome<'f> {
+        let request = asked.request;
         if let Some(registry) = self.upstream.in_process() {
             let side = InProcessSide::call(registry, request, self.upstream.authority());
             let mut side = UpstreamSide::InProcess(side);
             observed.request_sent();
             let mut held = Held::new(false);
             let transfer = self.transfer(client, &mut side, observed, request, &mut held);
-            let result = transfer.run(timer).await;
-            if let Err(failure) = result {
-                observed.upstream_failed(failure.upstream_error());
-            }
-            return result;
+            return transfer.run(timer).await;
         }
         let mut held = Held::new(is_repeatable(&request.method));
         let mut may_reuse = true;
-        let worker = client_connection.worker;
+        let worker = asked.connection.worker;
         loop {
-            let (address, mut connection) = self.connect(observed, worker, may_reuse).await?;
+            let (address, mut connection) =
+                match self.connect(&mut observed, worker, may_reuse).await {
+                    Ok(connected) => connected,
+                    Err(failure) => return Outcome::BeforeResponse(failure, observed),
+                };
             let added = Forwarded {
-                client: client_connection.address.as_ref(),
+                client: asked.connection.address.as_ref(),
                 proxy: &self.name,
-                request_id: &observed.request_id,
+                request_id: asked.id,
                 host: self.upstream.authority(),
             };
             headers::write_request(connection.outgoing.head(), request, &added);
@@ -168,24 +183,24 @@ impl Forwarder {
             }
             let mut side = UpstreamSide::Connection(connection);
             let transfer = self.transfer(client, &mut side, observed, request, &mut held);
-            let Err(failure) = transfer.run(timer).await else {
-                if client.is_body_whole()
-                    && let UpstreamSide::Connection(connection) = side
-                    && let Some(stream) = connection.into_idle()
-                {
-                    address.keep(stream, worker);
+            let outcome = transfer.run(timer).await;
+            match outcome {
+                Outcome::Whole(_) => {
+                    if client.is_body_whole()
+                        && let UpstreamSide::Connection(connection) = side
+                        && let Some(stream) = connection.into_idle()
+                    {
+                        address.keep(stream, worker);
+                    }
+                    return outcome;
                 }
-                return Ok(());
-            };
-            let reason = failure.upstream_error();
-            observed.upstream_failed(reason);
-            // The upstream may have hung up just before it was asked.
-            let may_repeat = reason == Some(UpstreamError::Reset)
-                && side.may_be_stale()
-                && is_repeatable(&request.method)
-                && held.rewind();
-            if !may_repeat {
-                return Err(failure);
+                // The upstream may have hung up just before it was asked.
+                Outcome::BeforeResponse(Failure::UpstreamFailed(UpstreamError::Reset), again)
+                    if side.may_be_stale() && is_repeatable(&request.method) && held.rewind() =>
+                {
+                    observed = again;
+                }
+                outcome => return outcome,
             }
             may_reuse = false;
         }
@@ -195,7 +210,7 @@ impl Forwarder {
         &'t self,
         client: &'t mut C,
         side: &'t mut UpstreamSide,
-        observed: &'t mut Observed<'f>,
+        observed: Observed<'f, Awaiting>,
         request: &'t RequestHead,
         held: &'t mut Held,
     ) -> BodyTransfer<'t, 'f, C> {
@@ -213,7 +228,7 @@ impl Forwarder {
     /// Takes an idle connection to the upstream, or makes one.
     async fn connect(
         &self,
-        observed: &mut Observed<'_>,
+        observed: &mut Observed<'_, Awaiting>,
         worker: WorkerId,
         may_reuse: bool,
     ) -> Result<(Arc<UpstreamAddress>, UpstreamConnection), Failure> {
@@ -245,18 +260,19 @@ impl Forwarder {
         }
     }
 
-    /// Responds with the OCI error of a failure, if the client can still read a response. Returns
-    /// whether it could.
+    /// Responds with the OCI error of a failure, if the client can still read a response.
     async fn respond_with<'s, C: ClientSide<'s>>(
         &self,
         failure: Failure,
         request: &RequestHead,
         client: &mut C,
-        observed: &mut Observed<'_>,
+        observed: Observed<'_, Awaiting>,
         timer: &mut LazyTimer,
-    ) -> Result<bool, Failure> {
-        let Some(error) = failure.response().filter(|_| !client.has_begun()) else {
-            return Ok(false);
+    ) {
+        let Some(error) = failure.response() else {
+            client.abort();
+            observed.end(Some(failure));
+            return;
         };
         let body = Bytes::from(error.to_json());
         let mut headers = HeaderMap::with_capacity(3);
@@ -270,15 +286,27 @@ impl Forwarder {
             Method::HEAD => Bytes::new(),
             _ => body,
         };
-        observed.own_response(failure, &error, body.len());
+        let mut observed = observed.own_response(failure, &error, body.len());
         let status = StatusCode::from_u16(failure.status()).unwrap_or_default();
         let head = ResponseHead::own(status, headers, BodyLength::Known(body.len() as u64));
+        match self.send_own(head, &body, client, timer).await {
+            Ok(()) => observed.own_response_sent(body.len()),
+            Err(_) => client.abort(),
+        }
+        observed.end(Some(failure));
+    }
+
+    async fn send_own<'s, C: ClientSide<'s>>(
+        &self,
+        head: ResponseHead,
+        body: &[u8],
+        client: &mut C,
+        timer: &mut LazyTimer,
+    ) -> Result<(), Failure> {
         client.begin_response(head)?;
-        self.send(client, &body, timer).await?;
+        self.send(client, body, timer).await?;
         client.end()?;
-        self.flush(client, timer).await?;
-        observed.own_response_sent(body.len());
-        Ok(true)
+        self.flush(client, timer).await
     }
 
     /// Serves the metrics and the probes.

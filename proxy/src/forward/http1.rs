@@ -338,10 +338,6 @@ impl<'s> ClientSide<'s> for Http1<'s> {
         Ok(())
     }
 
-    fn has_begun(&self) -> bool {
-        self.phase == Phase::Response
-    }
-
     fn poll_send(
         &mut self,
         context: &mut Context<'_>,

@@ -363,10 +363,6 @@ impl<'s> ClientSide<'s> for Http2Stream {
         Ok(())
     }
 
-    fn has_begun(&self) -> bool {
-        self.response.is_some()
-    }
-
     fn poll_send(
         &mut self,
         context: &mut Context<'_>,

@@ -1,6 +1,7 @@
 //! One exchange as the metrics and the log see it.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
@@ -9,173 +10,235 @@ use service::log::AccessEvent;
 use service::metrics::Label as _;
 
 use super::framing::{RequestHead, ResponseHead};
-use super::headers;
 use super::shared::Shared;
 use crate::error::Failure;
-use crate::exchange::{End, Exchange, Request};
-use crate::metrics::{Awaited, UpstreamError};
+use crate::exchange::{Awaiting, End, Exchange, Request, Responding, Summary};
+use crate::metrics::{Awaited, UpstreamError, UpstreamMetrics};
 
 /// The sessions' table knows a request by its target alone.
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
-/// An exchange under observation. It is counted and logged once: when it ends, or when it is dropped
-/// because the shutdown cut it, or by a panic.
-pub(super) struct Observed<'f> {
+/// An exchange under observation, in one of its phases. It is counted and logged once: when it ends, or
+/// when it is dropped because the shutdown cut it, or by a panic.
+pub(super) struct Observed<'f, Phase> {
+    /// `None` once it has ended or gone into another phase.
+    open: Option<OpenRequest<'f, Phase>>,
+}
+
+/// A request that has not ended.
+struct OpenRequest<'f, Phase> {
+    facts: RequestFacts<'f>,
+    exchange: Option<Exchange<Phase>>,
+    awaited: Awaited,
+    sent: u64,
+}
+
+/// What is known of a request from its head.
+struct RequestFacts<'f> {
     shared: &'f Shared,
     /// What the log says of the request, and the sessions' table knows it by.
     target: PathAndQuery,
     method: Method,
-    pub(super) request_id: HeaderValue,
-    exchange: Option<Exchange>,
-    awaited: Awaited,
-    sent: u64,
-    has_ended: bool,
+    id: HeaderValue,
 }
 
-impl<'f> Observed<'f> {
-    pub(super) fn begin(shared: &'f Shared, request: &RequestHead) -> Observed<'f> {
+impl<'f> Observed<'f, Awaiting> {
+    pub(super) fn begin(shared: &'f Shared, request: &RequestHead, id: &HeaderValue) -> Self {
         let observer = shared.observer.as_ref();
         Observed {
-            shared,
-            target: request.target.clone(),
-            method: request.method.clone(),
-            request_id: headers::request_id(&request.headers),
-            exchange: observer.map(|observer| observer.begin(&asked(request))),
-            awaited: Awaited::default(),
-            sent: 0,
-            has_ended: false,
+            open: Some(OpenRequest {
+                facts: RequestFacts {
+                    shared,
+                    target: request.target.clone(),
+                    method: request.method.clone(),
+                    id: id.clone(),
+                },
+                exchange: observer.map(|observer| observer.begin(&asked(request))),
+                awaited: Awaited::default(),
+                sent: 0,
+            }),
         }
     }
 
     /// A connection to the upstream was taken, or made in so much time.
-    pub(super) fn connected(&self, made_in: Option<std::time::Duration>) {
-        if let Some(metrics) = self.shared.upstream.metrics() {
+    pub(super) fn connected(&self, made_in: Option<Duration>) {
+        if let Some(metrics) = self.open.as_ref().and_then(OpenRequest::upstream) {
             metrics.connected(made_in.is_none(), made_in);
         }
     }
 
     /// The request is sent to the upstream.
     pub(super) fn request_sent(&mut self) {
-        self.awaited.begin();
+        if let Some(open) = &mut self.open {
+            open.awaited.begin();
+        }
     }
 
+    /// The head of the upstream's final response arrived.
+    pub(super) fn response_head(mut self, head: &ResponseHead) -> Observed<'f, Responding> {
+        let Some(mut open) = self.open.take() else {
+            return Observed::default();
+        };
+        if let Some(metrics) = open.facts.shared.upstream.metrics() {
+            let remaining = head.headers.get("ratelimit-remaining");
+            metrics.responded(&mut open.awaited, remaining.map(HeaderValue::as_bytes));
+        }
+        open.responding(|exchange, facts| {
+            let request = Request {
+                method: facts.method.as_str(),
+                path: facts.target.path(),
+                query: facts.target.query(),
+                headers: &NO_HEADERS,
+            };
+            exchange.response_head(&request, head.status.as_u16(), &head.headers)
+        })
+    }
+
+    /// The proxy itself responds, with a body of this length.
+    pub(super) fn own_response(
+        mut self,
+        failure: Failure,
+        body: &ErrorBody,
+        length: usize,
+    ) -> Observed<'f, Responding> {
+        let Some(open) = self.open.take() else {
+            return Observed::default();
+        };
+        open.responding(|exchange, _| {
+            exchange.proxy_response(failure.status(), body.code(), length)
+        })
+    }
+}
+
+impl<Phase> Observed<'_, Phase> {
     /// The upstream failed, if it was the upstream.
     pub(super) fn upstream_failed(&mut self, reason: Option<UpstreamError>) {
-        if let (Some(metrics), Some(reason)) = (self.shared.upstream.metrics(), reason) {
-            metrics.failed(&mut self.awaited, reason);
+        if let (Some(open), Some(reason)) = (&mut self.open, reason)
+            && let Some(metrics) = open.facts.shared.upstream.metrics()
+        {
+            metrics.failed(&mut open.awaited, reason);
         }
     }
 
     /// Bytes of the request's body were taken by the upstream.
     pub(super) fn request_body(&mut self, piece: &[u8]) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.request_body(piece, false);
         }
     }
 
     /// Bytes of the request's body were taken by the upstream, unseen.
     pub(super) fn request_moved(&mut self, bytes: usize) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.request_moved(bytes as u64);
         }
     }
 
     /// Whether the request's body has to be looked at.
-    pub(super) fn reads_request(&self) -> bool {
-        self.exchange.as_ref().is_some_and(Exchange::reads_request)
-    }
-
-    /// Whether the response's body has to be looked at.
-    pub(super) fn reads_response(&self) -> bool {
-        self.exchange.as_ref().is_some_and(Exchange::reads_response)
-    }
-
-    /// Bytes of the response's body were sent, unseen.
-    pub(super) fn response_moved(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.response_moved(bytes as u64);
-            exchange.sent(self.sent);
-        }
+    pub(super) fn reads_request(&mut self) -> bool {
+        self.exchange()
+            .is_some_and(|exchange| exchange.reads_request())
     }
 
     /// The request's body is whole.
     pub(super) fn request_ended(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.request_body(&[], true);
         }
     }
 
-    /// The head of the upstream's final response arrived.
-    pub(super) fn response_head(&mut self, head: &ResponseHead) {
-        if let Some(metrics) = self.shared.upstream.metrics() {
-            let remaining = head.headers.get("ratelimit-remaining");
-            metrics.responded(&mut self.awaited, remaining.map(HeaderValue::as_bytes));
+    /// The exchange ends: whole, or by a failure.
+    pub(super) fn end(mut self, failure: Option<Failure>) {
+        if let Some(open) = self.open.take() {
+            open.end(failure);
         }
-        if let Some(exchange) = &mut self.exchange {
-            let request = Request {
-                method: self.method.as_str(),
-                path: self.target.path(),
-                query: self.target.query(),
-                headers: &NO_HEADERS,
-            };
-            exchange.response_head(&request, head.status.as_u16(), &head.headers);
-        }
+    }
+
+    fn exchange(&mut self) -> Option<&mut Exchange<Phase>> {
+        self.open.as_mut()?.exchange.as_mut()
+    }
+}
+
+impl Observed<'_, Responding> {
+    /// Whether the response's body has to be looked at.
+    pub(super) fn reads_response(&mut self) -> bool {
+        self.exchange()
+            .is_some_and(|exchange| exchange.reads_response())
+    }
+
+    /// Bytes of the response's body were sent, unseen.
+    pub(super) fn response_moved(&mut self, bytes: usize) {
+        self.sent(bytes, |exchange| exchange.response_moved(bytes as u64));
     }
 
     /// Bytes of the response's body were sent.
     pub(super) fn response_body(&mut self, piece: &[u8]) {
-        self.sent += piece.len() as u64;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.response_body(piece, false);
-            exchange.sent(self.sent);
-        }
+        self.sent(piece.len(), |exchange| exchange.response_body(piece, false));
     }
 
     /// The response's body was sent whole.
     pub(super) fn response_ended(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some(exchange) = self.exchange() {
             exchange.response_body(&[], true);
         }
     }
 
-    /// The proxy itself responds, with a body of this length.
-    pub(super) fn own_response(&mut self, failure: Failure, body: &ErrorBody, length: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.proxy_response(failure.status(), body.code(), length);
-        }
-        self.sent = 0;
-    }
-
     /// The proxy's own response was sent.
     pub(super) fn own_response_sent(&mut self, length: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.sent(length as u64);
-        }
+        self.sent(length, |_| ());
     }
 
-    /// The exchange ends: whole, or by a failure.
-    pub(super) fn end(&mut self, failure: Option<Failure>) {
-        if std::mem::replace(&mut self.has_ended, true) {
-            return;
-        }
-        if let Some(exchange) = &mut self.exchange {
-            let unread = exchange.finish(failure.map_or(End::Complete, Failure::end));
-            if let Some(unread) = unread {
-                tokio::task::spawn_blocking(move || unread.count());
+    fn sent(&mut self, bytes: usize, seen: impl FnOnce(&mut Exchange<Responding>)) {
+        if let Some(open) = &mut self.open {
+            open.sent += bytes as u64;
+            if let Some(exchange) = &mut open.exchange {
+                seen(exchange);
+                exchange.sent(open.sent);
             }
         }
-        self.log_access();
-        if let Some(failure) = failure {
-            self.log_failure(failure);
+    }
+}
+
+impl<'f> OpenRequest<'f, Awaiting> {
+    fn responding(
+        self,
+        respond: impl FnOnce(Exchange<Awaiting>, &RequestFacts<'f>) -> Exchange<Responding>,
+    ) -> Observed<'f, Responding> {
+        let exchange = self.exchange.map(|exchange| respond(exchange, &self.facts));
+        Observed {
+            open: Some(OpenRequest {
+                facts: self.facts,
+                exchange,
+                awaited: self.awaited,
+                sent: self.sent,
+            }),
         }
     }
+}
 
-    fn log_access(&self) {
-        let Some(exchange) = self.exchange.as_ref().filter(|_| self.shared.access_log) else {
-            return;
-        };
-        let summary = exchange.summary();
+impl<Phase> OpenRequest<'_, Phase> {
+    fn upstream(&self) -> Option<&UpstreamMetrics> {
+        self.facts.shared.upstream.metrics()
+    }
+
+    fn end(self, failure: Option<Failure>) {
+        if let Some(exchange) = self.exchange {
+            let mut ended = exchange.end(failure.map_or(End::Complete, Failure::end));
+            if let Some(unread) = ended.deferred.take() {
+                tokio::task::spawn_blocking(move || unread.count());
+            }
+            if self.facts.shared.access_log {
+                self.facts.log_access(&ended.summary());
+            }
+        }
+        if let Some(failure) = failure {
+            self.facts.log_failure(failure);
+        }
+    }
+}
+
+impl RequestFacts<'_> {
+    fn log_access(&self, summary: &Summary) {
         let path = self.target.path();
         let part = |range: &Option<std::ops::Range<usize>>| {
             let range = range.clone()?;
@@ -230,17 +293,26 @@ impl<'f> Observed<'f> {
     }
 
     fn id(&self) -> &str {
-        self.request_id.to_str().unwrap_or("")
+        self.id.to_str().unwrap_or("")
     }
 }
 
-impl Drop for Observed<'_> {
+impl<Phase> Default for Observed<'_, Phase> {
+    /// One that has ended.
+    fn default() -> Self {
+        Observed { open: None }
+    }
+}
+
+impl<Phase> Drop for Observed<'_, Phase> {
     fn drop(&mut self) {
-        self.end(Some(if std::thread::panicking() {
-            Failure::Internal
-        } else {
-            Failure::ShutdownDeadline
-        }));
+        if let Some(open) = self.open.take() {
+            open.end(Some(if std::thread::panicking() {
+                Failure::Internal
+            } else {
+                Failure::ShutdownDeadline
+            }));
+        }
     }
 }
 

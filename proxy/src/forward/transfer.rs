@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client_side::ClientSide;
-use super::framing::{BodyLength, RequestHead};
+use super::download::{Download, Outcome};
+use super::framing::RequestHead;
 use super::headers;
 use super::held::Held;
 use super::observed::Observed;
@@ -19,6 +20,7 @@ use super::shared::Shared;
 use super::splice::{Pipes, SPLICE_FROM, Splice, SpliceError, Spliced};
 use super::upstream_side::UpstreamSide;
 use crate::error::Failure;
+use crate::exchange::Awaiting;
 use crate::metrics::UpstreamError;
 use crate::upstream::Timeouts;
 
@@ -37,14 +39,6 @@ enum UploadState {
     Whole,
     /// The upstream takes no more: it has responded, or it will not.
     Abandoned,
-}
-
-/// How far the response is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DownloadState {
-    Head,
-    Body,
-    Ending,
 }
 
 /// Who has to act before a direction can go on.
@@ -78,7 +72,6 @@ impl Standstill {
 pub(super) struct BodyTransfer<'t, 'f, C> {
     client: &'t mut C,
     upstream: &'t mut UpstreamSide,
-    observed: &'t mut Observed<'f>,
     request: &'t RequestHead,
     held: &'t mut Held,
     shared: &'t Shared,
@@ -89,7 +82,7 @@ pub(super) struct BodyTransfer<'t, 'f, C> {
     body_stall: Duration,
     timeouts: Timeouts,
     upload: UploadState,
-    download: DownloadState,
+    download: Download<'f>,
     up: Standstill,
     down: Standstill,
     /// Since when the client sends nothing more.
@@ -100,7 +93,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     pub(super) fn new(
         client: &'t mut C,
         upstream: &'t mut UpstreamSide,
-        observed: &'t mut Observed<'f>,
+        observed: Observed<'f, Awaiting>,
         request: &'t RequestHead,
         held: &'t mut Held,
         shared: &'t Shared,
@@ -109,7 +102,6 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         BodyTransfer {
             client,
             upstream,
-            observed,
             request,
             held,
             shared,
@@ -119,7 +111,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
             body_stall: shared.limits.body_stall,
             timeouts: shared.upstream.timeouts(),
             upload: UploadState::Body,
-            download: DownloadState::Head,
+            download: Download::Head(observed),
             up: Standstill::default(),
             down: Standstill::default(),
             half_closed: None,
@@ -127,11 +119,12 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     }
 
     /// Moves everything, until the response has ended.
-    pub(super) async fn run<'s>(mut self, timer: &mut LazyTimer) -> Result<(), Failure>
+    pub(super) async fn run<'s>(mut self, timer: &mut LazyTimer) -> Outcome<'f>
     where
         C: ClientSide<'s>,
     {
-        std::future::poll_fn(|context| self.poll(context, timer)).await
+        let result = std::future::poll_fn(|context| self.poll(context, timer)).await;
+        self.download.finish(result)
     }
 
     fn poll<'s>(
@@ -186,7 +179,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         };
         let upload = self.up.awaits.zip(self.up.since);
         // Once the response has begun, the rest of the request does not matter.
-        if let (Some((awaits, since)), DownloadState::Head) = (upload, self.download) {
+        if let (Some((awaits, since)), Download::Head(_)) = (upload, &self.download) {
             match awaits {
                 Awaits::Client => at(since + self.body_stall, Failure::ClientStalled),
                 Awaits::Upstream => at(since + self.timeouts.stall, Failure::UpstreamTimeout),
@@ -194,19 +187,19 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         }
         if let Some((awaits, since)) = self.down.awaits.zip(self.down.since) {
             let is_clients_turn = upload.is_some_and(|(awaits, _)| awaits == Awaits::Client);
-            match (self.download, awaits) {
+            match (&self.download, awaits) {
                 (_, Awaits::Client) => at(since + self.body_stall, Failure::ClientNotReading),
-                (DownloadState::Head, _) if self.upload == UploadState::Whole => {
+                (Download::Head(_), _) if self.upload == UploadState::Whole => {
                     at(since + self.timeouts.response, Failure::UpstreamTimeout);
                 }
-                (DownloadState::Head, _) if self.upload == UploadState::Abandoned => {
+                (Download::Head(_), _) if self.upload == UploadState::Abandoned => {
                     at(
                         since + ABANDONED,
                         Failure::UpstreamFailed(UpstreamError::Reset),
                     );
                 }
                 // The upload's own limit holds.
-                (DownloadState::Head, _) => {}
+                (Download::Head(_), _) => {}
                 (_, Awaits::Upstream) if is_clients_turn => {
                     at(since + self.body_stall, Failure::ClientStalled);
                 }
@@ -277,7 +270,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         };
         if piece.is_empty() {
             self.upstream.end();
-            self.observed.request_ended();
+            self.download.request_ended();
             self.upload = UploadState::Ending;
             return Poll::Ready(Ok(()));
         }
@@ -285,7 +278,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         match ready!(self.upstream.poll_send(context, piece)) {
             Ok(sent) => {
                 let piece = &piece[..sent];
-                self.observed.request_body(piece);
+                self.download.request_body(piece);
                 self.held.push(piece);
                 self.client.consume_body(sent);
                 self.up.moved();
@@ -299,7 +292,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     fn begin_upload_splice(&mut self, left: u64) -> bool {
         if left >= SPLICE_FROM
             && self.upstream.body_sink().is_some()
-            && !self.observed.reads_request()
+            && !self.download.reads_request()
         {
             self.upload_pipe = self.pipes.take();
         }
@@ -325,7 +318,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         }
         match moved {
             Ok(Spliced::Moved(bytes)) => {
-                self.observed.request_moved(bytes);
+                self.download.request_moved(bytes);
                 self.client.body_moved(bytes);
                 self.up.moved();
             }
@@ -348,16 +341,16 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         C: ClientSide<'s>,
     {
         loop {
-            match self.download {
-                DownloadState::Head => {
+            match &mut self.download {
+                Download::Head(_) => {
                     self.down.awaits(Awaits::Upstream);
                     ready!(self.poll_response_head(context))?;
                 }
-                DownloadState::Body => ready!(self.poll_download_piece(context))?,
-                DownloadState::Ending => {
+                Download::Body(_) => ready!(self.poll_download_piece(context))?,
+                Download::Ending(observed) => {
                     self.down.awaits(Awaits::Client);
                     ready!(self.client.poll_flush(context))?;
-                    self.observed.response_ended();
+                    observed.response_ended();
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -384,14 +377,8 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         }
         let mut head = head;
         headers::localize(self.request, &mut head, &self.shared.upstream);
-        self.observed.response_head(&head);
-        let has_body = head.body != BodyLength::None;
+        self.download.begin(&head);
         self.client.begin_response(head)?;
-        self.download = if has_body {
-            DownloadState::Body
-        } else {
-            DownloadState::Ending
-        };
         Poll::Ready(Ok(()))
     }
 
@@ -421,12 +408,14 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         };
         if piece.is_empty() {
             self.client.end()?;
-            self.download = DownloadState::Ending;
+            self.download.end();
             return Poll::Ready(Ok(()));
         }
         self.down.awaits(Awaits::Client);
         let sent = ready!(self.client.poll_send(context, piece))?;
-        self.observed.response_body(&piece[..sent]);
+        if let Some(observed) = self.download.responding() {
+            observed.response_body(&piece[..sent]);
+        }
         self.upstream.consume(sent);
         self.down.moved();
         Poll::Ready(Ok(()))
@@ -436,7 +425,8 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
 impl<C> BodyTransfer<'_, '_, C> {
     /// Takes a pipe for the rest of a long response's body, if it need not be looked at.
     fn begin_download_splice(&mut self, left: u64) -> bool {
-        if left >= SPLICE_FROM && !self.observed.reads_response() {
+        let observed = self.download.responding();
+        if left >= SPLICE_FROM && observed.is_some_and(|observed| !observed.reads_response()) {
             self.download_pipe = self.pipes.take();
         }
         self.download_pipe.is_some()
@@ -454,7 +444,9 @@ impl<C> BodyTransfer<'_, '_, C> {
         };
         match pipe.poll_move(context, from, to, left) {
             Ok(Spliced::Moved(bytes)) => {
-                self.observed.response_moved(bytes);
+                if let Some(observed) = self.download.responding() {
+                    observed.response_moved(bytes);
+                }
                 self.upstream.body_moved(bytes);
                 self.down.moved();
                 Poll::Ready(Ok(()))

@@ -58,6 +58,10 @@ impl LogQueue {
                 let mut batch = Vec::new();
                 loop {
                     shared.wait();
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the thread is the writer's own"
+                    )]
                     thread::sleep(GATHER);
                     let lost = shared.take(&mut batch);
                     // A failure cannot be logged anywhere else.

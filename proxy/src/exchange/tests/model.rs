@@ -332,7 +332,9 @@ impl Script {
     }
 
     fn end(&self, mut exchange: Observed) {
-        exchange.sent(self.response_bytes().1);
+        if !matches!(self.response, ScriptedResponse::None) {
+            exchange.sent(self.response_bytes().1);
+        }
         let end = match self.end {
             Ending::Whole => End::Complete,
             Ending::Broken(status, side) => End::Aborted {
