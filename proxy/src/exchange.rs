@@ -103,7 +103,7 @@ pub struct Exchange<Phase> {
 }
 
 /// An exchange that has ended and was recorded.
-pub struct Ended {
+pub struct EndedExchange {
     open: OpenExchange,
     /// The operation of a manifest whose kind is not known yet: count it on a blocking thread.
     pub deferred: Option<DeferredCount>,
@@ -251,9 +251,9 @@ impl<Phase> Exchange<Phase> {
     }
 
     /// Ends the exchange and records it.
-    pub fn end(mut self, end: End) -> Ended {
+    pub fn end(mut self, end: End) -> EndedExchange {
         let deferred = self.open.end(end);
-        Ended {
+        EndedExchange {
             open: self.open,
             deferred,
         }
@@ -296,7 +296,7 @@ impl Exchange<Responding> {
     }
 }
 
-impl Ended {
+impl EndedExchange {
     /// The figures for the access log.
     pub fn summary(&self) -> Summary {
         let facts = &self.open.facts;

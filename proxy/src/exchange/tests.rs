@@ -145,7 +145,7 @@ impl Observed {
         self.responding().sent(total);
     }
 
-    fn end(&mut self, end: End) -> Ended {
+    fn end(&mut self, end: End) -> EndedExchange {
         match std::mem::replace(&mut self.stage, Stage::Moved) {
             Stage::Awaiting(exchange) => exchange.end(end),
             Stage::Responding(exchange) => exchange.end(end),

@@ -7,7 +7,8 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use super::wire::SMALL;
+/// How much is read at a time of a head, and of a body that may be short.
+pub(super) const SMALL: usize = 8 << 10;
 
 /// How many buffers a thread keeps.
 const KEPT: usize = 64;

@@ -14,7 +14,7 @@ pub(super) enum Download<'f> {
 }
 
 /// What became of an exchange.
-pub(super) enum Outcome<'f> {
+pub(super) enum TransferOutcome<'f> {
     /// The client has the whole response.
     Whole(Observed<'f, Responding>),
     /// It failed, and the client has seen nothing of a response.
@@ -81,19 +81,19 @@ impl<'f> Download<'f> {
     }
 
     /// What became of the exchange. An upstream that failed is recorded.
-    pub(super) fn finish(self, result: Result<(), Failure>) -> Outcome<'f> {
+    pub(super) fn finish(self, result: Result<(), Failure>) -> TransferOutcome<'f> {
         match (self, result) {
             (Download::Head(mut observed), result) => {
                 let failure = result.err().unwrap_or(Failure::Internal);
                 observed.upstream_failed(failure.upstream_error());
-                Outcome::BeforeResponse(failure, observed)
+                TransferOutcome::BeforeResponse(failure, observed)
             }
             (Download::Body(observed) | Download::Ending(observed), Ok(())) => {
-                Outcome::Whole(observed)
+                TransferOutcome::Whole(observed)
             }
             (Download::Body(mut observed) | Download::Ending(mut observed), Err(failure)) => {
                 observed.upstream_failed(failure.upstream_error());
-                Outcome::DuringResponse(failure, observed)
+                TransferOutcome::DuringResponse(failure, observed)
             }
         }
     }

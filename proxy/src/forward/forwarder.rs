@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::bounds::Http2Bounds;
 use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
-use super::download::Outcome;
+use super::download::TransferOutcome;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
 use super::held::Held;
@@ -121,7 +121,7 @@ impl Forwarder {
         }
         let refusal = refusal.or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop));
         let outcome = if let Some(refusal) = refusal {
-            Outcome::BeforeResponse(Failure::Refused(refusal), observed)
+            TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
         } else {
             let asked = Asked {
                 request,
@@ -131,12 +131,12 @@ impl Forwarder {
             self.exchange(asked, client, observed, timer).await
         };
         match outcome {
-            Outcome::Whole(observed) => observed.end(None),
-            Outcome::BeforeResponse(failure, observed) => {
+            TransferOutcome::Whole(observed) => observed.end(None),
+            TransferOutcome::BeforeResponse(failure, observed) => {
                 self.respond_with(failure, request, client, observed, timer)
                     .await;
             }
-            Outcome::DuringResponse(failure, observed) => {
+            TransferOutcome::DuringResponse(failure, observed) => {
                 client.abort();
                 observed.end(Some(failure));
             }
@@ -150,7 +150,7 @@ impl Forwarder {
         client: &mut C,
         mut observed: Observed<'f, Awaiting>,
         timer: &mut LazyTimer,
-    ) -> Outcome<'f> {
+    ) -> TransferOutcome<'f> {
         let request = asked.request;
         if let Some(registry) = self.upstream.in_process() {
             let side = InProcessSide::call(registry, request, self.upstream.authority());
@@ -167,7 +167,7 @@ impl Forwarder {
             let (address, mut connection) =
                 match self.connect(&mut observed, worker, may_reuse).await {
                     Ok(connected) => connected,
-                    Err(failure) => return Outcome::BeforeResponse(failure, observed),
+                    Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
                 };
             let added = Forwarded {
                 client: asked.connection.address.as_ref(),
@@ -185,7 +185,7 @@ impl Forwarder {
             let transfer = self.transfer(client, &mut side, observed, request, &mut held);
             let outcome = transfer.run(timer).await;
             match outcome {
-                Outcome::Whole(_) => {
+                TransferOutcome::Whole(_) => {
                     if client.is_body_whole()
                         && let UpstreamSide::Connection(connection) = side
                         && let Some(stream) = connection.into_idle()
@@ -195,9 +195,10 @@ impl Forwarder {
                     return outcome;
                 }
                 // The upstream may have hung up just before it was asked.
-                Outcome::BeforeResponse(Failure::UpstreamFailed(UpstreamError::Reset), again)
-                    if side.may_be_stale() && is_repeatable(&request.method) && held.rewind() =>
-                {
+                TransferOutcome::BeforeResponse(
+                    Failure::UpstreamFailed(UpstreamError::Reset),
+                    again,
+                ) if side.may_be_stale() && is_repeatable(&request.method) && held.rewind() => {
                     observed = again;
                 }
                 outcome => return outcome,

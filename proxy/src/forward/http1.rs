@@ -11,11 +11,12 @@ use service::timer::LazyTimer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::buffers::SMALL;
 use super::client_side::ClientSide;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::head::{self, HeadEnd, MAX_HEAD};
 use super::socket::{Closed, Socket};
-use super::wire::{BodyError, Incoming, Outgoing, SMALL};
+use super::wire::{BodyError, Incoming, Outgoing};
 use crate::error::{Failure, Refusal};
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client_side::ClientSide;
-use super::download::{Download, Outcome};
+use super::download::{Download, TransferOutcome};
 use super::framing::RequestHead;
 use super::headers;
 use super::held::Held;
@@ -119,7 +119,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     }
 
     /// Moves everything, until the response has ended.
-    pub(super) async fn run<'s>(mut self, timer: &mut LazyTimer) -> Outcome<'f>
+    pub(super) async fn run<'s>(mut self, timer: &mut LazyTimer) -> TransferOutcome<'f>
     where
         C: ClientSide<'s>,
     {

@@ -7,9 +7,10 @@ use bytes::BytesMut;
 use http::Method;
 use tokio::net::TcpStream;
 
+use super::buffers::SMALL;
 use super::framing::{BodyLength, ResponseHead};
 use super::head::{self, HeadEnd, MAX_HEAD};
-use super::wire::{BodyError, Incoming, Io, Outgoing, SMALL};
+use super::wire::{BodyError, Incoming, Io, Outgoing};
 use crate::metrics::UpstreamError;
 use crate::upstream::UpstreamStream;
 

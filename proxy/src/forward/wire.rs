@@ -7,14 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 
-use super::buffers;
+use super::buffers::{self, SMALL};
 use super::chunked::{ChunkDecoder, Chunked, size_line};
 use super::framing::BodyLength;
 use super::socket::Socket;
 use crate::error::Refusal;
-
-/// How much is read at a time of a head, and of a body that may be short.
-pub(super) const SMALL: usize = 8 << 10;
 
 /// How much is read at a time of a long body: more makes no difference.
 const LARGE: usize = 128 << 10;
