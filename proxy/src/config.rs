@@ -18,6 +18,7 @@ use service::net::{HttpUrl, Scheme, UrlError};
 use service::program_config::Configuration;
 
 use crate::aggregate::{AggregateLimits, Origin, Source};
+use crate::forwarded::ForwardedRules;
 use crate::metrics::Rules;
 use crate::upstream::{Target, TargetError};
 
@@ -36,6 +37,9 @@ const LONGEST_NAME: usize = 128;
 /// The most sources of one upstream.
 const MOST_SOURCES: usize = 64;
 
+/// The most networks in a list.
+const MOST_NETWORKS: usize = 64;
+
 /// The name of the embedded registry, as an upstream and as a source.
 pub(crate) const EMBEDDED: &str = "registry";
 
@@ -48,6 +52,8 @@ pub struct ProxyConfig {
     pub upstream: UpstreamConfig,
     /// Where the metrics are served; `None` records nothing.
     pub metrics: Option<ProxyMetricsConfig>,
+    /// Who is believed about a client, and what upstreams are told of it.
+    pub forwarded: ForwardedRules,
     /// What one client may take.
     pub limits: Limits,
     /// The log's format and level, and the access log.
@@ -90,6 +96,16 @@ impl Configuration for ProxyConfig {
         let checker = Checker::new(origins, "");
         fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
+        checker.entries(
+            "trust_forwarded_from",
+            fields.trust_forwarded_from.len(),
+            MOST_NETWORKS,
+        )?;
+        checker.entries(
+            "proxy_protocol_from",
+            fields.proxy_protocol_from.len(),
+            MOST_NETWORKS,
+        )?;
         let metrics = fields.metrics.listen.as_ref();
         // A listener that is never bound cannot collide with another one.
         let metrics = metrics.filter(|_| fields.metrics.enabled);
@@ -119,6 +135,11 @@ impl Configuration for ProxyConfig {
             listen,
             upstream,
             metrics,
+            forwarded: ForwardedRules {
+                trusted: fields.trust_forwarded_from,
+                proxy_protocol: fields.proxy_protocol_from,
+                added: fields.forward_headers,
+            },
             limits: fields.limits,
             logging: fields.logging,
         })

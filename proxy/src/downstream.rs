@@ -8,9 +8,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use service::connection::ConnectionCap;
-use service::listen::{DetachedStream, Listener, Peer};
-use service::runtime::WorkerSet;
+use bytes::BytesMut;
+use service::connection::{ConnectionCap, Requests};
+use service::listen::{ClientStream, DetachedStream, Listener, Peer};
+use service::runtime::{WorkerId, WorkerSet};
 use service::seldom::Seldom;
 use service::shutdown::Drain;
 use tokio::task::JoinSet;
@@ -19,8 +20,10 @@ use crate::forward::{self, ClientConnection, Forwarder, Socket};
 use crate::metrics::{ConnectionMetrics, ConnectionRefusal};
 
 mod counted;
+mod proxy_header;
 
 use self::counted::Counted;
+use self::proxy_header::ProxyHeaderError;
 
 /// The open connections of all listeners.
 #[derive(Clone)]
@@ -91,23 +94,18 @@ pub(crate) async fn accept(
         let mut counted = Counted::new(connections.metrics.clone());
         let guard = connections.open.guard();
         let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
-        let serve = async move {
+        let connection = async move {
             let Ok(stream) = detached.attach() else {
                 return;
             };
-            let client = ClientConnection {
-                // An address prints as visible ASCII.
-                address: match peer {
-                    Peer::Tcp(address) => address.ip().to_canonical().to_string().try_into().ok(),
-                    Peer::Unix => None,
-                },
-                requests: slot.requests(),
-                worker: task.id(),
-            };
-            let timed_out = || counted.timed_out();
             {
-                let socket = Socket::new(stream);
-                let mut served = pin!(forward::serve(&forwarder, socket, client, timed_out));
+                let opened = Opened {
+                    stream,
+                    peer,
+                    requests: slot.requests(),
+                    worker: task.id(),
+                };
+                let mut served = pin!(serve(&forwarder, opened, &mut counted));
                 let evicted = pin!(slot.evicted());
                 let mut evicted = Seldom::new(evicted);
                 poll_fn(|context| {
@@ -122,7 +120,56 @@ pub(crate) async fn accept(
             }
             drop((slot, guard, task));
         };
-        serving.spawn_on(serve, &runtime);
+        serving.spawn_on(connection, &runtime);
     }
     serving
+}
+
+/// A connection that was accepted.
+struct Opened {
+    stream: ClientStream,
+    peer: Peer,
+    requests: Requests,
+    worker: WorkerId,
+}
+
+/// Serves a connection to its end.
+async fn serve(forwarder: &Arc<Forwarder>, opened: Opened, counted: &mut Counted) {
+    let Opened {
+        mut stream,
+        mut peer,
+        requests,
+        worker,
+    } = opened;
+    let mut first = BytesMut::new();
+    if forwarder.expects_proxy_header(peer) {
+        match proxy_header::read(&mut stream, forwarder.limits.header_timeout).await {
+            Ok(header) => {
+                peer = header.client.map_or(peer, Peer::Tcp);
+                first = header.rest;
+            }
+            Err(error) => {
+                counted.refused(match error {
+                    ProxyHeaderError::TimedOut => ConnectionRefusal::Timeout,
+                    ProxyHeaderError::Invalid | ProxyHeaderError::Closed => {
+                        ConnectionRefusal::ProxyProtocol
+                    }
+                });
+                tracing::warn!(%peer, %error, "connection refused");
+                return;
+            }
+        }
+    }
+    let client = ClientConnection {
+        // An address prints as visible ASCII.
+        address: match peer {
+            Peer::Tcp(address) => address.ip().to_canonical().to_string().try_into().ok(),
+            Peer::Unix => None,
+        },
+        is_trusted: forwarder.trusts(peer),
+        requests,
+        worker,
+    };
+    let timed_out = || counted.refused(ConnectionRefusal::Timeout);
+    forward::serve(forwarder, Socket::new(stream), first, client, timed_out).await;
 }

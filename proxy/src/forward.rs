@@ -22,6 +22,7 @@ mod buffers;
 mod chunked;
 mod client_connection;
 mod client_side;
+mod client_view;
 mod download;
 mod forwarder;
 mod framing;

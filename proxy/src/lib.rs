@@ -6,6 +6,7 @@
 //! downstream   a connection is accepted and counted
 //! forward      the forwarding loop: a request goes to the upstream, and its response comes back
 //!   exchange     one request under observation: the only place that moves request metrics
+//!   forwarded    what an upstream is told about the client, and who is believed about it
 //!   sessions     the open upload sessions, by the Locations that registries hand out
 //!   upstream     where the request goes: the addresses of the registry, and connections to them
 //!   error        what a failure means for the client
@@ -46,6 +47,7 @@ pub mod embedded;
 mod error;
 pub mod exchange;
 mod forward;
+pub mod forwarded;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use forward::fuzz;

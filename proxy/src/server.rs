@@ -21,6 +21,7 @@ use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
 use crate::forward::{Forwarder, Shared};
+use crate::forwarded::ForwardedRules;
 use crate::metrics::{ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
 use crate::upstream::{Timeouts, Upstream};
 
@@ -69,6 +70,7 @@ pub struct BoundProxy {
     readiness: Arc<Readiness>,
     limits: Limits,
     access_log: bool,
+    forwarded: ForwardedRules,
 }
 
 /// Everything that records metrics, and where they are served.
@@ -126,6 +128,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         readiness,
         limits: config.limits,
         access_log: config.logging.access,
+        forwarded: config.forwarded,
     })
 }
 
@@ -226,6 +229,7 @@ impl Server for BoundProxy {
             rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
             limits: self.limits,
             access_log: self.access_log,
+            forwarded: self.forwarded,
             stopping,
         }));
         let connections = OpenConnections::new(connection_metrics, self.limits.connections);

@@ -4,8 +4,10 @@
 
 mod address;
 mod client;
+mod network;
 mod url;
 
 pub use address::ServerAddress;
 pub use client::{ClientError, Response, get};
+pub use network::{Network, NetworkError};
 pub use url::{HttpUrl, Scheme, UrlError};

@@ -51,6 +51,7 @@ pub mod scrape;
 pub mod scripted;
 pub mod skopeo;
 pub mod source;
+pub mod terminator;
 pub mod tools;
 pub mod tree;
 pub mod wire;

@@ -37,6 +37,7 @@ for task in "$@"; do
         need docker-compose docker-compose && need debootstrap debootstrap && need ip iproute2
         need valgrind valgrind && need strace strace && need taskset util-linux
         need podman podman && need containerd containerd && need ctr containerd
+        need nginx nginx-light
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     bench)

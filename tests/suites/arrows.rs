@@ -39,9 +39,16 @@ const PROXY: &[(&str, &[&str])] = &[
     ("metrics", &["registry::oci", "registry::metrics"]),
     ("upstream", &["metrics", "registry::server"]),
     ("aggregate", &["metrics"]),
+    ("forwarded", &[]),
     (
         "config",
-        &["upstream", "aggregate", "metrics", "registry::config"],
+        &[
+            "upstream",
+            "aggregate",
+            "forwarded",
+            "metrics",
+            "registry::config",
+        ],
     ),
     (
         "sessions",
@@ -61,6 +68,7 @@ const PROXY: &[(&str, &[&str])] = &[
         &[
             "admin",
             "exchange",
+            "forwarded",
             "upstream",
             "error",
             "metrics",
@@ -89,6 +97,7 @@ const PROXY: &[(&str, &[&str])] = &[
             "admin",
             "aggregate",
             "config",
+            "forwarded",
             "upstream",
             "metrics",
             "registry::server",

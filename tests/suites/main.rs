@@ -15,6 +15,8 @@ mod big_blob;
 mod blame;
 /// The number of series after hostile requests: no more than promised.
 mod cardinality;
+/// Who the client is: what trusted peers say of it, and what others say; how responses name the proxy.
+mod client_view;
 /// docker-compose.yml, started by docker-compose with images built from the Dockerfile.
 mod compose;
 /// Sixteen concurrent clients, and what must hold afterwards.

@@ -11,8 +11,10 @@ use service::config::{self, ByteSize, Checker, ConfigError};
 use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
+use service::net::Network;
 
 use super::repositories::RepositoryFields;
+use crate::forwarded::ForwardHeaders;
 
 /// Where clients are served by default.
 pub(super) const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
@@ -36,6 +38,12 @@ pub struct ProxyFields {
     pub registry: Option<StorageFields>,
     /// What is recorded, and who may scrape it.
     pub metrics: ProxyMetricsFields,
+    /// The networks of proxies in front that are believed about their clients.
+    pub trust_forwarded_from: Vec<Network>,
+    /// The networks of load balancers whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Vec<Network>,
+    /// How upstreams are told who the client is.
+    pub forward_headers: ForwardHeaders,
     /// What one client may take.
     pub limits: Limits,
     /// What is logged.
@@ -112,6 +120,9 @@ impl Default for ProxyFields {
             upstreams: Vec::new(),
             registry: Some(StorageFields::default()),
             metrics: ProxyMetricsFields::default(),
+            trust_forwarded_from: Vec::new(),
+            proxy_protocol_from: Vec::new(),
+            forward_headers: ForwardHeaders::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
         }

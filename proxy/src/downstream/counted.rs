@@ -8,7 +8,7 @@ use crate::metrics::{ConnectionMetrics, ConnectionRefusal};
 /// Counts a connection as open for as long as it is there.
 pub(super) struct Counted {
     metrics: Option<Arc<ConnectionMetrics>>,
-    is_timed_out: bool,
+    is_refused: bool,
 }
 
 impl Counted {
@@ -19,16 +19,16 @@ impl Counted {
         }
         Counted {
             metrics,
-            is_timed_out: false,
+            is_refused: false,
         }
     }
 
-    /// No request came in time. The end may be read more than once.
-    pub(super) fn timed_out(&mut self) {
+    /// The proxy closes the connection for this reason. Counted once.
+    pub(super) fn refused(&mut self, reason: ConnectionRefusal) {
         if let Some(metrics) = &self.metrics
-            && !std::mem::replace(&mut self.is_timed_out, true)
+            && !std::mem::replace(&mut self.is_refused, true)
         {
-            metrics.rejected.inc(ConnectionRefusal::Timeout);
+            metrics.rejected.inc(reason);
         }
     }
 }
@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_active_while_it_is_there_and_times_out_once() {
+    fn a_connection_is_active_while_it_is_there_and_refused_once() {
         let metrics = Arc::new(ConnectionMetrics::new(&MetricsRegistry::new("")));
         let active = || metrics.active.value(()).to_bits();
         let mut first = Counted::new(Some(Arc::clone(&metrics)));
         let second = Counted::new(Some(Arc::clone(&metrics)));
         assert_eq!(active(), 2_f64.to_bits());
-        first.timed_out();
-        first.timed_out();
+        first.refused(ConnectionRefusal::Timeout);
+        first.refused(ConnectionRefusal::Timeout);
         drop((first, second));
         assert_eq!(active(), 0_f64.to_bits());
         assert_eq!(metrics.total.value(()), 2);

@@ -11,6 +11,8 @@ use crate::error::Refusal;
 pub(crate) struct ClientConnection {
     /// The client's address as a header's value, written out once for all of its requests.
     pub(crate) address: Option<HeaderValue>,
+    /// What the client says of others is believed.
+    pub(crate) is_trusted: bool,
     pub(crate) requests: Requests,
     /// The worker that serves it.
     pub(crate) worker: WorkerId,

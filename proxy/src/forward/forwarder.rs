@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use service::listen::Peer;
 use service::runtime::WorkerId;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::bounds::Http2Bounds;
 use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
+use super::client_view::ClientView;
 use super::download::TransferOutcome;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
@@ -30,6 +32,7 @@ use super::upstream_connection::UpstreamConnection;
 use super::upstream_side::{InProcessSide, UpstreamSide};
 use crate::error::{Failure, Refusal};
 use crate::exchange::Awaiting;
+use crate::forwarded::ClientClaims;
 use crate::metrics::UpstreamError;
 use crate::upstream::UpstreamAddress;
 
@@ -49,11 +52,11 @@ pub(crate) struct Forwarder {
     pub(super) on_request: Option<fn()>,
 }
 
-/// A request, and what goes with it.
+/// What goes with a request.
 struct Asked<'r> {
-    request: &'r mut RequestHead,
     id: &'r HeaderValue,
     connection: &'r ClientConnection,
+    claims: Option<&'r ClientClaims>,
 }
 
 impl Deref for Forwarder {
@@ -80,6 +83,16 @@ impl Forwarder {
     /// The shutdown at which connections end after their requests.
     pub(crate) fn stopping(&self) -> Shutdown {
         self.stopping.clone()
+    }
+
+    /// Whether this peer's connections begin with a header of the PROXY protocol.
+    pub(crate) fn expects_proxy_header(&self, peer: Peer) -> bool {
+        self.forwarded.expects_proxy_header(peer)
+    }
+
+    /// Whether what this peer says of others is believed.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        self.forwarded.trusts(peer)
     }
 
     pub(super) fn head_timeouts(&self) -> HeadTimeouts {
@@ -114,7 +127,11 @@ impl Forwarder {
             return;
         }
         let id = headers::request_id(&request.headers);
-        let observed = Observed::begin(&self.shared, request, &id);
+        let is_trusted = connection.is_trusted;
+        let claims = is_trusted.then(|| self.forwarded.claims(&request.headers));
+        let claims = claims.as_ref();
+        let address = self.access_log.then(|| address(connection, claims));
+        let observed = Observed::begin(&self.shared, request, &id, address.flatten());
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
             on_request();
@@ -124,11 +141,12 @@ impl Forwarder {
             TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
         } else {
             let asked = Asked {
-                request,
                 id: &id,
                 connection,
+                claims,
             };
-            self.exchange(asked, client, observed, timer).await
+            self.exchange(request, &asked, client, observed, timer)
+                .await
         };
         match outcome {
             TransferOutcome::Whole(observed) => observed.end(None),
@@ -146,21 +164,23 @@ impl Forwarder {
     /// Exchanges the request for a response, by one attempt or, where that is safe, by more.
     async fn exchange<'s, 'f, C: ClientSide<'s>>(
         &'f self,
-        asked: Asked<'_>,
+        request: &mut RequestHead,
+        asked: &Asked<'_>,
         client: &mut C,
         mut observed: Observed<'f, Awaiting>,
         timer: &mut LazyTimer,
     ) -> TransferOutcome<'f> {
-        let request = asked.request;
         if let Some(registry) = self.upstream.in_process() {
             let side = InProcessSide::call(registry, request, self.upstream.authority());
             let mut side = UpstreamSide::InProcess(side);
             observed.request_sent();
             let mut held = Held::new(false);
-            let transfer = self.transfer(client, &mut side, observed, request, &mut held);
+            let view = asked.view(request);
+            let transfer = self.transfer(client, &mut side, observed, view, &mut held);
             return transfer.run(timer).await;
         }
-        let mut held = Held::new(is_repeatable(&request.method));
+        let view = asked.view(request);
+        let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
         let worker = asked.connection.worker;
         loop {
@@ -170,19 +190,20 @@ impl Forwarder {
                     Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
                 };
             let added = Forwarded {
-                client: asked.connection.address.as_ref(),
+                peer: asked.connection.address.as_ref(),
                 proxy: &self.name,
                 request_id: asked.id,
                 host: self.upstream.authority(),
+                headers: self.forwarded.added,
             };
-            headers::write_request(connection.outgoing.head(), request, &added);
-            connection.begin_body(request.body);
+            headers::write_request(connection.outgoing.head(), view, &added);
+            connection.begin_body(view.request.body);
             observed.request_sent();
             if !connection.is_reused {
                 held.keep_no_more();
             }
             let mut side = UpstreamSide::Connection(connection);
-            let transfer = self.transfer(client, &mut side, observed, request, &mut held);
+            let transfer = self.transfer(client, &mut side, observed, view, &mut held);
             let outcome = transfer.run(timer).await;
             match outcome {
                 TransferOutcome::Whole(_) => {
@@ -198,7 +219,10 @@ impl Forwarder {
                 TransferOutcome::BeforeResponse(
                     Failure::UpstreamFailed(UpstreamError::Reset),
                     again,
-                ) if side.may_be_stale() && is_repeatable(&request.method) && held.rewind() => {
+                ) if side.may_be_stale()
+                    && is_repeatable(&view.request.method)
+                    && held.rewind() =>
+                {
                     observed = again;
                 }
                 outcome => return outcome,
@@ -212,14 +236,14 @@ impl Forwarder {
         client: &'t mut C,
         side: &'t mut UpstreamSide,
         observed: Observed<'f, Awaiting>,
-        request: &'t RequestHead,
+        view: ClientView<'t>,
         held: &'t mut Held,
     ) -> BodyTransfer<'t, 'f, C> {
         BodyTransfer::new(
             client,
             side,
             observed,
-            request,
+            view,
             held,
             &self.shared,
             &self.pipes,
@@ -374,6 +398,24 @@ impl Forwarder {
             within(flushed, context, &mut since, stall, timer)
         })
         .await
+    }
+}
+
+impl Asked<'_> {
+    fn view<'r>(&'r self, request: &'r RequestHead) -> ClientView<'r> {
+        ClientView {
+            request,
+            claims: self.claims,
+        }
+    }
+}
+
+/// The client's address: the one that a trusted peer gives, or that of the connection.
+fn address(connection: &ClientConnection, claims: Option<&ClientClaims>) -> Option<HeaderValue> {
+    let claimed = claims.and_then(|claims| claims.address);
+    match claimed {
+        Some(address) => address.to_string().try_into().ok(),
+        None => connection.address.clone(),
     }
 }
 

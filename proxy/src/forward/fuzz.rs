@@ -15,12 +15,14 @@ use tokio::net::UnixStream;
 use tokio_util::either::Either;
 
 use super::client_side::ClientSide as _;
+use super::client_view::ClientView;
 use super::framing::{BodyLength, RequestHead};
 use super::headers::{self, Forwarded};
 use super::http1::{HeadTimeouts, Http1, Next};
 use super::socket::Socket;
 use super::upstream_connection::UpstreamConnection;
 use super::wire::{Io, Outgoing};
+use crate::forwarded::ForwardHeaders;
 use crate::upstream::UpstreamStream;
 
 /// The most bytes of a message: more may not fit into the buffer of a socket at once.
@@ -45,17 +47,22 @@ pub struct Message {
 pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
     let socket = Socket::new(Either::Right(sent(bytes)?));
     let is_draining = AtomicBool::new(false);
-    let mut client = Http1::new(&socket, timeouts(), &is_draining);
+    let mut client = Http1::new(&socket, BytesMut::new(), timeouts(), &is_draining);
     let request = next_request(&mut client).await?;
     let name = HeaderValue::from_static("192.0.2.1");
     let added = Forwarded {
-        client: Some(&name),
+        peer: Some(&name),
         proxy: NAME,
         request_id: &HeaderValue::from_static("1"),
         host: &HeaderValue::from_static("registry"),
+        headers: ForwardHeaders::default(),
+    };
+    let view = ClientView {
+        request: &request,
+        claims: None,
     };
     let mut upstream = Outgoing::new();
-    headers::write_request(&mut upstream.buffer, &request, &added);
+    headers::write_request(&mut upstream.buffer, view, &added);
     upstream.begin(request.body == BodyLength::Chunked);
     let (mut written, mut body) = (Written(Vec::new()), Vec::new());
     loop {
@@ -103,7 +110,7 @@ pub async fn forward_response(bytes: &[u8], request: &str) -> Option<Message> {
 async fn respond(bytes: &[u8], client: UnixStream) -> Option<Vec<u8>> {
     let socket = Socket::new(Either::Right(client));
     let is_draining = AtomicBool::new(false);
-    let mut client = Http1::new(&socket, timeouts(), &is_draining);
+    let mut client = Http1::new(&socket, BytesMut::new(), timeouts(), &is_draining);
     let request = next_request(&mut client).await?;
     let mut upstream = UpstreamConnection::new(UpstreamStream::Unix(sent(bytes)?), false);
     let head = loop {
@@ -209,8 +216,8 @@ mod tests {
         assert_eq!(
             String::from_utf8(message.written).unwrap(),
             "PUT /v2/?n HTTP/1.1\r\nHost: a\r\nvia: 1.0 b\r\ntransfer-encoding: chunked\r\n\
-             x-forwarded-for: 192.0.2.1\r\nx-forwarded-host: a\r\nvia: 1.1 octoserve-fuzz\r\n\
-             x-request-id: 1\r\nx-forwarded-proto: http\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+             via: 1.1 octoserve-fuzz\r\nx-request-id: 1\r\nx-forwarded-for: 192.0.2.1\r\n\
+             x-forwarded-host: a\r\nx-forwarded-proto: http\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
         );
     }
 

@@ -1,16 +1,14 @@
 //! What the proxy adds to the headers it forwards.
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use service::log;
 
-use super::framing::{BodyLength, RequestHead, ResponseHead};
-use crate::upstream::Upstream;
+use super::client_view::ClientView;
+use super::framing::BodyLength;
+use crate::forwarded::{ClaimHeader, ForwardHeaders, joined};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// How clients reach the proxy.
-const SCHEME: &str = "http";
 
 /// The client's id for the request, if it is one that can be logged and searched for without
 /// surprises; else a new one.
@@ -21,20 +19,22 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// What the upstream learns of the client.
+/// What the upstream learns of the client beside its request.
 pub(super) struct Forwarded<'a> {
-    /// The client's address.
-    pub(super) client: Option<&'a HeaderValue>,
+    /// The address of the connection's client, which may be a proxy.
+    pub(super) peer: Option<&'a HeaderValue>,
     /// The name of this proxy in `Via`.
     pub(super) proxy: &'a str,
     pub(super) request_id: &'a HeaderValue,
     /// The host where the client names none.
     pub(super) host: &'a HeaderValue,
+    pub(super) headers: ForwardHeaders,
 }
 
-/// Writes the head of a request to the upstream. What a client claims of others is replaced:
-/// `X-Forwarded-*` is ours.
-pub(super) fn write_request(out: &mut BytesMut, request: &RequestHead, added: &Forwarded<'_>) {
+/// Writes the head of a request to the upstream. What a trusted peer says of the client is kept and
+/// appended to; what anybody else says is replaced.
+pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Forwarded<'_>) {
+    let request = view.request;
     out.reserve(1024);
     for part in [
         request.method.as_str(),
@@ -49,21 +49,19 @@ pub(super) fn write_request(out: &mut BytesMut, request: &RequestHead, added: &F
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in &request.headers {
-        if !matches!(
-            name.as_str(),
-            "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-request-id"
-        ) {
-            write_field(out, name.as_str(), value.as_bytes());
+        let name = name.as_str();
+        let is_passed_on = match ClaimHeader::of(name) {
+            None => name != "x-request-id",
+            Some(ClaimHeader::Single) => view.claims.is_some(),
+            // Written below, with what is appended.
+            Some(ClaimHeader::List | ClaimHeader::Disguised) => false,
+        };
+        if is_passed_on {
+            write_field(out, name, value.as_bytes());
         }
     }
     if request.body == BodyLength::Chunked {
         write_field(out, "transfer-encoding", b"chunked");
-    }
-    if let Some(client) = added.client {
-        write_field(out, "x-forwarded-for", client.as_bytes());
-    }
-    if let Some(host) = &request.host {
-        write_field(out, "x-forwarded-host", host.as_bytes());
     }
     let version: &[u8] = match request.version {
         Version::HTTP_2 => b"via: 2 ",
@@ -73,9 +71,82 @@ pub(super) fn write_request(out: &mut BytesMut, request: &RequestHead, added: &F
     out.extend_from_slice(version);
     out.extend_from_slice(added.proxy.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_field(out, "x-request-id", added.request_id.as_bytes());
-    write_field(out, "x-forwarded-proto", SCHEME.as_bytes());
+    if added.headers.x_request_id {
+        write_field(out, "x-request-id", added.request_id.as_bytes());
+    }
+    write_claims(out, view, added);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes who the client is, as far as no trusted peer has said it.
+fn write_claims(out: &mut BytesMut, view: ClientView<'_>, added: &Forwarded<'_>) {
+    let headers = &view.request.headers;
+    let kept = |name: &str| view.claims.and_then(|_| joined(headers, name));
+    let is_kept = |name: &str| view.claims.is_some() && headers.contains_key(name);
+    let begins = added.headers;
+    match (kept("x-forwarded-for"), added.peer) {
+        (Some(list), Some(peer)) => {
+            let list = [list.as_bytes(), b", ", peer.as_bytes()].concat();
+            write_field(out, "x-forwarded-for", &list);
+        }
+        (Some(list), None) => write_field(out, "x-forwarded-for", list.as_bytes()),
+        (None, Some(peer)) if begins.x_forwarded_for => {
+            write_field(out, "x-forwarded-for", peer.as_bytes());
+        }
+        (None, _) => {}
+    }
+    if let Some(host) = view.host() {
+        if begins.x_forwarded_host && !is_kept("x-forwarded-host") {
+            write_field(out, "x-forwarded-host", host.as_bytes());
+        }
+        if begins.x_forwarded_port && !is_kept("x-forwarded-port") {
+            write_field(out, "x-forwarded-port", port(view, host.as_bytes()));
+        }
+    }
+    if begins.x_forwarded_proto && !is_kept("x-forwarded-proto") {
+        write_field(out, "x-forwarded-proto", view.scheme().as_bytes());
+    }
+    if let Some(peer) = added.peer
+        && begins.x_real_ip
+        && !is_kept("x-real-ip")
+    {
+        write_field(out, "x-real-ip", peer.as_bytes());
+    }
+    let list = kept("forwarded");
+    if list.is_some() || begins.forwarded {
+        let mut all = list.map_or_else(Vec::new, |list| [list.as_bytes(), b", "].concat());
+        append_forwarded(&mut all, view.request.host.as_ref(), added.peer);
+        write_field(out, "forwarded", &all);
+    }
+}
+
+/// Appends what this proxy knows (RFC 7239 §4).
+fn append_forwarded(list: &mut Vec<u8>, host: Option<&HeaderValue>, peer: Option<&HeaderValue>) {
+    list.extend_from_slice(b"for=");
+    match peer.map(HeaderValue::as_bytes) {
+        // An IPv6 address is a quoted string in brackets (RFC 7239 §6).
+        Some(address) if address.contains(&b':') => {
+            list.extend_from_slice(&[b"\"[", address, b"]\""].concat());
+        }
+        Some(address) => list.extend_from_slice(address),
+        None => list.extend_from_slice(b"unknown"),
+    }
+    if let Some(host) = host {
+        // A host has neither a quote nor a backslash: the framing table refuses those.
+        list.extend_from_slice(&[b";host=\"", host.as_bytes(), b"\""].concat());
+    }
+    list.extend_from_slice(b";proto=http");
+}
+
+/// The port that the client used: that of the host, or of the scheme.
+fn port<'h>(view: ClientView<'_>, host: &'h [u8]) -> &'h [u8] {
+    let after_ip = host.rsplit(|byte| *byte == b']').next().unwrap_or(host);
+    let port = after_ip.iter().position(|byte| *byte == b':');
+    match port.map(|colon| &after_ip[colon + 1..]) {
+        Some(port) if !port.is_empty() => port,
+        _ if view.scheme() == "https" => b"443",
+        _ => b"80",
+    }
 }
 
 fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
@@ -83,29 +154,6 @@ fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Lets a `Location` that names the upstream by its own address name the proxy instead, as the
-/// client does: the client may not know that address, and would pass the proxy by. Any other stays
-/// byte for byte.
-pub(super) fn localize(request: &RequestHead, response: &mut ResponseHead, upstream: &Upstream) {
-    let Some(location) = response.headers.get(header::LOCATION) else {
-        return;
-    };
-    let Some(path) = location.to_str().ok().and_then(|url| upstream.within(url)) else {
-        return;
-    };
-    let host = request.host.as_ref().and_then(|host| host.to_str().ok());
-    let own = match host {
-        Some(host) => format!("{SCHEME}://{host}{path}"),
-        // HTTP/1.0 need not name a host; a path alone is relative to whatever was asked.
-        None if path.starts_with('/') => path.to_owned(),
-        None => format!("/{path}"),
-    };
-    // Parts of header values make a header value.
-    if let Ok(own) = HeaderValue::try_from(own) {
-        response.headers.insert(header::LOCATION, own);
-    }
 }
 
 /// 64 random bits as hexadecimal digits.

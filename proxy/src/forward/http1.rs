@@ -94,12 +94,13 @@ struct HeadWait {
 impl<'s> Http1<'s> {
     pub(super) fn new(
         socket: &'s Socket,
+        first: BytesMut,
         timeouts: HeadTimeouts,
         is_draining: &'s AtomicBool,
     ) -> Http1<'s> {
         Http1 {
             socket,
-            incoming: Incoming::new(BytesMut::new()),
+            incoming: Incoming::new(first),
             outgoing: Outgoing::new(),
             is_draining,
             wait: HeadWait {

@@ -40,10 +40,17 @@ struct RequestFacts<'f> {
     target: PathAndQuery,
     method: Method,
     id: HeaderValue,
+    /// The client's, for the access log.
+    address: Option<HeaderValue>,
 }
 
 impl<'f> Observed<'f, Awaiting> {
-    pub(super) fn begin(shared: &'f Shared, request: &RequestHead, id: &HeaderValue) -> Self {
+    pub(super) fn begin(
+        shared: &'f Shared,
+        request: &RequestHead,
+        id: &HeaderValue,
+        address: Option<HeaderValue>,
+    ) -> Self {
         let observer = shared.observer.as_ref();
         Observed {
             open: Some(OpenRequest {
@@ -52,6 +59,7 @@ impl<'f> Observed<'f, Awaiting> {
                     target: request.target.clone(),
                     method: request.method.clone(),
                     id: id.clone(),
+                    address,
                 },
                 exchange: observer.map(|observer| observer.begin(&asked(request))),
                 awaited: Awaited::default(),
@@ -255,6 +263,10 @@ impl RequestFacts<'_> {
             duration_ms: summary.duration.as_secs_f64() * 1e3,
             ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
             client: summary.client.value(),
+            client_address: self
+                .address
+                .as_ref()
+                .and_then(|address| address.to_str().ok()),
             request_id: Some(self.id()),
         }
         .emit();

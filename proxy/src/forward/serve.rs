@@ -27,11 +27,13 @@ enum Ended {
     Http2(BytesMut),
 }
 
-/// Serves the requests of a connection, until the client or the proxy ends it. `timed_out` is called
+/// Serves the requests of a connection, until the client or the proxy ends it. `first` was read of it
+/// already. `timed_out` is called
 /// if a request's head does not arrive in time.
 pub(crate) async fn serve(
     forwarder: &Arc<Forwarder>,
     socket: Socket,
+    first: BytesMut,
     client: ClientConnection,
     timed_out: impl FnOnce(),
 ) {
@@ -40,9 +42,10 @@ pub(crate) async fn serve(
         let stopping = forwarder.stopping();
         let stopped = pin!(stopping.recv());
         let mut stopped = Seldom::new(stopped);
+        let connection = Http1::new(&socket, first, forwarder.head_timeouts(), &is_draining);
         let mut served = pin!(serve_http1(
             forwarder,
-            &socket,
+            connection,
             &client,
             &is_draining,
             timed_out
@@ -71,13 +74,12 @@ pub(crate) async fn serve(
 
 async fn serve_http1(
     forwarder: &Forwarder,
-    socket: &Socket,
+    mut connection: Http1<'_>,
     client: &ClientConnection,
     is_draining: &AtomicBool,
     timed_out: impl FnOnce(),
 ) -> Ended {
     let mut timer = LazyTimer::default();
-    let mut connection = Http1::new(socket, forwarder.head_timeouts(), is_draining);
     loop {
         let requests = &client.requests;
         let next = poll_fn(|context| {

@@ -7,6 +7,7 @@ use service::shutdown::Shutdown;
 
 use crate::admin::Admin;
 use crate::exchange::Observer;
+use crate::forwarded::ForwardedRules;
 use crate::metrics::HttpMetrics;
 use crate::upstream::Upstream;
 
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) rejected: Option<Arc<HttpMetrics>>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
+    /// Who is believed about a client, and what the upstream is told of it.
+    pub(crate) forwarded: ForwardedRules,
     /// The shutdown at which connections end after their requests.
     pub(crate) stopping: Shutdown,
 }

@@ -22,6 +22,7 @@ use super::{Forwarder, Shared};
 use crate::admin::{Admin, refuse};
 use crate::downstream::{self, OpenConnections};
 use crate::exchange::{Observer, Recorder};
+use crate::forwarded::ForwardedRules;
 use crate::metrics::{Rules, UpstreamFamilies};
 use crate::upstream::{Timeouts, Upstream};
 
@@ -65,6 +66,7 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
         rejected: None,
         limits,
         access_log: false,
+        forwarded: ForwardedRules::default(),
         stopping,
     })
 }

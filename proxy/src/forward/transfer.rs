@@ -11,9 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client_side::ClientSide;
+use super::client_view::ClientView;
 use super::download::{Download, TransferOutcome};
-use super::framing::RequestHead;
-use super::headers;
 use super::held::Held;
 use super::observed::Observed;
 use super::shared::Shared;
@@ -72,7 +71,7 @@ impl Standstill {
 pub(super) struct BodyTransfer<'t, 'f, C> {
     client: &'t mut C,
     upstream: &'t mut UpstreamSide,
-    request: &'t RequestHead,
+    view: ClientView<'t>,
     held: &'t mut Held,
     shared: &'t Shared,
     pipes: &'t Pipes,
@@ -94,7 +93,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         client: &'t mut C,
         upstream: &'t mut UpstreamSide,
         observed: Observed<'f, Awaiting>,
-        request: &'t RequestHead,
+        view: ClientView<'t>,
         held: &'t mut Held,
         shared: &'t Shared,
         pipes: &'t Pipes,
@@ -102,7 +101,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         BodyTransfer {
             client,
             upstream,
-            request,
+            view,
             held,
             shared,
             pipes,
@@ -361,7 +360,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
     where
         C: ClientSide<'s>,
     {
-        let method = &self.request.method;
+        let method = &self.view.request.method;
         let head = match self.upstream.poll_head(context, method) {
             Poll::Ready(head) => head.map_err(Failure::UpstreamFailed)?,
             Poll::Pending => {
@@ -376,7 +375,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
             return Poll::Ready(Ok(()));
         }
         let mut head = head;
-        headers::localize(self.request, &mut head, &self.shared.upstream);
+        self.view.localize(&mut head.headers, &self.shared.upstream);
         self.download.begin(&head);
         self.client.begin_response(head)?;
         Poll::Ready(Ok(()))

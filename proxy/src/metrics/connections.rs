@@ -10,6 +10,8 @@ labels! {
         Limit = "limit",
         /// The TLS handshake failed.
         Tls = "tls",
+        /// It did not begin with the header of the PROXY protocol.
+        ProxyProtocol = "proxy_protocol",
         /// The headers of a request did not arrive in time.
         Timeout = "timeout",
     }
@@ -23,8 +25,8 @@ families! {
         /// Client connections that were accepted.
         pub total: Counter = "connections_total",
         /// Client connections that the proxy closed: at the maximum of connections (`limit`: an idle
-        /// connection, or the new one if none is idle), after a failed TLS handshake (`tls`), or because a request's
-        /// headers did not arrive in time (`timeout`).
+        /// connection, or the new one if none is idle), after a failed TLS handshake (`tls`), without the header of the PROXY
+        /// protocol (`proxy_protocol`), or because a request's headers did not arrive in time (`timeout`).
         pub rejected: Counters<ConnectionRefusal> = "connections_rejected_total",
     }
 }

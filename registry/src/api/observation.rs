@@ -127,6 +127,7 @@ impl AccessRecord {
             duration_ms: millis(Instant::now()),
             ttfb_ms: self.responded.map(|(_, at)| millis(at)),
             client: self.client,
+            client_address: None,
             request_id: self.request_id.as_deref(),
         }
     }

@@ -18,7 +18,7 @@ pub const MAX_REFERENCE: usize = 135;
 const MAX_REQUEST_ID: usize = 128;
 
 /// What the access log says about a request. Every text must be one that anybody may read: no header
-/// value but a [`request_id`], no query string, no address.
+/// value but a [`request_id`], no query string, no address but the client's.
 ///
 /// A repository or reference need not be one: a request that is refused is logged with what it
 /// named. What is longer than any name, tag or digest is cut, and ends with `…`.
@@ -44,6 +44,8 @@ pub struct AccessEvent<'a> {
     pub ttfb_ms: Option<f64>,
     /// The family of the client.
     pub client: &'a str,
+    /// The client's address, if it has one.
+    pub client_address: Option<&'a str>,
     /// The request's own identifier.
     pub request_id: Option<&'a str>,
 }
@@ -63,6 +65,7 @@ impl AccessEvent<'_> {
             duration_ms = self.duration_ms,
             ttfb_ms = self.ttfb_ms,
             client = self.client,
+            client_address = self.client_address,
             request_id = self.request_id,
         );
     }
