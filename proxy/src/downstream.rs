@@ -143,7 +143,14 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened, counted: &mut Counted
     } = opened;
     let mut first = BytesMut::new();
     if forwarder.expects_proxy_header(peer) {
-        match proxy_header::read(&mut stream, forwarder.limits.header_timeout).await {
+        let stopping = forwarder.stopping();
+        let read = tokio::select! {
+            biased;
+            read = proxy_header::read(&mut stream, forwarder.limits.header_timeout) => read,
+            // No request has begun.
+            () = stopping.recv() => return,
+        };
+        match read {
             Ok(header) => {
                 peer = header.client.map_or(peer, Peer::Tcp);
                 first = header.rest;

@@ -2,6 +2,7 @@
 //! says, or to send fields that a library refuses.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::net::TcpStream;
@@ -15,10 +16,14 @@ const WINDOW: u32 = (1 << 31) - 1;
 const FIRST_WINDOW: u32 = (1 << 16) - 1;
 
 // Types of frames (RFC 9113 §6).
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
+
+/// The flag of the last frame of a body.
+const END_STREAM: u8 = 0x1;
 
 /// The flags of a header block that is all of its request.
 const END_STREAM_AND_HEADERS: u8 = 0x1 | 0x4;
@@ -70,7 +75,7 @@ impl Frames {
     /// # Errors
     /// If it sends something else.
     pub async fn settings(&mut self) -> Result<()> {
-        let (kind, _, _) = self.frame().await?;
+        let (kind, ..) = self.frame().await?;
         ensure!(
             kind == SETTINGS,
             "a frame of type {kind} before the settings"
@@ -120,7 +125,7 @@ impl Frames {
     /// If the status is an unusual one.
     pub async fn response(&mut self, stream: u32) -> Result<Outcome> {
         loop {
-            let Ok((kind, id, payload)) = self.frame().await else {
+            let Ok((kind, _, id, payload)) = self.frame().await else {
                 return Ok(Outcome::Closed);
             };
             match kind {
@@ -131,13 +136,37 @@ impl Frames {
         }
     }
 
-    /// The type, the stream and the payload of the next frame.
-    async fn frame(&mut self) -> Result<(u8, u32, Vec<u8>)> {
+    /// Reads the body of a response to its end, with a pause before each piece, says of each that it was
+    /// read, and returns the length of all.
+    ///
+    /// # Errors
+    /// If it is cut.
+    pub async fn body(&mut self, stream: u32, pause: Duration) -> Result<usize> {
+        let mut whole = 0;
+        loop {
+            tokio::time::sleep(pause).await;
+            let (kind, flags, id, payload) = self.frame().await?;
+            if kind != DATA || id != stream {
+                continue;
+            }
+            whole += payload.len();
+            if flags & END_STREAM > 0 {
+                return Ok(whole);
+            }
+            let read = u32::try_from(payload.len())?.to_be_bytes();
+            // The server may have closed its side, and the rest still be on its way.
+            let _ = self.wire.send(&frame(WINDOW_UPDATE, 0, 0, &read)?).await;
+        }
+    }
+
+    /// The type, the flags, the stream and the payload of the next frame.
+    async fn frame(&mut self) -> Result<(u8, u8, u32, Vec<u8>)> {
         let head = self.wire.exactly(9).await?;
         let length = head[..3].iter();
         let length = length.fold(0, |sum, byte| sum << 8 | usize::from(*byte));
         let stream = u32::from_be_bytes(head[5..9].try_into()?);
-        Ok((head[3], stream, self.wire.exactly(length).await?))
+        let payload = self.wire.exactly(length).await?;
+        Ok((head[3], head[4], stream, payload))
     }
 }
 

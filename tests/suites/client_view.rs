@@ -32,6 +32,8 @@ const CLAIMS: &[(&str, &str)] = &[
     ("x-forwarded_host", "disguised.example"),
 ];
 
+const DEADLINE: Duration = Duration::from_secs(30);
+
 const TRUSTED: &str = "trust_forwarded_from: [127.0.0.0/8]\n";
 
 struct Front {
@@ -292,16 +294,30 @@ async fn a_connection_without_its_proxy_header_is_closed_and_counted() -> Result
     ensure!(front.upstream.heard().is_empty());
     let refused = metric("octoserve_connections_rejected_total").label("reason", "proxy_protocol");
     refused.value(1).assert_in(&front.server).await?;
-    let log = front.server.process().output(OutputStream::Stderr)?;
-    ensure!(
-        log.contains("does not begin with a header of the PROXY protocol"),
-        "{log}"
-    );
+    let server = &mut front.server;
+    poll::until("the reason is logged", DEADLINE, async || {
+        let log = server.process().output(OutputStream::Stderr)?;
+        let reason = "does not begin with a header of the PROXY protocol";
+        Ok(log.contains(reason).then_some(()))
+    })
+    .await?;
     // From others the header is no request.
     let front = Front::with("proxy_protocol_from: ['::1']\n").await?;
     let request = [HEADERS[0], &wire::request("GET", "/v2/", &[], b"")].concat();
     let response = wire::exchange(front.server.address(), "GET", &request).await?;
     assert_eq!(response.head.status, 400);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_proxy_header_does_not_hold_the_shutdown() -> Result<()> {
+    let keys = "proxy_protocol_from: [127.0.0.1]\nlimits: {header_timeout: 5m, drain: 10m}\n";
+    let mut front = Front::with(keys).await?;
+    let mut wire = Wire::connect(front.server.address()).await?;
+    wire.send(b"PROXY TCP4").await?;
+    let open = metric("octoserve_connections_active");
+    open.value(1).assert_in(&front.server).await?;
+    assert_eq!(front.server.terminate(DEADLINE).await?.code(), Some(0));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bounds::WindowGrowth;
+use super::buffers::SMALL;
 use super::client_connection::{ClientConnection, log_refused};
 use super::client_side::ClientSide;
 use super::forwarder::Forwarder;
@@ -48,6 +49,11 @@ const MAX_REFUSED: usize = 32;
 /// How long a client may take to see that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long a client may take to read what was sent to it before the connection ended, and how long it may
+/// say nothing meanwhile.
+const LINGER: Duration = Duration::from_secs(30);
+const SILENT: Duration = Duration::from_secs(2);
+
 type Connection = h2::server::Connection<Prefixed, Bytes>;
 
 /// Serves the streams of a connection that began with these bytes.
@@ -57,9 +63,10 @@ pub(super) async fn serve(
     first: BytesMut,
     client: ClientConnection,
 ) {
+    let socket = Arc::new(socket);
     let io = Prefixed {
         first,
-        stream: socket.into_stream(),
+        socket: Arc::clone(&socket),
     };
     // pingora's options bound the headers and the number of streams.
     let mut options = default_h2_options();
@@ -72,9 +79,25 @@ pub(super) async fn serve(
         Ok(Ok(connection)) => {
             let streams = Streams::new(forwarder, client, connection);
             streams.serve().await;
+            let _ = timeout(LINGER, linger(&socket)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "HTTP/2 handshake failed"),
         Err(_) => tracing::debug!("HTTP/2 handshake timed out"),
+    }
+}
+
+/// Lets a client have what was sent to it. It still says how much of it it has read, and closed at once,
+/// the connection would be reset by that, and what is on its way be lost.
+async fn linger(socket: &Socket) {
+    socket.shut_down_writing();
+    let mut said = BytesMut::with_capacity(SMALL);
+    loop {
+        said.clear();
+        let read = poll_fn(|context| socket.poll_read(context, &mut said));
+        match timeout(SILENT, read).await {
+            Ok(Ok(length)) if length > 0 => {}
+            _ => return,
+        }
     }
 }
 

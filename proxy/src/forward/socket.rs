@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::BufMut;
 use service::listen::ClientStream;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
@@ -41,9 +41,9 @@ impl Socket {
     pub(crate) fn poll_read(
         &self,
         context: &mut Context<'_>,
-        buffer: &mut BytesMut,
+        buffer: &mut impl BufMut,
     ) -> Poll<io::Result<usize>> {
-        let room = buffer.capacity() - buffer.len();
+        let room = buffer.chunk_mut().len();
         loop {
             ready!(each!(self, stream => stream.poll_read_ready(context)))?;
             let mut read = Err(io::ErrorKind::WouldBlock.into());
@@ -122,11 +122,6 @@ impl Socket {
     pub(crate) fn reset_at_close(&self) {
         let linger = Some(std::time::Duration::ZERO);
         let _ = rustix::net::sockopt::set_socket_linger(self, linger);
-    }
-
-    /// The stream, for a caller that reads and writes it alone.
-    pub(crate) fn into_stream(self) -> ClientStream {
-        self.0
     }
 
     /// Says that nothing more will be written.

@@ -1,17 +1,18 @@
 //! The streams of HTTP/2: their windows, their memory, and the end of their connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::frames::{Frames, Outcome};
 use harness::h2::H2;
 use harness::octoserve::{Launch, Server};
 use harness::poll;
-use harness::process::Signal;
+use harness::process::{OutputStream, Signal};
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::wire;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -236,6 +237,43 @@ async fn an_idle_connection_that_ignores_goaway_does_not_delay_the_exit() -> Res
         assert_eq!(status.code(), Some(0));
         drop(client);
     }
+    Ok(())
+}
+
+/// What fits into the buffers of a socket.
+const IN_THE_KERNEL: usize = 512 << 10;
+
+#[tokio::test]
+async fn a_client_that_lags_gets_the_rest_of_its_response_at_a_shutdown() -> Result<()> {
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        caller.head().await?;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {IN_THE_KERNEL}\r\n\r\n");
+        caller.send(head).await?;
+        caller.send(&LARGE[..IN_THE_KERNEL]).await?;
+        caller.closed().await
+    });
+    let upstream = upstream.await?;
+    let mut server = draining_for_long(&upstream).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    let mut client = Frames::over(socket.connect(server.address()).await?).await?;
+    client.settings().await?;
+    let stream = client.get(BLOB).await?;
+    // The proxy has nothing left of it.
+    let requests = metric("octoserve_http_requests_total");
+    requests.value(1).assert_in(&server).await?;
+    server.process().signal(Signal::TERM)?;
+    let mut goodbye = String::new();
+    poll::until("the shutdown has begun", DEADLINE, async || {
+        goodbye = server.process().output(OutputStream::Stderr)?;
+        Ok(goodbye.contains("draining").then_some(()))
+    })
+    .await?;
+    // Longer than the proxy waits for a client that says nothing.
+    let read = client.body(stream, Duration::from_millis(100)).await?;
+    assert_eq!(read, IN_THE_KERNEL);
+    drop(client);
+    assert_eq!(server.process().exited(SOON).await?.code(), Some(0));
     Ok(())
 }
 
