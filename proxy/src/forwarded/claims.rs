@@ -28,18 +28,23 @@ impl ClientClaims {
         claims.host = first(headers, "x-forwarded-host")
             .filter(|host| is_authority(host))
             .and_then(|host| with_port(host, first(headers, "x-forwarded-port"), claims.is_https));
-        if let Some(list) = joined(headers, "forwarded") {
-            claims.complete(list.as_bytes(), &trusts);
-        }
+        claims.complete(headers, &trusts);
         claims
     }
 
-    fn complete(&mut self, forwarded: &[u8], trusts: &impl Fn(IpAddr) -> bool) {
+    fn complete(&mut self, headers: &HeaderMap, trusts: &impl Fn(IpAddr) -> bool) {
         let mut last = Element::default();
-        for element in split(forwarded, b',').into_iter().rev() {
-            last = Element::parse(element);
-            if !last.address.is_some_and(trusts) {
+        // Each line by itself: what one leaves open must not swallow the next.
+        'lines: for line in headers.get_all("forwarded").iter().rev() {
+            let Some(elements) = split(line.as_bytes(), b',') else {
+                // A line that can't be read says nothing, nor does what is before it.
                 break;
+            };
+            for element in elements.into_iter().rev() {
+                last = Element::parse(element);
+                if !last.address.is_some_and(trusts) {
+                    break 'lines;
+                }
             }
         }
         self.address = self.address.or(last.address);
@@ -106,7 +111,11 @@ fn scheme(text: &[u8]) -> Option<bool> {
 fn is_authority(text: &[u8]) -> bool {
     let authority = std::str::from_utf8(text).ok();
     let authority = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());
-    authority.is_some_and(|authority| !authority.host().is_empty()) && !text.contains(&b'@')
+    let is_valid = |authority: http::uri::Authority| {
+        let rest = &authority.as_str()[authority.host().len()..];
+        !authority.host().is_empty() && (rest.is_empty() || authority.port_u16().is_some())
+    };
+    !text.contains(&b'@') && authority.is_some_and(is_valid)
 }
 
 /// The host with the port that a proxy names apart, where it is not the scheme's own.
@@ -150,7 +159,7 @@ struct Element {
 impl Element {
     fn parse(text: &[u8]) -> Element {
         let mut element = Element::default();
-        for pair in split(text, b';') {
+        for pair in split(text, b';').unwrap_or_default() {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else {
                 continue;
             };
@@ -168,8 +177,8 @@ impl Element {
     }
 }
 
-/// Splits a text where the byte is not in a quoted string (RFC 9110 §5.6.4).
-fn split(text: &[u8], at: u8) -> Vec<&[u8]> {
+/// Splits a text where the byte is not in a quoted string (RFC 9110 §5.6.4); `None` if one is not closed.
+fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut start) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (index, byte) in text.iter().enumerate() {
@@ -185,7 +194,7 @@ fn split(text: &[u8], at: u8) -> Vec<&[u8]> {
         }
     }
     parts.push(text[start..].trim_ascii());
-    parts
+    (!is_quoted).then_some(parts)
 }
 
 /// A value without its quotes.
@@ -283,6 +292,8 @@ mod tests {
             ),
             (&[("x-forwarded-host", "a/b")], None, ""),
             (&[("x-forwarded-host", "user@a")], None, ""),
+            (&[("x-forwarded-host", "a:99999")], None, ""),
+            (&[("x-forwarded-host", "a:")], None, ""),
             (
                 &[
                     ("x-forwarded-proto", "https"),
@@ -351,6 +362,12 @@ mod tests {
             ("for=\"a,b\";proto=https", "", Some(true), ""),
             ("for=_hidden;host=\"a/b\"", "", None, ""),
             ("proto=https;;=;x, ", "", None, ""),
+            (
+                "for=1.1.1.1;host=evil;x=\", for=203.0.113.7;host=a",
+                "",
+                None,
+                "",
+            ),
         ] {
             let claims = read(&[("forwarded", list)]);
             assert_eq!(
@@ -359,6 +376,14 @@ mod tests {
                 "{list}"
             );
         }
+        let open = ("forwarded", "for=1.1.1.1;host=evil;proto=http;x=\"");
+        let claims = read(&[open, ("forwarded", "for=203.0.113.7;host=a;proto=https")]);
+        assert_eq!(
+            said(&claims),
+            ("203.0.113.7".to_owned(), Some(true), "a".to_owned())
+        );
+        let claims = read(&[open, ("forwarded", "for=10.0.0.1;host=b")]);
+        assert_eq!(said(&claims), ("10.0.0.1".to_owned(), None, "b".to_owned()));
         let claims = read(&[
             ("x-forwarded-for", "198.51.100.1"),
             ("x-forwarded-proto", "http"),

@@ -48,13 +48,22 @@ impl FromStr for Network {
         if text == "unix:" {
             return Ok(Self::Unix);
         }
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => Some(address.into()),
-            Err(_) => text.parse::<IpNet>().ok(),
+        let network = match text.split_once('/') {
+            None => address(text).map(IpNet::from),
+            Some((first, length)) => address(first).and_then(|first| {
+                let length = length.parse().ok()?;
+                IpNet::new(first, length).ok()
+            }),
         };
         let network = network.ok_or_else(|| NetworkError(text.to_owned()))?;
         Ok(Self::Ip(network))
     }
+}
+
+/// An address of a network. An IPv4 address that is written as an IPv6 one would match no peer.
+fn address(text: &str) -> Option<IpAddr> {
+    let address: IpAddr = text.parse().ok()?;
+    (address == address.to_canonical()).then_some(address)
 }
 
 impl fmt::Display for Network {
@@ -119,6 +128,9 @@ mod tests {
             "10.0.0.0/33",
             "10.0.0.0/8 ",
             "10.0.0",
+            "010.0.0.0/8",
+            "::ffff:10.0.0.0/104",
+            "::ffff:10.0.0.1",
             "unix",
         ] {
             let error = text.parse::<Network>().unwrap_err();
