@@ -71,6 +71,8 @@ pub enum UpstreamConfig {
         name: String,
         /// Where it is.
         target: Target,
+        /// Whether pushes and deletes are refused.
+        read_only: bool,
     },
 }
 
@@ -221,6 +223,7 @@ fn resolve_upstream(
         UpstreamConfig::Remote {
             name: upstream.name,
             target,
+            read_only: upstream.read_only,
         },
         sources,
     ))

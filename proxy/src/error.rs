@@ -78,6 +78,9 @@ pub(crate) enum Refusal {
     /// It asks for a tunnel.
     #[error("the method CONNECT is not supported")]
     Connect,
+    /// It changes something, and the upstream is to be read only.
+    #[error("the registry is read-only here: pulls are allowed, pushes and deletes are not")]
+    ReadOnly,
     /// It has passed this proxy before.
     #[error("the request has passed this proxy before: the upstream is the proxy itself")]
     Loop,
@@ -87,7 +90,7 @@ impl Refusal {
     /// The status of the response.
     pub(crate) fn status(self) -> u16 {
         match self {
-            Refusal::Connect => 405,
+            Refusal::Connect | Refusal::ReadOnly => 405,
             Refusal::Loop => 508,
             _ => 400,
         }
@@ -220,7 +223,8 @@ mod tests {
             Refusal::Header => Some(Refusal::Length),
             Refusal::Length => Some(Refusal::Body),
             Refusal::Body => Some(Refusal::Connect),
-            Refusal::Connect => Some(Refusal::Loop),
+            Refusal::Connect => Some(Refusal::ReadOnly),
+            Refusal::ReadOnly => Some(Refusal::Loop),
             Refusal::Loop => None,
         };
         let mut messages = std::collections::HashSet::new();

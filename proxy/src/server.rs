@@ -98,7 +98,14 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             let upstream = Upstream::embedded(name, embedded.in_process(), timeouts);
             (upstream, Some(embedded))
         }
-        UpstreamConfig::Remote { name, target } => (Upstream::new(name, target, timeouts), None),
+        UpstreamConfig::Remote {
+            name,
+            target,
+            read_only,
+        } => {
+            let upstream = Upstream::new(name, target, timeouts);
+            (upstream.read_only(read_only), None)
+        }
     };
     let listeners = Listener::bind_all(&config.listen).await?;
     let readiness = Arc::new(Readiness::default());

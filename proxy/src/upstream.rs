@@ -71,6 +71,7 @@ pub struct Upstream {
     place: Place,
     authority: HeaderValue,
     metrics: Option<UpstreamMetrics>,
+    is_read_only: bool,
     timeouts: Timeouts,
     addresses: ArcSwap<Vec<Arc<UpstreamAddress>>>,
     next: AtomicUsize,
@@ -171,10 +172,22 @@ impl Upstream {
             authority: place.target().map_or(LOCAL, Target::authority),
             place,
             metrics: None,
+            is_read_only: false,
             timeouts,
             addresses: ArcSwap::from_pointee(addresses),
             next: AtomicUsize::new(0),
         }
+    }
+
+    /// The same upstream, to which no change is forwarded if it is to be read only.
+    pub fn read_only(mut self, is_read_only: bool) -> Upstream {
+        self.is_read_only = is_read_only;
+        self
+    }
+
+    /// Whether no change is forwarded to it.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// The same upstream, whose responses are recorded.

@@ -28,7 +28,8 @@ use super::tls::Tls;
 /// How long a scrape in flight may still take when everything else has ended.
 const DRAIN: Duration = Duration::from_secs(1);
 
-const LIVE: &str = "/livez";
+/// The path of the probe that says whether the process runs.
+pub const LIVE: &str = "/livez";
 const READY: &str = super::health::READY;
 const PLAIN: &str = "text/plain; charset=utf-8";
 

@@ -83,6 +83,8 @@ mod page;
 mod podman;
 /// A real Prometheus scrapes, and PromQL returns the counts that follow from the traffic.
 mod prometheus;
+/// An upstream that is to be read only.
+mod read_only;
 /// `/readyz` and the health check report the state of the upstream.
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.

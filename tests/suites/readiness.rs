@@ -60,3 +60,41 @@ async fn readiness_requires_the_embedded_registrys_data_directory() -> Result<()
     std::fs::rename(&aside, &data)?;
     becomes(&server, 200).await
 }
+
+#[tokio::test]
+async fn a_balancer_that_can_probe_only_the_root_gets_200_and_a_browser_what_is_there() -> Result<()>
+{
+    let upstream = Scripted::start(|mut caller: Caller| async move {
+        loop {
+            caller.head().await?;
+            let page = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage";
+            caller.send(page).await?;
+        }
+    });
+    let upstream = upstream.await?;
+    let server = Launch::in_front_of(&upstream.url()).start().await?;
+    let get = async |method, accept: &[(&str, &str)]| {
+        let request = wire::request(method, "/", accept, b"");
+        let response = wire::exchange(server.address(), method, &request).await?;
+        anyhow::Ok((response.head.status, String::from_utf8(response.body)?))
+    };
+    for accept in [
+        &[][..],
+        &[("Accept", "*/*")],
+        &[("Accept", "application/json")],
+    ] {
+        assert_eq!(get("GET", accept).await?, (200, "ok\n".to_owned()));
+        assert_eq!(get("HEAD", accept).await?.0, 200);
+    }
+    ensure!(
+        upstream
+            .heard()
+            .iter()
+            .all(|heard| !heard.contains("GET / "))
+    );
+    let browser = [("Accept", "application/xhtml+xml,Text/HTML;q=0.9")];
+    assert_eq!(get("GET", &browser).await?, (200, "page".to_owned()));
+    // Only a probe is one of ours.
+    assert_eq!(get("POST", &[]).await?, (200, "page".to_owned()));
+    Ok(())
+}

@@ -76,7 +76,7 @@ async fn a_request_target_is_forwarded_byte_for_byte() -> Result<()> {
         "/v2/?ns=docker.io&n=%20+%26&&=",
         "/v2/?",
         "/v2/a;b=c/'()*!$",
-        "/",
+        "/ui/",
     ] {
         let front = ScriptedFront::responding(OK).await?;
         ensure!(front.ask("GET", target, &[]).await?.head.status == 200);

@@ -59,6 +59,9 @@ pub struct UpstreamFields {
     pub name: String,
     /// Where it is: `http://HOST[:PORT]` or `unix:/PATH`.
     pub replicas: Vec<String>,
+    /// Whether pushes and deletes are refused.
+    #[serde(default)]
+    pub read_only: bool,
     /// Its metrics endpoints.
     #[serde(default)]
     pub metrics: Vec<SourceFields>,

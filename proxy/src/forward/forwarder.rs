@@ -7,8 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use registry::oci::{Endpoint, Route};
+use service::admin::LIVE;
 use service::listen::Peer;
 use service::runtime::WorkerId;
 use service::shutdown::Shutdown;
@@ -118,7 +120,7 @@ impl Forwarder {
         client: &mut C,
         timer: &mut LazyTimer,
     ) {
-        if refusal.is_none() && self.admin.owns(request.target.path()) {
+        if refusal.is_none() && (self.admin.owns(request.target.path()) || is_root_probe(request)) {
             // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
             // meanwhile is no failure.
             if self.respond_as_admin(request, client, timer).await.is_err() {
@@ -136,7 +138,9 @@ impl Forwarder {
         if let Some(on_request) = self.on_request {
             on_request();
         }
-        let refusal = refusal.or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop));
+        let refusal = refusal
+            .or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop))
+            .or_else(|| self.is_forbidden(request).then_some(Refusal::ReadOnly));
         let outcome = if let Some(refusal) = refusal {
             TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
         } else {
@@ -250,6 +254,14 @@ impl Forwarder {
         )
     }
 
+    /// Whether the request would change an upstream that is to be read only. To ask for a token changes
+    /// nothing.
+    fn is_forbidden(&self, request: &RequestHead) -> bool {
+        self.upstream.is_read_only()
+            && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
+            && Route::parse(request.target.path()).endpoint != Endpoint::Token
+    }
+
     /// Takes an idle connection to the upstream, or makes one.
     async fn connect(
         &self,
@@ -304,7 +316,10 @@ impl Forwarder {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
         headers.insert(header::CONTENT_LENGTH, body.len().into());
-        if failure == Failure::Refused(Refusal::Connect) {
+        if matches!(
+            failure,
+            Failure::Refused(Refusal::Connect | Refusal::ReadOnly)
+        ) {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         let body = match request.method {
@@ -343,7 +358,11 @@ impl Forwarder {
     ) -> Result<(), Failure> {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = request.method.clone();
-        parts.uri = request.target.clone().into();
+        parts.uri = if is_root_probe(request) {
+            Uri::from_static(LIVE)
+        } else {
+            request.target.clone().into()
+        };
         parts.headers = request.headers.clone();
         let (parts, mut body) = self.admin.respond(&parts).await.into_parts();
         let is_bodiless = request.method == Method::HEAD;
@@ -433,6 +452,18 @@ fn within<T>(
     let since = *since.get_or_insert_with(Instant::now);
     ready!(timer.poll(context, since + stall));
     Poll::Ready(Err(Failure::ClientNotReading))
+}
+
+/// Whether a request asks for `/`, and not for a page: many balancers can probe nothing else. A browser
+/// gets what the upstream has there.
+fn is_root_probe(request: &RequestHead) -> bool {
+    let is_html = |accept: &HeaderValue| {
+        let accept = accept.as_bytes().to_ascii_lowercase();
+        memchr::memmem::find(&accept, b"text/html").is_some()
+    };
+    request.target.path() == "/"
+        && matches!(request.method, Method::GET | Method::HEAD)
+        && !request.headers.get_all(header::ACCEPT).iter().any(is_html)
 }
 
 /// Whether a request may be sent twice: it changes nothing, or leaves the same behind (RFC 9110
