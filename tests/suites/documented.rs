@@ -172,7 +172,13 @@ fn every_test_named_in_the_documentation_exists() -> Result<()> {
             Entry::Occupied(source) => source.into_mut(),
             Entry::Vacant(place) => place.insert(match section {
                 "proxy" | "registry" | "service" => sources(&root.join(section).join("src"))?,
-                suite => std::fs::read_to_string(root.join(format!("tests/suites/{suite}.rs")))?,
+                suite => {
+                    let directory = root.join("tests/suites");
+                    let parts = directory.join(suite);
+                    let parts = parts.is_dir().then(|| sources(&parts)).transpose()?;
+                    let file = directory.join(format!("{suite}.rs"));
+                    std::fs::read_to_string(file)? + &parts.unwrap_or_default()
+                }
             }),
         };
         let test = test.rsplit("::").next().unwrap_or_default();
