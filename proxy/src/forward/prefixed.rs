@@ -14,7 +14,7 @@ use super::socket::Socket;
 #[derive(Debug)]
 pub(super) struct Prefixed {
     pub(super) first: BytesMut,
-    /// Not its alone: the connection is closed by whoever has it last.
+    /// Shared with the code that closes the connection.
     pub(super) socket: Arc<Socket>,
 }
 

@@ -1,8 +1,8 @@
 //! Threads that share nothing: each has a runtime of its own, and so waits for its own sockets.
 //!
-//! A task that may move between threads costs a proxy more than it gains: whoever has nothing to do
-//! is woken to look for work, and what one thread has in its cache another one needs. So a connection
-//! stays where it was put, next to the connections that it uses.
+//! Tasks that move between threads cost a proxy more than they gain: an idle thread is woken to look for
+//! work, and a task's data has to move to the cache of the thread that takes it. So a connection stays on
+//! one thread, next to the connections that it uses.
 
 use std::io;
 use std::sync::Arc;
