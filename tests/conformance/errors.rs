@@ -122,7 +122,7 @@ async fn an_invalid_name_is_refused_at_every_endpoint(at: &Check) -> Result<()> 
 /// Error Codes: `UNSUPPORTED` for a path that is not an endpoint of the specification.
 async fn an_unknown_endpoint_is_404(at: &Check) -> Result<()> {
     for path in [
-        "/",
+        "/ui/",
         "/v1/",
         "/v2/name",
         "/v2/_ext/name",
