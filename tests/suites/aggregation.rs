@@ -542,7 +542,11 @@ async fn a_source_is_logged_only_when_it_fails_or_recovers() -> Result<()> {
     for _ in 0..3 {
         server.scrape().await?;
     }
-    let log = server.process().output(OutputStream::Stderr)?;
+    let log = poll::until("the last failure is logged", DEADLINE, async || {
+        let log = server.process().output(OutputStream::Stderr)?;
+        Ok(log.contains("cannot connect").then_some(log))
+    })
+    .await?;
     let said = |words: &str| {
         let lines = log.lines().filter(|line| line.contains(words));
         let lines: Vec<_> = lines.collect();

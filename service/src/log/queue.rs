@@ -15,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 /// The bytes that wait to be written: some ten thousand events.
 const CAPACITY: usize = 4 << 20;
 
-/// How long the first event of a batch waits for others. Under load each of them would wake the writer
-/// otherwise, which costs more than to format it.
+/// How long the writer waits after a batch, so that the next one gathers: under load each event would
+/// wake it otherwise, which costs more than to format it. An event that comes alone is written at once.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// How long the process waits at its end for the queue to be written.
@@ -58,11 +58,6 @@ impl LogQueue {
                 let mut batch = Vec::new();
                 loop {
                     shared.wait();
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "the thread is the writer's own"
-                    )]
-                    thread::sleep(GATHER);
                     let lost = shared.take(&mut batch);
                     // A failure cannot be logged anywhere else.
                     let _ = out.write_all(&batch).and_then(|()| out.flush());
@@ -71,6 +66,11 @@ impl LogQueue {
                         // Without the lock: it logs an event, which is queued here.
                         on_lost(lost);
                     }
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the thread is the writer's own"
+                    )]
+                    thread::sleep(GATHER);
                 }
             })?;
         Ok(queue)
