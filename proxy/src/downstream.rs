@@ -57,9 +57,9 @@ impl OpenConnections {
     }
 }
 
-/// Accepts connections until the shutdown, each in a task of its own, on one of the workers. At the cap, an idle one is
-/// closed for the new one; while there is none the new one is closed at once, so that those that are
-/// served keep what they need.
+/// Accepts connections until the shutdown, each in a task of its own, on one of the workers. At the
+/// cap, an idle one is closed for the new one; while there is none the new one is closed at once, so
+/// that those that are served keep what they need.
 ///
 /// Returns when the listener is closed, with the connections that are left: whoever drops them cuts
 /// them off.

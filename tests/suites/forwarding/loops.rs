@@ -63,7 +63,7 @@ async fn is_508(server: &Server) -> Result<()> {
 }
 
 /// Passes connections on to the address that it is told, as a load balancer does. The proxy refuses to
-/// start in front of its own address, but cannot know what is behind another one.
+/// start in front of its own address, but cannot know where another one leads.
 async fn relay(to: watch::Receiver<Option<SocketAddr>>) -> Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
