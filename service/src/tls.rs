@@ -24,6 +24,8 @@ use tokio_util::either::Either;
 use super::listen::stream::ClientStream;
 use super::shutdown::Shutdown;
 
+pub mod codec;
+
 /// How often the files are checked. A change is loaded once it is unchanged for one interval, so
 /// that a half-written file is not.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
