@@ -1,135 +1,155 @@
-//! TLS for a listener, with a certificate that is loaded again when its files change.
+//! TLS for a listener, with certificates that are loaded again when their files change.
 //!
-//! The cryptography is ring's, as in pingora. Deliberately not here: client certificates, and what
-//! is spoken inside.
+//! The cryptography is ring's, as in pingora. Deliberately not here: what is spoken inside.
 
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
-use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, ServerConfig, crypto::ring};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::listen::stream::ClientStream;
 use super::shutdown::Shutdown;
 
+mod certificate;
 pub mod codec;
+mod error;
+mod fields;
+mod resolver;
+
+use self::certificate::{Certificate, certificates, plainly};
+pub use self::error::{TlsError, client_failure};
+use self::fields::MOST_CERTIFICATES;
+pub use self::fields::{CertificateFields, ClientCertificates, TlsFields, TlsVersion};
+use self::resolver::CertificateResolver;
 
 /// How often the files are checked. A change is loaded once it is unchanged for one interval, so
 /// that a half-written file is not.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take to shake hands.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The keys of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsFields {
-    /// A PEM file: the certificate, and those that lead to the authority that signed it.
-    pub certificate: PathBuf,
-    /// A PEM file: its private key.
-    pub key: PathBuf,
-}
+/// How long before its end a certificate is worth a warning.
+const SOON: i64 = 14 * 24 * 3600;
 
-/// A certificate that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The certificate's file cannot be read, or holds none.
-    #[error("cannot read a certificate from {}: {}", path.display(), plainly(source))]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: pem::Error,
-    },
-    /// The key's file cannot be read, or holds none.
-    #[error("cannot read a private key from {}: {}", path.display(), plainly(source))]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: pem::Error,
-    },
-    /// They do not go together, or are of a kind that is not known.
-    #[error("the certificate and the key cannot be used: {0}")]
-    Mismatch(#[source] rustls::Error),
-    /// TLS itself cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Setup(#[source] rustls::Error),
-}
-
-impl TlsError {
-    /// Which of the [`TlsFields`] is wrong.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Certificate { .. } => "certificate",
-            Self::Key { .. } | Self::Mismatch(_) | Self::Setup(_) => "key",
-        }
-    }
-}
-
-/// A certificate in use. Clones are the same one.
+/// The TLS of a listener. Clones are the same one.
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<TlsFields>,
-    current: Arc<CurrentCertificate>,
-    acceptor: TlsAcceptor,
+    protocols: &'static [&'static [u8]],
+    current: watch::Sender<Loaded>,
     /// The files as they were before they were loaded.
-    loaded: FileVersions,
+    versions: FileVersions,
 }
 
-/// The certificate that the next handshake gets.
-struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
+/// What the next handshake gets.
+#[derive(Clone)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    expiries: Arc<[Expiry]>,
+}
 
-/// Distinguishes one state of the two files from another.
-type FileVersions = [Option<(u64, u64, i64, i64)>; 2];
+/// When a certificate ends to be valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Its file.
+    pub file: PathBuf,
+    /// In seconds since 1970.
+    pub at: i64,
+}
+
+/// Distinguishes one state of some files from another.
+type FileVersions = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Tls {
-    /// Loads a certificate and its key.
-    pub fn load(files: &TlsFields) -> Result<Self, TlsError> {
+    /// Loads all certificates and keys. `protocols` may be spoken inside, best first.
+    pub fn load(files: &TlsFields, protocols: &'static [&'static [u8]]) -> Result<Self, TlsError> {
         // Before the files are read: a change in between is then seen as one, and loaded again.
-        let loaded = file_versions(files);
-        let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read(files)?))));
-        let config = current.config(&[b"http/1.1"])?;
+        let versions = file_versions(files);
+        let loaded = Loaded::read(files, protocols)?;
         Ok(Self {
             files: Arc::new(files.clone()),
-            current,
-            acceptor: TlsAcceptor::from(config),
-            loaded,
+            protocols,
+            current: watch::Sender::new(loaded),
+            versions,
         })
+    }
+
+    /// What the next handshake is made with.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.borrow().config)
+    }
+
+    /// When each certificate that is loaded ends to be valid.
+    pub fn expiries(&self) -> Arc<[Expiry]> {
+        Arc::clone(&self.current.borrow().expiries)
+    }
+
+    /// Whether every client must have a certificate.
+    pub fn requires_client_certificates(&self) -> bool {
+        self.files.client_ca.is_some()
+            && self.files.client_certificates == ClientCertificates::Required
     }
 
     /// Shakes hands. Fails if the client does not, or takes too long.
     pub async fn accept(&self, stream: ClientStream) -> io::Result<Secured> {
-        let shaken = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
+        let acceptor = TlsAcceptor::from(self.config());
+        let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
         // Boxed: otherwise each plain connection would be as large as one inside TLS.
         Ok(Either::Right(Box::new(shaken??)))
     }
 
-    /// Loads the certificate again whenever its files change, until the shutdown. If the new
-    /// one cannot be used, that is logged and the old one stays.
+    /// Logs the certificates that are not valid, or not for long.
+    pub fn warn_of_expiry(&self) {
+        for Expiry { file, at } in self.expiries().iter() {
+            let certificate = file.display();
+            match at - now() {
+                left if left <= 0 => {
+                    tracing::error!(%certificate, "certificate has expired: clients refuse it");
+                }
+                left if left < SOON => {
+                    let days = left / (24 * 3600);
+                    tracing::warn!(%certificate, days, "certificate expires soon");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Calls `loaded` now and after each reload, until the shutdown.
+    pub async fn follow(self, shutdown: Shutdown, loaded: impl Fn(&[Expiry])) {
+        let mut current = self.current.subscribe();
+        loop {
+            loaded(&current.borrow_and_update().expiries);
+            tokio::select! {
+                Ok(()) = current.changed() => {}
+                () = shutdown.recv() => return,
+            }
+        }
+    }
+
+    /// Loads everything again whenever a file changes, until the shutdown. If the new files cannot
+    /// be used, that is logged and the old ones stay.
     pub async fn watch(self, shutdown: Shutdown) {
-        let mut loaded = self.loaded;
-        let mut last = loaded;
+        let mut loaded = self.versions.clone();
+        let mut last = loaded.clone();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = shutdown.recv() => return,
             }
             let now = self.file_versions().await;
-            let stands = now == std::mem::replace(&mut last, now);
+            let stands = now == last;
+            last.clone_from(&now);
             if stands && now != loaded {
                 // Noted even if the reload fails: a bad file is logged once, not every second.
                 loaded = now;
@@ -139,14 +159,15 @@ impl Tls {
     }
 
     async fn reload(&self) {
-        let (files, current) = (Arc::clone(&self.files), Arc::clone(&self.current));
+        let (files, protocols) = (Arc::clone(&self.files), self.protocols);
         let certificate = self.files.certificate.display();
         // On a blocking thread: a slow disk, such as a network mount, must not stop a worker.
-        let read = tokio::task::spawn_blocking(move || read(&files));
+        let read = tokio::task::spawn_blocking(move || Loaded::read(&files, protocols));
         match read.await {
-            Ok(Ok(key)) => {
-                *current.0.write() = Arc::new(key);
+            Ok(Ok(loaded)) => {
+                self.current.send_replace(loaded);
                 tracing::info!(%certificate, "certificate reloaded");
+                self.warn_of_expiry();
             }
             Ok(Err(error)) => {
                 tracing::error!(%certificate, %error, "certificate reload failed");
@@ -169,72 +190,87 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl CurrentCertificate {
-    /// A server's configuration, with the protocols that may be spoken inside.
-    fn config(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+impl Loaded {
+    fn read(files: &TlsFields, protocols: &[&[u8]]) -> Result<Loaded, TlsError> {
+        if files.certificates.len() > MOST_CERTIFICATES {
+            let reason = format!("more than {MOST_CERTIFICATES} entries");
+            return Err(TlsError::new("certificates", &reason));
+        }
+        let read = files
+            .all()
+            .map(|(at, files)| Certificate::read(&at, &files));
+        let certificates = read.collect::<Result<Vec<_>, _>>()?;
+        let Some((first, others)) = certificates.split_first() else {
+            return Err(TlsError::new("certificate", &"there is none"));
+        };
         // Named here: rustls panics over its default once another crate enables a second provider.
         let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?;
-        let mut config = builder
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(self) as _);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(files.min_version.and_newer())
+            .map_err(|error| TlsError::new("min_version", &error))?;
+        let builder = match &files.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(authorities(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = match files.client_certificates {
+                    ClientCertificates::Required => verifier,
+                    ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                };
+                let verifier = verifier.build();
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| TlsError::verifier(&error))?,
+                )
+            }
+        };
+        let resolver = CertificateResolver::new(first, others);
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        // Tickets of before a reload are of no use after it: the authorities may be other ones.
+        config.ticketer =
+            ring::Ticketer::new().map_err(|error| TlsError::new("certificate", &error))?;
+        let expiries = certificates.iter().map(|certificate| Expiry {
+            file: certificate.file.clone(),
+            at: certificate.valid.1,
+        });
+        Ok(Loaded {
+            expiries: expiries.collect(),
+            config: Arc::new(config),
+        })
     }
 }
 
-impl fmt::Debug for CurrentCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CurrentCertificate")
+/// The authorities in a PEM file.
+fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let wrong = |reason: &str| {
+        let reason = format!("cannot read certificates from {}: {reason}", path.display());
+        TlsError::new("client_ca", &reason)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path).map_err(|error| wrong(&plainly(&error)))? {
+        let added = roots.add(certificate);
+        added.map_err(|error| wrong(&error.to_string()))?;
     }
+    Ok(roots)
 }
 
-impl ResolvesServerCert for CurrentCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read()))
-    }
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = since.unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 fn file_versions(files: &TlsFields) -> FileVersions {
-    [&files.certificate, &files.key].map(|path| {
+    let pairs = files.all().map(|(_, files)| [files.certificate, files.key]);
+    let all = pairs.flatten().chain(files.client_ca.clone());
+    let version = |path: PathBuf| {
         // Follows symbolic links: certbot and Kubernetes replace the link, and not the file.
         let metadata = std::fs::metadata(path).ok()?;
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         // With the inode: a file that is moved into place may have the old one's size and time.
         Some((metadata.ino(), metadata.len(), changed.0, changed.1))
-    })
-}
-
-fn read(files: &TlsFields) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key {
-        path: files.key.clone(),
-        source,
-    })?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Mismatch)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |source| TlsError::Certificate {
-        path: path.to_owned(),
-        source,
     };
-    let chain = CertificateDer::pem_file_iter(path).map_err(wrong)?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-    if chain.is_empty() {
-        return Err(wrong(pem::Error::NoItemsFound));
-    }
-    Ok(chain)
-}
-
-fn plainly(error: &pem::Error) -> String {
-    match error {
-        pem::Error::NoItemsFound => "there is none in it".to_owned(),
-        pem::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
-    }
+    all.map(version).collect()
 }
 
 /// A connection as it came, or inside TLS.

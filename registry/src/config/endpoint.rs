@@ -51,7 +51,7 @@ impl MetricsEndpointFields {
         check_labels(&self.labels, origins)?;
         // Loaded here, so that a bad certificate stops the start and not the first scrape.
         let tls = match &self.listen {
-            Some(listen) => listen.load_tls("metrics.listen", origins)?,
+            Some(listen) => listen.load_tls("metrics.listen", &[b"http/1.1"], origins)?,
             None => None,
         };
         let auth = self

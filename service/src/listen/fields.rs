@@ -36,14 +36,19 @@ struct ListenTable {
 }
 
 impl ListenFields {
-    /// The certificate, loaded, of the listener at `key`.
-    pub fn load_tls(&self, key: &str, origins: &Origins) -> Result<Option<Tls>, ConfigError> {
+    /// The certificates, loaded, of the listener at `key`. `protocols` may be spoken inside TLS.
+    pub fn load_tls(
+        &self,
+        key: &str,
+        protocols: &'static [&'static [u8]],
+        origins: &Origins,
+    ) -> Result<Option<Tls>, ConfigError> {
         let Some(files) = &self.tls else {
             return Ok(None);
         };
-        let loaded = Tls::load(files).map_err(|error| {
+        let loaded = Tls::load(files, protocols).map_err(|error| {
             // The key of the file that is wrong, so that the error names its line.
-            let key = format!("{key}.tls.{}", error.key());
+            let key = format!("{key}.tls.{}", error.key);
             origins.error(&key, &error.to_string())
         });
         loaded.map(Some)

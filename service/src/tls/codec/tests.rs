@@ -107,7 +107,9 @@ async fn connected() -> (End, End) {
 }
 
 fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 % 251).to_le_bytes()[0]).collect()
+    (0..length)
+        .map(|at| (at * 31 % 251).to_le_bytes()[0])
+        .collect()
 }
 
 #[tokio::test]
