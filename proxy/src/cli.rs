@@ -43,6 +43,9 @@ pub struct ProxyFlags {
     /// The data directory of the embedded registry
     #[arg(long, value_name = "DIR", conflicts_with = "upstream")]
     data: Option<PathBuf>,
+    /// Serve clients over TLS with a certificate that is made for a try, in ./octoserve-tls
+    #[arg(long)]
+    tls_self_signed: bool,
 }
 
 impl ProgramFlags for ProxyFlags {
@@ -58,6 +61,9 @@ impl ProgramFlags for ProxyFlags {
         }
         if let Some(data) = &self.data {
             flags.push(Flag::new("--data", "registry.data", data));
+        }
+        if self.tls_self_signed {
+            flags.push(Flag::new("--tls-self-signed", "tls_self_signed", true));
         }
         flags
     }

@@ -16,6 +16,7 @@ use service::listen::{self, ListenAddr};
 use service::log::LogConfig;
 use service::net::{HttpUrl, Scheme, UrlError};
 use service::program_config::Configuration;
+use service::tls::Tls;
 
 use crate::aggregate::{AggregateLimits, Origin, Source};
 use crate::forwarded::ForwardedRules;
@@ -30,6 +31,9 @@ pub use self::fields::{
     AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
 };
 pub use self::repositories::{GroupFields, RepositoryFields};
+
+/// What may be spoken inside TLS, best first.
+pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// The longest name of an upstream or a source, in bytes.
 const LONGEST_NAME: usize = 128;
@@ -47,7 +51,9 @@ pub(crate) const EMBEDDED: &str = "registry";
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
     /// Where clients are served; at least one address.
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<ClientListener>,
+    /// Whether a certificate is made for the listeners that have none.
+    pub tls_self_signed: bool,
     /// The upstream.
     pub upstream: UpstreamConfig,
     /// Where the metrics are served; `None` records nothing.
@@ -58,6 +64,15 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// The log's format and level, and the access log.
     pub logging: LogConfig,
+}
+
+/// Where clients are served.
+#[derive(Clone, Debug)]
+pub struct ClientListener {
+    /// The address.
+    pub address: ListenAddr,
+    /// The certificates, where it speaks TLS.
+    pub tls: Option<Tls>,
 }
 
 /// The upstream.
@@ -114,19 +129,19 @@ impl Configuration for ProxyConfig {
         let metrics = metrics.map(|listen| listen.address.clone());
         let addresses = fields.listen.iter().map(|listen| &listen.address);
         listen::check_addresses(addresses, metrics.as_ref(), origins)?;
-        // Refused and not ignored: the operator would believe that clients are served over TLS.
-        if let Some(at) = fields.listen.iter().position(|listen| listen.tls.is_some()) {
-            let message = "is not supported here: only metrics.listen speaks TLS";
-            return Err(origins.error(&format!("listen[{at}].tls"), message));
+        let mut listen = Vec::with_capacity(fields.listen.len());
+        for (at, fields) in fields.listen.into_iter().enumerate() {
+            // Loaded here, so that a bad certificate stops the start and not the first client.
+            let tls = fields.load_tls(&format!("listen[{at}]"), PROTOCOLS, origins)?;
+            listen.push(ClientListener {
+                address: fields.address,
+                tls,
+            });
         }
-        let listen: Vec<_> = fields
-            .listen
-            .into_iter()
-            .map(|listen| listen.address)
-            .collect();
         let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
         // With the metrics listener: a source there would make each scrape start another one.
-        let own: Vec<_> = listen.iter().chain(&metrics).collect();
+        let own = listen.iter().map(|listen| &listen.address);
+        let own: Vec<_> = own.chain(&metrics).collect();
         check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
             Some(resolve_metrics(fields.metrics, &listen, sources, origins)?)
@@ -135,6 +150,7 @@ impl Configuration for ProxyConfig {
         };
         Ok(Self {
             listen,
+            tls_self_signed: fields.tls_self_signed,
             upstream,
             metrics,
             forwarded: ForwardedRules {
@@ -169,7 +185,9 @@ impl Configuration for ProxyConfig {
         let metrics = self.metrics.as_ref();
         let plain = metrics.and_then(|metrics| metrics.endpoint.plain_listener());
         let default = ListenAddr::Tcp(DEFAULT);
-        let address = plain.or(self.listen.first()).unwrap_or(&default);
+        let mut main = self.listen.iter();
+        let first = main.next().map(|listen| &listen.address);
+        let address = plain.or(first).unwrap_or(&default);
         Probe::of_listener(address, READY)
     }
 }
@@ -266,7 +284,7 @@ fn check_loops(
 
 fn resolve_metrics(
     fields: ProxyMetricsFields,
-    listen: &[ListenAddr],
+    listen: &[ClientListener],
     sources: Vec<Source>,
     origins: &Origins,
 ) -> Result<ProxyMetricsConfig, ConfigError> {
@@ -281,7 +299,7 @@ fn resolve_metrics(
     let endpoint = endpoint.resolve(origins)?;
     // The exposition names private repositories. Without a password only clients on this
     // machine may read it, unless the operator says otherwise.
-    let private = listen.iter().all(|address| match address {
+    let private = listen.iter().all(|listen| match &listen.address {
         ListenAddr::Tcp(address) => is_loopback(address.ip()),
         // The permissions of the file system say who reaches the socket.
         ListenAddr::Unix(_) => true,

@@ -14,6 +14,7 @@ use service::listen::{ClientStream, DetachedStream, Listener, Peer};
 use service::runtime::{WorkerId, WorkerSet};
 use service::seldom::Seldom;
 use service::shutdown::Drain;
+use service::tls::{self, Tls};
 use tokio::task::JoinSet;
 
 use crate::forward::{self, ClientConnection, Forwarder, Socket};
@@ -21,6 +22,9 @@ use crate::metrics::{ConnectionMetrics, ConnectionRefusal};
 
 mod counted;
 mod proxy_header;
+
+/// The most clients that shake hands at a time. The one that has taken longest gives way to one more.
+const MAX_HANDSHAKES: usize = 1024;
 
 use self::counted::Counted;
 use self::proxy_header::ProxyHeaderError;
@@ -30,6 +34,7 @@ use self::proxy_header::ProxyHeaderError;
 pub(crate) struct OpenConnections {
     metrics: Option<Arc<ConnectionMetrics>>,
     cap: ConnectionCap,
+    handshakes: ConnectionCap,
     /// Tells when the last of them has ended.
     open: Drain,
 }
@@ -40,6 +45,7 @@ impl OpenConnections {
         OpenConnections {
             metrics,
             cap: ConnectionCap::new(limit),
+            handshakes: ConnectionCap::new(MAX_HANDSHAKES.min(limit)),
             open: Drain::default(),
         }
     }
@@ -65,6 +71,7 @@ impl OpenConnections {
 /// them off.
 pub(crate) async fn accept(
     mut listener: Listener,
+    tls: Option<Tls>,
     forwarder: Arc<Forwarder>,
     connections: OpenConnections,
     workers: WorkerSet,
@@ -94,6 +101,7 @@ pub(crate) async fn accept(
         let mut counted = Counted::new(connections.metrics.clone());
         let guard = connections.open.guard();
         let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
+        let tls = tls.clone();
         let connection = async move {
             let Ok(stream) = detached.attach() else {
                 return;
@@ -102,6 +110,8 @@ pub(crate) async fn accept(
                 let opened = Opened {
                     stream,
                     peer,
+                    tls,
+                    handshakes: &connections.handshakes,
                     requests: slot.requests(),
                     worker: task.id(),
                 };
@@ -126,18 +136,22 @@ pub(crate) async fn accept(
 }
 
 /// A connection that was accepted.
-struct Opened {
+struct Opened<'c> {
     stream: ClientStream,
     peer: Peer,
+    tls: Option<Tls>,
+    handshakes: &'c ConnectionCap,
     requests: Requests,
     worker: WorkerId,
 }
 
 /// Serves a connection to its end.
-async fn serve(forwarder: &Arc<Forwarder>, opened: Opened, counted: &mut Counted) {
+async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Counted) {
     let Opened {
         mut stream,
         mut peer,
+        tls,
+        handshakes,
         requests,
         worker,
     } = opened;
@@ -167,6 +181,29 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened, counted: &mut Counted
             }
         }
     }
+    let socket = match tls {
+        None => Socket::new(stream),
+        Some(tls) => {
+            let stopping = forwarder.stopping();
+            let shake = shake(stream, &tls, &first, handshakes, forwarder);
+            let shaken = tokio::select! {
+                biased;
+                shaken = shake => shaken,
+                () = stopping.recv() => return,
+            };
+            first.clear();
+            match shaken {
+                Ok(socket) => socket,
+                Err(refusal) => {
+                    if let ConnectionRefusal::Tls = refusal.reason {
+                        tracing::info!(%peer, error = refusal.error, "TLS handshake failed");
+                    }
+                    counted.refused(refusal.reason);
+                    return;
+                }
+            }
+        }
+    };
     let client = ClientConnection {
         // An address prints as visible ASCII.
         address: match peer {
@@ -174,9 +211,41 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened, counted: &mut Counted
             Peer::Unix => None,
         },
         is_trusted: forwarder.trusts(peer),
+        is_tls: socket.is_tls(),
         requests,
         worker,
     };
     let timed_out = || counted.refused(ConnectionRefusal::Timeout);
-    forward::serve(forwarder, Socket::new(stream), first, client, timed_out).await;
+    forward::serve(forwarder, socket, first, client, timed_out).await;
+}
+
+/// A connection that ends with its handshake.
+struct HandshakeRefusal {
+    reason: ConnectionRefusal,
+    error: String,
+}
+
+/// Shakes hands, if not too many others do.
+async fn shake(
+    stream: ClientStream,
+    tls: &Tls,
+    first: &[u8],
+    handshakes: &ConnectionCap,
+    forwarder: &Forwarder,
+) -> Result<Socket, HandshakeRefusal> {
+    // None of them has a request in flight: the cap lets the oldest give way.
+    let slot = handshakes.admit_when_free().await;
+    let limit = tls::HANDSHAKE.min(forwarder.limits.header_timeout);
+    let shaken = tokio::select! {
+        biased;
+        shaken = forward::handshake(stream, tls, first, limit) => shaken,
+        () = slot.evicted() => return Err(HandshakeRefusal {
+            reason: ConnectionRefusal::Limit,
+            error: String::new(),
+        }),
+    };
+    shaken.map_err(|error| HandshakeRefusal {
+        reason: ConnectionRefusal::Tls,
+        error: tls::client_failure(&error),
+    })
 }

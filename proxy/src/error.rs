@@ -81,6 +81,9 @@ pub(crate) enum Refusal {
     /// It changes something, and the upstream is to be read only.
     #[error("the registry is read-only here: pulls are allowed, pushes and deletes are not")]
     ReadOnly,
+    /// It came without TLS.
+    #[error("this port speaks HTTPS, and the request is plain HTTP: use https://")]
+    PlainHttp,
     /// It has passed this proxy before.
     #[error("the request has passed this proxy before: the upstream is the proxy itself")]
     Loop,
@@ -224,7 +227,8 @@ mod tests {
             Refusal::Length => Some(Refusal::Body),
             Refusal::Body => Some(Refusal::Connect),
             Refusal::Connect => Some(Refusal::ReadOnly),
-            Refusal::ReadOnly => Some(Refusal::Loop),
+            Refusal::ReadOnly => Some(Refusal::PlainHttp),
+            Refusal::PlainHttp => Some(Refusal::Loop),
             Refusal::Loop => None,
         };
         let mut messages = std::collections::HashSet::new();

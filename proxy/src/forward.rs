@@ -29,6 +29,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod handshake;
 mod head;
 mod headers;
 mod held;
@@ -47,6 +48,7 @@ mod wire;
 
 pub(crate) use self::client_connection::ClientConnection;
 pub(crate) use self::forwarder::Forwarder;
+pub(crate) use self::handshake::handshake;
 pub(crate) use self::serve::serve;
 pub(crate) use self::shared::Shared;
 pub(crate) use self::socket::Socket;

@@ -3,6 +3,7 @@
 //! The HELP text of each family says when it moves; README.md lists them all.
 
 mod aggregate;
+mod certificates;
 mod client;
 mod connections;
 mod http;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use service::metrics::MetricsRegistry;
 
 pub use self::aggregate::{AggregateMetrics, SourceCells};
+pub use self::certificates::CertificateFamilies;
 pub use self::client::ClientMetrics;
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal};
 pub use self::http::HttpMetrics;

@@ -12,6 +12,7 @@ use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
 use service::runtime::Workers;
 use service::shutdown::Shutdown;
+use service::tls::{Expiry, Tls};
 use service::{build_info, log};
 
 use crate::admin::{Admin, refuse};
@@ -22,12 +23,14 @@ use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
 use crate::forward::{Forwarder, Shared};
 use crate::forwarded::ForwardedRules;
-use crate::metrics::{ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
+use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
 use crate::upstream::{Timeouts, Upstream};
 
 mod readiness;
+mod self_signed;
 
 use self::readiness::UpstreamHealth;
+use self::self_signed::{SelfSigned, SelfSignedError};
 
 /// The prefix of every family's name.
 const PREFIX: &str = "octoserve_";
@@ -51,6 +54,9 @@ pub enum ProxyStartError {
     /// The threads that serve connections could not start.
     #[error("cannot start the threads that serve connections: {0}")]
     Workers(#[source] std::io::Error),
+    /// No certificate could be made.
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
     /// The embedded registry could not start.
     #[error(transparent)]
     Embedded(#[from] RegistryStartError),
@@ -58,7 +64,9 @@ pub enum ProxyStartError {
 
 /// A proxy that has bound its addresses and serves nothing yet.
 pub struct BoundProxy {
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Option<Tls>)>,
+    /// What else whoever starts it should know.
+    hints: Option<String>,
     addresses: Vec<ListenAddr>,
     workers: Workers,
     embedded: Option<Embedded>,
@@ -78,6 +86,9 @@ struct ProxyRecording {
     recorder: Arc<Recorder>,
     connections: Arc<ConnectionMetrics>,
     panics: Counter,
+    certificates: CertificateFamilies,
+    /// All listeners that have certificates.
+    tls: Vec<Tls>,
     aggregate: Arc<Aggregate>,
     /// A listener for metrics and probes alone.
     listener: Option<AdminListener<Aggregate>>,
@@ -107,7 +118,25 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             (upstream.read_only(read_only), None)
         }
     };
-    let listeners = Listener::bind_all(&config.listen).await?;
+    let mut tls: Vec<Option<Tls>> = Vec::with_capacity(config.listen.len());
+    let mut addresses = Vec::with_capacity(config.listen.len());
+    for listen in config.listen {
+        addresses.push(listen.address);
+        tls.push(listen.tls);
+    }
+    let listeners = Listener::bind_all(&addresses).await?;
+    let addresses: Vec<_> = listeners.iter().map(Listener::address).cloned().collect();
+    let mut hints = None;
+    if config.tls_self_signed {
+        let made = SelfSigned::prepare()?;
+        hints = Some(made.hints(&addresses));
+        for tls in &mut tls {
+            tls.get_or_insert_with(|| made.tls.clone());
+        }
+    }
+    for tls in tls.iter().flatten() {
+        tls.warn_of_expiry();
+    }
     let readiness = Arc::new(Readiness::default());
     let endpoints =
         |metrics, path, auth| Admin::new(metrics, path, auth, Arc::clone(&readiness), refuse);
@@ -117,17 +146,19 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             let (path, auth) = (metrics.endpoint.path.clone(), metrics.endpoint.auth.clone());
             let on_main = metrics.on_main;
             let source = embedded.as_ref().and_then(Embedded::source);
+            let tls = tls.iter().flatten().cloned().collect();
             let (recording, cells) =
-                ProxyRecording::bind(metrics, upstream.name(), source, endpoints).await?;
+                ProxyRecording::bind(metrics, upstream.name(), source, tls, endpoints).await?;
             upstream = upstream.with_metrics(cells);
             let aggregate = on_main.then(|| Arc::clone(&recording.aggregate));
             (Some(recording), endpoints(aggregate, path, auth))
         }
     };
     Ok(BoundProxy {
-        addresses: listeners.iter().map(Listener::address).cloned().collect(),
+        addresses,
+        hints,
         workers: Workers::start().map_err(ProxyStartError::Workers)?,
-        listeners,
+        listeners: listeners.into_iter().zip(tls).collect(),
         embedded,
         upstream: Arc::new(upstream),
         recording,
@@ -146,6 +177,7 @@ impl ProxyRecording {
         config: ProxyMetricsConfig,
         upstream: &str,
         embedded: Option<Source>,
+        mut tls: Vec<Tls>,
         endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Admin,
     ) -> Result<(ProxyRecording, UpstreamMetrics), ProxyStartError> {
         let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
@@ -155,6 +187,9 @@ impl ProxyRecording {
         let recorder = Arc::new(Recorder::new(&registry, config.repositories));
         let connections = Arc::new(ConnectionMetrics::new(&registry));
         let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);
+        tls.extend(config.endpoint.tls.clone());
+        let certificates = tls.iter().map(|tls| tls.expiries().len()).sum();
+        let certificates = CertificateFamilies::declare(&registry, certificates);
         let sources = config.sources.into_iter().chain(embedded).collect();
         let aggregate = Arc::new(Aggregate::new(registry, sources, config.limits));
         let endpoint = config.endpoint;
@@ -177,6 +212,8 @@ impl ProxyRecording {
             recorder,
             connections,
             panics,
+            certificates,
+            tls,
             aggregate,
             listener,
         };
@@ -203,6 +240,10 @@ impl Server for BoundProxy {
         listener.map(AdminListener::address)
     }
 
+    fn hints(&self) -> Option<&str> {
+        self.hints.as_deref()
+    }
+
     /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
     async fn serve(self, shutdown: Shutdown) -> bool {
         let (stop, stopping) = Shutdown::new();
@@ -215,12 +256,26 @@ impl Server for BoundProxy {
         };
         tokio::spawn(health.watch(Arc::clone(&self.readiness), shutdown.clone()));
         tokio::spawn(Arc::clone(&self.upstream).maintain(shutdown.clone()));
+        for tls in self.listeners.iter().filter_map(|(_, tls)| tls.clone()) {
+            tokio::spawn(tls.watch(shutdown.clone()));
+        }
         let embedded = self.embedded;
         let embedded = embedded.map(|embedded| tokio::spawn(embedded.serve(registry_shutdown)));
         let (mut recorder, mut connection_metrics, mut admin) = (None, None, None);
         if let Some(recording) = self.recording {
             let panics = recording.panics;
             log::on_panic(move || panics.inc(()));
+            let certificates = Arc::new(recording.certificates);
+            for tls in recording.tls {
+                let certificates = Arc::clone(&certificates);
+                let loaded = move |expiries: &[Expiry]| {
+                    for Expiry { file, at } in expiries {
+                        let name = file.display().to_string();
+                        certificates.expiry.set(&name, *at as f64);
+                    }
+                };
+                tokio::spawn(tls.follow(shutdown.clone(), loaded));
+            }
             if let Some(listener) = recording.listener {
                 let serve = listener.serve(self.limits.timeouts(), admin_shutdown);
                 admin = Some(tokio::spawn(serve));
@@ -243,11 +298,12 @@ impl Server for BoundProxy {
         let accepting: Vec<_> = self
             .listeners
             .into_iter()
-            .map(|listener| {
+            .map(|(listener, tls)| {
                 let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
                 let workers = self.workers.all();
                 tokio::spawn(downstream::accept(
                     listener,
+                    tls,
                     forwarder,
                     connections,
                     workers,

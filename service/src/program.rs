@@ -46,6 +46,11 @@ pub trait Server {
     /// Where metrics and probes have a listener of their own.
     fn metrics_address(&self) -> Option<&ListenAddr>;
 
+    /// What else whoever starts it should know, in lines.
+    fn hints(&self) -> Option<&str> {
+        None
+    }
+
     /// Serves until the shutdown, then drains. Returns whether every request in flight could end.
     fn serve(self, shutdown: Shutdown) -> impl Future<Output = bool>;
 }
@@ -131,6 +136,9 @@ fn announce(server: &impl Server) {
     }
     if let Some(address) = server.metrics_address() {
         let _ = writeln!(stdout, "metrics on {address}");
+    }
+    if let Some(hints) = server.hints() {
+        let _ = writeln!(stdout, "{hints}");
     }
 }
 

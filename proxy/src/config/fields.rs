@@ -31,6 +31,9 @@ pub struct ProxyFields {
     /// Where clients are served: an address, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<ListenFields>,
+    /// Whether a certificate is made, for a try, for the listeners that have none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls_self_signed: bool,
     /// The registry to proxy; none: the embedded one.
     pub upstreams: Vec<UpstreamFields>,
     /// The embedded registry, which is not started where there are upstreams.
@@ -120,6 +123,7 @@ impl Default for ProxyFields {
     fn default() -> ProxyFields {
         ProxyFields {
             listen: vec![ListenAddr::Tcp(DEFAULT).into()],
+            tls_self_signed: false,
             upstreams: Vec::new(),
             registry: Some(StorageFields::default()),
             metrics: ProxyMetricsFields::default(),

@@ -140,7 +140,7 @@ fn incomplete_basic_auth_is_an_error_with_file_line_and_key() {
 }
 
 #[test]
-fn a_certificate_belongs_to_the_metrics_listener_and_must_be_there() {
+fn a_certificate_must_be_there() {
     let tls = "{address: '127.0.0.1:1', tls: {certificate: /no/crt, key: /no/key}}";
     let error = resolve(&format!("metrics:\n  listen: {tls}\n"), Vec::new()).unwrap_err();
     assert!(
@@ -149,7 +149,7 @@ fn a_certificate_belongs_to_the_metrics_listener_and_must_be_there() {
     );
     let error = resolve(&format!("listen: [{tls}]\n"), Vec::new()).unwrap_err();
     assert!(
-        error.starts_with("FILE:1: listen[0].tls: is not"),
+        error.starts_with("FILE:1: listen[0].tls.certificate: cannot read"),
         "{error}"
     );
     let error = resolve(

@@ -13,6 +13,8 @@ pub(crate) struct ClientConnection {
     pub(crate) address: Option<HeaderValue>,
     /// What the client says of others is believed.
     pub(crate) is_trusted: bool,
+    /// What it says is encrypted.
+    pub(crate) is_tls: bool,
     pub(crate) requests: Requests,
     /// The worker that serves it.
     pub(crate) worker: WorkerId,

@@ -12,15 +12,20 @@ pub(super) struct ClientView<'r> {
     pub(super) request: &'r RequestHead,
     /// `None` where the peer is not trusted.
     pub(super) claims: Option<&'r ClientClaims>,
+    /// Whether the connection is inside TLS.
+    pub(super) is_tls: bool,
 }
 
 impl<'r> ClientView<'r> {
     /// The scheme that the client used.
     pub(super) fn scheme(self) -> &'static str {
-        match self.claims.and_then(|claims| claims.is_https) {
-            Some(true) => "https",
-            Some(false) | None => "http",
-        }
+        let claimed = self.claims.and_then(|claims| claims.is_https);
+        scheme(claimed.unwrap_or(self.is_tls))
+    }
+
+    /// The scheme of the connection, whose client may be a proxy.
+    pub(super) fn peer_scheme(self) -> &'static str {
+        scheme(self.is_tls)
     }
 
     /// The host that the client asked for, if it named one.
@@ -63,6 +68,10 @@ impl<'r> ClientView<'r> {
             None => format!("/{path}"),
         }
     }
+}
+
+fn scheme(is_tls: bool) -> &'static str {
+    if is_tls { "https" } else { "http" }
 }
 
 /// What becomes of a header's value; `None` if it stays. The function makes a URL of the upstream one of

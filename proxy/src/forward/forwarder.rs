@@ -425,6 +425,7 @@ impl Asked<'_> {
         ClientView {
             request,
             claims: self.claims,
+            is_tls: self.connection.is_tls,
         }
     }
 }

@@ -58,6 +58,7 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
         headers: ForwardHeaders::default(),
     };
     let view = ClientView {
+        is_tls: false,
         request: &request,
         claims: None,
     };
@@ -197,6 +198,10 @@ impl Io for Written {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(self.0.write_vectored(slices))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

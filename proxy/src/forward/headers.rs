@@ -115,13 +115,13 @@ fn write_claims(out: &mut BytesMut, view: ClientView<'_>, added: &Forwarded<'_>)
     let list = kept("forwarded");
     if list.is_some() || begins.forwarded {
         let mut all = list.map_or_else(Vec::new, |list| [list.as_bytes(), b", "].concat());
-        append_forwarded(&mut all, view.request.host.as_ref(), added.peer);
+        append_forwarded(&mut all, view, added.peer);
         write_field(out, "forwarded", &all);
     }
 }
 
 /// Appends what this proxy knows (RFC 7239 §4).
-fn append_forwarded(list: &mut Vec<u8>, host: Option<&HeaderValue>, peer: Option<&HeaderValue>) {
+fn append_forwarded(list: &mut Vec<u8>, view: ClientView<'_>, peer: Option<&HeaderValue>) {
     list.extend_from_slice(b"for=");
     match peer.map(HeaderValue::as_bytes) {
         // An IPv6 address is a quoted string in brackets (RFC 7239 §6).
@@ -131,11 +131,11 @@ fn append_forwarded(list: &mut Vec<u8>, host: Option<&HeaderValue>, peer: Option
         Some(address) => list.extend_from_slice(address),
         None => list.extend_from_slice(b"unknown"),
     }
-    if let Some(host) = host {
+    if let Some(host) = &view.request.host {
         // A host has neither a quote nor a backslash: the framing table refuses those.
         list.extend_from_slice(&[b";host=\"", host.as_bytes(), b"\""].concat());
     }
-    list.extend_from_slice(b";proto=http");
+    list.extend_from_slice(&[b";proto=", view.peer_scheme().as_bytes()].concat());
 }
 
 /// The port that the client used: that of the host, or of the scheme.

@@ -225,12 +225,17 @@ impl<'s> Http1<'s> {
         self.outgoing.buffer.extend_from_slice(&response);
     }
 
+    /// Whether the client can't get the rest of its response.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.phase == Phase::Aborted
+    }
+
     /// Whether the client may still be sending, and would lose its response if the connection were
     /// just closed.
     pub(super) fn must_linger(&self) -> bool {
         let is_read = self.incoming.is_whole() && self.incoming.buffer.is_empty();
         let is_done = is_read && self.outgoing.buffer.is_empty();
-        self.phase != Phase::Aborted && !is_done
+        !self.is_aborted() && !is_done
     }
 
     /// Ends the connection such that a client which is still sending gets its response: closed at

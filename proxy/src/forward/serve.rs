@@ -23,6 +23,8 @@ const LINGER: Duration = Duration::from_secs(10);
 /// How the HTTP/1.1 part of a connection ended.
 enum Ended {
     Closed,
+    /// Within a response.
+    Cut,
     /// It speaks HTTP/2. These bytes are the first of it.
     Http2(BytesMut),
 }
@@ -67,8 +69,10 @@ pub(crate) async fn serve(
         })
         .await
     };
-    if let Ended::Http2(first) = ended {
-        http2::serve(forwarder, socket, first, client).await;
+    match ended {
+        Ended::Http2(first) => http2::serve(forwarder, socket, first, client).await,
+        Ended::Closed => socket.announce_end(),
+        Ended::Cut => {}
     }
 }
 
@@ -111,6 +115,9 @@ async fn serve_http1(
             }
             Next::Idle | Next::Closed => return Ended::Closed,
         }
+    }
+    if connection.is_aborted() {
+        return Ended::Cut;
     }
     if !connection.must_linger() {
         return Ended::Closed;

@@ -1,23 +1,29 @@
-//! A client's socket, which several parts of one task look at: one reads and writes, another watches
-//! for a client that has left.
+//! A client's socket, which several parts of one task look at: one reads and writes, perhaps inside TLS,
+//! another watches for a client that has left.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
+use parking_lot::Mutex;
 use service::listen::ClientStream;
+use service::tls::codec::TlsCodec;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
 
 /// A client's socket.
 #[derive(Debug)]
-pub(crate) struct Socket(ClientStream);
+pub(crate) struct Socket {
+    stream: ClientStream,
+    /// Never waited for: one task alone uses it.
+    tls: Option<Box<Mutex<TlsCodec>>>,
+}
 
 macro_rules! each {
     ($socket:expr, $stream:ident => $do:expr) => {
-        match &$socket.0 {
+        match &$socket.stream {
             Either::Left($stream) => $do,
             Either::Right($stream) => $do,
         }
@@ -26,14 +32,27 @@ macro_rules! each {
 
 impl Socket {
     pub(crate) fn new(stream: ClientStream) -> Socket {
-        Socket(stream)
+        Socket { stream, tls: None }
     }
 
-    /// The TCP stream, unless it is a Unix socket.
+    /// A socket on which both ends have shaken hands.
+    pub(crate) fn inside_tls(stream: ClientStream, codec: TlsCodec) -> Socket {
+        Socket {
+            stream,
+            tls: Some(Box::new(Mutex::new(codec))),
+        }
+    }
+
+    /// Whether what is said on it is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The TCP stream that carries the bytes as they are: not a Unix socket, and not inside TLS.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
-        match &self.0 {
-            Either::Left(stream) => Some(stream),
-            Either::Right(_) => None,
+        match &self.stream {
+            Either::Left(stream) if self.tls.is_none() => Some(stream),
+            _ => None,
         }
     }
 
@@ -43,6 +62,9 @@ impl Socket {
         context: &mut Context<'_>,
         buffer: &mut impl BufMut,
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.lock().poll_read(&self.stream, context, buffer);
+        }
         let room = buffer.chunk_mut().len();
         loop {
             ready!(each!(self, stream => stream.poll_read_ready(context)))?;
@@ -68,6 +90,9 @@ impl Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.lock().poll_write(&self.stream, context, slices);
+        }
         loop {
             ready!(each!(self, stream => stream.poll_write_ready(context)))?;
             // One slice is sent by a cheaper system call than several.
@@ -82,9 +107,24 @@ impl Socket {
         }
     }
 
+    /// Writes what TLS holds back.
+    pub(crate) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.lock().poll_flush(&self.stream, context),
+        }
+    }
+
     /// Writes what fits at once, and does not wait.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        each!(self, stream => stream.try_write(bytes))
+        if self.tls.is_none() {
+            return each!(self, stream => stream.try_write(bytes));
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        match self.poll_write(&mut context, &[IoSlice::new(bytes)]) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Waits until the client closes its sending half, whatever is unread; returns whether it can't
@@ -113,9 +153,10 @@ impl Socket {
         ready.is_some_and(|ready| ready.is_ok_and(closed))
     }
 
-    /// How many bytes have arrived and were not read.
+    /// How many bytes have arrived and were not read; inside TLS, at most how many.
     pub(crate) fn unread(&self) -> u64 {
-        rustix::io::ioctl_fionread(self).unwrap_or(0)
+        let decrypted = self.tls.as_ref().map_or(0, |tls| tls.lock().unread());
+        rustix::io::ioctl_fionread(self).unwrap_or(0) + decrypted as u64
     }
 
     /// Lets the client's connection be reset when it is closed.
@@ -124,8 +165,17 @@ impl Socket {
         let _ = rustix::net::sockopt::set_socket_linger(self, linger);
     }
 
+    /// Says inside TLS that nothing more will be written. Without it the client could not tell an end
+    /// from a cut.
+    pub(crate) fn announce_end(&self) {
+        if let Some(tls) = &self.tls {
+            tls.lock().close(&self.stream);
+        }
+    }
+
     /// Says that nothing more will be written.
     pub(crate) fn shut_down_writing(&self) {
+        self.announce_end();
         // The client may be gone already.
         let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Write);
     }

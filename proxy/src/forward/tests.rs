@@ -83,6 +83,7 @@ async fn serve(forwarder: Forwarder) -> SocketAddr {
         let connections = OpenConnections::new(None, 10);
         downstream::accept(
             listener,
+            None,
             Arc::new(forwarder),
             connections,
             WorkerSet::none(),

@@ -33,6 +33,10 @@ impl Io for UpstreamStream {
     ) -> Poll<io::Result<usize>> {
         UpstreamStream::poll_write(self, context, slices)
     }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        UpstreamStream::poll_flush(self, context)
+    }
 }
 
 /// A connection to the upstream while it carries one request.

@@ -35,6 +35,9 @@ pub(super) trait Io {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
+
+    /// Writes what was taken and is held back.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 impl Io for &Socket {
@@ -52,6 +55,10 @@ impl Io for &Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Socket::poll_write(self, context, slices)
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Socket::poll_flush(self, context)
     }
 }
 
@@ -325,7 +332,7 @@ impl Outgoing {
             }
             self.buffer.advance(written);
         }
-        Poll::Ready(Ok(()))
+        io.poll_flush(context)
     }
 
     /// Gives an empty buffer back.

@@ -37,6 +37,7 @@ impl ConnectionMetrics {
         let metrics = ConnectionMetrics::declare(registry);
         metrics.active.touch(());
         metrics.rejected.touch(ConnectionRefusal::Limit);
+        metrics.rejected.touch(ConnectionRefusal::Tls);
         metrics.rejected.touch(ConnectionRefusal::Timeout);
         metrics
     }

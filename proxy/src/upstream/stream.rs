@@ -52,6 +52,11 @@ impl UpstreamStream {
         })
     }
 
+    /// Writes what was taken and is held back.
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(context))
+    }
+
     /// Whether an idle connection can carry a request: the upstream has neither closed it nor sent
     /// anything. Mostly the runtime knows, and no system call is made.
     pub(crate) fn is_idle(&self) -> bool {

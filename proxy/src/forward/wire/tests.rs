@@ -67,6 +67,10 @@ impl Io for Script {
         self.written.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Polls a connection that only ever pends once before it has something.
