@@ -36,7 +36,7 @@ use crate::error::{Failure, Refusal};
 use crate::exchange::Awaiting;
 use crate::forwarded::ClientClaims;
 use crate::metrics::UpstreamError;
-use crate::upstream::UpstreamAddress;
+use crate::upstream::{Replica, Upstream, UpstreamAddress};
 
 /// How often a connection is tried to be made for one request: at another address each time, where
 /// there are several.
@@ -175,7 +175,8 @@ impl Forwarder {
         timer: &mut LazyTimer,
     ) -> TransferOutcome<'f> {
         if let Some(registry) = self.upstream.in_process() {
-            let side = InProcessSide::call(registry, request, self.upstream.authority());
+            let host = Upstream::local_authority();
+            let side = InProcessSide::call(registry, request, &host);
             let mut side = UpstreamSide::InProcess(side);
             observed.request_sent();
             let mut held = Held::new(false);
@@ -188,16 +189,19 @@ impl Forwarder {
         let mut may_reuse = true;
         let worker = asked.connection.worker;
         loop {
-            let (address, mut connection) =
-                match self.connect(&mut observed, worker, may_reuse).await {
-                    Ok(connected) => connected,
-                    Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
-                };
+            let Some(replica) = self.upstream.replica() else {
+                return TransferOutcome::BeforeResponse(Failure::Internal, observed);
+            };
+            let connected = self.connect(&mut observed, replica, worker, may_reuse);
+            let (address, mut connection) = match connected.await {
+                Ok(connected) => connected,
+                Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
+            };
             let added = Forwarded {
                 peer: asked.connection.address.as_ref(),
                 proxy: &self.name,
                 request_id: asked.id,
-                host: self.upstream.authority(),
+                host: replica.authority(),
                 headers: self.forwarded.added,
             };
             headers::write_request(connection.outgoing.head(), view, &added);
@@ -262,16 +266,17 @@ impl Forwarder {
             && Route::parse(request.target.path()).endpoint != Endpoint::Token
     }
 
-    /// Takes an idle connection to the upstream, or makes one.
+    /// Takes an idle connection to a replica, or makes one.
     async fn connect(
         &self,
         observed: &mut Observed<'_, Awaiting>,
+        replica: &Replica,
         worker: WorkerId,
         may_reuse: bool,
     ) -> Result<(Arc<UpstreamAddress>, UpstreamConnection), Failure> {
         let mut attempts = 0;
         loop {
-            let Some(address) = self.upstream.address() else {
+            let Some(address) = replica.address() else {
                 observed.upstream_failed(Some(UpstreamError::Dns));
                 return Err(Failure::UpstreamUnreachable(UpstreamError::Dns));
             };
