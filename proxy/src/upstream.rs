@@ -12,12 +12,14 @@ use service::shutdown::Shutdown;
 use crate::metrics::UpstreamMetrics;
 
 mod address;
+mod host;
 mod pool;
 mod replica;
 mod stream;
 mod target;
 
 pub(crate) use self::address::UpstreamAddress;
+pub use self::host::{HostHeader, HostHeaderError};
 pub(crate) use self::replica::Replica;
 pub(crate) use self::stream::UpstreamStream;
 use self::target::LOCAL;

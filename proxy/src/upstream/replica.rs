@@ -91,7 +91,7 @@ impl Replica {
         }
         let addresses = self.addresses.load();
         let known: Vec<SocketAddr> = addresses.iter().filter_map(|one| one.tcp()).collect();
-        self.target.within(url, &known)
+        self.target.within(url, &known, None)
     }
 
     /// Resolves the replica's name again and again, and closes idle connections before the replica

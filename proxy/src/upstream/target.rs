@@ -10,9 +10,14 @@ use url::{Host, Url};
 /// The host of what has no name.
 pub(super) const LOCAL: HeaderValue = HeaderValue::from_static("localhost");
 
-/// Where an upstream is.
+/// Where an upstream is: its address, and the path under which the registry is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(ServerAddress);
+pub struct Target {
+    /// Without a path.
+    server: HttpUrl,
+    /// Begins with a slash and does not end with one; mostly empty.
+    prefix: String,
+}
 
 /// Why a text names no upstream.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -20,53 +25,124 @@ pub enum TargetError {
     /// It is not a URL, or carries a user or a password.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// It is a URL of a scheme that the proxy does not speak.
-    #[error("`{0}`: only http:// and unix: upstreams are supported")]
-    Scheme(String),
-    /// It says more than where the registry is.
-    #[error("`{0}`: give scheme, host and port only; a registry's paths begin at /v2/")]
+    /// Its path is not one that can precede another.
+    #[error(
+        "`{0}`: the path must be one that precedes /v2/, without a query, a fragment, or empty and \
+         dot segments"
+    )]
     Path(String),
+    /// Its path has what every request's path has.
+    #[error("`{0}`: leave out /v2, with which each path of a registry begins")]
+    Version(String),
 }
 
 impl Target {
     /// The address.
     pub fn address(&self) -> &ServerAddress {
-        &self.0
+        self.server.address()
+    }
+
+    /// How it is reached.
+    pub fn scheme(&self) -> Scheme {
+        self.server.scheme()
+    }
+
+    /// What precedes each path that the upstream is asked for.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The URL of a path of the registry.
+    pub fn url(&self, path: &str) -> HttpUrl {
+        let path = format!("{}{path}", self.prefix);
+        self.server.clone().with_path(&path)
     }
 
     /// Its name as a `Host` header has it; a socket has none of its own.
     pub(super) fn authority(&self) -> HeaderValue {
-        HeaderValue::try_from(self.0.authority()).unwrap_or(LOCAL)
+        HeaderValue::try_from(self.server.authority()).unwrap_or(LOCAL)
     }
 
-    /// What follows the address in an absolute URL of this target, or of one of its `addresses`;
-    /// `None` for every other text.
-    pub(super) fn within<'a>(&self, url: &'a str, addresses: &[SocketAddr]) -> Option<&'a str> {
-        let ServerAddress::Tcp { host, port } = &self.0 else {
-            return None;
+    /// What follows the upstream's own address and the prefix in an absolute URL; `None` for every
+    /// other text. Its own are the address of this target, its `addresses`, and the host that it is
+    /// `asked` for: of that one, it may build URLs with either scheme.
+    pub(super) fn within<'a>(
+        &self,
+        url: &'a str,
+        addresses: &[SocketAddr],
+        asked: Option<&str>,
+    ) -> Option<&'a str> {
+        let is_of = |scheme: &&str| {
+            let start = url.get(..scheme.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
-        let start = "http://".len();
+        let start = ["http://", "https://"]
+            .iter()
+            .find(|scheme| is_of(scheme))?;
+        let start = start.len();
         let length = url.get(start..)?.find(['/', '?', '#', '\\']);
         let (origin, rest) = url.split_at(length.map_or(url.len(), |length| start + length));
         // The rest is passed on as it is, so it is not parsed: that would normalize it.
         let origin = Url::parse(origin).ok()?;
         let has_user = !origin.username().is_empty() || origin.password().is_some();
-        if origin.scheme() != "http" || has_user {
+        if has_user {
             return None;
         }
-        let named_port = origin.port_or_known_default()?;
-        let ip: IpAddr = match origin.host()? {
+        if self.is_own(&origin, addresses) || asked.is_some_and(|asked| is_asked(&origin, asked)) {
+            return self.below_prefix(rest);
+        }
+        None
+    }
+
+    /// What follows the prefix in a path; `None` if the path has another beginning, or there is no
+    /// prefix.
+    pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        if self.prefix.is_empty() || path.starts_with("//") {
+            return None;
+        }
+        self.below_prefix(path)
+    }
+
+    fn below_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(self.prefix.as_str())?;
+        // `/docker2` is not below `/docker`.
+        let is_whole =
+            self.prefix.is_empty() || rest.is_empty() || rest.starts_with(['/', '?', '#']);
+        is_whole.then_some(rest)
+    }
+
+    fn is_own(&self, origin: &Url, addresses: &[SocketAddr]) -> bool {
+        let ServerAddress::Tcp { host, port } = self.address() else {
+            return false;
+        };
+        let is_https = origin.scheme() == "https";
+        if is_https != (self.scheme() == Scheme::Https) {
+            return false;
+        }
+        let (Some(named), Some(named_port)) = (origin.host(), origin.port_or_known_default())
+        else {
+            return false;
+        };
+        let ip: IpAddr = match named {
             Host::Domain(name) => {
-                let is_own = *port == named_port && host.eq_ignore_ascii_case(name);
-                return is_own.then_some(rest);
+                return *port == named_port && host.eq_ignore_ascii_case(name);
             }
             Host::Ipv4(ip) => ip.into(),
             Host::Ipv6(ip) => ip.into(),
         };
-        let is_own = (*port == named_port && host.parse() == Ok(ip))
-            || addresses.contains(&SocketAddr::new(ip, named_port));
-        is_own.then_some(rest)
+        (*port == named_port && host.parse() == Ok(ip))
+            || addresses.contains(&SocketAddr::new(ip, named_port))
     }
+}
+
+/// Whether a URL's origin has the host of a `Host` header. The header names no scheme: the upstream
+/// takes the one that it believes to be the client's.
+fn is_asked(origin: &Url, asked: &str) -> bool {
+    let asked = Url::parse(&format!("{}://{asked}", origin.scheme()));
+    asked.is_ok_and(|asked| {
+        asked.host() == origin.host()
+            && asked.port_or_known_default() == origin.port_or_known_default()
+    })
 }
 
 impl FromStr for Target {
@@ -74,103 +150,28 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, TargetError> {
         let url: HttpUrl = text.parse()?;
-        if url.scheme() == Scheme::Https {
-            return Err(TargetError::Scheme(text.to_owned()));
-        }
-        if url.path().is_some() {
+        let path = url.path().unwrap_or_default();
+        let prefix = path.strip_suffix('/').unwrap_or(path);
+        let mut segments = prefix.split('/').skip(1);
+        let is_plain = |segment: &str| {
+            // An encoded dot is one, too, for servers that decode before they resolve.
+            let decoded = segment.to_ascii_lowercase().replace("%2e", ".");
+            !matches!(decoded.as_str(), "" | "." | "..")
+        };
+        let is_fit = segments.all(is_plain) && !prefix.contains(['?', '#', '\\']);
+        // A socket's path may have a `#`; a parsed URL has lost its fragment.
+        if !is_fit || (url.scheme() != Scheme::Unix && text.contains('#')) {
             return Err(TargetError::Path(text.to_owned()));
         }
-        Ok(Target(url.address().clone()))
+        if prefix.ends_with("/v2") {
+            return Err(TargetError::Version(text.to_owned()));
+        }
+        Ok(Target {
+            prefix: prefix.to_owned(),
+            server: url.with_path(""),
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_is_a_url_or_a_socket() {
-        let tcp = |host: &str, port| {
-            Ok(Target(ServerAddress::Tcp {
-                host: host.to_owned(),
-                port,
-            }))
-        };
-        assert_eq!("http://registry:5000".parse(), tcp("registry", 5000));
-        assert_eq!("http://registry/".parse(), tcp("registry", 80));
-        assert_eq!("http://[::1]:5000".parse(), tcp("::1", 5000));
-        assert_eq!(
-            "unix:/run/r.sock".parse(),
-            Ok(Target(ServerAddress::Unix("/run/r.sock".into())))
-        );
-    }
-
-    #[test]
-    fn only_a_url_of_the_targets_own_address_is_within_it() {
-        let within = |target: &str, url: &str| {
-            let target: Target = target.parse().unwrap();
-            target.within(url, &[]).map(str::to_owned)
-        };
-        for (target, url, rest) in [
-            (
-                "http://registry:5000",
-                "http://registry:5000/v2/?a=b",
-                "/v2/?a=b",
-            ),
-            ("http://registry:5000", "HTTP://Registry:5000/v2/", "/v2/"),
-            ("http://registry", "http://registry/v2/", "/v2/"),
-            ("http://registry", "http://registry:80/v2/", "/v2/"),
-            ("http://registry", "http://registry:/v2/", "/v2/"),
-            ("http://registry:80", "http://registry?x", "?x"),
-            ("http://registry:5000", "http://registry:5000", ""),
-            ("http://[::1]:5000", "http://[0:0::1]:5000/x", "/x"),
-            ("http://[::1]", "http://[::1]/x", "/x"),
-            (
-                "http://127.0.0.1:1",
-                "http://127.0.0.1:1/%2F../x",
-                "/%2F../x",
-            ),
-        ] {
-            assert_eq!(within(target, url).as_deref(), Some(rest), "{url}");
-        }
-        for (target, url) in [
-            ("http://registry:5000", "/v2/"),
-            ("http://registry:5000", ""),
-            ("http://registry:5000", "//registry:5000/v2/"),
-            ("http://registry:5000", "https://registry:5000/v2/"),
-            ("http://registry:5000", "http://registry/v2/"),
-            ("http://registry:5000", "http://registry:5001/v2/"),
-            ("http://registry:5000", "http://registry:50000/v2/"),
-            ("http://registry:5000", "http://registry.example:5000/v2/"),
-            ("http://registry:5000", "http://registry:5000@evil/v2/"),
-            ("http://registry:5000", "http://user@registry:5000/v2/"),
-            ("http://registry:5000", "http://registry:5000x/v2/"),
-            ("http://[::1]:5000", "http://[::1]5000/v2/"),
-            ("http://[::1]:5000", "http://::1:5000/v2/"),
-            ("unix:/run/r.sock", "http://localhost/v2/"),
-            ("unix:/run/r.sock", "http:///run/r.sock/v2/"),
-        ] {
-            assert_eq!(within(target, url), None, "{url}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_target_is_refused_with_its_reason() {
-        let reason = |text: &str| text.parse::<Target>().unwrap_err();
-        assert!(matches!(reason("registry:5000"), TargetError::Url(_)));
-        assert!(matches!(reason(""), TargetError::Url(_)));
-        assert!(matches!(reason("unix:r.sock"), TargetError::Url(_)));
-        assert!(matches!(reason("http://a:99999"), TargetError::Url(_)));
-        assert!(matches!(reason("https://registry"), TargetError::Scheme(_)));
-        assert!(matches!(
-            reason("http://registry/v2/"),
-            TargetError::Path(_)
-        ));
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_not_repeated() {
-        let error = "http://user:secret@registry".parse::<Target>().unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
-    }
-}
+mod tests;

@@ -27,11 +27,22 @@ pub enum Scheme {
     Unix,
 }
 
+impl Scheme {
+    /// The port of a URL that names none.
+    pub const fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Unix => None,
+        }
+    }
+}
+
 /// A text that is not an [`HttpUrl`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// It has another form.
-    #[error("`{0}` is not a URL: expected http://HOST[:PORT] or unix:/PATH")]
+    #[error("`{0}` is not a URL: expected http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH")]
     Malformed(String),
     /// It carries a user or a password, which is not repeated here.
     #[error("a URL must not contain a user or a password")]
@@ -39,7 +50,7 @@ pub enum UrlError {
 }
 
 impl HttpUrl {
-    /// A URL of these parts.
+    /// A URL of these parts, without TLS.
     pub fn new(address: ServerAddress, path: &str) -> Self {
         let scheme = match address {
             ServerAddress::Tcp { .. } => Scheme::Http,
@@ -50,6 +61,23 @@ impl HttpUrl {
             scheme,
             address,
             path,
+        }
+    }
+
+    /// The same server with this path and query.
+    #[must_use]
+    pub fn with_path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// The server as a `Host` header has it: with its port, unless that is the scheme's own.
+    pub fn authority(&self) -> String {
+        let authority = self.address.authority();
+        let own = self.scheme.default_port().map(|port| format!(":{port}"));
+        match own.and_then(|own| authority.strip_suffix(&own)) {
+            Some(host) => host.to_owned(),
+            None => authority,
         }
     }
 
@@ -213,6 +241,21 @@ mod tests {
             "http://[]:1/",
         ] {
             assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_authority_has_the_port_unless_it_is_the_schemes_own() {
+        for (text, authority) in [
+            ("http://h", "h"),
+            ("http://h:443", "h:443"),
+            ("https://h:443/x", "h"),
+            ("https://h:80", "h:80"),
+            ("http://[::1]:80", "[::1]"),
+            ("http://h:8080", "h:8080"),
+            ("unix:/h:80", "localhost"),
+        ] {
+            assert_eq!(text.parse::<HttpUrl>().unwrap().authority(), authority);
         }
     }
 
