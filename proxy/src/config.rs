@@ -234,7 +234,7 @@ fn resolve_upstream(
         let url = source_url(&source.url).map_err(|message| checker.error("url", &message))?;
         sources.push(Source {
             name: source.source,
-            origin: Origin::Endpoint(url),
+            origin: Origin::Endpoint(url.into()),
         });
     }
     Ok((
@@ -273,7 +273,10 @@ fn check_loops(
         return Err(origins.error("upstreams[0].replicas[0]", message));
     }
     let at = sources.iter().position(|source| match &source.origin {
-        Origin::Endpoint(url) => own.iter().any(|own| url.address().reaches(own)),
+        Origin::Endpoint(request) => {
+            let address = request.url().address();
+            own.iter().any(|own| address.reaches(own))
+        }
         Origin::InProcess(_) => false,
     });
     match at {

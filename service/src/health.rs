@@ -1,6 +1,6 @@
 //! Probing a server: is it healthy, is it ready? For a container's health check, and for upstreams.
 //!
-//! Deliberately not here: TLS. A probe is for servers on the same machine.
+//! Deliberately not here: TLS for the health check of a container, whose server is on the same machine.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::listen::ListenAddr;
-use super::net::{self, ClientError, HttpUrl, Scheme, ServerAddress};
+use super::net::{ClientError, GetRequest, HttpUrl, Scheme, ServerAddress};
 
 /// Within this time a healthy server responds.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub const READY: &str = "/readyz";
 
 /// What to probe: an `http://` URL, or `unix:` and the path of a socket, whose [`READY`] is probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe(HttpUrl);
+#[derive(Clone, Debug)]
+pub struct Probe(GetRequest);
 
 /// A text that is not a [`Probe`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,12 +48,17 @@ impl Probe {
 
     /// A path on a server.
     pub fn new(address: ServerAddress, path: &str) -> Self {
-        Self(HttpUrl::new(address, path))
+        Self(HttpUrl::new(address, path).into())
+    }
+
+    /// This request.
+    pub fn of(request: GetRequest) -> Self {
+        Self(request)
     }
 
     /// Probes the server: `Ok` if the response is a success.
     pub async fn check(&self) -> Result<(), HealthError> {
-        let response = tokio::time::timeout(TIMEOUT, net::get(&self.0, None)).await;
+        let response = tokio::time::timeout(TIMEOUT, self.0.send()).await;
         let status = response.map_err(|_| HealthError::Timeout)??.status();
         if status.is_success() {
             Ok(())
@@ -70,8 +75,8 @@ impl FromStr for Probe {
         let refused = || ProbeError(text.to_owned());
         let url: HttpUrl = text.parse().map_err(|_| refused())?;
         match url.scheme() {
-            Scheme::Http => Ok(Self(url.with_default_path("/"))),
-            Scheme::Unix => Ok(Self(url.with_default_path(READY))),
+            Scheme::Http => Ok(Self(url.with_default_path("/").into())),
+            Scheme::Unix => Ok(Self(url.with_default_path(READY).into())),
             Scheme::Https => Err(refused()),
         }
     }
@@ -79,7 +84,7 @@ impl FromStr for Probe {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.url().fmt(f)
     }
 }
 

@@ -1,13 +1,17 @@
 //! Addresses of HTTP servers as a configuration writes them, and a client for a single request.
 //!
-//! Deliberately not here: TLS, and connections that are kept.
+//! Deliberately not here: connections that are kept.
 
 mod address;
 mod client;
+mod handshake_error;
 mod network;
+mod tls_client;
 mod url;
 
 pub use address::ServerAddress;
-pub use client::{ClientError, Response, get};
+pub use client::{ClientError, GetRequest, Response};
+pub use handshake_error::HandshakeError;
 pub use network::{Network, NetworkError};
+pub use tls_client::{TlsClient, TlsClientError, TlsClientFields};
 pub use url::{HttpUrl, Scheme, UrlError};

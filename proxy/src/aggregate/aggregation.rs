@@ -134,8 +134,8 @@ impl Aggregation {
         source: &Source,
         deadline: watch::Receiver<Instant>,
     ) -> Result<(Exposition, DroppedSamples), FetchError> {
-        let url = match &source.origin {
-            Origin::Endpoint(url) => url,
+        let request = match &source.origin {
+            Origin::Endpoint(request) => request,
             Origin::InProcess(registry) => {
                 let registry = registry.clone();
                 let gathered = tokio::task::spawn_blocking(move || registry.gather()).await;
@@ -146,7 +146,7 @@ impl Aggregation {
         };
         let max_bytes = self.limits.max_bytes;
         // Only the fetch waits for another process. The limits bound the parsing.
-        let body = by(deadline, fetch::get(url, max_bytes)).await;
+        let body = by(deadline, fetch::get(request, max_bytes)).await;
         let body = body.ok_or(FetchError::Timeout)??;
         let limits = ParseLimits {
             max_bytes,

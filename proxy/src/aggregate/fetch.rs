@@ -1,10 +1,10 @@
-//! Fetching the exposition of one source, over TCP or a Unix socket, in bounded memory.
+//! Fetching the exposition of one source, over TCP, TLS or a Unix socket, in bounded memory.
 
 use std::io;
 
 use http::{HeaderValue, StatusCode, header};
 use service::exposition::TEXT_CONTENT_TYPE;
-use service::net::{self, ClientError, HttpUrl};
+use service::net::{ClientError, GetRequest, HandshakeError};
 
 /// Why there is no exposition.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,9 @@ pub(super) enum FetchError {
     /// No connection could be made.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    /// The TLS handshake failed.
+    #[error(transparent)]
+    Tls(HandshakeError),
     /// The connection failed, or the response is not valid HTTP.
     #[error("the connection failed or the response is not valid HTTP")]
     Http(#[source] ClientError),
@@ -30,10 +33,11 @@ pub(super) enum FetchError {
 }
 
 /// Fetches an exposition of at most `limit` bytes. The caller sets the deadline.
-pub(super) async fn get(url: &HttpUrl, limit: usize) -> Result<Vec<u8>, FetchError> {
+pub(super) async fn get(request: &GetRequest, limit: usize) -> Result<Vec<u8>, FetchError> {
     // Only this format, whatever our own scraper asked for: two formats cannot share an exposition.
     let accept = HeaderValue::from_static(TEXT_CONTENT_TYPE);
-    let response = net::get(url, Some(accept)).await?;
+    let request = request.clone().with_header(header::ACCEPT, accept);
+    let response = request.send().await?;
     // No encoding was asked for, so this one cannot be read.
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(FetchError::Unreadable);
@@ -49,7 +53,10 @@ impl From<ClientError> for FetchError {
         match error {
             ClientError::Connect(source) => Self::Connect(source),
             ClientError::TooLarge(limit) => Self::TooLarge(limit),
-            ClientError::Http(_) | ClientError::Request(_) => Self::Http(error),
+            ClientError::Tls(source) => Self::Tls(source),
+            ClientError::NoTls | ClientError::Http(_) | ClientError::Request(_) => {
+                Self::Http(error)
+            }
         }
     }
 }

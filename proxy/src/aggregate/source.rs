@@ -5,7 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use parking_lot::Mutex;
 use service::log::causes;
 use service::metrics::MetricsRegistry;
-use service::net::HttpUrl;
+use service::net::GetRequest;
 
 use super::fetch::FetchError;
 
@@ -22,7 +22,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// A metrics endpoint.
-    Endpoint(HttpUrl),
+    Endpoint(GetRequest),
     /// Families in this process, which are gathered: no text, no socket.
     InProcess(MetricsRegistry),
 }

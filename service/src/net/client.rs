@@ -1,4 +1,4 @@
-//! One GET on a connection of its own, over TCP or a Unix socket.
+//! One GET on a connection of its own, over TCP, TLS or a Unix socket.
 //!
 //! Probes and scrapes happen once in many seconds: a connection that is kept would mostly be one
 //! that the server has closed.
@@ -6,8 +6,8 @@
 use std::io;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -17,7 +17,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::address::ServerAddress;
-use super::url::HttpUrl;
+use super::handshake_error::HandshakeError;
+use super::tls_client::TlsClient;
+use super::url::{HttpUrl, Scheme};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +27,15 @@ pub enum ClientError {
     /// No connection could be made.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    /// The TLS handshake failed, or the server refused our side of it afterwards.
+    #[error(transparent)]
+    Tls(HandshakeError),
+    /// The URL is `https`, and nobody has said whom to trust.
+    #[error("no TLS is configured for an https URL")]
+    NoTls,
     /// The connection failed, or the response is not valid HTTP.
     #[error("the connection failed or the response is not valid HTTP")]
-    Http(#[from] hyper::Error),
+    Http(#[source] hyper::Error),
     /// The URL's path or host cannot be sent.
     #[error("the URL cannot be requested")]
     Request(#[from] http::Error),
@@ -44,23 +52,69 @@ pub struct Response {
     _connection: JoinSet<hyper::Result<()>>,
 }
 
-/// Sends a GET, and waits for the headers of the response. The caller sets the deadline.
-pub async fn get(url: &HttpUrl, accept: Option<HeaderValue>) -> Result<Response, ClientError> {
-    // A request's target has at least a `/` (RFC 9112, section 3.2.1).
-    let mut request = Request::get(url.path().unwrap_or("/"))
-        .header(HOST, url.address().authority())
-        .body(Empty::<Bytes>::new())?;
-    if let Some(accept) = accept {
-        request.headers_mut().insert(ACCEPT, accept);
-    }
-    match url.address() {
-        ServerAddress::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await;
-            send(stream.map_err(ClientError::Connect)?, request).await
+/// A GET to send.
+#[derive(Clone, Debug)]
+pub struct GetRequest {
+    url: HttpUrl,
+    headers: HeaderMap,
+    tls: Option<TlsClient>,
+}
+
+impl From<HttpUrl> for GetRequest {
+    fn from(url: HttpUrl) -> Self {
+        Self {
+            url,
+            headers: HeaderMap::new(),
+            tls: None,
         }
-        ServerAddress::Unix(path) => {
-            let stream = UnixStream::connect(path).await;
-            send(stream.map_err(ClientError::Connect)?, request).await
+    }
+}
+
+impl GetRequest {
+    /// What is asked for.
+    pub fn url(&self) -> &HttpUrl {
+        &self.url
+    }
+
+    /// The same with a header, in place of another of its name. A secret one must be marked so.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same, over TLS where the URL is `https`.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<TlsClient>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Sends it, and waits for the headers of the response. The caller sets the deadline.
+    pub async fn send(&self) -> Result<Response, ClientError> {
+        // A request's target has at least a `/` (RFC 9112, section 3.2.1).
+        let mut request =
+            Request::get(self.url.path().unwrap_or("/")).body(Empty::<Bytes>::new())?;
+        let headers = request.headers_mut();
+        let host = HeaderValue::try_from(self.url.authority()).map_err(http::Error::from)?;
+        headers.insert(HOST, host);
+        headers.extend(self.headers.clone());
+        match self.url.address() {
+            ServerAddress::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(ClientError::Connect)?;
+                if self.url.scheme() != Scheme::Https {
+                    return send(stream, request).await;
+                }
+                let tls = self.tls.as_ref().ok_or(ClientError::NoTls)?;
+                let stream = tls.connect(host, stream).await;
+                let failed = |error| ClientError::Tls(HandshakeError::during(&error));
+                send(stream.map_err(failed)?, request).await
+            }
+            ServerAddress::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                send(stream.map_err(ClientError::Connect)?, request).await
+            }
         }
     }
 }
@@ -79,6 +133,21 @@ where
         body,
         _connection: driver,
     })
+}
+
+impl From<hyper::Error> for ClientError {
+    fn from(error: hyper::Error) -> Self {
+        // A server that wants a client certificate says so only after the handshake (RFC 8446).
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            let below = cause.downcast_ref().and_then(HandshakeError::of);
+            if let Some(refused) = below {
+                return Self::Tls(refused);
+            }
+            source = cause.source();
+        }
+        Self::Http(error)
+    }
 }
 
 impl Response {
