@@ -12,20 +12,24 @@ use registry::config::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use service::config::{Checker, ConfigError, Origins};
 use service::health::{Probe, READY};
 use service::limits::Limits;
-use service::listen::{self, ListenAddr};
+use service::listen::{self, ListenAddr, ListenFields};
 use service::log::LogConfig;
-use service::net::{HttpUrl, Scheme, UrlError};
+use service::net::{GetRequest, HttpUrl, UrlError};
 use service::program_config::Configuration;
-use service::tls::Tls;
+use service::tls::{ClientCertificates, Tls, TlsFields};
 
 use crate::aggregate::{AggregateLimits, Origin, Source};
 use crate::forwarded::ForwardedRules;
 use crate::metrics::Rules;
-use crate::upstream::{Target, TargetError};
+use crate::upstream::{AskedAs, CredentialsConfig, Target, TargetError};
 
+mod credentials;
 mod fields;
+mod reach;
 mod repositories;
 
+use self::credentials::ExposedListener;
+pub use self::credentials::{AnonymousUse, CredentialsFields};
 use self::fields::DEFAULT;
 pub use self::fields::{
     AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
@@ -86,6 +90,10 @@ pub enum UpstreamConfig {
         name: String,
         /// Where it is.
         target: Target,
+        /// How it is asked, whatever clients ask.
+        asked: AskedAs,
+        /// What it is told of who asks, where clients do not say so.
+        credentials: Option<CredentialsConfig>,
         /// Whether pushes and deletes are refused.
         read_only: bool,
     },
@@ -129,6 +137,7 @@ impl Configuration for ProxyConfig {
         let metrics = metrics.map(|listen| listen.address.clone());
         let addresses = fields.listen.iter().map(|listen| &listen.address);
         listen::check_addresses(addresses, metrics.as_ref(), origins)?;
+        let exposed: Vec<_> = fields.listen.iter().filter_map(exposed).collect();
         let mut listen = Vec::with_capacity(fields.listen.len());
         for (at, fields) in fields.listen.into_iter().enumerate() {
             // Loaded here, so that a bad certificate stops the start and not the first client.
@@ -138,13 +147,15 @@ impl Configuration for ProxyConfig {
                 tls,
             });
         }
-        let (upstream, sources) = resolve_upstream(fields.upstreams, fields.registry, origins)?;
+        let (upstream, sources) =
+            resolve_upstream(fields.upstreams, fields.registry, &exposed, origins)?;
         // With the metrics listener: a source there would make each scrape start another one.
         let own = listen.iter().map(|listen| &listen.address);
         let own: Vec<_> = own.chain(&metrics).collect();
         check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
-            Some(resolve_metrics(fields.metrics, &listen, sources, origins)?)
+            let is_private = exposed.is_empty();
+            Some(resolve_metrics(fields.metrics, is_private, sources, origins)?)
         } else {
             None
         };
@@ -195,6 +206,7 @@ impl Configuration for ProxyConfig {
 fn resolve_upstream(
     upstreams: Vec<UpstreamFields>,
     registry: Option<StorageFields>,
+    exposed: &[ExposedListener],
     origins: &Origins,
 ) -> Result<(UpstreamConfig, Vec<Source>), ConfigError> {
     let mut upstreams = upstreams.into_iter();
@@ -222,8 +234,9 @@ fn resolve_upstream(
     let target: Target = replica.parse().map_err(|error: TargetError| {
         origins.error("upstreams[0].replicas[0]", &error.to_string())
     })?;
+    let host = reach::host(&upstream.host, &checker)?;
     let mut names = HashSet::new();
-    let mut sources = Vec::with_capacity(upstream.metrics.len());
+    let mut endpoints = Vec::with_capacity(upstream.metrics.len());
     for (index, source) in upstream.metrics.into_iter().enumerate() {
         let checker = checker.section(&format!("metrics[{index}]"));
         checker.text("source", &source.source, LONGEST_NAME)?;
@@ -232,15 +245,41 @@ fn resolve_upstream(
             return Err(checker.error("source", "must be a name of its own"));
         }
         let url = source_url(&source.url).map_err(|message| checker.error("url", &message))?;
-        sources.push(Source {
-            name: source.source,
-            origin: Origin::Endpoint(url.into()),
-        });
+        endpoints.push((source.source, url));
     }
+    let for_credentials = checker.section("credentials");
+    let realm = match &upstream.credentials {
+        Some(credentials) => credentials.realm(&for_credentials)?,
+        None => None,
+    };
+    let base = target.url("");
+    let urls = endpoints.iter().map(|(_, url)| url);
+    let urls = urls.chain([&base]).chain(&realm);
+    let tls = reach::tls(upstream.tls.as_ref(), urls, &checker)?;
+    let credentials = match upstream.credentials {
+        None => None,
+        Some(credentials) => {
+            credentials.check_use(std::slice::from_ref(&target), exposed, &for_credentials)?;
+            Some(credentials.resolve(realm, tls.others, &for_credentials)?)
+        }
+    };
+    let sources = endpoints.into_iter().map(|(name, url)| {
+        let request = GetRequest::from(url).with_tls(tls.upstream.clone());
+        Source {
+            name,
+            origin: Origin::Endpoint(request),
+        }
+    });
+    let sources = sources.collect();
     Ok((
         UpstreamConfig::Remote {
             name: upstream.name,
             target,
+            asked: AskedAs {
+                host,
+                tls: tls.upstream,
+            },
+            credentials,
             read_only: upstream.read_only,
         },
         sources,
@@ -250,11 +289,6 @@ fn resolve_upstream(
 /// The metrics endpoint that a text names; `/metrics` where it names no path.
 fn source_url(text: &str) -> Result<HttpUrl, String> {
     let url: HttpUrl = text.parse().map_err(|error: UrlError| error.to_string())?;
-    if url.scheme() == Scheme::Https {
-        return Err(format!(
-            "`{text}`: only http:// and unix: sources are supported"
-        ));
-    }
     Ok(url.with_default_path(METRICS_PATH))
 }
 
@@ -287,7 +321,7 @@ fn check_loops(
 
 fn resolve_metrics(
     fields: ProxyMetricsFields,
-    listen: &[ClientListener],
+    is_private: bool,
     sources: Vec<Source>,
     origins: &Origins,
 ) -> Result<ProxyMetricsConfig, ConfigError> {
@@ -302,13 +336,8 @@ fn resolve_metrics(
     let endpoint = endpoint.resolve(origins)?;
     // The exposition names private repositories. Without a password only clients on this
     // machine may read it, unless the operator says otherwise.
-    let private = listen.iter().all(|listen| match &listen.address {
-        ListenAddr::Tcp(address) => is_loopback(address.ip()),
-        // The permissions of the file system say who reaches the socket.
-        ListenAddr::Unix(_) => true,
-    });
     Ok(ProxyMetricsConfig {
-        on_main: private || fields.public || endpoint.auth.is_some(),
+        on_main: is_private || fields.public || endpoint.auth.is_some(),
         endpoint,
         repositories: fields.repositories.resolve(origins)?,
         sources,
@@ -317,6 +346,22 @@ fn resolve_metrics(
             max_bytes: usize::try_from(fields.aggregate.max_bytes.get()).unwrap_or(usize::MAX),
             max_samples: fields.aggregate.max_samples,
         },
+    })
+}
+
+/// The listener, if others than this machine reach it.
+fn exposed(listen: &ListenFields) -> Option<ExposedListener> {
+    let is_exposed = match &listen.address {
+        ListenAddr::Tcp(address) => !is_loopback(address.ip()),
+        // The permissions of the file system say who reaches the socket.
+        ListenAddr::Unix(_) => false,
+    };
+    let requires = |tls: &TlsFields| {
+        tls.client_ca.is_some() && tls.client_certificates == ClientCertificates::Required
+    };
+    is_exposed.then(|| ExposedListener {
+        address: listen.address.clone(),
+        requires_certificate: listen.tls.as_ref().is_some_and(requires),
     })
 }
 

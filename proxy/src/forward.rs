@@ -36,6 +36,7 @@ mod held;
 mod http1;
 mod http2;
 mod observed;
+mod own_credentials;
 mod prefixed;
 mod serve;
 mod shared;

@@ -112,9 +112,12 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         UpstreamConfig::Remote {
             name,
             target,
+            asked,
+            credentials,
             read_only,
         } => {
-            let upstream = Upstream::new(name, target, timeouts);
+            let upstream = Upstream::new(name, target, asked, timeouts);
+            let upstream = upstream.with_credentials(credentials);
             (upstream.read_only(read_only), None)
         }
     };

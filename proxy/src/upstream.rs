@@ -12,6 +12,8 @@ use service::shutdown::Shutdown;
 use crate::metrics::UpstreamMetrics;
 
 mod address;
+mod asked_as;
+mod credentials;
 mod host;
 mod pool;
 mod replica;
@@ -19,6 +21,9 @@ mod stream;
 mod target;
 
 pub(crate) use self::address::UpstreamAddress;
+pub use self::asked_as::AskedAs;
+pub use self::credentials::CredentialsConfig;
+pub(crate) use self::credentials::{AccessScope, UpstreamCredentials};
 pub use self::host::{HostHeader, HostHeaderError};
 pub(crate) use self::replica::Replica;
 pub(crate) use self::stream::UpstreamStream;
@@ -56,6 +61,7 @@ pub struct Upstream {
     metrics: Option<UpstreamMetrics>,
     is_read_only: bool,
     timeouts: Timeouts,
+    credentials: Option<UpstreamCredentials>,
 }
 
 /// Where an upstream is.
@@ -69,8 +75,8 @@ enum Place {
 impl Upstream {
     /// An upstream that is known under `name`, never under its address. Names are resolved by
     /// [`Upstream::maintain`]; no request can be served before that.
-    pub fn new(name: String, target: Target, timeouts: Timeouts) -> Upstream {
-        let replica = Arc::new(Replica::new(name.clone(), target));
+    pub fn new(name: String, target: Target, asked: AskedAs, timeouts: Timeouts) -> Upstream {
+        let replica = Arc::new(Replica::new(name.clone(), target, asked));
         Upstream::with(name, Place::Replicas(vec![replica]), timeouts)
     }
 
@@ -86,6 +92,7 @@ impl Upstream {
             metrics: None,
             is_read_only: false,
             timeouts,
+            credentials: None,
         }
     }
 
@@ -127,6 +134,18 @@ impl Upstream {
         self.replicas().first()
     }
 
+    /// The same upstream, which is told who asks where the client does not say so.
+    pub fn with_credentials(mut self, config: Option<CredentialsConfig>) -> Upstream {
+        let name = self.name.clone();
+        self.credentials = config.map(|config| UpstreamCredentials::new(name, config));
+        self
+    }
+
+    /// The credentials for requests of clients that send none, if there are some.
+    pub(crate) fn credentials(&self) -> Option<&UpstreamCredentials> {
+        self.credentials.as_ref()
+    }
+
     /// Where it is recorded how the upstream responds, if it is.
     pub fn metrics(&self) -> Option<&UpstreamMetrics> {
         self.metrics.as_ref()
@@ -156,7 +175,13 @@ impl Upstream {
         }
     }
 
-    /// What follows the address in an absolute URL, if it is the upstream's own.
+    /// What follows the prefix in a path of the upstream, if there is a prefix.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let mut replicas = self.replicas().iter();
+        replicas.find_map(|replica| replica.below(path))
+    }
+
+    /// What follows the address and the prefix in an absolute URL, if it is the upstream's own.
     pub fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
         let mut replicas = self.replicas().iter();
         replicas.find_map(|replica| replica.within(url))
@@ -187,7 +212,12 @@ mod tests {
     async fn a_name_is_looked_up_until_the_shutdown() {
         let target = "http://localhost:5000".parse().unwrap();
         let timeouts = Timeouts::with_stall(Duration::from_mins(1));
-        let upstream = Arc::new(Upstream::new("main".to_owned(), target, timeouts));
+        let upstream = Arc::new(Upstream::new(
+            "main".to_owned(),
+            target,
+            AskedAs::default(),
+            timeouts,
+        ));
         let is_resolved = || upstream.replica().unwrap().address().is_some();
         assert!(!is_resolved(), "it is not resolved yet");
         let (trigger, shutdown) = Shutdown::new();

@@ -4,14 +4,14 @@
 
 mod address;
 mod client;
-mod handshake_error;
 mod network;
 mod tls_client;
+mod tls_failure;
 mod url;
 
 pub use address::ServerAddress;
 pub use client::{ClientError, GetRequest, Response};
-pub use handshake_error::HandshakeError;
 pub use network::{Network, NetworkError};
 pub use tls_client::{TlsClient, TlsClientError, TlsClientFields};
+pub use tls_failure::TlsFailure;
 pub use url::{HttpUrl, Scheme, UrlError};

@@ -37,7 +37,10 @@ const REGISTRY: &[(&str, &[&str])] = &[
 /// What each module of the proxy may import of its own crate, and of the registry as `registry::…`.
 const PROXY: &[(&str, &[&str])] = &[
     ("metrics", &["registry::oci", "registry::metrics"]),
-    ("upstream", &["metrics", "registry::server"]),
+    (
+        "upstream",
+        &["metrics", "registry::server", "registry::oci"],
+    ),
     ("aggregate", &["metrics"]),
     ("forwarded", &[]),
     (

@@ -4,7 +4,7 @@ use std::io;
 
 use http::{HeaderValue, StatusCode, header};
 use service::exposition::TEXT_CONTENT_TYPE;
-use service::net::{ClientError, GetRequest, HandshakeError};
+use service::net::{ClientError, GetRequest, TlsFailure};
 
 /// Why there is no exposition.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub(super) enum FetchError {
     Connect(#[source] io::Error),
     /// The TLS handshake failed.
     #[error(transparent)]
-    Tls(HandshakeError),
+    Tls(TlsFailure),
     /// The connection failed, or the response is not valid HTTP.
     #[error("the connection failed or the response is not valid HTTP")]
     Http(#[source] ClientError),

@@ -11,8 +11,9 @@ use service::config::{self, ByteSize, Checker, ConfigError};
 use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
-use service::net::Network;
+use service::net::{Network, TlsClientFields};
 
+use super::credentials::CredentialsFields;
 use super::repositories::RepositoryFields;
 use crate::forwarded::ForwardHeaders;
 
@@ -60,8 +61,17 @@ pub struct UpstreamFields {
     /// The name that metrics and logs give it.
     #[serde(default = "main_upstream")]
     pub name: String,
-    /// Where it is: `http://HOST[:PORT]` or `unix:/PATH`.
+    /// Where it is: `http[s]://HOST[:PORT][/PATH]` or `unix:/PATH`.
     pub replicas: Vec<String>,
+    /// The host that it is asked for: `keep` (the client's), `upstream` (its own), or a name.
+    #[serde(default = "kept_host")]
+    pub host: String,
+    /// Whom to trust where it is `https`, and who the proxy is to it.
+    #[serde(default)]
+    pub tls: Option<TlsClientFields>,
+    /// What it is told of who asks, where the client does not say so.
+    #[serde(default)]
+    pub credentials: Option<CredentialsFields>,
     /// Whether pushes and deletes are refused.
     #[serde(default)]
     pub read_only: bool,
@@ -76,7 +86,7 @@ pub struct UpstreamFields {
 pub struct SourceFields {
     /// The value of its samples' `source` label.
     pub source: String,
-    /// `http://HOST[:PORT]/PATH` or `unix:/PATH`.
+    /// `http[s]://HOST[:PORT]/PATH` or `unix:/PATH`.
     pub url: String,
 }
 
@@ -113,6 +123,10 @@ pub struct AggregateFields {
     pub max_bytes: ByteSize,
     /// How many of its samples are read.
     pub max_samples: usize,
+}
+
+fn kept_host() -> String {
+    "keep".to_owned()
 }
 
 fn main_upstream() -> String {

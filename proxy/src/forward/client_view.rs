@@ -35,15 +35,25 @@ impl<'r> ClientView<'r> {
     }
 
     /// Lets a response that names the upstream by its own address name the proxy instead, as the client
-    /// does: the client may not know that address, and would pass the proxy by. Everything else stays byte
-    /// for byte.
+    /// does: the client may not know that address, and would pass the proxy by. A path loses what the
+    /// proxy has put before it. Everything else stays byte for byte.
     pub(super) fn localize(self, headers: &mut HeaderMap, upstream: &Upstream) {
         let rewrite: [(HeaderName, Rewrite); 3] = [
             (header::LOCATION, |url, local| local(url)),
             (header::LINK, link),
             (header::WWW_AUTHENTICATE, challenge),
         ];
-        let local = |url: &str| Some(self.local(upstream.within(url)?));
+        let local = |url: &str| {
+            let Some(path) = upstream.below(url) else {
+                return Some(self.local(upstream.within(url)?));
+            };
+            // It stays relative: to what the client asked for.
+            Some(if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            })
+        };
         for (name, rewrite) in rewrite {
             let header::Entry::Occupied(mut values) = headers.entry(name) else {
                 continue;

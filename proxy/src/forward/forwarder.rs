@@ -27,6 +27,7 @@ use super::headers::{self, Forwarded};
 use super::held::Held;
 use super::http1::HeadTimeouts;
 use super::observed::Observed;
+use super::own_credentials::OwnCredentials;
 use super::shared::Shared;
 use super::splice::Pipes;
 use super::transfer::BodyTransfer;
@@ -188,9 +189,14 @@ impl Forwarder {
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
         let worker = asked.connection.worker;
+        let credentials = OwnCredentials::of(&self.upstream, view.request);
         loop {
             let Some(replica) = self.upstream.replica() else {
                 return TransferOutcome::BeforeResponse(Failure::Internal, observed);
+            };
+            let authorization = match &credentials {
+                Some(credentials) => credentials.authorization(replica).await,
+                None => None,
             };
             let connected = self.connect(&mut observed, replica, worker, may_reuse);
             let (address, mut connection) = match connected.await {
@@ -201,7 +207,9 @@ impl Forwarder {
                 peer: asked.connection.address.as_ref(),
                 proxy: &self.name,
                 request_id: asked.id,
-                host: replica.authority(),
+                host: replica.host(view.request.host.as_ref()),
+                prefix: replica.prefix(),
+                authorization: authorization.as_ref(),
                 headers: self.forwarded.added,
             };
             headers::write_request(connection.outgoing.head(), view, &added);
@@ -213,6 +221,9 @@ impl Forwarder {
             let mut side = UpstreamSide::Connection(connection);
             let transfer = self.transfer(client, &mut side, observed, view, &mut held);
             let outcome = transfer.run(timer).await;
+            if let Some(credentials) = &credentials {
+                credentials.responded(&side, authorization.is_some());
+            }
             match outcome {
                 TransferOutcome::Whole(_) => {
                     if client.is_body_whole()

@@ -50,11 +50,14 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
     let mut client = Http1::new(&socket, BytesMut::new(), timeouts(), &is_draining);
     let request = next_request(&mut client).await?;
     let name = HeaderValue::from_static("192.0.2.1");
+    let registry = HeaderValue::from_static("registry");
     let added = Forwarded {
         peer: Some(&name),
         proxy: NAME,
         request_id: &HeaderValue::from_static("1"),
-        host: &HeaderValue::from_static("registry"),
+        host: request.host.as_ref().unwrap_or(&registry),
+        prefix: "",
+        authorization: None,
         headers: ForwardHeaders::default(),
     };
     let view = ClientView {

@@ -26,8 +26,12 @@ pub(super) struct Forwarded<'a> {
     /// The name of this proxy in `Via`.
     pub(super) proxy: &'a str,
     pub(super) request_id: &'a HeaderValue,
-    /// The host where the client names none.
+    /// The host that it is asked for.
     pub(super) host: &'a HeaderValue,
+    /// What precedes the path of each request.
+    pub(super) prefix: &'a str,
+    /// The credentials of a request that brings none.
+    pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) headers: ForwardHeaders,
 }
 
@@ -36,17 +40,21 @@ pub(super) struct Forwarded<'a> {
 pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Forwarded<'_>) {
     let request = view.request;
     out.reserve(1024);
+    let prefix = match request.target.as_str() {
+        // It stands for the whole server (RFC 9112 §3.2.4).
+        "*" => "",
+        _ => added.prefix,
+    };
     for part in [
         request.method.as_str(),
         " ",
+        prefix,
         request.target.as_str(),
         " HTTP/1.1\r\nHost: ",
     ] {
         out.extend_from_slice(part.as_bytes());
     }
-    // HTTP/1.1 must name a host (RFC 9112 §3.2), and HTTP/1.0 need not.
-    let host = request.host.as_ref().unwrap_or(added.host);
-    out.extend_from_slice(host.as_bytes());
+    out.extend_from_slice(added.host.as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in &request.headers {
         let name = name.as_str();
@@ -59,6 +67,9 @@ pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Fo
         if is_passed_on {
             write_field(out, name, value.as_bytes());
         }
+    }
+    if let Some(authorization) = added.authorization {
+        write_field(out, "authorization", authorization.as_bytes());
     }
     if request.body == BodyLength::Chunked {
         write_field(out, "transfer-encoding", b"chunked");

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::net::TcpStream;
 
 use super::buffers::SMALL;
@@ -48,6 +48,8 @@ pub(super) struct UpstreamConnection {
     pub(super) outgoing: Outgoing,
     head_end: HeadEnd,
     interim: u8,
+    /// Of the final response, once its head is there.
+    status: Option<StatusCode>,
     /// Something was received.
     has_heard: bool,
     /// The response lets it carry another request.
@@ -63,6 +65,7 @@ impl UpstreamConnection {
             outgoing: Outgoing::new(),
             head_end: HeadEnd::default(),
             interim: 0,
+            status: None,
             has_heard: false,
             keep_alive: false,
         }
@@ -71,6 +74,11 @@ impl UpstreamConnection {
     /// Whether the upstream may have closed the connection before it saw the request.
     pub(super) fn may_be_stale(&self) -> bool {
         self.is_reused && !self.has_heard
+    }
+
+    /// Whether the upstream wants credentials; `None` if it has not responded.
+    pub(super) fn is_unauthorized(&self) -> Option<bool> {
+        Some(self.status? == StatusCode::UNAUTHORIZED)
     }
 
     /// The next head of a response to a request of this method, interim or final.
@@ -95,6 +103,7 @@ impl UpstreamConnection {
                     } else {
                         self.incoming.begin(head.body);
                         self.keep_alive = head.keep_alive;
+                        self.status = Some(head.status);
                     }
                     return Poll::Ready(Ok(head));
                 }

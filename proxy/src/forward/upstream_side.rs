@@ -100,6 +100,14 @@ impl UpstreamSide {
         }
     }
 
+    /// Whether the upstream wants credentials; `None` if it has not responded.
+    pub(super) fn is_unauthorized(&self) -> Option<bool> {
+        match self {
+            UpstreamSide::Connection(connection) => connection.is_unauthorized(),
+            UpstreamSide::InProcess(_) => None,
+        }
+    }
+
     /// The next head of a response to a request of this method, interim or final.
     pub(super) fn poll_head(
         &mut self,

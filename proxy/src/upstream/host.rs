@@ -17,6 +17,17 @@ pub enum HostHeader {
     Name(HeaderValue),
 }
 
+impl HostHeader {
+    /// The host that an upstream of this name is asked for; `None` if the client's is kept.
+    pub(super) fn of(&self, upstream: &HeaderValue) -> Option<HeaderValue> {
+        match self {
+            HostHeader::Keep => None,
+            HostHeader::Upstream => Some(upstream.clone()),
+            HostHeader::Name(name) => Some(name.clone()),
+        }
+    }
+}
+
 /// A text that is no host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is no host: give `keep`, `upstream`, or a name such as registry.example:5000")]

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use service::health::{HealthError, Probe};
-use service::net::ServerAddress;
+use service::net::{GetRequest, HttpUrl, ServerAddress, TlsClient};
 
 use super::address::{Location, UpstreamAddress};
+use super::asked_as::AskedAs;
 use super::target::Target;
 
 /// What every registry answers: the specification's end-1.
@@ -31,6 +33,9 @@ pub(crate) struct Replica {
     upstream: String,
     target: Target,
     authority: HeaderValue,
+    /// The host that it is asked for, whatever the client asks for; `None` if that is kept.
+    host: Option<HeaderValue>,
+    tls: Option<TlsClient>,
     addresses: ArcSwap<Vec<Arc<UpstreamAddress>>>,
     next: AtomicUsize,
 }
@@ -38,7 +43,7 @@ pub(crate) struct Replica {
 impl Replica {
     /// A replica of the upstream of this name. Its own name is resolved by [`Replica::maintain`]; no
     /// request can be served before that.
-    pub(super) fn new(upstream: String, target: Target) -> Replica {
+    pub(super) fn new(upstream: String, target: Target, asked: AskedAs) -> Replica {
         let known: Vec<Location> = match target.address() {
             ServerAddress::Tcp { host, port } => {
                 let address = host.parse().map(|ip| SocketAddr::new(ip, *port));
@@ -49,6 +54,8 @@ impl Replica {
         let addresses: Vec<_> = known.into_iter().map(UpstreamAddress::new).collect();
         Replica {
             upstream,
+            host: asked.host.of(&target.authority()),
+            tls: asked.tls,
             authority: target.authority(),
             target,
             addresses: ArcSwap::from_pointee(addresses),
@@ -56,9 +63,15 @@ impl Replica {
         }
     }
 
-    /// The host that it is asked for where the client names none.
-    pub(crate) fn authority(&self) -> &HeaderValue {
-        &self.authority
+    /// The host that it is asked for by a client that asks for this one.
+    pub(crate) fn host<'h>(&'h self, client: Option<&'h HeaderValue>) -> &'h HeaderValue {
+        // HTTP/1.0 need not name a host.
+        self.host.as_ref().or(client).unwrap_or(&self.authority)
+    }
+
+    /// What precedes each path that it is asked for.
+    pub(crate) fn prefix(&self) -> &str {
+        self.target.prefix()
     }
 
     /// An address to send a request to: each of those that are known in turn. `None` while the
@@ -73,17 +86,35 @@ impl Replica {
         addresses.get(turn).cloned()
     }
 
+    /// The request that any registry responds to, without credentials.
+    pub(super) fn base_request(&self) -> GetRequest {
+        let request = GetRequest::from(self.target.url(BASE)).with_tls(self.tls.clone());
+        match &self.host {
+            Some(host) => request.with_header(HOST, host.clone()),
+            None => request,
+        }
+    }
+
+    /// Whether a URL is of the same server.
+    pub(super) fn is_at(&self, url: &HttpUrl) -> bool {
+        self.target.is_at(url)
+    }
+
+    /// TLS towards it, if it is reached by that.
+    pub(super) fn tls(&self) -> Option<&TlsClient> {
+        self.tls.as_ref()
+    }
+
     /// Asks the replica whether it speaks the protocol: it does if it responds 200, or 401 to a
     /// request without credentials.
     pub(super) async fn probe(&self) -> Result<(), HealthError> {
-        let probe = Probe::new(self.target.address().clone(), BASE);
-        match probe.check().await {
+        match Probe::of(self.base_request()).check().await {
             Err(HealthError::Status(StatusCode::UNAUTHORIZED)) => Ok(()),
             result => result,
         }
     }
 
-    /// What follows the address in an absolute URL, if it is the replica's own.
+    /// What follows the address and the prefix in an absolute URL, if it is the replica's own.
     pub(super) fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
         // Most are relative.
         if url.starts_with('/') {
@@ -91,7 +122,13 @@ impl Replica {
         }
         let addresses = self.addresses.load();
         let known: Vec<SocketAddr> = addresses.iter().filter_map(|one| one.tcp()).collect();
-        self.target.within(url, &known, None)
+        let asked = self.host.as_ref().and_then(|host| host.to_str().ok());
+        self.target.within(url, &known, asked)
+    }
+
+    /// What follows the prefix in a path of the replica, if there is a prefix.
+    pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        self.target.below(path)
     }
 
     /// Resolves the replica's name again and again, and closes idle connections before the replica
@@ -169,7 +206,8 @@ mod tests {
     use super::*;
 
     fn new(target: &str) -> Replica {
-        Replica::new("main".to_owned(), target.parse().unwrap())
+        let target = target.parse().unwrap();
+        Replica::new("main".to_owned(), target, AskedAs::default())
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl Target {
         self.server.clone().with_path(&path)
     }
 
+    /// Whether a URL is of the same server.
+    pub(super) fn is_at(&self, url: &HttpUrl) -> bool {
+        self.server.is_of_server(url)
+    }
+
+    /// Whether nobody on the way can read what is sent there.
+    pub fn is_private(&self) -> bool {
+        self.server.is_private()
+    }
+
     /// Its name as a `Host` header has it; a socket has none of its own.
     pub(super) fn authority(&self) -> HeaderValue {
         HeaderValue::try_from(self.server.authority()).unwrap_or(LOCAL)
@@ -97,10 +107,12 @@ impl Target {
     /// What follows the prefix in a path; `None` if the path has another beginning, or there is no
     /// prefix.
     pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        if self.prefix.is_empty() || path.starts_with("//") {
+        if self.prefix.is_empty() {
             return None;
         }
-        self.below_prefix(path)
+        // Without the prefix, what follows must not become the name of another host.
+        let is_host = |path: &&str| path.starts_with("//") || path.starts_with("/\\");
+        self.below_prefix(path).filter(|path| !is_host(path))
     }
 
     fn below_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {

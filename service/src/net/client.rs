@@ -17,8 +17,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::address::ServerAddress;
-use super::handshake_error::HandshakeError;
 use super::tls_client::TlsClient;
+use super::tls_failure::TlsFailure;
 use super::url::{HttpUrl, Scheme};
 
 /// Why there is no response.
@@ -29,7 +29,7 @@ pub enum ClientError {
     Connect(#[source] io::Error),
     /// The TLS handshake failed, or the server refused our side of it afterwards.
     #[error(transparent)]
-    Tls(HandshakeError),
+    Tls(TlsFailure),
     /// The URL is `https`, and nobody has said whom to trust.
     #[error("no TLS is configured for an https URL")]
     NoTls,
@@ -108,7 +108,7 @@ impl GetRequest {
                 }
                 let tls = self.tls.as_ref().ok_or(ClientError::NoTls)?;
                 let stream = tls.connect(host, stream).await;
-                let failed = |error| ClientError::Tls(HandshakeError::during(&error));
+                let failed = |error| ClientError::Tls(TlsFailure::during(&error));
                 send(stream.map_err(failed)?, request).await
             }
             ServerAddress::Unix(path) => {
@@ -140,7 +140,7 @@ impl From<hyper::Error> for ClientError {
         // A server that wants a client certificate says so only after the handshake (RFC 8446).
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
-            let below = cause.downcast_ref().and_then(HandshakeError::of);
+            let below = cause.downcast_ref().and_then(TlsFailure::of);
             if let Some(refused) = below {
                 return Self::Tls(refused);
             }

@@ -1,6 +1,7 @@
 //! The one parser of `http[s]://HOST[:PORT][/PATH]` and `unix:/PATH`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use http::Uri;
@@ -89,6 +90,42 @@ impl HttpUrl {
     /// Where the server is.
     pub fn address(&self) -> &ServerAddress {
         &self.address
+    }
+
+    /// Whether nobody on the way can read what is sent there: it is inside TLS, or stays on this machine.
+    pub fn is_private(&self) -> bool {
+        match (self.scheme, &self.address) {
+            (Scheme::Https | Scheme::Unix, _) | (_, ServerAddress::Unix(_)) => true,
+            (Scheme::Http, ServerAddress::Tcp { host, .. }) => {
+                let ip: Result<IpAddr, _> = host.parse();
+                let is_loopback = ip.is_ok_and(|ip| ip.to_canonical().is_loopback());
+                is_loopback || host.eq_ignore_ascii_case("localhost")
+            }
+        }
+    }
+
+    /// Whether both are of the same server, as far as their texts tell.
+    pub fn is_of_server(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+            && match (&self.address, &other.address) {
+                (
+                    ServerAddress::Tcp { host, port },
+                    ServerAddress::Tcp {
+                        host: other_host,
+                        port: other_port,
+                    },
+                ) => port == other_port && host.eq_ignore_ascii_case(other_host),
+                (one, other) => one == other,
+            }
+    }
+
+    /// Whether it is the other one, or one of the same server whose path continues the other's.
+    pub fn is_below(&self, other: &Self) -> bool {
+        let rest = self.path.strip_prefix(other.path.as_str());
+        let is_whole = |rest: &str| {
+            rest.is_empty() || rest.starts_with(['/', '?']) || other.path.ends_with(['/', '?'])
+        };
+        self.is_of_server(other) && rest.is_some_and(is_whole)
     }
 
     /// Path and query; `None` where the URL names none, or only `/`.
@@ -256,6 +293,57 @@ mod tests {
             ("unix:/h:80", "localhost"),
         ] {
             assert_eq!(text.parse::<HttpUrl>().unwrap().authority(), authority);
+        }
+    }
+
+    #[test]
+    fn what_is_sent_over_tls_or_to_this_machine_is_private() {
+        let is_private = |text: &str| text.parse::<HttpUrl>().unwrap().is_private();
+        for text in [
+            "https://h",
+            "unix:/h",
+            "http://localhost:1",
+            "http://127.9.0.1",
+            "http://[::1]",
+            "http://[::ffff:127.0.0.1]/x",
+        ] {
+            assert!(is_private(text), "{text}");
+        }
+        for text in [
+            "http://h",
+            "http://localhost.example",
+            "http://10.0.0.1",
+            "http://0.0.0.0",
+        ] {
+            assert!(!is_private(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_below_another_of_its_server_whose_path_it_continues() {
+        let is_below = |text: &str, other: &str| {
+            let other = other.parse().unwrap();
+            text.parse::<HttpUrl>().unwrap().is_below(&other)
+        };
+        for (text, other) in [
+            ("https://h/token", "https://H:443/token"),
+            ("https://h/token?x", "https://h/token"),
+            ("https://h/token/x", "https://h/token"),
+            ("https://h/token", "https://h"),
+            ("https://h/token", "https://h/"),
+            ("unix:/h", "unix:/h"),
+        ] {
+            assert!(is_below(text, other), "{text} {other}");
+        }
+        for (text, other) in [
+            ("https://h/token", "http://h/token"),
+            ("https://h/token", "https://h:444/token"),
+            ("https://h.evil/token", "https://h/token"),
+            ("https://h/token2", "https://h/token"),
+            ("https://h/", "https://h/token"),
+            ("unix:/h2", "unix:/h"),
+        ] {
+            assert!(!is_below(text, other), "{text} {other}");
         }
     }
 

@@ -7,16 +7,23 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
 
+const NOT_TLS: &str = "the server does not speak TLS on this port; use http:// or the port for TLS";
+
 /// Why a TLS handshake with a server failed, in an operator's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandshakeError(String);
+pub struct TlsFailure(String);
 
-impl HandshakeError {
+impl From<&Error> for TlsFailure {
+    fn from(error: &Error) -> Self {
+        Self(plainly(error))
+    }
+}
+
+impl TlsFailure {
     /// What an error of a connection inside TLS means; `None` if it is not one of TLS, but of the
     /// connection below.
     pub fn of(error: &io::Error) -> Option<Self> {
-        let inner = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(Self(plainly(inner)))
+        error.get_ref()?.downcast_ref::<Error>().map(Self::from)
     }
 
     /// What an error during the handshake means, of TLS or of the connection below.
@@ -33,24 +40,27 @@ impl HandshakeError {
             })
         })
     }
+
+    /// The server speaks something else.
+    pub fn not_tls() -> Self {
+        Self(NOT_TLS.to_owned())
+    }
 }
 
-impl fmt::Display for HandshakeError {
+impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for HandshakeError {}
+impl std::error::Error for TlsFailure {}
 
 fn plainly(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
         Error::AlertReceived(alert) => refused(*alert),
         // The first bytes of a server that speaks plain HTTP are no TLS record.
-        Error::InvalidMessage(_) => {
-            "the server does not speak TLS on this port; use http:// or the port for TLS".to_owned()
-        }
+        Error::InvalidMessage(_) => NOT_TLS.to_owned(),
         Error::PeerIncompatible(error) => {
             format!("the server speaks no version or cipher of TLS that is safe: {error:?}")
         }
@@ -163,7 +173,7 @@ mod tests {
 
     fn plain(error: Error) -> String {
         let error = io::Error::new(io::ErrorKind::InvalidData, error);
-        HandshakeError::of(&error).unwrap().to_string()
+        TlsFailure::of(&error).unwrap().to_string()
     }
 
     #[test]
@@ -200,9 +210,9 @@ mod tests {
     #[test]
     fn an_error_of_the_connection_is_none_of_tls() {
         let error = io::Error::from(io::ErrorKind::BrokenPipe);
-        assert_eq!(HandshakeError::of(&error), None);
+        assert_eq!(TlsFailure::of(&error), None);
         let closed = io::Error::from(io::ErrorKind::UnexpectedEof);
-        let closed = HandshakeError::during(&closed).to_string();
+        let closed = TlsFailure::during(&closed).to_string();
         assert!(closed.contains("closed the connection"), "{closed}");
     }
 
