@@ -1,4 +1,5 @@
-//! TLS for a listener, with certificates that are loaded again when their files change.
+//! TLS: for a listener, with certificates that are loaded again when their files change, and towards a
+//! server ([`TlsClient`]).
 //!
 //! The cryptography is ring's, as in pingora. Deliberately not here: what is spoken inside.
 
@@ -20,13 +21,17 @@ use super::listen::stream::ClientStream;
 use super::shutdown::Shutdown;
 
 mod certificate;
+mod client;
 pub mod codec;
 mod error;
+mod failure;
 mod fields;
 mod resolver;
 
 use self::certificate::{Certificate, certificates, plainly};
+pub use self::client::{TlsClient, TlsClientFields};
 pub use self::error::{TlsError, client_failure};
+pub use self::failure::TlsFailure;
 use self::fields::MOST_CERTIFICATES;
 pub use self::fields::{CertificateFields, ClientCertificates, TlsFields, TlsVersion};
 use self::resolver::CertificateResolver;

@@ -4,7 +4,8 @@ use std::io;
 
 use http::{HeaderValue, StatusCode, header};
 use service::exposition::TEXT_CONTENT_TYPE;
-use service::net::{ClientError, GetRequest, TlsFailure};
+use service::net::{ClientError, GetRequest};
+use service::tls::TlsFailure;
 
 /// Why there is no exposition.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use service::config::{Checker, ConfigError, Secret};
 use service::listen::ListenAddr;
-use service::net::{HttpUrl, TlsClient, UrlError};
+use service::net::{HttpUrl, UrlError};
+use service::tls::TlsClient;
 
 use crate::upstream::{CredentialsConfig, Target};
 

@@ -11,7 +11,8 @@ use service::config::{self, ByteSize, Checker, ConfigError};
 use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
-use service::net::{Network, TlsClientFields};
+use service::net::Network;
+use service::tls::TlsClientFields;
 
 use super::credentials::CredentialsFields;
 use super::repositories::RepositoryFields;

@@ -1,7 +1,8 @@
 //! How an upstream is reached: for which host, and with whom as an authority.
 
 use service::config::{Checker, ConfigError};
-use service::net::{HttpUrl, Scheme, TlsClient, TlsClientError, TlsClientFields};
+use service::net::{HttpUrl, Scheme};
+use service::tls::{TlsClient, TlsClientFields, TlsError};
 
 use crate::upstream::{HostHeader, HostHeaderError};
 
@@ -27,11 +28,8 @@ pub(super) fn tls<'u>(
     }
     let default = TlsClientFields::default();
     let loaded = fields.unwrap_or(&default).load();
-    let (upstream, others) = loaded.map_err(|error: TlsClientError| {
-        checker
-            .section("tls")
-            .error(error.key(), &error.to_string())
-    })?;
+    let (upstream, others) = loaded
+        .map_err(|error: TlsError| checker.section("tls").error(&error.key, &error.to_string()))?;
     Ok(UpstreamTls {
         upstream: Some(upstream),
         others: Some(others),

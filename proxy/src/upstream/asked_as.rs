@@ -1,6 +1,6 @@
 //! How an upstream is asked, whatever its clients ask.
 
-use service::net::TlsClient;
+use service::tls::TlsClient;
 
 use super::host::HostHeader;
 

@@ -21,7 +21,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service::config::Secret;
 use service::log::{OutcomeChange, OutcomeChanges, causes};
-use service::net::{ClientError, HttpUrl, TlsClient};
+use service::net::{ClientError, HttpUrl};
+use service::tls::TlsClient;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 

@@ -12,7 +12,8 @@ use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use service::health::{HealthError, Probe};
-use service::net::{GetRequest, HttpUrl, ServerAddress, TlsClient};
+use service::net::{GetRequest, HttpUrl, ServerAddress};
+use service::tls::TlsClient;
 
 use super::address::{Location, UpstreamAddress};
 use super::asked_as::AskedAs;

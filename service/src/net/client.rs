@@ -17,9 +17,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use super::address::ServerAddress;
-use super::tls_client::TlsClient;
-use super::tls_failure::TlsFailure;
 use super::url::{HttpUrl, Scheme};
+use crate::tls::{TlsClient, TlsFailure};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
-use service::net::{ClientError, GetRequest, HttpUrl, TlsClient};
+use service::net::{ClientError, GetRequest, HttpUrl};
+use service::tls::TlsClient;
 use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 

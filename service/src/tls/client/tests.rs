@@ -1,13 +1,13 @@
 //! Handshakes that succeed, and the reasons of those that do not.
 
-use std::time::SystemTime;
-
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 use super::*;
@@ -204,7 +204,7 @@ fn what_is_wrong_with_the_files_is_said_of_the_right_key() {
         let mut fields = fields.clone();
         change(&mut fields);
         let error = fields.load().err().unwrap();
-        format!("{}: {error}", error.key())
+        format!("{}: {error}", error.key)
     };
     let pair = |certificate: &Option<PathBuf>, key: &Option<PathBuf>| {
         wrong(&|fields| {
@@ -229,10 +229,7 @@ fn what_is_wrong_with_the_files_is_said_of_the_right_key() {
         (pair(&None, &key), ": the key certificate is missing"),
         (pair(&empty, &key), "certificate: cannot read a certificate"),
         (pair(&certificate, &empty), "key: cannot read a private key"),
-        (
-            pair(&certificate, &mismatch),
-            "key: the certificate and the key cannot be used",
-        ),
+        (pair(&certificate, &mismatch), "key: the key in "),
     ] {
         assert!(error.starts_with(message), "{error}");
     }
