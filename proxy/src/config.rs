@@ -155,7 +155,12 @@ impl Configuration for ProxyConfig {
         check_loops(&upstream, &sources, &own, origins)?;
         let metrics = if fields.metrics.enabled {
             let is_private = exposed.is_empty();
-            Some(resolve_metrics(fields.metrics, is_private, sources, origins)?)
+            Some(resolve_metrics(
+                fields.metrics,
+                is_private,
+                sources,
+                origins,
+            )?)
         } else {
             None
         };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use registry::metrics::label::CLIENT_CLOSED_REQUEST;
 use registry::oci::{ErrorBody, ErrorCode};
 use rustix::io::Errno;
+use service::tls::TlsFailure;
 
 use crate::exchange::End;
 use crate::metrics::UpstreamError;
@@ -105,6 +106,7 @@ impl Failure {
     pub(crate) fn to_connect(error: &io::Error) -> Failure {
         match Errno::from_io_error(error) {
             Some(Errno::MFILE | Errno::NFILE) => Failure::OutOfDescriptors,
+            _ if TlsFailure::is_in(error) => Failure::UpstreamUnreachable(UpstreamError::Tls),
             _ if error.kind() == io::ErrorKind::TimedOut => Failure::UpstreamTimeout,
             _ => Failure::UpstreamUnreachable(UpstreamError::Connect),
         }

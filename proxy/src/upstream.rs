@@ -19,6 +19,7 @@ mod pool;
 mod replica;
 mod stream;
 mod target;
+mod tls;
 
 pub(crate) use self::address::UpstreamAddress;
 pub use self::asked_as::AskedAs;
@@ -181,10 +182,11 @@ impl Upstream {
         replicas.find_map(|replica| replica.below(path))
     }
 
-    /// What follows the address and the prefix in an absolute URL, if it is the upstream's own.
-    pub fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
+    /// What follows the address and the prefix in an absolute URL, if it is the upstream's own. An upstream
+    /// below a path builds URLs of the `client`'s host that have the path, too.
+    pub fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
         let mut replicas = self.replicas().iter();
-        replicas.find_map(|replica| replica.within(url))
+        replicas.find_map(|replica| replica.within(url, client))
     }
 
     /// Keeps the replicas resolved and their idle connections fresh, until the shutdown.

@@ -225,3 +225,171 @@ fn an_invalid_address_is_reported_with_the_variable() {
         assert!(error.starts_with(place), "{text}: {error}");
     }
 }
+
+/// What resolving a proxy in front of `upstream`, the keys of one, says.
+fn upstream_error(listen: &str, upstream: &str) -> Option<String> {
+    let yaml = format!("listen: [{listen}]\nupstreams:\n  - {{{upstream}}}\n");
+    resolve(&yaml, Vec::new()).err()
+}
+
+#[test]
+fn a_host_and_a_path_are_checked_where_they_are_written() {
+    let local = "'127.0.0.1:1'";
+    for upstream in [
+        "replicas: ['http://registry/a/b'], host: upstream",
+        "replicas: ['http://registry'], host: keep",
+        "replicas: ['unix:/r'], host: 'registry.example:5000'",
+    ] {
+        assert_eq!(upstream_error(local, upstream), None, "{upstream}");
+    }
+    for (upstream, message) in [
+        (
+            "replicas: ['http://registry/v2/']",
+            "replicas[0]: `http://registry/v2/`: leave out /v2",
+        ),
+        (
+            "replicas: ['http://registry/a?b']",
+            "replicas[0]: `http://registry/a?b`: the path must",
+        ),
+        (
+            "replicas: ['http://a'], host: 'a/b'",
+            "host: `a/b` is no host",
+        ),
+        (
+            "replicas: ['http://a'], tls: {}",
+            "tls: there is no https URL",
+        ),
+        (
+            "replicas: ['https://a'], tls: {ca: /no/ca}",
+            "tls.ca: cannot read a certificate from /no/ca: there is no such file",
+        ),
+        (
+            "replicas: ['https://a'], tls: {ca: /no/ca, name: x}",
+            "tls.name: unknown key",
+        ),
+        (
+            "replicas: ['http://a'], metrics: [{source: a, url: 'https://a'}], tls: {ca: /no/ca}",
+            "tls.ca: cannot read",
+        ),
+    ] {
+        let error = upstream_error(local, upstream).unwrap_or_default();
+        let start = format!("FILE:3: upstreams[0].{message}");
+        assert!(error.starts_with(&start), "{upstream}: {error}");
+    }
+}
+
+/// Any variable that is set wherever tests run.
+const VARIABLE: &str = "CARGO_MANIFEST_DIR";
+
+#[test]
+fn credentials_are_whole_and_go_to_nobody_else() {
+    let password = format!("password_env: {VARIABLE}");
+    let wrong = |replica: &str, credentials: &str| {
+        let upstream = format!("replicas: ['{replica}'], credentials: {{{credentials}}}");
+        upstream_error("'127.0.0.1:9'", &upstream).unwrap_or_default()
+    };
+    let local = "http://localhost:1";
+    for replica in [local, "http://127.0.0.1:1", "unix:/r"] {
+        assert_eq!(wrong(replica, &format!("username: a, {password}")), "");
+    }
+    for (replica, credentials, message) in [
+        (local, &*password, ": the key username is missing"),
+        (
+            local,
+            "username: a",
+            ": the key password_file or password_env is missing",
+        ),
+        (
+            local,
+            &format!("username: a, password_file: /x, {password}"),
+            ": the keys password_file and password_env exclude each other",
+        ),
+        (local, "username: a, password: b", ".password: unknown key"),
+        (
+            local,
+            &format!("username: 'a:b', {password}"),
+            ".username: must be a name without a colon",
+        ),
+        (
+            local,
+            "username: a, password_file: /no/file",
+            ".password_file: cannot read /no/file",
+        ),
+        (
+            local,
+            "username: a, password_file: /dev/null",
+            ".password_file: the file is empty",
+        ),
+        (
+            local,
+            "username: a, password_env: NO_SUCH",
+            ".password_env: the variable NO_SUCH is not set",
+        ),
+        (
+            local,
+            "username: a, password_env: OCTOSERVE_PASSWORD",
+            ".password_env: variables that begin with OCTOSERVE_",
+        ),
+        (
+            local,
+            &format!("username: a, {password}, realm: 'http://auth.example/token'"),
+            ".realm: the password would be sent there without TLS",
+        ),
+        (
+            local,
+            &format!("username: a, {password}, realm: auth"),
+            ".realm: `auth` is not a URL",
+        ),
+        (
+            local,
+            &format!("username: a, {password}, anonymous: push"),
+            ".anonymous: ",
+        ),
+        (
+            "http://registry",
+            &format!("username: a, {password}"),
+            ": would be sent without TLS",
+        ),
+    ] {
+        let error = wrong(replica, credentials);
+        let start = format!("FILE:3: upstreams[0].credentials{message}");
+        assert!(error.starts_with(&start), "{credentials}: {error}");
+    }
+}
+
+#[test]
+fn credentials_on_a_listener_that_others_reach_need_the_operators_word() {
+    let with = |listen: &str, more: &str| {
+        let credentials = format!("{{username: a, password_env: {VARIABLE}{more}}}");
+        let upstream = format!("replicas: ['http://localhost:1'], credentials: {credentials}");
+        upstream_error(listen, &upstream).unwrap_or_default()
+    };
+    for private in ["'127.0.0.1:2'", "'unix:/x'", "'[::1]:2', 'unix:/x'"] {
+        assert_eq!(with(private, ", allow_push: true"), "", "{private}");
+    }
+    for public in ["'0.0.0.0:2'", "'127.0.0.1:2', '192.0.2.1:2'"] {
+        let error = with(public, "");
+        let message = "FILE:3: upstreams[0].credentials: others reach ";
+        assert!(error.starts_with(message), "{error}");
+        assert!(error.ends_with("set anonymous: pull"), "{error}");
+        assert!(!with(public, ", anonymous: none").is_empty());
+        assert_eq!(with(public, ", anonymous: pull"), "");
+        let error = with(public, ", anonymous: pull, allow_push: true");
+        let message = "FILE:3: upstreams[0].credentials.allow_push: others reach ";
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let yaml = format!(
+        "upstreams: [{{replicas: ['unix:/r'], credentials: {{username: a, password_env: {VARIABLE}}}}}]\n"
+    );
+    let (config, printed) = resolve(&yaml, Vec::new()).unwrap();
+    let (_, again) = resolve(&printed, Vec::new()).unwrap();
+    assert_eq!(printed, again);
+    let password = std::env::var(VARIABLE).unwrap();
+    assert!(!printed.contains(&password), "{printed}");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains(&password), "{shown}");
+}

@@ -43,9 +43,10 @@ impl<'r> ClientView<'r> {
             (header::LINK, link),
             (header::WWW_AUTHENTICATE, challenge),
         ];
+        let host = self.host().and_then(|host| host.to_str().ok());
         let local = |url: &str| {
             let Some(path) = upstream.below(url) else {
-                return Some(self.local(upstream.within(url)?));
+                return Some(self.local(upstream.within(url, host)?));
             };
             // It stays relative: to what the client asked for.
             Some(if path.starts_with('/') {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
+use service::tls::TlsFailure;
 use tokio::net::TcpStream;
 
 use super::buffers::SMALL;
@@ -115,6 +116,9 @@ impl UpstreamConnection {
             }
             match ready!(self.incoming.poll_fill(&mut self.stream, context, SMALL)) {
                 Ok(length) if length > 0 => self.has_heard = true,
+                Err(error) if TlsFailure::is_in(&error) => {
+                    return Poll::Ready(Err(UpstreamError::Tls));
+                }
                 Ok(_) | Err(_) => return Poll::Ready(Err(UpstreamError::Reset)),
             }
         }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::pool::IdleConnections;
 use super::stream::UpstreamStream;
+use super::tls::ReplicaTls;
 
 /// How long it may take to make a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -19,6 +20,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// One address of a replica, and the idle connections to it.
 pub(crate) struct UpstreamAddress {
     location: Location,
+    /// What every connection is inside of, if it is.
+    tls: Option<Arc<ReplicaTls>>,
     idle: IdleConnections,
 }
 
@@ -29,9 +32,10 @@ pub(super) enum Location {
 }
 
 impl UpstreamAddress {
-    pub(super) fn new(location: Location) -> Arc<UpstreamAddress> {
+    pub(super) fn new(location: Location, tls: Option<Arc<ReplicaTls>>) -> Arc<UpstreamAddress> {
         Arc::new(UpstreamAddress {
             location,
+            tls,
             idle: IdleConnections::new(),
         })
     }
@@ -64,7 +68,11 @@ impl UpstreamAddress {
             Location::Tcp(address) => {
                 let stream = timeout(CONNECT, TcpStream::connect(address)).await??;
                 stream.set_nodelay(true)?;
-                Ok(UpstreamStream::Tcp(stream))
+                let Some(tls) = &self.tls else {
+                    return Ok(UpstreamStream::Tcp(stream));
+                };
+                let stream = tls.connect(stream).await?;
+                Ok(UpstreamStream::Tls(Box::new(stream)))
             }
             Location::Unix(path) => {
                 let stream = timeout(CONNECT, UnixStream::connect(path)).await??;

@@ -86,7 +86,7 @@ impl IdleConnections {
         let sweeps = self.sweeps.load(Ordering::Relaxed);
         loop {
             // The lock is free again before the stream is looked at, or closed.
-            let idle = all.lock().pop()?;
+            let mut idle = all.lock().pop()?;
             if idle.is_usable(sweeps) {
                 return Some(idle.stream);
             }
@@ -95,7 +95,7 @@ impl IdleConnections {
 }
 
 impl IdleConnection {
-    fn is_usable(&self, sweeps: u64) -> bool {
+    fn is_usable(&mut self, sweeps: u64) -> bool {
         sweeps.saturating_sub(self.since) < KEPT && self.stream.is_idle()
     }
 }
@@ -126,7 +126,7 @@ mod tests {
         let (second, _to_second) = connection();
         idle.put(first, FIRST);
         idle.put(second, FIRST);
-        let second = idle.take(FIRST).unwrap();
+        let mut second = idle.take(FIRST).unwrap();
         to_first.write_all(b"first").await.unwrap();
         tokio::task::yield_now().await;
         assert!(second.is_idle());

@@ -12,12 +12,13 @@ use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use service::health::{HealthError, Probe};
-use service::net::{GetRequest, HttpUrl, ServerAddress};
+use service::net::{GetRequest, HttpUrl, Scheme, ServerAddress};
 use service::tls::TlsClient;
 
 use super::address::{Location, UpstreamAddress};
 use super::asked_as::AskedAs;
 use super::target::Target;
+use super::tls::ReplicaTls;
 
 /// What every registry answers: the specification's end-1.
 const BASE: &str = "/v2/";
@@ -37,6 +38,7 @@ pub(crate) struct Replica {
     /// The host that it is asked for, whatever the client asks for; `None` if that is kept.
     host: Option<HeaderValue>,
     tls: Option<TlsClient>,
+    handshakes: Option<Arc<ReplicaTls>>,
     addresses: ArcSwap<Vec<Arc<UpstreamAddress>>>,
     next: AtomicUsize,
 }
@@ -52,11 +54,20 @@ impl Replica {
             }
             ServerAddress::Unix(path) => vec![Location::Unix(path.clone())],
         };
-        let addresses: Vec<_> = known.into_iter().map(UpstreamAddress::new).collect();
+        let handshakes = match (&asked.tls, target.address(), target.scheme()) {
+            (Some(tls), ServerAddress::Tcp { host, .. }, Scheme::Https) => {
+                let tls = ReplicaTls::new(tls.clone(), upstream.clone(), host.clone());
+                Some(Arc::new(tls))
+            }
+            _ => None,
+        };
+        let address = |location| UpstreamAddress::new(location, handshakes.clone());
+        let addresses: Vec<_> = known.into_iter().map(address).collect();
         Replica {
             upstream,
             host: asked.host.of(&target.authority()),
             tls: asked.tls,
+            handshakes,
             authority: target.authority(),
             target,
             addresses: ArcSwap::from_pointee(addresses),
@@ -116,7 +127,8 @@ impl Replica {
     }
 
     /// What follows the address and the prefix in an absolute URL, if it is the replica's own.
-    pub(super) fn within<'a>(&self, url: &'a str) -> Option<&'a str> {
+    /// So is one of the `client`'s host with the prefix, which the client does not know.
+    pub(super) fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
         // Most are relative.
         if url.starts_with('/') {
             return None;
@@ -124,7 +136,10 @@ impl Replica {
         let addresses = self.addresses.load();
         let known: Vec<SocketAddr> = addresses.iter().filter_map(|one| one.tcp()).collect();
         let asked = self.host.as_ref().and_then(|host| host.to_str().ok());
-        self.target.within(url, &known, asked)
+        let client = client.filter(|_| !self.prefix().is_empty());
+        self.target
+            .within(url, &known, asked)
+            .or_else(|| self.target.within(url, &[], Some(client?)))
     }
 
     /// What follows the prefix in a path of the replica, if there is a prefix.
@@ -194,8 +209,9 @@ impl Replica {
             let addresses = addresses.iter().map(|address| {
                 let same = known.iter().find(|known| known.tcp() == Some(*address));
                 // An address that stays keeps its idle connections.
-                same.cloned()
-                    .unwrap_or_else(|| UpstreamAddress::new(Location::Tcp(*address)))
+                same.cloned().unwrap_or_else(|| {
+                    UpstreamAddress::new(Location::Tcp(*address), self.handshakes.clone())
+                })
             });
             self.addresses.store(Arc::new(addresses.collect()));
         }
@@ -215,9 +231,22 @@ mod tests {
     fn a_url_by_the_address_of_a_named_target_is_within_it() {
         let replica = new("http://registry:5000");
         let url = "http://127.0.0.2:5000/v2/";
-        assert_eq!(replica.within(url), None);
+        assert_eq!(replica.within(url, None), None);
         replica.replace(&["127.0.0.2:5000".parse().unwrap()]);
-        assert_eq!(replica.within(url), Some("/v2/"));
+        assert_eq!(replica.within(url, None), Some("/v2/"));
+    }
+
+    #[test]
+    fn a_url_of_the_clients_host_loses_the_prefix() {
+        let url = "https://client.example/p/v2/";
+        for (target, client, rest) in [
+            ("http://registry/p", Some("client.example"), Some("/v2/")),
+            ("http://registry/p", Some("other.example"), None),
+            ("http://registry/p", None, None),
+            ("http://registry", Some("client.example"), None),
+        ] {
+            assert_eq!(new(target).within(url, client), rest, "{target}");
+        }
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl TlsFailure {
         })
     }
 
+    /// Whether an error holds one.
+    pub fn is_in(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+
     /// The server speaks something else.
     pub fn not_tls() -> Self {
         Self(NOT_TLS.to_owned())
