@@ -12,7 +12,7 @@ use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
 use service::runtime::Workers;
 use service::shutdown::Shutdown;
-use service::tls::{Expiry, Tls};
+use service::tls::{CertificateExpiry, Tls};
 use service::{build_info, log};
 
 use crate::admin::{Admin, refuse};
@@ -271,8 +271,8 @@ impl Server for BoundProxy {
             let certificates = Arc::new(recording.certificates);
             for tls in recording.tls {
                 let certificates = Arc::clone(&certificates);
-                let loaded = move |expiries: &[Expiry]| {
-                    for Expiry { file, at } in expiries {
+                let loaded = move |expiries: &[CertificateExpiry]| {
+                    for CertificateExpiry { file, at } in expiries {
                         let name = file.display().to_string();
                         certificates.expiry.set(&name, *at as f64);
                     }

@@ -51,21 +51,21 @@ const SOON: i64 = 14 * 24 * 3600;
 pub struct Tls {
     files: Arc<TlsFields>,
     protocols: &'static [&'static [u8]],
-    current: watch::Sender<Loaded>,
+    current: watch::Sender<LoadedTls>,
     /// The files as they were before they were loaded.
     versions: FileVersions,
 }
 
 /// What the next handshake gets.
 #[derive(Clone)]
-struct Loaded {
+struct LoadedTls {
     config: Arc<ServerConfig>,
-    expiries: Arc<[Expiry]>,
+    expiries: Arc<[CertificateExpiry]>,
 }
 
 /// When a certificate ends to be valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expiry {
+pub struct CertificateExpiry {
     /// Its file.
     pub file: PathBuf,
     /// In seconds since 1970.
@@ -80,7 +80,7 @@ impl Tls {
     pub fn load(files: &TlsFields, protocols: &'static [&'static [u8]]) -> Result<Self, TlsError> {
         // Before the files are read: a change in between is then seen as one, and loaded again.
         let versions = file_versions(files);
-        let loaded = Loaded::read(files, protocols)?;
+        let loaded = LoadedTls::read(files, protocols)?;
         Ok(Self {
             files: Arc::new(files.clone()),
             protocols,
@@ -95,7 +95,7 @@ impl Tls {
     }
 
     /// When each certificate that is loaded ends to be valid.
-    pub fn expiries(&self) -> Arc<[Expiry]> {
+    pub fn expiries(&self) -> Arc<[CertificateExpiry]> {
         Arc::clone(&self.current.borrow().expiries)
     }
 
@@ -115,7 +115,7 @@ impl Tls {
 
     /// Logs the certificates that are not valid, or not for long.
     pub fn warn_of_expiry(&self) {
-        for Expiry { file, at } in self.expiries().iter() {
+        for CertificateExpiry { file, at } in self.expiries().iter() {
             let certificate = file.display();
             match at - now() {
                 left if left <= 0 => {
@@ -131,7 +131,7 @@ impl Tls {
     }
 
     /// Calls `loaded` now and after each reload, until the shutdown.
-    pub async fn follow(self, shutdown: Shutdown, loaded: impl Fn(&[Expiry])) {
+    pub async fn follow(self, shutdown: Shutdown, loaded: impl Fn(&[CertificateExpiry])) {
         let mut current = self.current.subscribe();
         loop {
             loaded(&current.borrow_and_update().expiries);
@@ -167,7 +167,7 @@ impl Tls {
         let (files, protocols) = (Arc::clone(&self.files), self.protocols);
         let certificate = self.files.certificate.display();
         // On a blocking thread: a slow disk, such as a network mount, must not stop a worker.
-        let read = tokio::task::spawn_blocking(move || Loaded::read(&files, protocols));
+        let read = tokio::task::spawn_blocking(move || LoadedTls::read(&files, protocols));
         match read.await {
             Ok(Ok(loaded)) => {
                 self.current.send_replace(loaded);
@@ -195,8 +195,8 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl Loaded {
-    fn read(files: &TlsFields, protocols: &[&[u8]]) -> Result<Loaded, TlsError> {
+impl LoadedTls {
+    fn read(files: &TlsFields, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
         if files.certificates.len() > MOST_CERTIFICATES {
             let reason = format!("more than {MOST_CERTIFICATES} entries");
             return Err(TlsError::new("certificates", &reason));
@@ -234,11 +234,11 @@ impl Loaded {
         // Tickets of before a reload are of no use after it: the authorities may be other ones.
         config.ticketer =
             ring::Ticketer::new().map_err(|error| TlsError::new("certificate", &error))?;
-        let expiries = certificates.iter().map(|certificate| Expiry {
+        let expiries = certificates.iter().map(|certificate| CertificateExpiry {
             file: certificate.file.clone(),
             at: certificate.valid.1,
         });
-        Ok(Loaded {
+        Ok(LoadedTls {
             expiries: expiries.collect(),
             config: Arc::new(config),
         })
