@@ -33,8 +33,8 @@ pub enum HealthError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// It took too long.
-    #[error("no response within {TIMEOUT:?}")]
-    Timeout,
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
     /// Its response is not a success.
     #[error("the response is {0}")]
     Status(StatusCode),
@@ -58,8 +58,15 @@ impl Probe {
 
     /// Probes the server: `Ok` if the response is a success.
     pub async fn check(&self) -> Result<(), HealthError> {
-        let response = tokio::time::timeout(TIMEOUT, self.0.send()).await;
-        let status = response.map_err(|_| HealthError::Timeout)??.status();
+        self.check_within(TIMEOUT).await
+    }
+
+    /// Probes the server, which has so much time.
+    pub async fn check_within(&self, timeout: Duration) -> Result<(), HealthError> {
+        let response = tokio::time::timeout(timeout, self.0.send()).await;
+        let status = response
+            .map_err(|_| HealthError::Timeout(timeout))??
+            .status();
         if status.is_success() {
             Ok(())
         } else {
