@@ -21,11 +21,13 @@ use service::tls::{ClientCertificates, Tls, TlsFields};
 use crate::aggregate::{AggregateLimits, Origin, Source};
 use crate::forwarded::ForwardedRules;
 use crate::metrics::Rules;
-use crate::upstream::{AskedAs, CredentialsConfig, Target, TargetError};
+use crate::upstream::{CredentialsConfig, ReplicaRules, ReplicaSettings, Target};
 
 mod credentials;
 mod fields;
 mod reach;
+mod replica_fields;
+mod replicas;
 mod repositories;
 
 use self::credentials::ExposedListener;
@@ -34,6 +36,7 @@ use self::fields::DEFAULT;
 pub use self::fields::{
     AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
 };
+pub use self::replica_fields::{HealthFields, QueueFields, ReplicaFields};
 pub use self::repositories::{GroupFields, RepositoryFields};
 
 /// What may be spoken inside TLS, best first.
@@ -89,9 +92,9 @@ pub enum UpstreamConfig {
         /// The name that metrics and logs give it.
         name: String,
         /// Where it is.
-        target: Target,
-        /// How it is asked, whatever clients ask.
-        asked: AskedAs,
+        replicas: Vec<ReplicaSettings>,
+        /// What the replicas share.
+        rules: Box<ReplicaRules>,
         /// What it is told of who asks, where clients do not say so.
         credentials: Option<CredentialsConfig>,
         /// Whether pushes and deletes are refused.
@@ -232,14 +235,8 @@ fn resolve_upstream(
     checker.text("name", &upstream.name, LONGEST_NAME)?;
     // Each scrape fetches all of them at once, and holds all their expositions in memory.
     checker.entries("metrics", upstream.metrics.len(), MOST_SOURCES)?;
-    let [replica] = upstream.replicas.as_slice() else {
-        let message = "exactly one replica is needed";
-        return Err(origins.error("upstreams[0].replicas", message));
-    };
-    let target: Target = replica.parse().map_err(|error: TargetError| {
-        origins.error("upstreams[0].replicas[0]", &error.to_string())
-    })?;
-    let host = reach::host(&upstream.host, &checker)?;
+    let replicas = replicas::resolve_replicas(&upstream.replicas, &checker)?;
+    let mut rules = replicas::resolve_rules(&upstream, &checker)?;
     let mut names = HashSet::new();
     let mut endpoints = Vec::with_capacity(upstream.metrics.len());
     for (index, source) in upstream.metrics.into_iter().enumerate() {
@@ -257,14 +254,15 @@ fn resolve_upstream(
         Some(credentials) => credentials.realm(&for_credentials)?,
         None => None,
     };
-    let base = target.url("");
+    let targets: Vec<Target> = replicas.iter().map(|one| one.target.clone()).collect();
+    let bases: Vec<_> = targets.iter().map(|target| target.url("")).collect();
     let urls = endpoints.iter().map(|(_, url)| url);
-    let urls = urls.chain([&base]).chain(&realm);
+    let urls = urls.chain(&bases).chain(&realm);
     let tls = reach::tls(upstream.tls.as_ref(), urls, &checker)?;
     let credentials = match upstream.credentials {
         None => None,
         Some(credentials) => {
-            credentials.check_use(std::slice::from_ref(&target), exposed, &for_credentials)?;
+            credentials.check_use(&targets, exposed, &for_credentials)?;
             Some(credentials.resolve(realm, tls.others, &for_credentials)?)
         }
     };
@@ -276,14 +274,12 @@ fn resolve_upstream(
         }
     });
     let sources = sources.collect();
+    rules.asked.tls = tls.upstream;
     Ok((
         UpstreamConfig::Remote {
             name: upstream.name,
-            target,
-            asked: AskedAs {
-                host,
-                tls: tls.upstream,
-            },
+            replicas,
+            rules: Box::new(rules),
             credentials,
             read_only: upstream.read_only,
         },
@@ -306,10 +302,14 @@ fn check_loops(
     origins: &Origins,
 ) -> Result<(), ConfigError> {
     let message = "is an address of this process itself";
-    if let UpstreamConfig::Remote { target, .. } = upstream
-        && own.iter().any(|own| target.address().reaches(own))
-    {
-        return Err(origins.error("upstreams[0].replicas[0]", message));
+    if let UpstreamConfig::Remote { replicas, .. } = upstream {
+        let is_own = |replica: &ReplicaSettings| {
+            let address = replica.target.address();
+            own.iter().any(|own| address.reaches(own))
+        };
+        if let Some(at) = replicas.iter().position(is_own) {
+            return Err(origins.error(&format!("upstreams[0].replicas[{at}]"), message));
+        }
     }
     let at = sources.iter().position(|source| match &source.origin {
         Origin::Endpoint(request) => {

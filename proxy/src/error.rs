@@ -29,6 +29,9 @@ pub(crate) enum Failure {
     UpstreamFailed(UpstreamError),
     /// The upstream did not respond in time.
     UpstreamTimeout,
+    /// All replicas have as many requests in flight as they may have, and too many wait already, or this
+    /// one did for too long.
+    Overloaded,
     /// The deadline of the shutdown passed before the exchange ended.
     ShutdownDeadline,
     /// This process may open no more file descriptors.
@@ -121,6 +124,7 @@ impl Failure {
             | Failure::ClientStalled
             | Failure::ClientNotReading
             | Failure::Refused(_)
+            | Failure::Overloaded
             | Failure::ShutdownDeadline
             | Failure::OutOfDescriptors
             | Failure::Internal => None,
@@ -135,7 +139,7 @@ impl Failure {
             Failure::Refused(refusal) => refusal.status(),
             Failure::UpstreamUnreachable(_) | Failure::UpstreamFailed(_) => 502,
             Failure::UpstreamTimeout => 504,
-            Failure::ShutdownDeadline | Failure::OutOfDescriptors => 503,
+            Failure::Overloaded | Failure::ShutdownDeadline | Failure::OutOfDescriptors => 503,
             Failure::Internal => 500,
         }
     }
@@ -150,7 +154,10 @@ impl Failure {
             Failure::UpstreamUnreachable(_)
             | Failure::UpstreamFailed(_)
             | Failure::UpstreamTimeout => Some(Side::Upstream),
-            Failure::ShutdownDeadline | Failure::OutOfDescriptors | Failure::Internal => None,
+            Failure::Overloaded
+            | Failure::ShutdownDeadline
+            | Failure::OutOfDescriptors
+            | Failure::Internal => None,
         };
         End::Aborted {
             status: self.status(),
@@ -179,6 +186,10 @@ impl Failure {
             Failure::UpstreamTimeout => (
                 ErrorCode::Unavailable,
                 "the registry did not respond in time",
+            ),
+            Failure::Overloaded => (
+                ErrorCode::Unavailable,
+                "too many requests wait for the registry: try again later",
             ),
             Failure::ShutdownDeadline => (ErrorCode::Unavailable, "the proxy is shutting down"),
             Failure::OutOfDescriptors => (

@@ -4,7 +4,7 @@
 //! http1, http2          the client's side: a head and a body in, a response out
 //!   head, framing       what a message must look like, and how long its body is: the framing table
 //! Forwarder::forward    begin the exchange, refuse or forward, end the exchange
-//!   attempt             choose an address, take or make a connection, write the head
+//!   replica_connection  choose a replica, wait for it, take or make a connection
 //!     transfer          move both bodies at once, and the response's head
 //!       wire, chunked   bytes of bodies, in one reused buffer
 //!     keep              the connection goes back to the pool, or is closed
@@ -38,6 +38,7 @@ mod http2;
 mod observed;
 mod own_credentials;
 mod prefixed;
+mod replica_connection;
 mod serve;
 mod shared;
 mod socket;

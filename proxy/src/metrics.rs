@@ -30,7 +30,7 @@ pub use self::repositories::{
 pub use self::sessions::{SessionEvent, SessionMetrics, SessionOutcome};
 pub use self::transfer::TransferMetrics;
 pub use self::upstream::{
-    Awaited, UpstreamError, UpstreamFamilies, UpstreamMetrics, UpstreamOutcome,
+    Awaited, ReplicaMetrics, UpstreamError, UpstreamFamilies, UpstreamMetrics, UpstreamOutcome,
 };
 
 /// The families that an [`Exchange`](crate::exchange::Exchange) moves.

@@ -111,12 +111,12 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         }
         UpstreamConfig::Remote {
             name,
-            target,
-            asked,
+            replicas,
+            rules,
             credentials,
             read_only,
         } => {
-            let upstream = Upstream::new(name, target, asked, timeouts);
+            let upstream = Upstream::new(name, replicas, *rules, timeouts);
             let upstream = upstream.with_credentials(credentials);
             (upstream.read_only(read_only), None)
         }

@@ -3,30 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use http::HeaderValue;
 use registry::server::in_process::InProcess;
-use service::health::HealthError;
 use service::shutdown::Shutdown;
 
 use crate::metrics::UpstreamMetrics;
 
 mod address;
 mod asked_as;
+mod balance;
 mod credentials;
+mod health;
 mod host;
+mod in_flight;
 mod pool;
 mod replica;
+mod replica_set;
+mod route;
+mod settings;
 mod stream;
 mod target;
 mod tls;
 
 pub(crate) use self::address::UpstreamAddress;
 pub use self::asked_as::AskedAs;
+pub use self::balance::MAX_REPLICAS;
 pub use self::credentials::CredentialsConfig;
 pub(crate) use self::credentials::{AccessScope, UpstreamCredentials};
 pub use self::host::{HostHeader, HostHeaderError};
-pub(crate) use self::replica::Replica;
+pub use self::replica::Replica;
+pub use self::replica_set::ReplicaSet;
+pub use self::route::{AdmittedRequest, QueuedRequest, ReplicaRoute};
+pub use self::settings::{Balance, HealthRules, QueueRules, ReplicaRules, ReplicaSettings};
 pub(crate) use self::stream::UpstreamStream;
 use self::target::LOCAL;
 pub use self::target::{Target, TargetError};
@@ -68,17 +76,22 @@ pub struct Upstream {
 /// Where an upstream is.
 enum Place {
     /// Other processes or machines, which serve the same repositories.
-    Replicas(Vec<Arc<Replica>>),
+    Replicas(Box<ReplicaSet>),
     /// In this process.
     InProcess(InProcess),
 }
 
 impl Upstream {
-    /// An upstream that is known under `name`, never under its address. Names are resolved by
+    /// An upstream that is known under `name`, never under its addresses. Names are resolved by
     /// [`Upstream::maintain`]; no request can be served before that.
-    pub fn new(name: String, target: Target, asked: AskedAs, timeouts: Timeouts) -> Upstream {
-        let replica = Arc::new(Replica::new(name.clone(), target, asked));
-        Upstream::with(name, Place::Replicas(vec![replica]), timeouts)
+    pub fn new(
+        name: String,
+        replicas: Vec<ReplicaSettings>,
+        rules: ReplicaRules,
+        timeouts: Timeouts,
+    ) -> Upstream {
+        let replicas = ReplicaSet::new(&name, replicas, rules);
+        Upstream::with(name, Place::Replicas(Box::new(replicas)), timeouts)
     }
 
     /// The registry in this process, which is called.
@@ -110,6 +123,9 @@ impl Upstream {
 
     /// The same upstream, whose responses are recorded.
     pub fn with_metrics(mut self, metrics: UpstreamMetrics) -> Upstream {
+        if let Place::Replicas(replicas) = &mut self.place {
+            replicas.record(metrics.replicas());
+        }
         self.metrics = Some(metrics);
         self
     }
@@ -122,17 +138,12 @@ impl Upstream {
         }
     }
 
-    /// The replicas; none of a registry in this process.
-    fn replicas(&self) -> &[Arc<Replica>] {
+    /// The replicas; `None` of a registry in this process.
+    pub fn replicas(&self) -> Option<&ReplicaSet> {
         match &self.place {
-            Place::Replicas(replicas) => replicas,
-            Place::InProcess(_) => &[],
+            Place::Replicas(replicas) => Some(replicas),
+            Place::InProcess(_) => None,
         }
-    }
-
-    /// The replica to send a request to.
-    pub(crate) fn replica(&self) -> Option<&Arc<Replica>> {
-        self.replicas().first()
     }
 
     /// The same upstream, which is told who asks where the client does not say so.
@@ -167,42 +178,61 @@ impl Upstream {
         self.timeouts
     }
 
-    /// Asks the upstream whether it speaks the protocol.
-    pub async fn probe(&self) -> Result<(), HealthError> {
-        match self.replica() {
-            Some(replica) => replica.probe().await,
-            // The embedded registry responds for as long as this process does.
-            None => Ok(()),
-        }
-    }
-
     /// What follows the prefix in a path of the upstream, if there is a prefix.
     pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let mut replicas = self.replicas().iter();
-        replicas.find_map(|replica| replica.below(path))
+        self.replicas()?.below(path)
     }
 
     /// What follows the address and the prefix in an absolute URL, if it is the upstream's own. An upstream
     /// below a path builds URLs of the `client`'s host that have the path, too.
     pub fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
-        let mut replicas = self.replicas().iter();
-        replicas.find_map(|replica| replica.within(url, client))
+        self.replicas()?.within(url, client)
+    }
+
+    /// Whether the upstream can serve requests; `None` before that is known. The embedded registry does
+    /// for as long as this process does.
+    pub fn is_healthy(&self) -> Option<bool> {
+        self.replicas().map_or(Some(true), ReplicaSet::is_healthy)
+    }
+
+    /// Probes the replicas, and calls `changed` whenever the health of one has changed.
+    pub async fn watch_health(&self, changed: impl Fn()) {
+        let Some(replicas) = self.replicas() else {
+            return;
+        };
+        let mut receiver = replicas.health_changes();
+        let follow = async {
+            while receiver.changed().await.is_ok() {
+                changed();
+            }
+        };
+        tokio::join!(replicas.keep_probed(), follow);
     }
 
     /// Keeps the replicas resolved and their idle connections fresh, until the shutdown.
     pub async fn maintain(self: Arc<Self>, shutdown: Shutdown) {
-        let replicas = self.replicas().iter().map(|replica| replica.maintain());
+        let Some(replicas) = self.replicas() else {
+            return;
+        };
         tokio::select! {
-            _ = join_all(replicas) => {}
+            () = replicas.maintain() => {}
             () = shutdown.recv() => {}
         }
     }
 
+    /// An upstream with one replica, whose name resolves to these addresses.
     #[cfg(test)]
-    pub(crate) fn replace(&self, addresses: &[std::net::SocketAddr]) {
-        for replica in self.replicas() {
+    pub(crate) fn at(addresses: &[std::net::SocketAddr], timeouts: Timeouts) -> Upstream {
+        let upstream = Upstream::new(
+            "main".to_owned(),
+            vec![tests::replica("http://registry")],
+            ReplicaRules::default(),
+            timeouts,
+        );
+        for replica in upstream.replicas().map_or(&[][..], ReplicaSet::all) {
             replica.replace(addresses);
         }
+        upstream
     }
 }
 
@@ -210,17 +240,23 @@ impl Upstream {
 mod tests {
     use super::*;
 
+    pub(super) fn replica(url: &str) -> ReplicaSettings {
+        ReplicaSettings {
+            name: url.to_owned(),
+            target: url.parse().unwrap(),
+            is_draining: false,
+        }
+    }
+
     #[tokio::test]
     async fn a_name_is_looked_up_until_the_shutdown() {
-        let target = "http://localhost:5000".parse().unwrap();
-        let timeouts = Timeouts::with_stall(Duration::from_mins(1));
         let upstream = Arc::new(Upstream::new(
             "main".to_owned(),
-            target,
-            AskedAs::default(),
-            timeouts,
+            vec![replica("http://localhost:5000")],
+            ReplicaRules::default(),
+            Timeouts::with_stall(Duration::from_mins(1)),
         ));
-        let is_resolved = || upstream.replica().unwrap().address().is_some();
+        let is_resolved = || upstream.replicas().unwrap().all()[0].address().is_some();
         assert!(!is_resolved(), "it is not resolved yet");
         let (trigger, shutdown) = Shutdown::new();
         let maintaining = tokio::spawn(Arc::clone(&upstream).maintain(shutdown));

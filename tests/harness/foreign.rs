@@ -2,7 +2,7 @@
 //! user.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -26,6 +26,7 @@ pub struct ForeignRegistry {
     process: Process,
     address: SocketAddr,
     directory: TempDir,
+    data: PathBuf,
 }
 
 impl ForeignRegistry {
@@ -47,12 +48,28 @@ impl ForeignRegistry {
         Self::of(directory).await
     }
 
+    /// Starts another one that shares the content of this one, and its secret: a replica of it. This one
+    /// may be killed and must not be dropped before.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn replica(&self) -> Result<Self> {
+        let directory = TempDir::with_prefix("octoserve-foreign-")?;
+        Self::on(directory, self.data.clone()).await
+    }
+
     async fn of(directory: TempDir) -> Result<Self> {
-        let (process, address) = run(directory.path(), "127.0.0.1:0").await?;
+        let data = directory.path().join("data");
+        Self::on(directory, data).await
+    }
+
+    async fn on(directory: TempDir, data: PathBuf) -> Result<Self> {
+        let (process, address) = run(directory.path(), &data, "127.0.0.1:0").await?;
         Ok(Self {
             process,
             address,
             directory,
+            data,
         })
     }
 
@@ -62,7 +79,7 @@ impl ForeignRegistry {
     /// If it does not start, for instance because the port has been taken.
     pub async fn restart(&mut self) -> Result<()> {
         (self.process, self.address) =
-            run(self.directory.path(), &self.address.to_string()).await?;
+            run(self.directory.path(), &self.data, &self.address.to_string()).await?;
         Ok(())
     }
 
@@ -82,7 +99,7 @@ impl ForeignRegistry {
     }
 }
 
-async fn run(directory: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
+async fn run(directory: &Path, data: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
     let configuration = directory.join("config.yml");
     let htpasswd = directory.join("htpasswd");
     let auth = if htpasswd.exists() {
@@ -96,7 +113,7 @@ async fn run(directory: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
          log: {{level: info}}\n\
          storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
          http: {{addr: '{listen}', secret: of-the-tests}}\n{auth}",
-        directory.join("data").display()
+        data.display()
     );
     std::fs::write(&configuration, text)?;
     let mut command = Command::new(tools::find("docker-registry")?);

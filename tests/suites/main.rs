@@ -89,6 +89,8 @@ mod read_only;
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
+/// Several replicas of an upstream: choice, failover, queue and draining.
+mod replicas;
 /// A registry that is killed and restarted keeps everything that it acknowledged.
 mod restart;
 /// Access to the metrics endpoint, formats, compression and TLS.

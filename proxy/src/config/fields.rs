@@ -15,8 +15,10 @@ use service::net::Network;
 use service::tls::TlsClientFields;
 
 use super::credentials::CredentialsFields;
+use super::replica_fields::{HealthFields, QueueFields, ReplicaFields};
 use super::repositories::RepositoryFields;
 use crate::forwarded::ForwardHeaders;
+use crate::upstream::{Balance, ReplicaRules};
 
 /// Where clients are served by default.
 pub(super) const DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
@@ -62,8 +64,8 @@ pub struct UpstreamFields {
     /// The name that metrics and logs give it.
     #[serde(default = "main_upstream")]
     pub name: String,
-    /// Where it is: `http[s]://HOST[:PORT][/PATH]` or `unix:/PATH`.
-    pub replicas: Vec<String>,
+    /// Where it is: all of them serve the same repositories.
+    pub replicas: Vec<ReplicaFields>,
     /// The host that it is asked for: `keep` (the client's), `upstream` (its own), or a name.
     #[serde(default = "kept_host")]
     pub host: String,
@@ -73,6 +75,18 @@ pub struct UpstreamFields {
     /// What it is told of who asks, where the client does not say so.
     #[serde(default)]
     pub credentials: Option<CredentialsFields>,
+    /// How requests are spread over the replicas.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How the replicas are probed.
+    #[serde(default)]
+    pub health: HealthFields,
+    /// The most requests in flight to one replica.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+    /// How requests wait where all replicas have so many.
+    #[serde(default)]
+    pub queue: QueueFields,
     /// Whether pushes and deletes are refused.
     #[serde(default)]
     pub read_only: bool,
@@ -128,6 +142,10 @@ pub struct AggregateFields {
 
 fn kept_host() -> String {
     "keep".to_owned()
+}
+
+fn max_connections() -> usize {
+    ReplicaRules::default().max_connections
 }
 
 fn main_upstream() -> String {

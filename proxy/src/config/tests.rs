@@ -393,3 +393,102 @@ fn a_password_is_not_printed() {
     let shown = format!("{config:?}");
     assert!(!shown.contains(&password), "{shown}");
 }
+
+fn upstream(keys: &str) -> Result<(ProxyConfig, String), String> {
+    resolve(&format!("upstreams:\n- {{{keys}}}\n"), Vec::new())
+}
+
+#[test]
+fn what_is_wrong_with_replicas_is_refused_with_its_key() {
+    let two = "replicas: ['http://a', 'http://b']";
+    for (keys, message) in [
+        ("replicas: []", "replicas: at least one"),
+        (
+            "replicas: [{drain: true}]",
+            "replicas[0]: the key url is missing",
+        ),
+        (
+            "replicas: [{url: 'http://a', drian: true}]",
+            "replicas[0].drian: unknown key",
+        ),
+        ("replicas: [1]", "replicas[0]: "),
+        (
+            "replicas: ['http://a', 'http://a:80/']",
+            "replicas[1]: is the same as replicas[0]",
+        ),
+        ("replicas: ['http://a', nowhere]", "replicas[1]: "),
+        (
+            "replicas: [{url: 'http://a', drain: true}]",
+            "replicas: all replicas drain",
+        ),
+        (
+            "replicas: ['http://a', 'http://127.0.0.1:5000']",
+            "replicas[1]: is an address of this process itself",
+        ),
+        (&format!("{two}, balance: random"), "balance: "),
+        (
+            &format!("{two}, max_connections: 0"),
+            "max_connections: must be from 1",
+        ),
+        (
+            &format!("{two}, queue: {{length: 100001}}"),
+            "queue.length: must be from 0",
+        ),
+        (
+            &format!("{two}, queue: {{timeout: 0s}}"),
+            "queue.timeout: must be from 1s",
+        ),
+        (
+            &format!("{two}, health: {{path: v2}}"),
+            "health.path: must be a path",
+        ),
+        (
+            &format!("{two}, health: {{path: '/a b'}}"),
+            "health.path: must be a path",
+        ),
+        (
+            &format!("{two}, health: {{path: ''}}"),
+            "health.path: must be from 1",
+        ),
+        (
+            &format!("{two}, health: {{interval: 1ms}}"),
+            "health.interval: must be from 1s",
+        ),
+        (
+            &format!("{two}, health: {{timeout: 1h}}"),
+            "health.timeout: must be from 1s",
+        ),
+        (
+            &format!("{two}, health: {{rise: 0}}"),
+            "health.rise: must be from 1",
+        ),
+        (
+            &format!("{two}, health: {{fall: 101}}"),
+            "health.fall: must be from 1",
+        ),
+    ] {
+        let error = upstream(keys).unwrap_err();
+        let start = format!("FILE:2: upstreams[0].{message}");
+        assert!(error.starts_with(&start), "{keys}: {error}");
+    }
+    let many: Vec<_> = (0..65).map(|at| format!("'http://a{at}'")).collect();
+    let error = upstream(&format!("replicas: [{}]", many.join(", "))).unwrap_err();
+    assert!(error.contains("at most 64 entries"), "{error}");
+}
+
+#[test]
+fn a_replica_is_a_url_or_a_table_and_is_printed_as_it_loads_again() {
+    let (config, printed) =
+        upstream("replicas: ['http://a', {url: 'http://b', drain: true}, {url: 'http://c'}]")
+            .unwrap();
+    let UpstreamConfig::Remote { replicas, .. } = config.upstream else {
+        panic!("no remote upstream");
+    };
+    let all = replicas
+        .iter()
+        .map(|replica| (replica.name.as_str(), replica.is_draining));
+    let expected = [("http://a", false), ("http://b", true), ("http://c", false)];
+    assert!(all.eq(expected));
+    let (_, again) = resolve(&printed, Vec::new()).unwrap();
+    assert_eq!(again, printed);
+}

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use http_body_util::BodyExt as _;
 use registry::oci::{Endpoint, Route};
 use service::admin::LIVE;
 use service::listen::Peer;
-use service::runtime::WorkerId;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
 use tokio::time::Instant;
@@ -28,20 +26,16 @@ use super::held::Held;
 use super::http1::HeadTimeouts;
 use super::observed::Observed;
 use super::own_credentials::OwnCredentials;
+use super::replica_connection::{ConnectedReplica, ReplicaConnector};
 use super::shared::Shared;
 use super::splice::Pipes;
 use super::transfer::BodyTransfer;
-use super::upstream_connection::UpstreamConnection;
 use super::upstream_side::{InProcessSide, UpstreamSide};
 use crate::error::{Failure, Refusal};
 use crate::exchange::Awaiting;
 use crate::forwarded::ClientClaims;
 use crate::metrics::UpstreamError;
-use crate::upstream::{Replica, Upstream, UpstreamAddress};
-
-/// How often a connection is tried to be made for one request: at another address each time, where
-/// there are several.
-const ATTEMPTS: usize = 2;
+use crate::upstream::{ReplicaRoute, Upstream};
 
 /// Forwards requests to the upstream, and serves the endpoints of the proxy itself.
 pub(crate) struct Forwarder {
@@ -185,23 +179,29 @@ impl Forwarder {
             let transfer = self.transfer(client, &mut side, observed, view, &mut held);
             return transfer.run(timer).await;
         }
+        let Some(replicas) = self.upstream.replicas() else {
+            return TransferOutcome::BeforeResponse(Failure::Internal, observed);
+        };
+        let worker = asked.connection.worker;
+        let route = ReplicaRoute::new(replicas, None);
+        let mut connector = ReplicaConnector::new(route, worker);
         let view = asked.view(request);
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
-        let worker = asked.connection.worker;
         let credentials = OwnCredentials::of(&self.upstream, view.request);
         loop {
-            let Some(replica) = self.upstream.replica() else {
-                return TransferOutcome::BeforeResponse(Failure::Internal, observed);
+            let connected = connector.connect(&mut observed, client, timer, may_reuse);
+            let ConnectedReplica {
+                replica,
+                address,
+                mut connection,
+            } = match connected.await {
+                Ok(connected) => connected,
+                Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
             };
             let authorization = match &credentials {
                 Some(credentials) => credentials.authorization(replica).await,
                 None => None,
-            };
-            let connected = self.connect(&mut observed, replica, worker, may_reuse);
-            let (address, mut connection) = match connected.await {
-                Ok(connected) => connected,
-                Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
             };
             let added = Forwarded {
                 peer: asked.connection.address.as_ref(),
@@ -277,42 +277,6 @@ impl Forwarder {
             && Route::parse(request.target.path()).endpoint != Endpoint::Token
     }
 
-    /// Takes an idle connection to a replica, or makes one.
-    async fn connect(
-        &self,
-        observed: &mut Observed<'_, Awaiting>,
-        replica: &Replica,
-        worker: WorkerId,
-        may_reuse: bool,
-    ) -> Result<(Arc<UpstreamAddress>, UpstreamConnection), Failure> {
-        let mut attempts = 0;
-        loop {
-            let Some(address) = replica.address() else {
-                observed.upstream_failed(Some(UpstreamError::Dns));
-                return Err(Failure::UpstreamUnreachable(UpstreamError::Dns));
-            };
-            if may_reuse && let Some(stream) = address.take_idle(worker) {
-                observed.connected(None);
-                return Ok((address, UpstreamConnection::new(stream, true)));
-            }
-            let started = Instant::now();
-            match address.connect().await {
-                Ok(stream) => {
-                    observed.connected(Some(started.elapsed()));
-                    return Ok((address, UpstreamConnection::new(stream, false)));
-                }
-                Err(error) => {
-                    let failure = Failure::to_connect(&error);
-                    observed.upstream_failed(failure.upstream_error());
-                    attempts += 1;
-                    if attempts == ATTEMPTS || failure == Failure::OutOfDescriptors {
-                        return Err(failure);
-                    }
-                }
-            }
-        }
-    }
-
     /// Responds with the OCI error of a failure, if the client can still read a response.
     async fn respond_with<'s, C: ClientSide<'s>>(
         &self,
@@ -337,6 +301,9 @@ impl Forwarder {
             Failure::Refused(Refusal::Connect | Refusal::ReadOnly)
         ) {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        if failure == Failure::Overloaded {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         let body = match request.method {
             Method::HEAD => Bytes::new(),

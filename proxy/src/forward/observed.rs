@@ -295,6 +295,14 @@ impl RequestFacts<'_> {
                     "upstream failed"
                 );
             }
+            Failure::Overloaded => {
+                let upstream = self.shared.upstream.name();
+                tracing::warn!(
+                    upstream,
+                    request_id = id,
+                    "too many requests wait for a replica"
+                );
+            }
             Failure::ShutdownDeadline => {
                 tracing::warn!(?failure, request_id = id, "request aborted");
             }

@@ -24,7 +24,7 @@ use crate::downstream::{self, OpenConnections};
 use crate::exchange::{Observer, Recorder};
 use crate::forwarded::ForwardedRules;
 use crate::metrics::{Rules, UpstreamFamilies};
-use crate::upstream::{AskedAs, Timeouts, Upstream};
+use crate::upstream::{Timeouts, Upstream};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -34,10 +34,7 @@ fn proxy(addresses: &[SocketAddr], timeouts: Timeouts) -> Forwarder {
 }
 
 fn upstream_at(addresses: &[SocketAddr], timeouts: Timeouts) -> Upstream {
-    let target = "http://registry".parse().unwrap();
-    let upstream = Upstream::new("main".to_owned(), target, AskedAs::default(), timeouts);
-    upstream.replace(addresses);
-    upstream
+    Upstream::at(addresses, timeouts)
 }
 
 fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) -> Forwarder {

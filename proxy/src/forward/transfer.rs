@@ -28,7 +28,7 @@ const ABANDONED: Duration = Duration::from_secs(5);
 
 /// How long a client that has closed its sending half waits for an upstream that is silent. Most have
 /// left, and only bytes that are sent to them would tell.
-const HALF_CLOSED: Duration = Duration::from_secs(5);
+pub(super) const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// How far the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,7 +51,24 @@ families! {
         /// Requests that the upstream still allows, as its last RateLimit-Remaining header said;
         /// absent until one arrives.
         ratelimit: Gauge = "upstream_ratelimit_remaining",
+        /// Replicas in the configuration, those that drain included; set at the start, absent for the
+        /// embedded registry.
+        replicas: Gauge = "upstream_replicas",
+        /// Replicas that are healthy; set when the health of one changes, absent for the embedded
+        /// registry.
+        healthy: Gauge = "upstream_replicas_healthy",
+        /// Requests that wait because their replica has max_connections in flight; set when one
+        /// begins or stops to wait, absent for the embedded registry.
+        queue: Gauge = "upstream_queue_length",
     }
+}
+
+/// The cells of one upstream's replicas.
+#[derive(Clone)]
+pub struct ReplicaMetrics {
+    replicas: Gauge,
+    healthy: Gauge,
+    queue: Gauge,
 }
 
 /// The cells of one upstream.
@@ -61,6 +78,7 @@ pub struct UpstreamMetrics {
     errors: Counters<UpstreamError>,
     reused: Counter,
     ratelimit: Gauge,
+    replicas: ReplicaMetrics,
 }
 
 /// A request that waits for the upstream's response, if there is one.
@@ -83,11 +101,45 @@ impl UpstreamFamilies {
             errors,
             reused,
             ratelimit: self.ratelimit.cells(name),
+            replicas: ReplicaMetrics {
+                replicas: self.replicas.cells(name),
+                healthy: self.healthy.cells(name),
+                queue: self.queue.cells(name),
+            },
         }
     }
 }
 
+impl ReplicaMetrics {
+    /// There are so many replicas. None is healthy yet.
+    pub fn configured(&self, replicas: usize) {
+        self.replicas.set((), replicas as f64);
+        self.healthy.touch(());
+        self.queue.touch(());
+    }
+
+    /// So many replicas are healthy.
+    pub fn healthy(&self, replicas: usize) {
+        self.healthy.set((), replicas as f64);
+    }
+
+    /// A request begins to wait.
+    pub fn began_to_wait(&self) {
+        self.queue.add((), 1.0);
+    }
+
+    /// A request waits no more.
+    pub fn ended_to_wait(&self) {
+        self.queue.sub((), 1.0);
+    }
+}
+
 impl UpstreamMetrics {
+    /// The cells of its replicas.
+    pub fn replicas(&self) -> &ReplicaMetrics {
+        &self.replicas
+    }
+
     /// A request got a connection. `establishment` is the time to make it. For a reused connection
     /// that time is an old one, and is not observed.
     pub fn connected(&self, is_reused: bool, establishment: Option<Duration>) {
@@ -265,6 +317,7 @@ mod tests {
             }
             awaited.begin();
             metrics.responded(&mut awaited, Some(b"1"));
+            metrics.replicas().configured(2);
         }
         let exposition = exposition(&registry);
         let series = exposition

@@ -16,7 +16,9 @@ use service::net::{GetRequest, HttpUrl, Scheme, ServerAddress};
 use service::tls::TlsClient;
 
 use super::address::{Location, UpstreamAddress};
-use super::asked_as::AskedAs;
+use super::health::ReplicaHealth;
+use super::in_flight::InFlightLimit;
+use super::settings::{HealthRules, ReplicaRules, ReplicaSettings};
 use super::target::Target;
 use super::tls::ReplicaTls;
 
@@ -30,10 +32,14 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// One replica of an upstream.
-pub(crate) struct Replica {
+pub struct Replica {
     /// The name of its upstream, for the log.
     upstream: String,
+    name: String,
     target: Target,
+    is_draining: bool,
+    pub(super) health: ReplicaHealth,
+    pub(super) in_flight: InFlightLimit,
     authority: HeaderValue,
     /// The host that it is asked for, whatever the client asks for; `None` if that is kept.
     host: Option<HeaderValue>,
@@ -46,7 +52,12 @@ pub(crate) struct Replica {
 impl Replica {
     /// A replica of the upstream of this name. Its own name is resolved by [`Replica::maintain`]; no
     /// request can be served before that.
-    pub(super) fn new(upstream: String, target: Target, asked: AskedAs) -> Replica {
+    pub(super) fn new(
+        upstream: String,
+        settings: ReplicaSettings,
+        rules: &ReplicaRules,
+    ) -> Replica {
+        let (target, asked) = (settings.target, &rules.asked);
         let known: Vec<Location> = match target.address() {
             ServerAddress::Tcp { host, port } => {
                 let address = host.parse().map(|ip| SocketAddr::new(ip, *port));
@@ -65,14 +76,43 @@ impl Replica {
         let addresses: Vec<_> = known.into_iter().map(address).collect();
         Replica {
             upstream,
+            name: settings.name,
             host: asked.host.of(&target.authority()),
-            tls: asked.tls,
+            tls: asked.tls.clone(),
             handshakes,
             authority: target.authority(),
             target,
+            is_draining: settings.is_draining,
+            health: ReplicaHealth::new(&rules.health),
+            in_flight: InFlightLimit::new(rules.max_connections),
             addresses: ArcSwap::from_pointee(addresses),
             next: AtomicUsize::new(0),
         }
+    }
+
+    /// Its URL as it is configured, for the log alone.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it gets only the requests of the upload sessions that it has.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Whether it is healthy.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.health.is_healthy()
+    }
+
+    /// How many requests are in flight to it, or wait for that.
+    pub(super) fn load(&self) -> usize {
+        self.in_flight.load()
+    }
+
+    /// Whether another request would have to wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight.is_full()
     }
 
     /// The host that it is asked for by a client that asks for this one.
@@ -100,7 +140,11 @@ impl Replica {
 
     /// The request that any registry responds to, without credentials.
     pub(super) fn base_request(&self) -> GetRequest {
-        let request = GetRequest::from(self.target.url(BASE)).with_tls(self.tls.clone());
+        self.request(BASE)
+    }
+
+    fn request(&self, path: &str) -> GetRequest {
+        let request = GetRequest::from(self.target.url(path)).with_tls(self.tls.clone());
         match &self.host {
             Some(host) => request.with_header(HOST, host.clone()),
             None => request,
@@ -119,8 +163,9 @@ impl Replica {
 
     /// Asks the replica whether it speaks the protocol: it does if it responds 200, or 401 to a
     /// request without credentials.
-    pub(super) async fn probe(&self) -> Result<(), HealthError> {
-        match Probe::of(self.base_request()).check().await {
+    pub(super) async fn probe(&self, rules: &HealthRules) -> Result<(), HealthError> {
+        let probe = Probe::of(self.request(&rules.path));
+        match probe.check_within(rules.timeout).await {
             Err(HealthError::Status(StatusCode::UNAUTHORIZED)) => Ok(()),
             result => result,
         }
@@ -223,8 +268,12 @@ mod tests {
     use super::*;
 
     fn new(target: &str) -> Replica {
-        let target = target.parse().unwrap();
-        Replica::new("main".to_owned(), target, AskedAs::default())
+        let settings = ReplicaSettings {
+            name: target.to_owned(),
+            target: target.parse().unwrap(),
+            is_draining: false,
+        };
+        Replica::new("main".to_owned(), settings, &ReplicaRules::default())
     }
 
     #[test]

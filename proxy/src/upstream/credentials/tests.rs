@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::upstream::AskedAs;
+use crate::upstream::{ReplicaRules, ReplicaSettings};
 
 /// `user:hunter2`.
 const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
@@ -68,8 +68,13 @@ fn unauthorized(challenge: &str) -> String {
 }
 
 fn replica(port: u16) -> Replica {
-    let target = format!("http://127.0.0.1:{port}").parse().unwrap();
-    Replica::new("main".to_owned(), target, AskedAs::default())
+    let name = format!("http://127.0.0.1:{port}");
+    let settings = ReplicaSettings {
+        target: name.parse().unwrap(),
+        name,
+        is_draining: false,
+    };
+    Replica::new("main".to_owned(), settings, &ReplicaRules::default())
 }
 
 fn credentials(realm: Option<&str>) -> UpstreamCredentials {

@@ -1,0 +1,167 @@
+//! The replicas of one upstream.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use service::log::causes;
+use tokio::sync::watch;
+
+use super::balance::{Balancer, TriedReplicas};
+use super::health::HealthChange;
+use super::replica::Replica;
+use super::settings::{QueueRules, ReplicaRules, ReplicaSettings};
+use crate::metrics::ReplicaMetrics;
+
+/// The replicas of one upstream.
+pub struct ReplicaSet {
+    upstream: String,
+    replicas: Vec<Replica>,
+    balancer: Balancer,
+    rules: ReplicaRules,
+    /// How many requests wait for a replica.
+    waiting: AtomicUsize,
+    health_changes: watch::Sender<()>,
+    metrics: Option<ReplicaMetrics>,
+}
+
+/// A place in the queue, until it is dropped.
+pub(super) struct QueuePlace<'s>(&'s ReplicaSet);
+
+impl ReplicaSet {
+    pub(super) fn new(
+        upstream: &str,
+        replicas: Vec<ReplicaSettings>,
+        rules: ReplicaRules,
+    ) -> ReplicaSet {
+        let replicas = replicas.into_iter();
+        let replicas = replicas.map(|settings| Replica::new(upstream.to_owned(), settings, &rules));
+        ReplicaSet {
+            upstream: upstream.to_owned(),
+            replicas: replicas.collect(),
+            balancer: Balancer::new(rules.balance),
+            rules,
+            waiting: AtomicUsize::new(0),
+            health_changes: watch::Sender::new(()),
+            metrics: None,
+        }
+    }
+
+    pub(super) fn record(&mut self, metrics: &ReplicaMetrics) {
+        metrics.configured(self.replicas.len());
+        self.metrics = Some(metrics.clone());
+    }
+
+    pub(super) fn all(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    pub(super) fn choose(&self, tried: TriedReplicas) -> Option<usize> {
+        self.balancer.choose(&self.replicas, tried)
+    }
+
+    pub(super) fn queue_rules(&self) -> QueueRules {
+        self.rules.queue
+    }
+
+    /// A place in the queue; `None` if there is none left.
+    pub(super) fn queue(&self) -> Option<QueuePlace<'_>> {
+        let length = self.rules.queue.length;
+        let order = Ordering::Relaxed;
+        let counted = self.waiting.fetch_update(order, order, |waiting| {
+            (waiting < length).then_some(waiting + 1)
+        });
+        counted.ok()?;
+        if let Some(metrics) = &self.metrics {
+            metrics.began_to_wait();
+        }
+        Some(QueuePlace(self))
+    }
+
+    /// What follows the prefix in a path of one of them, if there is a prefix.
+    pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let mut replicas = self.replicas.iter();
+        replicas.find_map(|replica| replica.below(path))
+    }
+
+    /// What follows the address and the prefix in an absolute URL, if it is of one of them.
+    pub(super) fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
+        let mut replicas = self.replicas.iter();
+        replicas.find_map(|replica| replica.within(url, client))
+    }
+
+    /// Keeps the replicas resolved and their idle connections fresh, without an end.
+    pub(super) async fn maintain(&self) {
+        join_all(self.replicas.iter().map(Replica::maintain)).await;
+    }
+
+    /// Probes the replicas, without an end.
+    pub(super) async fn keep_probed(&self) {
+        let each = self.replicas.iter().map(async |replica| {
+            loop {
+                let result = replica.probe(&self.rules.health).await;
+                let change = replica.health.probed(result.is_ok());
+                let error = result.err().map(|error| causes(&error));
+                self.note(replica, change, error.as_deref());
+                tokio::time::sleep(replica.health.pause()).await;
+            }
+        });
+        join_all(each).await;
+    }
+
+    /// A request could not be sent to this replica.
+    pub(super) fn connect_failed(&self, replica: &Replica, error: &str) {
+        let change = replica.health.connect_failed();
+        self.note(replica, change, Some(error));
+    }
+
+    /// A receiver that is told of each change of the health.
+    pub(super) fn health_changes(&self) -> watch::Receiver<()> {
+        self.health_changes.subscribe()
+    }
+
+    /// Whether a replica that takes new requests is healthy; `None` before that is known.
+    pub(super) fn is_healthy(&self) -> Option<bool> {
+        let mut serving = self
+            .replicas
+            .iter()
+            .filter(|replica| !replica.is_draining());
+        if serving.clone().any(Replica::is_healthy) {
+            Some(true)
+        } else if serving.any(|replica| replica.health.is_unknown()) {
+            None
+        } else {
+            Some(false)
+        }
+    }
+
+    fn note(&self, replica: &Replica, change: Option<HealthChange>, error: Option<&str>) {
+        let Some(change) = change else {
+            return;
+        };
+        let (upstream, name) = (self.upstream.as_str(), replica.name());
+        match change {
+            HealthChange::FirstHealthy => {}
+            HealthChange::Recovered(after) => {
+                let duration_s = after.as_secs_f64();
+                tracing::info!(upstream, replica = name, duration_s, "upstream healthy");
+            }
+            HealthChange::Unhealthy => {
+                tracing::warn!(upstream, replica = name, error, "upstream unhealthy");
+            }
+        }
+        if let Some(metrics) = &self.metrics {
+            let healthy = self.replicas.iter().filter(|replica| replica.is_healthy());
+            metrics.healthy(healthy.count());
+        }
+        self.health_changes.send_replace(());
+    }
+}
+
+impl Drop for QueuePlace<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(metrics) = &self.0.metrics {
+            metrics.ended_to_wait();
+        }
+    }
+}
