@@ -8,6 +8,7 @@
 //! | [`many`] | loads of many concurrent requests, by a client of our own |
 //! | [`pulled`] | the content that is pulled |
 //! | [`instructions`] | the instructions of a small response, counted by callgrind |
+//! | [`secured`] | the proxies with TLS to their clients |
 //! | [`rounds`] | all tables in order: [`proxies`] and [`registries`] |
 //! | [`statistics`] | the registry's statistics with very many repositories |
 //! | [`table`] | one table, filled round by round |
@@ -28,6 +29,7 @@ mod pulled;
 mod registries;
 mod report;
 mod rounds;
+mod secured;
 mod sink;
 mod statistics;
 mod table;

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use harness::certificate::Certificate;
 use harness::octoserve::{Launch, Server};
 use harness::process::{Process, Signal};
 use harness::{poll, tools};
@@ -43,6 +44,7 @@ const START: Duration = Duration::from_secs(20);
 /// A program under test. Dropping it stops it.
 pub(crate) struct Subject {
     name: &'static str,
+    scheme: &'static str,
     address: SocketAddr,
     /// A helper process whose processor time and memory count for it.
     beside: Option<Process>,
@@ -76,6 +78,7 @@ impl Subject {
         let server = launch.built(directory).start().await?;
         Ok(Self {
             name,
+            scheme: "http",
             address: server.address(),
             beside: None,
             child: Child::Ours(Box::new(server)),
@@ -97,7 +100,8 @@ impl Subject {
         } else {
             ("", "")
         };
-        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 2, splice);
+        let configuration =
+            |address: SocketAddr, _: &Path| haproxy(address, upstream, 2, splice, "");
         Self::peer(name, "haproxy", &["-q", "-db", "-f"], configuration).await
     }
 
@@ -107,7 +111,8 @@ impl Subject {
         upstream: SocketAddr,
         under: Vec<OsString>,
     ) -> Result<Self> {
-        let configuration = |address: SocketAddr, _: &Path| haproxy(address, upstream, 1, ("", ""));
+        let configuration =
+            |address: SocketAddr, _: &Path| haproxy(address, upstream, 1, ("", ""), "");
         let arguments = ["-q", "-db", "-f"];
         Self::peer_under(name, "haproxy", &arguments, configuration, under).await
     }
@@ -121,12 +126,56 @@ impl Subject {
              location / {{ }}\n",
             root.display()
         );
-        Self::nginx(name, "", &location).await
+        Self::nginx(name, "", "", &location).await
     }
 
     /// nginx, one process, as a proxy in front of `upstream`.
     pub(crate) async fn nginx_proxy(name: &'static str, upstream: SocketAddr) -> Result<Self> {
-        Self::nginx(name, &behind(upstream), LOCATION).await
+        Self::nginx(name, &behind(upstream), "", LOCATION).await
+    }
+
+    /// nginx, one process, as a proxy with TLS.
+    pub(crate) async fn secured_nginx(
+        name: &'static str,
+        upstream: SocketAddr,
+        certificate: &Certificate,
+    ) -> Result<Self> {
+        let server = format!(
+            "ssl_certificate {}; ssl_certificate_key {};\nssl_session_cache shared:s:1m;\n{LOCATION}",
+            certificate.path().display(),
+            certificate.key().display()
+        );
+        let subject = Self::nginx(name, &behind(upstream), " ssl http2", &server).await?;
+        Ok(subject.secured())
+    }
+
+    /// haproxy on two threads, with TLS.
+    pub(crate) async fn secured_haproxy(
+        name: &'static str,
+        upstream: SocketAddr,
+        certificate: &Certificate,
+    ) -> Result<Self> {
+        // It wants both in one file.
+        let both = [certificate.path(), certificate.key()].map(std::fs::read_to_string);
+        let [certificate, key] = both;
+        let both = certificate? + &key?;
+        let directory = TempDir::with_prefix("octoserve-bench-")?;
+        let file = directory.path().join("both.pem");
+        std::fs::write(&file, both)?;
+        let bind = format!(" ssl crt {} alpn h2,http/1.1", file.display());
+        let global = ("  tune.ssl.default-dh-param 2048\n", "");
+        let configuration =
+            |address: SocketAddr, _: &Path| haproxy(address, upstream, 2, global, &bind);
+        let arguments = ["-q", "-db", "-f"];
+        let mut subject = Self::peer(name, "haproxy", &arguments, configuration).await?;
+        subject.directory = Some(directory);
+        Ok(subject.secured())
+    }
+
+    /// The same, which is spoken to inside TLS.
+    pub(crate) fn secured(mut self) -> Self {
+        self.scheme = "https";
+        self
     }
 
     /// nginx with an access log, from which mtail derives metrics: the usual way to get metrics by
@@ -154,7 +203,7 @@ impl Subject {
             behind(upstream)
         );
         let location = format!("access_log {} short;\n{LOCATION}", log.display());
-        let mut subject = Self::nginx(name, &before, &location).await?;
+        let mut subject = Self::nginx(name, &before, "", &location).await?;
         subject.beside = Some(mtail);
         subject.directory = Some(logs);
         Ok(subject)
@@ -206,7 +255,7 @@ impl Subject {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// The processor time of all its threads so far.
@@ -239,7 +288,7 @@ impl Subject {
         }
     }
 
-    async fn nginx(name: &'static str, http: &str, server: &str) -> Result<Self> {
+    async fn nginx(name: &'static str, http: &str, listen: &str, server: &str) -> Result<Self> {
         let configuration = |address: SocketAddr, directory: &Path| {
             let directory = directory.display();
             format!(
@@ -251,7 +300,7 @@ impl Subject {
                  client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;\n\
                  fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;\n\
                  scgi_temp_path {directory}/scgi;\n\
-                 {http}server {{ listen {address};\n{server}}}\n}}\n"
+                 {http}server {{ listen {address}{listen};\n{server}}}\n}}\n"
             )
         };
         Self::peer(name, "nginx", &["-c"], configuration).await
@@ -295,6 +344,7 @@ impl Subject {
         accepts.await?;
         Ok(Self {
             name,
+            scheme: "http",
             address,
             beside: None,
             child: Child::Peer(process, directory),
@@ -309,12 +359,13 @@ fn haproxy(
     upstream: SocketAddr,
     threads: u32,
     (global, more): (&str, &str),
+    bind: &str,
 ) -> String {
     format!(
         "global\n  nbthread {threads}\n  maxconn 2000\n{global}\
          defaults\n  mode http\n  http-reuse always\n{more}\
          \x20 timeout connect 5s\n  timeout client 75s\n  timeout server 75s\n\
-         listen proxy\n  bind {address}\n  server upstream {upstream}\n"
+         listen proxy\n  bind {address}{bind}\n  server upstream {upstream}\n"
     )
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use harness::octoserve::Launch;
 
-use crate::load::Streams;
+use crate::load::{HTTP1, Streams};
 use crate::peers::Subject;
 use crate::pulled::{Pulled, REPOSITORY};
 use crate::rounds::{
@@ -14,7 +14,7 @@ use crate::rounds::{
     small_load,
 };
 use crate::table::{Compare, Table, compare, ratio};
-use crate::{Options, instructions, load, many, sink};
+use crate::{Options, instructions, load, many, secured, sink};
 
 /// Downloads of the blob in one measurement.
 pub(crate) const DOWNLOADS: u32 = 4;
@@ -109,6 +109,7 @@ pub(crate) async fn measure(
             Streams {
                 times: 512,
                 at_a_time: STREAMS,
+                version: HTTP1,
             },
         ),
         (
@@ -118,6 +119,7 @@ pub(crate) async fn measure(
             Streams {
                 times: STREAMS,
                 at_a_time: STREAMS,
+                version: HTTP1,
             },
         ),
     ] {
@@ -133,6 +135,7 @@ pub(crate) async fn measure(
     }
     drop(subjects);
     uploads(options, content, &small, tables).await?;
+    secured::measure(options, content, tables).await?;
     tables.push(instructions::table(options, content).await?);
     Ok(())
 }
@@ -186,8 +189,10 @@ async fn scraped(options: &Options, content: &Pulled, upstream: SocketAddr) -> R
 const COMPARED: &[&str] = &[DIRECT, HAPROXY, SPLICE, NGINX, OURS];
 
 /// A description of curl's transfers.
-fn transfers(what: &str, length: u64, streams: Streams) -> String {
-    let Streams { times, at_a_time } = streams;
+pub(crate) fn transfers(what: &str, length: u64, streams: Streams) -> String {
+    let Streams {
+        times, at_a_time, ..
+    } = streams;
     let connections = match at_a_time {
         1 => "one connection".to_owned(),
         _ => format!("{at_a_time} connections"),
@@ -228,6 +233,7 @@ async fn uploads(
             Streams {
                 times: 512,
                 at_a_time: STREAMS,
+                version: HTTP1,
             },
         ),
         (
@@ -237,6 +243,7 @@ async fn uploads(
             Streams {
                 times: STREAMS,
                 at_a_time: STREAMS,
+                version: HTTP1,
             },
         ),
     ] {
