@@ -8,7 +8,9 @@ use std::process::Command;
 use anyhow::Result;
 use tempfile::TempDir;
 
+use crate::authority::SignedCertificate;
 use crate::process::{OutputStream, Process};
+use crate::token_server::TokenServer;
 use crate::tools;
 
 /// The user and password of a docker-registry with a password.
@@ -58,6 +60,43 @@ impl ForeignRegistry {
         Self::on(directory, self.data.clone()).await
     }
 
+    /// Starts one that speaks TLS with this certificate.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_tls(certificate: &SignedCertificate) -> Result<Self> {
+        let keys = format!(
+            ", tls: {{certificate: '{}', key: '{}'}}",
+            certificate.certificate.display(),
+            certificate.key.display()
+        );
+        Self::start_with(&keys, "").await
+    }
+
+    /// Starts one whose paths all begin with this one.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_below(path: &str) -> Result<Self> {
+        Self::start_with(&format!(", prefix: '{path}/'"), "").await
+    }
+
+    /// Starts one that admits whoever has a token of this server.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_tokens(tokens: &TokenServer) -> Result<Self> {
+        Self::start_with("", &tokens.configuration()).await
+    }
+
+    /// Starts one with more keys of `http`, and more keys beside.
+    async fn start_with(http: &str, keys: &str) -> Result<Self> {
+        let directory = TempDir::with_prefix("octoserve-foreign-")?;
+        std::fs::write(directory.path().join("http"), http)?;
+        std::fs::write(directory.path().join("keys"), keys)?;
+        Self::of(directory).await
+    }
+
     async fn of(directory: TempDir) -> Result<Self> {
         let data = directory.path().join("data");
         Self::on(directory, data).await
@@ -102,6 +141,8 @@ impl ForeignRegistry {
 async fn run(directory: &Path, data: &Path, listen: &str) -> Result<(Process, SocketAddr)> {
     let configuration = directory.join("config.yml");
     let htpasswd = directory.join("htpasswd");
+    let kept = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let (http, keys) = (kept("http"), kept("keys"));
     let auth = if htpasswd.exists() {
         let path = htpasswd.display();
         format!("auth: {{htpasswd: {{realm: tests, path: {path}}}}}\n")
@@ -112,7 +153,7 @@ async fn run(directory: &Path, data: &Path, listen: &str) -> Result<(Process, So
         "version: 0.1\n\
          log: {{level: info}}\n\
          storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-         http: {{addr: '{listen}', secret: of-the-tests}}\n{auth}",
+         http: {{addr: '{listen}', secret: of-the-tests{http}}}\n{auth}{keys}",
         data.display()
     );
     std::fs::write(&configuration, text)?;
@@ -122,7 +163,7 @@ async fn run(directory: &Path, data: &Path, listen: &str) -> Result<(Process, So
     let parse = |line: &str| {
         line.split_once("listening on ")?
             .1
-            .split(['"', ' '])
+            .split(['"', ' ', ','])
             .next()?
             .parse()
             .ok()

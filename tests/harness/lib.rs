@@ -18,6 +18,8 @@
 //! | [`h2`] | HTTP/2 stream by stream, for misbehaving clients |
 //! | [`frames`] | HTTP/2 frame by frame, for what no library sends |
 //! | [`wire`] | HTTP/1.1 byte by byte, for malformed requests |
+//! | [`token_server`] | a server of tokens that a foreign registry trusts |
+//! | [`tls_front`], [`authority`] | TLS in front of a server, and who signs its certificate |
 //! | [`certificate`] | a certificate in files that can be replaced |
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
@@ -28,6 +30,7 @@
 //! and dropping a value stops its child process. The harness knows nothing of octoserve's
 //! internals: the suites observe what a user can observe.
 
+pub mod authority;
 pub mod certificate;
 pub mod client;
 pub mod compose;
@@ -52,6 +55,8 @@ pub mod scripted;
 pub mod skopeo;
 pub mod source;
 pub mod terminator;
+pub mod tls_front;
+pub mod token_server;
 pub mod tools;
 pub mod tree;
 pub mod wire;

@@ -34,6 +34,8 @@ mod containerd;
 mod content;
 /// The cost of a small request in instructions, allocations and system calls does not grow.
 mod costs;
+/// The proxy's own credentials for its upstream: with which requests they go, and to whom.
+mod credentials;
 /// Listeners at their connection limit: which connections are closed for new ones.
 mod crowded;
 /// A truncated blob on disk is refused, and repaired by a push.
@@ -63,6 +65,8 @@ mod h2c;
 /// Whatever a source sends, Prometheus, promtool and a strict OpenMetrics parser accept the merged
 /// exposition: hundreds of generated ones, new in every run.
 mod hostile_sources;
+/// Upstreams behind TLS, below a path, and under other names.
+mod https_upstream;
 /// Several listeners, IPv6, Unix sockets, and what each listener serves.
 mod listeners;
 /// What the log says about requests, and its size.
