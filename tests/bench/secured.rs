@@ -153,8 +153,7 @@ async fn in_front_of(
     options: &Options,
 ) -> Result<Vec<Subject>> {
     let launch = Launch::in_front_of(&format!("http://{upstream}"));
-    let listen = format!("[{{address: '127.0.0.1:0', tls: {}}}]", certificate.keys());
-    let launch = launch.environment("OCTOSERVE_LISTEN", &listen);
+    let launch = launch.secured(&certificate.keys(), "");
     let ours = Subject::ours(SECURED, launch, &options.bin_dir).await?;
     Ok(vec![
         Subject::secured_haproxy(SECURED_HAPROXY, upstream, certificate).await?,

@@ -33,7 +33,8 @@ pub struct Launch {
     built: Option<PathBuf>,
     under: Vec<OsString>,
     configuration: Option<String>,
-    listen: SocketAddr,
+    /// `None` where the configuration says it.
+    listen: Option<SocketAddr>,
     metrics_listener: MetricsListener,
     remote: bool,
 }
@@ -53,7 +54,7 @@ pub struct Server {
     address: SocketAddr,
     metrics: SocketAddr,
     data: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Launch {
@@ -118,8 +119,23 @@ impl Launch {
 
     /// Listens for clients at this address instead of on a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = address;
+        self.listen = Some(address);
         self
+    }
+
+    /// Listens where the configuration says, at a free port of 127.0.0.1.
+    pub fn listens_as_configured(mut self) -> Self {
+        self.listen = None;
+        self
+    }
+
+    /// Listens with this certificate at a free port of 127.0.0.1, and serves the metrics without TLS
+    /// elsewhere. `more` is the rest of the configuration.
+    pub fn secured(self, tls: &str, more: &str) -> Self {
+        let listen = format!("listen: [{{address: '127.0.0.1:0', tls: {tls}}}]\n{more}");
+        self.configuration(&listen)
+            .listens_as_configured()
+            .metrics_listener()
     }
 
     /// Adds a metrics listener on the command line.
@@ -155,7 +171,9 @@ impl Launch {
         words.push(program.into());
         let mut command = Command::new(words.remove(0));
         command.args(words);
-        command.args(["--listen", &self.listen.to_string()]);
+        if let Some(listen) = self.listen {
+            command.args(["--listen", &listen.to_string()]);
+        }
         if !self.remote {
             command.arg("--data").arg(&data);
         }
@@ -190,7 +208,7 @@ impl Launch {
             address,
             metrics,
             data,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -203,7 +221,7 @@ impl Launch {
             built: None,
             under: Vec::new(),
             configuration: None,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             metrics_listener,
             remote,
         }
@@ -224,6 +242,16 @@ impl Server {
     /// A URL on the main listener.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// `localhost` and its port: the name that certificates are made for.
+    pub fn secure_host(&self) -> String {
+        format!("localhost:{}", self.address.port())
+    }
+
+    /// The directory that it runs in.
+    pub fn working_directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The address that serves `/metrics`.
