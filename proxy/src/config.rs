@@ -199,15 +199,23 @@ impl Configuration for ProxyConfig {
         &mut self.limits
     }
 
-    /// `/readyz` of the metrics listener if there is one without TLS, else of the first main listener.
+    /// `/readyz` of the metrics listener if there is one without TLS, else of a main listener.
     fn probe(&self) -> Probe {
         let metrics = self.metrics.as_ref();
-        let plain = metrics.and_then(|metrics| metrics.endpoint.plain_listener());
-        let default = ListenAddr::Tcp(DEFAULT);
-        let mut main = self.listen.iter();
-        let first = main.next().map(|listen| &listen.address);
-        let address = plain.or(first).unwrap_or(&default);
-        Probe::of_listener(address, READY)
+        let metrics = metrics.and_then(|metrics| metrics.endpoint.plain_listener());
+        let plain = self.listen.iter().find(|listen| listen.tls.is_none());
+        let plain = metrics.or(plain.map(|listen| &listen.address));
+        match (plain, self.listen.first()) {
+            (Some(address), _) => Probe::of_listener(address, READY),
+            (
+                None,
+                Some(ClientListener {
+                    address,
+                    tls: Some(tls),
+                }),
+            ) => Probe::of_secured_listener(address, tls, READY),
+            (None, _) => Probe::of_listener(&ListenAddr::Tcp(DEFAULT), READY),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Probing a server: is it healthy, is it ready? For a container's health check, and for upstreams.
 //!
-//! Deliberately not here: TLS for the health check of a container, whose server is on the same machine.
+//! A server of this machine is trusted by its certificate, which is read from the server's own
+//! configuration.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use http::StatusCode;
 
 use super::listen::ListenAddr;
 use super::net::{ClientError, GetRequest, HttpUrl, Scheme, ServerAddress};
+use super::tls::Tls;
 
 /// Within this time a healthy server responds.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +46,12 @@ impl Probe {
     /// A path on a server of this machine that listens at an address.
     pub fn of_listener(address: &ListenAddr, path: &str) -> Self {
         Self::new(ServerAddress::of_listener(address), path)
+    }
+
+    /// The same of a server that speaks TLS there. It fails where clients must have certificates.
+    pub fn of_secured_listener(address: &ListenAddr, tls: &Tls, path: &str) -> Self {
+        let url = HttpUrl::new(ServerAddress::of_listener(address), path).inside_tls();
+        Self(GetRequest::from(url).with_tls(tls.client()))
     }
 
     /// A path on a server.

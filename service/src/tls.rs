@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 use tokio_rustls::server::TlsStream;
@@ -26,6 +27,7 @@ pub mod codec;
 mod error;
 mod failure;
 mod fields;
+mod own;
 mod resolver;
 
 use self::certificate::{Certificate, certificates, plainly};
@@ -34,6 +36,7 @@ pub use self::error::{TlsError, client_failure};
 pub use self::failure::TlsFailure;
 use self::fields::MOST_CERTIFICATES;
 pub use self::fields::{CertificateFields, ClientCertificates, TlsFields, TlsVersion};
+use self::own::OwnCertificates;
 use self::resolver::CertificateResolver;
 
 /// How often the files are checked. A change is loaded once it is unchanged for one interval, so
@@ -60,6 +63,8 @@ pub struct Tls {
 #[derive(Clone)]
 struct LoadedTls {
     config: Arc<ServerConfig>,
+    /// The certificates without those that lead to their authorities.
+    own: Arc<[CertificateDer<'static>]>,
     expiries: Arc<[CertificateExpiry]>,
 }
 
@@ -103,6 +108,12 @@ impl Tls {
     pub fn requires_client_certificates(&self) -> bool {
         self.files.client_ca.is_some()
             && self.files.client_certificates == ClientCertificates::Required
+    }
+
+    /// TLS towards this listener, for this program's own health check.
+    pub fn client(&self) -> Option<TlsClient> {
+        let own = self.current.borrow().own.to_vec();
+        OwnCertificates::client(own).ok().map(TlsClient::of_own)
     }
 
     /// Shakes hands. Fails if the client does not, or takes too long.
@@ -238,7 +249,12 @@ impl LoadedTls {
             file: certificate.file.clone(),
             at: certificate.valid.1,
         });
+        let own = certificates.iter().filter_map(|certificate| {
+            let first = certificate.key.cert.first()?;
+            Some(first.clone())
+        });
         Ok(LoadedTls {
+            own: own.collect(),
             expiries: expiries.collect(),
             config: Arc::new(config),
         })

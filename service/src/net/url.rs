@@ -82,6 +82,13 @@ impl HttpUrl {
         }
     }
 
+    /// The same URL, inside TLS.
+    #[must_use]
+    pub fn inside_tls(mut self) -> Self {
+        self.scheme = Scheme::Https;
+        self
+    }
+
     /// How the server is reached.
     pub fn scheme(&self) -> Scheme {
         self.scheme

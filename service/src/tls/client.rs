@@ -144,6 +144,11 @@ impl TlsClient {
         }
     }
 
+    /// For a listener of this program's own, whose certificate is known.
+    pub(super) fn of_own(config: ClientConfig) -> Self {
+        Self::new(config, ServerName::try_from("localhost").ok())
+    }
+
     /// What a handshake needs.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config

@@ -269,6 +269,22 @@ async fn a_client_that_does_not_trust_the_certificate_is_known_by_its_alert() {
     assert!(refused.contains("does not trust"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_listeners_own_client_trusts_it_and_nobody_else() {
+    let (ours, theirs) = (Files::new(), Files::new());
+    ours.renew();
+    theirs.renew();
+    let ours = Tls::load(&ours.fields, HTTP1).unwrap();
+    let theirs = Tls::load(&theirs.fields, HTTP1).unwrap();
+    let client = ours.client().unwrap();
+    for (server, trusts) in [(&ours, true), (&theirs, false)] {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let acceptor = TlsAcceptor::from(server.config());
+        let (near, _far) = tokio::join!(client.connect("any.host", near), acceptor.accept(far));
+        assert_eq!(near.is_ok(), trusts);
+    }
+}
+
 #[test]
 fn what_is_wrong_names_its_file() {
     let files = Files::new();
