@@ -19,10 +19,12 @@ use service::program_config::Configuration;
 use service::tls::{ClientCertificates, Tls, TlsFields};
 
 use crate::aggregate::{AggregateLimits, Origin, Source};
+use crate::cors::CorsRules;
 use crate::forwarded::ForwardedRules;
 use crate::metrics::Rules;
 use crate::upstream::{CredentialsConfig, ReplicaRules, ReplicaSettings, Target};
 
+mod cors;
 mod credentials;
 mod fields;
 mod reach;
@@ -30,6 +32,7 @@ mod replica_fields;
 mod replicas;
 mod repositories;
 
+pub use self::cors::CorsFields;
 use self::credentials::ExposedListener;
 pub use self::credentials::{AnonymousUse, CredentialsFields};
 use self::fields::DEFAULT;
@@ -67,6 +70,8 @@ pub struct ProxyConfig {
     pub metrics: Option<ProxyMetricsConfig>,
     /// Who is believed about a client, and what upstreams are told of it.
     pub forwarded: ForwardedRules,
+    /// Which origins may read responses; `None` says nothing of it.
+    pub cors: Option<CorsRules>,
     /// What one client may take.
     pub limits: Limits,
     /// The log's format and level, and the access log.
@@ -152,6 +157,7 @@ impl Configuration for ProxyConfig {
         }
         let (upstream, sources) =
             resolve_upstream(fields.upstreams, fields.registry, &exposed, origins)?;
+        let cors = fields.cors.resolve(&checker.section("cors"))?;
         // With the metrics listener: a source there would make each scrape start another one.
         let own = listen.iter().map(|listen| &listen.address);
         let own: Vec<_> = own.chain(&metrics).collect();
@@ -177,6 +183,7 @@ impl Configuration for ProxyConfig {
                 proxy_protocol: fields.proxy_protocol_from,
                 added: fields.forward_headers,
             },
+            cors,
             limits: fields.limits,
             logging: fields.logging,
         })

@@ -42,6 +42,7 @@ pub mod admin;
 pub mod aggregate;
 pub mod cli;
 pub mod config;
+pub mod cors;
 mod downstream;
 pub mod embedded;
 mod error;

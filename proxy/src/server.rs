@@ -18,6 +18,7 @@ use service::{build_info, log};
 use crate::admin::{Admin, refuse};
 use crate::aggregate::{Aggregate, Source};
 use crate::config::{self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamConfig};
+use crate::cors::CorsRules;
 use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
@@ -79,6 +80,7 @@ pub struct BoundProxy {
     limits: Limits,
     access_log: bool,
     forwarded: ForwardedRules,
+    cors: Option<CorsRules>,
 }
 
 /// Everything that records metrics, and where they are served.
@@ -170,6 +172,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         limits: config.limits,
         access_log: config.logging.access,
         forwarded: config.forwarded,
+        cors: config.cors,
     })
 }
 
@@ -295,6 +298,7 @@ impl Server for BoundProxy {
             limits: self.limits,
             access_log: self.access_log,
             forwarded: self.forwarded,
+            cors: self.cors,
             stopping,
         }));
         let connections = OpenConnections::new(connection_metrics, self.limits.connections);

@@ -43,11 +43,13 @@ const PROXY: &[(&str, &[&str])] = &[
     ),
     ("aggregate", &["metrics"]),
     ("forwarded", &[]),
+    ("cors", &[]),
     (
         "config",
         &[
             "upstream",
             "aggregate",
+            "cors",
             "forwarded",
             "metrics",
             "registry::config",
@@ -70,6 +72,7 @@ const PROXY: &[(&str, &[&str])] = &[
         "forward",
         &[
             "admin",
+            "cors",
             "exchange",
             "forwarded",
             "upstream",
@@ -100,6 +103,7 @@ const PROXY: &[(&str, &[&str])] = &[
             "admin",
             "aggregate",
             "config",
+            "cors",
             "forwarded",
             "upstream",
             "metrics",

@@ -14,6 +14,7 @@ use service::log::LogConfig;
 use service::net::Network;
 use service::tls::TlsClientFields;
 
+use super::cors::CorsFields;
 use super::credentials::CredentialsFields;
 use super::replica_fields::{HealthFields, QueueFields, ReplicaFields};
 use super::repositories::RepositoryFields;
@@ -51,6 +52,8 @@ pub struct ProxyFields {
     pub proxy_protocol_from: Vec<Network>,
     /// How upstreams are told who the client is.
     pub forward_headers: ForwardHeaders,
+    /// Which user interfaces in browsers may read the registry's responses.
+    pub cors: CorsFields,
     /// What one client may take.
     pub limits: Limits,
     /// What is logged.
@@ -163,6 +166,7 @@ impl Default for ProxyFields {
             trust_forwarded_from: Vec::new(),
             proxy_protocol_from: Vec::new(),
             forward_headers: ForwardHeaders::default(),
+            cors: CorsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
         }

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::framing::RequestHead;
+use crate::cors::CrossOrigin;
 use crate::forwarded::ClientClaims;
 use crate::upstream::Upstream;
 
@@ -14,6 +15,8 @@ pub(super) struct ClientView<'r> {
     pub(super) claims: Option<&'r ClientClaims>,
     /// Whether the connection is inside TLS.
     pub(super) is_tls: bool,
+    /// Whether another origin may read the response; `None` says nothing of it.
+    pub(super) cors: Option<&'r CrossOrigin<'r>>,
 }
 
 impl<'r> ClientView<'r> {

@@ -31,6 +31,7 @@ use super::shared::Shared;
 use super::splice::Pipes;
 use super::transfer::BodyTransfer;
 use super::upstream_side::{InProcessSide, UpstreamSide};
+use crate::cors::CrossOrigin;
 use crate::error::{Failure, Refusal};
 use crate::exchange::Awaiting;
 use crate::forwarded::ClientClaims;
@@ -54,6 +55,7 @@ struct Asked<'r> {
     id: &'r HeaderValue,
     connection: &'r ClientConnection,
     claims: Option<&'r ClientClaims>,
+    cors: Option<&'r CrossOrigin<'r>>,
 }
 
 impl Deref for Forwarder {
@@ -123,6 +125,20 @@ impl Forwarder {
             }
             return;
         }
+        let cors = self.cors.as_ref();
+        let cors = cors.map(|rules| rules.of(&request.headers));
+        if refusal.is_none()
+            && let Some(cors) = &cors
+            && let Some(allowed) = cors.preflight(&request.method, &request.headers)
+        {
+            // No more the registry's traffic than a scrape is. It has no password with it, so the upstream
+            // might refuse it.
+            let head = ResponseHead::own(StatusCode::NO_CONTENT, allowed, BodyLength::None);
+            if self.send_own(head, &[], client, timer).await.is_err() {
+                client.abort();
+            }
+            return;
+        }
         let id = headers::request_id(&request.headers);
         let is_trusted = connection.is_trusted;
         let claims = is_trusted.then(|| self.forwarded.claims(&request.headers));
@@ -143,6 +159,7 @@ impl Forwarder {
                 id: &id,
                 connection,
                 claims,
+                cors: cors.as_ref(),
             };
             self.exchange(request, &asked, client, observed, timer)
                 .await
@@ -150,7 +167,7 @@ impl Forwarder {
         match outcome {
             TransferOutcome::Whole(observed) => observed.end(None),
             TransferOutcome::BeforeResponse(failure, observed) => {
-                self.respond_with(failure, request, client, observed, timer)
+                self.respond_with(failure, request, cors.as_ref(), client, observed, timer)
                     .await;
             }
             TransferOutcome::DuringResponse(failure, observed) => {
@@ -282,6 +299,7 @@ impl Forwarder {
         &self,
         failure: Failure,
         request: &RequestHead,
+        cors: Option<&CrossOrigin<'_>>,
         client: &mut C,
         observed: Observed<'_, Awaiting>,
         timer: &mut LazyTimer,
@@ -304,6 +322,10 @@ impl Forwarder {
         }
         if failure == Failure::Overloaded {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(cors) = cors {
+            // So that a user interface can show why.
+            cors.apply(&mut headers);
         }
         let body = match request.method {
             Method::HEAD => Bytes::new(),
@@ -408,6 +430,7 @@ impl Asked<'_> {
         ClientView {
             request,
             claims: self.claims,
+            cors: self.cors,
             is_tls: self.connection.is_tls,
         }
     }

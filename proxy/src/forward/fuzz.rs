@@ -62,6 +62,7 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
     };
     let view = ClientView {
         is_tls: false,
+        cors: None,
         request: &request,
         claims: None,
     };

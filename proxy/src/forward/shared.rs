@@ -6,6 +6,7 @@ use service::limits::Limits;
 use service::shutdown::Shutdown;
 
 use crate::admin::Admin;
+use crate::cors::CorsRules;
 use crate::exchange::Observer;
 use crate::forwarded::ForwardedRules;
 use crate::metrics::HttpMetrics;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) access_log: bool,
     /// Who is believed about a client, and what the upstream is told of it.
     pub(crate) forwarded: ForwardedRules,
+    /// Which origins may read responses; `None` says nothing of it.
+    pub(crate) cors: Option<CorsRules>,
     /// The shutdown at which connections end after their requests.
     pub(crate) stopping: Shutdown,
 }

@@ -64,6 +64,7 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
         limits,
         access_log: false,
         forwarded: ForwardedRules::default(),
+        cors: None,
         stopping,
     })
 }

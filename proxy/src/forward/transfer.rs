@@ -376,6 +376,9 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         }
         let mut head = head;
         self.view.localize(&mut head.headers, &self.shared.upstream);
+        if let Some(cors) = self.view.cors {
+            cors.apply(&mut head.headers);
+        }
         self.download.begin(&head);
         self.client.begin_response(head)?;
         Poll::Ready(Ok(()))
