@@ -194,7 +194,7 @@ mod tests {
                 (VARY, "Origin"),
             ])
         );
-        let rules = rules(AllowedOrigins::Any, false);
+        let rules = self::rules(AllowedOrigins::Any, false);
         let any = rules.of(&request).preflight(&Method::OPTIONS, &request);
         let any = any.unwrap();
         assert_eq!(any[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
