@@ -91,6 +91,9 @@ pub(crate) enum Refusal {
     /// It has passed this proxy before.
     #[error("the request has passed this proxy before: the upstream is the proxy itself")]
     Loop,
+    /// Its upload session has a tag that no replica's sessions have.
+    #[error("the upload session is unknown: no replica of the registry has it")]
+    UnknownSession,
 }
 
 impl Refusal {
@@ -99,7 +102,15 @@ impl Refusal {
         match self {
             Refusal::Connect | Refusal::ReadOnly => 405,
             Refusal::Loop => 508,
+            Refusal::UnknownSession => 404,
             _ => 400,
+        }
+    }
+
+    fn code(self) -> ErrorCode {
+        match self {
+            Refusal::UnknownSession => ErrorCode::BlobUploadUnknown,
+            _ => ErrorCode::Unsupported,
         }
     }
 }
@@ -169,7 +180,7 @@ impl Failure {
     pub(crate) fn response(self) -> Option<ErrorBody> {
         let (code, message) = match self {
             Failure::Refused(refusal) => {
-                return Some(ErrorBody::new(ErrorCode::Unsupported, refusal.to_string()));
+                return Some(ErrorBody::new(refusal.code(), refusal.to_string()));
             }
             Failure::ClientClosed | Failure::ClientNotReading => return None,
             Failure::ClientStalled => (
@@ -242,7 +253,8 @@ mod tests {
             Refusal::Connect => Some(Refusal::ReadOnly),
             Refusal::ReadOnly => Some(Refusal::PlainHttp),
             Refusal::PlainHttp => Some(Refusal::Loop),
-            Refusal::Loop => None,
+            Refusal::Loop => Some(Refusal::UnknownSession),
+            Refusal::UnknownSession => None,
         };
         let mut messages = std::collections::HashSet::new();
         for refusal in std::iter::successors(Some(Refusal::Malformed), next) {

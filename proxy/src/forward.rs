@@ -4,6 +4,7 @@
 //! http1, http2          the client's side: a head and a body in, a response out
 //!   head, framing       what a message must look like, and how long its body is: the framing table
 //! Forwarder::forward    begin the exchange, refuse or forward, end the exchange
+//!   affinity            the tag that binds an upload session to its replica
 //!   replica_connection  choose a replica, wait for it, take or make a connection
 //!     transfer          move both bodies at once, and the response's head
 //!       wire, chunked   bytes of bodies, in one reused buffer
@@ -17,6 +18,7 @@
 //!
 //! [`Upstream`]: crate::upstream::Upstream
 
+mod affinity;
 mod bounds;
 mod buffers;
 mod chunked;

@@ -8,7 +8,7 @@
 //!   exchange     one request under observation: the only place that moves request metrics
 //!   forwarded    what an upstream is told about the client, and who is believed about it
 //!   sessions     the open upload sessions, by the Locations that registries hand out
-//!   upstream     where the request goes: the addresses of the registry, and connections to them
+//!   upstream     where the request goes: the registry's replicas, which of them is asked, and connections
 //!   error        what a failure means for the client
 //! admin        /metrics, /livez, /readyz: served here, never forwarded, never counted
 //!   aggregate    merges our own families with those of the sources
@@ -32,10 +32,12 @@
 //! - **endpoint**: what a path means to a registry, a closed set; a label.
 //! - **exchange**: one request and its response, from the headers to the last byte.
 //! - **exposition**: the text of all metrics; a **scrape** is a request for it.
-//! - **healthy**: the upstream responds to `/v2/` with 200 or 401; a **probe** asks.
+//! - **healthy**: a replica responds to `/v2/` with 200 or 401; a **probe** asks.
 //! - **location key**: the key of an upload session in the table, derived from its Location.
+//! - **replica**: one of several registries that serve the same repositories, as one upstream.
 //! - **round**: one fetch of all sources, shared by all scrapes that arrive during it.
 //! - **slot**: an entry of the bounded table of repositories that are shown by name.
+//! - **session tag**: the query parameter that binds an upload session to its replica.
 //! - **source**: a metrics endpoint, or families in this process, merged into the exposition.
 
 pub mod admin;

@@ -118,6 +118,13 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             credentials,
             read_only,
         } => {
+            if replicas.len() > 1 && rules.session_key.is_none() {
+                tracing::warn!(
+                    upstream = name,
+                    "upload sessions cannot move to another proxy, and end with this process: set \
+                     session_key_file"
+                );
+            }
             let upstream = Upstream::new(name, replicas, *rules, timeouts);
             let upstream = upstream.with_credentials(credentials);
             (upstream.read_only(read_only), None)

@@ -20,6 +20,7 @@ mod pool;
 mod replica;
 mod replica_set;
 mod route;
+mod session_tag;
 mod settings;
 mod stream;
 mod target;
@@ -34,6 +35,8 @@ pub use self::host::{HostHeader, HostHeaderError};
 pub use self::replica::Replica;
 pub use self::replica_set::ReplicaSet;
 pub use self::route::{AdmittedRequest, QueuedRequest, ReplicaRoute};
+pub use self::session_tag::{SHORTEST_KEY, SessionKey};
+pub(crate) use self::session_tag::{SessionTags, split as split_session_tag};
 pub use self::settings::{Balance, HealthRules, QueueRules, ReplicaRules, ReplicaSettings};
 pub(crate) use self::stream::UpstreamStream;
 use self::target::LOCAL;
@@ -178,15 +181,20 @@ impl Upstream {
         self.timeouts
     }
 
-    /// What follows the prefix in a path of the upstream, if there is a prefix.
-    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        self.replicas()?.below(path)
+    /// What follows the prefix in a path of this replica, if it has a prefix.
+    pub(crate) fn below<'a>(&self, replica: usize, path: &'a str) -> Option<&'a str> {
+        self.replicas()?.below(replica, path)
     }
 
-    /// What follows the address and the prefix in an absolute URL, if it is the upstream's own. An upstream
-    /// below a path builds URLs of the `client`'s host that have the path, too.
-    pub fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
-        self.replicas()?.within(url, client)
+    /// What follows the address and the prefix in an absolute URL of this replica, or of another one. An
+    /// upstream below a path builds URLs of the `client`'s host that have the path, too.
+    pub(crate) fn within<'a>(
+        &self,
+        replica: usize,
+        url: &'a str,
+        client: Option<&str>,
+    ) -> Option<&'a str> {
+        self.replicas()?.within(replica, url, client)
     }
 
     /// Whether the upstream can serve requests; `None` before that is known. The embedded registry does

@@ -95,7 +95,7 @@ mod read_only;
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
-/// Several replicas of an upstream: choice, failover, queue and draining.
+/// Several replicas of an upstream: choice, failover, queue, draining, and upload sessions that stay.
 mod replicas;
 /// A registry that is killed and restarted keeps everything that it acknowledged.
 mod restart;

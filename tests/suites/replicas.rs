@@ -1,11 +1,13 @@
 //! Several replicas of one upstream: how requests are spread over them, what happens when one fails,
-//! and how many requests wait.
+//! how many requests wait, and how an upload session stays at the replica that opened it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::client::Client;
+use harness::content;
 use harness::foreign::ForeignRegistry;
 use harness::octoserve::{Launch, Server};
 use harness::poll;
@@ -13,6 +15,8 @@ use harness::scrape::{Metric, metric};
 use harness::scripted::{Caller, Scripted};
 use harness::skopeo::Skopeo;
 use harness::wire::{self, Wire};
+use reqwest::Method;
+use tempfile::TempDir;
 
 use crate::scene::get;
 
@@ -20,6 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The address of nobody: only root can bind the discard port.
 const NOBODY: &str = "http://127.0.0.1:9";
+
+const SESSION: &str = "/v2/team/app/blobs/uploads/1";
 
 /// A configuration with these replicas and other keys of the upstream.
 fn configuration(replicas: &[&str], keys: &str) -> String {
@@ -255,6 +261,133 @@ async fn a_request_that_waits_too_long_gets_503() -> Result<()> {
     queue.value(0).assert_in(&server).await
 }
 
+fn key_in(directory: &Path, key: &str) -> Result<String> {
+    let path = directory.join(key);
+    std::fs::write(&path, key.repeat(32))?;
+    Ok(format!("  session_key_file: {}\n", path.display()))
+}
+
+async fn status(client: &Client, method: Method, path: &str, body: &'static str) -> Result<u16> {
+    Ok(client
+        .send(method, path, &[], body)
+        .await?
+        .status()
+        .as_u16())
+}
+
+/// Uploads a blob in chunks, with the status asked for between them. Each Location is followed as it
+/// is, at each of the proxies in turn.
+async fn upload_in_chunks(proxies: &[&Server], chunks: &[&'static str]) -> Result<()> {
+    let mut proxies = proxies.iter().cycle();
+    let mut next = || Client::new(&proxies.next().context("no proxy")?.url(""));
+    let mut location = relative(&next()?.open_upload("team/app").await?)?;
+    for chunk in chunks {
+        let patched = next()?.send(Method::PATCH, &location, &[], *chunk).await?;
+        ensure!(
+            patched.status() == 202,
+            "PATCH {location}: {}",
+            patched.status()
+        );
+        location = relative(patched.headers()["location"].to_str()?)?;
+        let asked = next()?.get(&location).await?;
+        ensure!(asked.status() == 204, "GET {location}: {}", asked.status());
+        location = relative(asked.headers()["location"].to_str()?)?;
+    }
+    let digest = content::digest(chunks.concat().as_bytes());
+    let put = format!("{location}&digest={digest}");
+    let put = status(&next()?, Method::PUT, &put, "").await?;
+    ensure!(put == 201, "PUT {location}: {put}");
+    Ok(())
+}
+
+/// What follows the proxy's own address.
+fn relative(location: &str) -> Result<String> {
+    let local = location.strip_prefix("http://").context("not absolute")?;
+    let slash = local.find('/').context("no path")?;
+    Ok(local[slash..].to_owned())
+}
+
+#[tokio::test]
+async fn an_upload_session_stays_at_its_replica_whichever_proxy_gets_its_requests() -> Result<()> {
+    // They share nothing.
+    let (a, b) = (
+        ForeignRegistry::start().await?,
+        ForeignRegistry::start().await?,
+    );
+    let directory = TempDir::new()?;
+    let keys = key_in(directory.path(), "k")? + "  balance: round_robin\n";
+    let first = proxy(&[&a.url(), &b.url()], &keys).await?;
+    let second = proxy(&[&b.url(), &a.url()], &keys).await?;
+    for server in [&first, &second] {
+        healthy(server, 2).await?;
+    }
+    for chunks in [
+        &["some", "more"][..],
+        &["one"],
+        &["another"],
+        &["1", "2", "3"],
+    ] {
+        upload_in_chunks(&[&first], chunks).await?;
+        upload_in_chunks(&[&first, &second], chunks).await?;
+    }
+    // The table of sessions knows them without their tags.
+    let sessions = |event: &str| metric("octoserve_upload_sessions_total").label("event", event);
+    let scrape = first.scrape().await?;
+    assert_eq!(scrape.sum(&sessions("started")), Some(8.0));
+    let unknown = scrape.sum(&sessions("unknown")).unwrap_or_default();
+    ensure!(unknown < 0.5, "{}", scrape.text());
+    // Another key is a stranger's.
+    let keys = key_in(directory.path(), "x")?;
+    let stranger = proxy(&[&a.url(), &b.url()], &keys).await?;
+    let opened = Client::new(&first.url(""))?.open_upload("team/app").await?;
+    let location = relative(&opened)?;
+    ensure!(
+        !opened.contains(&a.url()) && !opened.contains(&b.url()),
+        "{opened}"
+    );
+    let response = Client::new(&stranger.url(""))?.get(&location).await?;
+    assert_eq!(response.status().as_u16(), 404);
+    let body = response.text().await?;
+    ensure!(body.contains("BLOB_UPLOAD_UNKNOWN"), "{body}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replica_that_drains_keeps_its_sessions_and_gets_nothing_else() -> Result<()> {
+    let (a, b) = (
+        ForeignRegistry::start().await?,
+        ForeignRegistry::start().await?,
+    );
+    let directory = TempDir::new()?;
+    let keys = key_in(directory.path(), "k")? + "  balance: round_robin\n";
+    let before = proxy(&[&a.url(), &b.url()], &keys).await?;
+    healthy(&before, 2).await?;
+    let client = Client::new(&before.url(""))?;
+    let mut locations = Vec::new();
+    for _ in 0..4 {
+        locations.push(relative(&client.open_upload("team/app").await?)?);
+    }
+    let draining = format!("{{url: '{}', drain: true}}", b.url());
+    let after = proxy(&[&a.url(), &draining], &keys).await?;
+    healthy(&after, 2).await?;
+    let client = Client::new(&after.url(""))?;
+    for location in locations {
+        let patched = status(&client, Method::PATCH, &location, "some").await?;
+        assert_eq!(patched, 202, "{location}");
+    }
+    let mut digests = Vec::new();
+    for seed in 0..4 {
+        let blob = content::bytes(seed, 100);
+        digests.push(client.push_blob("team/app", &blob).await?);
+    }
+    for digest in digests {
+        let path = format!("/v2/team/app/blobs/{digest}");
+        let direct = Client::new(&a.url())?;
+        assert_eq!(direct.get(&path).await?.status().as_u16(), 200);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_replica_that_is_killed_is_not_missed() -> Result<()> {
     let mut a = ForeignRegistry::start().await?;
@@ -280,5 +413,180 @@ async fn a_replica_that_is_killed_is_not_missed() -> Result<()> {
     skopeo.copy(&image, &copy, &[]).await?;
     let failed = metric("octoserve_http_requests_total").label("status", "502");
     assert_eq!(server.scrape().await?.sum(&failed), None);
+    Ok(())
+}
+
+/// A registry that opens upload sessions at this Location, and accepts every other request.
+async fn opening(location: String) -> Result<Scripted> {
+    Scripted::start(move |mut caller: Caller| {
+        let location = location.clone();
+        async move {
+            loop {
+                let head = caller.head().await?;
+                let status = if head.starts_with("POST ") {
+                    format!("202 Accepted\r\nLocation: {location}")
+                } else {
+                    "201 Created\r\nLocation: /v2/team/app/blobs/x".to_owned()
+                };
+                caller
+                    .send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+                    .await?;
+            }
+        }
+    })
+    .await
+}
+
+/// The Location of the response to a request.
+async fn location(server: &Server, method: &str, path: &str) -> Result<String> {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: us:5000\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let response = wire::exchange(server.address(), method, request.as_bytes()).await?;
+    let location = response.head.header("location");
+    Ok(location.context("no Location")?.to_owned())
+}
+
+#[tokio::test]
+async fn everything_but_the_tag_goes_back_byte_for_byte() -> Result<()> {
+    for (given, path, query) in [
+        (SESSION, SESSION, ""),
+        ("/v2/x?_state=a%3Db%2f&c", "/v2/x", "_state=a%3Db%2f&c"),
+        ("/v2/x?", "/v2/x", ""),
+        ("/v2/x?a#frag", "/v2/x", "a"),
+        (
+            "1?_octoserve=1",
+            "/v2/team/app/blobs/uploads/1",
+            "_octoserve=1",
+        ),
+        ("http://us:5000/elsewhere/%7Ex", "/elsewhere/%7Ex", ""),
+        ("https://US:5000/elsewhere?a", "/elsewhere", "a"),
+    ] {
+        let (a, b) = (
+            opening(given.to_owned()).await?,
+            opening(given.to_owned()).await?,
+        );
+        let server = proxy(&[&a.url(), &b.url()], "  balance: round_robin\n").await?;
+        healthy(&server, 2).await?;
+        for _ in 0..3 {
+            let tagged = location(&server, "POST", "/v2/team/app/blobs/uploads/").await?;
+            let start = given.split('#').next().unwrap_or_default();
+            let rest = tagged.strip_prefix(start).context(tagged.clone())?;
+            let tag = rest.split('#').next().unwrap_or_default();
+            ensure!(tag.len() == "?_octoserve=".len() + 32, "{tagged}");
+            assert_eq!(rest.contains("#frag"), given.contains("#frag"), "{tagged}");
+            let query_with_tag = tagged.split('#').next().unwrap_or_default();
+            let query_with_tag = query_with_tag.split_once('?').context("no query")?.1;
+            let opened = [&a, &b].map(|replica| replica.heard().concat());
+            let target = format!("{path}?{query_with_tag}&digest=sha256:0");
+            let stored = location(&server, "PUT", &target).await?;
+            assert_eq!(stored, "/v2/team/app/blobs/x", "no session, no tag");
+            let digest = match (query, given.contains('?')) {
+                ("", true) => "&digest=sha256:0".to_owned(),
+                ("", false) => "digest=sha256:0".to_owned(),
+                _ => format!("{query}&digest=sha256:0"),
+            };
+            let expected = format!("PUT {path}?{digest} HTTP/1.1\r\n");
+            let now = [&a, &b].map(|replica| replica.heard().concat());
+            // The one that opened the last session got it, and no other.
+            let got: Vec<_> = now
+                .iter()
+                .zip(&opened)
+                .filter(|(now, before)| now[before.len()..].contains(&expected))
+                .collect();
+            assert_eq!(got.len(), 1, "{expected}\n{now:?}");
+        }
+        let all = [&a, &b].map(|replica| replica.heard().concat()).concat();
+        let theirs = all.matches("_octoserve=").count();
+        assert_eq!(
+            theirs,
+            if given.contains("_octoserve=1") { 3 } else { 0 },
+            "{all}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_location_elsewhere_gets_no_tag() -> Result<()> {
+    for given in [
+        "http://else:5000/u?a",
+        "//else/u",
+        "http://us/u",
+        "ftp://us:5000/u",
+    ] {
+        let (a, b) = (
+            opening(given.to_owned()).await?,
+            opening(given.to_owned()).await?,
+        );
+        let server = proxy(&[&a.url(), &b.url()], "").await?;
+        healthy(&server, 2).await?;
+        let seen = location(&server, "POST", "/v2/team/app/blobs/uploads/").await?;
+        assert_eq!(seen, given);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tag_that_no_replica_made_is_404_and_reaches_none() -> Result<()> {
+    let (a, b) = (named("a").await?, named("b").await?);
+    let mut server = proxy(&[&a.url(), &b.url()], "").await?;
+    healthy(&server, 2).await?;
+    let zeros = "0".repeat(32);
+    for path in [
+        format!("{SESSION}?_octoserve={zeros}"),
+        format!("{SESSION}?_state=x&_octoserve=&digest=sha256:0"),
+        "/v2/?_octoserve".to_owned(),
+    ] {
+        let response = wire::exchange(server.address(), "GET", get(&path).as_bytes()).await?;
+        assert_eq!(response.head.status, 404, "{path}");
+        assert_eq!(
+            response.error_code().as_deref(),
+            Some("BLOB_UPLOAD_UNKNOWN")
+        );
+    }
+    ensure!(a.heard().is_empty() && b.heard().is_empty());
+    let log = server
+        .process()
+        .output(harness::process::OutputStream::Stderr)?;
+    ensure!(!log.contains(&zeros), "{log}");
+    // A client that drops the query reaches any replica.
+    asked(&server, SESSION).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_single_replica_gets_every_query_as_it_is_and_no_location_a_tag() -> Result<()> {
+    let upstream = opening(SESSION.to_owned()).await?;
+    let server = proxy(&[&upstream.url()], "").await?;
+    assert_eq!(
+        location(&server, "POST", "/v2/a/blobs/uploads/").await?,
+        SESSION
+    );
+    location(&server, "PUT", "/v2/x?a&_octoserve=1&b").await?;
+    let heard = upstream.heard().concat();
+    ensure!(
+        heard.contains("PUT /v2/x?a&_octoserve=1&b HTTP/1.1\r\n"),
+        "{heard}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_random_key_is_warned_of_where_there_are_several_replicas() -> Result<()> {
+    let warning = "set session_key_file";
+    let directory = TempDir::new()?;
+    let key = key_in(directory.path(), "k")?;
+    for (replicas, keys, is_warned) in [
+        (&[NOBODY][..], "", false),
+        (&[NOBODY, "http://127.0.0.1:10"], "", true),
+        (&[NOBODY, "http://127.0.0.1:10"], &key, false),
+    ] {
+        let mut server = proxy(replicas, keys).await?;
+        let log = server
+            .process()
+            .output(harness::process::OutputStream::Stderr)?;
+        assert_eq!(log.contains(warning), is_warned, "{log}");
+    }
     Ok(())
 }

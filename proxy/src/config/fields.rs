@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use registry::config::{METRICS_PATH, StorageFields};
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,9 @@ pub struct UpstreamFields {
     /// How requests wait where all replicas have so many.
     #[serde(default)]
     pub queue: QueueFields,
+    /// The key that binds upload sessions to replicas, the same for all proxies in front of them.
+    #[serde(default)]
+    pub session_key_file: Option<PathBuf>,
     /// Whether pushes and deletes are refused.
     #[serde(default)]
     pub read_only: bool,

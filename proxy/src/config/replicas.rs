@@ -1,6 +1,7 @@
 //! What the keys of an upstream's replicas mean, and which values they may have.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use service::config::{self, Checker, ConfigError};
 
@@ -8,8 +9,8 @@ use super::fields::UpstreamFields;
 use super::reach;
 use super::replica_fields::ReplicaFields;
 use crate::upstream::{
-    AskedAs, HealthRules, MAX_REPLICAS, QueueRules, ReplicaRules, ReplicaSettings, Target,
-    TargetError,
+    AskedAs, HealthRules, MAX_REPLICAS, QueueRules, ReplicaRules, ReplicaSettings, SHORTEST_KEY,
+    SessionKey, Target, TargetError,
 };
 
 const INTERVAL: RangeInclusive<config::Duration> =
@@ -99,5 +100,26 @@ pub(super) fn resolve_rules(
             length: queue.length,
             timeout: queue.timeout.get(),
         },
+        session_key: session_key(upstream.session_key_file.as_deref(), checker)?,
     })
+}
+
+/// The key in a file, without the white space around it. No message says what the file holds.
+fn session_key(
+    path: Option<&Path>,
+    checker: &Checker<'_>,
+) -> Result<Option<SessionKey>, ConfigError> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let error = |message: String| checker.error("session_key_file", &message);
+    let file = path.display();
+    let bytes = std::fs::read(path).map_err(|why| error(format!("cannot read {file}: {why}")))?;
+    let key = SessionKey::new(bytes.trim_ascii());
+    let too_short = || {
+        error(format!(
+            "the key in {file} must be at least {SHORTEST_KEY} bytes long"
+        ))
+    };
+    key.map(Some).ok_or_else(too_short)
 }

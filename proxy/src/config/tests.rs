@@ -466,6 +466,10 @@ fn what_is_wrong_with_replicas_is_refused_with_its_key() {
             &format!("{two}, health: {{fall: 101}}"),
             "health.fall: must be from 1",
         ),
+        (
+            &format!("{two}, session_key_file: /no/key"),
+            "session_key_file: cannot read /no/key",
+        ),
     ] {
         let error = upstream(keys).unwrap_err();
         let start = format!("FILE:2: upstreams[0].{message}");
@@ -474,6 +478,25 @@ fn what_is_wrong_with_replicas_is_refused_with_its_key() {
     let many: Vec<_> = (0..65).map(|at| format!("'http://a{at}'")).collect();
     let error = upstream(&format!("replicas: [{}]", many.join(", "))).unwrap_err();
     assert!(error.contains("at most 64 entries"), "{error}");
+}
+
+#[test]
+fn a_session_key_is_long_enough_and_is_never_shown() {
+    let mut file = NamedTempFile::new().unwrap();
+    let path = file.path().display().to_string();
+    let keys = format!("replicas: ['http://a', 'http://b'], session_key_file: {path}");
+    file.write_all(&[b"  ", &[b'k'; 31][..], b"\n"].concat())
+        .unwrap();
+    let error = upstream(&keys).unwrap_err();
+    let message = "must be at least 32 bytes long";
+    assert!(error.contains(message) && !error.contains("kkk"), "{error}");
+    file.write_all(&[b'k'; 32]).unwrap();
+    let (config, printed) = upstream(&keys).unwrap();
+    assert!(
+        printed.contains(&path) && !printed.contains("kkk"),
+        "{printed}"
+    );
+    assert!(!format!("{config:?}").contains("kkk"));
 }
 
 #[test]

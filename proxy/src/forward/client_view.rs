@@ -17,6 +17,17 @@ pub(super) struct ClientView<'r> {
     pub(super) is_tls: bool,
     /// Whether another origin may read the response; `None` says nothing of it.
     pub(super) cors: Option<&'r CrossOrigin<'r>>,
+    /// `None` before one was chosen, and of the registry in this process.
+    pub(super) asked: Option<AskedReplica>,
+}
+
+/// The replica that the request is sent to.
+#[derive(Clone, Copy)]
+pub(super) struct AskedReplica {
+    /// The place of the replica among all of them.
+    pub(super) index: usize,
+    /// The request was for an upload session that it has.
+    pub(super) has_session: bool,
 }
 
 impl<'r> ClientView<'r> {
@@ -47,9 +58,13 @@ impl<'r> ClientView<'r> {
             (header::WWW_AUTHENTICATE, challenge),
         ];
         let host = self.host().and_then(|host| host.to_str().ok());
+        // The registry in this process knows no address of its own.
+        let Some(AskedReplica { index, .. }) = self.asked else {
+            return;
+        };
         let local = |url: &str| {
-            let Some(path) = upstream.below(url) else {
-                return Some(self.local(upstream.within(url, host)?));
+            let Some(path) = upstream.below(index, url) else {
+                return Some(self.local(upstream.within(index, url, host)?));
             };
             // It stays relative: to what the client asked for.
             Some(if path.starts_with('/') {

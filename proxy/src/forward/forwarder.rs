@@ -15,10 +15,11 @@ use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
 use tokio::time::Instant;
 
+use super::affinity;
 use super::bounds::Http2Bounds;
 use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
-use super::client_view::ClientView;
+use super::client_view::{AskedReplica, ClientView};
 use super::download::TransferOutcome;
 use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
@@ -56,6 +57,8 @@ struct Asked<'r> {
     connection: &'r ClientConnection,
     claims: Option<&'r ClientClaims>,
     cors: Option<&'r CrossOrigin<'r>>,
+    /// The replica that has its upload session, if one must.
+    session_at: Option<usize>,
 }
 
 impl Deref for Forwarder {
@@ -144,6 +147,7 @@ impl Forwarder {
         let claims = is_trusted.then(|| self.forwarded.claims(&request.headers));
         let claims = claims.as_ref();
         let address = self.access_log.then(|| address(connection, claims));
+        let session_at = affinity::take(request, &self.upstream);
         let observed = Observed::begin(&self.shared, request, &id, address.flatten());
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
@@ -151,7 +155,8 @@ impl Forwarder {
         }
         let refusal = refusal
             .or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop))
-            .or_else(|| self.is_forbidden(request).then_some(Refusal::ReadOnly));
+            .or_else(|| self.is_forbidden(request).then_some(Refusal::ReadOnly))
+            .or_else(|| session_at.err());
         let outcome = if let Some(refusal) = refusal {
             TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
         } else {
@@ -160,6 +165,7 @@ impl Forwarder {
                 connection,
                 claims,
                 cors: cors.as_ref(),
+                session_at: session_at.ok().flatten(),
             };
             self.exchange(request, &asked, client, observed, timer)
                 .await
@@ -200,9 +206,9 @@ impl Forwarder {
             return TransferOutcome::BeforeResponse(Failure::Internal, observed);
         };
         let worker = asked.connection.worker;
-        let route = ReplicaRoute::new(replicas, None);
+        let route = ReplicaRoute::new(replicas, asked.session_at);
         let mut connector = ReplicaConnector::new(route, worker);
-        let view = asked.view(request);
+        let mut view = asked.view(request);
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
         let credentials = OwnCredentials::of(&self.upstream, view.request);
@@ -210,6 +216,7 @@ impl Forwarder {
             let connected = connector.connect(&mut observed, client, timer, may_reuse);
             let ConnectedReplica {
                 replica,
+                index,
                 address,
                 mut connection,
             } = match connected.await {
@@ -220,6 +227,10 @@ impl Forwarder {
                 Some(credentials) => credentials.authorization(replica).await,
                 None => None,
             };
+            view.asked = Some(AskedReplica {
+                index,
+                has_session: asked.session_at.is_some(),
+            });
             let added = Forwarded {
                 peer: asked.connection.address.as_ref(),
                 proxy: &self.name,
@@ -432,6 +443,7 @@ impl Asked<'_> {
             claims: self.claims,
             cors: self.cors,
             is_tls: self.connection.is_tls,
+            asked: None,
         }
     }
 }

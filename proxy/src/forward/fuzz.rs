@@ -65,6 +65,7 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
         cors: None,
         request: &request,
         claims: None,
+        asked: None,
     };
     let mut upstream = Outgoing::new();
     headers::write_request(&mut upstream.buffer, view, &added);

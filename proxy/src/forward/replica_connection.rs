@@ -31,6 +31,8 @@ pub(super) struct ReplicaConnector<'f> {
 /// A connection for one request.
 pub(super) struct ConnectedReplica<'f> {
     pub(super) replica: &'f Replica,
+    /// The place of the replica among all of them.
+    pub(super) index: usize,
     pub(super) address: Arc<UpstreamAddress>,
     pub(super) connection: UpstreamConnection,
 }
@@ -53,10 +55,12 @@ impl<'f> ReplicaConnector<'f> {
                 Some(replica) => replica,
                 None => self.wait(client, timer).await?,
             };
+            let index = self.route.index().unwrap_or_default();
             match self.connect_to(replica, observed, may_reuse).await {
                 Ok((address, connection)) => {
                     return Ok(ConnectedReplica {
                         replica,
+                        index,
                         address,
                         connection,
                     });

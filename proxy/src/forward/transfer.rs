@@ -10,6 +10,7 @@ use service::timer::LazyTimer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::affinity;
 use super::client_side::ClientSide;
 use super::client_view::ClientView;
 use super::download::{Download, TransferOutcome};
@@ -380,6 +381,9 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
             cors.apply(&mut head.headers);
         }
         self.download.begin(&head);
+        // After the sessions' table has seen the Location: it knows sessions without their tags.
+        let upstream = &self.shared.upstream;
+        affinity::tag(self.view, head.status, &mut head.headers, upstream);
         self.client.begin_response(head)?;
         Poll::Ready(Ok(()))
     }

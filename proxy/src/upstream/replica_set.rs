@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::balance::{Balancer, TriedReplicas};
 use super::health::HealthChange;
 use super::replica::Replica;
+use super::session_tag::{SessionKey, SessionTags};
 use super::settings::{QueueRules, ReplicaRules, ReplicaSettings};
 use crate::metrics::ReplicaMetrics;
 
@@ -20,6 +21,8 @@ pub struct ReplicaSet {
     rules: ReplicaRules,
     /// How many requests wait for a replica.
     waiting: AtomicUsize,
+    /// `None` for a single replica, which all requests reach anyway.
+    tags: Option<SessionTags>,
     health_changes: watch::Sender<()>,
     metrics: Option<ReplicaMetrics>,
 }
@@ -33,6 +36,11 @@ impl ReplicaSet {
         replicas: Vec<ReplicaSettings>,
         rules: ReplicaRules,
     ) -> ReplicaSet {
+        let tags = (replicas.len() > 1).then(|| {
+            let key = rules.session_key.clone();
+            let names = replicas.iter().map(|replica| replica.name.as_str());
+            SessionTags::new(&key.unwrap_or_else(SessionKey::random), names)
+        });
         let replicas = replicas.into_iter();
         let replicas = replicas.map(|settings| Replica::new(upstream.to_owned(), settings, &rules));
         ReplicaSet {
@@ -41,6 +49,7 @@ impl ReplicaSet {
             balancer: Balancer::new(rules.balance),
             rules,
             waiting: AtomicUsize::new(0),
+            tags,
             health_changes: watch::Sender::new(()),
             metrics: None,
         }
@@ -53,6 +62,11 @@ impl ReplicaSet {
 
     pub(super) fn all(&self) -> &[Replica] {
         &self.replicas
+    }
+
+    /// The tags of upload sessions; `None` for a single replica.
+    pub(crate) fn tags(&self) -> Option<&SessionTags> {
+        self.tags.as_ref()
     }
 
     pub(super) fn choose(&self, tried: TriedReplicas) -> Option<usize> {
@@ -77,16 +91,21 @@ impl ReplicaSet {
         Some(QueuePlace(self))
     }
 
-    /// What follows the prefix in a path of one of them, if there is a prefix.
-    pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let mut replicas = self.replicas.iter();
-        replicas.find_map(|replica| replica.below(path))
+    /// What follows the prefix in a path of this replica, if it has a prefix.
+    pub(super) fn below<'a>(&self, replica: usize, path: &'a str) -> Option<&'a str> {
+        self.replicas.get(replica)?.below(path)
     }
 
-    /// What follows the address and the prefix in an absolute URL, if it is of one of them.
-    pub(super) fn within<'a>(&self, url: &'a str, client: Option<&str>) -> Option<&'a str> {
-        let mut replicas = self.replicas.iter();
-        replicas.find_map(|replica| replica.within(url, client))
+    /// What follows the address and the prefix in an absolute URL, if it is that of this replica, or of
+    /// another one.
+    pub(super) fn within<'a>(
+        &self,
+        replica: usize,
+        url: &'a str,
+        client: Option<&str>,
+    ) -> Option<&'a str> {
+        let mut all = self.replicas.get(replica).into_iter().chain(&self.replicas);
+        all.find_map(|replica| replica.within(url, client))
     }
 
     /// Keeps the replicas resolved and their idle connections fresh, without an end.

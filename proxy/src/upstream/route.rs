@@ -85,7 +85,7 @@ impl<'s> ReplicaRoute<'s> {
     }
 
     /// The place of the replica that was chosen among all of them.
-    fn index(&self) -> Option<usize> {
+    pub(crate) fn index(&self) -> Option<usize> {
         self.chosen.as_ref().map(|chosen| chosen.index)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::asked_as::AskedAs;
+use super::session_tag::SessionKey;
 use super::target::Target;
 
 /// How requests are spread over the replicas.
@@ -21,11 +22,11 @@ pub enum Balance {
 /// One replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaSettings {
-    /// Its URL as it is configured: what the log calls it.
+    /// Its URL as it is configured: what the log calls it, and what a session's tag is made of.
     pub name: String,
     /// Where it is.
     pub target: Target,
-    /// Whether it gets no new requests.
+    /// Whether it gets only the requests of the upload sessions that it has.
     pub is_draining: bool,
 }
 
@@ -42,6 +43,8 @@ pub struct ReplicaRules {
     pub max_connections: usize,
     /// How requests wait where all have so many.
     pub queue: QueueRules,
+    /// What binds upload sessions to replicas; `None`: a random key.
+    pub session_key: Option<SessionKey>,
 }
 
 /// How replicas are probed.
@@ -76,6 +79,7 @@ impl Default for ReplicaRules {
             health: HealthRules::default(),
             max_connections: 1024,
             queue: QueueRules::default(),
+            session_key: None,
         }
     }
 }
