@@ -10,7 +10,7 @@ use harness::process::OutputStream;
 use harness::scrape::metric;
 use harness::scripted::{Caller, Scripted};
 use harness::token_server::TokenServer;
-use harness::wire::{self, Wire};
+use harness::wire;
 
 /// The variable that holds the password.
 const VARIABLE: &str = "REGISTRY_PASSWORD";
@@ -145,7 +145,7 @@ async fn clients_without_a_token_pull_with_ours() -> Result<()> {
     for scope in [
         "&scope=repository%3Ateam%2Fapp%3Apull",
         "",
-        "&scope=registry%3Acatalog%3A%2A",
+        "&scope=registry%3Acatalog%3A*",
     ] {
         let target = format!("{service}{scope}");
         ensure!(
@@ -209,7 +209,6 @@ async fn only_reads_of_the_registry_go_with_our_password() -> Result<()> {
     let server = proxy(&upstream.url(), "").await?;
     let digest = format!("sha256:{}", "0".repeat(64));
     let blob = format!("/v2/a/blobs/{digest}");
-    let mut wire = Wire::connect(server.address()).await?;
     for (method, path, with) in [
         ("GET", "/v2/", true),
         ("HEAD", &*blob, true),
@@ -226,9 +225,8 @@ async fn only_reads_of_the_registry_go_with_our_password() -> Result<()> {
         ("OPTIONS", "/v2/", false),
     ] {
         let marker = [("X-Marker", method), ("Accept", "text/html")];
-        wire.send(&wire::request(method, path, &marker, b""))
-            .await?;
-        wire.response(method).await?;
+        let request = wire::request(method, path, &marker, b"");
+        wire::exchange(server.address(), method, &request).await?;
         let heard = upstream.heard().concat();
         let line = format!("{method} {path} HTTP/1.1\r\n");
         // The request of the proxy itself for the challenge has the same first line as the first one.

@@ -44,6 +44,11 @@ pub(super) fn resolve_replicas(
         if let Some(same) = resolved.iter().position(|other| other.target == target) {
             return Err(error(&format!("is the same as replicas[{same}]")));
         }
+        // A path in a response is that of any replica.
+        let first = resolved.first().map_or(&target, |first| &first.target);
+        if first.prefix() != target.prefix() {
+            return Err(error("must have the same path as replicas[0]"));
+        }
         resolved.push(ReplicaSettings {
             name: replica.url.clone(),
             target,

@@ -256,6 +256,10 @@ fn a_host_and_a_path_are_checked_where_they_are_written() {
             "host: `a/b` is no host",
         ),
         (
+            "replicas: ['http://a/p', 'http://b/q']",
+            "replicas[1]: must have the same path as replicas[0]",
+        ),
+        (
             "replicas: ['http://a'], tls: {}",
             "tls: there is no https URL",
         ),
