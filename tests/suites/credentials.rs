@@ -34,7 +34,7 @@ async fn keeps_secrets(server: &mut Server, tokens: Option<&TokenServer>) -> Res
     secrets.extend(
         tokens
             .into_iter()
-            .flat_map(|tokens| tokens.issued())
+            .flat_map(TokenServer::issued)
             .map(|issued| issued.token),
     );
     let request = wire::request("GET", "/metrics", &[], b"");
@@ -227,10 +227,10 @@ async fn only_reads_of_the_registry_go_with_our_password() -> Result<()> {
         let marker = [("X-Marker", method), ("Accept", "text/html")];
         let request = wire::request(method, path, &marker, b"");
         wire::exchange(server.address(), method, &request).await?;
-        let heard = upstream.heard().concat();
+        let all = upstream.heard().concat();
         let line = format!("{method} {path} HTTP/1.1\r\n");
         // The request of the proxy itself for the challenge has the same first line as the first one.
-        let head = heard.rsplit_once(&line).context("not forwarded")?.1;
+        let head = all.rsplit_once(&line).context("not forwarded")?.1;
         let head = head.split("\r\n\r\n").next().unwrap_or_default();
         let sent = head.contains(&format!("authorization: {AUTHORIZATION}"));
         assert_eq!(sent, with, "{line}{head}");

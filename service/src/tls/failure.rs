@@ -43,7 +43,8 @@ impl TlsFailure {
 
     /// Whether an error holds one.
     pub fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        let inner = error.get_ref();
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 
     /// The server speaks something else.

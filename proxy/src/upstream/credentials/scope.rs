@@ -23,7 +23,8 @@ impl AccessScope {
     ) -> Option<AccessScope> {
         let reads = matches!(*method, Method::GET | Method::HEAD);
         let pushes = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
-        if !reads && !(pushes && may_push) || !is_plain(target.path()) {
+        let is_eligible = reads || pushes && may_push;
+        if !is_eligible || !is_plain(target.path()) {
             return None;
         }
         let route = Route::parse(target.path());

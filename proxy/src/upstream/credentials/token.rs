@@ -115,7 +115,7 @@ fn read(body: &[u8], asked: Instant) -> Option<Token> {
     let margin = (valid / 4).min(Duration::from_secs(15));
     Some(Token {
         header,
-        until: asked + (valid - margin),
+        until: asked + valid.saturating_sub(margin),
     })
 }
 

@@ -47,16 +47,16 @@ impl Authority {
         }
     }
 
-    fn file(&self, name: &str, text: &str) -> Option<PathBuf> {
+    fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        Some(path)
+        path
     }
 
     /// What trusts this authority.
     fn fields(&self) -> TlsClientFields {
         TlsClientFields {
-            ca: self.file("ca.crt", &self.issuer.pem()),
+            ca: Some(self.file("ca.crt", &self.issuer.pem())),
             ..TlsClientFields::default()
         }
     }
@@ -163,8 +163,8 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     let ours = |signer: &Authority| {
         let pair = signer.sign("proxy", |_| {});
         TlsClientFields {
-            certificate: authority.file("own.crt", &pair.certificate),
-            key: authority.file("own.key", &pair.key),
+            certificate: Some(authority.file("own.crt", &pair.certificate)),
+            key: Some(authority.file("own.key", &pair.key)),
             ..fields.clone()
         }
     };
@@ -195,10 +195,10 @@ fn what_is_wrong_with_the_files_is_said_of_the_right_key() {
     let authority = Authority::new();
     let fields = authority.fields();
     let (own, other) = (authority.sign("a", |_| {}), authority.sign("b", |_| {}));
-    let certificate = authority.file("own.crt", &own.certificate);
-    let key = authority.file("own.key", &own.key);
-    let mismatch = authority.file("other.key", &other.key);
-    let empty = authority.file("empty", "");
+    let certificate = Some(authority.file("own.crt", &own.certificate));
+    let key = Some(authority.file("own.key", &own.key));
+    let mismatch = Some(authority.file("other.key", &other.key));
+    let empty = Some(authority.file("empty", ""));
     let none = Some(PathBuf::from("/no/file"));
     let wrong = |change: &dyn Fn(&mut TlsClientFields)| {
         let mut fields = fields.clone();
