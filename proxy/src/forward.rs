@@ -10,6 +10,7 @@
 //!       wire, chunked   bytes of bodies, in one reused buffer
 //!     keep              the connection goes back to the pool, or is closed
 //!     splice            large bodies between two sockets, without a copy
+//! own_response          errors, the metrics and the probes, by the proxy itself
 //!   observed            what the metrics and the log see of it
 //! ```
 //!
@@ -39,6 +40,7 @@ mod http1;
 mod http2;
 mod observed;
 mod own_credentials;
+mod own_response;
 mod prefixed;
 mod replica_connection;
 mod serve;

@@ -1,19 +1,13 @@
 //! Forwards one request: begins its exchange, refuses or forwards it, and ends the exchange.
 
-use std::future::poll_fn;
 use std::ops::Deref;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderValue, Method, StatusCode};
 use registry::oci::{Endpoint, Route};
-use service::admin::LIVE;
 use service::listen::Peer;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
-use tokio::time::Instant;
 
 use super::affinity;
 use super::bounds::Http2Bounds;
@@ -27,6 +21,7 @@ use super::held::Held;
 use super::http1::HeadTimeouts;
 use super::observed::Observed;
 use super::own_credentials::OwnCredentials;
+use super::own_response::{self, OwnResponse};
 use super::replica_connection::{ConnectedReplica, ReplicaConnector};
 use super::shared::Shared;
 use super::splice::Pipes;
@@ -120,10 +115,13 @@ impl Forwarder {
         client: &mut C,
         timer: &mut LazyTimer,
     ) {
-        if refusal.is_none() && (self.admin.owns(request.target.path()) || is_root_probe(request)) {
+        if refusal.is_none()
+            && (self.admin.owns(request.target.path()) || own_response::is_root_probe(request))
+        {
             // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
             // meanwhile is no failure.
-            if self.respond_as_admin(request, client, timer).await.is_err() {
+            let own = self.own(client, timer);
+            if own.serve_admin(&self.admin, request).await.is_err() {
                 client.abort();
             }
             return;
@@ -137,7 +135,7 @@ impl Forwarder {
             // No more the registry's traffic than a scrape is. It has no password with it, so the upstream
             // might refuse it.
             let head = ResponseHead::own(StatusCode::NO_CONTENT, allowed, BodyLength::None);
-            if self.send_own(head, &[], client, timer).await.is_err() {
+            if self.own(client, timer).send(head, &[]).await.is_err() {
                 client.abort();
             }
             return;
@@ -321,23 +319,7 @@ impl Forwarder {
             return;
         };
         let body = Bytes::from(error.to_json());
-        let mut headers = HeaderMap::with_capacity(3);
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, json);
-        headers.insert(header::CONTENT_LENGTH, body.len().into());
-        if matches!(
-            failure,
-            Failure::Refused(Refusal::Connect | Refusal::ReadOnly)
-        ) {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        if failure == Failure::Overloaded {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if let Some(cors) = cors {
-            // So that a user interface can show why.
-            cors.apply(&mut headers);
-        }
+        let headers = own_response::error_headers(failure, body.len(), cors);
         let body = match request.method {
             Method::HEAD => Bytes::new(),
             _ => body,
@@ -345,94 +327,16 @@ impl Forwarder {
         let mut observed = observed.own_response(failure, &error, body.len());
         let status = StatusCode::from_u16(failure.status()).unwrap_or_default();
         let head = ResponseHead::own(status, headers, BodyLength::Known(body.len() as u64));
-        match self.send_own(head, &body, client, timer).await {
+        match self.own(client, timer).send(head, &body).await {
             Ok(()) => observed.own_response_sent(body.len()),
             Err(_) => client.abort(),
         }
         observed.end(Some(failure));
     }
 
-    async fn send_own<'s, C: ClientSide<'s>>(
-        &self,
-        head: ResponseHead,
-        body: &[u8],
-        client: &mut C,
-        timer: &mut LazyTimer,
-    ) -> Result<(), Failure> {
-        client.begin_response(head)?;
-        self.send(client, body, timer).await?;
-        client.end()?;
-        self.flush(client, timer).await
-    }
-
-    /// Serves the metrics and the probes.
-    async fn respond_as_admin<'s, C: ClientSide<'s>>(
-        &self,
-        request: &RequestHead,
-        client: &mut C,
-        timer: &mut LazyTimer,
-    ) -> Result<(), Failure> {
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = request.method.clone();
-        parts.uri = if is_root_probe(request) {
-            Uri::from_static(LIVE)
-        } else {
-            request.target.clone().into()
-        };
-        parts.headers = request.headers.clone();
-        let (parts, mut body) = self.admin.respond(&parts).await.into_parts();
-        let is_bodiless = request.method == Method::HEAD;
-        let length = match http_body::Body::size_hint(&body).exact() {
-            _ if is_bodiless => BodyLength::None,
-            Some(length) => BodyLength::Known(length),
-            None => BodyLength::Chunked,
-        };
-        client.begin_response(ResponseHead::own(parts.status, parts.headers, length))?;
-        if !is_bodiless {
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else {
-                    return Err(Failure::Internal);
-                };
-                if let Ok(piece) = frame.into_data() {
-                    self.send(client, &piece, timer).await?;
-                }
-            }
-        }
-        client.end()?;
-        self.flush(client, timer).await
-    }
-
-    /// Sends bytes of a response of the proxy's own, to a client that keeps reading.
-    async fn send<'s, C: ClientSide<'s>>(
-        &self,
-        client: &mut C,
-        mut bytes: &[u8],
-        timer: &mut LazyTimer,
-    ) -> Result<(), Failure> {
-        let stall = self.limits.body_stall;
-        while !bytes.is_empty() {
-            let mut since = None;
-            let sent = poll_fn(|context| {
-                let sent = client.poll_send(context, bytes);
-                within(sent, context, &mut since, stall, timer)
-            });
-            bytes = &bytes[sent.await?..];
-        }
-        Ok(())
-    }
-
-    async fn flush<'s, C: ClientSide<'s>>(
-        &self,
-        client: &mut C,
-        timer: &mut LazyTimer,
-    ) -> Result<(), Failure> {
-        let stall = self.limits.body_stall;
-        let mut since = None;
-        poll_fn(|context| {
-            let flushed = client.poll_flush(context);
-            within(flushed, context, &mut since, stall, timer)
-        })
-        .await
+    /// A response of the proxy's own to this client.
+    fn own<'c, C>(&self, client: &'c mut C, timer: &'c mut LazyTimer) -> OwnResponse<'c, C> {
+        OwnResponse::new(client, timer, self.limits.body_stall)
     }
 }
 
@@ -455,34 +359,6 @@ fn address(connection: &ClientConnection, claims: Option<&ClientClaims>) -> Opti
         Some(address) => address.to_string().try_into().ok(),
         None => connection.address.clone(),
     }
-}
-
-/// Gives a client up that takes nothing for too long.
-fn within<T>(
-    sent: Poll<Result<T, Failure>>,
-    context: &mut Context<'_>,
-    since: &mut Option<Instant>,
-    stall: Duration,
-    timer: &mut LazyTimer,
-) -> Poll<Result<T, Failure>> {
-    if sent.is_ready() {
-        return sent;
-    }
-    let since = *since.get_or_insert_with(Instant::now);
-    ready!(timer.poll(context, since + stall));
-    Poll::Ready(Err(Failure::ClientNotReading))
-}
-
-/// Whether a request asks for `/`, and not for a page: many balancers can probe nothing else. A browser
-/// gets what the upstream has there.
-fn is_root_probe(request: &RequestHead) -> bool {
-    let is_html = |accept: &HeaderValue| {
-        let accept = accept.as_bytes().to_ascii_lowercase();
-        memchr::memmem::find(&accept, b"text/html").is_some()
-    };
-    request.target.path() == "/"
-        && matches!(request.method, Method::GET | Method::HEAD)
-        && !request.headers.get_all(header::ACCEPT).iter().any(is_html)
 }
 
 /// Whether a request may be sent twice: it changes nothing, or leaves the same behind (RFC 9110
