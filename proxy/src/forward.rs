@@ -10,8 +10,8 @@
 //!       wire, chunked   bytes of bodies, in one reused buffer
 //!     keep              the connection goes back to the pool, or is closed
 //!     splice            large bodies between two sockets, without a copy
-//! own_response          errors, the metrics and the probes, by the proxy itself
 //!   observed            what the metrics and the log see of it
+//! own_response          errors, the metrics and the probes, by the proxy itself
 //! ```
 //!
 //! Deliberately not here: where an upstream is and which of its connections are idle ([`Upstream`]),
