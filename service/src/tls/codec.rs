@@ -17,7 +17,8 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{
-    self, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection,
+    self, ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig,
+    ServerConnection,
 };
 use tokio_util::either::Either;
 
@@ -131,14 +132,14 @@ impl TlsCodec {
         Ok(())
     }
 
-    /// Shakes hands. What the last flight has for the other end may go with the first bytes that are
-    /// written.
+    /// Shakes hands. In TLS 1.3, what the last flight has for the other end may go with the first bytes that
+    /// are written.
     pub fn poll_handshake(
         &mut self,
         raw: &impl RawStream,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), HandshakeError>> {
-        while self.connection.is_handshaking() {
+        while self.connection.is_handshaking() || self.owes_last_flight() {
             if self.connection.wants_write() {
                 ready!(self.poll_flush(raw, context)).map_err(HandshakeError::Closed)?;
                 continue;
@@ -164,6 +165,13 @@ impl TlsCodec {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the other end waits for what is not sent yet: in TLS 1.2, a client says nothing before the
+    /// server's last flight (RFC 5246 §7.3).
+    fn owes_last_flight(&self) -> bool {
+        let is_1_3 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        self.connection.wants_write() && !is_1_3
     }
 
     fn check_first(&mut self, received: &[u8]) -> Result<(), HandshakeError> {

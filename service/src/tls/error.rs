@@ -46,7 +46,9 @@ pub fn client_failure(error: &HandshakeError) -> String {
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown => {
+            | AlertDescription::CertificateUnknown
+            // What it trusts has the name of the authority, and another key.
+            | AlertDescription::DecryptError => {
                 "the client does not trust this server's certificate: give the client the \
                  certificate of the authority that signed it"
                     .to_owned()

@@ -69,6 +69,11 @@ async fn sockets() -> (TcpStream, TcpStream) {
 
 /// A client that trusts the server, and the server.
 async fn ends() -> (End, End) {
+    ends_of(rustls::ALL_VERSIONS).await
+}
+
+/// Such ends, whose client speaks these versions.
+async fn ends_of(versions: &[&'static rustls::SupportedProtocolVersion]) -> (End, End) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(ring::default_provider());
@@ -81,7 +86,7 @@ async fn ends() -> (End, End) {
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -104,6 +109,27 @@ async fn connected() -> (End, End) {
     near.unwrap();
     far.unwrap();
     (client, server)
+}
+
+/// A client of TLS 1.2 says nothing before the server's last flight, and a server has nothing to say before
+/// the client does.
+#[tokio::test]
+async fn a_server_sends_its_last_flight_by_itself_in_each_version() {
+    for version in rustls::ALL_VERSIONS {
+        let (mut client, mut server) = ends_of(&[version]).await;
+        let serve = async {
+            // Nothing else is flushed.
+            let shake = poll_fn(|context| server.codec.poll_handshake(&server.socket, context));
+            shake.await.unwrap();
+            server.read_exactly(5, 100).await
+        };
+        let ask = async {
+            client.shake().await.unwrap();
+            client.write_all(b"hello").await;
+        };
+        let (heard, ()) = tokio::join!(serve, ask);
+        assert_eq!(heard, b"hello", "{version:?}");
+    }
 }
 
 fn content(length: usize) -> Vec<u8> {
