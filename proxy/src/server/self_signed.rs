@@ -89,9 +89,12 @@ impl SelfSigned {
                 "\n  {client}: mkdir -p {directory}/{host} && cp {certificate} {directory}/{host}/ca.crt"
             );
         }
+        // With `localhost`, containerd speaks plain HTTP unless a file says otherwise.
+        let hosts = format!(r#"server = "https://{host}"\nca = "ca.crt"\n[host]\n"#);
         let _ = write!(
             text,
-            "\n  (ctr also needs --hosts-dir /etc/containerd/certs.d)\n  \
+            " && printf '{hosts}' > /etc/containerd/certs.d/{host}/hosts.toml\n  \
+             (ctr also needs --hosts-dir /etc/containerd/certs.d)\n  \
              curl: curl --cacert {certificate} https://{host}/v2/"
         );
         text
@@ -175,5 +178,7 @@ mod tests {
             let copy = format!("{file} /etc/{client}/certs.d/localhost:5443/ca.crt");
             assert!(hints.contains(&copy), "{hints}");
         }
+        let hosts = r#"printf 'server = "https://localhost:5443"\nca = "ca.crt"\n[host]\n' > "#;
+        assert!(hints.contains(hosts), "{hints}");
     }
 }
