@@ -1,8 +1,9 @@
-//! A certificate for `localhost` and its key, in files.
+//! A certificate and its key, in files.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 /// A certificate and its key. Dropping it removes the files.
@@ -11,14 +12,37 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one.
+    /// Makes one for `localhost`.
     ///
     /// # Errors
     /// If the files cannot be created.
     pub fn new() -> Result<Self> {
+        Self::of("localhost")
+    }
+
+    /// Makes one for this name.
+    ///
+    /// # Errors
+    /// If the files cannot be created.
+    pub fn of(name: &str) -> Result<Self> {
+        Self::made(params(name)?)
+    }
+
+    /// Makes one for `localhost` that has expired long ago.
+    ///
+    /// # Errors
+    /// If the files cannot be created.
+    pub fn expired() -> Result<Self> {
+        let mut params = params("localhost")?;
+        params.not_after = date_time_ymd(2001, 2, 3);
+        params.not_before = date_time_ymd(2000, 1, 1);
+        Self::made(params)
+    }
+
+    fn made(params: CertificateParams) -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-certificate-")?;
         let certificate = Self { directory };
-        certificate.renew()?;
+        certificate.write(&params)?;
         Ok(certificate)
     }
 
@@ -27,9 +51,22 @@ impl Certificate {
     /// # Errors
     /// If they can't be written.
     pub fn renew(&self) -> Result<()> {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-        self.replace(&self.path(), &made.cert.pem())?;
-        self.replace(&self.key(), &made.signing_key.serialize_pem())
+        self.write(&params("localhost")?)
+    }
+
+    /// Replaces both files with those of another certificate.
+    ///
+    /// # Errors
+    /// If they can't be read or written.
+    pub fn become_like(&self, other: &Self) -> Result<()> {
+        self.replace(&self.path(), &std::fs::read_to_string(other.path())?)?;
+        self.replace(&self.key(), &std::fs::read_to_string(other.key())?)
+    }
+
+    fn write(&self, params: &CertificateParams) -> Result<()> {
+        let key = KeyPair::generate()?;
+        self.replace(&self.path(), &params.self_signed(&key)?.pem())?;
+        self.replace(&self.key(), &key.serialize_pem())
     }
 
     /// The self-signed certificate, which clients have to trust.
@@ -60,4 +97,12 @@ impl Certificate {
             self.key().display()
         )
     }
+}
+
+fn params(name: &str) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    // Otherwise all would be of one authority, by name.
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
 }

@@ -1,6 +1,6 @@
 //! containerd: a daemon of our own, separate from the machine's, and its client `ctr`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,15 +18,39 @@ pub struct Containerd {
     // Fields are dropped in this order: the daemon must stop before its directory is removed.
     process: Process,
     socket: PathBuf,
+    /// How it reaches registries: flags of `ctr`.
+    transport: Vec<String>,
+    /// What `--hosts-dir` names.
+    _hosts: Option<TempDir>,
     _directory: TempDir,
 }
 
 impl Containerd {
-    /// Starts one.
+    /// Starts one that speaks plain HTTP with registries.
     ///
     /// # Errors
     /// If containerd is not installed, or does not start, for instance without root.
     pub async fn start() -> Result<Self> {
+        Self::reaching(&["--plain-http"], None).await
+    }
+
+    /// Starts one that speaks TLS with this host, and trusts this certificate.
+    ///
+    /// # Errors
+    /// If containerd is not installed, or does not start, for instance without root.
+    pub async fn trusting(host: &str, certificate: &Path) -> Result<Self> {
+        let hosts = TempDir::with_prefix("octo-hosts-")?;
+        let own = hosts.path().join(host);
+        std::fs::create_dir(&own)?;
+        std::fs::copy(certificate, own.join("ca.crt"))?;
+        // With `localhost` it speaks plain HTTP unless this file says otherwise.
+        let file = format!("server = \"https://{host}\"\nca = \"ca.crt\"\n[host]\n");
+        std::fs::write(own.join("hosts.toml"), file)?;
+        let directory = hosts.path().display().to_string();
+        Self::reaching(&["--hosts-dir", &directory], Some(hosts)).await
+    }
+
+    async fn reaching(transport: &[&str], hosts: Option<TempDir>) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "containerd needs root: run the tests as root, or leave its suite out"
@@ -52,6 +76,8 @@ impl Containerd {
         let mut containerd = Self {
             process,
             socket,
+            transport: transport.iter().map(|&flag| flag.to_owned()).collect(),
+            _hosts: hosts,
             _directory: directory,
         };
         let response = poll::until("containerd responds", DEADLINE, async || {
@@ -70,8 +96,21 @@ impl Containerd {
     /// If it fails, with ctr's output.
     pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<()> {
         // The native snapshotter works on any file system, also within a container.
-        let own = ["images", "pull", "--plain-http", "--snapshotter", "native"];
-        self.run(&[&own[..], extra, &[name]].concat()).await?;
+        let own = ["images", "pull", "--snapshotter", "native"];
+        let transport = self.transport();
+        self.run(&[&own[..], &transport, extra, &[name]].concat())
+            .await?;
+        Ok(())
+    }
+
+    /// Fetches an image's content, and unpacks nothing.
+    ///
+    /// # Errors
+    /// If it fails, with ctr's output.
+    pub async fn fetch(&self, name: &str, extra: &[&str]) -> Result<()> {
+        let own = ["content", "fetch"];
+        self.run(&[&own[..], &self.transport(), extra, &[name]].concat())
+            .await?;
         Ok(())
     }
 
@@ -79,8 +118,11 @@ impl Containerd {
     ///
     /// # Errors
     /// If it fails, with ctr's output.
-    pub async fn push(&self, name: &str) -> Result<()> {
-        self.run(&["images", "push", "--plain-http", name]).await?;
+    pub async fn push(&self, name: &str, extra: &[&str]) -> Result<()> {
+        let own = ["images", "push"];
+        let transport = self.transport();
+        self.run(&[&own[..], &transport, extra, &[name]].concat())
+            .await?;
         Ok(())
     }
 
@@ -100,6 +142,10 @@ impl Containerd {
     pub async fn forget(&self, name: &str) -> Result<()> {
         self.run(&["images", "rm", "--sync", name]).await?;
         Ok(())
+    }
+
+    fn transport(&self) -> Vec<&str> {
+        self.transport.iter().map(String::as_str).collect()
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<String> {

@@ -57,6 +57,13 @@ impl ForeignRegistry {
     /// If it does not start.
     pub async fn replica(&self) -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-foreign-")?;
+        // It speaks as this one does, and admits the same users.
+        for file in ["htpasswd", "http", "keys"] {
+            let own = self.directory.path().join(file);
+            if own.exists() {
+                std::fs::copy(own, directory.path().join(file))?;
+            }
+        }
         Self::on(directory, self.data.clone()).await
     }
 
@@ -65,12 +72,7 @@ impl ForeignRegistry {
     /// # Errors
     /// If docker-registry is not installed or does not start.
     pub async fn start_with_tls(certificate: &SignedCertificate) -> Result<Self> {
-        let keys = format!(
-            ", tls: {{certificate: '{}', key: '{}'}}",
-            certificate.certificate.display(),
-            certificate.key.display()
-        );
-        Self::start_with(&keys, "").await
+        Self::start_with(&tls(certificate), "").await
     }
 
     /// Starts one whose paths all begin with this one.
@@ -87,6 +89,25 @@ impl ForeignRegistry {
     /// If docker-registry is not installed or does not start.
     pub async fn start_with_tokens(tokens: &TokenServer) -> Result<Self> {
         Self::start_with("", &tokens.configuration()).await
+    }
+
+    /// Starts one that speaks TLS with this certificate, and admits whoever has a token of this server.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_tls_and_tokens(
+        certificate: &SignedCertificate,
+        tokens: &TokenServer,
+    ) -> Result<Self> {
+        Self::start_with(&tls(certificate), &tokens.configuration()).await
+    }
+
+    /// Starts one whose upload locations are paths, and not URLs.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_relative_locations() -> Result<Self> {
+        Self::start_with(", relativeurls: true", "").await
     }
 
     /// Starts one with more keys of `http`, and more keys beside.
@@ -132,10 +153,28 @@ impl ForeignRegistry {
         format!("http://{}", self.address)
     }
 
+    /// How many requests it has served since it was started.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub fn served(&self) -> Result<usize> {
+        let log = self.process.output(OutputStream::Stdout)?;
+        Ok(log.matches(" HTTP/1.1\" ").count())
+    }
+
     /// The child process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// The key of `http` that names a certificate.
+fn tls(certificate: &SignedCertificate) -> String {
+    format!(
+        ", tls: {{certificate: '{}', key: '{}'}}",
+        certificate.certificate.display(),
+        certificate.key.display()
+    )
 }
 
 async fn run(directory: &Path, data: &Path, listen: &str) -> Result<(Process, SocketAddr)> {

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, stream by stream, for clients that stall, disconnect or never read.
+//! HTTP/2 stream by stream, plain or inside TLS, for clients that stall, disconnect or never read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::wire::Duplex;
 
 /// How long a response may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,6 +48,14 @@ impl H2 {
         if reset {
             stream.set_zero_linger()?;
         }
+        Self::inside(stream).await
+    }
+
+    /// Speaks HTTP/2 over this, such as a connection inside TLS.
+    ///
+    /// # Errors
+    /// If the HTTP/2 handshake fails.
+    pub async fn inside(stream: impl Duplex + 'static) -> Result<Self> {
         let (requests, connection) = timeout(DEADLINE, h2::client::handshake(stream)).await??;
         let connection = tokio::spawn(async move {
             // The streams report the end of the connection.

@@ -21,6 +21,8 @@
 //! | [`token_server`] | a server of tokens that a foreign registry trusts |
 //! | [`tls_front`], [`authority`] | TLS in front of a server, and who signs its certificate |
 //! | [`certificate`] | a certificate in files that can be replaced |
+//! | [`tls`] | clients inside TLS: what they offer, trust and get |
+//! | [`terminator`] | nginx, which ends TLS in front of a server |
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
@@ -55,6 +57,7 @@ pub mod scripted;
 pub mod skopeo;
 pub mod source;
 pub mod terminator;
+pub mod tls;
 pub mod tls_front;
 pub mod token_server;
 pub mod tools;

@@ -39,6 +39,17 @@ impl Podman {
         Ok(())
     }
 
+    /// Logs in at a registry.
+    ///
+    /// # Errors
+    /// If the registry refuses the password.
+    pub async fn login(&self, host: &str, user: &str, password: &str) -> Result<()> {
+        let own = ["login", "--tls-verify=false", "--username", user];
+        let credentials = ["--password", password, &self.logins()?, host];
+        self.run(&[&own[..], &credentials].concat()).await?;
+        Ok(())
+    }
+
     /// Pushes an image to the registry in its name.
     ///
     /// # Errors
@@ -46,7 +57,8 @@ impl Podman {
     pub async fn push(&self, name: &str) -> Result<()> {
         let policy = self.path("policy.json");
         let own = ["push", "--tls-verify=false", "--signature-policy", &policy];
-        self.run(&[&own[..], &[name]].concat()).await?;
+        self.run(&[&own[..], &[&self.logins()?, name]].concat())
+            .await?;
         Ok(())
     }
 
@@ -58,7 +70,7 @@ impl Podman {
     pub async fn pull(&self, name: &str, extra: &[&str]) -> Result<String> {
         let policy = self.path("policy.json");
         let own = ["pull", "--quiet", "--tls-verify=false"];
-        let policy = ["--signature-policy", &policy];
+        let policy = ["--signature-policy", &policy, &self.logins()?];
         let id = self
             .run(&[&own[..], &policy, extra, &[name]].concat())
             .await?;
@@ -90,6 +102,16 @@ impl Podman {
     pub async fn forget(&self, names: &[&str]) -> Result<()> {
         self.run(&[&["rmi", "--force"], names].concat()).await?;
         Ok(())
+    }
+
+    /// The flag that names the file of its own logins.
+    fn logins(&self) -> Result<String> {
+        let file = self.directory.path().join("auth.json");
+        // The flag needs a file, also before the first login.
+        if !file.exists() {
+            std::fs::write(&file, "{}")?;
+        }
+        Ok(format!("--authfile={}", file.display()))
     }
 
     fn path(&self, name: &str) -> String {

@@ -36,6 +36,15 @@ impl Skopeo {
         Ok(())
     }
 
+    /// Copies an image, and verifies the certificates of registries.
+    ///
+    /// # Errors
+    /// If it fails, with its output.
+    pub async fn copy_verified(&self, from: &str, to: &str, extra: &[&str]) -> Result<()> {
+        self.run(&[&["copy"], extra, &[from, to]].concat()).await?;
+        Ok(())
+    }
+
     /// The output of `skopeo inspect` for an image.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! nginx as a TLS terminator, as many people put one in front of their registry.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub struct Terminator {
     // Fields are dropped in this order: the process must end before its directory is removed.
     _process: Process,
     _directory: TempDir,
-    _certificate: Certificate,
+    certificate: Certificate,
 }
 
 impl Terminator {
@@ -70,11 +71,21 @@ impl Terminator {
                     address,
                     _process: process,
                     _directory: directory,
-                    _certificate: certificate,
+                    certificate,
                 });
             }
         }
         bail!("nginx does not start")
+    }
+
+    /// The certificate that its clients see.
+    pub fn certificate(&self) -> PathBuf {
+        self.certificate.path()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `localhost` and its port.

@@ -1,10 +1,11 @@
-//! HTTP/1.1 byte by byte: requests that no client library would send, and their responses.
+//! HTTP/1.1 byte by byte: requests that no client library would send, and their responses. Plain or
+//! inside TLS.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -14,9 +15,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest header that is read.
 const HEADER_LIMIT: usize = 64 * 1024;
 
+/// What HTTP is spoken over.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// One connection.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     unread: Vec<u8>,
 }
 
@@ -52,10 +58,15 @@ impl Wire {
     /// If it is closed.
     pub fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
+        Ok(Self::inside(stream))
+    }
+
+    /// Speaks HTTP over this, such as a connection inside TLS.
+    pub fn inside(stream: impl Duplex + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
             unread: Vec::new(),
-        })
+        }
     }
 
     /// Sends exactly these bytes.

@@ -33,7 +33,7 @@ async fn day_of_an_index(front: &Front) -> Result<()> {
     let by_digest = format!("{}@{digest}", front.image("team/multi"));
     containerd.pull(&by_digest, &["--all-platforms"]).await?;
     containerd.tag(&by_digest, &copy).await?;
-    containerd.push(&copy).await?;
+    containerd.push(&copy, &[]).await?;
 
     let original = front.client.read("/v2/team/multi/manifests/1").await?;
     let copied = front.client.read("/v2/team/copy/manifests/1").await?;
@@ -71,7 +71,7 @@ async fn each_containerd_image_counts_as_one_pull_or_push() -> Result<()> {
 
     let copy = front.image("team/copy:1");
     containerd.tag(&multi, &copy).await?;
-    containerd.push(&copy).await?;
+    containerd.push(&copy, &[]).await?;
     PUSHED_INDEX
         .assert_manifests_in(&front, "team/copy")
         .await?;

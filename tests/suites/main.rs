@@ -113,6 +113,8 @@ mod slow;
 mod stalls;
 /// The registry's statistics compared with a walk of its directory, also after a crash.
 mod statistics;
+/// TLS to clients: handshakes, certificates and their reload, bodies, and real clients.
+mod tls;
 /// What the upstream and the client receive, byte for byte.
 mod transparency;
 /// Metrics of the upstream and of connections, fault by fault.
