@@ -17,6 +17,10 @@ use harness::tools;
 use harness::wire::{self, Wire};
 use serde_json::json;
 
+mod proxies;
+mod rate_limits;
+mod referrers;
+
 const TOKEN: &str = "eyJ-a-token-that-nobody-else-may-see";
 
 /// The log contains none of these tests' secrets.
@@ -362,7 +366,8 @@ async fn a_registry_without_referrers_responds_with_its_own_404() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_catalog_of_hundreds_of_megabytes_streams_in_bounded_memory() -> Result<()> {
+async fn a_catalog_of_four_million_repositories_streams_in_bounded_memory() -> Result<()> {
+    // Of a thousand names each: hundreds of megabytes.
     const CHUNKS: usize = 4096;
     const MARGIN: u64 = 32 << 20;
     let names = Arc::<str>::from(format!("\"{}\",", "a/b".repeat(21)).repeat(1000));
