@@ -69,6 +69,8 @@ mod h2c;
 mod hostile_sources;
 /// Upstreams behind TLS, below a path, and under other names.
 mod https_upstream;
+/// All clients through two replicas of an https registry with tokens, and one of them is killed.
+mod in_front;
 /// Several listeners, IPv6, Unix sockets, and what each listener serves.
 mod listeners;
 /// What the log says about requests, and its size.
