@@ -25,7 +25,7 @@ impl Certificate {
     /// # Errors
     /// If the files cannot be created.
     pub fn of(name: &str) -> Result<Self> {
-        Self::made(params(name)?)
+        Self::made(&params(name)?)
     }
 
     /// Makes one for `localhost` that has expired long ago.
@@ -36,13 +36,13 @@ impl Certificate {
         let mut params = params("localhost")?;
         params.not_after = date_time_ymd(2001, 2, 3);
         params.not_before = date_time_ymd(2000, 1, 1);
-        Self::made(params)
+        Self::made(&params)
     }
 
-    fn made(params: CertificateParams) -> Result<Self> {
+    fn made(params: &CertificateParams) -> Result<Self> {
         let directory = TempDir::with_prefix("octoserve-certificate-")?;
         let certificate = Self { directory };
-        certificate.write(&params)?;
+        certificate.write(params)?;
         Ok(certificate)
     }
 

@@ -95,7 +95,7 @@ async fn plain_http_gets_a_400_that_says_so_and_is_counted() -> Result<()> {
     let address = front.server.address();
     for request in [
         wire::request("GET", "/v2/", &[], b""),
-        wire::request("PUT", "/v2/a/manifests/1", &[], &[b'x'; 100_000]),
+        wire::request("PUT", "/v2/a/manifests/1", &[], &vec![b'x'; 100_000]),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
     ] {
         let response = wire::exchange(address, "GET", &request).await?;

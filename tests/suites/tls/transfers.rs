@@ -48,8 +48,8 @@ async fn a_large_blob_goes_up_and_down_whole_in_both_versions() -> Result<()> {
             let bytes = content::bytes(100 + 2 * at as u64 + how as u64, SIZE);
             let digest = content::digest(&bytes);
             std::fs::write(path("blob"), &bytes)?;
-            let begin = [version, "--request", "POST", "--include"];
-            let begun = front.curl(&begin, "/v2/team/app/blobs/uploads/").await?;
+            let post = [version, "--request", "POST", "--include"];
+            let begun = front.curl(&post, "/v2/team/app/blobs/uploads/").await?;
             let location = begun
                 .lines()
                 .find_map(|line| {
@@ -160,8 +160,8 @@ async fn a_client_that_aborts_its_upload_is_known_to_the_upstream() -> Result<()
     .await?;
     let front = Secure::in_front_of(&upstream.url(), "").await?;
     let mut wire = front.wire().await?;
-    let head = b"PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\nhello";
-    wire.send(head).await?;
+    let sent = b"PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\nhello";
+    wire.send(sent).await?;
     poll::until("the upstream gets the piece", DEADLINE, async || {
         let heard = upstream.heard().concat();
         Ok(heard.ends_with("hello").then_some(()))
