@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -68,9 +68,17 @@ impl Docker {
     /// # Errors
     /// If it fails, with its output.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
-        let host = self.host();
         // The configuration of the user who runs the tests may name proxies or credentials.
-        let config = self.directory.path().join("client").display().to_string();
+        let config = self.directory.path().join("client");
+        self.run_with(&config, arguments).await
+    }
+
+    /// Runs the client with a configuration of its own: a login writes to it, and two at once lose one.
+    ///
+    /// # Errors
+    /// If it fails, with its output.
+    pub async fn run_with(&self, config: &Path, arguments: &[&str]) -> Result<String> {
+        let (host, config) = (self.host(), config.display().to_string());
         let own = ["--config", &config, "--host", &host];
         tools::run("docker", &[&own[..], arguments].concat()).await
     }

@@ -145,21 +145,19 @@ fn credentials() -> String {
 
 async fn docker(whole: &Whole, seed: u64) -> Result<()> {
     let docker = Docker::shared().await?;
+    let config = tempfile::tempdir()?;
+    let run = async |arguments: &[&str]| docker.run_with(config.path(), arguments).await;
     let host = whole.address();
     let image = format!("{host}/team/docker:1");
     docker.image(&image, None, seed).await?;
     let id = docker.id(&image).await?;
-    ensure!(
-        docker.run(&["push", &image]).await.is_err(),
-        "nobody logged in"
-    );
-    let login = ["login", "--username", USER.0, "--password"];
-    docker.run(&[&login[..], &[USER.1, &host]].concat()).await?;
-    docker.run(&["push", &image]).await?;
+    ensure!(run(&["push", &image]).await.is_err(), "nobody logged in");
+    let login = ["login", "--username", USER.0, "--password", USER.1];
+    run(&[&login[..], &[&host]].concat()).await?;
+    run(&["push", &image]).await?;
     docker.forget(&[&image]).await?;
-    docker.run(&["pull", &image]).await?;
+    run(&["pull", &image]).await?;
     assert_eq!(docker.id(&image).await?, id);
-    docker.run(&["logout", &host]).await?;
     Ok(())
 }
 
