@@ -210,6 +210,11 @@ impl Forwarder {
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
         let credentials = OwnCredentials::of(&self.upstream, view.request);
+        // Before a replica is chosen: a request that waits for a token takes no place there.
+        let authorization = match (&credentials, replicas.any()) {
+            (Some(credentials), Some(replica)) => credentials.authorization(replica).await,
+            _ => None,
+        };
         loop {
             let connected = connector.connect(&mut observed, client, timer, may_reuse);
             let ConnectedReplica {
@@ -220,10 +225,6 @@ impl Forwarder {
             } = match connected.await {
                 Ok(connected) => connected,
                 Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
-            };
-            let authorization = match &credentials {
-                Some(credentials) => credentials.authorization(replica).await,
-                None => None,
             };
             view.asked = Some(AskedReplica {
                 index,

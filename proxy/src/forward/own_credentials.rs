@@ -25,7 +25,7 @@ impl<'u> OwnCredentials<'u> {
         Some(OwnCredentials { credentials, scope })
     }
 
-    /// The value of `Authorization` for this replica. To wait for a token takes seconds at most.
+    /// The value of `Authorization`, which this replica is asked about if need be. To wait for a token takes seconds at most.
     pub(super) async fn authorization(&self, replica: &Replica) -> Option<HeaderValue> {
         self.credentials.authorization(replica, &self.scope).await
     }

@@ -73,6 +73,13 @@ impl ReplicaSet {
         self.balancer.choose(&self.replicas, tried)
     }
 
+    /// One of them, which is healthy if any is.
+    pub(crate) fn any(&self) -> Option<&Replica> {
+        let mut replicas = self.replicas.iter();
+        let healthy = replicas.find(|replica| replica.is_healthy());
+        healthy.or(self.replicas.first())
+    }
+
     pub(super) fn queue_rules(&self) -> QueueRules {
         self.rules.queue
     }
