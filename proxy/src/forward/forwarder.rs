@@ -216,15 +216,24 @@ impl Forwarder {
             _ => None,
         };
         loop {
-            let connected = connector.connect(&mut observed, client, timer, may_reuse);
+            let reused = if may_reuse {
+                connector.reuse(&observed)
+            } else {
+                None
+            };
             let ConnectedReplica {
                 replica,
                 index,
                 address,
                 mut connection,
-            } = match connected.await {
-                Ok(connected) => connected,
-                Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
+            } = if let Some(connected) = reused {
+                connected
+            } else {
+                let connect = connector.connect(&mut observed, client, timer, may_reuse);
+                match connect.await {
+                    Ok(connected) => connected,
+                    Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
+                }
             };
             view.asked = Some(AskedReplica {
                 index,

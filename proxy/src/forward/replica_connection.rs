@@ -26,6 +26,8 @@ const ATTEMPTS: usize = 2;
 pub(super) struct ReplicaConnector<'f> {
     route: ReplicaRoute<'f>,
     worker: WorkerId,
+    /// Where no connection was idle, and one is to be made.
+    address: Option<Arc<UpstreamAddress>>,
 }
 
 /// A connection for one request.
@@ -39,7 +41,31 @@ pub(super) struct ConnectedReplica<'f> {
 
 impl<'f> ReplicaConnector<'f> {
     pub(super) fn new(route: ReplicaRoute<'f>, worker: WorkerId) -> ReplicaConnector<'f> {
-        ReplicaConnector { route, worker }
+        ReplicaConnector {
+            route,
+            worker,
+            address: None,
+        }
+    }
+
+    /// An idle connection, if the request need not wait for one: nearly always, and without a future.
+    pub(super) fn reuse(
+        &mut self,
+        observed: &Observed<'_, Awaiting>,
+    ) -> Option<ConnectedReplica<'f>> {
+        let replica = self.route.replica()?;
+        let address = replica.address()?;
+        let Some(stream) = address.take_idle(self.worker) else {
+            self.address = Some(address);
+            return None;
+        };
+        observed.connected(None);
+        Some(ConnectedReplica {
+            replica,
+            index: self.route.index()?,
+            address,
+            connection: UpstreamConnection::new(stream, true),
+        })
     }
 
     /// A connection to the replica that had one before, or to the next one.
@@ -109,7 +135,7 @@ impl<'f> ReplicaConnector<'f> {
 
     /// Takes an idle connection to a replica, or makes one.
     async fn connect_to(
-        &self,
+        &mut self,
         replica: &Replica,
         observed: &mut Observed<'_, Awaiting>,
         may_reuse: bool,
@@ -117,7 +143,8 @@ impl<'f> ReplicaConnector<'f> {
         let attempts = if self.route.has_others() { 1 } else { ATTEMPTS };
         let mut attempt = 0;
         loop {
-            let Some(address) = replica.address() else {
+            let known = self.address.take();
+            let Some(address) = known.or_else(|| replica.address()) else {
                 observed.upstream_failed(Some(UpstreamError::Dns));
                 self.route.connect_failed("the name is not resolved");
                 return Err(Failure::UpstreamUnreachable(UpstreamError::Dns));
