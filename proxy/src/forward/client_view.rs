@@ -57,13 +57,13 @@ impl<'r> ClientView<'r> {
             (header::LINK, link),
             (header::WWW_AUTHENTICATE, challenge),
         ];
-        let host = self.host().and_then(|host| host.to_str().ok());
         // The registry in this process knows no address of its own.
         let Some(AskedReplica { index, .. }) = self.asked else {
             return;
         };
         let local = |url: &str| {
             let Some(path) = upstream.below(index, url) else {
+                let host = self.host().and_then(|host| host.to_str().ok());
                 return Some(self.local(upstream.within(index, url, host)?));
             };
             // It stays relative: to what the client asked for.
@@ -74,6 +74,10 @@ impl<'r> ClientView<'r> {
             })
         };
         for (name, rewrite) in rewrite {
+            // Most responses have none of them, and an entry would make room for one.
+            if !headers.contains_key(&name) {
+                continue;
+            }
             let header::Entry::Occupied(mut values) = headers.entry(name) else {
                 continue;
             };
