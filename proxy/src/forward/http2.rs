@@ -313,6 +313,8 @@ struct Http2Stream {
     respond: SendResponse<Bytes>,
     /// The response, once it has begun.
     response: Option<SendStream<Bytes>>,
+    /// How much is left of a body of known length.
+    left: Option<u64>,
     has_ended: bool,
     consumed: Arc<AtomicU64>,
 }
@@ -329,6 +331,7 @@ impl Http2Stream {
             piece: Bytes::new(),
             respond,
             response: None,
+            left: None,
             has_ended: false,
             consumed,
         }
@@ -381,6 +384,10 @@ impl<'s> ClientSide<'s> for Http2Stream {
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         self.has_ended = matches!(head.body, BodyLength::None | BodyLength::Known(0));
+        self.left = match head.body {
+            BodyLength::Known(length) => Some(length),
+            _ => None,
+        };
         let stream = self.respond.send_response(response, self.has_ended);
         self.response = Some(stream.map_err(|_| Failure::ClientClosed)?);
         Ok(())
@@ -404,7 +411,10 @@ impl<'s> ClientSide<'s> for Http2Stream {
         }
         let sent = capacity.min(piece.len());
         let data = Bytes::copy_from_slice(&piece[..sent]);
-        match stream.send_data(data, false) {
+        self.left = self.left.map(|left| left.saturating_sub(sent as u64));
+        // The stream ends with the last piece, which saves a frame.
+        self.has_ended = self.left == Some(0);
+        match stream.send_data(data, self.has_ended) {
             Ok(()) => Poll::Ready(Ok(sent)),
             Err(_) => Poll::Ready(Err(Failure::ClientClosed)),
         }
