@@ -13,6 +13,7 @@ use harness::tls::{HandshakeKind, SecureClient, TlsOffer, version};
 use harness::wire::{self, Wire};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::Secure;
 
@@ -160,6 +161,27 @@ async fn a_session_is_resumed_in_both_versions() -> Result<()> {
             ensure!(response.starts_with(b"HTTP/1.1 200 "));
         }
     }
+    Ok(())
+}
+
+/// A socket that holds back small writes (without TCP_NODELAY) sends a request only once the client's last
+/// flight is acknowledged: the kernel does that after 40 ms, unless there is something to send.
+#[tokio::test]
+async fn a_client_that_sends_small_pieces_together_does_not_wait_for_its_first_response()
+-> Result<()> {
+    let front = Secure::embedded().await?;
+    let mut least = DEADLINE;
+    for _ in 0..20 {
+        let stream = TcpStream::connect(front.server.address()).await?;
+        let mut stream = front.client.shake(stream, "localhost").await?;
+        let begun = Instant::now();
+        stream
+            .write_all(&wire::request("GET", "/v2/", &[], b""))
+            .await?;
+        stream.read_u8().await?;
+        least = least.min(begun.elapsed());
+    }
+    ensure!(least < Duration::from_millis(35), "{least:?}");
     Ok(())
 }
 
