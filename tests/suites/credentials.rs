@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use harness::client::Client;
 use harness::foreign::{AUTHORIZATION, ForeignRegistry, USER};
@@ -255,10 +257,13 @@ async fn a_password_that_is_refused_is_logged_once_and_the_client_sees_the_refus
             Some("Basic realm=\"x\"")
         );
     }
+    keeps_secrets(&mut server, None).await?;
+    // The log is written behind the responses, and whole once the process has ended.
+    server.terminate(Duration::from_secs(30)).await?;
     let log = server.process().output(OutputStream::Stderr)?;
     let refused = "the upstream refuses the user name or the password";
     assert_eq!(log.matches(refused).count(), 1, "{log}");
-    keeps_secrets(&mut server, None).await
+    Ok(())
 }
 
 #[tokio::test]
