@@ -1,7 +1,6 @@
 //! The proxy's own credentials for its upstream: with which requests they go, and to whom.
 
 use std::collections::BTreeSet;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -164,7 +164,7 @@ async fn a_session_is_resumed_in_both_versions() -> Result<()> {
     Ok(())
 }
 
-/// A socket that holds back small writes (without TCP_NODELAY) sends a request only once the client's last
+/// A socket that holds back small writes (without `TCP_NODELAY`) sends a request only once the client's last
 /// flight is acknowledged: the kernel does that after 40 ms, unless there is something to send.
 #[tokio::test]
 async fn a_client_that_sends_small_pieces_together_does_not_wait_for_its_first_response()
