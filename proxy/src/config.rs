@@ -376,9 +376,7 @@ fn exposed(listen: &ListenFields) -> Option<ExposedListener> {
         // The permissions of the file system say who reaches the socket.
         ListenAddr::Unix(_) => false,
     };
-    let requires = |tls: &TlsFields| {
-        tls.client_ca.is_some() && tls.client_certificates == ClientCertificates::Required
-    };
+    let requires = |tls: &TlsFields| tls.asks_for() == Some(ClientCertificates::Required);
     is_exposed.then(|| ExposedListener {
         address: listen.address.clone(),
         requires_certificate: listen.tls.as_ref().is_some_and(requires),

@@ -160,7 +160,7 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
         let stopping = forwarder.stopping();
         let read = tokio::select! {
             biased;
-            read = proxy_header::read(&mut stream, forwarder.limits.header_timeout) => read,
+            read = Box::pin(proxy_header::read(&mut stream, forwarder.limits.header_timeout)) => read,
             // No request has begun.
             () = stopping.recv() => return,
         };
@@ -185,7 +185,8 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
         None => Socket::new(stream),
         Some(tls) => {
             let stopping = forwarder.stopping();
-            let shake = shake(stream, &tls, &first, handshakes, forwarder);
+            // Boxed, as all that is rare: each connection keeps room for the largest that it may await.
+            let shake = Box::pin(shake(stream, &tls, &first, handshakes, forwarder));
             let shaken = tokio::select! {
                 biased;
                 shaken = shake => shaken,

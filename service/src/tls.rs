@@ -106,8 +106,7 @@ impl Tls {
 
     /// Whether every client must have a certificate.
     pub fn requires_client_certificates(&self) -> bool {
-        self.files.client_ca.is_some()
-            && self.files.client_certificates == ClientCertificates::Required
+        self.files.asks_for() == Some(ClientCertificates::Required)
     }
 
     /// TLS towards this listener, for this program's own health check.
@@ -212,6 +211,11 @@ impl LoadedTls {
             let reason = format!("more than {MOST_CERTIFICATES} entries");
             return Err(TlsError::new("certificates", &reason));
         }
+        // Refused and not ignored: the operator would believe that clients have certificates.
+        if files.client_certificates.is_some() && files.client_ca.is_none() {
+            let reason = "there is no client_ca that signs clients' certificates";
+            return Err(TlsError::new("client_certificates", &reason));
+        }
         let read = files
             .all()
             .map(|(at, files)| Certificate::read(&at, &files));
@@ -229,9 +233,9 @@ impl LoadedTls {
             Some(path) => {
                 let roots = Arc::new(authorities(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = match files.client_certificates {
-                    ClientCertificates::Required => verifier,
-                    ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                let verifier = match files.asks_for() {
+                    Some(ClientCertificates::Optional) => verifier.allow_unauthenticated(),
+                    Some(ClientCertificates::Required) | None => verifier,
                 };
                 let verifier = verifier.build();
                 builder.with_client_cert_verifier(

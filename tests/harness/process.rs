@@ -129,6 +129,27 @@ impl Process {
             .with_context(|| format!("sending {signal:?} to {}", self.name))
     }
 
+    /// Stops it (SIGSTOP), and waits until all of its threads have stopped: until then some may respond.
+    ///
+    /// # Errors
+    /// If it does not stop in time.
+    pub async fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let threads = format!("/proc/{}/task", self.pid()?.as_raw_nonzero());
+        poll::until("all threads have stopped", START, async || {
+            for thread in std::fs::read_dir(&threads)? {
+                let state = std::fs::read_to_string(thread?.path().join("stat"))?;
+                // The state follows the name, which is in parentheses.
+                let state = state.rsplit(") ").next().unwrap_or_default();
+                if !state.starts_with('T') {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// Whether it is still running.
     ///
     /// # Errors

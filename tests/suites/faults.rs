@@ -450,7 +450,7 @@ async fn a_request_to_a_frozen_registry_completes_when_it_thaws() -> Result<()> 
     ensure!(download.head().await?.status == 200);
     let mut received = download.exactly(1000).await?;
 
-    registry.process().signal(Signal::STOP)?;
+    registry.process().freeze().await?;
     // One client disconnects while the registry is frozen; others wait, and new ones arrive.
     let leaver = {
         let mut wire = Wire::connect(server.address()).await?;

@@ -93,7 +93,8 @@ async fn fails(port: u16, tls: &str, reason: &str) -> Result<Server> {
     assert_eq!(lines.count(), 1, "{log}");
     let failed = metric("octoserve_upstream_errors_total").label("reason", "tls");
     ensure!(
-        server.scrape().await?.sum(&failed) >= Some(3.0),
+        // At least one: the reset of a server that refuses us may overtake what it says.
+        server.scrape().await?.sum(&failed) >= Some(1.0),
         "{reason}: not counted"
     );
     Ok(server)

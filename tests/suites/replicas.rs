@@ -583,6 +583,8 @@ async fn a_random_key_is_warned_of_where_there_are_several_replicas() -> Result<
         (&[NOBODY, "http://127.0.0.1:10"], &key, false),
     ] {
         let mut server = proxy(replicas, keys).await?;
+        // A process that has ended has written all of its log.
+        server.terminate(DEADLINE).await?;
         let log = server
             .process()
             .output(harness::process::OutputStream::Stderr)?;

@@ -121,7 +121,10 @@ impl Forwarder {
             // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
             // meanwhile is no failure.
             let own = self.own(client, timer);
-            if own.serve_admin(&self.admin, request).await.is_err() {
+            if Box::pin(own.serve_admin(&self.admin, request))
+                .await
+                .is_err()
+            {
                 client.abort();
             }
             return;
@@ -212,7 +215,9 @@ impl Forwarder {
         let credentials = OwnCredentials::of(&self.upstream, view.request);
         // Before a replica is chosen: a request that waits for a token takes no place there.
         let authorization = match (&credentials, replicas.any()) {
-            (Some(credentials), Some(replica)) => credentials.authorization(replica).await,
+            (Some(credentials), Some(replica)) => {
+                Box::pin(credentials.authorization(replica)).await
+            }
             _ => None,
         };
         loop {
@@ -229,8 +234,9 @@ impl Forwarder {
             } = if let Some(connected) = reused {
                 connected
             } else {
+                // Boxed, as it is rare: each connection keeps room for the largest that it may await.
                 let connect = connector.connect(&mut observed, client, timer, may_reuse);
-                match connect.await {
+                match Box::pin(connect).await {
                     Ok(connected) => connected,
                     Err(failure) => return TransferOutcome::BeforeResponse(failure, observed),
                 }

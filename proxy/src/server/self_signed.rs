@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use service::listen::ListenAddr;
-use service::tls::{ClientCertificates, Tls, TlsError, TlsFields, TlsVersion};
+use service::tls::{Tls, TlsError, TlsFields, TlsVersion};
 
 use crate::config::PROTOCOLS;
 
@@ -58,7 +58,7 @@ impl SelfSigned {
             key,
             certificates: Vec::new(),
             client_ca: None,
-            client_certificates: ClientCertificates::Required,
+            client_certificates: None,
             min_version: TlsVersion::Tls12,
         };
         Ok(SelfSigned {

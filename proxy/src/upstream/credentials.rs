@@ -108,6 +108,8 @@ enum CredentialsError {
     Client(#[from] ClientError),
     #[error("the upstream did not respond within {TIMEOUT:?}")]
     Timeout,
+    #[error("{FETCHES} tokens are being asked for, and none came within {TIMEOUT:?}")]
+    Busy,
     #[error("the upstream responds {0} to a request for its challenge")]
     Status(StatusCode),
     #[error(transparent)]
@@ -273,10 +275,11 @@ impl UpstreamCredentials {
             self.tokens.remove(key);
         }
         let fetch = async {
-            let since = Instant::now();
             let token = self.fetch(replica, server, scope).await;
             self.note(token.as_ref().err());
             let token = token.ok();
+            // After the wait: a server that stalls is left alone for as long as one that fails at once.
+            let since = Instant::now();
             Ok::<_, Infallible>(KeptToken { token, since })
         };
         let Ok(kept) = self.tokens.get_or_insert_async(key, fetch).await;
@@ -289,8 +292,10 @@ impl UpstreamCredentials {
         server: &TokenServer,
         scope: &AccessScope,
     ) -> Result<Token, CredentialsError> {
-        // The semaphore is never closed.
-        let _permit = self.fetches.acquire().await;
+        // No longer than for the token itself: while the server stalls, those that ask for others would
+        // wait one after another. The semaphore is never closed.
+        let permit = timeout(TIMEOUT, self.fetches.acquire()).await;
+        let _permit = permit.map_err(|_| CredentialsError::Busy)?;
         let tls = if replica.is_at(&server.realm) {
             replica.tls().cloned()
         } else {

@@ -1,5 +1,6 @@
 //! A certificate with its key, as files have them.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::error::TlsError;
 use super::fields::CertificateFields;
+
+/// The largest file of certificates: all authorities of a system are a quarter of it.
+const LARGEST: u64 = 1 << 20;
 
 /// A certificate with its key.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl Certificate {
             key: format!("{at}key"),
             reason,
         };
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
+        let key = private_key(&files.key).map_err(|error| {
             let reason = plainly(&error);
             wrong_key(format!(
                 "cannot read a private key from {}: {reason}",
@@ -73,9 +77,32 @@ fn mismatch(files: &CertificateFields, error: &tokio_rustls::rustls::Error) -> S
     }
 }
 
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, pem::Error> {
+    let text = read(path)?;
+    if memchr::memmem::find(&text, b"ENCRYPTED").is_some() {
+        let reason = "it is protected by a passphrase: give it without one";
+        return Err(pem::Error::Io(io::Error::other(reason)));
+    }
+    PrivateKeyDer::from_pem_slice(&text)
+}
+
+/// Reads a file, which must be one: a pipe or a device may have no end.
+fn read(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    let wrong = |reason| Err(pem::Error::Io(io::Error::other(reason)));
+    let metadata = fs::metadata(path).map_err(pem::Error::Io)?;
+    if !metadata.is_file() {
+        return wrong("it is not a regular file");
+    }
+    if metadata.len() > LARGEST {
+        return wrong("it is too large");
+    }
+    fs::read(path).map_err(pem::Error::Io)
+}
+
 /// All certificates of a PEM file; at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
-    let chain = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
+    let text = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>()?;
     if chain.is_empty() {
         return Err(pem::Error::NoItemsFound);
     }

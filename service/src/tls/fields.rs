@@ -24,9 +24,9 @@ pub struct TlsFields {
     /// A PEM file: the authorities that sign clients' certificates. None is asked for without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
-    /// Whether a client must have a certificate, where there is a `client_ca`.
-    #[serde(default)]
-    pub client_certificates: ClientCertificates,
+    /// Whether a client must have a certificate, where there is a `client_ca`; by default it must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
     /// The oldest version that is spoken.
     #[serde(default)]
     pub min_version: TlsVersion,
@@ -43,11 +43,10 @@ pub struct CertificateFields {
 }
 
 /// Whether a client must have a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
     /// A client without one is refused.
-    #[default]
     Required,
     /// A client may have none. One that is wrong is refused.
     Optional,
@@ -64,6 +63,15 @@ pub enum TlsVersion {
 }
 
 impl TlsFields {
+    /// Whether a client must have a certificate; `None` where none is asked for.
+    pub fn asks_for(&self) -> Option<ClientCertificates> {
+        self.client_ca.as_ref()?;
+        Some(
+            self.client_certificates
+                .unwrap_or(ClientCertificates::Required),
+        )
+    }
+
     /// All certificates, each with the key of the configuration that names it.
     pub(super) fn all(&self) -> impl Iterator<Item = (String, CertificateFields)> + '_ {
         let first = CertificateFields {

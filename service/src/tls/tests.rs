@@ -28,7 +28,7 @@ impl Files {
             key: directory.path().join("tls.key"),
             certificates: Vec::new(),
             client_ca: None,
-            client_certificates: ClientCertificates::Required,
+            client_certificates: None,
             min_version: TlsVersion::Tls12,
         };
         Self { directory, fields }
@@ -217,7 +217,7 @@ async fn a_client_has_a_certificate_where_one_is_required() {
     files.fields.client_ca = Some(ca);
     let required = Tls::load(&files.fields, HTTP1).unwrap();
     assert!(required.requires_client_certificates());
-    files.fields.client_certificates = ClientCertificates::Optional;
+    files.fields.client_certificates = Some(ClientCertificates::Optional);
     let optional = Tls::load(&files.fields, HTTP1).unwrap();
     assert!(!optional.requires_client_certificates());
     for (tls, own, refused) in [
@@ -243,6 +243,17 @@ async fn a_client_has_a_certificate_where_one_is_required() {
             (Err(error), Some(refused)) => assert!(error.contains(refused), "{error}"),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn client_certificates_need_an_authority() {
+    let mut files = Files::new();
+    files.renew();
+    for kind in [ClientCertificates::Required, ClientCertificates::Optional] {
+        files.fields.client_certificates = Some(kind);
+        let error = Tls::load(&files.fields, HTTP1).unwrap_err();
+        assert_eq!(error.key, "client_certificates");
     }
 }
 
@@ -301,7 +312,18 @@ fn what_is_wrong_names_its_file() {
     assert_eq!(key, "certificate");
     assert!(text.contains("there is none in it"), "{text}");
     files.renew();
+    files.replace(
+        &files.fields.key,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    let (key, text) = load_error();
+    assert_eq!(key, "key");
+    assert!(text.contains("passphrase"), "{text}");
     fs::remove_file(&files.fields.key).unwrap();
+    fs::create_dir(&files.fields.key).unwrap();
+    let (_, text) = load_error();
+    assert!(text.contains("not a regular file"), "{text}");
+    fs::remove_dir(&files.fields.key).unwrap();
     let (key, text) = load_error();
     assert_eq!(key, "key");
     assert!(text.contains("tls.key"), "{text}");

@@ -58,7 +58,8 @@ pub(super) enum TokenError {
 struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// In seconds. Some say it as a text, or with a fraction.
+    expires_in: Option<serde_json::Value>,
 }
 
 /// Asks for a token.
@@ -109,7 +110,8 @@ fn read(body: &[u8], asked: Instant) -> Option<Token> {
     let token = token.filter(|token| token.len() <= MAX_TOKEN)?;
     let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
-    let seconds = response.expires_in.unwrap_or(DEFAULT).min(LONGEST);
+    let seconds = response.expires_in.as_ref().and_then(seconds);
+    let seconds = seconds.unwrap_or(DEFAULT).min(LONGEST);
     let valid = Duration::from_secs(seconds);
     // A request may be on its way for a while, and clocks differ.
     let margin = (valid / 4).min(Duration::from_secs(15));
@@ -117,6 +119,16 @@ fn read(body: &[u8], asked: Instant) -> Option<Token> {
         header,
         until: asked + valid.saturating_sub(margin),
     })
+}
+
+/// `None` for what is no number of seconds.
+fn seconds(value: &serde_json::Value) -> Option<u64> {
+    let text = match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // The fraction does not matter.
+    text.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -169,6 +181,16 @@ mod tests {
         let both = "{\"token\": \"\", \"access_token\": \"b\", \"expires_in\": 300, \"x\": []}";
         assert_eq!(read(both), held("b", 285));
         assert_eq!(read("{\"token\":\"a\",\"expires_in\":0}"), held("a", 0));
+        for (said, valid) in [
+            ("300.5", 285),
+            ("\"300\"", 285),
+            ("-1", 45),
+            ("null", 45),
+            ("[]", 45),
+        ] {
+            let body = format!("{{\"token\":\"a\",\"expires_in\":{said}}}");
+            assert_eq!(read(&body), held("a", valid), "{said}");
+        }
         let long = format!("{{\"token\":\"a\",\"expires_in\":{}}}", u64::MAX);
         assert_eq!(read(&long), held("a", LONGEST - 15));
         for bad in [
@@ -178,7 +200,6 @@ mod tests {
             "{\"token\": 1}",
             "{\"token\": \"\"}",
             "{\"token\": \"a\\nb\"}",
-            "{\"token\": \"a\", \"expires_in\": -1}",
             "<html>",
         ] {
             assert_eq!(read(bad), None, "{bad}");
