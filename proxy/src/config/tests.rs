@@ -385,6 +385,33 @@ fn credentials_on_a_listener_that_others_reach_need_the_operators_word() {
 }
 
 #[test]
+fn pushes_with_our_credentials_need_clients_with_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("crt"), made.cert.pem()).unwrap();
+    std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+    let files = format!("certificate: '{0}', key: '{1}'", path("crt"), path("key"));
+    let ca = format!("{files}, client_ca: '{}'", path("crt"));
+    let credentials =
+        format!("{{username: a, password_env: {VARIABLE}, anonymous: pull, allow_push: true}}");
+    let upstream = format!("replicas: ['http://localhost:1'], credentials: {credentials}");
+    for (tls, is_allowed) in [
+        (&files, false),
+        (&ca, true),
+        (&format!("{ca}, client_certificates: required"), true),
+        (&format!("{ca}, client_certificates: optional"), false),
+    ] {
+        let secured = format!("{{address: '0.0.0.0:2', tls: {{{tls}}}}}");
+        let error = upstream_error(&secured, &upstream);
+        assert_eq!(error.is_none(), is_allowed, "{tls}: {error:?}");
+        // One that requires none opens the registry beside those that do.
+        let two = format!("{secured}, '0.0.0.0:3'");
+        assert!(upstream_error(&two, &upstream).is_some(), "{tls}");
+    }
+}
+
+#[test]
 fn a_password_is_not_printed() {
     let yaml = format!(
         "upstreams: [{{replicas: ['unix:/r'], credentials: {{username: a, password_env: {VARIABLE}}}}}]\n"
