@@ -28,6 +28,7 @@ mod error;
 mod failure;
 mod fields;
 mod own;
+mod raw_stream;
 mod resolver;
 
 use self::certificate::{Certificate, certificates, plainly};
@@ -37,6 +38,7 @@ pub use self::failure::TlsFailure;
 use self::fields::MOST_CERTIFICATES;
 pub use self::fields::{CertificateFields, ClientCertificates, TlsFields, TlsVersion};
 use self::own::OwnCertificates;
+pub use self::raw_stream::{RawStream, Unseen};
 use self::resolver::CertificateResolver;
 
 /// How often the files are checked. A change is loaded once it is unchanged for one interval, so

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use service::log::{OutcomeChange, OutcomeChanges};
-use service::tls::codec::{HandshakeError, Pending, TlsCodec, Unseen};
-use service::tls::{TlsClient, TlsFailure};
+use service::tls::codec::{HandshakeError, Pending, TlsCodec};
+use service::tls::{TlsClient, TlsFailure, Unseen};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
