@@ -66,7 +66,7 @@ pub enum ProxyStartError {
 /// A proxy that has bound its addresses and serves nothing yet.
 pub struct BoundProxy {
     listeners: Vec<(Listener, Option<Tls>)>,
-    /// What else whoever starts it should know.
+    /// What else the operator should know.
     hints: Option<String>,
     addresses: Vec<ListenAddr>,
     workers: Workers,

@@ -46,7 +46,7 @@ pub trait Server {
     /// Where metrics and probes have a listener of their own.
     fn metrics_address(&self) -> Option<&ListenAddr>;
 
-    /// What else whoever starts it should know, in lines.
+    /// What else the operator should know, in lines.
     fn hints(&self) -> Option<&str> {
         None
     }

@@ -39,7 +39,7 @@ pub(crate) async fn handshake(
             if let HandshakeError::NotTls(said) = &error
                 && said.first().is_some_and(u8::is_ascii_uppercase)
             {
-                // A method: whoever sends it can read a response.
+                // A method: such a client can read a response.
                 refuse_plain_http(stream).await;
             }
             Err(error)

@@ -67,7 +67,7 @@ impl SelfSigned {
         })
     }
 
-    /// What clients need to trust it, for whoever starts the server.
+    /// What clients need to trust it, for the operator.
     pub(super) fn hints(&self, addresses: &[ListenAddr]) -> String {
         let certificate = self.certificate.display();
         let port = addresses.iter().find_map(|address| match address {

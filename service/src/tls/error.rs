@@ -28,7 +28,7 @@ impl TlsError {
     }
 }
 
-/// Why a client's handshake failed, for whoever runs the server.
+/// Why a client's handshake failed, for the operator.
 pub fn client_failure(error: &HandshakeError) -> String {
     let HandshakeError::Refused(error) = error else {
         return error.to_string();
