@@ -83,7 +83,7 @@ impl ForeignRegistry {
         Self::start_with(&format!(", prefix: '{path}/'"), "").await
     }
 
-    /// Starts one that admits whoever has a token of this server.
+    /// Starts one that admits clients with a token of this server.
     ///
     /// # Errors
     /// If docker-registry is not installed or does not start.
@@ -91,7 +91,7 @@ impl ForeignRegistry {
         Self::start_with("", &tokens.configuration()).await
     }
 
-    /// Starts one that speaks TLS with this certificate, and admits whoever has a token of this server.
+    /// Starts one that speaks TLS with this certificate, and admits clients with a token of this server.
     ///
     /// # Errors
     /// If docker-registry is not installed or does not start.

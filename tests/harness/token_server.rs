@@ -52,7 +52,7 @@ struct Signer {
 }
 
 impl TokenServer {
-    /// Starts one for whoever sends this `Authorization`. Its tokens are valid for so many seconds.
+    /// Starts one for clients that send this `Authorization`. Its tokens are valid for so many seconds.
     ///
     /// # Errors
     /// If there is no port, or the certificate cannot be written.

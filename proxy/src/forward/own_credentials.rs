@@ -55,3 +55,49 @@ impl<'u> OwnCredentials<'u> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderMap, HeaderName, Method, Version};
+    use service::config::Secret;
+
+    use super::*;
+    use crate::forward::framing::BodyLength;
+    use crate::upstream::{CredentialsConfig, Timeouts};
+
+    #[test]
+    fn a_request_that_may_be_another_one_to_the_upstream_gets_none() {
+        let config = CredentialsConfig {
+            username: "user".to_owned(),
+            password: Secret::new("hunter2"),
+            realm: None,
+            allow_push: false,
+            tls: None,
+        };
+        let timeouts = Timeouts::with_stall(Duration::from_mins(1));
+        let upstream = Upstream::at(&[], timeouts).with_credentials(Some(config));
+        let gets_some = |header: Option<&'static str>| {
+            let headers = header.map(|name| {
+                let value = HeaderValue::from_static("x");
+                (HeaderName::from_static(name), value)
+            });
+            let request = RequestHead {
+                method: Method::GET,
+                target: "/v2/a/tags/list".parse().unwrap(),
+                version: Version::HTTP_11,
+                headers: HeaderMap::from_iter(headers),
+                host: None,
+                body: BodyLength::None,
+                keep_alive: true,
+            };
+            OwnCredentials::of(&upstream, &request).is_some()
+        };
+        assert!(gets_some(None));
+        assert!(gets_some(Some("x-meta")));
+        for name in OVERRIDES.into_iter().chain(["authorization"]) {
+            assert!(!gets_some(Some(name)), "{name}");
+        }
+    }
+}

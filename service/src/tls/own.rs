@@ -11,8 +11,7 @@ use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
 };
 
-/// Trusts the certificates of a listener, and no others: whatever names they have, and whoever signed
-/// them.
+/// Trusts the certificates of a listener, and no others. Their names and authorities do not matter.
 #[derive(Debug)]
 pub(super) struct OwnCertificates {
     certificates: Vec<CertificateDer<'static>>,

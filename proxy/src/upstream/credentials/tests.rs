@@ -254,3 +254,22 @@ fn the_password_is_shown_by_nothing() {
         "{shown}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_does_not_wait_for_ever_for_its_turn_to_ask_for_a_token() {
+    let (credentials, replica) = (credentials(None), replica(1));
+    let server = TokenServer {
+        realm: "http://127.0.0.1:1/token".parse().unwrap(),
+        service: None,
+    };
+    // As many as may ask, of a server that says nothing.
+    let all = u32::try_from(FETCHES).unwrap();
+    let _stalled = credentials.fetches.acquire_many(all).await.unwrap();
+    let scope = pull("a");
+    let token = credentials.token(&replica, &server, &scope);
+    let waited = timeout(Duration::from_hours(1), token).await;
+    assert!(waited.unwrap().is_none());
+    // Nor does the next one, for a while, wait at all.
+    let token = credentials.token(&replica, &server, &scope);
+    assert!(timeout(Duration::ZERO, token).await.unwrap().is_none());
+}
