@@ -160,7 +160,7 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
         let stopping = forwarder.stopping();
         let read = tokio::select! {
             biased;
-            read = Box::pin(proxy_header::read(&mut stream, forwarder.limits.header_timeout)) => read,
+            read = Box::pin(proxy_header::read(&mut stream, forwarder.limits().header_timeout)) => read,
             // No request has begun.
             () = stopping.recv() => return,
         };
@@ -236,7 +236,7 @@ async fn shake(
 ) -> Result<Socket, HandshakeRefusal> {
     // None of them has a request in flight: the cap lets the oldest give way.
     let slot = handshakes.admit_when_free().await;
-    let limit = tls::HANDSHAKE.min(forwarder.limits.header_timeout);
+    let limit = tls::HANDSHAKE.min(forwarder.limits().header_timeout);
     let shaken = tokio::select! {
         biased;
         shaken = forward::handshake(stream, tls, first, limit) => shaken,

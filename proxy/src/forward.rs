@@ -44,6 +44,7 @@ mod own_response;
 mod prefixed;
 mod replica_connection;
 mod serve;
+mod settings;
 mod shared;
 mod socket;
 mod splice;
@@ -56,6 +57,7 @@ pub(crate) use self::client_connection::ClientConnection;
 pub(crate) use self::forwarder::Forwarder;
 pub(crate) use self::handshake::handshake;
 pub(crate) use self::serve::serve;
+pub(crate) use self::settings::ForwardSettings;
 pub(crate) use self::shared::Shared;
 pub(crate) use self::socket::Socket;
 

@@ -22,10 +22,10 @@ use crate::cors::CorsRules;
 use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
-use crate::forward::{Forwarder, Shared};
+use crate::forward::{ForwardSettings, Forwarder, Shared};
 use crate::forwarded::ForwardedRules;
 use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::{Timeouts, Upstream, Upstreams};
 
 mod readiness;
 mod self_signed;
@@ -297,17 +297,22 @@ impl Server for BoundProxy {
             connection_metrics = Some(recording.connections);
         }
         let observer = Observer::new(recorder.as_ref(), self.access_log);
-        let forwarder = Arc::new(Forwarder::new(Shared {
-            upstream: self.upstream,
+        let shared = Shared {
+            rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
+            splices: self.limits.connections / 4,
+            streams: self.limits.streams,
+            stopping,
+        };
+        let settings = ForwardSettings {
+            upstreams: Upstreams::single(self.upstream),
             admin: self.admin,
             observer,
-            rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
             limits: self.limits,
             access_log: self.access_log,
             forwarded: self.forwarded,
             cors: self.cors,
-            stopping,
-        }));
+        };
+        let forwarder = Arc::new(Forwarder::new(shared, settings));
         let connections = OpenConnections::new(connection_metrics, self.limits.connections);
         let accepting: Vec<_> = self
             .listeners

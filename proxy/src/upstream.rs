@@ -25,6 +25,7 @@ mod settings;
 mod stream;
 mod target;
 mod tls;
+mod upstreams;
 
 pub(crate) use self::address::UpstreamAddress;
 pub use self::asked_as::AskedAs;
@@ -41,6 +42,7 @@ pub use self::settings::{Balance, HealthRules, QueueRules, ReplicaRules, Replica
 pub(crate) use self::stream::UpstreamStream;
 use self::target::LOCAL;
 pub use self::target::{Target, TargetError};
+pub use self::upstreams::Upstreams;
 
 /// How long the upstream may be silent. A registry may hash gigabytes before it responds to the PUT
 /// that ends an upload.

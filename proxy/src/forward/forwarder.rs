@@ -1,10 +1,14 @@
 //! Forwards one request: begins its exchange, refuses or forwards it, and ends the exchange.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use registry::oci::{Endpoint, Route};
+use service::limits::Limits;
 use service::listen::Peer;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
@@ -23,6 +27,7 @@ use super::observed::Observed;
 use super::own_credentials::OwnCredentials;
 use super::own_response::{self, OwnResponse};
 use super::replica_connection::{ConnectedReplica, ReplicaConnector};
+use super::settings::ForwardSettings;
 use super::shared::Shared;
 use super::splice::Pipes;
 use super::transfer::BodyTransfer;
@@ -37,6 +42,7 @@ use crate::upstream::{ReplicaRoute, Upstream};
 /// Forwards requests to the upstream, and serves the endpoints of the proxy itself.
 pub(crate) struct Forwarder {
     shared: Shared,
+    settings: ArcSwap<ForwardSettings>,
     pub(super) http2: Http2Bounds,
     pipes: Pipes,
     /// The name of this proxy in `Via` (RFC 9110 §7.6.3). No other instance has it, so that a request
@@ -46,8 +52,13 @@ pub(crate) struct Forwarder {
     pub(super) on_request: Option<fn()>,
 }
 
+/// The settings, as one connection keeps them.
+pub(super) type CachedSettings<'f> = Cache<&'f ArcSwap<ForwardSettings>, Arc<ForwardSettings>>;
+
 /// What goes with a request.
 struct Asked<'r> {
+    settings: &'r ForwardSettings,
+    upstream: &'r Upstream,
     id: &'r HeaderValue,
     connection: &'r ClientConnection,
     claims: Option<&'r ClientClaims>,
@@ -65,13 +76,14 @@ impl Deref for Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(shared: Shared) -> Forwarder {
+    pub(crate) fn new(shared: Shared, settings: ForwardSettings) -> Forwarder {
         let id = headers::random_hex();
         Forwarder {
-            pipes: Pipes::new(shared.limits.connections / 4),
-            http2: Http2Bounds::new(shared.limits.streams),
+            pipes: Pipes::new(shared.splices),
+            http2: Http2Bounds::new(shared.streams),
             name: format!("octoserve-{}", String::from_utf8_lossy(&id)),
             shared,
+            settings: ArcSwap::from_pointee(settings),
             #[cfg(test)]
             on_request: None,
         }
@@ -82,20 +94,36 @@ impl Forwarder {
         self.stopping.clone()
     }
 
+    /// What the configuration says of requests that begin now.
+    pub(crate) fn settings(&self) -> Arc<ForwardSettings> {
+        self.settings.load_full()
+    }
+
+    /// The same for one connection: as cheap as a reference, but for the first request after a reload.
+    pub(super) fn cached_settings(&self) -> CachedSettings<'_> {
+        Cache::new(&self.settings)
+    }
+
     /// Whether this peer's connections begin with a header of the PROXY protocol.
     pub(crate) fn expects_proxy_header(&self, peer: Peer) -> bool {
-        self.forwarded.expects_proxy_header(peer)
+        self.settings.load().forwarded.expects_proxy_header(peer)
     }
 
     /// Whether what this peer says of others is believed.
     pub(crate) fn trusts(&self, peer: Peer) -> bool {
-        self.forwarded.trusts(peer)
+        self.settings.load().forwarded.trusts(peer)
+    }
+
+    /// What one client may take.
+    pub(crate) fn limits(&self) -> Limits {
+        self.settings.load().limits
     }
 
     pub(super) fn head_timeouts(&self) -> HeadTimeouts {
+        let limits = self.limits();
         HeadTimeouts {
-            header: self.limits.header_timeout,
-            idle: self.limits.idle_timeout,
+            header: limits.header_timeout,
+            idle: limits.idle_timeout,
         }
     }
 
@@ -109,19 +137,21 @@ impl Forwarder {
     /// Serves one request: forwards it, or responds itself.
     pub(super) async fn forward<'s, C: ClientSide<'s>>(
         &self,
+        settings: &ForwardSettings,
         request: &mut RequestHead,
         refusal: Option<Refusal>,
         connection: &ClientConnection,
         client: &mut C,
         timer: &mut LazyTimer,
     ) {
+        let body_stall = settings.limits.body_stall;
         if refusal.is_none()
-            && (self.admin.owns(request.target.path()) || own_response::is_root_probe(request))
+            && (settings.admin.owns(request.target.path()) || own_response::is_root_probe(request))
         {
             // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
             // meanwhile is no failure.
-            let own = self.own(client, timer);
-            if Box::pin(own.serve_admin(&self.admin, request))
+            let own = OwnResponse::new(client, timer, body_stall);
+            if Box::pin(own.serve_admin(&settings.admin, request))
                 .await
                 .is_err()
             {
@@ -129,7 +159,7 @@ impl Forwarder {
             }
             return;
         }
-        let cors = self.cors.as_ref();
+        let cors = settings.cors.as_ref();
         let cors = cors.map(|rules| rules.of(&request.headers));
         if refusal.is_none()
             && let Some(cors) = &cors
@@ -138,30 +168,34 @@ impl Forwarder {
             // No more the registry's traffic than a scrape is. It has no password with it, so the upstream
             // might refuse it.
             let head = ResponseHead::own(StatusCode::NO_CONTENT, allowed, BodyLength::None);
-            if self.own(client, timer).send(head, &[]).await.is_err() {
+            let own = OwnResponse::new(client, timer, body_stall);
+            if own.send(head, &[]).await.is_err() {
                 client.abort();
             }
             return;
         }
         let id = headers::request_id(&request.headers);
         let is_trusted = connection.is_trusted;
-        let claims = is_trusted.then(|| self.forwarded.claims(&request.headers));
+        let claims = is_trusted.then(|| settings.forwarded.claims(&request.headers));
         let claims = claims.as_ref();
-        let address = self.access_log.then(|| address(connection, claims));
-        let session_at = affinity::take(request, &self.upstream);
-        let observed = Observed::begin(&self.shared, request, &id, address.flatten());
+        let address = settings.access_log.then(|| address(connection, claims));
+        let upstream = settings.upstreams.choose();
+        let session_at = affinity::take(request, upstream);
+        let observed = Observed::begin((settings, upstream), request, &id, address.flatten());
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
             on_request();
         }
         let refusal = refusal
             .or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop))
-            .or_else(|| self.is_forbidden(request).then_some(Refusal::ReadOnly))
+            .or_else(|| is_forbidden(request, upstream).then_some(Refusal::ReadOnly))
             .or_else(|| session_at.err());
         let outcome = if let Some(refusal) = refusal {
             TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
         } else {
             let asked = Asked {
+                settings,
+                upstream,
                 id: &id,
                 connection,
                 claims,
@@ -174,8 +208,13 @@ impl Forwarder {
         match outcome {
             TransferOutcome::Whole(observed) => observed.end(None),
             TransferOutcome::BeforeResponse(failure, observed) => {
-                self.respond_with(failure, request, cors.as_ref(), client, observed, timer)
-                    .await;
+                respond_with(
+                    failure,
+                    (request, cors.as_ref()),
+                    (client, timer, body_stall),
+                    observed,
+                )
+                .await;
             }
             TransferOutcome::DuringResponse(failure, observed) => {
                 client.abort();
@@ -188,22 +227,22 @@ impl Forwarder {
     async fn exchange<'s, 'f, C: ClientSide<'s>>(
         &'f self,
         request: &mut RequestHead,
-        asked: &Asked<'_>,
+        asked: &Asked<'f>,
         client: &mut C,
         mut observed: Observed<'f, Awaiting>,
         timer: &mut LazyTimer,
     ) -> TransferOutcome<'f> {
-        if let Some(registry) = self.upstream.in_process() {
+        if let Some(registry) = asked.upstream.in_process() {
             let host = Upstream::local_authority();
             let side = InProcessSide::call(registry, request, &host);
             let mut side = UpstreamSide::InProcess(side);
             observed.request_sent();
             let mut held = Held::new(false);
             let view = asked.view(request);
-            let transfer = self.transfer(client, &mut side, observed, view, &mut held);
+            let transfer = self.transfer(client, &mut side, observed, (asked, view), &mut held);
             return transfer.run(timer).await;
         }
-        let Some(replicas) = self.upstream.replicas() else {
+        let Some(replicas) = asked.upstream.replicas() else {
             return TransferOutcome::BeforeResponse(Failure::Internal, observed);
         };
         let worker = asked.connection.worker;
@@ -212,7 +251,7 @@ impl Forwarder {
         let mut view = asked.view(request);
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
-        let credentials = OwnCredentials::of(&self.upstream, view.request);
+        let credentials = OwnCredentials::of(asked.upstream, view.request);
         // Before a replica is chosen: a request that waits for a token takes no place there.
         let authorization = match (&credentials, replicas.any()) {
             (Some(credentials), Some(replica)) => {
@@ -252,7 +291,7 @@ impl Forwarder {
                 host: replica.host(view.request.host.as_ref()),
                 prefix: replica.prefix(),
                 authorization: authorization.as_ref(),
-                headers: self.forwarded.added,
+                headers: asked.settings.forwarded.added,
             };
             headers::write_request(connection.outgoing.head(), view, &added);
             connection.begin_body(view.request.body);
@@ -261,7 +300,7 @@ impl Forwarder {
                 held.keep_no_more();
             }
             let mut side = UpstreamSide::Connection(connection);
-            let transfer = self.transfer(client, &mut side, observed, view, &mut held);
+            let transfer = self.transfer(client, &mut side, observed, (asked, view), &mut held);
             let outcome = transfer.run(timer).await;
             if let Some(credentials) = &credentials {
                 credentials.responded(&side, authorization.is_some());
@@ -297,7 +336,7 @@ impl Forwarder {
         client: &'t mut C,
         side: &'t mut UpstreamSide,
         observed: Observed<'f, Awaiting>,
-        view: ClientView<'t>,
+        (asked, view): (&Asked<'t>, ClientView<'t>),
         held: &'t mut Held,
     ) -> BodyTransfer<'t, 'f, C> {
         BodyTransfer::new(
@@ -306,53 +345,9 @@ impl Forwarder {
             observed,
             view,
             held,
-            &self.shared,
+            (asked.upstream, asked.settings.limits.body_stall),
             &self.pipes,
         )
-    }
-
-    /// Whether the request would change an upstream that is to be read only. To ask for a token changes
-    /// nothing.
-    fn is_forbidden(&self, request: &RequestHead) -> bool {
-        self.upstream.is_read_only()
-            && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
-            && Route::parse(request.target.path()).endpoint != Endpoint::Token
-    }
-
-    /// Responds with the OCI error of a failure, if the client can still read a response.
-    async fn respond_with<'s, C: ClientSide<'s>>(
-        &self,
-        failure: Failure,
-        request: &RequestHead,
-        cors: Option<&CrossOrigin<'_>>,
-        client: &mut C,
-        observed: Observed<'_, Awaiting>,
-        timer: &mut LazyTimer,
-    ) {
-        let Some(error) = failure.response() else {
-            client.abort();
-            observed.end(Some(failure));
-            return;
-        };
-        let body = Bytes::from(error.to_json());
-        let headers = own_response::error_headers(failure, body.len(), cors);
-        let body = match request.method {
-            Method::HEAD => Bytes::new(),
-            _ => body,
-        };
-        let mut observed = observed.own_response(failure, &error, body.len());
-        let status = StatusCode::from_u16(failure.status()).unwrap_or_default();
-        let head = ResponseHead::own(status, headers, BodyLength::Known(body.len() as u64));
-        match self.own(client, timer).send(head, &body).await {
-            Ok(()) => observed.own_response_sent(body.len()),
-            Err(_) => client.abort(),
-        }
-        observed.end(Some(failure));
-    }
-
-    /// A response of the proxy's own to this client.
-    fn own<'c, C>(&self, client: &'c mut C, timer: &'c mut LazyTimer) -> OwnResponse<'c, C> {
-        OwnResponse::new(client, timer, self.limits.body_stall)
     }
 }
 
@@ -375,6 +370,43 @@ fn address(connection: &ClientConnection, claims: Option<&ClientClaims>) -> Opti
         Some(address) => address.to_string().try_into().ok(),
         None => connection.address.clone(),
     }
+}
+
+/// Whether the request would change an upstream that is to be read only. To ask for a token changes
+/// nothing.
+fn is_forbidden(request: &RequestHead, upstream: &Upstream) -> bool {
+    upstream.is_read_only()
+        && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && Route::parse(request.target.path()).endpoint != Endpoint::Token
+}
+
+/// Responds with the OCI error of a failure, if the client can still read a response.
+async fn respond_with<'s, C: ClientSide<'s>>(
+    failure: Failure,
+    (request, cors): (&RequestHead, Option<&CrossOrigin<'_>>),
+    (client, timer, stall): (&mut C, &mut LazyTimer, Duration),
+    observed: Observed<'_, Awaiting>,
+) {
+    let Some(error) = failure.response() else {
+        client.abort();
+        observed.end(Some(failure));
+        return;
+    };
+    let body = Bytes::from(error.to_json());
+    let headers = own_response::error_headers(failure, body.len(), cors);
+    let body = match request.method {
+        Method::HEAD => Bytes::new(),
+        _ => body,
+    };
+    let mut observed = observed.own_response(failure, &error, body.len());
+    let status = StatusCode::from_u16(failure.status()).unwrap_or_default();
+    let head = ResponseHead::own(status, headers, BodyLength::Known(body.len() as u64));
+    let own = OwnResponse::new(client, timer, stall);
+    match own.send(head, &body).await {
+        Ok(()) => observed.own_response_sent(body.len()),
+        Err(_) => client.abort(),
+    }
+    observed.end(Some(failure));
 }
 
 /// Whether a request may be sent twice: it changes nothing, or leaves the same behind (RFC 9110

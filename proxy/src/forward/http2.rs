@@ -74,7 +74,7 @@ pub(super) async fn serve(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(FIRST_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
-    let handshake = timeout(forwarder.limits.header_timeout, options.handshake(io));
+    let handshake = timeout(forwarder.limits().header_timeout, options.handshake(io));
     match handshake.await {
         Ok(Ok(connection)) => {
             let streams = Streams::new(forwarder, client, connection);
@@ -141,7 +141,7 @@ impl<'f> Streams<'f> {
             let limit = if is_draining {
                 GOODBYE
             } else {
-                self.forwarder.limits.idle_timeout
+                self.forwarder.limits().idle_timeout
             };
             tokio::select! {
                 biased;
@@ -205,8 +205,16 @@ impl<'f> Streams<'f> {
         let serve = async move {
             let mut stream = Http2Stream::new(body, respond, consumed);
             let mut timer = LazyTimer::default();
+            let settings = forwarder.settings();
             forwarder
-                .forward(&mut head, refusal, &client, &mut stream, &mut timer)
+                .forward(
+                    &settings,
+                    &mut head,
+                    refusal,
+                    &client,
+                    &mut stream,
+                    &mut timer,
+                )
                 .await;
             drop((busy, permit));
         };

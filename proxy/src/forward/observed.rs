@@ -10,10 +10,11 @@ use service::log::AccessEvent;
 use service::metrics::Label as _;
 
 use super::framing::{RequestHead, ResponseHead};
-use super::shared::Shared;
+use super::settings::ForwardSettings;
 use crate::error::Failure;
 use crate::exchange::{Awaiting, End, Exchange, Request, Responding, Summary};
 use crate::metrics::{Awaited, UpstreamError, UpstreamMetrics};
+use crate::upstream::Upstream;
 
 /// The sessions' table knows a request by its target alone.
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
@@ -35,7 +36,8 @@ struct OpenRequest<'f, Phase> {
 
 /// What is known of a request from its head.
 struct RequestFacts<'f> {
-    shared: &'f Shared,
+    settings: &'f ForwardSettings,
+    upstream: &'f Upstream,
     /// What the log says of the request, and the sessions' table knows it by.
     target: PathAndQuery,
     method: Method,
@@ -46,16 +48,17 @@ struct RequestFacts<'f> {
 
 impl<'f> Observed<'f, Awaiting> {
     pub(super) fn begin(
-        shared: &'f Shared,
+        (settings, upstream): (&'f ForwardSettings, &'f Upstream),
         request: &RequestHead,
         id: &HeaderValue,
         address: Option<HeaderValue>,
     ) -> Self {
-        let observer = shared.observer.as_ref();
+        let observer = settings.observer.as_ref();
         Observed {
             open: Some(OpenRequest {
                 facts: RequestFacts {
-                    shared,
+                    settings,
+                    upstream,
                     target: request.target.clone(),
                     method: request.method.clone(),
                     id: id.clone(),
@@ -87,7 +90,7 @@ impl<'f> Observed<'f, Awaiting> {
         let Some(mut open) = self.open.take() else {
             return Observed::default();
         };
-        if let Some(metrics) = open.facts.shared.upstream.metrics() {
+        if let Some(metrics) = open.facts.upstream.metrics() {
             let remaining = head.headers.get("ratelimit-remaining");
             metrics.responded(&mut open.awaited, remaining.map(HeaderValue::as_bytes));
         }
@@ -122,7 +125,7 @@ impl<Phase> Observed<'_, Phase> {
     /// The upstream failed, if it was the upstream.
     pub(super) fn upstream_failed(&mut self, reason: Option<UpstreamError>) {
         if let (Some(open), Some(reason)) = (&mut self.open, reason)
-            && let Some(metrics) = open.facts.shared.upstream.metrics()
+            && let Some(metrics) = open.facts.upstream.metrics()
         {
             metrics.failed(&mut open.awaited, reason);
         }
@@ -226,7 +229,7 @@ impl<'f> OpenRequest<'f, Awaiting> {
 
 impl<Phase> OpenRequest<'_, Phase> {
     fn upstream(&self) -> Option<&UpstreamMetrics> {
-        self.facts.shared.upstream.metrics()
+        self.facts.upstream.metrics()
     }
 
     fn end(self, failure: Option<Failure>) {
@@ -235,7 +238,7 @@ impl<Phase> OpenRequest<'_, Phase> {
             if let Some(unread) = ended.deferred.take() {
                 tokio::task::spawn_blocking(move || unread.count());
             }
-            if self.facts.shared.access_log {
+            if self.facts.settings.access_log {
                 self.facts.log_access(&ended.summary());
             }
         }
@@ -288,7 +291,7 @@ impl RequestFacts<'_> {
             | Failure::UpstreamTimeout => {
                 let reason = failure.upstream_error().map_or("", |reason| reason.value());
                 tracing::warn!(
-                    upstream = self.shared.upstream.name(),
+                    upstream = self.upstream.name(),
                     ?failure,
                     reason,
                     request_id = id,
@@ -296,7 +299,7 @@ impl RequestFacts<'_> {
                 );
             }
             Failure::Overloaded => {
-                let upstream = self.shared.upstream.name();
+                let upstream = self.upstream.name();
                 tracing::warn!(
                     upstream,
                     request_id = id,

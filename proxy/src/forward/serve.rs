@@ -84,6 +84,7 @@ async fn serve_http1(
     timed_out: impl FnOnce(),
 ) -> Ended {
     let mut timer = LazyTimer::default();
+    let mut settings = forwarder.cached_settings();
     loop {
         let requests = &client.requests;
         let next = poll_fn(|context| {
@@ -93,7 +94,14 @@ async fn serve_http1(
             Next::Request(mut head, refusal) => {
                 requests.set_busy();
                 forwarder
-                    .forward(&mut head, refusal, client, &mut connection, &mut timer)
+                    .forward(
+                        settings.load(),
+                        &mut head,
+                        refusal,
+                        client,
+                        &mut connection,
+                        &mut timer,
+                    )
                     .await;
                 if !connection.finish() {
                     break;

@@ -18,13 +18,13 @@ use service::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Forwarder, Shared};
+use super::{ForwardSettings, Forwarder, Shared};
 use crate::admin::{Admin, refuse};
 use crate::downstream::{self, OpenConnections};
 use crate::exchange::{Observer, Recorder};
 use crate::forwarded::ForwardedRules;
 use crate::metrics::{Rules, UpstreamFamilies};
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::{Timeouts, Upstream, Upstreams};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -56,17 +56,22 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
     let (trigger, stopping) = Shutdown::new();
     // A trigger that is dropped is a shutdown.
     std::mem::forget(trigger);
-    Forwarder::new(Shared {
-        upstream: Arc::new(upstream),
+    let shared = Shared {
+        rejected: None,
+        splices: 1,
+        streams: limits.streams,
+        stopping,
+    };
+    let settings = ForwardSettings {
+        upstreams: Upstreams::single(Arc::new(upstream)),
         admin: Arc::new(admin),
         observer,
-        rejected: None,
         limits,
         access_log: false,
         forwarded: ForwardedRules::default(),
         cors: None,
-        stopping,
-    })
+    };
+    Forwarder::new(shared, settings)
 }
 
 /// Serves it, and returns its address.

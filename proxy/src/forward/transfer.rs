@@ -16,13 +16,12 @@ use super::client_view::ClientView;
 use super::download::{Download, TransferOutcome};
 use super::held::Held;
 use super::observed::Observed;
-use super::shared::Shared;
 use super::splice::{Pipes, SPLICE_FROM, Splice, SpliceError, Spliced};
 use super::upstream_side::UpstreamSide;
 use crate::error::Failure;
 use crate::exchange::Awaiting;
 use crate::metrics::UpstreamError;
-use crate::upstream::Timeouts;
+use crate::upstream::{Timeouts, Upstream};
 
 /// How long an upstream that takes no more of a body may still take to respond.
 const ABANDONED: Duration = Duration::from_secs(5);
@@ -74,7 +73,7 @@ pub(super) struct BodyTransfer<'t, 'f, C> {
     upstream: &'t mut UpstreamSide,
     view: ClientView<'t>,
     held: &'t mut Held,
-    shared: &'t Shared,
+    of: &'t Upstream,
     pipes: &'t Pipes,
     /// Through which each body is spliced, if it is.
     upload_pipe: Option<Splice>,
@@ -96,7 +95,7 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
         observed: Observed<'f, Awaiting>,
         view: ClientView<'t>,
         held: &'t mut Held,
-        shared: &'t Shared,
+        (of, body_stall): (&'t Upstream, Duration),
         pipes: &'t Pipes,
     ) -> BodyTransfer<'t, 'f, C> {
         BodyTransfer {
@@ -104,12 +103,12 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
             upstream,
             view,
             held,
-            shared,
+            of,
             pipes,
             upload_pipe: None,
             download_pipe: None,
-            body_stall: shared.limits.body_stall,
-            timeouts: shared.upstream.timeouts(),
+            body_stall,
+            timeouts: of.timeouts(),
             upload: UploadState::Body,
             download: Download::Head(observed),
             up: Standstill::default(),
@@ -376,14 +375,13 @@ impl<'t, 'f, C> BodyTransfer<'t, 'f, C> {
             return Poll::Ready(Ok(()));
         }
         let mut head = head;
-        self.view.localize(&mut head.headers, &self.shared.upstream);
+        self.view.localize(&mut head.headers, self.of);
         if let Some(cors) = self.view.cors {
             cors.apply(&mut head.headers);
         }
         self.download.begin(&head);
         // After the sessions' table has seen the Location: it knows sessions without their tags.
-        let upstream = &self.shared.upstream;
-        affinity::tag(self.view, head.status, &mut head.headers, upstream);
+        affinity::tag(self.view, head.status, &mut head.headers, self.of);
         self.client.begin_response(head)?;
         Poll::Ready(Ok(()))
     }
