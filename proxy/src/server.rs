@@ -17,14 +17,16 @@ use service::{build_info, log};
 
 use crate::admin::{Admin, refuse};
 use crate::aggregate::{Aggregate, Source};
-use crate::config::{self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamConfig};
+use crate::config::{
+    self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, RemoteConfig, UpstreamsConfig,
+};
 use crate::cors::CorsRules;
 use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
 use crate::exchange::{Observer, Recorder};
 use crate::forward::{ForwardSettings, Forwarder, Shared};
 use crate::forwarded::ForwardedRules;
-use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies, UpstreamMetrics};
+use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies};
 use crate::upstream::{Timeouts, Upstream, Upstreams};
 
 mod readiness;
@@ -58,6 +60,9 @@ pub enum ProxyStartError {
     /// No certificate could be made.
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),
+    /// There is no upstream.
+    #[error("no upstream is configured")]
+    NoUpstream,
     /// The embedded registry could not start.
     #[error(transparent)]
     Embedded(#[from] RegistryStartError),
@@ -71,7 +76,7 @@ pub struct BoundProxy {
     addresses: Vec<ListenAddr>,
     workers: Workers,
     embedded: Option<Embedded>,
-    upstream: Arc<Upstream>,
+    upstreams: Upstreams,
     /// `None` records nothing.
     recording: Option<ProxyRecording>,
     /// The endpoints on the main listeners.
@@ -104,30 +109,16 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         .metrics
         .as_ref()
         .map(|metrics| metrics.endpoint.labels.clone());
-    let (mut upstream, embedded) = match config.upstream {
-        UpstreamConfig::Embedded(storage) => {
+    let (mut upstreams, embedded): (Vec<_>, _) = match config.upstreams {
+        UpstreamsConfig::Embedded(storage) => {
             let embedded = Embedded::bind(storage, labels).await?;
             let name = config::EMBEDDED.to_owned();
             let upstream = Upstream::embedded(name, embedded.in_process(), timeouts);
-            (upstream, Some(embedded))
+            (vec![upstream], Some(embedded))
         }
-        UpstreamConfig::Remote {
-            name,
-            replicas,
-            rules,
-            credentials,
-            read_only,
-        } => {
-            if replicas.len() > 1 && rules.session_key.is_none() {
-                tracing::warn!(
-                    upstream = name,
-                    "upload sessions cannot move to another proxy, and end with this process: set \
-                     session_key_file"
-                );
-            }
-            let upstream = Upstream::new(name, replicas, *rules, timeouts);
-            let upstream = upstream.with_credentials(credentials);
-            (upstream.read_only(read_only), None)
+        UpstreamsConfig::Remote(upstreams) => {
+            let upstreams = upstreams.into_iter();
+            (upstreams.map(|one| remote(one, timeouts)).collect(), None)
         }
     };
     let mut tls: Vec<Option<Tls>> = Vec::with_capacity(config.listen.len());
@@ -159,20 +150,29 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
             let on_main = metrics.on_main;
             let source = embedded.as_ref().and_then(Embedded::source);
             let tls = tls.iter().flatten().cloned().collect();
-            let (recording, cells) =
-                ProxyRecording::bind(metrics, upstream.name(), source, tls, endpoints).await?;
-            upstream = upstream.with_metrics(cells);
+            let (recording, families) =
+                ProxyRecording::bind(metrics, upstreams.len(), source, tls, endpoints).await?;
+            let record = |upstream: Upstream| {
+                let cells = families.of(upstream.name());
+                upstream.with_metrics(cells)
+            };
+            upstreams = upstreams.into_iter().map(record).collect();
             let aggregate = on_main.then(|| Arc::clone(&recording.aggregate));
             (Some(recording), endpoints(aggregate, path, auth))
         }
     };
+    let mut upstreams = upstreams.into_iter().map(Arc::new);
+    let Some(first) = upstreams.next() else {
+        return Err(ProxyStartError::NoUpstream);
+    };
+    let upstreams = Upstreams::new(first, upstreams.collect());
     Ok(BoundProxy {
         addresses,
         hints,
         workers: Workers::start().map_err(ProxyStartError::Workers)?,
         listeners: listeners.into_iter().zip(tls).collect(),
         embedded,
-        upstream: Arc::new(upstream),
+        upstreams,
         recording,
         admin: Arc::new(admin),
         readiness,
@@ -183,23 +183,37 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
     })
 }
 
+/// An upstream somewhere.
+fn remote(config: RemoteConfig, timeouts: Timeouts) -> Upstream {
+    if config.replicas.len() > 1 && config.rules.session_key.is_none() {
+        tracing::warn!(
+            upstream = config.name,
+            "upload sessions cannot move to another proxy, and end with this process: set \
+             session_key_file"
+        );
+    }
+    let upstream = Upstream::new(config.name, config.replicas, config.rules, timeouts);
+    let upstream = upstream.with_credentials(config.credentials);
+    upstream.read_only(config.read_only)
+}
+
 impl ProxyRecording {
     /// Declares all families, and binds the listener for metrics alone, if there is one. Returns the
-    /// cells of the upstream, too.
+    /// families of the upstreams, too.
     async fn bind(
         config: ProxyMetricsConfig,
-        upstream: &str,
+        upstreams: usize,
         embedded: Option<Source>,
         mut tls: Vec<Tls>,
         endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Admin,
-    ) -> Result<(ProxyRecording, UpstreamMetrics), ProxyStartError> {
+    ) -> Result<(ProxyRecording, UpstreamFamilies), ProxyStartError> {
         let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
         let panics = PanicMetrics::declare(&registry).panics;
         let recorder = Arc::new(Recorder::new(&registry, config.repositories));
         let connections = Arc::new(ConnectionMetrics::new(&registry));
-        let cells = UpstreamFamilies::declare(&registry, 1).of(upstream);
+        let families = UpstreamFamilies::declare(&registry, upstreams);
         tls.extend(config.endpoint.tls.clone());
         let certificates = tls.iter().map(|tls| tls.expiries().len()).sum();
         let certificates = CertificateFamilies::declare(&registry, certificates);
@@ -230,7 +244,7 @@ impl ProxyRecording {
             aggregate,
             listener,
         };
-        Ok((recording, cells))
+        Ok((recording, families))
     }
 }
 
@@ -265,10 +279,12 @@ impl Server for BoundProxy {
 
         let health = match self.embedded.as_ref().and_then(Embedded::presence) {
             Some(presence) => UpstreamHealth::Embedded(presence),
-            None => UpstreamHealth::Remote(Arc::clone(&self.upstream)),
+            None => UpstreamHealth::Remote(self.upstreams.clone()),
         };
         tokio::spawn(health.watch(Arc::clone(&self.readiness), shutdown.clone()));
-        tokio::spawn(Arc::clone(&self.upstream).maintain(shutdown.clone()));
+        for upstream in self.upstreams.all() {
+            tokio::spawn(Arc::clone(upstream).maintain(shutdown.clone()));
+        }
         for tls in self.listeners.iter().filter_map(|(_, tls)| tls.clone()) {
             tokio::spawn(tls.watch(shutdown.clone()));
         }
@@ -304,7 +320,7 @@ impl Server for BoundProxy {
             stopping,
         };
         let settings = ForwardSettings {
-            upstreams: Upstreams::single(self.upstream),
+            upstreams: self.upstreams,
             admin: self.admin,
             observer,
             limits: self.limits,

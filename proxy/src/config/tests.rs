@@ -43,10 +43,10 @@ fn what_is_printed_of_a_proxy_with_an_upstream_loads_again() {
     let (_, printed) = resolve(UPSTREAM, Vec::new()).unwrap();
     let (again, printed_again) = resolve(&printed, Vec::new()).unwrap();
     assert_eq!(printed_again, printed);
-    assert!(matches!(again.upstream, UpstreamConfig::Remote { .. }));
+    assert!(matches!(again.upstreams, UpstreamsConfig::Remote(_)));
     let (_, printed) = resolve("", Vec::new()).unwrap();
     let (again, _) = resolve(&printed, Vec::new()).unwrap();
-    assert!(matches!(again.upstream, UpstreamConfig::Embedded(_)));
+    assert!(matches!(again.upstreams, UpstreamsConfig::Embedded(_)));
 }
 
 #[test]
@@ -535,10 +535,11 @@ fn a_replica_is_a_url_or_a_table_and_is_printed_as_it_loads_again() {
     let (config, printed) =
         upstream("replicas: ['http://a', {url: 'http://b', drain: true}, {url: 'http://c'}]")
             .unwrap();
-    let UpstreamConfig::Remote { replicas, .. } = config.upstream else {
+    let UpstreamsConfig::Remote(upstreams) = config.upstreams else {
         panic!("no remote upstream");
     };
-    let all = replicas
+    let all = upstreams[0]
+        .replicas
         .iter()
         .map(|replica| (replica.name.as_str(), replica.is_draining));
     let expected = [("http://a", false), ("http://b", true), ("http://c", false)];

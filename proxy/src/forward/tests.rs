@@ -63,7 +63,7 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
         stopping,
     };
     let settings = ForwardSettings {
-        upstreams: Upstreams::single(Arc::new(upstream)),
+        upstreams: Upstreams::new(Arc::new(upstream), Vec::new()),
         admin: Arc::new(admin),
         observer,
         limits,

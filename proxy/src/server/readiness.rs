@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use registry::server::follow;
 use service::admin::Readiness;
 use service::shutdown::Shutdown;
 
 use crate::embedded::Presence;
-use crate::upstream::Upstream;
+use crate::upstream::Upstreams;
 
 /// How the health of the upstream is known.
 pub(super) enum UpstreamHealth {
     /// Replicas somewhere, which are probed.
-    Remote(Arc<Upstream>),
+    Remote(Upstreams),
     /// The embedded registry, which watches its data directory.
     Embedded(Presence),
 }
@@ -25,7 +26,7 @@ impl UpstreamHealth {
     pub(super) async fn watch(self, readiness: Arc<Readiness>, shutdown: Shutdown) {
         let watch = async {
             match self {
-                Self::Remote(upstream) => probe(&upstream, &readiness).await,
+                Self::Remote(upstreams) => probe(&upstreams, &readiness).await,
                 Self::Embedded(presence) => follow(Some(presence), &readiness).await,
             }
         };
@@ -36,15 +37,24 @@ impl UpstreamHealth {
     }
 }
 
-/// Probes the replicas of an upstream again and again.
-async fn probe(upstream: &Upstream, readiness: &Readiness) {
+/// Probes the replicas of the upstreams again and again.
+async fn probe(upstreams: &Upstreams, readiness: &Readiness) {
+    let reason = match upstreams.all().count() {
+        1 => "the upstream is unhealthy",
+        _ => "all upstreams are unhealthy",
+    };
     let update = || {
-        if let Some(is_healthy) = upstream.is_healthy() {
+        if let Some(is_healthy) = upstreams.is_any_healthy() {
             // Without the cause, which the log has: a probe needs no credentials, and the cause names
             // addresses.
             let health = is_healthy.then_some(());
-            readiness.set_health(health.ok_or_else(|| "the upstream is unhealthy".to_owned()));
+            readiness.set_health(health.ok_or_else(|| reason.to_owned()));
         }
     };
-    upstream.watch_health(update).await;
+    join_all(
+        upstreams
+            .all()
+            .map(|upstream| upstream.watch_health(update)),
+    )
+    .await;
 }
