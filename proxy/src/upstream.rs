@@ -75,7 +75,7 @@ pub struct Upstream {
     metrics: Option<UpstreamMetrics>,
     is_read_only: bool,
     timeouts: Timeouts,
-    credentials: Option<UpstreamCredentials>,
+    credentials: Option<Arc<UpstreamCredentials>>,
 }
 
 /// Where an upstream is.
@@ -126,6 +126,23 @@ impl Upstream {
         self.is_read_only
     }
 
+    /// The same upstream, in place of one of a configuration before. What has not changed is taken on with
+    /// its state: replicas with their connections and their health, credentials with their tokens.
+    pub fn succeeding(mut self, previous: &Upstream) -> Upstream {
+        let is_there = match (&mut self.place, &previous.place) {
+            (Place::Replicas(own), Place::Replicas(before)) => own.adopt(before),
+            _ => false,
+        };
+        // No token goes to a replica that did not issue it.
+        if is_there
+            && let (Some(own), Some(before)) = (&mut self.credentials, &previous.credentials)
+            && own.is_same(before)
+        {
+            *own = Arc::clone(before);
+        }
+        self
+    }
+
     /// The same upstream, whose responses are recorded.
     pub fn with_metrics(mut self, metrics: UpstreamMetrics) -> Upstream {
         if let Place::Replicas(replicas) = &mut self.place {
@@ -154,13 +171,13 @@ impl Upstream {
     /// The same upstream, which is told who asks where the client does not say so.
     pub fn with_credentials(mut self, config: Option<CredentialsConfig>) -> Upstream {
         let name = self.name.clone();
-        self.credentials = config.map(|config| UpstreamCredentials::new(name, config));
+        self.credentials = config.map(|config| Arc::new(UpstreamCredentials::new(name, config)));
         self
     }
 
     /// The credentials for requests of clients that send none, if there are some.
     pub(crate) fn credentials(&self) -> Option<&UpstreamCredentials> {
-        self.credentials.as_ref()
+        self.credentials.as_deref()
     }
 
     /// Where it is recorded how the upstream responds, if it is.
@@ -275,6 +292,55 @@ mod tests {
         }
         trigger.trigger();
         maintaining.await.unwrap();
+    }
+
+    fn remote(replicas: &[ReplicaSettings], password: &str) -> Upstream {
+        let credentials = CredentialsConfig {
+            username: "user".to_owned(),
+            password: service::config::Secret::new(password),
+            realm: None,
+            allow_push: false,
+            tls: None,
+        };
+        let timeouts = Timeouts::with_stall(Duration::from_mins(1));
+        let (name, rules) = ("main".to_owned(), ReplicaRules::default());
+        Upstream::new(name, replicas.to_vec(), rules, timeouts).with_credentials(Some(credentials))
+    }
+
+    #[test]
+    fn a_successor_takes_on_the_replicas_and_the_credentials_that_have_not_changed() {
+        let [a, b, c] = ["http://a", "http://b", "http://c"].map(replica);
+        let before = remote(&[a.clone(), b.clone()], "one");
+        let all = |upstream: &Upstream| upstream.replicas().unwrap().all().to_vec();
+        let same = remote(&[b.clone(), a.clone()], "one").succeeding(&before);
+        assert!(Arc::ptr_eq(&all(&same)[0], &all(&before)[1]));
+        assert!(Arc::ptr_eq(&all(&same)[1], &all(&before)[0]));
+        let credentials = |upstream: &Upstream| Arc::as_ptr(upstream.credentials.as_ref().unwrap());
+        assert_eq!(credentials(&same), credentials(&before));
+        let other = remote(&[a, c.clone()], "one").succeeding(&before);
+        assert!(Arc::ptr_eq(&all(&other)[0], &all(&before)[0]));
+        assert_eq!(all(&other)[1].name(), c.name);
+        // A token of the others is none of the new replica's.
+        assert_ne!(credentials(&other), credentials(&before));
+        let changed = remote(&[b], "two").succeeding(&before);
+        assert_ne!(credentials(&changed), credentials(&before));
+    }
+
+    #[test]
+    fn what_an_operator_said_of_draining_lasts_until_the_configuration_says_something_else() {
+        let settings = |is_draining| ReplicaSettings {
+            is_draining,
+            ..replica("http://a")
+        };
+        let is_draining = |upstream: &Upstream| upstream.replicas().unwrap().all()[0].is_draining();
+        let first = remote(&[settings(false)], "");
+        first.replicas().unwrap().all()[0].set_draining(true);
+        let second = remote(&[settings(false)], "").succeeding(&first);
+        assert!(is_draining(&second));
+        let third = remote(&[settings(true)], "").succeeding(&second);
+        assert!(is_draining(&third));
+        let fourth = remote(&[settings(false)], "").succeeding(&third);
+        assert!(!is_draining(&fourth));
     }
 
     #[test]

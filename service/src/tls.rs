@@ -54,16 +54,16 @@ const SOON: i64 = 14 * 24 * 3600;
 /// The TLS of a listener. Clones are the same one.
 #[derive(Clone)]
 pub struct Tls {
-    files: Arc<TlsFields>,
     protocols: &'static [&'static [u8]],
     current: watch::Sender<LoadedTls>,
-    /// The files as they were before they were loaded.
-    versions: FileVersions,
 }
 
 /// What the next handshake gets.
 #[derive(Clone)]
 struct LoadedTls {
+    files: Arc<TlsFields>,
+    /// The files as they were before they were loaded.
+    versions: FileVersions,
     config: Arc<ServerConfig>,
     /// The certificates without those that lead to their authorities.
     own: Arc<[CertificateDer<'static>]>,
@@ -85,15 +85,17 @@ type FileVersions = Vec<Option<(u64, u64, i64, i64)>>;
 impl Tls {
     /// Loads all certificates and keys. `protocols` may be spoken inside, best first.
     pub fn load(files: &TlsFields, protocols: &'static [&'static [u8]]) -> Result<Self, TlsError> {
-        // Before the files are read: a change in between is then seen as one, and loaded again.
-        let versions = file_versions(files);
         let loaded = LoadedTls::read(files, protocols)?;
         Ok(Self {
-            files: Arc::new(files.clone()),
             protocols,
             current: watch::Sender::new(loaded),
-            versions,
         })
+    }
+
+    /// Handshakes from now on are made with what another one has loaded, whose files are watched from
+    /// now on.
+    pub fn replace(&self, with: &Tls) {
+        self.current.send_replace(with.current.borrow().clone());
     }
 
     /// What the next handshake is made with.
@@ -108,7 +110,7 @@ impl Tls {
 
     /// Whether every client must have a certificate.
     pub fn requires_client_certificates(&self) -> bool {
-        self.files.asks_for() == Some(ClientCertificates::Required)
+        self.current.borrow().files.asks_for() == Some(ClientCertificates::Required)
     }
 
     /// TLS towards this listener, for this program's own health check.
@@ -157,58 +159,65 @@ impl Tls {
     /// Loads everything again whenever a file changes, until the shutdown. If the new files cannot
     /// be used, that is logged and the old ones stay.
     pub async fn watch(self, shutdown: Shutdown) {
-        let mut loaded = self.versions.clone();
+        let mut noted = self.current.borrow().versions.clone();
+        let mut loaded = noted.clone();
         let mut last = loaded.clone();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = shutdown.recv() => return,
             }
-            let now = self.file_versions().await;
+            let files = {
+                let current = self.current.borrow();
+                if current.versions != loaded {
+                    loaded.clone_from(&current.versions);
+                    noted.clone_from(&loaded);
+                }
+                Arc::clone(&current.files)
+            };
+            let now = tokio::task::spawn_blocking(move || file_versions(&files)).await;
+            let now = now.unwrap_or_default();
             let stands = now == last;
             last.clone_from(&now);
-            if stands && now != loaded {
+            if stands && now != noted {
                 // Noted even if the reload fails: a bad file is logged once, not every second.
-                loaded = now;
+                noted = now;
                 self.reload().await;
             }
         }
     }
 
     async fn reload(&self) {
-        let (files, protocols) = (Arc::clone(&self.files), self.protocols);
-        let certificate = self.files.certificate.display();
+        let (files, protocols) = (Arc::clone(&self.current.borrow().files), self.protocols);
+        let certificate = files.certificate.display().to_string();
         // On a blocking thread: a slow disk, such as a network mount, must not stop a worker.
         let read = tokio::task::spawn_blocking(move || LoadedTls::read(&files, protocols));
         match read.await {
             Ok(Ok(loaded)) => {
                 self.current.send_replace(loaded);
-                tracing::info!(%certificate, "certificate reloaded");
+                tracing::info!(certificate, "certificate reloaded");
                 self.warn_of_expiry();
             }
             Ok(Err(error)) => {
-                tracing::error!(%certificate, %error, "certificate reload failed");
+                tracing::error!(certificate, %error, "certificate reload failed");
             }
             // Only a panic, which the panic hook has logged.
             Err(_) => {}
         }
     }
-
-    async fn file_versions(&self) -> FileVersions {
-        let files = Arc::clone(&self.files);
-        let looked = tokio::task::spawn_blocking(move || file_versions(&files));
-        looked.await.unwrap_or_default()
-    }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tls").field(&self.files).finish()
+        let files = Arc::clone(&self.current.borrow().files);
+        f.debug_tuple("Tls").field(&files).finish()
     }
 }
 
 impl LoadedTls {
     fn read(files: &TlsFields, protocols: &[&[u8]]) -> Result<LoadedTls, TlsError> {
+        // Before the files are read: a change in between is then seen as one, and loaded again.
+        let versions = file_versions(files);
         if files.certificates.len() > MOST_CERTIFICATES {
             let reason = format!("more than {MOST_CERTIFICATES} entries");
             return Err(TlsError::new("certificates", &reason));
@@ -260,6 +269,8 @@ impl LoadedTls {
             Some(first.clone())
         });
         Ok(LoadedTls {
+            files: Arc::new(files.clone()),
+            versions,
             own: own.collect(),
             expiries: expiries.collect(),
             config: Arc::new(config),

@@ -51,8 +51,8 @@ families! {
         /// Requests that the upstream still allows, as its last RateLimit-Remaining header said;
         /// absent until one arrives.
         ratelimit: Gauge = "upstream_ratelimit_remaining",
-        /// Replicas in the configuration, those that drain included; set at the start, absent for the
-        /// embedded registry.
+        /// Replicas in the configuration, those that drain included; set at the start and by a reload,
+        /// absent for the embedded registry.
         replicas: Gauge = "upstream_replicas",
         /// Replicas that are healthy; set when the health of one changes, absent for the embedded
         /// registry.
@@ -111,10 +111,10 @@ impl UpstreamFamilies {
 }
 
 impl ReplicaMetrics {
-    /// There are so many replicas. None is healthy yet.
-    pub fn configured(&self, replicas: usize) {
+    /// There are so many replicas, and so many of them are healthy.
+    pub fn configured(&self, replicas: usize, healthy: usize) {
         self.replicas.set((), replicas as f64);
-        self.healthy.touch(());
+        self.healthy(healthy);
         self.queue.touch(());
     }
 
@@ -317,7 +317,7 @@ mod tests {
             }
             awaited.begin();
             metrics.responded(&mut awaited, Some(b"1"));
-            metrics.replicas().configured(2);
+            metrics.replicas().configured(2, 0);
         }
         let exposition = exposition(&registry);
         let series = exposition

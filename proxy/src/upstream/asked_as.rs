@@ -5,7 +5,7 @@ use service::tls::TlsClient;
 use super::host::HostHeader;
 
 /// How an upstream is asked, whatever its clients ask.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AskedAs {
     /// For which host.
     pub host: HostHeader,

@@ -1,5 +1,6 @@
 //! Which replica a request goes to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::replica::Replica;
@@ -27,7 +28,7 @@ impl Balancer {
 
     /// The replica for the next request, among those that do not drain and were not tried: a healthy
     /// one, or any of them if none is. A request that would fail without being tried gains nothing.
-    pub(super) fn choose(&self, replicas: &[Replica], tried: TriedReplicas) -> Option<usize> {
+    pub(super) fn choose(&self, replicas: &[Arc<Replica>], tried: TriedReplicas) -> Option<usize> {
         if let ([only], 0) = (replicas, tried) {
             return (!only.is_draining()).then_some(0);
         }
@@ -42,7 +43,7 @@ impl Balancer {
 
     fn among(
         &self,
-        replicas: &[Replica],
+        replicas: &[Arc<Replica>],
         turn: usize,
         may: impl Fn(usize, &Replica) -> bool,
     ) -> Option<usize> {
@@ -72,7 +73,7 @@ mod tests {
     use crate::upstream::settings::{ReplicaRules, ReplicaSettings};
 
     /// Replicas that are healthy (`h`), unhealthy (`u`), or healthy and draining (`d`).
-    fn replicas(states: &str, max_connections: usize) -> Vec<Replica> {
+    fn replicas(states: &str, max_connections: usize) -> Vec<Arc<Replica>> {
         let rules = ReplicaRules {
             max_connections,
             ..ReplicaRules::default()
@@ -86,7 +87,7 @@ mod tests {
             };
             let replica = Replica::new("main".to_owned(), settings, &rules);
             replica.health.probed(state != 'u');
-            replica
+            Arc::new(replica)
         });
         all.collect()
     }

@@ -152,6 +152,15 @@ impl UpstreamCredentials {
         }
     }
 
+    /// Whether they are the same, and used in the same way.
+    pub(super) fn is_same(&self, other: &UpstreamCredentials) -> bool {
+        self.upstream == other.upstream
+            && self.basic == other.basic
+            && self.realm == other.realm
+            && self.allow_push == other.allow_push
+            && self.tls == other.tls
+    }
+
     /// Whether pushes are sent with them.
     pub(crate) fn allow_push(&self) -> bool {
         self.allow_push

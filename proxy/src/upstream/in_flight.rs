@@ -81,6 +81,11 @@ impl InFlightLimit {
         }
     }
 
+    /// The most requests in flight.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
     fn count_in(&self) -> bool {
         let counted = self
             .in_flight

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use service::net::{GetRequest, HttpUrl, Scheme, ServerAddress};
 use service::tls::TlsClient;
 
 use super::address::{Location, UpstreamAddress};
+use super::asked_as::AskedAs;
 use super::health::ReplicaHealth;
 use super::in_flight::InFlightLimit;
 use super::settings::{HealthRules, ReplicaRules, ReplicaSettings};
@@ -37,13 +38,16 @@ pub struct Replica {
     upstream: String,
     name: String,
     target: Target,
-    is_draining: bool,
+    /// Whether it drains as the configuration says, and as an operator has said since.
+    drain: AtomicBool,
+    is_draining: AtomicBool,
+    asked: AskedAs,
+    rules: HealthRules,
     pub(super) health: ReplicaHealth,
     pub(super) in_flight: InFlightLimit,
     authority: HeaderValue,
     /// The host that it is asked for, whatever the client asks for; `None` if that is kept.
     host: Option<HeaderValue>,
-    tls: Option<TlsClient>,
     handshakes: Option<Arc<ReplicaTls>>,
     addresses: ArcSwap<Vec<Arc<UpstreamAddress>>>,
     next: AtomicUsize,
@@ -78,11 +82,13 @@ impl Replica {
             upstream,
             name: settings.name,
             host: asked.host.of(&target.authority()),
-            tls: asked.tls.clone(),
             handshakes,
             authority: target.authority(),
             target,
-            is_draining: settings.is_draining,
+            drain: AtomicBool::new(settings.is_draining),
+            is_draining: AtomicBool::new(settings.is_draining),
+            asked: asked.clone(),
+            rules: rules.health.clone(),
             health: ReplicaHealth::new(&rules.health),
             in_flight: InFlightLimit::new(rules.max_connections),
             addresses: ArcSwap::from_pointee(addresses),
@@ -97,7 +103,30 @@ impl Replica {
 
     /// Whether it gets only the requests of the upload sessions that it has.
     pub(super) fn is_draining(&self) -> bool {
-        self.is_draining
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether it gets only the requests of the upload sessions that it has.
+    pub(super) fn set_draining(&self, is_draining: bool) {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
+    }
+
+    /// Whether it is the same replica, asked and probed in the same way.
+    pub(super) fn is_same(&self, other: &Replica) -> bool {
+        self.name == other.name
+            && self.target == other.target
+            && self.asked == other.asked
+            && self.rules == other.rules
+            && self.in_flight.max() == other.in_flight.max()
+    }
+
+    /// It drains as the configuration of another one says, if its own said something else. What an
+    /// operator has said since then stays otherwise.
+    pub(super) fn configure_draining(&self, other: &Replica) {
+        let drain = other.drain.load(Ordering::Relaxed);
+        if self.drain.swap(drain, Ordering::Relaxed) != drain {
+            self.set_draining(drain);
+        }
     }
 
     /// Whether it is healthy.
@@ -144,7 +173,7 @@ impl Replica {
     }
 
     fn request(&self, path: &str) -> GetRequest {
-        let request = GetRequest::from(self.target.url(path)).with_tls(self.tls.clone());
+        let request = GetRequest::from(self.target.url(path)).with_tls(self.asked.tls.clone());
         match &self.host {
             Some(host) => request.with_header(HOST, host.clone()),
             None => request,
@@ -158,7 +187,7 @@ impl Replica {
 
     /// TLS towards it, if it is reached by that.
     pub(super) fn tls(&self) -> Option<&TlsClient> {
-        self.tls.as_ref()
+        self.asked.tls.as_ref()
     }
 
     /// Asks the replica whether it speaks the protocol: it does if it responds 200, or 401 to a

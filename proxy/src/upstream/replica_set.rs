@@ -1,5 +1,6 @@
 //! The replicas of one upstream.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
@@ -16,7 +17,7 @@ use crate::metrics::ReplicaMetrics;
 /// The replicas of one upstream.
 pub struct ReplicaSet {
     upstream: String,
-    replicas: Vec<Replica>,
+    replicas: Vec<Arc<Replica>>,
     balancer: Balancer,
     rules: ReplicaRules,
     /// How many requests wait for a replica.
@@ -42,7 +43,8 @@ impl ReplicaSet {
             SessionTags::new(&key.unwrap_or_else(SessionKey::random), names)
         });
         let replicas = replicas.into_iter();
-        let replicas = replicas.map(|settings| Replica::new(upstream.to_owned(), settings, &rules));
+        let replica = |settings| Arc::new(Replica::new(upstream.to_owned(), settings, &rules));
+        let replicas = replicas.map(replica);
         ReplicaSet {
             upstream: upstream.to_owned(),
             replicas: replicas.collect(),
@@ -55,12 +57,28 @@ impl ReplicaSet {
         }
     }
 
+    /// Takes on the replicas of a set that this one replaces, where they are the same: with their
+    /// connections, their requests in flight and their health. Whether all of them are the same.
+    pub(super) fn adopt(&mut self, previous: &ReplicaSet) -> bool {
+        let mut is_whole = true;
+        for replica in &mut self.replicas {
+            match previous.replicas.iter().find(|one| one.is_same(replica)) {
+                Some(same) => {
+                    same.configure_draining(replica);
+                    *replica = Arc::clone(same);
+                }
+                None => is_whole = false,
+            }
+        }
+        is_whole
+    }
+
     pub(super) fn record(&mut self, metrics: &ReplicaMetrics) {
-        metrics.configured(self.replicas.len());
+        metrics.configured(self.replicas.len(), self.healthy());
         self.metrics = Some(metrics.clone());
     }
 
-    pub(super) fn all(&self) -> &[Replica] {
+    pub(super) fn all(&self) -> &[Arc<Replica>] {
         &self.replicas
     }
 
@@ -77,7 +95,12 @@ impl ReplicaSet {
     pub(crate) fn any(&self) -> Option<&Replica> {
         let mut replicas = self.replicas.iter();
         let healthy = replicas.find(|replica| replica.is_healthy());
-        healthy.or(self.replicas.first())
+        healthy.or(self.replicas.first()).map(AsRef::as_ref)
+    }
+
+    fn healthy(&self) -> usize {
+        let replicas = self.replicas.iter();
+        replicas.filter(|replica| replica.is_healthy()).count()
     }
 
     pub(super) fn queue_rules(&self) -> QueueRules {
@@ -111,13 +134,14 @@ impl ReplicaSet {
         url: &'a str,
         client: Option<&str>,
     ) -> Option<&'a str> {
-        let mut all = self.replicas.get(replica).into_iter().chain(&self.replicas);
+        let asked = self.replicas.get(replica).into_iter();
+        let mut all = asked.chain(&self.replicas);
         all.find_map(|replica| replica.within(url, client))
     }
 
     /// Keeps the replicas resolved and their idle connections fresh, without an end.
     pub(super) async fn maintain(&self) {
-        join_all(self.replicas.iter().map(Replica::maintain)).await;
+        join_all(self.replicas.iter().map(|replica| replica.maintain())).await;
     }
 
     /// Probes the replicas, without an end.
@@ -151,7 +175,7 @@ impl ReplicaSet {
             .replicas
             .iter()
             .filter(|replica| !replica.is_draining());
-        if serving.clone().any(Replica::is_healthy) {
+        if serving.clone().any(|replica| replica.is_healthy()) {
             Some(true)
         } else if serving.any(|replica| replica.health.is_unknown()) {
             None
@@ -176,8 +200,7 @@ impl ReplicaSet {
             }
         }
         if let Some(metrics) = &self.metrics {
-            let healthy = self.replicas.iter().filter(|replica| replica.is_healthy());
-            metrics.healthy(healthy.count());
+            metrics.healthy(self.healthy());
         }
         self.health_changes.send_replace(());
     }

@@ -214,7 +214,7 @@ mod tests {
         let mut route = last;
         route.admit(admitted);
         assert!(route.replica().is_some());
-        let load = || set.all().iter().map(Replica::load).sum::<usize>();
+        let load = || set.all().iter().map(|one| one.load()).sum::<usize>();
         assert_eq!(load(), 1);
         drop(route);
         assert_eq!(load(), 0);

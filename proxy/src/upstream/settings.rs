@@ -48,7 +48,7 @@ pub struct ReplicaRules {
 }
 
 /// How replicas are probed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthRules {
     /// The path that is asked for.
     pub path: String,

@@ -34,7 +34,7 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 pub struct ConnectionCap(Arc<SharedCap>);
 
 struct SharedCap {
-    limit: usize,
+    limit: AtomicUsize,
     started: Instant,
     table: Mutex<ConnectionTable>,
     /// Notified when a connection has ended, or turned out to be busy when it was to be closed.
@@ -87,7 +87,7 @@ impl ConnectionCap {
     /// No connections yet, of at most `limit` at a time.
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(SharedCap {
-            limit,
+            limit: AtomicUsize::new(limit),
             started: Instant::now(),
             table: Mutex::default(),
             changed: Notify::new(),
@@ -104,7 +104,7 @@ impl ConnectionCap {
             {
                 let mut table = self.0.table.lock();
                 let now = self.now();
-                if table.open < self.0.limit {
+                if table.open < self.limit() {
                     return Some(self.open(&mut table, now));
                 }
                 // One at a time: several waiters must not close more connections than they need.
@@ -126,6 +126,17 @@ impl ConnectionCap {
             // The end of a request wakes no waiter, which keeps requests cheap: hence the interval.
             let _ = tokio::time::timeout(SEARCH_INTERVAL, self.0.changed.notified()).await;
         }
+    }
+
+    /// From now on so many connections are served at a time. More than that stay open until they end.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+        // Who waits may have a slot now.
+        self.0.changed.notify_waiters();
+    }
+
+    fn limit(&self) -> usize {
+        self.0.limit.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -158,7 +169,7 @@ impl ConnectionCap {
 
 impl fmt::Debug for ConnectionCap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ConnectionCap").field(&self.0.limit).finish()
+        f.debug_tuple("ConnectionCap").field(&self.limit()).finish()
     }
 }
 

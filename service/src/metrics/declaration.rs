@@ -101,6 +101,18 @@ macro_rules! families {
                     ),+
                 }
             }
+
+            /// From now on there are at most so many values of the first label.
+            #[allow(dead_code, reason = "not all families change")]
+            $vis fn resize(&self, values: usize) {
+                $(self.$field.resize(values);)+
+            }
+
+            /// Removes all series of a value of the first label.
+            #[allow(dead_code, reason = "not all families change")]
+            $vis fn forget(&self, value: &str) {
+                $(self.$field.forget(value);)+
+            }
         }
     };
     (@buckets) => { &[] };

@@ -1,11 +1,14 @@
 //! One declaration for each family: a field of a struct, whose doc comment is the HELP text and
 //! whose type says the kind and the labels.
 
+use std::collections::HashMap;
+
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use super::cells::{Counters, Gauge, Gauges, Histograms};
 use super::label::LabelSet;
+use super::registry::MetricsRegistry;
 use crate::exposition::MetricType;
 
 /// A type of families: counters, gauges or histograms.
@@ -33,6 +36,9 @@ pub trait Family: Sized {
 
     /// Removes the metric of a combination of label values, if there is one.
     fn remove(collector: &Self::Vec, values: &[&str]);
+
+    /// Removes the metrics whose label of this name has this value.
+    fn forget(collector: &Self::Vec, label: &str, value: &str);
 
     /// Makes a family without labels print before anything is recorded, where that is right.
     fn start(&self);
@@ -65,6 +71,20 @@ macro_rules! family {
             fn remove(collector: &Self::Vec, values: &[&str]) {
                 // It fails only if there is no such metric.
                 let _ = collector.remove_label_values(values);
+            }
+
+            fn forget(collector: &Self::Vec, label: &str, value: &str) {
+                for family in collector.collect() {
+                    for metric in family.get_metric() {
+                        let labels = metric.get_label().iter();
+                        let labels: HashMap<_, _> =
+                            labels.map(|pair| (pair.name(), pair.value())).collect();
+                        if labels.get(label) == Some(&value) {
+                            // It fails only if it is gone already.
+                            let _ = collector.remove(&labels);
+                        }
+                    }
+                }
             }
 
             fn start(&self) {
@@ -112,17 +132,35 @@ family!(
 
 /// A family whose first label has values that are known at run time only, such as the name of an
 /// upstream. Each value has cells of its own.
-pub struct PerValue<F: Family>(F::Vec);
+pub struct PerValue<F: Family>(PerValueParts<F>);
+
+/// What a [`PerValue`] is made of.
+pub(super) struct PerValueParts<F: Family> {
+    pub(super) collector: F::Vec,
+    /// The name of the first label.
+    pub(super) label: &'static str,
+    /// How many series one value has at most.
+    pub(super) series: usize,
+    pub(super) registry: MetricsRegistry,
+    /// The family's name, with the prefix.
+    pub(super) name: String,
+}
 
 impl<F: Family> PerValue<F> {
-    pub(super) fn new(collector: F::Vec) -> Self {
-        Self(collector)
+    pub(super) fn new(parts: PerValueParts<F>) -> Self {
+        Self(parts)
+    }
+
+    /// From now on there are at most so many values.
+    pub fn resize(&self, values: usize) {
+        let PerValueParts { name, series, .. } = &self.0;
+        self.0.registry.resize(name, values * series);
     }
 
     /// The cells of a value. The caller sees to it that there are never more values than were
     /// declared.
     pub fn cells(&self, value: &str) -> F {
-        F::cells(&self.0, &[value])
+        F::cells(&self.0.collector, &[value])
     }
 
     /// Removes the series of a value and a combination of the other labels.
@@ -130,13 +168,18 @@ impl<F: Family> PerValue<F> {
         let mut others = Vec::new();
         set.values(&mut others);
         let values: Vec<&str> = [value].into_iter().chain(others).collect();
-        F::remove(&self.0, &values);
+        F::remove(&self.0.collector, &values);
+    }
+
+    /// Removes all series of a value.
+    pub fn forget(&self, value: &str) {
+        F::forget(&self.0.collector, self.0.label, value);
     }
 }
 
 impl PerValue<Gauge> {
     /// Sets the gauge of a value, without making cells for it.
     pub fn set(&self, value: &str, number: f64) {
-        self.0.with_label_values(&[value]).set(number);
+        self.0.collector.with_label_values(&[value]).set(number);
     }
 }

@@ -9,7 +9,7 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, Opts};
 
-use super::family::{Family, PerValue};
+use super::family::{Family, PerValue, PerValueParts};
 use super::label::LabelSet as _;
 use crate::exposition::{Exposition, ExpositionBuilder, FamilyDescription, MetricType, push_label};
 
@@ -78,7 +78,21 @@ impl MetricsRegistry {
         buckets: &[f64],
     ) -> PerValue<F> {
         let labels = names::<F>(&[label]);
-        PerValue::new(self.collector::<F>(name, help, &labels, buckets, values))
+        let collector = self.collector::<F>(name, help, &labels, buckets, values);
+        PerValue::new(PerValueParts {
+            collector,
+            label,
+            series: F::Set::COUNT * F::series(buckets),
+            registry: self.clone(),
+            name: format!("{}{name}", self.0.prefix),
+        })
+    }
+
+    /// A family prints at most so many series from now on.
+    pub(super) fn resize(&self, name: &str, max_series: usize) {
+        if let Some(family) = self.0.declared.lock().get_mut(name) {
+            family.max_series = max_series;
+        }
     }
 
     fn collector<F: Family>(

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -44,13 +45,30 @@ pub struct TlsClientFields {
 pub struct TlsClient {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    identity: Identity,
 }
+
+/// A digest of the authorities that are trusted and of our own certificate.
+type Identity = [u8; 32];
+
+/// Whether they trust the same authorities and show the same certificate: a connection that one of them
+/// made does for the other.
+impl PartialEq for TlsClient {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity && self.server_name == other.server_name
+    }
+}
+
+impl Eq for TlsClient {}
 
 impl TlsClientFields {
     /// Reads the files. Also returns the client for other servers, which trusts the same authorities,
     /// but shows them no certificate and takes them at their own names.
     pub fn load(&self) -> Result<(TlsClient, TlsClient), TlsError> {
         let roots = Arc::new(self.roots()?);
+        let certificate = self.certificate()?;
+        let of_others = identity(&roots, None);
+        let of_own = identity(&roots, certificate.as_ref());
         let builder = || {
             // Named here: rustls panics over its default once another crate enables a second provider.
             let provider = Arc::new(ring::default_provider());
@@ -59,7 +77,7 @@ impl TlsClientFields {
                 .map_err(|error| TlsError::new("", &error))?;
             Ok::<_, TlsError>(builder.with_root_certificates(Arc::clone(&roots)))
         };
-        let own = match self.certificate()? {
+        let own = match certificate {
             None => builder()?.with_no_client_auth(),
             Some(certificate) => {
                 let key = SingleCertAndKey::from(certificate.key);
@@ -74,8 +92,8 @@ impl TlsClientFields {
         let server_name = self.server_name.as_ref().map(name).transpose()?;
         let others = builder()?.with_no_client_auth();
         Ok((
-            TlsClient::new(own, server_name),
-            TlsClient::new(others, None),
+            TlsClient::new(own, server_name, of_own),
+            TlsClient::new(others, None, of_others),
         ))
     }
 
@@ -134,19 +152,44 @@ impl TlsClientFields {
     }
 }
 
+fn identity(roots: &RootCertStore, own: Option<&Certificate>) -> Identity {
+    let mut digest = Sha256::new();
+    let mut add = |part: &[u8]| {
+        // With its length, so that two parts do not run into each other.
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    };
+    for root in &roots.roots {
+        add(&root.subject);
+        add(&root.subject_public_key_info);
+    }
+    // The key is the one that the certificate is made for.
+    for certificate in own.iter().flat_map(|own| &own.key.cert) {
+        add(certificate);
+    }
+    digest.finalize().into()
+}
+
 impl TlsClient {
-    fn new(mut config: ClientConfig, server_name: Option<ServerName<'static>>) -> Self {
+    fn new(
+        mut config: ClientConfig,
+        server_name: Option<ServerName<'static>>,
+        identity: Identity,
+    ) -> Self {
         // The only protocol that is spoken to servers.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
             config: Arc::new(config),
             server_name,
+            identity,
         }
     }
 
     /// For a listener of this program's own, whose certificate is known.
     pub(super) fn of_own(config: ClientConfig) -> Self {
-        Self::new(config, ServerName::try_from("localhost").ok())
+        // It is compared with no other one.
+        let identity = Identity::default();
+        Self::new(config, ServerName::try_from("localhost").ok(), identity)
     }
 
     /// What a handshake needs.

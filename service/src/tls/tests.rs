@@ -124,6 +124,29 @@ async fn a_new_certificate_is_used_and_a_bad_one_is_not() {
     assert!(is_trusted(&tls, &second).await);
 }
 
+#[tokio::test]
+async fn another_ones_files_are_used_and_watched_once_they_replace_its_own() {
+    let (before, after) = (Files::new(), Files::new());
+    let first = before.renew();
+    let tls = Tls::load(&before.fields, HTTP1).unwrap();
+    let (stop, shutdown) = Shutdown::new();
+    let watching = tokio::spawn(tls.clone().watch(shutdown));
+    let second = after.renew();
+    tls.replace(&Tls::load(&after.fields, HTTP1).unwrap());
+    assert!(is_trusted(&tls, &second).await);
+    assert!(!is_trusted(&tls, &first).await);
+    assert_eq!(tls.expiries()[0].file, after.fields.certificate);
+    before.renew();
+    let third = after.renew();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !is_trusted(&tls, &third).await {
+        assert!(tokio::time::Instant::now() < deadline, "never loaded");
+        tokio::task::yield_now().await;
+    }
+    stop.trigger();
+    watching.await.unwrap();
+}
+
 /// What both ends of a handshake say of it.
 async fn shake(
     tls: &Tls,

@@ -120,3 +120,28 @@ async fn busy_connections_are_not_searched_for_each_new_one() {
     }
     drop(guards);
 }
+
+#[tokio::test]
+async fn a_limit_that_is_raised_admits_who_waits_and_a_lower_one_keeps_who_is_served() {
+    let cap = ConnectionCap::new(1);
+    let mut slots = open(&cap, 1).await;
+    let busy = slots[0].requests().begin();
+    assert!(cap.admit().await.is_none());
+    cap.set_limit(2);
+    slots.extend(open(&cap, 1).await);
+    cap.set_limit(1);
+    assert_eq!(cap.count(), 2);
+    assert!(!is_evicted(&slots[1]));
+    // The new one needs the slot of an idle one, and one more to end.
+    let mut admitted = pin!(cap.admit());
+    assert!(admitted.as_mut().now_or_never().is_none());
+    assert!(is_evicted(&slots[1]));
+    slots.remove(1);
+    assert!(
+        admitted
+            .as_mut()
+            .now_or_never()
+            .is_none_or(|slot| slot.is_none())
+    );
+    drop(busy);
+}

@@ -151,6 +151,32 @@ fn declared_families_have_labels_and_a_series_limit() {
 }
 
 #[test]
+fn a_value_that_is_forgotten_prints_no_more_and_the_others_do() {
+    let registry = MetricsRegistry::new("p_");
+    let counters =
+        registry.declare_per_value::<Counters<Colour>>(("upstream", 1), "x_total", "X.", &[]);
+    let histograms = registry.declare_per_value::<Histogram>(("upstream", 1), "y", "Y.", &[1.0]);
+    counters.resize(2);
+    histograms.resize(2);
+    assert_eq!(registry.max_series(), 2 * 2 + 2 * 4);
+    for name in ["a", "b"] {
+        for colour in [Colour::Red, Colour::Blue] {
+            counters.cells(name).inc(colour);
+        }
+        histograms.cells(name).observe((), 0.5);
+    }
+    counters.forget("a");
+    histograms.forget("a");
+    counters.forget("never there");
+    let text = text(&registry);
+    assert!(!text.contains("upstream=\"a\""), "{text}");
+    assert_eq!(text.matches("upstream=\"b\"").count(), 2 + 4, "{text}");
+    // It begins anew, and does not go on.
+    counters.cells("a").inc(Colour::Red);
+    assert_eq!(counters.cells("a").value(Colour::Red), 0);
+}
+
+#[test]
 fn a_gathered_exposition_is_read_without_a_loss() {
     let registry = MetricsRegistry::new("");
     registry.process();

@@ -234,3 +234,30 @@ fn what_is_wrong_with_the_files_is_said_of_the_right_key() {
         assert!(error.starts_with(message), "{error}");
     }
 }
+
+#[test]
+fn two_are_equal_that_trust_the_same_and_are_the_same() {
+    let authority = Authority::new();
+    let plain = authority.fields();
+    let load = |fields: &TlsClientFields| fields.load().unwrap().0;
+    let [first, second] = [1, 2].map(|at| {
+        let pair = authority.sign("client", |_| {});
+        TlsClientFields {
+            certificate: Some(authority.file(&format!("{at}.crt"), &pair.certificate)),
+            key: Some(authority.file(&format!("{at}.key"), &pair.key)),
+            ..plain.clone()
+        }
+    });
+    let named = TlsClientFields {
+        server_name: Some("registry.example".to_owned()),
+        ..plain.clone()
+    };
+    let stranger = Authority::new();
+    let other = stranger.fields();
+    let all = [&plain, &first, &second, &named, &other];
+    for (at, fields) in all.iter().enumerate() {
+        for (beside, others) in all.iter().enumerate() {
+            assert_eq!(load(fields) == load(others), at == beside, "{at} {beside}");
+        }
+    }
+}
