@@ -10,6 +10,7 @@ use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::program::Server;
+use service::reload::ReloadFamilies;
 use service::runtime::Workers;
 use service::shutdown::Shutdown;
 use service::tls::{CertificateExpiry, Tls};
@@ -29,9 +30,11 @@ use crate::forwarded::ForwardedRules;
 use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies};
 use crate::upstream::{Timeouts, Upstream, Upstreams};
 
+mod operator;
 mod readiness;
 mod self_signed;
 
+pub use self::operator::ProxyOperator;
 use self::readiness::UpstreamHealth;
 use self::self_signed::{SelfSigned, SelfSignedError};
 
@@ -93,6 +96,7 @@ struct ProxyRecording {
     recorder: Arc<Recorder>,
     connections: Arc<ConnectionMetrics>,
     panics: Counter,
+    reloads: ReloadFamilies,
     certificates: CertificateFamilies,
     /// All listeners that have certificates.
     tls: Vec<Tls>,
@@ -211,6 +215,7 @@ impl ProxyRecording {
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();
         let panics = PanicMetrics::declare(&registry).panics;
+        let reloads = ReloadFamilies::start(&registry);
         let recorder = Arc::new(Recorder::new(&registry, config.repositories));
         let connections = Arc::new(ConnectionMetrics::new(&registry));
         let families = UpstreamFamilies::declare(&registry, upstreams);
@@ -239,6 +244,7 @@ impl ProxyRecording {
             recorder,
             connections,
             panics,
+            reloads,
             certificates,
             tls,
             aggregate,
@@ -258,6 +264,17 @@ impl BoundProxy {
 }
 
 impl Server for BoundProxy {
+    type Operator = ProxyOperator;
+
+    fn operator(&self) -> ProxyOperator {
+        ProxyOperator
+    }
+
+    fn reload_families(&self) -> Option<ReloadFamilies> {
+        let recording = self.recording.as_ref()?;
+        Some(recording.reloads.clone())
+    }
+
     fn addresses(&self) -> &[ListenAddr] {
         &self.addresses
     }

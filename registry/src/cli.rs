@@ -64,7 +64,7 @@ mod tests {
 
     fn config(words: &str, env: &[(&str, &str)]) -> RegistryConfig {
         match read(words, env) {
-            Ok(Action::Serve(config)) => *config,
+            Ok(Action::Serve(serve)) => serve.0,
             other => panic!("{other:?}"),
         }
     }

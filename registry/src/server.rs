@@ -5,6 +5,7 @@
 
 mod expiry;
 pub mod in_process;
+mod operator;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -17,11 +18,13 @@ use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::MetricsRegistry;
 use service::program::Server;
+use service::reload::ReloadFamilies;
 use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
 use self::in_process::InProcess;
+pub use self::operator::RegistryOperator;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::RegistryConfig;
 use crate::config::endpoint::MetricsEndpoint;
@@ -56,6 +59,8 @@ pub struct BoundRegistry<S = FsStore> {
     metrics: Option<BoundMetrics>,
     /// What only a store of files has.
     files: Option<Files>,
+    /// `None` where another program counts them, or nobody.
+    reloads: Option<ReloadFamilies>,
     readiness: Arc<Readiness>,
     limits: Limits,
 }
@@ -142,6 +147,7 @@ async fn bind_with<S: Store>(
         metrics: None,
         access_log: config.logging.access,
     };
+    let mut reloads = None;
     let (api, metrics) = match config.metrics {
         None => {
             let api = Api::new(store, policy, recorders);
@@ -154,6 +160,7 @@ async fn bind_with<S: Store>(
             let store = Instrumented::new(store, metrics.storage);
             let api = Api::new(store, policy, recorders);
             let collector = collector(metrics.stats);
+            reloads = metrics.reloads;
             let registry = metrics.registry;
             let bound = BoundMetrics::bind(registry, collector, endpoint, &readiness).await?;
             (AnyApi::Recorded(Arc::new(api)), Some(bound))
@@ -165,6 +172,7 @@ async fn bind_with<S: Store>(
         api,
         metrics,
         files: None,
+        reloads,
         readiness,
         limits: config.limits,
     })
@@ -263,6 +271,16 @@ impl<S: Store> BoundRegistry<S> {
 }
 
 impl<S: Store> Server for BoundRegistry<S> {
+    type Operator = RegistryOperator;
+
+    fn operator(&self) -> RegistryOperator {
+        RegistryOperator
+    }
+
+    fn reload_families(&self) -> Option<ReloadFamilies> {
+        self.reloads.clone()
+    }
+
     fn addresses(&self) -> &[ListenAddr] {
         &self.addresses
     }

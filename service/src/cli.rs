@@ -20,13 +20,22 @@ pub trait ProgramFlags: Args {
 
 /// What a command line asks for.
 #[derive(Debug)]
-pub enum Action<C> {
+pub enum Action<C: Configuration> {
     /// Serve with this configuration.
-    Serve(Box<C>),
+    Serve(Box<(C, Startup<C>)>),
     /// Probe a running program.
     Probe(Probe),
     /// Print this text, and do nothing else.
     Print(String),
+}
+
+/// What a process starts with, for a later reload.
+#[derive(Debug)]
+pub struct Startup<C: Configuration> {
+    /// Where the configuration comes from.
+    pub sources: Sources,
+    /// What it said.
+    pub fields: C::Fields,
 }
 
 /// A command line or a configuration that cannot be followed.
@@ -131,11 +140,12 @@ impl<F: ProgramFlags> ServeArgs<F> {
         let flags = self.flags();
         let file = self.config;
         // Before the flags are looked at: both report what is wrong with the configuration.
-        let (config, fields) = C::load(Sources { file, env, flags })?;
+        let sources = Sources { file, env, flags };
+        let (config, fields) = C::load(sources.clone())?;
         Ok(match (self.print_config, self.check) {
             (true, _) => Action::Print(C::print(&fields)),
             (false, true) => Action::Print(String::new()),
-            (false, false) => Action::Serve(Box::new(config)),
+            (false, false) => Action::Serve(Box::new((config, Startup { sources, fields }))),
         })
     }
 

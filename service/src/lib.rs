@@ -3,6 +3,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`program`], [`cli`], [`program_config`] | one `main`: command line, start, exit codes |
+//! | [`operate`], [`reload`] | what an operator does to a server that runs |
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
@@ -41,8 +42,10 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod operate;
 pub mod program;
 pub mod program_config;
+pub mod reload;
 pub mod runtime;
 pub mod scrape;
 pub mod seldom;

@@ -6,12 +6,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::cli::{self, Action, ProgramFlags, UsageError};
+use super::cli::{self, Action, ProgramFlags, Startup, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::health::Probe;
 use super::listen::ListenAddr;
+use super::operate::Operate;
 use super::program_config::Configuration;
-use super::shutdown::Shutdown;
+use super::reload::{ReloadFamilies, Reloads};
+use super::shutdown::{Shutdown, Signals};
 use super::{descriptors, log, runtime, shutdown, umask};
 
 /// How long the end of the process waits for work on blocking threads. A reconcile is not worth
@@ -29,7 +31,7 @@ pub trait Program {
     /// Its configuration.
     type Config: Configuration;
     /// The server once it is bound.
-    type Server: Server;
+    type Server: Server<Operator: Operate<Config = Self::Config>>;
     /// Why it could not be bound.
     type Error: Error + 'static;
 
@@ -40,6 +42,9 @@ pub trait Program {
 
 /// A server that has bound its addresses and serves nothing yet.
 pub trait Server {
+    /// What acts on it while it serves.
+    type Operator: Operate;
+
     /// Where clients are served, with the ports that were chosen for port 0.
     fn addresses(&self) -> &[ListenAddr];
 
@@ -51,6 +56,12 @@ pub trait Server {
         None
     }
 
+    /// What acts on it while it serves.
+    fn operator(&self) -> Self::Operator;
+
+    /// Where reloads are counted; `None` where nothing is recorded.
+    fn reload_families(&self) -> Option<ReloadFamilies>;
+
     /// Serves until the shutdown, then drains. Returns whether every request in flight could end.
     fn serve(self, shutdown: Shutdown) -> impl Future<Output = bool>;
 }
@@ -60,7 +71,10 @@ pub fn run<P: Program>() -> ExitCode {
     umask::set();
     let (name, words) = ((P::NAME, P::ABOUT), std::env::args_os());
     match cli::read::<P::Flags, P::Config>(name, words, environment()) {
-        Ok(Action::Serve(config)) => serve::<P>(*config),
+        Ok(Action::Serve(serve)) => {
+            let (config, startup) = *serve;
+            serve_with::<P>(config, startup)
+        }
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         // Not `print!`, which panics if the reader is gone.
         Ok(Action::Print(text)) => match std::io::stdout().write_all(text.as_bytes()) {
@@ -79,7 +93,7 @@ pub fn run<P: Program>() -> ExitCode {
     }
 }
 
-fn serve<P: Program>(mut config: P::Config) -> ExitCode {
+fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) -> ExitCode {
     // Kept to the end: what is logged last is written when it is dropped.
     let _log = match log::init(config.logging()) {
         Ok(log) => log,
@@ -94,7 +108,10 @@ fn serve<P: Program>(mut config: P::Config) -> ExitCode {
     };
     let code = runtime.block_on(async {
         // Before anything is bound: a signal during a slow start must not kill the process.
-        let signals = match shutdown::signals() {
+        let Signals {
+            shutdown,
+            mut hangup,
+        } = match shutdown::signals() {
             Ok(signals) => signals,
             Err(error) => return cannot_start::<P>(&error),
         };
@@ -102,8 +119,16 @@ fn serve<P: Program>(mut config: P::Config) -> ExitCode {
             Ok(server) => server,
             Err(error) => return cannot_start::<P>(&error),
         };
+        let (operator, families) = (server.operator(), server.reload_families());
+        let reloads = Reloads::start(startup, operator, families, shutdown.clone());
+        tokio::spawn(async move {
+            // Signals that come during a reload make one more of it, however many they are.
+            while hangup.recv().await.is_some() {
+                let _ = reloads.reload("SIGHUP").await;
+            }
+        });
         announce(&server);
-        if server.serve(signals).await {
+        if server.serve(shutdown).await {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

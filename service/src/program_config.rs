@@ -1,5 +1,7 @@
 //! The configuration of a program, as far as `main` needs it.
 
+use std::fmt::Debug;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -9,9 +11,9 @@ use super::limits::Limits;
 use super::log::LogConfig;
 
 /// A program's configuration, which is valid as a whole.
-pub trait Configuration: Sized {
+pub trait Configuration: Sized + Send + 'static {
     /// The keys as people write them, with their defaults.
-    type Fields: Clone + Serialize + DeserializeOwned + Default;
+    type Fields: Clone + Debug + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// Checks the fields, and makes of them what the program needs. Nothing has been started when
     /// this fails.

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -68,19 +68,28 @@ impl Drop for Trigger {
     }
 }
 
+/// The signals that an operator sends.
+#[derive(Debug)]
+pub struct Signals {
+    /// Triggered by SIGTERM and its like.
+    pub shutdown: Shutdown,
+    /// SIGHUP, which asks for a reload.
+    pub hangup: Signal,
+}
+
 /// Stops on the first SIGTERM, SIGINT or SIGQUIT, and hurries on the second: an operator who asks twice
-/// does not want to wait. SIGHUP, SIGUSR1 and SIGUSR2, which would end the process by default, are
-/// logged and ignored. Must be called within a tokio runtime.
+/// does not want to wait. SIGHUP is the caller's. SIGUSR1 and SIGUSR2, which would end the process
+/// by default, are logged and ignored. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// If the signal handlers cannot be installed.
-pub fn signals() -> io::Result<Shutdown> {
+pub fn signals() -> io::Result<Signals> {
     // Installed here, not in the tasks: a signal that comes before a task runs must not kill the
     // process.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let hangup = signal(SignalKind::hangup())?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     let (trigger, shutdown) = Shutdown::new();
@@ -102,14 +111,13 @@ pub fn signals() -> io::Result<Shutdown> {
     tokio::spawn(async move {
         loop {
             let name = tokio::select! {
-                _ = hangup.recv() => "SIGHUP",
                 _ = user1.recv() => "SIGUSR1",
                 _ = user2.recv() => "SIGUSR2",
             };
             tracing::info!(signal = name, "signal ignored");
         }
     });
-    Ok(shutdown)
+    Ok(Signals { shutdown, hangup })
 }
 
 /// Counts work in flight, to wait for its end. Clones count together.

@@ -13,6 +13,7 @@ use self::stats::Stats;
 use self::storage::{Backend, Storage};
 use service::build_info;
 use service::metrics::MetricsRegistry;
+use service::reload::ReloadFamilies;
 
 /// The prefix of every family's name.
 pub const PREFIX: &str = "octoserve_";
@@ -27,11 +28,13 @@ pub struct RegistryMetrics {
     pub storage: Storage,
     /// What the store holds.
     pub stats: Stats,
+    /// The reloads of the process; `None` in the all-in-one, which has its own.
+    pub reloads: Option<ReloadFamilies>,
 }
 
 impl RegistryMetrics {
     /// Declares all families, whose samples carry `labels`, too. Those of the process
-    /// (`build_info`, `process_*`) are the program's: `with_process` is false in the all-in-one.
+    /// (`build_info`, `process_*`, reloads) are the program's: `with_process` is false in the all-in-one.
     pub fn register(
         backend: Backend,
         with_process: bool,
@@ -41,6 +44,7 @@ impl RegistryMetrics {
         let http = Arc::new(Http::declare(&registry));
         let storage = Storage::register(&registry, backend);
         let stats = Stats::new(&registry);
+        let reloads = with_process.then(|| ReloadFamilies::start(&registry));
         if with_process {
             registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
             registry.process();
@@ -50,6 +54,7 @@ impl RegistryMetrics {
             http,
             storage,
             stats,
+            reloads,
         }
     }
 }
@@ -74,7 +79,11 @@ mod tests {
     fn an_embedded_registry_has_no_families_of_the_process() {
         let metrics = RegistryMetrics::register(Backend::Filesystem, false, &BTreeMap::new());
         let families = metrics.registry.families();
-        let is_process = |name: &str| name.starts_with("process_") || name.ends_with("build_info");
+        let is_process = |name: &str| {
+            name.starts_with("process_")
+                || name.contains("_config_")
+                || name.ends_with("build_info")
+        };
         assert!(!families.iter().any(|family| is_process(&family.name)));
     }
 }

@@ -8,6 +8,7 @@
 //! Deliberately not here: what the keys mean. A caller that checks more than serde can says so
 //! with [`Origins::error`], in the same words.
 
+mod changes;
 mod check;
 mod env;
 mod error;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Value};
 
+pub use changes::ChangedKeys;
 pub use check::Checker;
 pub use env::environment;
 pub use error::ConfigError;
@@ -37,7 +39,7 @@ const LISTENER: &str = "listen";
 const ADDRESS: &str = "address";
 
 /// Where a configuration comes from, beside the defaults.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The YAML file.
     pub file: Option<PathBuf>,
@@ -48,7 +50,7 @@ pub struct Sources {
 }
 
 /// What a command line flag sets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Flag {
     name: String,
     key: String,

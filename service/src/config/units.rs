@@ -1,5 +1,6 @@
 //! Values that are written with a unit, and values that are not written at all.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 use std::time;
@@ -192,6 +193,26 @@ pub struct Secret(String);
 
 const MASK: &str = "********";
 
+thread_local! {
+    /// Whether secrets are serialized as they are.
+    static REVEALED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls a function in which secrets are serialized as they are, to compare them. What it returns must
+/// not be shown to anybody.
+pub(super) fn revealed<T>(compare: impl FnOnce() -> T) -> T {
+    struct Mask;
+    impl Drop for Mask {
+        fn drop(&mut self) {
+            REVEALED.set(false);
+        }
+    }
+    // Masked again after a panic, too: a runtime catches it, and goes on with the same thread.
+    let _mask = Mask;
+    REVEALED.set(true);
+    compare()
+}
+
 impl Secret {
     /// Hides a text.
     pub fn new(secret: impl Into<String>) -> Self {
@@ -220,7 +241,8 @@ impl fmt::Display for Secret {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // A configuration that is printed must not reveal it.
-        serializer.serialize_str(MASK)
+        let text = if REVEALED.get() { &self.0 } else { MASK };
+        serializer.serialize_str(text)
     }
 }
 

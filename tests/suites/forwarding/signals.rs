@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use harness::octoserve::{Launch, Server};
 use harness::poll;
 use harness::process::{OutputStream, Signal};
+use harness::scrape::metric;
 use harness::wire;
 
 use super::SOON;
@@ -34,14 +35,10 @@ async fn logged(server: &mut Server, words: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn sighup_sigusr1_and_sigusr2_are_logged_and_ignored() -> Result<()> {
+async fn sigusr1_and_sigusr2_are_logged_and_ignored() -> Result<()> {
     for launch in programs() {
         let mut server = launch.start().await?;
-        for (signal, name) in [
-            (Signal::HUP, "SIGHUP"),
-            (Signal::USR1, "SIGUSR1"),
-            (Signal::USR2, "SIGUSR2"),
-        ] {
+        for (signal, name) in [(Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
             // A second one ends nothing, either.
             for _ in 0..2 {
                 server.process().signal(signal)?;
@@ -49,6 +46,21 @@ async fn sighup_sigusr1_and_sigusr2_are_logged_and_ignored() -> Result<()> {
                 serves(&server).await.context(name)?;
             }
         }
+        let status = server.terminate(SOON).await?;
+        assert_eq!(status.code(), Some(0));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sighup_reloads_and_ends_nothing() -> Result<()> {
+    for launch in programs() {
+        let mut server = launch.start().await?;
+        server.process().signal(Signal::HUP)?;
+        logged(&mut server, "configuration reloaded").await?;
+        serves(&server).await?;
+        let reloads = metric("octoserve_config_reloads_total").label("result", "ok");
+        reloads.value(1).assert_in(&server).await?;
         let status = server.terminate(SOON).await?;
         assert_eq!(status.code(), Some(0));
     }
