@@ -8,92 +8,35 @@
 
 mod access;
 mod bounded;
+mod config;
+mod control;
+mod filter;
+mod format;
 mod outcome_changes;
 mod queue;
 
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{FilterExt, Targets, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access::{ACCESS, AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, request_id};
 pub use bounded::cut;
+pub use config::{Level, LogConfig, LogFormat};
+pub use control::LogControl;
 pub use outcome_changes::{OutcomeChange, OutcomeChanges};
 
-use super::config::{Checker, ConfigError};
-use access::Sampler;
 use bounded::BoundedWriter;
+use control::LogState;
+use filter::LogFilter;
+use format::LogFormatter;
 use queue::LogQueue;
-
-/// What is logged, and how: the section `logging` of a configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// The least important level that is logged.
-    pub level: Level,
-    /// How events are written.
-    pub format: LogFormat,
-    /// Whether requests are logged.
-    pub access: bool,
-    /// Which part of the requests is logged, from 0 to 1.
-    pub sample: f64,
-}
-
-impl LogConfig {
-    /// Checks the values against their ranges.
-    pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
-        checker.range("sample", self.sample, &(0.0..=1.0))
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            level: Level::Info,
-            format: LogFormat::Auto,
-            access: true,
-            sample: 1.0,
-        }
-    }
-}
-
-/// A level of importance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Nothing at all.
-    Off,
-    /// What somebody must look at.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// What happens.
-    Info,
-    /// What is needed to find a mistake.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// How events are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, else JSON.
-    Auto,
-    /// One line of text for each event.
-    Text,
-    /// One JSON object a line for each event.
-    Json,
-}
 
 /// Logging could not be set up.
 #[derive(Debug, Error)]
@@ -110,25 +53,42 @@ pub enum LogError {
 /// written yet.
 #[derive(Debug)]
 #[must_use = "what is logged last is lost unless this is kept to the end"]
-pub struct Log(LogQueue);
+pub struct Log {
+    queue: LogQueue,
+    control: LogControl,
+}
+
+impl Log {
+    /// The handle by which what is logged changes while the process runs.
+    pub fn control(&self) -> &LogControl {
+        &self.control
+    }
+}
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush();
+        self.queue.flush();
     }
 }
 
 /// Sets up the process's log, and has every panic logged as one error event.
 pub fn init(config: &LogConfig) -> Result<Log, LogError> {
-    let is_terminal = io::stderr().is_terminal();
-    let queue = LogQueue::start(io::stderr(), |lost| {
-        tracing::warn!(lost, "log events lost: the reader is too slow");
-    })?;
-    let log = Log(queue.clone());
-    subscriber(config, is_terminal, QueueWriter(queue)).try_init()?;
+    let state = Arc::new(LogState::new(config, io::stderr().is_terminal()));
+    let expiring = Arc::clone(&state);
+    let on_lost = |lost| tracing::warn!(lost, "log events lost: the reader is too slow");
+    let on_wake = move || {
+        if let Some(level) = expiring.expire(Instant::now()) {
+            tracing::info!(?level, "the configured log level is in effect again");
+        }
+    };
+    let queue = LogQueue::start(io::stderr(), on_lost, on_wake)?;
+    subscriber(&state, QueueWriter(queue.clone())).try_init()?;
     // After the subscriber: until then, the default hook prints a panic to stderr.
     panic::set_hook(Box::new(log_panic));
-    Ok(log)
+    Ok(Log {
+        control: LogControl::new(state, queue.clone()),
+        queue,
+    })
 }
 
 /// The queue, as events are written to it.
@@ -181,64 +141,17 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     );
 }
 
-fn subscriber<W>(
-    config: &LogConfig,
-    is_terminal: bool,
-    writer: W,
-) -> impl Subscriber + Send + Sync + 'static
+fn subscriber<W>(state: &Arc<LogState>, writer: W) -> impl Subscriber + Send + Sync + 'static
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let level = config.level.filter();
-    // At `debug` these crates log protocol details, headers and so credentials among them.
-    let others = level.min(LevelFilter::WARN);
-    let targets = Targets::new()
-        .with_default(level)
-        .with_targets(["h2", "hyper", "hyper_util", "mio", "rustls", "tokio"].map(|t| (t, others)))
-        .with_target(
-            ACCESS,
-            if config.access {
-                level
-            } else {
-                LevelFilter::OFF
-            },
-        );
-    let sampler = Sampler::new(config.sample);
-    // Dynamic: tracing keeps the result of a static filter, so all requests would fare alike.
-    let chosen = dynamic_filter_fn(move |event, _| event.target() != ACCESS || sampler.take());
-    let is_text = match config.format {
-        LogFormat::Auto => is_terminal,
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let writer = BoundedWriter::new(writer, is_text);
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    let layer = if is_text {
-        // Text may go to a file, where escape sequences for colors are noise.
-        layer.with_ansi(is_terminal).boxed()
-    } else {
-        layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .boxed()
-    };
-    // In this order: the sampler counts only events that the targets let through.
-    tracing_subscriber::registry().with(layer.with_filter(targets.and(chosen)))
-}
-
-impl Level {
-    fn filter(self) -> LevelFilter {
-        match self {
-            Self::Off => LevelFilter::OFF,
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
-            Self::Debug => LevelFilter::DEBUG,
-            Self::Trace => LevelFilter::TRACE,
-        }
-    }
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(state.is_terminal())
+        .event_format(LogFormatter::new(Arc::clone(state)))
+        .with_writer(BoundedWriter::new(writer));
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(LogFilter(Arc::clone(state)))
 }
 
 #[cfg(test)]

@@ -26,14 +26,11 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 /// Passes on events of at most [`LONGEST`] bytes.
-pub(super) struct BoundedWriter<W> {
-    to: W,
-    is_text: bool,
-}
+pub(super) struct BoundedWriter<W>(W);
 
 impl<W> BoundedWriter<W> {
-    pub(super) fn new(to: W, is_text: bool) -> Self {
-        Self { to, is_text }
+    pub(super) fn new(to: W) -> Self {
+        Self(to)
     }
 }
 
@@ -41,7 +38,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for BoundedWriter<W> {
     type Writer = BoundedWriter<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        BoundedWriter::new(self.to.make_writer(), self.is_text)
+        BoundedWriter(self.0.make_writer())
     }
 }
 
@@ -49,9 +46,9 @@ impl<W: Write> Write for BoundedWriter<W> {
     /// Takes one event, whole.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if event.len() <= LONGEST {
-            self.to.write_all(event)?;
+            self.0.write_all(event)?;
         } else {
-            self.to.write_all(shorten(event, self.is_text).as_bytes())?;
+            self.0.write_all(shorten(event).as_bytes())?;
         }
         // The whole length, even of a shortened event: else `write_all` would pass on the rest as
         // well.
@@ -59,15 +56,16 @@ impl<W: Write> Write for BoundedWriter<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        self.0.flush()
     }
 }
 
 /// The same event on a line that is short enough.
-fn shorten(event: &[u8], is_text: bool) -> String {
+fn shorten(event: &[u8]) -> String {
     let line = String::from_utf8_lossy(event);
     let line = line.trim_end_matches('\n');
-    let json = if is_text { None } else { shorten_json(line) };
+    // No text begins so: it begins with the time.
+    let json = line.starts_with('{').then(|| shorten_json(line)).flatten();
     let mut short = json.unwrap_or_else(|| cut(line, LONGEST).into_owned());
     short.push('\n');
     short
@@ -118,7 +116,7 @@ mod tests {
     fn a_line_that_is_too_long_stays_an_object() {
         let text = "\u{1}".repeat(100_000);
         let event = serde_json::json!({"a": text, "b": {"c": [text]}, "status": 200});
-        let short = shorten(format!("{event}\n").as_bytes(), false);
+        let short = shorten(format!("{event}\n").as_bytes());
         assert!(short.ends_with("}\n") && short.len() <= LONGEST + 1);
         let short: Value = serde_json::from_str(&short).unwrap();
         assert_eq!(short["status"], 200);
@@ -128,8 +126,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_cut_as_text() {
-        for is_text in [false, true] {
-            let short = shorten(&vec![0xff; 3 * LONGEST], is_text);
+        for byte in [0xff, b'{'] {
+            let short = shorten(&vec![byte; 3 * LONGEST]);
             assert!(short.ends_with("…\n") && short.len() <= LONGEST + 1);
         }
     }

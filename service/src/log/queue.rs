@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -40,15 +40,19 @@ struct LogQueueState {
     waiting: Vec<u8>,
     /// Events dropped since the last report.
     lost: u64,
+    /// When the writer is to be woken even if nothing is logged.
+    wake_at: Option<Instant>,
     writing: bool,
 }
 
 impl LogQueue {
     /// A queue that is written to `out`. `on_lost` is called with the number of dropped events,
-    /// once others are written again. Fails if no thread can be started.
+    /// once others are written again, and `on_wake` at the time of [`LogQueue::wake_at`]. Fails if no
+    /// thread can be started.
     pub(super) fn start(
         mut out: impl Write + Send + 'static,
         on_lost: impl Fn(u64) + Send + 'static,
+        on_wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let queue = Self::default();
         let shared = Arc::clone(&queue.0);
@@ -57,7 +61,10 @@ impl LogQueue {
             .spawn(move || {
                 let mut batch = Vec::new();
                 loop {
-                    shared.wait();
+                    if shared.wait() {
+                        on_wake();
+                        continue;
+                    }
                     let lost = shared.take(&mut batch);
                     // A failure cannot be logged anywhere else.
                     let _ = out.write_all(&batch).and_then(|()| out.flush());
@@ -76,6 +83,12 @@ impl LogQueue {
         Ok(queue)
     }
 
+    /// Has the writer's thread call `on_wake` at this time, and not at another one that was set before.
+    pub(super) fn wake_at(&self, at: Option<Instant>) {
+        self.0.state.lock().wake_at = at;
+        self.0.filled.notify_one();
+    }
+
     /// Waits until everything is written, but no longer than a moment.
     pub(super) fn flush(&self) {
         let mut state = self.0.state.lock();
@@ -87,15 +100,28 @@ impl LogQueue {
 }
 
 impl LogQueueShared {
-    /// Waits until there is something to write.
-    fn wait(&self) {
+    /// Waits until there is something to write. Returns whether it is time to wake instead.
+    fn wait(&self) -> bool {
         let mut state = self.state.lock();
         state.writing = false;
         if state.waiting.is_empty() {
             self.emptied.notify_all();
         }
-        self.filled
-            .wait_while(&mut state, |state| state.waiting.is_empty());
+        loop {
+            if let Some(at) = state.wake_at
+                && at <= Instant::now()
+            {
+                state.wake_at = None;
+                return true;
+            }
+            if !state.waiting.is_empty() {
+                return false;
+            }
+            match state.wake_at {
+                Some(at) => drop(self.filled.wait_until(&mut state, at)),
+                None => self.filled.wait(&mut state),
+            }
+        }
     }
 
     /// Takes what waits, and how many events were lost before it.
@@ -161,7 +187,7 @@ mod tests {
     fn what_is_written_arrives_in_order_and_is_there_after_a_flush() {
         let (permit, permits) = channel();
         let (read, reads) = channel();
-        let queue = LogQueue::start(Reader { permits, read }, |_| ()).unwrap();
+        let queue = LogQueue::start(Reader { permits, read }, |_| (), || ()).unwrap();
         let events: Vec<String> = (0..100).map(|number| format!("event {number}\n")).collect();
         for event in &events {
             permit.send(()).unwrap();
@@ -178,7 +204,7 @@ mod tests {
         let (read, reads) = channel();
         let (report, reports) = channel();
         let report = move |lost| report.send(lost).unwrap();
-        let queue = LogQueue::start(Reader { permits, read }, report).unwrap();
+        let queue = LogQueue::start(Reader { permits, read }, report, || ()).unwrap();
         let event = vec![b'x'; CAPACITY];
         // One may be at the reader, one waits, the others are lost.
         for _ in 0..4 {
@@ -194,5 +220,21 @@ mod tests {
         (&queue).write_all(b"on it goes\n").unwrap();
         let is_last = |read: &Vec<u8>| read == b"on it goes\n";
         assert!(reads.iter().any(|read| is_last(&read)));
+    }
+
+    #[test]
+    fn the_writer_wakes_at_the_time_that_was_set_last() {
+        let (woke, wakes) = channel();
+        let on_wake = move || woke.send(Instant::now()).unwrap();
+        let queue = LogQueue::start(io::sink(), |_| (), on_wake).unwrap();
+        let now = Instant::now();
+        queue.wake_at(now.checked_add(Duration::from_hours(1)));
+        let at = now + Duration::from_millis(20);
+        queue.wake_at(Some(at));
+        assert!(wakes.recv().unwrap() >= at);
+        queue.wake_at(None);
+        (&queue).write_all(b"event").unwrap();
+        queue.flush();
+        assert!(wakes.try_recv().is_err(), "once");
     }
 }

@@ -25,7 +25,8 @@ impl Write for Buffer {
 fn logged(config: &LogConfig, is_terminal: bool, events: impl FnOnce()) -> String {
     let buffer = Buffer::default();
     let writer = buffer.clone();
-    let subscriber = subscriber(config, is_terminal, move || writer.clone());
+    let state = Arc::new(LogState::new(config, is_terminal));
+    let subscriber = subscriber(&state, move || writer.clone());
     tracing::subscriber::with_default(subscriber, events);
     let bytes = buffer.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -183,4 +184,41 @@ fn the_configuration_is_read_as_it_is_documented() {
         (Level::Warn, LogFormat::Json)
     );
     assert!(serde_yaml::from_str::<LogConfig>("level: loud").is_err());
+}
+
+#[test]
+fn level_and_format_change_while_events_are_logged() {
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let state = Arc::new(LogState::new(&LogConfig::default(), false));
+    let control = LogControl::new(Arc::clone(&state), queue::LogQueue::default());
+    let log = |number| {
+        tracing::debug!("debug {number}");
+        tracing::info!("info {number}");
+    };
+    tracing::subscriber::with_default(subscriber(&state, move || writer.clone()), || {
+        log(1);
+        control.level_for(Level::Debug, std::time::Duration::from_mins(1));
+        log(2);
+        let config = LogConfig {
+            level: Level::Warn,
+            format: LogFormat::Text,
+            ..LogConfig::default()
+        };
+        control.apply(&config);
+        assert_eq!(control.configured_level(), Level::Warn);
+        log(3);
+        control.level_for(Level::Off, std::time::Duration::MAX);
+        log(4);
+        assert_eq!(control.level(), Level::Off);
+    });
+    let bytes = buffer.0.lock().unwrap().clone();
+    let written = String::from_utf8(bytes).unwrap();
+    let lines: Vec<_> = written.lines().collect();
+    let expected = ["info 1", "debug 2", "info 2", "debug 3", "info 3"];
+    assert_eq!(lines.len(), expected.len(), "{written}");
+    for (at, (line, event)) in lines.iter().zip(expected).enumerate() {
+        assert!(line.contains(event), "{line}");
+        assert_eq!(line.starts_with('{'), at < 3, "{line}");
+    }
 }
