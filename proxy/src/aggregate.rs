@@ -9,14 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use service::admin::Scrape;
 use service::metrics::MetricsRegistry;
-use service::scrape::ScrapeFormat;
-use service::scrape::{EncodedExposition, EncodedExpositions};
+use service::scrape::{EncodedExposition, ScrapeFormat};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::metrics::AggregateMetrics;
+use crate::metrics::AggregateFamilies;
 
 mod aggregation;
 mod fetch;
@@ -25,7 +25,6 @@ mod source;
 
 use aggregation::Aggregation;
 use round::{Deadlines, PendingScrape};
-use source::WatchedSource;
 
 pub use aggregation::AggregateLimits;
 pub use source::{Origin, Source};
@@ -36,6 +35,8 @@ const QUEUE: usize = 64;
 /// Merges the expositions.
 pub struct Aggregate {
     registry: MetricsRegistry,
+    families: AggregateFamilies,
+    current: Arc<ArcSwap<Aggregation>>,
     scrapes: mpsc::Sender<PendingScrape>,
 }
 
@@ -46,18 +47,38 @@ impl Aggregate {
         sources: Vec<Source>,
         limits: AggregateLimits,
     ) -> Aggregate {
-        let metrics = AggregateMetrics::new(&registry, sources.iter().map(|s| s.name.as_str()));
-        let aggregation = Aggregation {
-            registry: registry.clone(),
-            metrics,
-            sources: sources.into_iter().map(WatchedSource::new).collect(),
-            limits,
-            expositions: EncodedExpositions::default(),
-        };
+        let families = AggregateFamilies::declare(&registry, sources.len());
+        let expositions = Arc::default();
+        let aggregation = Aggregation::new(&registry, &families, sources, limits, expositions);
+        let current = Arc::new(ArcSwap::from_pointee(aggregation));
         let (scrapes, queue) = mpsc::channel(QUEUE);
         // It ends with this `Aggregate`, which has the only sender of the queue.
-        tokio::spawn(round::serve(Arc::new(aggregation), queue));
-        Aggregate { registry, scrapes }
+        tokio::spawn(round::serve(Arc::clone(&current), queue));
+        Aggregate {
+            registry,
+            families,
+            current,
+            scrapes,
+        }
+    }
+
+    /// Merges other sources, from the next scrape on. What was counted of a source that is gone prints no
+    /// more.
+    pub fn replace(&self, sources: Vec<Source>, limits: AggregateLimits) {
+        let before = self.current.load();
+        for source in &before.sources {
+            if !sources.iter().any(|still| still.name == source.name()) {
+                self.families.forget(source.name());
+            }
+        }
+        let expositions = Arc::clone(&before.expositions);
+        let next = Aggregation::new(&self.registry, &self.families, sources, limits, expositions);
+        self.current.store(Arc::new(next));
+    }
+
+    /// The families in this process, without those of the sources.
+    pub fn registry(&self) -> &MetricsRegistry {
+        &self.registry
     }
 
     /// The most series that the proxy itself can ever have.

@@ -50,6 +50,17 @@ impl OpenConnections {
         }
     }
 
+    /// At most so many at a time from now on.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.cap.set_limit(limit);
+        self.handshakes.set_limit(MAX_HANDSHAKES.min(limit));
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.cap.count()
+    }
+
     /// To wait for their end.
     pub(crate) fn drain(&self) -> &Drain {
         &self.open

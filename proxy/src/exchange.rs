@@ -44,7 +44,8 @@ pub use self::deferred_count::DeferredCount;
 pub use self::facts::Request;
 pub use self::recorder::Recorder;
 
-/// What exchanges are observed for.
+/// What exchanges are observed for. Clones are the same one.
+#[derive(Clone)]
 pub enum Observer {
     /// The metrics, and the access log if it is on.
     Metrics(Arc<Recorder>),
@@ -54,13 +55,20 @@ pub enum Observer {
 }
 
 impl Observer {
-    /// `None` if there is neither a recorder nor an access log: requests are then not observed.
-    pub fn new(recorder: Option<&Arc<Recorder>>, access_log: bool) -> Option<Observer> {
+    /// For the access log alone where there is no recorder.
+    pub fn new(recorder: Option<&Arc<Recorder>>) -> Observer {
         match recorder {
-            Some(recorder) => Some(Observer::Metrics(Arc::clone(recorder))),
+            Some(recorder) => Observer::Metrics(Arc::clone(recorder)),
             // These sessions count into a registry that no scrape gathers.
-            None => access_log
-                .then(|| Observer::AccessLog(SessionTable::new(&MetricsRegistry::new("")))),
+            None => Observer::AccessLog(SessionTable::new(&MetricsRegistry::new(""))),
+        }
+    }
+
+    /// The same, if anything is to be observed: without metrics and an access log nothing is.
+    pub fn if_needed(&self, access_log: bool) -> Option<Observer> {
+        match self {
+            Observer::Metrics(_) => Some(self.clone()),
+            Observer::AccessLog(_) => access_log.then(|| self.clone()),
         }
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use service::metrics::MetricsRegistry;
 
-pub use self::aggregate::{AggregateMetrics, SourceCells};
+pub use self::aggregate::{AggregateFamilies, AggregateMetrics, SourceCells};
 pub use self::certificates::CertificateFamilies;
 pub use self::client::ClientMetrics;
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal};

@@ -5,51 +5,37 @@ use std::time::Duration;
 
 use registry::server::RegistryStartError;
 use service::admin::{AdminListener, Readiness};
-use service::auth::BasicAuth;
-use service::limits::Limits;
 use service::listen::{BindError, ListenAddr, Listener};
-use service::metrics::{Counter, MetricsRegistry, families};
+use service::log;
 use service::program::Server;
 use service::reload::ReloadFamilies;
 use service::runtime::Workers;
-use service::shutdown::Shutdown;
+use service::shutdown::{Shutdown, Trigger};
 use service::tls::{CertificateExpiry, Tls};
-use service::{build_info, log};
 
-use crate::admin::{Admin, refuse};
-use crate::aggregate::{Aggregate, Source};
-use crate::config::{
-    self, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, RemoteConfig, UpstreamsConfig,
-};
-use crate::cors::CorsRules;
+use crate::aggregate::Aggregate;
+use crate::config::{self, ProxyConfig, ProxyMetricsConfig, UpstreamsConfig};
 use crate::downstream::{self, OpenConnections};
 use crate::embedded::Embedded;
-use crate::exchange::{Observer, Recorder};
+use crate::exchange::Observer;
 use crate::forward::{ForwardSettings, Forwarder, Shared};
-use crate::forwarded::ForwardedRules;
-use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies};
-use crate::upstream::{Timeouts, Upstream, Upstreams};
+use crate::upstream::{SessionKey, Timeouts, Upstream};
 
+mod live;
 mod operator;
 mod readiness;
+mod recording;
+mod running_upstreams;
 mod self_signed;
 
+use self::live::LiveProxy;
 pub use self::operator::ProxyOperator;
-use self::readiness::UpstreamHealth;
+use self::recording::ProxyRecording;
+use self::running_upstreams::RunningUpstreams;
 use self::self_signed::{SelfSigned, SelfSignedError};
 
-/// The prefix of every family's name.
-const PREFIX: &str = "octoserve_";
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
-families! {
-    /// The `panics_total` family.
-    struct PanicMetrics {
-        /// Panics that were contained: each ended one request or task, never the process; counted
-        /// when it happens.
-        panics: Counter = "panics_total",
-    }
-}
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,32 +63,14 @@ pub struct BoundProxy {
     /// What else the operator should know.
     hints: Option<String>,
     addresses: Vec<ListenAddr>,
+    metrics_address: Option<ListenAddr>,
+    /// The listener for metrics and probes alone.
+    metrics: Option<AdminListener<Aggregate>>,
     workers: Workers,
     embedded: Option<Embedded>,
-    upstreams: Upstreams,
-    /// `None` records nothing.
-    recording: Option<ProxyRecording>,
-    /// The endpoints on the main listeners.
-    admin: Arc<Admin>,
-    readiness: Arc<Readiness>,
-    limits: Limits,
-    access_log: bool,
-    forwarded: ForwardedRules,
-    cors: Option<CorsRules>,
-}
-
-/// Everything that records metrics, and where they are served.
-struct ProxyRecording {
-    recorder: Arc<Recorder>,
-    connections: Arc<ConnectionMetrics>,
-    panics: Counter,
-    reloads: ReloadFamilies,
-    certificates: CertificateFamilies,
-    /// All listeners that have certificates.
-    tls: Vec<Tls>,
-    aggregate: Arc<Aggregate>,
-    /// A listener for metrics and probes alone.
-    listener: Option<AdminListener<Aggregate>>,
+    live: Arc<LiveProxy>,
+    /// At which connections end after their requests.
+    stop: Trigger,
 }
 
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start fails
@@ -113,26 +81,29 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         .metrics
         .as_ref()
         .map(|metrics| metrics.endpoint.labels.clone());
-    let (mut upstreams, embedded): (Vec<_>, _) = match config.upstreams {
+    let session_key = SessionKey::random();
+    let (upstreams, embedded): (Vec<_>, _) = match config.upstreams {
         UpstreamsConfig::Embedded(storage) => {
             let embedded = Embedded::bind(storage, labels).await?;
             let name = config::EMBEDDED.to_owned();
             let upstream = Upstream::embedded(name, embedded.in_process(), timeouts);
             (vec![upstream], Some(embedded))
         }
-        UpstreamsConfig::Remote(upstreams) => {
-            let upstreams = upstreams.into_iter();
-            (upstreams.map(|one| remote(one, timeouts)).collect(), None)
+        UpstreamsConfig::Remote(configs) => {
+            let configs = configs.into_iter();
+            let remote = |one| running_upstreams::remote(one, timeouts, &session_key);
+            (configs.map(remote).collect(), None)
         }
     };
-    let mut tls: Vec<Option<Tls>> = Vec::with_capacity(config.listen.len());
-    let mut addresses = Vec::with_capacity(config.listen.len());
-    for listen in config.listen {
-        addresses.push(listen.address);
-        tls.push(listen.tls);
-    }
-    let listeners = Listener::bind_all(&addresses).await?;
+    let configured = config.listen.into_iter();
+    let configured: Vec<_> = configured.map(|one| (one.address, one.tls)).collect();
+    let wanted: Vec<_> = configured
+        .iter()
+        .map(|(address, _)| address.clone())
+        .collect();
+    let listeners = Listener::bind_all(&wanted).await?;
     let addresses: Vec<_> = listeners.iter().map(Listener::address).cloned().collect();
+    let mut tls: Vec<_> = configured.iter().map(|(_, tls)| tls.clone()).collect();
     let mut hints = None;
     if config.tls_self_signed {
         let made = SelfSigned::prepare()?;
@@ -145,120 +116,74 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         tls.warn_of_expiry();
     }
     let readiness = Arc::new(Readiness::default());
-    let endpoints =
-        |metrics, path, auth| Admin::new(metrics, path, auth, Arc::clone(&readiness), refuse);
-    let (recording, admin) = match config.metrics {
-        None => (None, endpoints(None, METRICS_PATH.to_owned(), None)),
+    let source = embedded.as_ref().and_then(Embedded::source);
+    let (recording, metrics, admin) = match &config.metrics {
+        None => (None, None, live::endpoints(&readiness, None, None)),
         Some(metrics) => {
-            let (path, auth) = (metrics.endpoint.path.clone(), metrics.endpoint.auth.clone());
-            let on_main = metrics.on_main;
-            let source = embedded.as_ref().and_then(Embedded::source);
             let tls = tls.iter().flatten().cloned().collect();
-            let (recording, families) =
-                ProxyRecording::bind(metrics, upstreams.len(), source, tls, endpoints).await?;
-            let record = |upstream: Upstream| {
-                let cells = families.of(upstream.name());
-                upstream.with_metrics(cells)
+            let endpoints = |metrics: &ProxyMetricsConfig, aggregate| {
+                live::endpoints(&readiness, Some(metrics), Some(&aggregate))
             };
-            upstreams = upstreams.into_iter().map(record).collect();
-            let aggregate = on_main.then(|| Arc::clone(&recording.aggregate));
-            (Some(recording), endpoints(aggregate, path, auth))
+            let count = upstreams.len();
+            let bound =
+                ProxyRecording::bind(metrics.clone(), count, source.clone(), tls, endpoints);
+            let (recording, listener) = bound.await?;
+            let served = metrics.on_main.then_some(&recording.aggregate);
+            let admin = live::endpoints(&readiness, Some(metrics), served);
+            (Some(recording), listener, admin)
         }
     };
-    let mut upstreams = upstreams.into_iter().map(Arc::new);
-    let Some(first) = upstreams.next() else {
-        return Err(ProxyStartError::NoUpstream);
+    let families = recording.as_ref().map(|recording| &recording.upstreams);
+    let upstreams = running_upstreams::together(upstreams, families);
+    let upstreams = upstreams.ok_or(ProxyStartError::NoUpstream)?;
+    let recorder = recording.as_ref().map(|recording| &recording.recorder);
+    let observer = Observer::new(recorder);
+    let (stop, stopping) = Shutdown::new();
+    let shared = Shared {
+        rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
+        splices: config.limits.connections / 4,
+        stopping,
     };
-    let upstreams = Upstreams::new(first, upstreams.collect());
-    Ok(BoundProxy {
-        addresses,
-        hints,
-        workers: Workers::start().map_err(ProxyStartError::Workers)?,
-        listeners: listeners.into_iter().zip(tls).collect(),
-        embedded,
-        upstreams,
-        recording,
+    let settings = ForwardSettings {
+        upstreams: upstreams.clone(),
         admin: Arc::new(admin),
-        readiness,
+        observer: observer.if_needed(config.logging.access),
         limits: config.limits,
         access_log: config.logging.access,
         forwarded: config.forwarded,
         cors: config.cors,
+    };
+    let counted = recording.as_ref().map(|one| Arc::clone(&one.connections));
+    let live = LiveProxy {
+        forwarder: Arc::new(Forwarder::new(shared, settings)),
+        connections: OpenConnections::new(counted, config.limits.connections),
+        readiness,
+        upstreams: RunningUpstreams::new(upstreams, session_key),
+        observer,
+        embedded: source,
+        is_embedded: embedded.is_some(),
+        listeners: configured,
+        metrics_tls: metrics.as_ref().and_then(|metrics| metrics.tls().cloned()),
+        recording,
+    };
+    Ok(BoundProxy {
+        addresses,
+        metrics_address: metrics.as_ref().map(|metrics| metrics.address().clone()),
+        hints,
+        workers: Workers::start().map_err(ProxyStartError::Workers)?,
+        listeners: listeners.into_iter().zip(tls).collect(),
+        metrics,
+        embedded,
+        live: Arc::new(live),
+        stop,
     })
-}
-
-/// An upstream somewhere.
-fn remote(config: RemoteConfig, timeouts: Timeouts) -> Upstream {
-    if config.replicas.len() > 1 && config.rules.session_key.is_none() {
-        tracing::warn!(
-            upstream = config.name,
-            "upload sessions cannot move to another proxy, and end with this process: set \
-             session_key_file"
-        );
-    }
-    let upstream = Upstream::new(config.name, config.replicas, config.rules, timeouts);
-    let upstream = upstream.with_credentials(config.credentials);
-    upstream.read_only(config.read_only)
-}
-
-impl ProxyRecording {
-    /// Declares all families, and binds the listener for metrics alone, if there is one. Returns the
-    /// families of the upstreams, too.
-    async fn bind(
-        config: ProxyMetricsConfig,
-        upstreams: usize,
-        embedded: Option<Source>,
-        mut tls: Vec<Tls>,
-        endpoints: impl Fn(Option<Arc<Aggregate>>, String, Option<BasicAuth>) -> Admin,
-    ) -> Result<(ProxyRecording, UpstreamFamilies), ProxyStartError> {
-        let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
-        registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
-        registry.process();
-        let panics = PanicMetrics::declare(&registry).panics;
-        let reloads = ReloadFamilies::start(&registry);
-        let recorder = Arc::new(Recorder::new(&registry, config.repositories));
-        let connections = Arc::new(ConnectionMetrics::new(&registry));
-        let families = UpstreamFamilies::declare(&registry, upstreams);
-        tls.extend(config.endpoint.tls.clone());
-        let certificates = tls.iter().map(|tls| tls.expiries().len()).sum();
-        let certificates = CertificateFamilies::declare(&registry, certificates);
-        let sources = config.sources.into_iter().chain(embedded).collect();
-        let aggregate = Arc::new(Aggregate::new(registry, sources, config.limits));
-        let endpoint = config.endpoint;
-        let listener = match endpoint.listen {
-            None => None,
-            Some(address) => {
-                let served = Some(Arc::clone(&aggregate));
-                let endpoints = endpoints(served, endpoint.path, endpoint.auth);
-                Some(AdminListener::bind(&address, endpoint.tls, endpoints).await?)
-            }
-        };
-        if !config.on_main && listener.is_none() {
-            tracing::warn!(
-                "the metrics are served nowhere: others can reach the main listener, and the \
-                 metrics name private repositories; set metrics.listen, metrics.basic_auth or \
-                 metrics.public"
-            );
-        }
-        let recording = ProxyRecording {
-            recorder,
-            connections,
-            panics,
-            reloads,
-            certificates,
-            tls,
-            aggregate,
-            listener,
-        };
-        Ok((recording, families))
-    }
 }
 
 impl BoundProxy {
     /// The most series that the proxy's own metrics can ever have, whatever clients do; `None` where
     /// nothing is recorded.
     pub fn max_series(&self) -> Option<usize> {
-        let recording = self.recording.as_ref();
+        let recording = self.live.recording.as_ref();
         recording.map(|recording| recording.aggregate.max_series())
     }
 }
@@ -267,11 +192,11 @@ impl Server for BoundProxy {
     type Operator = ProxyOperator;
 
     fn operator(&self) -> ProxyOperator {
-        ProxyOperator
+        ProxyOperator(Arc::clone(&self.live))
     }
 
     fn reload_families(&self) -> Option<ReloadFamilies> {
-        let recording = self.recording.as_ref()?;
+        let recording = self.live.recording.as_ref()?;
         Some(recording.reloads.clone())
     }
 
@@ -280,8 +205,7 @@ impl Server for BoundProxy {
     }
 
     fn metrics_address(&self) -> Option<&ListenAddr> {
-        let listener = self.recording.as_ref()?.listener.as_ref();
-        listener.map(AdminListener::address)
+        self.metrics_address.as_ref()
     }
 
     fn hints(&self) -> Option<&str> {
@@ -290,99 +214,81 @@ impl Server for BoundProxy {
 
     /// Requests in flight may take as long as `limits.drain` to end, unless the shutdown is hurried.
     async fn serve(self, shutdown: Shutdown) -> bool {
-        let (stop, stopping) = Shutdown::new();
+        let live = self.live;
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
 
-        let health = match self.embedded.as_ref().and_then(Embedded::presence) {
-            Some(presence) => UpstreamHealth::Embedded(presence),
-            None => UpstreamHealth::Remote(self.upstreams.clone()),
-        };
-        tokio::spawn(health.watch(Arc::clone(&self.readiness), shutdown.clone()));
-        for upstream in self.upstreams.all() {
-            tokio::spawn(Arc::clone(upstream).maintain(shutdown.clone()));
+        match self.embedded.as_ref().and_then(Embedded::presence) {
+            Some(presence) => {
+                let readiness = Arc::clone(&live.readiness);
+                let shutdown = shutdown.clone();
+                tokio::spawn(readiness::follow_embedded(presence, readiness, shutdown));
+            }
+            None => {
+                let this = Arc::clone(&live);
+                live.upstreams.begin(move || this.update_health());
+                live.update_health();
+            }
         }
         for tls in self.listeners.iter().filter_map(|(_, tls)| tls.clone()) {
             tokio::spawn(tls.watch(shutdown.clone()));
         }
         let embedded = self.embedded;
         let embedded = embedded.map(|embedded| tokio::spawn(embedded.serve(registry_shutdown)));
-        let (mut recorder, mut connection_metrics, mut admin) = (None, None, None);
-        if let Some(recording) = self.recording {
-            let panics = recording.panics;
+        if let Some(recording) = &live.recording {
+            let panics = recording.panics.clone();
             log::on_panic(move || panics.inc(()));
-            let certificates = Arc::new(recording.certificates);
-            for tls in recording.tls {
-                let certificates = Arc::clone(&certificates);
-                let loaded = move |expiries: &[CertificateExpiry]| {
-                    for CertificateExpiry { file, at } in expiries {
-                        let name = file.display().to_string();
-                        certificates.expiry.set(&name, *at as f64);
+            for tls in recording.certificates.listeners() {
+                let live = Arc::clone(&live);
+                let loaded = move |_: &[CertificateExpiry]| {
+                    if let Some(recording) = &live.recording {
+                        recording.certificates.show();
                     }
                 };
-                tokio::spawn(tls.follow(shutdown.clone(), loaded));
+                tokio::spawn(tls.clone().follow(shutdown.clone(), loaded));
             }
-            if let Some(listener) = recording.listener {
-                let serve = listener.serve(self.limits.timeouts(), admin_shutdown);
-                admin = Some(tokio::spawn(serve));
-            }
-            recorder = Some(recording.recorder);
-            connection_metrics = Some(recording.connections);
         }
-        let observer = Observer::new(recorder.as_ref(), self.access_log);
-        let shared = Shared {
-            rejected: recorder.map(|recorder| Arc::clone(&recorder.metrics.http)),
-            splices: self.limits.connections / 4,
-            streams: self.limits.streams,
-            stopping,
-        };
-        let settings = ForwardSettings {
-            upstreams: self.upstreams,
-            admin: self.admin,
-            observer,
-            limits: self.limits,
-            access_log: self.access_log,
-            forwarded: self.forwarded,
-            cors: self.cors,
-        };
-        let forwarder = Arc::new(Forwarder::new(shared, settings));
-        let connections = OpenConnections::new(connection_metrics, self.limits.connections);
+        let timeouts = live.forwarder.limits().timeouts();
+        let admin = self.metrics.map(|listener| {
+            let serve = listener.serve(timeouts, admin_shutdown);
+            tokio::spawn(serve)
+        });
         let accepting: Vec<_> = self
             .listeners
             .into_iter()
             .map(|(listener, tls)| {
-                let (forwarder, connections) = (Arc::clone(&forwarder), connections.clone());
-                let workers = self.workers.all();
                 tokio::spawn(downstream::accept(
                     listener,
                     tls,
-                    forwarder,
-                    connections,
-                    workers,
+                    Arc::clone(&live.forwarder),
+                    live.connections.clone(),
+                    self.workers.all(),
                 ))
             })
             .collect();
         // Last: a load balancer sends requests as soon as it sees this.
-        self.readiness.set_serving(true);
+        live.readiness.set_serving(true);
 
         shutdown.recv().await;
         // First: no probe may find a ready server whose listeners are closed.
-        self.readiness.set_serving(false);
+        live.readiness.set_serving(false);
         tracing::info!("draining");
-        stop.trigger();
+        self.stop.trigger();
         let mut serving = Vec::with_capacity(accepting.len());
         for listener in accepting {
             // Accepting never panics; if it did, its connections would be cut all the same.
             serving.extend(listener.await);
         }
-        let open = connections.drain();
-        let drained = open.wait_unhurried(self.limits.drain, &shutdown).await;
+        let open = live.connections.drain();
+        let limit = live.forwarder.limits().drain;
+        let drained = open.wait_unhurried(limit, &shutdown).await;
         if !drained {
             tracing::warn!(connections = open.count(), "requests in flight are cut off");
             for mut connections in serving {
                 connections.shutdown().await;
             }
         }
+        live.upstreams.end();
         // The registry and the metrics end after the requests, so that the last scrape shows all of
         // them.
         registry_stop.trigger();

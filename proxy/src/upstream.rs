@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use registry::server::in_process::InProcess;
+use service::operate::ReplicaStatus;
 use service::shutdown::Shutdown;
 
 use crate::metrics::UpstreamMetrics;
@@ -220,6 +221,26 @@ impl Upstream {
     /// for as long as this process does.
     pub fn is_healthy(&self) -> Option<bool> {
         self.replicas().map_or(Some(true), ReplicaSet::is_healthy)
+    }
+
+    /// The state of each replica; none of a registry in this process.
+    pub fn status(&self) -> Vec<ReplicaStatus> {
+        self.replicas().map(ReplicaSet::status).unwrap_or_default()
+    }
+
+    /// Has the replica of this name, or all of them, drain or take new requests again. Returns how many
+    /// there are.
+    ///
+    /// # Errors
+    /// If there is no such replica.
+    pub fn set_draining(&self, replica: Option<&str>, is_draining: bool) -> Result<usize, String> {
+        match self.replicas() {
+            Some(replicas) => replicas.set_draining(replica, is_draining),
+            None => Err(format!(
+                "the upstream {} is the embedded registry, which cannot be drained alone",
+                self.name
+            )),
+        }
     }
 
     /// Probes the replicas, and calls `changed` whenever the health of one has changed.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
@@ -79,8 +80,11 @@ pub struct AdminEndpoints<S> {
 pub struct AdminListener<S> {
     listener: Listener,
     tls: Option<Tls>,
-    endpoints: Arc<AdminEndpoints<S>>,
+    endpoints: SharedEndpoints<S>,
 }
+
+/// The endpoints of a listener that serves, which a reload replaces.
+pub type SharedEndpoints<S> = Arc<ArcSwap<AdminEndpoints<S>>>;
 
 impl OwnFamilies {
     /// Makes the exposition of the families of `registry`.
@@ -255,13 +259,23 @@ impl<S: Scrape> AdminListener<S> {
         Ok(Self {
             listener: Listener::bind(address).await?,
             tls,
-            endpoints: Arc::new(endpoints),
+            endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
         })
     }
 
     /// Where it listens.
     pub fn address(&self) -> &ListenAddr {
         self.listener.address()
+    }
+
+    /// The certificates, where it serves HTTPS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// The endpoints, to replace them while they are served.
+    pub fn endpoints(&self) -> SharedEndpoints<S> {
+        Arc::clone(&self.endpoints)
     }
 
     /// Serves the endpoints until the shutdown, and the scrapes in flight for a second more.
@@ -272,7 +286,7 @@ impl<S: Scrape> AdminListener<S> {
         let connections = Connections::to_metrics(timeouts, shutdown);
         let endpoints = self.endpoints;
         let handler = move |request: Request<Incoming>| {
-            let endpoints = Arc::clone(&endpoints);
+            let endpoints = endpoints.load_full();
             async move {
                 let (head, _) = request.into_parts();
                 endpoints.respond(&head).await

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{self, FetchError};
 use super::source::{Origin, Source, WatchedSource};
-use crate::metrics::AggregateMetrics;
+use crate::metrics::{AggregateFamilies, AggregateMetrics};
 
 /// The limits of one aggregated scrape.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Aggregation {
     pub(super) metrics: AggregateMetrics,
     pub(super) sources: Vec<WatchedSource>,
     pub(super) limits: AggregateLimits,
-    pub(super) expositions: EncodedExpositions,
+    pub(super) expositions: Arc<EncodedExpositions>,
 }
 
 /// The exposition of a source, by its number, and the samples that were dropped from it, unless they
@@ -44,6 +44,23 @@ pub(super) struct Fetched {
 }
 
 impl Aggregation {
+    pub(super) fn new(
+        registry: &MetricsRegistry,
+        families: &AggregateFamilies,
+        sources: Vec<Source>,
+        limits: AggregateLimits,
+        expositions: Arc<EncodedExpositions>,
+    ) -> Aggregation {
+        let names = sources.iter().map(|source| source.name.as_str());
+        Aggregation {
+            registry: registry.clone(),
+            metrics: AggregateMetrics::new(families, names),
+            sources: sources.into_iter().map(WatchedSource::new).collect(),
+            limits,
+            expositions,
+        }
+    }
+
     /// Merges the expositions into the proxy's own, and encodes it in each of these formats.
     pub(super) async fn write(
         self: &Arc<Self>,

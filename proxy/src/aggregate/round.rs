@@ -10,6 +10,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use service::scrape::{EncodedExposition, ScrapeFormat};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -60,9 +61,12 @@ impl Deadlines {
 }
 
 /// Begins a round whenever a scrape arrives, until none can arrive any more.
-pub(super) async fn serve(aggregation: Arc<Aggregation>, mut queue: mpsc::Receiver<PendingScrape>) {
+pub(super) async fn serve(
+    current: Arc<ArcSwap<Aggregation>>,
+    mut queue: mpsc::Receiver<PendingScrape>,
+) {
     while let Some(scrape) = queue.recv().await {
-        let mut round = Round::begin(&aggregation);
+        let mut round = Round::begin(&current.load_full());
         round.join(scrape);
         round.run(&mut queue).await;
     }

@@ -1,7 +1,7 @@
 //! What bounds all connections together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,6 +12,8 @@ const WINDOW_GROWTH: u64 = 256 << 20;
 /// What all HTTP/2 connections share: one connection may have many requests in flight.
 pub(super) struct Http2Bounds {
     streams: Arc<Semaphore>,
+    /// How many requests may be in flight at a time.
+    limit: AtomicUsize,
     window_growth: Arc<AtomicU64>,
 }
 
@@ -19,14 +21,23 @@ impl Http2Bounds {
     /// At most so many requests at a time.
     pub(super) fn new(streams: usize) -> Http2Bounds {
         Http2Bounds {
-            streams: Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))),
+            // As many permits as there can be: the limit may be raised.
+            streams: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            limit: AtomicUsize::new(streams),
             window_growth: Arc::default(),
         }
     }
 
     /// Room for one more request, if there is any.
     pub(super) fn stream(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.streams).try_acquire_owned().ok()
+        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        let in_flight = Semaphore::MAX_PERMITS - self.streams.available_permits();
+        (in_flight <= self.limit.load(Ordering::Relaxed)).then_some(permit)
+    }
+
+    /// At most so many requests at a time from now on. More than that stay until they end.
+    pub(super) fn set_streams(&self, streams: usize) {
+        self.limit.store(streams, Ordering::Relaxed);
     }
 
     /// The growth of the window of a new connection.
@@ -88,6 +99,12 @@ mod tests {
         let only = bounds.stream();
         assert!(only.is_some() && bounds.stream().is_none());
         drop(only);
+        let only = bounds.stream();
+        assert!(only.is_some());
+        bounds.set_streams(2);
         assert!(bounds.stream().is_some());
+        bounds.set_streams(0);
+        drop(only);
+        assert!(bounds.stream().is_none());
     }
 }

@@ -80,7 +80,7 @@ impl Forwarder {
         let id = headers::random_hex();
         Forwarder {
             pipes: Pipes::new(shared.splices),
-            http2: Http2Bounds::new(shared.streams),
+            http2: Http2Bounds::new(settings.limits.streams),
             name: format!("octoserve-{}", String::from_utf8_lossy(&id)),
             shared,
             settings: ArcSwap::from_pointee(settings),
@@ -97,6 +97,12 @@ impl Forwarder {
     /// What the configuration says of requests that begin now.
     pub(crate) fn settings(&self) -> Arc<ForwardSettings> {
         self.settings.load_full()
+    }
+
+    /// Requests that begin from now on see these settings.
+    pub(crate) fn replace_settings(&self, settings: ForwardSettings) {
+        self.http2.set_streams(settings.limits.streams);
+        self.settings.store(Arc::new(settings));
     }
 
     /// The same for one connection: as cheap as a reference, but for the first request after a reload.

@@ -12,8 +12,6 @@ pub(crate) struct Shared {
     pub(crate) rejected: Option<Arc<HttpMetrics>>,
     /// The most large bodies that are spliced at a time.
     pub(crate) splices: usize,
-    /// The most requests in flight of all HTTP/2 connections.
-    pub(crate) streams: usize,
     /// The shutdown at which connections end after their requests.
     pub(crate) stopping: Shutdown,
 }

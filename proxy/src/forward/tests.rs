@@ -59,7 +59,6 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
     let shared = Shared {
         rejected: None,
         splices: 1,
-        streams: limits.streams,
         stopping,
     };
     let settings = ForwardSettings {

@@ -1,7 +1,7 @@
 //! How the scrapes of the sources go.
 
 use service::exposition::DroppedSamples;
-use service::metrics::{Counters, Gauge, MetricsRegistry, families, labels};
+use service::metrics::{Counters, Gauge, families, labels};
 
 labels! {
     /// Why a sample of a source was dropped.
@@ -15,7 +15,7 @@ labels! {
 
 families! {
     /// The `aggregate_*` families.
-    struct AggregateFamilies by "source" {
+    pub struct AggregateFamilies by "source" {
         /// Whether the last scrape of the source succeeded; set at each scrape.
         up: Gauge = "aggregate_up",
         /// Time to fetch and parse the source's exposition; set at each scrape.
@@ -50,12 +50,12 @@ pub struct SourceCells {
 }
 
 impl AggregateMetrics {
-    /// Declares the families, with a cell for each source.
+    /// The cells of these sources. Those of a source that was there before go on counting.
     pub fn new<'a>(
-        registry: &MetricsRegistry,
+        families: &AggregateFamilies,
         sources: impl ExactSizeIterator<Item = &'a str>,
     ) -> AggregateMetrics {
-        let families = AggregateFamilies::declare(registry, sources.len());
+        families.resize(sources.len());
         let sources = sources.map(|source| families.cells(source)).collect();
         AggregateMetrics { sources }
     }

@@ -11,7 +11,7 @@
 //! configured, names are first looked up in a bounded cache of the rules' results.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -53,7 +53,8 @@ labels! {
 /// The `repository_*` families.
 pub struct Repositories {
     families: RepositoryFamilies,
-    labels: RepositoryLabels,
+    /// Replaced as a whole by a reload.
+    labels: ArcSwap<RepositoryLabels>,
     slots: ArcSwap<Slots>,
     /// Locked while the slots change. Readers do not take it.
     admission: Mutex<()>,
@@ -110,7 +111,7 @@ struct Slot {
     /// When it last counted an operation, in milliseconds since `origin`.
     last_used: AtomicU64,
     /// Whether it is never evicted.
-    is_reserved: bool,
+    is_reserved: AtomicBool,
 }
 
 /// A request's hold on the label of its repository.
@@ -138,7 +139,7 @@ impl Repositories {
         let RepositoryOverflow { overflow } = RepositoryOverflow::declare(registry);
         Repositories {
             families,
-            labels: RepositoryLabels::new(rules),
+            labels: ArcSwap::from_pointee(RepositoryLabels::new(rules)),
             slots: ArcSwap::default(),
             admission: Mutex::default(),
             full_until: AtomicU64::new(0),
@@ -148,13 +149,29 @@ impl Repositories {
         }
     }
 
+    /// Other rules apply to what is admitted from now on. What has a label keeps it and its counts until
+    /// it is evicted.
+    pub fn replace_rules(&self, rules: Rules) {
+        let _admission = self.admission.lock();
+        let slots = self.slots.load();
+        // Where there are more than the new limit allows, they stay until others need their slots.
+        self.families.resize(rules.limit().max(slots.len()) + 1);
+        for (label, slot) in slots.iter() {
+            let is_reserved = rules.reserves(label);
+            slot.is_reserved.store(is_reserved, Ordering::Relaxed);
+        }
+        self.labels.store(Arc::new(RepositoryLabels::new(rules)));
+        self.full_until.store(0, Ordering::Relaxed);
+    }
+
     /// The handle of a repository. Called when a request for it begins. `name` may be any text.
     pub fn find(&self, name: &str) -> RepositoryHandle {
         let slots = self.slots.load();
-        let slot = if self.labels.are_names() {
+        let labels = self.labels.load();
+        let slot = if labels.are_names() {
             slots.get(name)
         } else {
-            let label = self.labels.cached(name);
+            let label = labels.cached(name);
             label.and_then(|label| slots.get(&label))
         };
         let slot = slot.cloned();
@@ -232,8 +249,10 @@ impl Repositories {
 
     /// The slot of a name: the one that it has, or a new one if a slot is free.
     fn slot(&self, name: &str, now: Instant) -> Option<Arc<Slot>> {
-        let label = self.labels.of(name)?;
-        let is_reserved = self.labels.rules().reserves(&label);
+        let labels = self.labels.load_full();
+        let rules = labels.rules();
+        let label = labels.of(name)?;
+        let is_reserved = rules.reserves(&label);
         if let Some(slot) = self.slots.load().get(&*label) {
             return Some(Arc::clone(slot));
         }
@@ -249,13 +268,13 @@ impl Repositories {
         if let Some(slot) = slots.get(&*label) {
             return Some(Arc::clone(slot));
         }
-        let evicted = if is_reserved || self.has_free_slot(&slots) {
-            None
-        } else {
-            Some(self.least_recently_used(&slots, now)?)
-        };
         let mut slots = Slots::clone(&slots);
-        if let Some(evicted) = evicted {
+        // More than one after a reload that has lowered the limit.
+        while !is_reserved && !has_free_slot(&slots, rules) {
+            let Some(evicted) = self.least_recently_used(&slots, rules, now) else {
+                self.slots.store(Arc::new(slots));
+                return None;
+            };
             slots.remove(&evicted);
             // Before the new cells are made: the number of series never exceeds the bound.
             self.families.remove(&evicted);
@@ -263,24 +282,18 @@ impl Repositories {
         let slot = Arc::new(Slot {
             cells: self.families.cells(&label),
             last_used: AtomicU64::new(now),
-            is_reserved,
+            is_reserved: AtomicBool::new(is_reserved),
         });
         slots.insert(label.into(), Arc::clone(&slot));
         self.slots.store(Arc::new(slots));
         Some(slot)
     }
 
-    /// Whether a slot is free for a name that is not on the allow-list.
-    fn has_free_slot(&self, slots: &Slots) -> bool {
-        let taken = slots.values().filter(|slot| !slot.is_reserved).count();
-        taken < self.labels.rules().unreserved()
-    }
-
     /// The label to evict. If there is none, `full_until` is set to the earliest time when there
     /// may be one.
-    fn least_recently_used(&self, slots: &Slots, now: u64) -> Option<Arc<str>> {
-        let idle = u64::try_from(self.labels.rules().idle().as_millis()).unwrap_or(u64::MAX);
-        let candidates = slots.iter().filter(|(_, slot)| !slot.is_reserved);
+    fn least_recently_used(&self, slots: &Slots, rules: &Rules, now: u64) -> Option<Arc<str>> {
+        let idle = u64::try_from(rules.idle().as_millis()).unwrap_or(u64::MAX);
+        let candidates = slots.iter().filter(|(_, slot)| !slot.is_reserved());
         let by_use = candidates.map(|(label, slot)| {
             let used = slot.last_used.load(Ordering::Relaxed);
             // A request in flight holds a clone, and would go on to count under the evicted label.
@@ -302,6 +315,18 @@ impl Repositories {
             }
         }
     }
+}
+
+impl Slot {
+    fn is_reserved(&self) -> bool {
+        self.is_reserved.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a slot is free for a name that is not on the allow-list.
+fn has_free_slot(slots: &Slots, rules: &Rules) -> bool {
+    let taken = slots.values().filter(|slot| !slot.is_reserved()).count();
+    taken < rules.unreserved()
 }
 
 impl RepositoryFamilies {

@@ -86,6 +86,13 @@ pub struct UpstreamMetrics {
 pub struct Awaited(Option<Instant>);
 
 impl UpstreamFamilies {
+    /// Removes what says how an upstream is now. What was counted of it stays.
+    pub fn forget_gauges(&self, name: &str) {
+        for gauge in [&self.ratelimit, &self.replicas, &self.healthy, &self.queue] {
+            gauge.forget(name);
+        }
+    }
+
     /// The cells of an upstream by its configured name.
     pub fn of(&self, name: &str) -> UpstreamMetrics {
         let errors = self.errors.cells(name);

@@ -1,32 +1,81 @@
 //! What an operator does to a proxy that runs.
 
-use service::config::ChangedKeys;
-use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus};
+use std::fmt;
+use std::sync::Arc;
 
+use service::config::ChangedKeys;
+use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus, UpstreamStatus};
+
+use super::live::LiveProxy;
 use crate::config::ProxyConfig;
 
-/// Acts on a running proxy.
-#[derive(Clone, Debug)]
-pub struct ProxyOperator;
+/// Acts on a running proxy. Clones act on the same one.
+#[derive(Clone)]
+pub struct ProxyOperator(pub(super) Arc<LiveProxy>);
 
 impl Operate for ProxyOperator {
     type Config = ProxyConfig;
 
     async fn reload(
         &self,
-        _: ProxyConfig,
+        config: ProxyConfig,
         since_start: &ChangedKeys,
     ) -> Result<Reloaded, ReloadRefusal> {
-        Ok(Reloaded {
-            needs_restart: since_start.without(&[]),
-        })
+        let needs_restart = self.0.apply(config, since_start);
+        Ok(Reloaded { needs_restart })
     }
 
     fn status(&self) -> ServerStatus {
-        ServerStatus::default()
+        let requests = self.0.recording.as_ref().map(|recording| {
+            let in_flight = &recording.recorder.metrics.http.in_flight;
+            let each = registry::oci::Endpoint::ALL.iter();
+            // A gauge of whole requests, never below 0.
+            each.map(|endpoint| in_flight.value(*endpoint) as u64).sum()
+        });
+        let upstreams = self.0.upstreams.current();
+        let upstreams = upstreams.all().map(|upstream| UpstreamStatus {
+            name: upstream.name().to_owned(),
+            replicas: upstream.status(),
+        });
+        ServerStatus {
+            connections: Some(self.0.connections.count() as u64),
+            requests,
+            upstreams: upstreams.collect(),
+        }
     }
 
-    fn set_draining(&self, _: &str, _: Option<&str>, _: bool) -> Result<String, String> {
-        Err("upstreams cannot be drained".to_owned())
+    fn set_draining(
+        &self,
+        upstream: &str,
+        replica: Option<&str>,
+        draining: bool,
+    ) -> Result<String, String> {
+        let upstreams = self.0.upstreams.current();
+        let names = || {
+            let names: Vec<_> = upstreams.all().map(|one| one.name().to_owned()).collect();
+            names.join(", ")
+        };
+        let found = upstreams.all().find(|one| one.name() == upstream);
+        let found = found
+            .ok_or_else(|| format!("there is no upstream `{upstream}`: there is {}", names()))?;
+        let count = found.set_draining(replica, draining)?;
+        self.0.update_health();
+        let state = if draining { "draining" } else { "ready" };
+        tracing::info!(
+            upstream,
+            replica,
+            draining,
+            "replicas changed by the operator"
+        );
+        Ok(match count {
+            1 => format!("1 replica of {upstream} is {state}"),
+            count => format!("{count} replicas of {upstream} are {state}"),
+        })
+    }
+}
+
+impl fmt::Debug for ProxyOperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyOperator").finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use service::log::causes;
+use service::operate::ReplicaStatus;
 use tokio::sync::watch;
 
 use super::balance::{Balancer, TriedReplicas};
@@ -162,6 +163,44 @@ impl ReplicaSet {
     pub(super) fn connect_failed(&self, replica: &Replica, error: &str) {
         let change = replica.health.connect_failed();
         self.note(replica, change, Some(error));
+    }
+
+    /// The state of each.
+    pub(super) fn status(&self) -> Vec<ReplicaStatus> {
+        let all = self.replicas.iter().map(|replica| ReplicaStatus {
+            name: replica.name().to_owned(),
+            healthy: replica.is_healthy(),
+            draining: replica.is_draining(),
+            in_flight: replica.load() as u64,
+        });
+        all.collect()
+    }
+
+    /// Has the replica of this name, or all of them, drain or take new requests again. Returns how many
+    /// there are.
+    pub(super) fn set_draining(
+        &self,
+        name: Option<&str>,
+        is_draining: bool,
+    ) -> Result<usize, String> {
+        let chosen = self.replicas.iter().filter(|replica| {
+            // Its URL, or that without its scheme.
+            let without_scheme = replica.name().split_once("://").map(|(_, rest)| rest);
+            name.is_none_or(|name| name == replica.name() || Some(name) == without_scheme)
+        });
+        let chosen: Vec<_> = chosen.collect();
+        if chosen.is_empty() {
+            let names: Vec<_> = self.replicas.iter().map(|replica| replica.name()).collect();
+            let (asked, names) = (name.unwrap_or_default(), names.join(", "));
+            return Err(format!(
+                "the upstream {} has no replica `{asked}`: it has {names}",
+                self.upstream
+            ));
+        }
+        for replica in &chosen {
+            replica.set_draining(is_draining);
+        }
+        Ok(chosen.len())
     }
 
     /// A receiver that is told of each change of the health.

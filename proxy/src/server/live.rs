@@ -1,0 +1,196 @@
+//! A proxy that serves, as a reload changes it.
+
+use std::sync::Arc;
+
+use service::admin::Readiness;
+use service::config::ChangedKeys;
+use service::listen::ListenAddr;
+use service::tls::Tls;
+
+use super::recording::ProxyRecording;
+use super::running_upstreams::RunningUpstreams;
+use crate::admin::{Admin, refuse};
+use crate::aggregate::{Aggregate, Source};
+use crate::config::{METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamsConfig};
+use crate::downstream::OpenConnections;
+use crate::exchange::Observer;
+use crate::forward::{ForwardSettings, Forwarder};
+use crate::upstream::{Timeouts, Upstreams};
+
+/// The keys that a reload applies, whatever their values are.
+const APPLIED: &[&str] = &[
+    "cors",
+    "forward_headers",
+    "limits",
+    "metrics.aggregate",
+    "metrics.basic_auth",
+    "metrics.path",
+    "metrics.public",
+    "metrics.repositories",
+    "proxy_protocol_from",
+    "trust_forwarded_from",
+];
+
+/// A proxy that serves.
+pub(super) struct LiveProxy {
+    pub(super) forwarder: Arc<Forwarder>,
+    pub(super) connections: OpenConnections,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) upstreams: RunningUpstreams,
+    /// `None` records nothing.
+    pub(super) recording: Option<ProxyRecording>,
+    pub(super) observer: Observer,
+    /// The families of the embedded registry.
+    pub(super) embedded: Option<Source>,
+    pub(super) is_embedded: bool,
+    /// The listeners for clients, as they are configured.
+    pub(super) listeners: Vec<(ListenAddr, Option<Tls>)>,
+    /// The certificates of the listener for metrics alone.
+    pub(super) metrics_tls: Option<Tls>,
+}
+
+impl LiveProxy {
+    /// Applies a configuration. Returns the keys that take effect after a restart only.
+    pub(super) fn apply(
+        self: &Arc<LiveProxy>,
+        config: ProxyConfig,
+        since_start: &ChangedKeys,
+    ) -> Vec<String> {
+        let mut applied = APPLIED.to_vec();
+        let timeouts = Timeouts::with_stall(config.limits.body_stall);
+        let families = self
+            .recording
+            .as_ref()
+            .map(|recording| &recording.upstreams);
+        let next = match config.upstreams {
+            UpstreamsConfig::Remote(configs) if !self.is_embedded => {
+                applied.push("upstreams");
+                self.upstreams.next(configs, timeouts, families)
+            }
+            // The embedded registry is started, and ended, with the process.
+            UpstreamsConfig::Remote(_) | UpstreamsConfig::Embedded(_) => None,
+        };
+        let listeners = config.listen.iter();
+        let tls: Vec<_> = listeners
+            .map(|listen| (&listen.address, listen.tls.as_ref()))
+            .collect();
+        if self.replace_tls(&tls) {
+            applied.push("listen[].tls");
+        }
+        if let Some(metrics) = &config.metrics
+            && self.replace_metrics(metrics)
+        {
+            applied.push("metrics.listen.tls");
+        }
+        let current = self.forwarder.settings();
+        let admin = match (&self.recording, &config.metrics) {
+            (Some(recording), Some(metrics)) => {
+                Arc::new(self.main_endpoints(metrics, &recording.aggregate))
+            }
+            _ => Arc::clone(&current.admin),
+        };
+        let settings = ForwardSettings {
+            upstreams: next.clone().unwrap_or_else(|| current.upstreams.clone()),
+            admin,
+            observer: self.observer.if_needed(config.logging.access),
+            limits: config.limits,
+            access_log: config.logging.access,
+            forwarded: config.forwarded,
+            cors: config.cors,
+        };
+        self.connections.set_limit(config.limits.connections);
+        // At once for all that a request sees.
+        self.forwarder.replace_settings(settings);
+        if let Some(next) = next {
+            let this = Arc::clone(self);
+            self.upstreams
+                .replace(next, families, move || this.update_health());
+            self.update_health();
+        }
+        since_start.without(&applied)
+    }
+
+    /// Tells the readiness whether the upstreams are healthy, if that is known.
+    pub(super) fn update_health(&self) {
+        let settings = self.forwarder.settings();
+        self.readiness_of(&settings.upstreams);
+    }
+
+    fn readiness_of(&self, upstreams: &Upstreams) {
+        let reason = match upstreams.all().count() {
+            1 => "the upstream is unhealthy",
+            _ => "all upstreams are unhealthy",
+        };
+        if let Some(is_healthy) = upstreams.is_any_healthy() {
+            // Without the cause, which the log has: a probe needs no credentials, and the cause names
+            // addresses.
+            let health = is_healthy.then_some(());
+            let health = health.ok_or_else(|| reason.to_owned());
+            self.readiness.set_health(health);
+        }
+    }
+
+    /// Has the listeners use other certificates. Whether each of them can: one without TLS cannot.
+    fn replace_tls(&self, next: &[(&ListenAddr, Option<&Tls>)]) -> bool {
+        let mut can_all = next.len() == self.listeners.len();
+        for ((address, tls), (next_address, next)) in self.listeners.iter().zip(next) {
+            match (tls, next) {
+                (Some(tls), Some(next)) if address == *next_address => tls.replace(next),
+                (None, None) => {}
+                _ => can_all = false,
+            }
+        }
+        can_all
+    }
+
+    /// Changes what the metrics hold and who may scrape them. Whether their listener uses the other
+    /// certificates.
+    fn replace_metrics(&self, metrics: &ProxyMetricsConfig) -> bool {
+        let Some(recording) = &self.recording else {
+            return false;
+        };
+        let metrics_of = &recording.recorder.metrics;
+        metrics_of
+            .repositories
+            .replace_rules(metrics.repositories.clone());
+        let sources = metrics.sources.iter().chain(&self.embedded).cloned();
+        recording
+            .aggregate
+            .replace(sources.collect(), metrics.limits);
+        if let Some(endpoints) = &recording.endpoints {
+            let next = self.endpoints(metrics, Some(&recording.aggregate));
+            endpoints.store(Arc::new(next));
+        }
+        let can = match (&self.metrics_tls, &metrics.endpoint.tls) {
+            (Some(tls), Some(next)) => {
+                tls.replace(next);
+                true
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        recording.certificates.show();
+        can
+    }
+
+    fn main_endpoints(&self, metrics: &ProxyMetricsConfig, aggregate: &Arc<Aggregate>) -> Admin {
+        self.endpoints(metrics, metrics.on_main.then_some(aggregate))
+    }
+
+    fn endpoints(&self, metrics: &ProxyMetricsConfig, served: Option<&Arc<Aggregate>>) -> Admin {
+        endpoints(&self.readiness, Some(metrics), served)
+    }
+}
+
+/// The endpoints of a listener, with the metrics or without.
+pub(super) fn endpoints(
+    readiness: &Arc<Readiness>,
+    metrics: Option<&ProxyMetricsConfig>,
+    served: Option<&Arc<Aggregate>>,
+) -> Admin {
+    let endpoint = metrics.map(|metrics| &metrics.endpoint);
+    let path = endpoint.map_or(METRICS_PATH, |endpoint| &endpoint.path);
+    let auth = endpoint.and_then(|endpoint| endpoint.auth.clone());
+    let readiness = Arc::clone(readiness);
+    Admin::new(served.cloned(), path.to_owned(), auth, readiness, refuse)
+}
