@@ -264,21 +264,25 @@ impl Repositories {
         // Admissions are one at a time: each copies the map that the one before has stored.
         let _admission = self.admission.lock();
         // Looked up again: another request may have admitted the name before the lock was taken.
-        let slots = self.slots.load_full();
+        let mut slots = self.slots.load_full();
         if let Some(slot) = slots.get(&*label) {
             return Some(Arc::clone(slot));
         }
-        let mut slots = Slots::clone(&slots);
-        // More than one after a reload that has lowered the limit.
-        while !is_reserved && !has_free_slot(&slots, rules) {
-            let Some(evicted) = self.least_recently_used(&slots, rules, now) else {
-                self.slots.store(Arc::new(slots));
-                return None;
-            };
-            slots.remove(&evicted);
+        if !is_reserved && !has_free_slot(&slots, rules) {
+            let evicted = self.least_recently_used(&slots, rules, now)?;
+            let mut fewer = Slots::clone(&slots);
+            fewer.remove(&evicted);
             // Before the new cells are made: the number of series never exceeds the bound.
             self.families.remove(&evicted);
+            let is_free = has_free_slot(&fewer, rules);
+            slots = Arc::new(fewer);
+            self.slots.store(Arc::clone(&slots));
+            // A reload may have lowered the limit: each admission then makes one label fewer.
+            if !is_free {
+                return None;
+            }
         }
+        let mut slots = Slots::clone(&slots);
         let slot = Arc::new(Slot {
             cells: self.families.cells(&label),
             last_used: AtomicU64::new(now),

@@ -103,6 +103,40 @@ fn a_404_mints_no_repository_series() {
 }
 
 #[test]
+fn other_rules_apply_to_what_is_admitted_from_then_on() {
+    let bench = Bench::new(1, &[], &[]);
+    bench.pull("a", 0);
+    bench.pull("b", 0);
+    let rules = |limit, allow: &[&str], groups: &[(&str, &str)]| {
+        let allow = allow.iter().map(ToString::to_string).collect();
+        let groups = groups.iter();
+        let groups = groups.map(|(names, label)| GroupRule::new(names, (*label).to_owned()));
+        let groups = groups.map(Result::unwrap).collect();
+        let rules = Rules::new(limit, allow, groups, 24 * HOUR).unwrap();
+        bench.repositories.replace_rules(rules);
+    };
+    rules(3, &["team"], &[("^team/", "team")]);
+    for name in ["a", "team/x", "b", "c"] {
+        bench.pull(name, 1);
+    }
+    let expected = [("_other", 2), ("a", 2), ("b", 1), ("team", 1)];
+    assert_eq!(bench.pulls(), pulls(&expected));
+    assert!(bench.series() <= bench.registry.max_series());
+    // Fewer: what is shown stays until it is idle and its slot is wanted.
+    rules(1, &[], &[]);
+    bench.pull("d", 2);
+    assert_eq!(
+        bench.pulls(),
+        pulls(&[("_other", 3), ("a", 2), ("b", 1), ("team", 1)])
+    );
+    assert!(bench.series() <= bench.registry.max_series());
+    for hours in 30..33 {
+        bench.pull("e", hours);
+    }
+    assert_eq!(bench.pulls(), pulls(&[("_other", 5), ("e", 1)]));
+}
+
+#[test]
 fn no_series_is_printed_before_the_first_request() {
     let bench = Bench::new(200, &["team/app"], &[]);
     assert_eq!(bench.series(), 1, "the overflow counter alone");
