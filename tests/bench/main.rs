@@ -7,6 +7,7 @@
 //! | [`sink`] | an upstream that discards every upload |
 //! | [`many`] | loads of many concurrent requests, by a client of our own |
 //! | [`pulled`] | the content that is pulled |
+//! | [`changes`] | requests while the proxy is reloaded, and taken over by another process |
 //! | [`instructions`] | the instructions of a small response, counted by callgrind |
 //! | [`secured`] | the proxies with TLS to their clients |
 //! | [`rounds`] | all tables in order: [`proxies`] and [`registries`] |
@@ -18,6 +19,7 @@
 //!
 //! A slow result is not an error; a missing program or a wrong response is.
 
+mod changes;
 mod instructions;
 mod load;
 mod many;

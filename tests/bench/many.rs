@@ -34,16 +34,30 @@ pub(crate) const PACE: u32 = 1000;
 
 /// GETs `path` at a rate that leaves all programs mostly idle: ms to the end of the response.
 pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Result<Sample> {
+    let before = subject.processor_time()?;
+    let latencies = latencies(subject.address(), path, seconds).await?;
+    let spent = subject.processor_time()?.saturating_sub(before);
+    let at = |share: usize| latencies.get(latencies.len() * share / 100).copied();
+    Ok(Sample {
+        value: at(50).context("nothing was asked")?,
+        processor: spent.as_secs_f64() * 1e6 / latencies.len() as f64,
+        p99: at(99),
+        resident: subject.resident()?,
+    })
+}
+
+/// The latencies of the same requests in ms, the shortest first. Where the server ends a connection, the
+/// next request waits for a new one.
+pub(crate) async fn latencies(address: SocketAddr, path: &str, seconds: u64) -> Result<Vec<f64>> {
     let connections = u32::try_from(CONNECTIONS)?;
     let period = Duration::from_secs(1) * connections / PACE;
     let requests = seconds * u64::from(PACE) / CONNECTIONS;
     let request = format!("GET {path} HTTP/1.1\r\nHost: registry\r\nAccept: {MANIFEST}\r\n\r\n");
-    let before = subject.processor_time()?;
     let mut workers = JoinSet::new();
     for connection in 0..connections {
-        let (address, request) = (subject.address(), request.clone());
+        let request = request.clone();
         workers.spawn(async move {
-            let mut wire = Wire::connect(address).await?;
+            let mut open = Some(Wire::connect(address).await?);
             // The connections start at different times.
             let first = tokio::time::Instant::now() + period * connection / connections;
             let mut turns = tokio::time::interval_at(first, period);
@@ -51,10 +65,16 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
             for _ in 0..requests {
                 turns.tick().await;
                 let sent = Instant::now();
+                let mut wire = match open.take() {
+                    Some(wire) => wire,
+                    None => Wire::connect(address).await?,
+                };
                 wire.send(request.as_bytes()).await?;
                 let response = wire.response("GET").await?;
                 latencies.push(sent.elapsed().as_secs_f64() * 1e3);
                 ensure!(response.head.status == 200, "{}", response.head.status);
+                let is_last = response.head.header("connection") == Some("close");
+                open = (!is_last).then_some(wire);
             }
             anyhow::Ok(latencies)
         });
@@ -63,15 +83,8 @@ pub(crate) async fn paced(subject: &mut Subject, path: &str, seconds: u64) -> Re
     while let Some(worker) = workers.join_next().await {
         latencies.extend(worker??);
     }
-    let spent = subject.processor_time()?.saturating_sub(before);
     latencies.sort_by(f64::total_cmp);
-    let at = |share: usize| latencies.get(latencies.len() * share / 100).copied();
-    Ok(Sample {
-        value: at(50).context("nothing was asked")?,
-        processor: spent.as_secs_f64() * 1e6 / latencies.len() as f64,
-        p99: at(99),
-        resident: subject.resident()?,
-    })
+    Ok(latencies)
 }
 
 /// Scrapes per second of [`scraping`].

@@ -14,7 +14,7 @@ use crate::rounds::{
     small_load,
 };
 use crate::table::{Compare, Table, compare, ratio};
-use crate::{Options, instructions, load, many, secured, sink};
+use crate::{Options, changes, instructions, load, many, secured, sink};
 
 /// Downloads of the blob in one measurement.
 pub(crate) const DOWNLOADS: u32 = 4;
@@ -77,6 +77,7 @@ pub(crate) async fn measure(
         .await?;
     tables.push(table);
     tables.push(scraped(options, content, subjects[0].address()).await?);
+    tables.push(changes::table(options, content, subjects[0].address()).await?);
 
     let load = format!(
         "curl, one connection: {DOWNLOADS} downloads of {} MiB",

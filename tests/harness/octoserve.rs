@@ -11,9 +11,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::poll;
 use crate::process::{OutputStream, Process, Signal};
-use crate::scrape::Scrape;
+use crate::scrape::{Scrape, metric};
 use crate::wire;
+
+/// The name of the configuration file.
+const CONFIGURATION: &str = "octoserve.yaml";
+
+/// How long a reload may take.
+const RELOAD: Duration = Duration::from_secs(30);
 
 /// One of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +188,7 @@ impl Launch {
             command.args(["--metrics-listen", "127.0.0.1:0"]);
         }
         if let Some(text) = self.configuration {
-            let path = directory.path().join("octoserve.yaml");
+            let path = directory.path().join(CONFIGURATION);
             std::fs::write(&path, text)?;
             command.arg("--config").arg(path);
         }
@@ -282,6 +289,40 @@ impl Server {
             response.head.status
         );
         Scrape::parse(String::from_utf8(response.body)?)
+    }
+
+    /// Writes another configuration, which is not read before a reload.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.configuration_file(), text)?)
+    }
+
+    /// The configuration file, if it was started with one.
+    pub fn configuration_file(&self) -> PathBuf {
+        self.directory.path().join(CONFIGURATION)
+    }
+
+    /// Sends SIGHUP, and waits until the reload has ended. Whether the configuration was applied.
+    ///
+    /// # Errors
+    /// If there is no exposition that tells, before or after.
+    pub async fn reload(&self) -> Result<bool> {
+        let reloads = |scrape: &Scrape, result| {
+            let total = metric("octoserve_config_reloads_total").label("result", result);
+            scrape.sum(&total).context("no count of reloads")
+        };
+        let before = self.scrape().await?;
+        let before = (reloads(&before, "ok")?, reloads(&before, "refused")?);
+        self.process.signal(Signal::HUP)?;
+        poll::until("the configuration is reloaded", RELOAD, async || {
+            let now = self.scrape().await?;
+            let ok = reloads(&now, "ok")? > before.0;
+            let refused = reloads(&now, "refused")? > before.1;
+            Ok((ok || refused).then_some(ok))
+        })
+        .await
     }
 
     /// Sends SIGTERM, as a service manager does, and waits for its exit.

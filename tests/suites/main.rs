@@ -97,6 +97,8 @@ mod read_only;
 mod readiness;
 /// Malformed names, digests, bodies, sessions and whole requests.
 mod refusals;
+/// A configuration that is read again while requests are in flight.
+mod reload;
 /// Several replicas of an upstream: choice, failover, queue, draining, and upload sessions that stay.
 mod replicas;
 /// A registry that is killed and restarted keeps everything that it acknowledged.

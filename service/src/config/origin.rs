@@ -71,7 +71,11 @@ impl Origins {
         if let Some(at) = self.overlay_at(key) {
             return (Some(self.overlays[at].name.clone()), None);
         }
-        let line = self.file.as_ref().and_then(|(_, text)| line_of(text, key));
+        let line_of = |key: &[PathStep]| {
+            let (_, text) = self.file.as_ref()?;
+            line_of(text, key)
+        };
+        let line = line_of(key);
         // What is wrong with a section may come from a variable that set one of its keys.
         let below = self
             .overlays
@@ -79,7 +83,11 @@ impl Origins {
             .rfind(|overlay| overlay.path.starts_with(key));
         match (&self.file, below) {
             (_, Some(below)) if line.is_none() => (Some(below.name.clone()), None),
-            (Some((path, _)), _) => (Some(path.display().to_string()), line),
+            (Some((path, _)), _) => {
+                // A key that is as the defaults have it is in the section that the file has.
+                let above = || (1..key.len()).rev().find_map(|end| line_of(&key[..end]));
+                (Some(path.display().to_string()), line.or_else(above))
+            }
             (None, _) => (None, None),
         }
     }
