@@ -14,8 +14,8 @@ pub trait Operate: Clone + Send + Sync + 'static {
     /// Applies a configuration, whole or not at all. One call at a time.
     ///
     /// `since_start` are the keys whose values differ from those that the process started with. Files that
-    /// the configuration names may have changed, too, under unchanged keys. `logging` has been
-    /// applied already, and is not among the keys.
+    /// the configuration names may have changed, too, under unchanged keys. The log itself is changed
+    /// by the caller: that applies all of `logging`, but for what a server does with `access`.
     fn reload(
         &self,
         config: Self::Config,

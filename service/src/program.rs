@@ -95,7 +95,7 @@ pub fn run<P: Program>() -> ExitCode {
 
 fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) -> ExitCode {
     // Kept to the end: what is logged last is written when it is dropped.
-    let _log = match log::init(config.logging()) {
+    let log = match log::init(config.logging()) {
         Ok(log) => log,
         Err(error) => return cannot_start::<P>(&error),
     };
@@ -120,7 +120,13 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             Err(error) => return cannot_start::<P>(&error),
         };
         let (operator, families) = (server.operator(), server.reload_families());
-        let reloads = Reloads::start(startup, operator, families, shutdown.clone());
+        let reloads = Reloads::start(
+            startup,
+            operator.clone(),
+            families,
+            log.control().clone(),
+            shutdown.clone(),
+        );
         tokio::spawn(async move {
             // Signals that come during a reload make one more of it, however many they are.
             while hangup.recv().await.is_some() {

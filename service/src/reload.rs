@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use super::cli::Startup;
 use super::config::ChangedKeys;
 use super::descriptors;
+use super::log::LogControl;
 use super::metrics::{Counters, Gauge, MetricsRegistry, families, labels};
 use super::operate::{Operate, ReloadRefusal, Reloaded};
 use super::program_config::Configuration;
@@ -70,6 +71,7 @@ struct AskedReload {
 struct Reloader<C: Configuration, O> {
     startup: Startup<C>,
     operator: O,
+    log: LogControl,
     families: Option<ReloadFamilies>,
     last: Arc<Mutex<Option<LastReload>>>,
     shutdown: Shutdown,
@@ -114,6 +116,7 @@ impl Reloads {
         startup: Startup<C>,
         operator: O,
         families: Option<ReloadFamilies>,
+        log: LogControl,
         shutdown: Shutdown,
     ) -> Reloads
     where
@@ -125,6 +128,7 @@ impl Reloads {
         let reloader = Reloader {
             startup,
             operator,
+            log,
             families,
             last: Arc::clone(&last),
             shutdown,
@@ -184,7 +188,10 @@ where
         let limits = config.limits();
         (limits.connections, limits.streams) = descriptors::fit(limits.connections, limits.streams);
         let since_start = ChangedKeys::between(&self.startup.fields, &fields);
-        self.operator.reload(config, &since_start).await
+        let logging = config.logging().clone();
+        let reloaded = self.operator.reload(config, &since_start).await?;
+        self.log.apply(&logging);
+        Ok(reloaded)
     }
 }
 

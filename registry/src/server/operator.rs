@@ -5,6 +5,9 @@ use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus};
 
 use crate::config::RegistryConfig;
 
+/// The keys that take effect without a restart.
+const APPLIED: &[&str] = &["logging.level", "logging.format", "logging.sample"];
+
 /// Acts on a running registry.
 #[derive(Clone, Debug)]
 pub struct RegistryOperator;
@@ -18,7 +21,7 @@ impl Operate for RegistryOperator {
         since_start: &ChangedKeys,
     ) -> Result<Reloaded, ReloadRefusal> {
         Ok(Reloaded {
-            needs_restart: since_start.without(&[]),
+            needs_restart: since_start.without(APPLIED),
         })
     }
 
