@@ -191,12 +191,22 @@ impl Tls {
         let (files, protocols) = (Arc::clone(&self.current.borrow().files), self.protocols);
         let certificate = files.certificate.display().to_string();
         // On a blocking thread: a slow disk, such as a network mount, must not stop a worker.
-        let read = tokio::task::spawn_blocking(move || LoadedTls::read(&files, protocols));
+        let reading = Arc::clone(&files);
+        let read = tokio::task::spawn_blocking(move || LoadedTls::read(&reading, protocols));
         match read.await {
             Ok(Ok(loaded)) => {
-                self.current.send_replace(loaded);
-                tracing::info!(certificate, "certificate reloaded");
-                self.warn_of_expiry();
+                // What was replaced meanwhile, with other files, must stay so.
+                let is_current = self.current.send_if_modified(|current| {
+                    let is_current = Arc::ptr_eq(&current.files, &files);
+                    if is_current {
+                        *current = loaded;
+                    }
+                    is_current
+                });
+                if is_current {
+                    tracing::info!(certificate, "certificate reloaded");
+                    self.warn_of_expiry();
+                }
             }
             Ok(Err(error)) => {
                 tracing::error!(certificate, %error, "certificate reload failed");
