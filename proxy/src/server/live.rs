@@ -22,6 +22,7 @@ const APPLIED: &[&str] = &[
     "cors",
     "forward_headers",
     "limits",
+    "logging",
     "metrics.aggregate",
     "metrics.basic_auth",
     "metrics.path",
