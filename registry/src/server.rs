@@ -10,6 +10,7 @@ mod operator;
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
 use service::admin::{self, AdminEndpoints, AdminListener, OwnFamilies, Readiness};
@@ -61,6 +62,7 @@ pub struct BoundRegistry<S = FsStore> {
     files: Option<Files>,
     /// `None` where another program counts them, or nobody.
     reloads: Option<ReloadFamilies>,
+    operator: RegistryOperator,
     readiness: Arc<Readiness>,
     limits: Limits,
 }
@@ -141,11 +143,12 @@ async fn bind_with<S: Store>(
         sparse_manifests: config.storage.sparse_manifests,
         body_stall: config.limits.body_stall,
     };
+    let access_log = Arc::new(AtomicBool::new(config.logging.access));
     let readiness = Arc::new(Readiness::default());
     let listeners = Listener::bind_all(&config.listen).await?;
     let mut recorders = Recorders {
         metrics: None,
-        access_log: config.logging.access,
+        access_log: Arc::clone(&access_log),
     };
     let mut reloads = None;
     let (api, metrics) = match config.metrics {
@@ -166,7 +169,16 @@ async fn bind_with<S: Store>(
             (AnyApi::Recorded(Arc::new(api)), Some(bound))
         }
     };
+    let policy = match &api {
+        AnyApi::Plain(api) => Arc::clone(api.policy()),
+        AnyApi::Recorded(api) => Arc::clone(api.policy()),
+    };
+    let listener = metrics
+        .as_ref()
+        .and_then(|metrics| metrics.listener.as_ref());
+    let operator = RegistryOperator::new(policy, access_log, listener);
     Ok(BoundRegistry {
+        operator,
         addresses: listeners.iter().map(Listener::address).cloned().collect(),
         listeners,
         api,
@@ -274,7 +286,7 @@ impl<S: Store> Server for BoundRegistry<S> {
     type Operator = RegistryOperator;
 
     fn operator(&self) -> RegistryOperator {
-        RegistryOperator
+        self.operator.clone()
     }
 
     fn reload_families(&self) -> Option<ReloadFamilies> {
@@ -302,6 +314,7 @@ impl<S: Store> Server for BoundRegistry<S> {
         };
         let (connections, streams) = (self.limits.connections, self.limits.streams);
         let connections = Connections::new(connections, streams, timeouts, shutdown.clone());
+        self.operator.follow(connections.open());
         let serve_api = async {
             match self.api {
                 AnyApi::Plain(api) => accept(api, self.listeners, &connections).await,

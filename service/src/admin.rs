@@ -163,6 +163,19 @@ impl<S: Scrape> AdminEndpoints<S> {
         }
     }
 
+    /// The same with the metrics at another path, which others may scrape.
+    #[must_use]
+    pub fn with(&self, path: String, auth: Option<BasicAuth>) -> Self {
+        let metrics = self.metrics.clone();
+        Self::new(
+            metrics,
+            path,
+            auth,
+            Arc::clone(&self.readiness),
+            self.refuse,
+        )
+    }
+
     /// Whether a path is one of these endpoints. The configuration sees to it that none is a
     /// registry's.
     pub fn owns(&self, path: &str) -> bool {

@@ -107,6 +107,11 @@ impl Connections {
         }
     }
 
+    /// Counts the connections that are open.
+    pub fn open(&self) -> Drain {
+        self.open.clone()
+    }
+
     /// Accepts and serves connections until shutdown, inside TLS where there is a certificate. At
     /// the cap, an idle connection is closed; while none is idle, clients wait in the listener's
     /// queue.

@@ -69,12 +69,12 @@ impl<S: Store> Api<S> {
             )?),
             None => None,
         };
-        let limit = self.policy.manifest_limit;
+        let limit = request.policy.manifest_limit;
         let body = request.body.collect(limit, &self.budget).await?;
         let pushed = PushedManifest {
             reference: reference.clone(),
             content_type,
-            sparse: self.policy.sparse_manifests,
+            sparse: request.policy.sparse_manifests,
         };
         let new = self.accept(body, pushed).await?;
         let digest = new.digest.clone();

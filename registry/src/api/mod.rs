@@ -32,6 +32,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
@@ -52,7 +53,7 @@ use crate::oci::{Endpoint, Name, Route};
 use crate::store::Store;
 
 /// What the registry allows its clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Whether every request that would change anything is refused.
     pub read_only: bool,
@@ -84,7 +85,8 @@ const SMALL_PAGE: usize = 64 << 10;
 /// The registry's API over a store.
 pub struct Api<S> {
     store: Arc<S>,
-    policy: Policy,
+    /// Shared with those who replace it while requests run.
+    policy: Arc<ArcSwap<Policy>>,
     recorders: Recorders,
     budget: Arc<MemoryBudget>,
     large_manifests: Arc<Semaphore>,
@@ -98,6 +100,8 @@ struct ApiRequest<'a> {
     uri: &'a Uri,
     headers: &'a HeaderMap,
     query: Query<'a>,
+    /// As it was when the request came.
+    policy: Policy,
     route: Route<'a>,
     body: RequestBody,
 }
@@ -116,12 +120,17 @@ impl<S: Store> Api<S> {
         let bodies = BODIES.max(policy.manifest_limit.saturating_mul(2));
         Self {
             store: Arc::new(store),
-            policy,
+            policy: Arc::new(ArcSwap::from_pointee(policy)),
             recorders,
             budget: MemoryBudget::new(usize::try_from(bodies).unwrap_or(usize::MAX)),
             large_manifests: Arc::new(Semaphore::new(LARGE_MANIFESTS)),
             listings: Semaphore::new(LISTINGS),
         }
+    }
+
+    /// What clients may do, to be replaced while the API serves. A request in flight keeps the old one.
+    pub fn policy(&self) -> &Arc<ArcSwap<Policy>> {
+        &self.policy
     }
 
     /// Handles a request. Every failure becomes a response. A handler that panics fails its own request
@@ -133,14 +142,16 @@ impl<S: Store> Api<S> {
         let (head, incoming) = request.into_parts();
         let route = Route::parse(head.uri.path());
         let mut observation = Observation::begin(&self.recorders, &head, &route);
+        let policy = **self.policy.load();
         let request = ApiRequest {
+            policy,
             version: head.version,
             method: &head.method,
             uri: &head.uri,
             headers: &head.headers,
             query: Query::new(head.uri.query()),
             route,
-            body: RequestBody::new(incoming.into(), self.policy.body_stall),
+            body: RequestBody::new(incoming.into(), policy.body_stall),
         };
         // Unwind safe: the request's state is its own, and each change of the store is one atomic step.
         let response = AssertUnwindSafe(self.dispatch(&request))
@@ -180,7 +191,7 @@ impl<S: Store> Api<S> {
             // Bounded, because complete manifests are never evicted: while they fill the budget, this
             // waits for them.
             let pushed = share.push(&body);
-            let pushed = tokio::time::timeout(self.policy.body_stall, pushed).await;
+            let pushed = tokio::time::timeout(self.policy.load().body_stall, pushed).await;
             pushed.unwrap_or(Err(Evicted))?;
             ResponseContent::Shared(share)
         };
@@ -196,8 +207,8 @@ impl<S: Store> Api<S> {
         if let Some(target) = redirect::target(request.method, request.uri) {
             return Ok(response::moved(&target));
         }
-        let writes = !self.policy.read_only;
-        let deletes = writes && self.policy.delete;
+        let writes = !request.policy.read_only;
+        let deletes = writes && request.policy.delete;
         match (request.route.endpoint, request.method) {
             (Endpoint::Base, &Method::GET | &Method::HEAD) => {
                 // Clients read a 200 as a registry that works: it must not hide a lost directory.
@@ -225,7 +236,7 @@ impl<S: Store> Api<S> {
             (Endpoint::Token | Endpoint::Extension | Endpoint::Other, _) => {
                 Err(ApiError::NoSuchEndpoint)
             }
-            (endpoint, method) => Err(self.policy.refusal(endpoint, method)),
+            (endpoint, method) => Err(request.policy.refusal(endpoint, method)),
         }
     }
 }

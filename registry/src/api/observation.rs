@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::header::USER_AGENT;
@@ -20,8 +21,8 @@ use service::metrics::Label;
 pub struct Recorders {
     /// The request metrics, if there are any.
     pub metrics: Option<Arc<Http>>,
-    /// Whether each request is an event in the log.
-    pub access_log: bool,
+    /// Whether each request is an event in the log. A reload changes it.
+    pub access_log: Arc<AtomicBool>,
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,7 +58,7 @@ impl Observation {
         let recording = recorders.metrics.as_ref();
         Self {
             recording: recording.map(|http| http.begin(Pair::of(route.endpoint, method))),
-            access: recorders.access_log.then(|| {
+            access: recorders.access_log.load(Ordering::Relaxed).then(|| {
                 // The log gets only the client's family: the text may be long and say anything.
                 let agent = head.headers.get(USER_AGENT);
                 let agent = agent.and_then(|agent| agent.to_str().ok());
@@ -155,7 +156,7 @@ mod tests {
     fn the_access_log_has_the_repository_the_reference_and_a_valid_request_id() {
         let recorders = Recorders {
             metrics: None,
-            access_log: true,
+            access_log: Arc::new(true.into()),
         };
         for (sent, logged) in [
             ("4bf9-2.a_b", Some("4bf9-2.a_b")),
@@ -179,7 +180,7 @@ mod tests {
     fn names_of_the_path_are_cut_to_the_logged_length() {
         let recorders = Recorders {
             metrics: None,
-            access_log: true,
+            access_log: Arc::new(true.into()),
         };
         let long = "n".repeat(20_000);
         let request = Request::get(format!("/v2/{long}/manifests/{long}"));

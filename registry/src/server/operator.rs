@@ -1,35 +1,118 @@
 //! What an operator does to a registry that runs.
 
+use std::fmt;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use service::admin::{AdminListener, OwnFamilies, SharedEndpoints};
 use service::config::ChangedKeys;
 use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus};
+use service::shutdown::Drain;
+use service::tls::Tls;
 
+use crate::api::Policy;
 use crate::config::RegistryConfig;
 
-/// The keys that take effect without a restart.
-const APPLIED: &[&str] = &["logging.level", "logging.format", "logging.sample"];
+/// The keys that take effect without a restart. The rest is bound, allocated or counted by at the start:
+/// sockets, the store, the share of memory that manifests have.
+const APPLIED: &[&str] = &[
+    "delete",
+    "sparse_manifests",
+    "metrics.basic_auth",
+    "metrics.path",
+    "logging",
+];
 
-/// Acts on a running registry.
-#[derive(Clone, Debug)]
-pub struct RegistryOperator;
+/// The certificates of the metrics listener, which are loaded anew where it has some before and after.
+const CERTIFICATES: &str = "metrics.listen.tls";
+
+/// Acts on a running registry. Clones act on the same one.
+#[derive(Clone)]
+pub struct RegistryOperator(Arc<LiveRegistry>);
+
+/// What of a running registry can be replaced, or looked at.
+struct LiveRegistry {
+    policy: Arc<ArcSwap<Policy>>,
+    access_log: Arc<AtomicBool>,
+    /// The metrics listener's; `None` without one.
+    endpoints: Option<SharedEndpoints<OwnFamilies>>,
+    tls: Option<Tls>,
+    /// The connections of clients, once it serves.
+    open: OnceLock<Drain>,
+}
+
+impl RegistryOperator {
+    pub(super) fn new(
+        policy: Arc<ArcSwap<Policy>>,
+        access_log: Arc<AtomicBool>,
+        listener: Option<&AdminListener<OwnFamilies>>,
+    ) -> RegistryOperator {
+        RegistryOperator(Arc::new(LiveRegistry {
+            policy,
+            access_log,
+            endpoints: listener.map(AdminListener::endpoints),
+            tls: listener.and_then(AdminListener::tls).cloned(),
+            open: OnceLock::new(),
+        }))
+    }
+
+    /// Counts these connections from now on.
+    pub(super) fn follow(&self, open: Drain) {
+        // Set once: a registry serves once.
+        let _ = self.0.open.set(open);
+    }
+}
 
 impl Operate for RegistryOperator {
     type Config = RegistryConfig;
 
+    /// Cannot fail: the configuration is valid, and its files are loaded.
     async fn reload(
         &self,
-        _: RegistryConfig,
+        config: RegistryConfig,
         since_start: &ChangedKeys,
     ) -> Result<Reloaded, ReloadRefusal> {
+        let live = &self.0;
+        live.policy.store(Arc::new(Policy {
+            delete: config.storage.delete,
+            sparse_manifests: config.storage.sparse_manifests,
+            ..**live.policy.load()
+        }));
+        live.access_log
+            .store(config.logging.access, Ordering::Relaxed);
+        let mut applied = APPLIED.to_vec();
+        if let Some(metrics) = config.metrics {
+            if let Some(endpoints) = &live.endpoints {
+                let next = endpoints.load().with(metrics.path, metrics.auth);
+                endpoints.store(Arc::new(next));
+            }
+            if let (Some(old), Some(new)) = (&live.tls, &metrics.tls) {
+                old.replace(new);
+                applied.push(CERTIFICATES);
+            }
+        }
         Ok(Reloaded {
-            needs_restart: since_start.without(APPLIED),
+            needs_restart: since_start.without(&applied),
         })
     }
 
     fn status(&self) -> ServerStatus {
-        ServerStatus::default()
+        let open = self.0.open.get();
+        ServerStatus {
+            connections: open.map(|open| open.count() as u64),
+            ..ServerStatus::default()
+        }
     }
 
     fn set_draining(&self, _: &str, _: Option<&str>, _: bool) -> Result<String, String> {
         Err("a registry has no upstreams".to_owned())
+    }
+}
+
+impl fmt::Debug for RegistryOperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryOperator").finish_non_exhaustive()
     }
 }
