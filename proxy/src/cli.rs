@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::Args;
-use service::cli::ProgramFlags;
+use clap::{Args, Subcommand, ValueEnum};
+use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
+use service::control::ControlCommand;
 use service::program::Program;
 
 use crate::config::ProxyConfig;
@@ -48,7 +49,49 @@ pub struct ProxyFlags {
     tls_self_signed: bool,
 }
 
+/// The commands of `ctl` that only this program has.
+#[derive(Debug, Subcommand)]
+pub enum ProxyCommands {
+    /// Send an upstream, or one of its replicas, no new requests, or send it some again
+    Upstream {
+        /// The upstream, and after a slash the replica
+        #[arg(value_name = "NAME[/REPLICA]")]
+        target: String,
+        /// What it is to do
+        state: WantedState,
+    },
+}
+
+/// What an upstream is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WantedState {
+    /// Get no new requests; those in flight end
+    Drain,
+    /// Get requests again
+    Ready,
+}
+
+impl From<ProxyCommands> for ControlCommand {
+    fn from(command: ProxyCommands) -> ControlCommand {
+        let ProxyCommands::Upstream { target, state } = command;
+        // The replica is an address or a URL, which may hold slashes of its own.
+        let (upstream, replica) = match target.split_once('/') {
+            Some((upstream, replica)) => (upstream.to_owned(), Some(replica.to_owned())),
+            None => (target, None),
+        };
+        ControlCommand::Upstream {
+            upstream,
+            replica,
+            draining: state == WantedState::Drain,
+        }
+    }
+}
+
+impl ProgramCommands for ProxyCommands {}
+
 impl ProgramFlags for ProxyFlags {
+    type Commands = ProxyCommands;
+
     fn keys(&self) -> Vec<Flag> {
         let mut flags = Vec::new();
         if !self.upstream.is_empty() {

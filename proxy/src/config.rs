@@ -8,6 +8,7 @@ use std::net::IpAddr;
 pub(crate) use registry::config::METRICS_PATH;
 use registry::config::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use service::config::{Checker, ConfigError, Origins};
+use service::control::ControlFields;
 use service::health::{Probe, READY};
 use service::limits::Limits;
 use service::listen::{self, ListenAddr, ListenFields};
@@ -68,6 +69,8 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// The log's format and level, and the access log.
     pub logging: LogConfig,
+    /// The control socket.
+    pub control: ControlFields,
 }
 
 /// Where clients are served.
@@ -101,6 +104,7 @@ impl Configuration for ProxyConfig {
         let checker = Checker::new(origins, "");
         fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
+        fields.control.check(&checker.section("control"))?;
         checker.entries(
             "trust_forwarded_from",
             fields.trust_forwarded_from.len(),
@@ -160,6 +164,7 @@ impl Configuration for ProxyConfig {
             cors,
             limits: fields.limits,
             logging: fields.logging,
+            control: fields.control,
         })
     }
 
@@ -174,6 +179,10 @@ impl Configuration for ProxyConfig {
 
     fn logging(&self) -> &LogConfig {
         &self.logging
+    }
+
+    fn control(&self) -> &ControlFields {
+        &self.control
     }
 
     fn limits(&mut self) -> &mut Limits {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use service::cli::ProgramFlags;
+use clap::{Args, Subcommand};
+use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
+use service::control::ControlCommand;
 use service::program::Program;
 
 use crate::config::RegistryConfig;
@@ -36,7 +37,21 @@ pub struct RegistryFlags {
     data: Option<PathBuf>,
 }
 
+/// The commands of `ctl` that only this program has: none.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommands {}
+
+impl From<RegistryCommands> for ControlCommand {
+    fn from(command: RegistryCommands) -> ControlCommand {
+        match command {}
+    }
+}
+
+impl ProgramCommands for RegistryCommands {}
+
 impl ProgramFlags for RegistryFlags {
+    type Commands = RegistryCommands;
+
     fn keys(&self) -> Vec<Flag> {
         let data = self.data.iter();
         data.map(|data| Flag::new("--data", "data", data)).collect()

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use service::config::{Checker, ConfigError, Origins};
+use service::control::ControlFields;
 use service::health::{Probe, READY};
 use service::limits::Limits;
 use service::listen::{self, ListenAddr};
@@ -36,6 +37,8 @@ pub struct RegistryConfig {
     pub limits: Limits,
     /// The log's format and level.
     pub logging: LogConfig,
+    /// The control socket.
+    pub control: ControlFields,
 }
 
 /// The limits of the embedded registry. The proxy's own limits must always apply first, so these are
@@ -68,6 +71,7 @@ impl RegistryConfig {
                 access: false,
                 ..LogConfig::default()
             },
+            control: ControlFields::default(),
         }
     }
 }
@@ -79,6 +83,7 @@ impl Configuration for RegistryConfig {
         let checker = Checker::new(origins, "");
         fields.limits.check(&checker.section("limits"))?;
         fields.logging.check(&checker.section("logging"))?;
+        fields.control.check(&checker.section("control"))?;
         // Disabled metrics bind no socket, so that their address may equal another.
         let metrics = fields
             .metrics
@@ -108,11 +113,16 @@ impl Configuration for RegistryConfig {
             process_metrics: true,
             limits: fields.limits,
             logging: fields.logging,
+            control: fields.control,
         })
     }
 
     fn logging(&self) -> &LogConfig {
         &self.logging
+    }
+
+    fn control(&self) -> &ControlFields {
+        &self.control
     }
 
     fn limits(&mut self) -> &mut Limits {

@@ -1,4 +1,4 @@
-//! The command line that every program has: serve, health, completions.
+//! The command line that every program has: serve, health, ctl, completions.
 //!
 //! Flags set keys of the configuration, before the environment and the file.
 
@@ -7,13 +7,21 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+mod ctl;
+
+use self::ctl::CtlArgs;
+pub use self::ctl::{ProgramCommands, SocketError};
 use super::build_info;
 use super::config::{ConfigError, Flag, Sources};
+use super::control::ControlCall;
 use super::health::Probe;
 use super::program_config::Configuration;
 
 /// The flags that only one program has.
 pub trait ProgramFlags: Args {
+    /// The commands of `ctl` that only this program has.
+    type Commands: ProgramCommands;
+
     /// The keys that they set.
     fn keys(&self) -> Vec<Flag>;
 }
@@ -25,6 +33,8 @@ pub enum Action<C: Configuration> {
     Serve(Box<(C, Startup<C>)>),
     /// Probe a running program.
     Probe(Probe),
+    /// Ask a running program.
+    Control(ControlCall),
     /// Print this text, and do nothing else.
     Print(String),
 }
@@ -47,12 +57,15 @@ pub enum UsageError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Where a running program is.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 #[derive(Debug, Parser)]
 // Flags before a subcommand would be lost: the subcommand has flags of its own.
 #[command(args_conflicts_with_subcommands = true)]
-struct CommandLine<F: Args> {
+struct CommandLine<F: ProgramFlags> {
     #[command(subcommand)]
     command: Option<Subcommands<F>>,
     #[command(flatten)]
@@ -60,11 +73,13 @@ struct CommandLine<F: Args> {
 }
 
 #[derive(Debug, Subcommand)]
-enum Subcommands<F: Args> {
+enum Subcommands<F: ProgramFlags> {
     /// Serve (the default)
     Serve(ServeArgs<F>),
     /// Tell by the exit code whether a running program is ready
     Health(HealthArgs),
+    /// Ask a running program for its state, or have it reload, drain or log more
+    Ctl(CtlArgs<F::Commands>),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -123,6 +138,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
     match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
         Subcommands::Serve(args) => Ok(args.action(env)?),
         Subcommands::Health(args) => Ok(Action::Probe(args.probe::<C>(env)?)),
+        Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();
             // Into memory: `generate` panics if it cannot write, as to a pipe whose reader is gone.

@@ -3,7 +3,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`program`], [`cli`], [`program_config`] | one `main`: command line, start, exit codes |
-//! | [`operate`], [`reload`] | what an operator does to a server that runs |
+//! | [`operate`], [`reload`], [`control`] | what an operator does to a server that runs |
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
@@ -34,6 +34,7 @@ pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod descriptors;
 pub mod exposition;
 pub mod health;

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cli::{self, Action, ProgramFlags, Startup, UsageError};
 use super::config::{EX_USAGE, environment};
+use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
 use super::health::Probe;
 use super::listen::ListenAddr;
 use super::operate::Operate;
@@ -76,17 +77,14 @@ pub fn run<P: Program>() -> ExitCode {
             serve_with::<P>(config, startup)
         }
         Ok(Action::Probe(probe)) => check::<P>(&probe),
-        // Not `print!`, which panics if the reader is gone.
-        Ok(Action::Print(text)) => match std::io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Ok(Action::Control(call)) => ask::<P>(&call),
+        Ok(Action::Print(text)) => print(&text),
         Err(UsageError::Arguments(error)) => {
             let _ = error.print();
             // `--help` and `--version` come as errors, too, and go to stdout.
             ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
         }
-        Err(UsageError::Config(error)) => {
+        Err(error @ (UsageError::Config(_) | UsageError::Socket(_))) => {
             report::<P>(&error.to_string());
             ExitCode::from(EX_USAGE)
         }
@@ -99,6 +97,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
         Ok(log) => log,
         Err(error) => return cannot_start::<P>(&error),
     };
+    let (started, control) = (Instant::now(), config.control().socket.clone());
     // After the log is set up: `fit` may have to warn.
     let limits = config.limits();
     (limits.connections, limits.streams) = descriptors::fit(limits.connections, limits.streams);
@@ -109,6 +108,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
     let code = runtime.block_on(async {
         // Before anything is bound: a signal during a slow start must not kill the process.
         let Signals {
+            trigger,
             shutdown,
             mut hangup,
         } = match shutdown::signals() {
@@ -127,14 +127,43 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             log.control().clone(),
             shutdown.clone(),
         );
+        let control = match &control {
+            None => None,
+            Some(path) => match ControlSocket::bind(path).await {
+                Ok(socket) => Some(socket),
+                Err(error) => return cannot_start::<P>(&error),
+            },
+        };
+        announce(&server, control.as_ref());
+        let control = control.map(|socket| {
+            let handler = ControlHandler {
+                facts: ProcessFacts {
+                    program: P::NAME,
+                    started,
+                    listeners: server.addresses().iter().map(ToString::to_string).collect(),
+                    metrics_listener: server.metrics_address().map(ToString::to_string),
+                },
+                operator,
+                reloads: reloads.clone(),
+                log: log.control().clone(),
+                trigger,
+                shutdown: shutdown.clone(),
+            };
+            tokio::spawn(socket.serve(handler))
+        });
         tokio::spawn(async move {
             // Signals that come during a reload make one more of it, however many they are.
             while hangup.recv().await.is_some() {
                 let _ = reloads.reload("SIGHUP").await;
             }
         });
-        announce(&server);
-        if server.serve(shutdown).await {
+        let drained = server.serve(shutdown).await;
+        if let Some(control) = control {
+            // To the very end: a process that drains can be asked. Then its file is removed.
+            control.abort();
+            let _ = control.await;
+        }
+        if drained {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -158,8 +187,30 @@ fn check<P: Program>(probe: &Probe) -> ExitCode {
     }
 }
 
+fn ask<P: Program>(call: &ControlCall) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    match runtime.block_on(call.call(report::<P>)) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            report::<P>(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // Not `print!`, which panics if the reader is gone.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Prints the addresses, so that the caller that asked for port 0 learns the port.
-fn announce(server: &impl Server) {
+fn announce(server: &impl Server, control: Option<&ControlSocket>) {
     // The reader of stdout may be gone, which is no reason not to serve.
     let mut stdout = std::io::stdout().lock();
     for address in server.addresses() {
@@ -167,6 +218,9 @@ fn announce(server: &impl Server) {
     }
     if let Some(address) = server.metrics_address() {
         let _ = writeln!(stdout, "metrics on {address}");
+    }
+    if let Some(control) = control {
+        let _ = writeln!(stdout, "control on {}", control.address());
     }
     if let Some(hints) = server.hints() {
         let _ = writeln!(stdout, "{hints}");

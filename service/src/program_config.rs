@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::config::{ConfigError, Loaded, Origins, Sources, load_with_origins, print};
+use super::control::ControlFields;
 use super::health::Probe;
 use super::limits::Limits;
 use super::log::LogConfig;
@@ -29,6 +30,9 @@ pub trait Configuration: Sized + Send + 'static {
 
     /// What one client may take.
     fn limits(&mut self) -> &mut Limits;
+
+    /// Where an operator asks a running process.
+    fn control(&self) -> &ControlFields;
 
     /// The readiness probe of a process with this configuration.
     fn probe(&self) -> Probe;

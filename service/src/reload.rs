@@ -96,15 +96,12 @@ impl ReloadFamilies {
     }
 
     fn count(&self, outcome: &ReloadOutcome) {
-        match outcome {
-            Ok(_) => {
-                self.reloads.inc(ReloadResult::Applied);
-                self.applied();
-            }
-            Err(_) => {
-                self.reloads.inc(ReloadResult::Refused);
-                self.last_successful.set((), 0.0);
-            }
+        if outcome.is_ok() {
+            self.reloads.inc(ReloadResult::Applied);
+            self.applied();
+        } else {
+            self.reloads.inc(ReloadResult::Refused);
+            self.last_successful.set((), 0.0);
         }
     }
 }

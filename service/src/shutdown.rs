@@ -3,6 +3,7 @@
 //! Deliberately not here: what a server does when it stops.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -71,6 +72,8 @@ impl Drop for Trigger {
 /// The signals that an operator sends.
 #[derive(Debug)]
 pub struct Signals {
+    /// Triggers the shutdown, as the first SIGTERM does.
+    pub trigger: Arc<Trigger>,
     /// Triggered by SIGTERM and its like.
     pub shutdown: Shutdown,
     /// SIGHUP, which asks for a reload.
@@ -93,6 +96,8 @@ pub fn signals() -> io::Result<Signals> {
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     let (trigger, shutdown) = Shutdown::new();
+    let trigger = Arc::new(trigger);
+    let signalled = Arc::clone(&trigger);
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
@@ -103,10 +108,10 @@ pub fn signals() -> io::Result<Signals> {
         };
         let name = next().await;
         tracing::info!(signal = name, "shutting down");
-        trigger.trigger();
+        signalled.trigger();
         let name = next().await;
         tracing::warn!(signal = name, "shutting down at once");
-        trigger.hurry();
+        signalled.hurry();
     });
     tokio::spawn(async move {
         loop {
@@ -117,7 +122,11 @@ pub fn signals() -> io::Result<Signals> {
             tracing::info!(signal = name, "signal ignored");
         }
     });
-    Ok(Signals { shutdown, hangup })
+    Ok(Signals {
+        trigger,
+        shutdown,
+        hangup,
+    })
 }
 
 /// Counts work in flight, to wait for its end. Clones count together.

@@ -10,6 +10,7 @@ use registry::config::{RegistryConfig, StorageFields};
 use registry::metrics::storage::Backend;
 use registry::server;
 use registry::store::MemoryStore;
+use service::control::ControlFields;
 use service::limits::Limits;
 use service::listen::ListenAddr;
 use service::log::LogConfig;
@@ -100,6 +101,7 @@ fn config() -> RegistryConfig {
             access: false,
             ..LogConfig::default()
         },
+        control: ControlFields::default(),
     }
 }
 

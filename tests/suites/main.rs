@@ -32,6 +32,8 @@ mod connections;
 mod containerd;
 /// Content that clients pull and push, and how it is counted.
 mod content;
+/// `ctl`: each command, reloads, strangers and bad clients.
+mod control;
 /// Browser user interfaces on other origins.
 mod cors;
 /// The cost of a small request in instructions, allocations and system calls does not grow.

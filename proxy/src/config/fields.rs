@@ -9,6 +9,7 @@ use registry::config::{METRICS_PATH, StorageFields};
 use serde::{Deserialize, Serialize};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
+use service::control::ControlFields;
 use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
@@ -59,6 +60,8 @@ pub struct ProxyFields {
     pub limits: Limits,
     /// What is logged.
     pub logging: LogConfig,
+    /// The control socket.
+    pub control: ControlFields,
 }
 
 /// One upstream.
@@ -173,6 +176,7 @@ impl Default for ProxyFields {
             cors: CorsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
+            control: ControlFields::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::endpoint::METRICS_PATH;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
+use service::control::ControlFields;
 use service::limits::Limits;
 use service::listen::{ListenAddr, ListenFields, one_or_many};
 use service::log::LogConfig;
@@ -53,6 +54,8 @@ pub struct RegistryFields {
     pub limits: Limits,
     /// The log.
     pub logging: LogConfig,
+    /// The control socket.
+    pub control: ControlFields,
 }
 
 /// The keys of the storage: all that the embedded registry has, since the proxy has the sockets,
@@ -123,6 +126,7 @@ impl Default for RegistryFields {
             metrics: RegistryMetricsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
+            control: ControlFields::default(),
         }
     }
 }

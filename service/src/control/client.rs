@@ -1,0 +1,121 @@
+//! Asking a running program over its control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::protocol::{ControlCommand, ControlReply, ControlRequest};
+use super::status::printable;
+
+/// How long to wait for each line of the answer. A reload reads files from disks that may be slow.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The longest line of an answer, in bytes.
+const LONGEST_REPLY: u64 = 4 << 20;
+
+/// One request to a running program.
+#[derive(Clone, Debug)]
+pub struct ControlCall {
+    /// The socket.
+    pub socket: PathBuf,
+    /// What is asked for.
+    pub command: ControlCommand,
+    /// Whether a state is printed as JSON.
+    pub json: bool,
+}
+
+/// Why a request was not answered, or what it asked for not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlCallError {
+    /// Nobody is there.
+    #[error("nobody listens on {}: is the program running, with control.socket at this path?", .0.display())]
+    Nobody(PathBuf),
+    /// The socket is another user's.
+    #[error("no permission to connect to {}: only its own user and root may", .0.display())]
+    Permission(PathBuf),
+    /// It cannot be connected to for another reason.
+    #[error("cannot connect to {}: {source}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The answer did not come, or cannot be understood.
+    #[error("no answer on {}: {reason}", path.display())]
+    Answer {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// It was not done.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ControlCall {
+    /// Asks, and waits for the answer. Returns what to print. Lines of progress go to `progress`.
+    pub async fn call(&self, progress: impl Fn(&str)) -> Result<String, ControlCallError> {
+        let stream = UnixStream::connect(&self.socket).await;
+        let mut stream = stream.map_err(|error| self.unconnected(error))?;
+        // A server that turns a client away answers without reading: what it said counts, then.
+        let _ = stream
+            .write_all(&ControlRequest(self.command.clone()).line())
+            .await;
+        let mut lines = BufReader::new(stream);
+        loop {
+            let reply = self.next(&mut lines).await?;
+            match reply.ok {
+                None => progress(&printable(&reply.message)),
+                Some(false) => return Err(ControlCallError::Refused(printable(&reply.message))),
+                Some(true) => return Ok(self.print(&reply)),
+            }
+        }
+    }
+
+    async fn next(
+        &self,
+        lines: &mut BufReader<UnixStream>,
+    ) -> Result<ControlReply, ControlCallError> {
+        let unanswered = |reason: &str| ControlCallError::Answer {
+            path: self.socket.clone(),
+            reason: reason.to_owned(),
+        };
+        let mut line = String::new();
+        let mut limited = lines.take(LONGEST_REPLY);
+        match timeout(PATIENCE, limited.read_line(&mut line)).await {
+            Err(_) => Err(unanswered("it took too long")),
+            Ok(Err(error)) => Err(unanswered(&error.to_string())),
+            Ok(Ok(0)) => Err(unanswered("the connection was closed")),
+            Ok(Ok(_)) => serde_json::from_str(&line)
+                .map_err(|_| unanswered("it is no answer of this version of octoserve")),
+        }
+    }
+
+    fn unconnected(&self, source: io::Error) -> ControlCallError {
+        let path = self.socket.clone();
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ControlCallError::Nobody(path)
+            }
+            io::ErrorKind::PermissionDenied => ControlCallError::Permission(path),
+            _ => ControlCallError::Connect { path, source },
+        }
+    }
+
+    fn print(&self, reply: &ControlReply) -> String {
+        match &reply.status {
+            None => format!("{}\n", printable(&reply.message)),
+            Some(status) if self.json => {
+                let json = serde_json::to_string_pretty(status).unwrap_or_default();
+                format!("{json}\n")
+            }
+            Some(status) => status.to_string(),
+        }
+    }
+}
