@@ -98,7 +98,7 @@ pub(crate) async fn accept(
         };
         let admitted = tokio::select! {
             admitted = connections.cap.admit() => admitted,
-            () = stopping.recv() => break,
+            () = stopping.insisted() => break,
         };
         let Some(slot) = admitted else {
             connections.count_over_limit();
@@ -173,7 +173,7 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
             biased;
             read = Box::pin(proxy_header::read(&mut stream, forwarder.limits().header_timeout)) => read,
             // No request has begun.
-            () = stopping.recv() => return,
+            () = stopping.insisted() => return,
         };
         match read {
             Ok(header) => {
@@ -201,7 +201,7 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
             let shaken = tokio::select! {
                 biased;
                 shaken = shake => shaken,
-                () = stopping.recv() => return,
+                () = stopping.insisted() => return,
             };
             first.clear();
             match shaken {

@@ -249,7 +249,7 @@ impl Server for BoundProxy {
             }
         }
         let timeouts = live.forwarder.limits().timeouts();
-        let admin = self.metrics.map(|listener| {
+        let mut admin = self.metrics.map(|listener| {
             let serve = listener.serve(timeouts, admin_shutdown);
             tokio::spawn(serve)
         });
@@ -272,8 +272,20 @@ impl Server for BoundProxy {
         shutdown.recv().await;
         // First: no probe may find a ready server whose listeners are closed.
         live.readiness.set_serving(false);
+        let stop = self.stop;
+        if shutdown.is_insisted() {
+            stop.trigger();
+        } else {
+            stop.hand_over();
+            // Another process accepts on the same sockets: a scrape that comes now is for that one.
+            admin_stop.hand_over();
+        }
         tracing::info!("draining");
-        self.stop.trigger();
+        let insisting = shutdown.clone();
+        tokio::spawn(async move {
+            insisting.insisted().await;
+            stop.trigger();
+        });
         let mut serving = Vec::with_capacity(accepting.len());
         for listener in accepting {
             // Accepting never panics; if it did, its connections would be cut all the same.
@@ -289,6 +301,16 @@ impl Server for BoundProxy {
             }
         }
         live.upstreams.end();
+        // Scrapers of a process that was taken over may be sending a request just now, as other clients may:
+        // their connections end by themselves.
+        if let Some(serving) = &mut admin
+            && !shutdown.is_insisted()
+        {
+            tokio::select! {
+                _ = serving => admin = None,
+                () = shutdown.insisted() => {}
+            }
+        }
         // The registry and the metrics end after the requests, so that the last scrape shows all of
         // them.
         registry_stop.trigger();

@@ -351,6 +351,7 @@ impl<S: Store> Server for BoundRegistry<S> {
             never = maintain => match never {},
             never = follow => match never {},
         }
+        drained
     }
 }
 

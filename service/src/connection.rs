@@ -9,11 +9,13 @@ use std::error::Error;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -65,6 +67,15 @@ pub struct Connections {
     shutdown: Shutdown,
     open: Drain,
     abort: (Trigger, Shutdown),
+}
+
+/// How a connection ends at a shutdown that is not insisted on.
+#[derive(Default)]
+struct Closing {
+    /// It has carried a request of HTTP/2.
+    http2: AtomicBool,
+    /// The next response of HTTP/1.1 is the last one.
+    after_response: AtomicBool,
 }
 
 /// A response's body that keeps its connection busy until it has been sent.
@@ -126,13 +137,13 @@ impl Connections {
         loop {
             // Accept first, then wait for a slot: the kernel's queue absorbs a burst, and one
             // accepted connection at most waits here.
-            let accepted = async {
-                let (stream, _) = listener.accept().await;
-                (stream, self.cap.admit_when_free().await)
-            };
-            let (stream, slot) = tokio::select! {
+            let stream = tokio::select! {
                 () = shutdown.recv() => return,
-                accepted = accepted => accepted,
+                (stream, _) = listener.accept() => stream,
+            };
+            let slot = tokio::select! {
+                () = shutdown.insisted() => return,
+                slot = self.cap.admit_when_free() => slot,
             };
             // Counted before the task starts: a drain that begins in between must wait for it.
             let open = self.open.guard();
@@ -189,19 +200,26 @@ async fn serve<H, F, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = ConnectionActivity::new(slot.requests());
+    let closing = Arc::new(Closing::default());
     let io = TokioIo::new(TimedStream::new(stream, Arc::clone(&activity), timeouts));
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin();
         let http2 = request.version() == Version::HTTP_2;
+        closing.http2.fetch_or(http2, Ordering::Relaxed);
         let response = handler(request);
         let streams = http2.then(|| Arc::clone(&streams));
+        let closing = Arc::clone(&closing);
         async move {
             // A stream for which there is no room waits here, and holds its headers at most.
             let stream = match streams {
                 Some(streams) => streams.acquire_owned().await.ok(),
                 None => None,
             };
-            let response = response.await;
+            let mut response = response.await;
+            if closing.after_response.load(Ordering::Relaxed) && !http2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|body| BusyBody {
                 body,
                 busy,
@@ -211,9 +229,18 @@ async fn serve<H, F, B>(
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
+    let ending = async {
+        shutdown.recv().await;
+        // An HTTP/2 client is told at once, and loses nothing. One of HTTP/1.1 may be sending a request
+        // just now: it is told with the next response, unless the time is short.
+        if !closing.http2.load(Ordering::Relaxed) {
+            closing.after_response.store(true, Ordering::Relaxed);
+            shutdown.insisted().await;
+        }
+    };
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = shutdown.recv() => {
+        () = ending => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -111,6 +111,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             trigger,
             shutdown,
             mut hangup,
+            ..
         } = match shutdown::signals() {
             Ok(signals) => signals,
             Err(error) => return cannot_start::<P>(&error),

@@ -12,9 +12,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A shutdown, as its receivers see it. Clones see the same one.
+///
+/// It has three steps, each of which has the one before it: to drain, to drain within a deadline, and not to
+/// wait any more. One that begins with a takeover has no deadline: clients notice nothing of it.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     drain: CancellationToken,
+    insist: CancellationToken,
     hurry: CancellationToken,
 }
 
@@ -27,6 +31,7 @@ impl Shutdown {
     pub fn new() -> (Trigger, Self) {
         let shutdown = Self {
             drain: CancellationToken::new(),
+            insist: CancellationToken::new(),
             hurry: CancellationToken::new(),
         };
         (Trigger(shutdown.clone()), shutdown)
@@ -38,6 +43,11 @@ impl Shutdown {
         self.drain.cancelled().await;
     }
 
+    /// Waits until it is time to stop within a deadline: what is idle has to end. Cancel safe.
+    pub async fn insisted(&self) {
+        self.insist.cancelled().await;
+    }
+
     /// Waits until work in flight is not to be waited for any more. Cancel safe.
     pub async fn hurried(&self) {
         self.hurry.cancelled().await;
@@ -47,35 +57,47 @@ impl Shutdown {
     pub fn is_triggered(&self) -> bool {
         self.drain.is_cancelled()
     }
+
+    /// Whether it is time to stop within a deadline.
+    pub fn is_insisted(&self) -> bool {
+        self.insist.is_cancelled()
+    }
 }
 
 impl Trigger {
+    /// Says that another process serves now: time to stop, and to wait for work in flight however long it
+    /// takes.
+    pub fn hand_over(&self) {
+        self.0.drain.cancel();
+    }
+
     /// Says that it is time to stop; further calls change nothing.
     pub fn trigger(&self) {
+        // The drain last: a task that sees it can tell whether it has a deadline.
+        self.0.insist.cancel();
         self.0.drain.cancel();
     }
 
     /// Says that it is time to stop, and not to wait for work in flight.
     pub fn hurry(&self) {
-        // The drain first: a task that sees the hurry can rely on the drain having begun.
-        self.0.drain.cancel();
+        self.trigger();
         self.0.hurry.cancel();
     }
 }
 
 impl Drop for Trigger {
     fn drop(&mut self) {
-        self.0.drain.cancel();
+        self.trigger();
     }
 }
 
 /// The signals that an operator sends.
 #[derive(Debug)]
 pub struct Signals {
-    /// Triggers the shutdown, as the first SIGTERM does.
-    pub trigger: Arc<Trigger>,
     /// Triggered by SIGTERM and its like.
     pub shutdown: Shutdown,
+    /// Triggers it, too, for others who may stop the process.
+    pub trigger: Arc<Trigger>,
     /// SIGHUP, which asks for a reload.
     pub hangup: Signal,
 }
@@ -97,7 +119,7 @@ pub fn signals() -> io::Result<Signals> {
     let mut user2 = signal(SignalKind::user_defined2())?;
     let (trigger, shutdown) = Shutdown::new();
     let trigger = Arc::new(trigger);
-    let signalled = Arc::clone(&trigger);
+    let by_signal = Arc::clone(&trigger);
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
@@ -108,10 +130,10 @@ pub fn signals() -> io::Result<Signals> {
         };
         let name = next().await;
         tracing::info!(signal = name, "shutting down");
-        signalled.trigger();
+        by_signal.trigger();
         let name = next().await;
         tracing::warn!(signal = name, "shutting down at once");
-        signalled.hurry();
+        by_signal.hurry();
     });
     tokio::spawn(async move {
         loop {
@@ -123,8 +145,8 @@ pub fn signals() -> io::Result<Signals> {
         }
     });
     Ok(Signals {
-        trigger,
         shutdown,
+        trigger,
         hangup,
     })
 }
@@ -154,13 +176,19 @@ impl Drain {
         tokio::time::timeout(deadline, self.0.wait()).await.is_ok()
     }
 
-    /// Waits as [`Drain::wait`] does, and no longer than until the shutdown is hurried.
+    /// Waits as [`Drain::wait`] does, and no longer than until the shutdown is hurried. The deadline begins
+    /// once the shutdown is insisted on.
     pub async fn wait_unhurried(&self, deadline: Duration, shutdown: &Shutdown) -> bool {
+        self.0.close();
+        let too_late = async {
+            shutdown.insisted().await;
+            tokio::time::sleep(deadline).await;
+        };
         tokio::select! {
-            drained = self.wait(deadline) => drained,
-            // Both may be ready at once, and `select!` picks either: work that has ended counts as
-            // drained.
-            () = shutdown.hurried() => self.count() == 0,
+            biased;
+            () = self.0.wait() => true,
+            () = too_late => false,
+            () = shutdown.hurried() => false,
         }
     }
 }
@@ -211,6 +239,23 @@ mod tests {
         assert!(!drain.wait_unhurried(LONG, &shutdown).await);
         drop(guard);
         assert!(drain.wait_unhurried(LONG, &shutdown).await);
+    }
+
+    #[tokio::test]
+    async fn a_takeover_has_no_deadline_until_somebody_insists() {
+        let drain = Drain::default();
+        let guard = drain.guard();
+        let (trigger, shutdown) = Shutdown::new();
+        trigger.hand_over();
+        shutdown.recv().await;
+        assert!(!shutdown.is_insisted());
+        let mut waiting = std::pin::pin!(drain.wait_unhurried(Duration::ZERO, &shutdown));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        trigger.trigger();
+        assert!(shutdown.is_insisted());
+        assert!(!waiting.await);
+        drop(guard);
+        assert!(drain.wait_unhurried(Duration::ZERO, &shutdown).await);
     }
 
     #[tokio::test]

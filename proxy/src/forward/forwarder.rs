@@ -110,6 +110,11 @@ impl Forwarder {
         Cache::new(&self.settings)
     }
 
+    /// Whether connections between two requests have to end.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.stopping.is_insisted()
+    }
+
     /// Whether this peer's connections begin with a header of the PROXY protocol.
     pub(crate) fn expects_proxy_header(&self, peer: Peer) -> bool {
         self.settings.load().forwarded.expects_proxy_header(peer)

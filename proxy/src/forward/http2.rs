@@ -134,11 +134,15 @@ impl<'f> Streams<'f> {
         let stopping = self.forwarder.stopping();
         let stopped = pin!(stopping.recv());
         let mut stopped = Seldom::new(stopped);
+        let insisted = pin!(stopping.insisted());
+        let mut insisted = Seldom::new(insisted);
         let mut is_draining = false;
+        // A client that takes no notice of the end is not waited for.
+        let mut is_insisted = false;
         let mut running = FuturesUnordered::new();
         let mut idle_since = Instant::now();
         loop {
-            let limit = if is_draining {
+            let limit = if is_insisted {
                 GOODBYE
             } else {
                 self.forwarder.limits().idle_timeout
@@ -163,8 +167,15 @@ impl<'f> Streams<'f> {
                     if !is_draining =>
                 {
                     is_draining = true;
-                    idle_since = Instant::now();
+                    // First of all that no stream is accepted after the ones in flight, then which was the
+                    // last (RFC 9113 §6.8): none is lost.
                     self.connection.graceful_shutdown();
+                }
+                () = poll_fn(|context| insisted.poll(context, stopping.is_insisted())),
+                    if is_draining && !is_insisted =>
+                {
+                    is_insisted = true;
+                    idle_since = Instant::now();
                 }
                 () = sleep_until(idle_since + limit), if running.is_empty() => return,
             }

@@ -44,6 +44,8 @@ pub(crate) async fn serve(
         let stopping = forwarder.stopping();
         let stopped = pin!(stopping.recv());
         let mut stopped = Seldom::new(stopped);
+        let insisted = pin!(stopping.insisted());
+        let mut insisted = Seldom::new(insisted);
         let connection = Http1::new(&socket, first, forwarder.head_timeouts(), &is_draining);
         let mut served = pin!(serve_http1(
             forwarder,
@@ -52,6 +54,7 @@ pub(crate) async fn serve(
             &is_draining,
             timed_out
         ));
+        let mut closes_idle = false;
         poll_fn(|context| {
             if let std::task::Poll::Ready(ended) = served.as_mut().poll(context) {
                 return std::task::Poll::Ready(ended);
@@ -61,8 +64,16 @@ pub(crate) async fn serve(
             {
                 is_draining.store(true, Ordering::Relaxed);
             }
-            // A connection between two requests ends at once, and so does one that never had any.
-            if is_draining.load(Ordering::Relaxed) && !client.requests.is_busy() {
+            if !is_draining.load(Ordering::Relaxed) {
+                return std::task::Poll::Pending;
+            }
+            // A connection between two requests, or before its first one, ends at once. After a takeover
+            // there is time: its client may be sending a request just now, and is told with the response.
+            let is_due = forwarder.closes_idle();
+            if !closes_idle && insisted.poll(context, is_due).is_ready() {
+                closes_idle = true;
+            }
+            if closes_idle && !client.requests.is_busy() {
                 return std::task::Poll::Ready(Ended::Closed);
             }
             std::task::Poll::Pending
@@ -106,7 +117,7 @@ async fn serve_http1(
                 if !connection.finish() {
                     break;
                 }
-                if is_draining.load(Ordering::Relaxed) {
+                if is_draining.load(Ordering::Relaxed) && forwarder.closes_idle() {
                     return Ended::Closed;
                 }
             }
