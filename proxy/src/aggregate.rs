@@ -81,6 +81,11 @@ impl Aggregate {
         &self.registry
     }
 
+    /// The proxy's own families.
+    pub fn own_families(&self) -> &MetricsRegistry {
+        &self.registry
+    }
+
     /// The most series that the proxy itself can ever have.
     pub fn max_series(&self) -> usize {
         self.registry.max_series()

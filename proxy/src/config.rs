@@ -220,6 +220,7 @@ fn resolve_metrics(
     let endpoint = MetricsEndpointFields {
         listen: fields.listen,
         path: fields.path,
+        final_file: fields.final_file,
         basic_auth: fields.basic_auth,
         labels: fields.labels,
     };

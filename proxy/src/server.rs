@@ -322,6 +322,9 @@ impl Server for BoundProxy {
             // It ends by itself: its drain has a deadline.
             let _ = admin.await;
         }
+        if let Some(recording) = &live.recording {
+            recording.write_final_file().await;
+        }
         drained
     }
 }

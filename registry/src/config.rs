@@ -147,6 +147,7 @@ impl RegistryMetricsFields {
         let endpoint = MetricsEndpointFields {
             listen: Some(self.listen),
             path: self.path,
+            final_file: self.final_file,
             basic_auth: self.basic_auth,
             labels: self.labels,
         };

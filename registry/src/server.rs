@@ -20,6 +20,7 @@ use service::listen::{BindError, ListenAddr, Listener};
 use service::metrics::MetricsRegistry;
 use service::program::Server;
 use service::reload::ReloadFamilies;
+use service::scrape::FinalFile;
 use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -76,6 +77,8 @@ enum AnyApi<S> {
 /// The families, and who keeps them up to date.
 struct BoundMetrics {
     registry: MetricsRegistry,
+    /// Where the last exposition is written.
+    final_file: Option<FinalFile>,
     /// `None` for the embedded registry.
     listener: Option<AdminListener<OwnFamilies>>,
     /// Counts what the store holds; only a store of files is counted.
@@ -217,6 +220,7 @@ impl BoundMetrics {
         };
         Ok(Self {
             registry,
+            final_file: endpoint.final_file,
             listener,
             collector,
         })
@@ -305,6 +309,10 @@ impl<S: Store> Server for BoundRegistry<S> {
     /// Requests in flight that do not end in time are cut. The metrics are served to the very end.
     async fn serve(self, shutdown: Shutdown) -> bool {
         let timeouts = self.limits.timeouts();
+        let last_exposition = self.metrics.as_ref().and_then(|metrics| {
+            let file = metrics.final_file.clone()?;
+            Some((file, metrics.registry.clone()))
+        });
         // The metrics have a shutdown of their own, so that a scrape can still follow the drain.
         let (end, metrics_shutdown) = Shutdown::new();
         let serve_metrics = async {
@@ -346,10 +354,13 @@ impl<S: Store> Server for BoundRegistry<S> {
         let serve = async { tokio::join!(serve_api, serve_metrics) };
         // Early enough: the bound sockets queue the clients that connect before the select.
         self.readiness.set_serving(true);
-        tokio::select! {
+        let drained = tokio::select! {
             (drained, ()) = serve => drained,
             never = maintain => match never {},
             never = follow => match never {},
+        };
+        if let Some((file, families)) = last_exposition {
+            file.write(&families).await;
         }
         drained
     }

@@ -15,6 +15,9 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 mod body;
+mod final_file;
+
+pub use final_file::FinalFile;
 
 pub use body::{EncodedExposition, EncodedExpositions, ExpositionBody, ReadTooSlowly};
 

@@ -130,6 +130,8 @@ pub struct ProxyMetricsFields {
     pub public: bool,
     /// Which repositories are shown by name.
     pub repositories: RepositoryFields,
+    /// Where the last exposition is written when the process ends; none: nowhere.
+    pub final_file: Option<PathBuf>,
     /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
     /// What every sample of our own carries beside its labels; those of the embedded registry, too.
@@ -189,6 +191,7 @@ impl Default for ProxyMetricsFields {
             listen: None,
             public: false,
             repositories: RepositoryFields::default(),
+            final_file: None,
             basic_auth: None,
             labels: BTreeMap::new(),
             aggregate: AggregateFields::default(),

@@ -7,6 +7,7 @@ use service::admin::{AdminListener, SharedEndpoints};
 use service::build_info;
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::reload::ReloadFamilies;
+use service::scrape::FinalFile;
 use service::tls::Tls;
 
 use super::ProxyStartError;
@@ -37,6 +38,8 @@ pub(super) struct ProxyRecording {
     pub(super) upstreams: UpstreamFamilies,
     pub(super) certificates: Certificates,
     pub(super) aggregate: Arc<Aggregate>,
+    /// Where the last exposition is written.
+    final_file: Option<FinalFile>,
     /// The endpoints of the listener for metrics and probes alone, if there is one.
     pub(super) endpoints: Option<SharedEndpoints<Aggregate>>,
 }
@@ -96,9 +99,17 @@ impl ProxyRecording {
             upstreams,
             certificates,
             aggregate,
+            final_file: config.endpoint.final_file,
             endpoints: listener.as_ref().map(AdminListener::endpoints),
         };
         Ok((recording, listener))
+    }
+
+    /// Writes the last exposition, where that is wanted.
+    pub(super) async fn write_final_file(&self) {
+        if let Some(file) = &self.final_file {
+            file.write(self.aggregate.own_families()).await;
+        }
     }
 }
 

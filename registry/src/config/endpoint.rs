@@ -1,12 +1,14 @@
 //! The metrics endpoint of both programs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::metrics::label::NAMES;
 use crate::oci::{Endpoint, Route};
 use service::auth::{BasicAuth, BasicAuthFields};
 use service::config::{Checker, ConfigError, Origins};
 use service::listen::{ListenAddr, ListenFields};
+use service::scrape::FinalFile;
 use service::tls::Tls;
 
 /// The default path of the metrics endpoint.
@@ -25,6 +27,8 @@ pub struct MetricsEndpoint {
     pub tls: Option<Tls>,
     /// The path of the metrics endpoint.
     pub path: String,
+    /// Where the last exposition is written when the process ends.
+    pub final_file: Option<FinalFile>,
     /// Who may scrape; `None`: everybody who reaches the endpoint.
     pub auth: Option<BasicAuth>,
     /// What every sample of our own carries beside its labels.
@@ -38,6 +42,8 @@ pub struct MetricsEndpointFields {
     pub listen: Option<ListenFields>,
     /// `metrics.path`.
     pub path: String,
+    /// `metrics.final_file`.
+    pub final_file: Option<PathBuf>,
     /// `metrics.basic_auth`.
     pub basic_auth: Option<BasicAuthFields>,
     /// `metrics.labels`.
@@ -49,6 +55,11 @@ impl MetricsEndpointFields {
     pub fn resolve(self, origins: &Origins) -> Result<MetricsEndpoint, ConfigError> {
         check_path(&self.path, origins)?;
         check_labels(&self.labels, origins)?;
+        if let Some(file) = &self.final_file
+            && file.file_name().is_none()
+        {
+            return Err(origins.error("metrics.final_file", "must be the path of a file"));
+        }
         // Loaded here, so that a bad certificate stops the start and not the first scrape.
         let tls = match &self.listen {
             Some(listen) => listen.load_tls("metrics.listen", &[b"http/1.1"], origins)?,
@@ -62,6 +73,7 @@ impl MetricsEndpointFields {
             listen: self.listen.map(|listen| listen.address),
             tls,
             path: self.path,
+            final_file: self.final_file.as_deref().map(FinalFile::new),
             auth,
             labels: self.labels,
         })

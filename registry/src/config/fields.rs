@@ -103,6 +103,8 @@ pub struct RegistryMetricsFields {
     pub listen: ListenFields,
     /// The path of the metrics endpoint.
     pub path: String,
+    /// Where the last exposition is written when the process ends; none: nowhere.
+    pub final_file: Option<PathBuf>,
     /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
     /// What every sample carries beside its own labels.
@@ -199,6 +201,7 @@ impl Default for RegistryMetricsFields {
             enabled: true,
             listen: loopback(5001).into(),
             path: METRICS_PATH.to_owned(),
+            final_file: None,
             basic_auth: None,
             labels: BTreeMap::new(),
         }
