@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
+use service::listen::Inheritance;
 use service::program::Program;
 
 use crate::config::ProxyConfig;
@@ -26,8 +27,11 @@ impl Program for Octoserve {
     type Server = BoundProxy;
     type Error = ProxyStartError;
 
-    async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
-        server::bind(config).await
+    async fn bind(
+        config: ProxyConfig,
+        inheritance: &Inheritance,
+    ) -> Result<BoundProxy, ProxyStartError> {
+        server::bind(config, inheritance).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use registry::server::RegistryStartError;
 use service::admin::{AdminListener, Readiness};
-use service::listen::{BindError, ListenAddr, Listener};
+use service::listen::{BindError, Inheritance, ListenAddr, Listener};
 use service::log;
 use service::program::Server;
 use service::reload::ReloadFamilies;
@@ -75,7 +75,10 @@ pub struct BoundProxy {
 
 /// Binds every address and opens the embedded registry, so that whatever can fail at the start fails
 /// here.
-pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
+pub async fn bind(
+    config: ProxyConfig,
+    inheritance: &Inheritance,
+) -> Result<BoundProxy, ProxyStartError> {
     let timeouts = Timeouts::with_stall(config.limits.body_stall);
     let labels = config
         .metrics
@@ -101,7 +104,7 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
         .iter()
         .map(|(address, _)| address.clone())
         .collect();
-    let listeners = Listener::bind_all(&wanted).await?;
+    let listeners = inheritance.listen_all(&wanted, "listen").await?;
     let addresses: Vec<_> = listeners.iter().map(Listener::address).cloned().collect();
     let mut tls: Vec<_> = configured.iter().map(|(_, tls)| tls.clone()).collect();
     let mut hints = None;
@@ -125,8 +128,14 @@ pub async fn bind(config: ProxyConfig) -> Result<BoundProxy, ProxyStartError> {
                 live::endpoints(&readiness, Some(metrics), Some(&aggregate))
             };
             let count = upstreams.len();
-            let bound =
-                ProxyRecording::bind(metrics.clone(), count, source.clone(), tls, endpoints);
+            let bound = ProxyRecording::bind(
+                metrics.clone(),
+                count,
+                source.clone(),
+                tls,
+                endpoints,
+                inheritance,
+            );
             let (recording, listener) = bound.await?;
             let served = metrics.on_main.then_some(&recording.aggregate);
             let admin = live::endpoints(&readiness, Some(metrics), served);
@@ -352,7 +361,7 @@ mod tests {
             ..Sources::default()
         };
         let (config, _) = ProxyConfig::load(sources).unwrap();
-        bind(config).await.unwrap()
+        bind(config, &Inheritance::default()).await.unwrap()
     }
 
     /// Sends a GET, and returns the whole response.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
+use service::listen::Inheritance;
 use service::program::Program;
 
 use crate::config::RegistryConfig;
@@ -24,8 +25,11 @@ impl Program for OctoserveRegistry {
     type Server = BoundRegistry;
     type Error = RegistryStartError;
 
-    async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStartError> {
-        server::bind(config).await
+    async fn bind(
+        config: RegistryConfig,
+        inheritance: &Inheritance,
+    ) -> Result<BoundRegistry, RegistryStartError> {
+        server::bind_inherited(config, inheritance).await
     }
 }
 

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use service::admin::{self, AdminEndpoints, AdminListener, OwnFamilies, Readiness};
 use service::connection::{ConnectionTimeouts, Connections};
 use service::limits::Limits;
-use service::listen::{BindError, ListenAddr, Listener};
+use service::listen::{BindError, Inheritance, ListenAddr, Listener};
 use service::metrics::MetricsRegistry;
 use service::program::Server;
 use service::reload::ReloadFamilies;
@@ -95,6 +95,14 @@ struct Files {
 
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
 pub async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStartError> {
+    bind_inherited(config, &Inheritance::default()).await
+}
+
+/// The same with the sockets that another process has bound.
+pub async fn bind_inherited(
+    config: RegistryConfig,
+    inheritance: &Inheritance,
+) -> Result<BoundRegistry, RegistryStartError> {
     let ledger = Arc::new(Ledger::default());
     // Without metrics no scrape reads the figures, so that the store need not report its changes.
     let changes: Arc<dyn Changes> = match &config.metrics {
@@ -113,7 +121,8 @@ pub async fn bind(config: RegistryConfig) -> Result<BoundRegistry, RegistryStart
         store: store.clone(),
         expiry,
     };
-    let bound = bind_with(config, store, Backend::Filesystem, |stats| {
+    let backend = Backend::Filesystem;
+    let bound = bind_with(config, store, backend, inheritance, |stats| {
         Some(collector(stats))
     });
     Ok(BoundRegistry {
@@ -130,13 +139,14 @@ pub async fn bind_store<S: Store>(
     store: S,
     backend: Backend,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
-    bind_with(config, store, backend, |_| None).await
+    bind_with(config, store, backend, &Inheritance::default(), |_| None).await
 }
 
 async fn bind_with<S: Store>(
     config: RegistryConfig,
     store: S,
     backend: Backend,
+    inheritance: &Inheritance,
     collector: impl FnOnce(Stats) -> Option<Collector>,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
     let policy = Policy {
@@ -148,7 +158,7 @@ async fn bind_with<S: Store>(
     };
     let access_log = Arc::new(AtomicBool::new(config.logging.access));
     let readiness = Arc::new(Readiness::default());
-    let listeners = Listener::bind_all(&config.listen).await?;
+    let listeners = inheritance.listen_all(&config.listen, "listen").await?;
     let mut recorders = Recorders {
         metrics: None,
         access_log: Arc::clone(&access_log),
@@ -168,7 +178,8 @@ async fn bind_with<S: Store>(
             let collector = collector(metrics.stats);
             reloads = metrics.reloads;
             let registry = metrics.registry;
-            let bound = BoundMetrics::bind(registry, collector, endpoint, &readiness).await?;
+            let bound =
+                BoundMetrics::bind(registry, collector, endpoint, inheritance, &readiness).await?;
             (AnyApi::Recorded(Arc::new(api)), Some(bound))
         }
     };
@@ -198,6 +209,7 @@ impl BoundMetrics {
         registry: MetricsRegistry,
         collector: Option<Collector>,
         endpoint: MetricsEndpoint,
+        inheritance: &Inheritance,
         readiness: &Arc<Readiness>,
     ) -> Result<Self, RegistryStartError> {
         // Without a listener, too: the families of an embedded registry are gathered in process.
@@ -215,7 +227,7 @@ impl BoundMetrics {
                     Arc::clone(readiness),
                     admin::refuse_in_text,
                 );
-                Some(AdminListener::bind(address, endpoint.tls, endpoints).await?)
+                Some(AdminListener::bind(inheritance, address, endpoint.tls, endpoints).await?)
             }
         };
         Ok(Self {

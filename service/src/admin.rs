@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::auth::BasicAuth;
 use super::connection::{ConnectionTimeouts, Connections};
-use super::listen::{BindError, ListenAddr, Listener};
+use super::listen::{BindError, Inheritance, ListenAddr, Listener};
 use super::metrics::MetricsRegistry;
 use super::scrape::{EncodedExposition, EncodedExpositions, ExpositionBody, ScrapeFormat};
 use super::shutdown::Shutdown;
@@ -263,14 +263,15 @@ fn respond(
 }
 
 impl<S: Scrape> AdminListener<S> {
-    /// Binds an address for these endpoints. With `tls` it serves HTTPS.
+    /// Listens at the address of `metrics.listen` for these endpoints. With `tls` it serves HTTPS.
     pub async fn bind(
+        inheritance: &Inheritance,
         address: &ListenAddr,
         tls: Option<Tls>,
         endpoints: AdminEndpoints<S>,
     ) -> Result<Self, BindError> {
         Ok(Self {
-            listener: Listener::bind(address).await?,
+            listener: inheritance.listen(address, "metrics.listen").await?,
             tls,
             endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
         })

@@ -1,15 +1,20 @@
-//! Listening addresses, TCP and Unix sockets, and an `accept` that outlives every error.
+//! Listening addresses, TCP and Unix sockets, and an `accept` that outlives every error. Sockets are
+//! bound, or come from another process ([`Inheritance`]).
 //!
 //! Deliberately not here: TLS ([`tls`](super::tls) goes on top), and the protocol of the streams.
 
 mod addr;
 mod fields;
+mod inheritance;
+mod inherited;
 mod peer;
 pub(crate) mod stream;
+mod systemd;
 mod unix;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -18,9 +23,12 @@ use tokio_util::either::Either;
 
 pub use addr::{AddrError, ListenAddr};
 pub use fields::{ListenFields, check_addresses, one_or_many};
+pub use inheritance::{Inheritance, PassedSocket, UnclaimedSocket};
+pub use inherited::{InheritedSocket, InheritedSocketError};
 pub use peer::Peer;
 pub use stream::{ClientStream, DetachedStream};
-pub use unix::SocketFile;
+pub use systemd::{ActivationError, inherited_from_systemd};
+pub use unix::{FileIdentity, SocketFile};
 
 /// Connections that the kernel holds until they are accepted. It has its own upper limit, too.
 const BACKLOG: u32 = 4096;
@@ -38,7 +46,8 @@ pub struct BindError {
 /// A bound socket. That of a Unix socket removes its file when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    socket: BoundSocket,
+    /// Shared with the [`Inheritance`] that passes it on; only the listener keeps it open.
+    socket: Arc<BoundSocket>,
     address: ListenAddr,
     failures: AcceptFailures,
 }
@@ -49,7 +58,7 @@ enum BoundSocket {
     Unix {
         listener: UnixListener,
         /// Removes the file when it is dropped.
-        _file: SocketFile,
+        file: SocketFile,
     },
 }
 
@@ -63,19 +72,11 @@ impl Listener {
             ListenAddr::Tcp(address) => bind_tcp(*address),
             ListenAddr::Unix(path) => unix::bind(path, BACKLOG).await.map(|(listener, file)| {
                 let address = ListenAddr::Unix(file.path().to_owned());
-                let socket = BoundSocket::Unix {
-                    listener,
-                    _file: file,
-                };
-                (socket, address)
+                (BoundSocket::Unix { listener, file }, address)
             }),
         };
         match bound {
-            Ok((socket, address)) => Ok(Self {
-                socket,
-                address,
-                failures: AcceptFailures::default(),
-            }),
+            Ok((socket, address)) => Ok(Self::new(socket, address)),
             Err(source) => Err(BindError {
                 address: address.clone(),
                 source,
@@ -83,13 +84,12 @@ impl Listener {
         }
     }
 
-    /// Binds several addresses, or none if one of them cannot be bound.
-    pub async fn bind_all(addresses: &[ListenAddr]) -> Result<Vec<Self>, BindError> {
-        let mut listeners = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            listeners.push(Self::bind(address).await?);
+    fn new(socket: BoundSocket, address: ListenAddr) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            address,
+            failures: AcceptFailures::default(),
         }
-        Ok(listeners)
     }
 
     /// Where it listens, with the port that the kernel chose if it was asked to.

@@ -10,7 +10,7 @@ use super::cli::{self, Action, ProgramFlags, Startup, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
 use super::health::Probe;
-use super::listen::ListenAddr;
+use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_systemd};
 use super::operate::Operate;
 use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
@@ -38,7 +38,11 @@ pub trait Program {
 
     /// Binds every address and opens everything else, so that all that can fail at the start fails
     /// here.
-    fn bind(config: Self::Config) -> impl Future<Output = Result<Self::Server, Self::Error>>;
+    /// Sockets that another process has bound come from `inheritance`.
+    fn bind(
+        config: Self::Config,
+        inheritance: &Inheritance,
+    ) -> impl Future<Output = Result<Self::Server, Self::Error>>;
 }
 
 /// A server that has bound its addresses and serves nothing yet.
@@ -92,6 +96,11 @@ pub fn run<P: Program>() -> ExitCode {
 }
 
 fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) -> ExitCode {
+    // Before anything is opened: what is open already is systemd's.
+    let inheritance = match inherited() {
+        Ok(inheritance) => inheritance,
+        Err(error) => return cannot_start::<P>(&error),
+    };
     // Kept to the end: what is logged last is written when it is dropped.
     let log = match log::init(config.logging()) {
         Ok(log) => log,
@@ -116,7 +125,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             Ok(signals) => signals,
             Err(error) => return cannot_start::<P>(&error),
         };
-        let server = match P::bind(config).await {
+        let server = match P::bind(config, &inheritance).await {
             Ok(server) => server,
             Err(error) => return cannot_start::<P>(&error),
         };
@@ -172,6 +181,13 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
     });
     runtime.shutdown_timeout(BLOCKING_DRAIN);
     code
+}
+
+/// The sockets that systemd has bound.
+fn inherited() -> Result<Inheritance, ActivationError> {
+    let [pid, count] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
+    let sockets = inherited_from_systemd(pid.as_deref(), count.as_deref())?;
+    Ok(Inheritance::from_systemd(sockets))
 }
 
 fn check<P: Program>(probe: &Probe) -> ExitCode {

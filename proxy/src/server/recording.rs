@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use service::admin::{AdminListener, SharedEndpoints};
 use service::build_info;
+use service::listen::Inheritance;
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::reload::ReloadFamilies;
 use service::scrape::FinalFile;
@@ -62,6 +63,7 @@ impl ProxyRecording {
         embedded: Option<Source>,
         clients: Vec<Tls>,
         endpoints: impl Fn(&ProxyMetricsConfig, Arc<Aggregate>) -> Admin,
+        inheritance: &Inheritance,
     ) -> Result<(ProxyRecording, Option<AdminListener<Aggregate>>), ProxyStartError> {
         let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
@@ -81,7 +83,7 @@ impl ProxyRecording {
             Some(address) => {
                 let endpoints = endpoints(&config, Arc::clone(&aggregate));
                 let tls = config.endpoint.tls.clone();
-                Some(AdminListener::bind(address, tls, endpoints).await?)
+                Some(AdminListener::bind(inheritance, address, tls, endpoints).await?)
             }
         };
         if !config.on_main && listener.is_none() {
