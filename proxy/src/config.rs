@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use registry::config::HOLDS_LOCK;
 pub(crate) use registry::config::METRICS_PATH;
 use registry::config::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use service::config::{Checker, ConfigError, Origins};
@@ -69,7 +70,7 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// The log's format and level, and the access log.
     pub logging: LogConfig,
-    /// The control socket.
+    /// The sockets for an operator.
     pub control: ControlFields,
 }
 
@@ -181,12 +182,19 @@ impl Configuration for ProxyConfig {
         &self.logging
     }
 
+    fn limits(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
     fn control(&self) -> &ControlFields {
         &self.control
     }
 
-    fn limits(&mut self) -> &mut Limits {
-        &mut self.limits
+    fn refuses_takeover(&self) -> Option<&'static str> {
+        match self.upstreams {
+            UpstreamsConfig::Embedded(_) => Some(HOLDS_LOCK),
+            UpstreamsConfig::Remote(_) => None,
+        }
     }
 
     /// `/readyz` of the metrics listener if there is one without TLS, else of a main listener.

@@ -34,6 +34,8 @@ use self::recording::ProxyRecording;
 use self::running_upstreams::RunningUpstreams;
 use self::self_signed::{SelfSigned, SelfSignedError};
 
+/// The name of the key that binds upload sessions to replicas, at a takeover.
+const SESSION_KEY: &str = "session_key";
 /// How long the embedded registry may take to end once no client is served any more.
 const REGISTRY_DRAIN: Duration = Duration::from_secs(1);
 
@@ -84,7 +86,7 @@ pub async fn bind(
         .metrics
         .as_ref()
         .map(|metrics| metrics.endpoint.labels.clone());
-    let session_key = SessionKey::random();
+    let session_key = session_key(inheritance);
     let (upstreams, embedded): (Vec<_>, _) = match config.upstreams {
         UpstreamsConfig::Embedded(storage) => {
             let embedded = Embedded::bind(storage, labels).await?;
@@ -119,6 +121,10 @@ pub async fn bind(
         tls.warn_of_expiry();
     }
     let readiness = Arc::new(Readiness::default());
+    if inheritance.received(SESSION_KEY).is_some() {
+        // A takeover is no reason to be taken out of service until the first probes have ended.
+        readiness.set_health(Ok(()));
+    }
     let source = embedded.as_ref().and_then(Embedded::source);
     let (recording, metrics, admin) = match &config.metrics {
         None => (None, None, live::endpoints(&readiness, None, None)),
@@ -186,6 +192,16 @@ pub async fn bind(
         live: Arc::new(live),
         stop,
     })
+}
+
+/// The key of upload sessions where the configuration has none: that of the process before this one, whose
+/// clients go on with their sessions here.
+fn session_key(inheritance: &Inheritance) -> SessionKey {
+    let received = inheritance.received(SESSION_KEY);
+    let received = received.and_then(|text| SessionKey::from_hex(&text));
+    let key = received.unwrap_or_else(SessionKey::random);
+    inheritance.pass_on(SESSION_KEY, key.to_hex());
+    key
 }
 
 impl BoundProxy {

@@ -22,6 +22,10 @@ use self::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use self::fields::loopback;
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
 
+/// Why nobody takes over from a registry.
+pub const HOLDS_LOCK: &str = "a registry locks its data directory as long as it runs, and two cannot serve \
+     it: restart instead";
+
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
@@ -37,7 +41,7 @@ pub struct RegistryConfig {
     pub limits: Limits,
     /// The log's format and level.
     pub logging: LogConfig,
-    /// The control socket.
+    /// The sockets for an operator.
     pub control: ControlFields,
 }
 
@@ -121,12 +125,16 @@ impl Configuration for RegistryConfig {
         &self.logging
     }
 
+    fn limits(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
     fn control(&self) -> &ControlFields {
         &self.control
     }
 
-    fn limits(&mut self) -> &mut Limits {
-        &mut self.limits
+    fn refuses_takeover(&self) -> Option<&'static str> {
+        Some(HOLDS_LOCK)
     }
 
     /// `/readyz` of the metrics listener if there is one without TLS, else the API's base.

@@ -46,6 +46,8 @@ pub struct Startup<C: Configuration> {
     pub sources: Sources,
     /// What it said.
     pub fields: C::Fields,
+    /// Whether it takes the place of a running process.
+    pub take_over: bool,
 }
 
 /// A command line or a configuration that cannot be followed.
@@ -104,6 +106,12 @@ struct ServeArgs<F: Args> {
     metrics_listen: Option<String>,
     #[command(flatten)]
     program: F,
+    #[arg(
+        long,
+        help = "Take the place of the running process, found by control.take_over_socket: it hands over its \
+                sockets, and ends after its last request"
+    )]
+    take_over: bool,
     /// Check the configuration, and start nothing
     #[arg(long)]
     check: bool,
@@ -154,14 +162,21 @@ impl<F: ProgramFlags> ServeArgs<F> {
         env: Vec<(String, String)>,
     ) -> Result<Action<C>, ConfigError> {
         let flags = self.flags();
-        let file = self.config;
+        let (file, take_over) = (self.config, self.take_over);
         // Before the flags are looked at: both report what is wrong with the configuration.
         let sources = Sources { file, env, flags };
         let (config, fields) = C::load(sources.clone())?;
         Ok(match (self.print_config, self.check) {
             (true, _) => Action::Print(C::print(&fields)),
             (false, true) => Action::Print(String::new()),
-            (false, false) => Action::Serve(Box::new((config, Startup { sources, fields }))),
+            (false, false) => {
+                let startup = Startup {
+                    sources,
+                    fields,
+                    take_over,
+                };
+                Action::Serve(Box::new((config, startup)))
+            }
         })
     }
 

@@ -27,21 +27,45 @@ pub use self::protocol::{ControlCommand, ControlReply, ControlRequest, RequestEr
 pub use self::server::ControlSocket;
 pub use self::status::{ControlStatus, ReloadStatus};
 
-/// The longest path that a socket can have, in bytes: `sun_path` ends with a zero byte.
+/// The longest path of a Unix socket, in bytes (`unix(7)`).
 const LONGEST_PATH: usize = 107;
 
-/// The section `control` of both programs.
+/// The sockets of a process that only its own user reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlFields {
-    /// The path of the socket; none: there is no control socket.
+    /// Where an operator asks (`octoserve ctl`); none: there is no control socket.
     pub socket: Option<PathBuf>,
+    /// Where a new process asks for the listening sockets (`--take-over`); none: nobody can ask.
+    pub take_over_socket: Option<PathBuf>,
 }
 
 impl ControlFields {
-    /// Checks the values.
+    /// Checks the paths.
     pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
-        let path = self.socket.as_deref().map(Path::to_string_lossy);
-        path.map_or(Ok(()), |path| checker.text("socket", &path, LONGEST_PATH))
+        for (key, path) in [
+            ("socket", &self.socket),
+            ("take_over_socket", &self.take_over_socket),
+        ] {
+            if let Some(path) = path {
+                check_socket(key, path, checker)?;
+            }
+        }
+        if self.socket.is_some() && self.socket == self.take_over_socket {
+            let message = "must be another socket than control.socket";
+            return Err(checker.error("take_over_socket", message));
+        }
+        Ok(())
+    }
+}
+
+fn check_socket(key: &str, path: &Path, checker: &Checker<'_>) -> Result<(), ConfigError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let is_path = !bytes.is_empty() && !bytes.contains(&0) && bytes.len() <= LONGEST_PATH;
+    if is_path {
+        Ok(())
+    } else {
+        let message = format!("must be the path of a Unix socket, of at most {LONGEST_PATH} bytes");
+        Err(checker.error(key, &message))
     }
 }

@@ -12,6 +12,7 @@
 //! | [`metrics`] | families, their cells and the registry |
 //! | [`exposition`] | expositions: gather, parse, merge, write |
 //! | [`scrape`], [`admin`] | the metrics endpoint and the probes over HTTP |
+//! | [`takeover`], [`control`], [`notify`] | a new process in the place of a running one, the service manager |
 //! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
 //!
 //! Deliberately not here: anything of OCI, request routing, and connections to upstreams.
@@ -43,6 +44,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod operate;
 pub mod program;
 pub mod program_config;
@@ -51,6 +53,7 @@ pub mod runtime;
 pub mod scrape;
 pub mod seldom;
 pub mod shutdown;
+pub mod takeover;
 pub mod timer;
 pub mod tls;
 pub mod umask;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cli::{self, Action, ProgramFlags, Startup, UsageError};
@@ -15,7 +16,8 @@ use super::operate::Operate;
 use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
-use super::{descriptors, log, runtime, shutdown, umask};
+use super::takeover::{Handover, ProcessIdentity};
+use super::{build_info, descriptors, log, runtime, shutdown, umask};
 
 /// How long the end of the process waits for work on blocking threads. A reconcile is not worth
 /// waiting for, and a change of the store may be interrupted at any point.
@@ -67,7 +69,8 @@ pub trait Server {
     /// Where reloads are counted; `None` where nothing is recorded.
     fn reload_families(&self) -> Option<ReloadFamilies>;
 
-    /// Serves until the shutdown, then drains. Returns whether every request in flight could end.
+    /// Serves until the shutdown, then drains. By the time that it first waits, it accepts connections.
+    /// Returns whether every request in flight could end.
     fn serve(self, shutdown: Shutdown) -> impl Future<Output = bool>;
 }
 
@@ -117,33 +120,47 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
     let code = runtime.block_on(async {
         // Before anything is bound: a signal during a slow start must not kill the process.
         let Signals {
-            trigger,
             shutdown,
+            trigger,
             mut hangup,
-            ..
         } = match shutdown::signals() {
             Ok(signals) => signals,
+            Err(error) => return cannot_start::<P>(&error),
+        };
+        let identity = ProcessIdentity {
+            program: P::NAME,
+            version: build_info::VERSION,
+            refusal: config.refuses_takeover(),
+        };
+        let begun =
+            Handover::begin(identity, config.control(), startup.take_over, &inheritance).await;
+        let mut handover = match begun {
+            Ok(handover) => handover,
             Err(error) => return cannot_start::<P>(&error),
         };
         let server = match P::bind(config, &inheritance).await {
             Ok(server) => server,
             Err(error) => return cannot_start::<P>(&error),
         };
-        let (operator, families) = (server.operator(), server.reload_families());
-        let reloads = Reloads::start(
-            startup,
-            operator.clone(),
-            families,
-            log.control().clone(),
-            shutdown.clone(),
-        );
         let control = match &control {
             None => None,
-            Some(path) => match ControlSocket::bind(path).await {
+            Some(path) => match ControlSocket::bind(path, &inheritance).await {
                 Ok(socket) => Some(socket),
                 Err(error) => return cannot_start::<P>(&error),
             },
         };
+        if let Err(error) = handover.ready().await {
+            return cannot_start::<P>(&error);
+        }
+        let (operator, families) = (server.operator(), server.reload_families());
+        let notifier = handover.notifier();
+        let reloads = Reloads::start(
+            startup,
+            operator.clone(),
+            families,
+            (log.control().clone(), notifier),
+            shutdown.clone(),
+        );
         announce(&server, control.as_ref());
         let control = control.map(|socket| {
             let handler = ControlHandler {
@@ -156,10 +173,17 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
                 operator,
                 reloads: reloads.clone(),
                 log: log.control().clone(),
-                trigger,
+                trigger: Arc::clone(&trigger),
                 shutdown: shutdown.clone(),
             };
-            tokio::spawn(socket.serve(handler))
+            let shutdown = shutdown.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = socket.serve(handler) => {}
+                    // Another process has the socket now, and whoever asks is to reach that one.
+                    () = shutdown.handed_over() => {}
+                }
+            })
         });
         tokio::spawn(async move {
             // Signals that come during a reload make one more of it, however many they are.
@@ -167,7 +191,8 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
                 let _ = reloads.reload("SIGHUP").await;
             }
         });
-        let drained = server.serve(shutdown).await;
+        let serve = server.serve(shutdown.clone());
+        let drained = handover.serve(serve, trigger, shutdown).await;
         if let Some(control) = control {
             // To the very end: a process that drains can be asked. Then its file is removed.
             control.abort();

@@ -31,8 +31,11 @@ pub trait Configuration: Sized + Send + 'static {
     /// What one client may take.
     fn limits(&mut self) -> &mut Limits;
 
-    /// Where an operator asks a running process.
+    /// Where an operator, and a process that takes over, ask a running process.
     fn control(&self) -> &ControlFields;
+
+    /// Why no other process can take over from one with this configuration, if that is so.
+    fn refuses_takeover(&self) -> Option<&'static str>;
 
     /// The readiness probe of a process with this configuration.
     fn probe(&self) -> Probe;

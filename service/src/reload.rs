@@ -14,6 +14,7 @@ use super::config::ChangedKeys;
 use super::descriptors;
 use super::log::LogControl;
 use super::metrics::{Counters, Gauge, MetricsRegistry, families, labels};
+use super::notify::Notifier;
 use super::operate::{Operate, ReloadRefusal, Reloaded};
 use super::program_config::Configuration;
 use super::shutdown::Shutdown;
@@ -74,6 +75,8 @@ struct Reloader<C: Configuration, O> {
     log: LogControl,
     families: Option<ReloadFamilies>,
     last: Arc<Mutex<Option<LastReload>>>,
+    /// Tells the service manager, which waits for the end of a reload.
+    notifier: Notifier,
     shutdown: Shutdown,
 }
 
@@ -113,7 +116,7 @@ impl Reloads {
         startup: Startup<C>,
         operator: O,
         families: Option<ReloadFamilies>,
-        log: LogControl,
+        (log, notifier): (LogControl, Notifier),
         shutdown: Shutdown,
     ) -> Reloads
     where
@@ -128,6 +131,7 @@ impl Reloads {
             log,
             families,
             last: Arc::clone(&last),
+            notifier,
             shutdown,
         };
         tokio::spawn(reloader.run(asking));
@@ -157,7 +161,12 @@ where
 {
     async fn run(self, mut asking: mpsc::Receiver<AskedReload>) {
         while let Some(AskedReload { by, answer }) = asking.recv().await {
+            self.notifier.reloading().await;
             let outcome = self.reload().await;
+            // A process that ends is not ready again.
+            if !self.shutdown.is_triggered() {
+                self.notifier.ready().await;
+            }
             // Before the log and the answer: whoever reads them finds the rest done.
             if let Some(families) = &self.families {
                 families.count(&outcome);

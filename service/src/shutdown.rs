@@ -43,6 +43,14 @@ impl Shutdown {
         self.drain.cancelled().await;
     }
 
+    /// Waits until another process serves in place of this one. Cancel safe.
+    pub async fn handed_over(&self) {
+        self.recv().await;
+        if self.is_insisted() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until it is time to stop within a deadline: what is idle has to end. Cancel safe.
     pub async fn insisted(&self) {
         self.insist.cancelled().await;

@@ -119,6 +119,10 @@ mod slow;
 mod stalls;
 /// The registry's statistics compared with a walk of its directory, also after a crash.
 mod statistics;
+/// Under systemd: sockets that it has bound, and what it is told.
+mod systemd;
+/// A new process takes the place of a running one: no client notices, or the running one goes on.
+mod takeover;
 /// TLS to clients: handshakes, certificates and their reload, bodies, and real clients.
 mod tls;
 /// What the upstream and the client receive, byte for byte.

@@ -60,7 +60,7 @@ pub struct ProxyFields {
     pub limits: Limits,
     /// What is logged.
     pub logging: LogConfig,
-    /// The control socket.
+    /// The sockets for an operator.
     pub control: ControlFields,
 }
 

@@ -40,6 +40,16 @@ impl SessionKey {
         (key.len() >= SHORTEST_KEY).then(|| SessionKey(key.into()))
     }
 
+    /// The key as text, for the process that comes after this one.
+    pub(crate) fn to_hex(&self) -> String {
+        hex::encode(&self.0)
+    }
+
+    /// The key of such a text.
+    pub(crate) fn from_hex(text: &str) -> Option<SessionKey> {
+        SessionKey::new(&hex::decode(text).ok()?)
+    }
+
     /// A key that nobody else has.
     pub fn random() -> SessionKey {
         SessionKey(Box::new(rand::random::<[u8; SHORTEST_KEY]>()))
@@ -174,6 +184,18 @@ mod tests {
             tags(1, &["http://d"]).replica(&tag(&here, 0, path), path),
             None
         );
+    }
+
+    #[test]
+    fn a_key_is_the_same_one_after_it_was_passed_on() {
+        let key = SessionKey::random();
+        let passed = SessionKey::from_hex(&key.to_hex()).unwrap();
+        let tags = |key| SessionTags::new(key, ["a", "b"].into_iter());
+        let tag = tag(&tags(&key), 1, "/u");
+        assert_eq!(tags(&passed).replica(&tag, "/u"), Some(1));
+        for bad in ["", "0", "zz", "00"] {
+            assert!(SessionKey::from_hex(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct RegistryFields {
     pub limits: Limits,
     /// The log.
     pub logging: LogConfig,
-    /// The control socket.
+    /// The sockets for an operator.
     pub control: ControlFields,
 }
 

@@ -14,8 +14,11 @@ use tokio_util::either::Either;
 use super::handler::ControlHandler;
 use super::peer;
 use super::protocol::{ControlReply, ControlRequest, LONGEST_REQUEST};
-use crate::listen::{BindError, ListenAddr, Listener};
+use crate::listen::{BindError, Inheritance, ListenAddr, Listener};
 use crate::operate::Operate;
+
+/// The key of the configuration that names it.
+const KEY: &str = "control.socket";
 
 /// The most connections at a time. One more is refused.
 const CONNECTIONS: usize = 8;
@@ -30,9 +33,10 @@ pub struct ControlSocket(Listener);
 impl ControlSocket {
     /// Binds it, with mode 0600 before anybody can connect. A socket file on which nobody listens is
     /// replaced. Must be called within a tokio runtime.
-    pub async fn bind(path: &Path) -> Result<ControlSocket, BindError> {
+    pub async fn bind(path: &Path, inheritance: &Inheritance) -> Result<ControlSocket, BindError> {
         let address = ListenAddr::Unix(path.to_owned());
-        Ok(ControlSocket(Listener::bind(&address).await?))
+        let listener = inheritance.listen(&address, KEY).await?;
+        Ok(ControlSocket(listener))
     }
 
     /// Where it is.
