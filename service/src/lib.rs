@@ -8,7 +8,7 @@
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
 //! | [`auth`] | basic authentication of scrapers |
-//! | [`log`] | JSON and text logs, the access log |
+//! | [`log`], [`trace_context`] | JSON and text logs, the access log, the header `traceparent` |
 //! | [`metrics`] | families, their cells and the registry |
 //! | [`exposition`] | expositions: gather, parse, merge, write |
 //! | [`scrape`], [`admin`] | the metrics endpoint and the probes over HTTP |
@@ -56,4 +56,5 @@ pub mod shutdown;
 pub mod takeover;
 pub mod timer;
 pub mod tls;
+pub mod trace_context;
 pub mod umask;
