@@ -1,11 +1,13 @@
 //! Maps the failure of an exchange to a status and an OCI error. This is the only place that does.
 
+use std::borrow::Cow;
 use std::io;
 
 use bytes::Bytes;
 use registry::metrics::label::CLIENT_CLOSED_REQUEST;
 use registry::oci::{ErrorBody, ErrorCode};
 use rustix::io::Errno;
+use service::metrics::Label as _;
 use service::tls::TlsFailure;
 
 use crate::exchange::End;
@@ -139,6 +141,31 @@ impl Failure {
             | Failure::ShutdownDeadline
             | Failure::OutOfDescriptors
             | Failure::Internal => None,
+        }
+    }
+
+    /// Its name in the access log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Failure::ClientClosed => "client_closed",
+            Failure::ClientStalled => "client_stalled",
+            Failure::ClientNotReading => "client_not_reading",
+            Failure::Refused(_) => "refused",
+            Failure::UpstreamUnreachable(_) => "upstream_unreachable",
+            Failure::UpstreamFailed(_) => "upstream_failed",
+            Failure::UpstreamTimeout => "upstream_timeout",
+            Failure::Overloaded => "overloaded",
+            Failure::ShutdownDeadline => "shutdown_deadline",
+            Failure::OutOfDescriptors => "out_of_descriptors",
+            Failure::Internal => "internal",
+        }
+    }
+
+    /// What the access log says of it beside its name.
+    pub(crate) fn reason(self) -> Option<Cow<'static, str>> {
+        match self {
+            Failure::Refused(refusal) => Some(refusal.to_string().into()),
+            _ => Some(self.upstream_error()?.value().into()),
         }
     }
 

@@ -319,6 +319,9 @@ impl EndedExchange {
             sent: facts.response.moved,
             duration: facts.started.elapsed(),
             ttfb: facts.head.map(|head| head.after),
+            is_upstreams: facts
+                .head
+                .is_some_and(|head| head.responder == Responder::Upstream),
         }
     }
 }
@@ -391,6 +394,8 @@ pub struct Summary {
     pub duration: Duration,
     /// The time from the request's headers to the response's.
     pub ttfb: Option<Duration>,
+    /// Whether the response is the upstream's, and not the proxy's own.
+    pub is_upstreams: bool,
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod headers;
 mod held;
 mod http1;
 mod http2;
+mod logged_request;
 mod observed;
 mod own_credentials;
 mod own_response;

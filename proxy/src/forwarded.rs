@@ -35,6 +35,8 @@ pub struct ForwardHeaders {
     pub forwarded: bool,
     /// The request's identifier, which the log has, too.
     pub x_request_id: bool,
+    /// A trace for each request of the access log that is part of none (W3C Trace Context).
+    pub traceparent: bool,
 }
 
 impl Default for ForwardHeaders {
@@ -47,6 +49,7 @@ impl Default for ForwardHeaders {
             x_real_ip: false,
             forwarded: false,
             x_request_id: true,
+            traceparent: true,
         }
     }
 }

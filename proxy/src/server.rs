@@ -164,7 +164,7 @@ pub async fn bind(
         admin: Arc::new(admin),
         observer: observer.if_needed(config.logging.access),
         limits: config.limits,
-        access_log: config.logging.access,
+        access_log: log::access_log(),
         forwarded: config.forwarded,
         cors: config.cors,
     };

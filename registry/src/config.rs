@@ -37,6 +37,8 @@ pub struct RegistryConfig {
     pub metrics: Option<MetricsEndpoint>,
     /// Whether `process_*` is exposed. False for the embedded registry: the proxy exposes it.
     pub process_metrics: bool,
+    /// Whether the access log has its requests. False for the embedded registry: the proxy logs them.
+    pub logs_requests: bool,
     /// What one client may take.
     pub limits: Limits,
     /// The log's format and level.
@@ -69,12 +71,9 @@ impl RegistryConfig {
             storage,
             metrics,
             process_metrics: false,
+            logs_requests: false,
             limits: EMBEDDED_LIMITS,
-            logging: LogConfig {
-                // The program around it has the access log: each request would be in the log twice.
-                access: false,
-                ..LogConfig::default()
-            },
+            logging: LogConfig::default(),
             control: ControlFields::default(),
         }
     }
@@ -115,6 +114,7 @@ impl Configuration for RegistryConfig {
             storage,
             metrics,
             process_metrics: true,
+            logs_requests: true,
             limits: fields.limits,
             logging: fields.logging,
             control: fields.control,

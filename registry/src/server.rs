@@ -10,13 +10,13 @@ mod operator;
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
 use service::admin::{self, AdminEndpoints, AdminListener, OwnFamilies, Readiness};
 use service::connection::{ConnectionTimeouts, Connections};
 use service::limits::Limits;
 use service::listen::{BindError, Inheritance, ListenAddr, Listener};
+use service::log;
 use service::metrics::MetricsRegistry;
 use service::program::Server;
 use service::reload::ReloadFamilies;
@@ -156,12 +156,11 @@ async fn bind_with<S: Store>(
         sparse_manifests: config.storage.sparse_manifests,
         body_stall: config.limits.body_stall,
     };
-    let access_log = Arc::new(AtomicBool::new(config.logging.access));
     let readiness = Arc::new(Readiness::default());
     let listeners = inheritance.listen_all(&config.listen, "listen").await?;
     let mut recorders = Recorders {
         metrics: None,
-        access_log: Arc::clone(&access_log),
+        access_log: log::access_log().filter(|_| config.logs_requests),
     };
     let mut reloads = None;
     let (api, metrics) = match config.metrics {
@@ -190,7 +189,7 @@ async fn bind_with<S: Store>(
     let listener = metrics
         .as_ref()
         .and_then(|metrics| metrics.listener.as_ref());
-    let operator = RegistryOperator::new(policy, access_log, listener);
+    let operator = RegistryOperator::new(policy, listener);
     Ok(BoundRegistry {
         operator,
         addresses: listeners.iter().map(Listener::address).cloned().collect(),
@@ -397,9 +396,9 @@ pub async fn follow(presence: Option<Presence>, readiness: &Readiness) {
 
 /// Serves the API on all its listeners until the shutdown.
 async fn accept<S: Store>(api: Arc<Api<S>>, listeners: Vec<Listener>, connections: &Connections) {
-    let handler = move |request| {
+    let handler = move |request, peer| {
         let api = Arc::clone(&api);
-        async move { api.handle(request).await }
+        async move { api.handle(request, Some(peer)).await }
     };
     let accepting = listeners
         .into_iter()

@@ -299,7 +299,7 @@ impl<S: Scrape> AdminListener<S> {
         }
         let connections = Connections::to_metrics(timeouts, shutdown);
         let endpoints = self.endpoints;
-        let handler = move |request: Request<Incoming>| {
+        let handler = move |request: Request<Incoming>, _| {
             let endpoints = endpoints.load_full();
             async move {
                 let (head, _) = request.into_parts();

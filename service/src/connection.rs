@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::listen::Listener;
+use super::listen::{Listener, Peer};
 use super::shutdown::{Drain, Shutdown, Trigger};
 use super::tls::{self, Secured, Tls};
 
@@ -128,7 +128,7 @@ impl Connections {
     /// queue.
     pub async fn accept<H, F, B>(&self, mut listener: Listener, tls: Option<Tls>, handler: H)
     where
-        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -137,9 +137,9 @@ impl Connections {
         loop {
             // Accept first, then wait for a slot: the kernel's queue absorbs a burst, and one
             // accepted connection at most waits here.
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = shutdown.recv() => return,
-                (stream, _) = listener.accept() => stream,
+                accepted = listener.accept() => accepted,
             };
             let slot = tokio::select! {
                 () = shutdown.insisted() => return,
@@ -156,7 +156,7 @@ impl Connections {
                 let serve = async {
                     match tls::secure(tls.as_ref(), stream).await {
                         Ok(stream) => {
-                            let served = (handler, streams);
+                            let served = (handler, peer, streams);
                             serve(stream, builder, served, &slot, timeouts, shutdown).await;
                         }
                         // Port scanners and health checks cause these: not worth a warning.
@@ -189,12 +189,12 @@ impl Connections {
 async fn serve<H, F, B>(
     stream: Secured,
     builder: auto::Builder<TokioExecutor>,
-    (handler, streams): (H, Arc<Semaphore>),
+    (handler, peer, streams): (H, Peer, Arc<Semaphore>),
     slot: &ConnectionSlot,
     timeouts: ConnectionTimeouts,
     shutdown: Shutdown,
 ) where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(Request<Incoming>, Peer) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -206,7 +206,7 @@ async fn serve<H, F, B>(
         let busy = activity.begin();
         let http2 = request.version() == Version::HTTP_2;
         closing.http2.fetch_or(http2, Ordering::Relaxed);
-        let response = handler(request);
+        let response = handler(request, peer);
         let streams = http2.then(|| Arc::clone(&streams));
         let closing = Arc::clone(&closing);
         async move {

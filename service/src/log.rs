@@ -2,9 +2,9 @@
 //! never waits for the reader.
 //!
 //! [`init`] is called once by `main`; nothing else here is global. The caller decides what is
-//! logged, within two bounds: an [`AccessEvent`] has no field for a header (except a checked
-//! [`request_id`]), a query string or an address, so none can get into the access log; and no line
-//! is longer than 8 KiB, whatever text a client or an upstream sent.
+//! logged, within two bounds: an [`AccessEvent`] has no field for a query string, and of the headers
+//! only those that its documentation names, so that no secret can get into the access log; and no
+//! line is longer than 8 KiB, whatever text a client or an upstream sent.
 
 mod access;
 mod bounded;
@@ -26,9 +26,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use access::{ACCESS, AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, request_id};
+pub use access::{
+    AccessEvent, AccessLog, MAX_REFERENCE, MAX_REPOSITORY, MAX_USER, MAX_USER_AGENT, is_authorized,
+    request_id,
+};
 pub use bounded::cut;
-pub use config::{Level, LogConfig, LogFormat};
+pub use config::{
+    AccessFilterFields, AccessFormat, Level, LogConfig, LogFormat, LoggedAddress, StatusRange,
+};
 pub use control::LogControl;
 pub use outcome_changes::{OutcomeChange, OutcomeChanges};
 
@@ -82,7 +87,8 @@ pub fn init(config: &LogConfig) -> Result<Log, LogError> {
         }
     };
     let queue = LogQueue::start(io::stderr(), on_lost, on_wake)?;
-    subscriber(&state, QueueWriter(queue.clone())).try_init()?;
+    let access = AccessLog::new(Arc::clone(&state), queue.clone());
+    subscriber(&state, QueueWriter(queue.clone()), access).try_init()?;
     // After the subscriber: until then, the default hook prints a panic to stderr.
     panic::set_hook(Box::new(log_panic));
     Ok(Log {
@@ -141,7 +147,20 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     );
 }
 
-fn subscriber<W>(state: &Arc<LogState>, writer: W) -> impl Subscriber + Send + Sync + 'static
+/// The access log of this process; `None` before [`init`]. It goes with the subscriber of `tracing`,
+/// which is the process's one log already.
+pub fn access_log() -> Option<AccessLog> {
+    tracing::dispatcher::get_default(|dispatch| {
+        let filter = dispatch.downcast_ref::<LogFilter>();
+        filter.map(|filter| filter.access.clone())
+    })
+}
+
+fn subscriber<W>(
+    state: &Arc<LogState>,
+    writer: W,
+    access: AccessLog,
+) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -151,7 +170,7 @@ where
         .with_writer(BoundedWriter::new(writer));
     tracing_subscriber::registry()
         .with(layer)
-        .with(LogFilter(Arc::clone(state)))
+        .with(LogFilter::new(Arc::clone(state), access))
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ fn config() -> RegistryConfig {
         storage: StorageFields::default(),
         metrics: None,
         process_metrics: false,
+        logs_requests: false,
         limits: Limits {
             connections: 1000,
             streams: 10,
@@ -97,10 +98,7 @@ fn config() -> RegistryConfig {
             body_stall: TIMEOUT,
             drain: Duration::from_millis(100),
         },
-        logging: LogConfig {
-            access: false,
-            ..LogConfig::default()
-        },
+        logging: LogConfig::default(),
         control: ControlFields::default(),
     }
 }

@@ -12,6 +12,7 @@ use service::limits::Limits;
 use service::listen::Peer;
 use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
+use service::trace_context::NewTraceparent;
 
 use super::affinity;
 use super::bounds::Http2Bounds;
@@ -23,6 +24,7 @@ use super::framing::{BodyLength, RequestHead, ResponseHead};
 use super::headers::{self, Forwarded};
 use super::held::Held;
 use super::http1::HeadTimeouts;
+use super::logged_request::LoggedRequest;
 use super::observed::Observed;
 use super::own_credentials::OwnCredentials;
 use super::own_response::{self, OwnResponse};
@@ -60,6 +62,8 @@ struct Asked<'r> {
     settings: &'r ForwardSettings,
     upstream: &'r Upstream,
     id: &'r HeaderValue,
+    /// The trace that begins with it.
+    traceparent: Option<&'r NewTraceparent>,
     connection: &'r ClientConnection,
     claims: Option<&'r ClientClaims>,
     cors: Option<&'r CrossOrigin<'r>>,
@@ -189,10 +193,16 @@ impl Forwarder {
         let is_trusted = connection.is_trusted;
         let claims = is_trusted.then(|| settings.forwarded.claims(&request.headers));
         let claims = claims.as_ref();
-        let address = settings.access_log.then(|| address(connection, claims));
         let upstream = settings.upstreams.choose();
+        let access_log = settings.access_log.as_ref().filter(|log| log.is_on());
+        let logged = access_log.map(|_| {
+            let begins_trace =
+                settings.forwarded.added.traceparent && upstream.in_process().is_none();
+            LoggedRequest::new(request, connection, claims, begins_trace)
+        });
+        let traceparent = logged.as_ref().and_then(|logged| logged.begun_trace());
         let session_at = affinity::take(request, upstream);
-        let observed = Observed::begin((settings, upstream), request, &id, address.flatten());
+        let observed = Observed::begin((settings, upstream), request, &id, logged);
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
             on_request();
@@ -208,6 +218,7 @@ impl Forwarder {
                 settings,
                 upstream,
                 id: &id,
+                traceparent: traceparent.as_ref(),
                 connection,
                 claims,
                 cors: cors.as_ref(),
@@ -272,7 +283,7 @@ impl Forwarder {
         };
         loop {
             let reused = if may_reuse {
-                connector.reuse(&observed)
+                connector.reuse(&mut observed)
             } else {
                 None
             };
@@ -299,6 +310,7 @@ impl Forwarder {
                 peer: asked.connection.address.as_ref(),
                 proxy: &self.name,
                 request_id: asked.id,
+                traceparent: asked.traceparent,
                 host: replica.host(view.request.host.as_ref()),
                 prefix: replica.prefix(),
                 authorization: authorization.as_ref(),
@@ -371,15 +383,6 @@ impl Asked<'_> {
             is_tls: self.connection.is_tls,
             asked: None,
         }
-    }
-}
-
-/// The client's address: the one that a trusted peer gives, or that of the connection.
-fn address(connection: &ClientConnection, claims: Option<&ClientClaims>) -> Option<HeaderValue> {
-    let claimed = claims.and_then(|claims| claims.address);
-    match claimed {
-        Some(address) => address.to_string().try_into().ok(),
-        None => connection.address.clone(),
     }
 }
 

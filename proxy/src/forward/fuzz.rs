@@ -55,6 +55,7 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
         peer: Some(&name),
         proxy: NAME,
         request_id: &HeaderValue::from_static("1"),
+        traceparent: None,
         host: request.host.as_ref().unwrap_or(&registry),
         prefix: "",
         authorization: None,

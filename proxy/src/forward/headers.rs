@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use service::log;
+use service::trace_context::NewTraceparent;
 
 use super::client_view::ClientView;
 use super::framing::BodyLength;
@@ -26,6 +27,8 @@ pub(super) struct Forwarded<'a> {
     /// The name of this proxy in `Via`.
     pub(super) proxy: &'a str,
     pub(super) request_id: &'a HeaderValue,
+    /// The trace that begins with the request.
+    pub(super) traceparent: Option<&'a NewTraceparent>,
     /// The host that it is asked for.
     pub(super) host: &'a HeaderValue,
     /// What precedes the path of each request.
@@ -59,7 +62,12 @@ pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Fo
     for (name, value) in &request.headers {
         let name = name.as_str();
         let is_passed_on = match ClaimHeader::of(name) {
-            None => name != "x-request-id",
+            None => match name {
+                "x-request-id" => false,
+                // They are of no valid trace.
+                "traceparent" | "tracestate" => added.traceparent.is_none(),
+                _ => true,
+            },
             Some(ClaimHeader::Single) => view.claims.is_some(),
             // Written below, with what is appended.
             Some(ClaimHeader::List | ClaimHeader::Disguised) => false,
@@ -84,6 +92,9 @@ pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Fo
     out.extend_from_slice(b"\r\n");
     if added.headers.x_request_id {
         write_field(out, "x-request-id", added.request_id.as_bytes());
+    }
+    if let Some(traceparent) = added.traceparent {
+        write_field(out, "traceparent", traceparent.as_bytes());
     }
     write_claims(out, view, added);
     out.extend_from_slice(b"\r\n");

@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use registry::oci::ErrorBody;
-use service::log::AccessEvent;
 use service::metrics::Label as _;
 
 use super::framing::{RequestHead, ResponseHead};
+use super::logged_request::{LoggedRequest, LoggedTarget};
 use super::settings::ForwardSettings;
 use crate::error::Failure;
-use crate::exchange::{Awaiting, End, Exchange, Request, Responding, Summary};
+use crate::exchange::{Awaiting, End, Exchange, Request, Responding};
 use crate::metrics::{Awaited, UpstreamError, UpstreamMetrics};
 use crate::upstream::Upstream;
 
@@ -30,6 +30,8 @@ pub(super) struct Observed<'f, Phase> {
 struct OpenRequest<'f, Phase> {
     facts: RequestFacts<'f>,
     exchange: Option<Exchange<Phase>>,
+    /// `None` while the access log is off.
+    logged: Option<Box<LoggedRequest>>,
     awaited: Awaited,
     sent: u64,
 }
@@ -42,8 +44,6 @@ struct RequestFacts<'f> {
     target: PathAndQuery,
     method: Method,
     id: HeaderValue,
-    /// The client's, for the access log.
-    address: Option<HeaderValue>,
 }
 
 impl<'f> Observed<'f, Awaiting> {
@@ -51,7 +51,7 @@ impl<'f> Observed<'f, Awaiting> {
         (settings, upstream): (&'f ForwardSettings, &'f Upstream),
         request: &RequestHead,
         id: &HeaderValue,
-        address: Option<HeaderValue>,
+        logged: Option<Box<LoggedRequest>>,
     ) -> Self {
         let observer = settings.observer.as_ref();
         Observed {
@@ -62,13 +62,38 @@ impl<'f> Observed<'f, Awaiting> {
                     target: request.target.clone(),
                     method: request.method.clone(),
                     id: id.clone(),
-                    address,
                 },
                 exchange: observer.map(|observer| observer.begin(&asked(request))),
+                logged,
                 awaited: Awaited::default(),
                 sent: 0,
             }),
         }
+    }
+
+    /// The request is tried to be sent to this replica.
+    pub(super) fn attempt(&mut self, replica: Option<usize>) {
+        if let Some(logged) = self.logged() {
+            logged.attempt(replica);
+        }
+    }
+
+    /// It waited so long for a replica.
+    pub(super) fn queued(&mut self, waited: Duration) {
+        if let Some(logged) = self.logged() {
+            logged.queued(waited);
+        }
+    }
+
+    /// A connection to the upstream was made, or could not be made, in so much time.
+    pub(super) fn connecting(&mut self, took: Duration) {
+        if let Some(logged) = self.logged() {
+            logged.connecting(took);
+        }
+    }
+
+    fn logged(&mut self) -> Option<&mut LoggedRequest> {
+        self.open.as_mut()?.logged.as_deref_mut()
     }
 
     /// A connection to the upstream was taken, or made in so much time.
@@ -220,6 +245,7 @@ impl<'f> OpenRequest<'f, Awaiting> {
             open: Some(OpenRequest {
                 facts: self.facts,
                 exchange,
+                logged: self.logged,
                 awaited: self.awaited,
                 sent: self.sent,
             }),
@@ -238,8 +264,13 @@ impl<Phase> OpenRequest<'_, Phase> {
             if let Some(unread) = ended.deferred.take() {
                 tokio::task::spawn_blocking(move || unread.count());
             }
-            if self.facts.settings.access_log {
-                self.facts.log_access(&ended.summary());
+            if let (Some(logged), Some(log)) = (&self.logged, &self.facts.settings.access_log) {
+                let target = LoggedTarget {
+                    path: self.facts.target.path(),
+                    request_id: self.facts.id(),
+                    upstream: self.facts.upstream,
+                };
+                logged.log(target, &ended.summary(), failure, |event| log.log(event));
             }
         }
         if let Some(failure) = failure {
@@ -249,32 +280,6 @@ impl<Phase> OpenRequest<'_, Phase> {
 }
 
 impl RequestFacts<'_> {
-    fn log_access(&self, summary: &Summary) {
-        let path = self.target.path();
-        let part = |range: &Option<std::ops::Range<usize>>| {
-            let range = range.clone()?;
-            path.get(range)
-        };
-        AccessEvent {
-            endpoint: summary.endpoint.value(),
-            repository: part(&summary.repository),
-            reference: part(&summary.reference),
-            method: summary.method.value(),
-            status: summary.status,
-            bytes_in: summary.received,
-            bytes_out: summary.sent,
-            duration_ms: summary.duration.as_secs_f64() * 1e3,
-            ttfb_ms: summary.ttfb.map(|ttfb| ttfb.as_secs_f64() * 1e3),
-            client: summary.client.value(),
-            client_address: self
-                .address
-                .as_ref()
-                .and_then(|address| address.to_str().ok()),
-            request_id: Some(self.id()),
-        }
-        .emit();
-    }
-
     /// Logs a request that failed, once. No event has a header, a query or an address of the
     /// upstream: those may hold tokens and signatures.
     fn log_failure(&self, failure: Failure) {

@@ -51,7 +51,7 @@ impl<'f> ReplicaConnector<'f> {
     /// An idle connection, if the request need not wait for one: nearly always, and without a future.
     pub(super) fn reuse(
         &mut self,
-        observed: &Observed<'_, Awaiting>,
+        observed: &mut Observed<'_, Awaiting>,
     ) -> Option<ConnectedReplica<'f>> {
         let replica = self.route.replica()?;
         let address = replica.address()?;
@@ -59,6 +59,7 @@ impl<'f> ReplicaConnector<'f> {
             self.address = Some(address);
             return None;
         };
+        observed.attempt(self.route.index());
         observed.connected(None);
         Some(ConnectedReplica {
             replica,
@@ -79,7 +80,7 @@ impl<'f> ReplicaConnector<'f> {
         loop {
             let replica = match self.route.replica() {
                 Some(replica) => replica,
-                None => self.wait(client, timer).await?,
+                None => self.wait(observed, client, timer).await?,
             };
             let index = self.route.index().unwrap_or_default();
             match self.connect_to(replica, observed, may_reuse).await {
@@ -103,11 +104,13 @@ impl<'f> ReplicaConnector<'f> {
     /// Waits until the replica has fewer requests in flight, the client leaves, or it takes too long.
     async fn wait<'s, C: ClientSide<'s>>(
         &mut self,
+        observed: &mut Observed<'_, Awaiting>,
         client: &mut C,
         timer: &mut LazyTimer,
     ) -> Result<&'f Replica, Failure> {
         let mut queued = self.route.wait().ok_or(Failure::Overloaded)?;
-        let deadline = Instant::now() + self.route.patience();
+        let began = Instant::now();
+        let deadline = began + self.route.patience();
         let mut half_closed = None;
         let admitted = poll_fn(|context| {
             if let Poll::Ready(admitted) = queued.poll(context) {
@@ -128,8 +131,9 @@ impl<'f> ReplicaConnector<'f> {
             }
             timer.poll(context, at).map(|()| Err(failure))
         });
-        let admitted = admitted.await?;
-        self.route.admit(admitted);
+        let admitted = admitted.await;
+        observed.queued(began.elapsed());
+        self.route.admit(admitted?);
         self.route.replica().ok_or(Failure::Internal)
     }
 
@@ -143,6 +147,7 @@ impl<'f> ReplicaConnector<'f> {
         let attempts = if self.route.has_others() { 1 } else { ATTEMPTS };
         let mut attempt = 0;
         loop {
+            observed.attempt(self.route.index());
             let known = self.address.take();
             let Some(address) = known.or_else(|| replica.address()) else {
                 observed.upstream_failed(Some(UpstreamError::Dns));
@@ -154,9 +159,12 @@ impl<'f> ReplicaConnector<'f> {
                 return Ok((address, UpstreamConnection::new(stream, true)));
             }
             let started = Instant::now();
-            match address.connect().await {
+            let connected = address.connect().await;
+            let took = started.elapsed();
+            observed.connecting(took);
+            match connected {
                 Ok(stream) => {
-                    observed.connected(Some(started.elapsed()));
+                    observed.connected(Some(took));
                     return Ok((address, UpstreamConnection::new(stream, false)));
                 }
                 Err(error) => {

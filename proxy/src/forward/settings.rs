@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use service::limits::Limits;
+use service::log::AccessLog;
 
 use crate::admin::Admin;
 use crate::cors::CorsRules;
@@ -19,7 +20,8 @@ pub(crate) struct ForwardSettings {
     /// `None` observes nothing, at no cost.
     pub(crate) observer: Option<Observer>,
     pub(crate) limits: Limits,
-    pub(crate) access_log: bool,
+    /// `None` in a process without a log.
+    pub(crate) access_log: Option<AccessLog>,
     /// Who is believed about a client, and what the upstream is told of it.
     pub(crate) forwarded: ForwardedRules,
     /// Which origins may read responses; `None` says nothing of it.

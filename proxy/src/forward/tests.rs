@@ -66,7 +66,7 @@ fn in_front_of(upstream: Upstream, stall: Duration, observer: Option<Observer>) 
         admin: Arc::new(admin),
         observer,
         limits,
-        access_log: false,
+        access_log: None,
         forwarded: ForwardedRules::default(),
         cors: None,
     };

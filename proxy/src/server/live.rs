@@ -5,6 +5,7 @@ use std::sync::Arc;
 use service::admin::Readiness;
 use service::config::ChangedKeys;
 use service::listen::ListenAddr;
+use service::log;
 use service::tls::Tls;
 
 use super::recording::ProxyRecording;
@@ -95,7 +96,7 @@ impl LiveProxy {
             admin,
             observer: self.observer.if_needed(config.logging.access),
             limits: config.limits,
-            access_log: config.logging.access,
+            access_log: log::access_log(),
             forwarded: config.forwarded,
             cors: config.cors,
         };

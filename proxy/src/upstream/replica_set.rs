@@ -83,6 +83,11 @@ impl ReplicaSet {
         &self.replicas
     }
 
+    /// The configured URL of a replica, for the log alone.
+    pub(crate) fn name_of(&self, replica: usize) -> Option<&str> {
+        Some(self.replicas.get(replica)?.name())
+    }
+
     /// The tags of upload sessions; `None` for a single replica.
     pub(crate) fn tags(&self) -> Option<&SessionTags> {
         self.tags.as_ref()

@@ -37,6 +37,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use service::listen::Peer;
 use tokio::sync::Semaphore;
 
 use self::body::RequestBody;
@@ -133,15 +134,16 @@ impl<S: Store> Api<S> {
         &self.policy
     }
 
-    /// Handles a request. Every failure becomes a response. A handler that panics fails its own request
+    /// Handles a request of a connection's peer, if it came by one. Every failure becomes a response. A handler that panics fails its own request
     /// and no other.
     pub async fn handle(
         &self,
         request: Request<impl Into<IncomingBody>>,
+        peer: Option<Peer>,
     ) -> Response<ResponseBody<S::Reader>> {
         let (head, incoming) = request.into_parts();
         let route = Route::parse(head.uri.path());
-        let mut observation = Observation::begin(&self.recorders, &head, &route);
+        let mut observation = Observation::begin(&self.recorders, &head, &route, peer);
         let policy = **self.policy.load();
         let request = ApiRequest {
             policy,

@@ -44,6 +44,17 @@ pub(super) enum ResponseContent<R> {
     Multipart(Box<MultipartRanges<R>>),
 }
 
+impl<R> ResponseContent<R> {
+    fn has_ended(&self) -> bool {
+        match self {
+            ResponseContent::Whole(bytes) => bytes.is_empty(),
+            ResponseContent::Shared(share) => share.length() == 0,
+            ResponseContent::Stream { remaining, .. } => *remaining == 0,
+            ResponseContent::Multipart(parts) => parts.remaining() == 0,
+        }
+    }
+}
+
 /// A response's body as hyper sends it. Dropping it ends the request's observation: hyper drops it after
 /// the last byte, or when the client closes the connection.
 #[derive(Debug)]
@@ -54,9 +65,18 @@ pub struct ResponseBody<R> {
 
 impl<R> ResponseBody<R> {
     pub(super) fn new(content: ResponseContent<R>, observation: Observation) -> Self {
-        Self {
+        let mut body = Self {
             content,
             observation,
+        };
+        body.note_end();
+        body
+    }
+
+    /// hyper does not poll for the end of a body that has ended.
+    fn note_end(&mut self) {
+        if self.content.has_ended() {
+            self.observation.sent_whole();
         }
     }
 }
@@ -101,16 +121,12 @@ where
             },
         };
         this.observation.sent(bytes.len());
+        this.note_end();
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            ResponseContent::Whole(bytes) => bytes.is_empty(),
-            ResponseContent::Shared(share) => share.length() == 0,
-            ResponseContent::Stream { remaining, .. } => *remaining == 0,
-            ResponseContent::Multipart(parts) => parts.remaining() == 0,
-        }
+        self.content.has_ended()
     }
 
     // Exact, because hyper would otherwise send HTTP/1.1 bodies in chunks, without a length.

@@ -31,7 +31,7 @@ impl InProcess {
         Self(Arc::new(move |request| {
             let api = Arc::clone(&api);
             Box::pin(async move {
-                let response = api.handle(request).await;
+                let response = api.handle(request, None).await;
                 response.map(|body| Box::pin(body) as AnyBody)
             })
         }))

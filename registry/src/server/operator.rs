@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use service::admin::{AdminListener, OwnFamilies, SharedEndpoints};
@@ -35,7 +34,6 @@ pub struct RegistryOperator(Arc<LiveRegistry>);
 /// What of a running registry can be replaced, or looked at.
 struct LiveRegistry {
     policy: Arc<ArcSwap<Policy>>,
-    access_log: Arc<AtomicBool>,
     /// The metrics listener's; `None` without one.
     endpoints: Option<SharedEndpoints<OwnFamilies>>,
     tls: Option<Tls>,
@@ -46,12 +44,10 @@ struct LiveRegistry {
 impl RegistryOperator {
     pub(super) fn new(
         policy: Arc<ArcSwap<Policy>>,
-        access_log: Arc<AtomicBool>,
         listener: Option<&AdminListener<OwnFamilies>>,
     ) -> RegistryOperator {
         RegistryOperator(Arc::new(LiveRegistry {
             policy,
-            access_log,
             endpoints: listener.map(AdminListener::endpoints),
             tls: listener.and_then(AdminListener::tls).cloned(),
             open: OnceLock::new(),
@@ -80,8 +76,6 @@ impl Operate for RegistryOperator {
             sparse_manifests: config.storage.sparse_manifests,
             ..**live.policy.load()
         }));
-        live.access_log
-            .store(config.logging.access, Ordering::Relaxed);
         let mut applied = APPLIED.to_vec();
         if let Some(metrics) = config.metrics {
             if let Some(endpoints) = &live.endpoints {

@@ -1,78 +1,123 @@
-//! One event for each request.
+//! One line for each request.
+//!
+//! The access log does not go through `tracing`: its lines are written straight into the buffer of the
+//! log's queue.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use tracing::info;
+use self::address::logged_address;
+use self::clf::write_clf;
+use self::line::{JsonLine, TextLine};
+use self::settings::LineFormat;
+use super::config::LogConfig;
+use super::control::LogState;
+use super::queue::LogQueue;
 
-use super::bounded::cut;
+mod address;
+mod clf;
+mod event;
+mod json;
+mod line;
+pub(super) mod settings;
+mod time;
+mod user;
 
-/// The target of access events.
-pub const ACCESS: &str = "access";
+pub use self::event::{AccessEvent, MAX_REFERENCE, MAX_REPOSITORY, MAX_USER, MAX_USER_AGENT};
 
-/// The longest repository that is logged whole, in bytes: no name is longer.
-pub const MAX_REPOSITORY: usize = 255;
-/// The longest reference that is logged whole, in bytes: a sha512 digest; a tag has at most 128.
-pub const MAX_REFERENCE: usize = 135;
 /// The longest identifier of a request that is taken from its headers.
 const MAX_REQUEST_ID: usize = 128;
 
-/// What the access log says about a request. Every text must be one that anybody may read: no header
-/// value but a [`request_id`], no query string, no address but the client's.
-///
-/// A repository or reference need not be one: a request that is refused is logged with what it
-/// named. What is longer than any name, tag or digest is cut, and ends with `…`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AccessEvent<'a> {
-    /// What kind of path it was.
-    pub endpoint: &'a str,
-    /// The repository, if the path has one.
-    pub repository: Option<&'a str>,
-    /// The tag or digest, if the path has one.
-    pub reference: Option<&'a str>,
-    /// The method.
-    pub method: &'a str,
-    /// The status of the response.
-    pub status: u16,
-    /// Body bytes received from the client.
-    pub bytes_in: u64,
-    /// Body bytes sent to the client.
-    pub bytes_out: u64,
-    /// From the request's headers to the last byte of the response, in milliseconds.
-    pub duration_ms: f64,
-    /// From the request's headers to the response's, in milliseconds; none if there was none.
-    pub ttfb_ms: Option<f64>,
-    /// The family of the client.
-    pub client: &'a str,
-    /// The client's address, if it has one.
-    pub client_address: Option<&'a str>,
-    /// The request's own identifier.
-    pub request_id: Option<&'a str>,
+/// The access log. Clones are one log.
+#[derive(Clone)]
+pub struct AccessLog {
+    state: Arc<LogState>,
+    queue: LogQueue,
 }
 
-impl AccessEvent<'_> {
-    /// Logs the request, if it is among those that are.
-    pub fn emit(&self) {
-        info!(
-            target: ACCESS,
-            endpoint = self.endpoint,
-            repository = cut_some(self.repository, MAX_REPOSITORY).as_deref(),
-            reference = cut_some(self.reference, MAX_REFERENCE).as_deref(),
-            method = self.method,
-            status = self.status,
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            duration_ms = self.duration_ms,
-            ttfb_ms = self.ttfb_ms,
-            client = self.client,
-            client_address = self.client_address,
-            request_id = self.request_id,
-        );
+thread_local! {
+    /// The line that is being written: its memory is used again.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl AccessLog {
+    pub(super) fn new(state: Arc<LogState>, queue: LogQueue) -> AccessLog {
+        AccessLog { state, queue }
+    }
+
+    /// An access log of its own, as the section `logging` has it, which is written to `out`. Fails if no
+    /// thread can be started.
+    pub fn to(config: &LogConfig, out: impl Write + Send + 'static) -> io::Result<AccessLog> {
+        let queue = LogQueue::start(out, |_| (), || ())?;
+        Ok(AccessLog::new(
+            Arc::new(LogState::new(config, false)),
+            queue,
+        ))
+    }
+
+    /// Waits until everything is written, but no longer than a moment.
+    pub fn flush(&self) {
+        self.queue.flush();
+    }
+
+    /// Whether requests are logged at present, if only some of them.
+    pub fn is_on(&self) -> bool {
+        self.state.current().access.is_on
+    }
+
+    /// Logs a request, if it is among those that are.
+    pub fn log(&self, event: &AccessEvent<'_>) {
+        let current = self.state.current();
+        let settings = &current.access;
+        if !settings.wants(&event.outcome()) {
+            return;
+        }
+        let address = event.client_address;
+        let address = address.and_then(|address| logged_address(address, settings.address));
+        let credentials = event
+            .credentials
+            .filter(|_| settings.user && event.is_authorized);
+        let user = credentials.and_then(user::name);
+        let (address, user) = (address.as_deref(), user.as_deref());
+        let now = SystemTime::now();
+        let write = |line: &mut Vec<u8>| {
+            line.clear();
+            match settings.format {
+                LineFormat::Json => {
+                    let mut line = JsonLine::begin(line, now);
+                    line::write_fields(&mut line, event, address, user);
+                    line.end();
+                }
+                LineFormat::Text => {
+                    let mut line = TextLine::begin(line, now);
+                    line::write_fields(&mut line, event, address, user);
+                    line.end();
+                }
+                LineFormat::Clf => write_clf(line, now, event, address, user),
+            }
+            // The queue never fails.
+            let _ = (&self.queue).write_all(line);
+        };
+        // A thread that ends has none any more.
+        if LINE.try_with(|line| write(&mut line.borrow_mut())).is_err() {
+            write(&mut Vec::new());
+        }
     }
 }
 
-fn cut_some(text: Option<&str>, most: usize) -> Option<Cow<'_, str>> {
-    text.map(|text| cut(text, most))
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
+}
+
+/// Whether a response of this status says that the request's credentials were accepted. A 400 or a 429
+/// may precede their check, and an upstream that failed says nothing of them.
+pub fn is_authorized(status: u16) -> bool {
+    status < 500 && !matches!(status, 400 | 401 | 403 | 407 | 429)
 }
 
 /// The identifier that an `X-Request-Id` header gives a request, if it is one that can be logged
@@ -83,65 +128,5 @@ pub fn request_id(header: &[u8]) -> Option<&str> {
     ((1..=MAX_REQUEST_ID).contains(&id.len()) && header.iter().all(plain)).then_some(id)
 }
 
-/// Selects an even part of the events. A sum with a fraction needs no random numbers and no crate.
-pub(super) struct Sampler {
-    /// The part, in 2⁻³².
-    part: u64,
-    seen: AtomicU64,
-}
-
-const WHOLE: f64 = 4_294_967_296.0;
-/// Where the sum starts, far from a whole number, so that rounding does not show.
-const HALF: u64 = 1 << 31;
-
-impl Sampler {
-    pub(super) fn new(part: f64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 2³²"
-        )]
-        let part = (part.clamp(0.0, 1.0) * WHOLE).round() as u64;
-        Self {
-            part,
-            seen: AtomicU64::new(HALF),
-        }
-    }
-
-    /// Whether this one is taken: where the running sum passes a whole number.
-    pub(super) fn take(&self) -> bool {
-        // Relaxed: only the sum counts, in any order.
-        let before = self.seen.fetch_add(self.part, Ordering::Relaxed);
-        (before.wrapping_add(self.part) >> 32) != (before >> 32)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identifier_that_could_forge_a_line_is_none() {
-        let longest = "x".repeat(MAX_REQUEST_ID);
-        for id in ["a", "0f-9_Z.z", &longest] {
-            assert_eq!(request_id(id.as_bytes()), Some(id));
-        }
-        let longer = "x".repeat(MAX_REQUEST_ID + 1);
-        for wrong in ["", "a b", "a\nb", "\"", "a=b", "\u{1b}[31m", "ä", &longer] {
-            assert_eq!(request_id(wrong.as_bytes()), None, "{wrong}");
-        }
-        assert_eq!(request_id(b"\xff"), None);
-    }
-
-    #[test]
-    fn the_sampler_takes_its_part_evenly() {
-        for (part, taken) in [(0.0, 0), (0.001, 1), (0.25, 250), (1.0, 1000), (7.0, 1000)] {
-            let sampler = Sampler::new(part);
-            assert_eq!(
-                (0..1000).filter(|_| sampler.take()).count(),
-                taken,
-                "{part}"
-            );
-        }
-    }
-}
+mod tests;

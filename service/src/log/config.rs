@@ -1,9 +1,13 @@
 //! The section `logging` of a configuration.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Checker, ConfigError};
+use crate::config::{Checker, ConfigError, Duration};
 
 /// What is logged, and how: the section `logging` of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,14 +19,65 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Whether requests are logged.
     pub access: bool,
-    /// Which part of the requests is logged, from 0 to 1.
+    /// How requests are written.
+    pub access_format: AccessFormat,
+    /// Which requests are logged; all by default.
+    pub access_filter: AccessFilterFields,
+    /// Which part of the requests is logged, from 0 to 1. Failures are logged in any case.
     pub sample: f64,
+    /// How much of a client's address is logged.
+    pub address: LoggedAddress,
+    /// Whether the names of users are logged.
+    pub user: bool,
+}
+
+/// Which requests are logged: those that one of the keys chooses, and those that were cut off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessFilterFields {
+    /// Those with one of these statuses. If there are none, and a duration, every failure.
+    pub status: Vec<StatusRange>,
+    /// Those that took at least so long.
+    pub min_duration: Option<Duration>,
+}
+
+/// How requests are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessFormat {
+    /// As everything else is.
+    Same,
+    /// In the Common Log Format, which has few of the fields.
+    Clf,
+}
+
+/// How much of a client's address is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoggedAddress {
+    /// All of it.
+    Full,
+    /// The first 24 bits of an IPv4 address, the first 48 of an IPv6 address.
+    Network,
+    /// Nothing.
+    Off,
+}
+
+/// One status, such as `404`, or all of a class, such as `5xx`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    /// The lowest status.
+    pub first: u16,
+    /// The highest one.
+    pub last: u16,
 }
 
 impl LogConfig {
     /// Checks the values against their ranges.
     pub fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
-        checker.range("sample", self.sample, &(0.0..=1.0))
+        checker.range("sample", self.sample, &(0.0..=1.0))?;
+        let filter = checker.section("access_filter");
+        filter.entries("status", self.access_filter.status.len(), MAX_STATUSES)
     }
 }
 
@@ -32,8 +87,76 @@ impl Default for LogConfig {
             level: Level::Info,
             format: LogFormat::Auto,
             access: true,
+            access_format: AccessFormat::Same,
+            access_filter: AccessFilterFields::default(),
             sample: 1.0,
+            address: LoggedAddress::Full,
+            // It is a hint, and personal data.
+            user: false,
         }
+    }
+}
+
+/// The most entries of a list of statuses: each status there is.
+const MAX_STATUSES: usize = 500;
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}xx", self.first / 100)
+        }
+    }
+}
+
+impl FromStr for StatusRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StatusRange, String> {
+        let (first, last) = match text.strip_suffix("xx") {
+            Some(class) if class.len() == 1 => {
+                let class: u16 = class.parse().unwrap_or_default();
+                (class * 100, class * 100 + 99)
+            }
+            _ => {
+                let status = text.parse().unwrap_or_default();
+                (status, status)
+            }
+        };
+        if (100..600).contains(&first) {
+            Ok(StatusRange { first, last })
+        } else {
+            Err(format!("`{text}` is no status such as 404 or 5xx"))
+        }
+    }
+}
+
+impl Serialize for StatusRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StatusRange, D::Error> {
+        struct StatusVisitor;
+        impl Visitor<'_> for StatusVisitor {
+            type Value = StatusRange;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status such as 404 or 5xx")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<StatusRange, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: Error>(self, status: u64) -> Result<StatusRange, E> {
+                self.visit_str(&status.to_string())
+            }
+        }
+        deserializer.deserialize_any(StatusVisitor)
     }
 }
 
@@ -76,6 +199,43 @@ impl Level {
             Self::Info => LevelFilter::INFO,
             Self::Debug => LevelFilter::DEBUG,
             Self::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_a_number_or_a_class() {
+        for (text, first, last) in [("404", 404, 404), ("5xx", 500, 599), ("100", 100, 100)] {
+            let range: StatusRange = text.parse().unwrap();
+            assert_eq!((range.first, range.last), (first, last), "{text}");
+            assert_eq!(range.to_string(), text);
+        }
+        for text in [
+            "", "xx", "0xx", "6xx", "55xx", "99", "600", "4x", "-1", "5XX", "ok",
+        ] {
+            assert!(text.parse::<StatusRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_section_is_read_and_printed() {
+        let text = "{access_format: clf, address: network, user: true, \
+                    access_filter: {status: [4xx, 503, '499'], min_duration: 1s}}";
+        let config: LogConfig = serde_yaml::from_str(text).unwrap();
+        assert_eq!(config.access_filter.status.len(), 3);
+        let printed = serde_yaml::to_string(&config).unwrap();
+        assert_eq!(serde_yaml::from_str::<LogConfig>(&printed).unwrap(), config);
+        for wrong in [
+            "access_filter: {status: [700]}",
+            "access_filter: {duration: 1s}",
+            "address: some",
+            "access_format: apache",
+        ] {
+            assert!(serde_yaml::from_str::<LogConfig>(wrong).is_err(), "{wrong}");
         }
     }
 }

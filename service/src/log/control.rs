@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
-use super::access::Sampler;
+use super::access::settings::AccessSettings;
 use super::config::{Level, LogConfig, LogFormat};
 use super::queue::LogQueue;
 
@@ -67,9 +67,7 @@ pub(super) struct LogState {
 pub(super) struct LogSettings {
     pub(super) level: Level,
     pub(super) is_text: bool,
-    /// Whether requests are logged.
-    pub(super) access: bool,
-    pub(super) sampler: Sampler,
+    pub(super) access: AccessSettings,
 }
 
 struct WantedLog {
@@ -145,18 +143,17 @@ impl LogState {
 impl WantedLog {
     fn settings(&self, is_terminal: bool) -> LogSettings {
         let config = &self.config;
+        let temporary = self.temporary.as_ref();
+        let level = temporary.map_or(config.level, |temporary| temporary.level);
+        let is_text = match config.format {
+            LogFormat::Auto => is_terminal,
+            LogFormat::Text => true,
+            LogFormat::Json => false,
+        };
         LogSettings {
-            level: self
-                .temporary
-                .as_ref()
-                .map_or(config.level, |temporary| temporary.level),
-            is_text: match config.format {
-                LogFormat::Auto => is_terminal,
-                LogFormat::Text => true,
-                LogFormat::Json => false,
-            },
-            access: config.access,
-            sampler: Sampler::new(config.sample),
+            level,
+            is_text,
+            access: AccessSettings::new(config, level, is_text),
         }
     }
 }
@@ -207,7 +204,7 @@ mod tests {
     #[test]
     fn all_of_the_section_is_applied() {
         let state = LogState::new(&LogConfig::default(), true);
-        assert!(state.current().is_text && state.current().access);
+        assert!(state.current().is_text && state.current().access.is_on);
         state.apply(&LogConfig {
             format: LogFormat::Json,
             access: false,
@@ -215,6 +212,6 @@ mod tests {
             ..LogConfig::default()
         });
         let current = state.current();
-        assert!(!current.is_text && !current.access && !current.sampler.take());
+        assert!(!current.is_text && !current.access.is_on);
     }
 }

@@ -8,18 +8,26 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::access::ACCESS;
+use super::access::AccessLog;
 use super::control::LogState;
 
 /// At `debug` these crates log protocol details, headers and so credentials among them.
 const OTHERS: [&str; 6] = ["h2", "hyper", "hyper_util", "mio", "rustls", "tokio"];
 
 /// Lets through what the present settings want. Unlike tracing-subscriber's `reload`, it takes no lock.
-pub(super) struct LogFilter(pub(super) Arc<LogState>);
+/// It holds the access log, too, which has no events, but belongs to the same subscriber.
+pub(super) struct LogFilter {
+    state: Arc<LogState>,
+    pub(super) access: AccessLog,
+}
 
 impl LogFilter {
+    pub(super) fn new(state: Arc<LogState>, access: AccessLog) -> LogFilter {
+        LogFilter { state, access }
+    }
+
     fn level(&self, target: &str) -> LevelFilter {
-        let level = self.0.current().level.filter();
+        let level = self.state.current().level.filter();
         let from = target.split("::").next().unwrap_or_default();
         if OTHERS.contains(&from) {
             level.min(LevelFilter::WARN)
@@ -33,21 +41,16 @@ impl<S: Subscriber> Layer<S> for LogFilter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if *metadata.level() > self.level(metadata.target()) {
             Interest::never()
-        } else if metadata.target() == ACCESS {
-            // Some of them: they are asked for one by one.
-            Interest::sometimes()
         } else {
             Interest::always()
         }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let is_wanted = *metadata.level() <= self.level(metadata.target());
-        let current = self.0.current();
-        is_wanted && (metadata.target() != ACCESS || (current.access && current.sampler.take()))
+        *metadata.level() <= self.level(metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.0.current().level.filter())
+        Some(self.state.current().level.filter())
     }
 }

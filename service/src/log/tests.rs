@@ -26,35 +26,14 @@ fn logged(config: &LogConfig, is_terminal: bool, events: impl FnOnce()) -> Strin
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let state = Arc::new(LogState::new(config, is_terminal));
-    let subscriber = subscriber(&state, move || writer.clone());
-    tracing::subscriber::with_default(subscriber, events);
+    tracing::subscriber::with_default(subscriber_to(&state, writer), events);
     let bytes = buffer.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
 
-fn event() -> AccessEvent<'static> {
-    AccessEvent {
-        endpoint: "manifest",
-        repository: Some("team/app"),
-        method: "GET",
-        status: 200,
-        bytes_out: 427,
-        duration_ms: 1.25,
-        client: "docker",
-        ..AccessEvent::default()
-    }
-}
-
-#[test]
-fn an_access_event_is_one_json_object_without_absent_fields() {
-    let line = logged(&LogConfig::default(), false, || event().emit());
-    let json: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(json["target"], "access");
-    assert_eq!(json["endpoint"], "manifest");
-    assert_eq!(json["repository"], "team/app");
-    assert_eq!(json["status"], 200);
-    assert_eq!(json["duration_ms"], 1.25);
-    assert_eq!(json.get("reference"), None);
+fn subscriber_to(state: &Arc<LogState>, writer: Buffer) -> impl Subscriber + use<> {
+    let access = AccessLog::new(Arc::clone(state), LogQueue::default());
+    subscriber(state, move || writer.clone(), access)
 }
 
 #[test]
@@ -90,63 +69,6 @@ fn the_level_decides_and_other_peoples_details_are_left_out() {
     });
     assert!(written.contains("ours") && written.contains("their trouble"));
     assert!(!written.contains("too much") && !written.contains("theirs"));
-}
-
-#[test]
-fn the_access_log_can_be_off_and_sampled() {
-    let off = LogConfig {
-        access: false,
-        ..LogConfig::default()
-    };
-    assert_eq!(logged(&off, false, || event().emit()), "");
-    let some = LogConfig {
-        sample: 0.1,
-        ..LogConfig::default()
-    };
-    let written = logged(&some, false, || (0..100).for_each(|_| event().emit()));
-    assert_eq!(written.lines().count(), 10);
-}
-
-#[test]
-fn a_name_from_outside_cannot_forge_a_line() {
-    let text = LogConfig {
-        format: LogFormat::Text,
-        ..LogConfig::default()
-    };
-    let forged = AccessEvent {
-        repository: Some("a\nERROR b\u{1b}[2J"),
-        ..event()
-    };
-    let written = logged(&text, false, || forged.emit());
-    assert_eq!(written.lines().count(), 1, "{written}");
-    assert!(!written.contains('\u{1b}'));
-}
-
-#[test]
-fn an_access_event_is_bounded_whatever_a_client_names() {
-    let longest = "n".repeat(255);
-    let long = "ä".repeat(30_000);
-    let digest = format!("sha512:{}", "0".repeat(128));
-    for (repository, reference, cut) in [(&longest, &digest, false), (&long, &long, true)] {
-        let event = AccessEvent {
-            repository: Some(repository),
-            reference: Some(reference),
-            ..event()
-        };
-        let line = logged(&LogConfig::default(), false, || event.emit());
-        assert!(line.len() < 1000, "{} bytes", line.len());
-        let json: Value = serde_json::from_str(&line).unwrap();
-        for (field, whole, most) in [
-            ("repository", repository, 255),
-            ("reference", reference, 135),
-        ] {
-            let written = json[field].as_str().unwrap();
-            assert!(written.len() <= most, "{field}: {written}");
-            assert_eq!(written == whole, !cut, "{field}");
-            assert_eq!(written.ends_with('…'), cut, "{field}");
-            assert!(whole.starts_with(written.trim_end_matches('…')));
-        }
-    }
 }
 
 #[test]
@@ -191,12 +113,12 @@ fn level_and_format_change_while_events_are_logged() {
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let state = Arc::new(LogState::new(&LogConfig::default(), false));
-    let control = LogControl::new(Arc::clone(&state), queue::LogQueue::default());
+    let control = LogControl::new(Arc::clone(&state), LogQueue::default());
     let log = |number| {
         tracing::debug!("debug {number}");
         tracing::info!("info {number}");
     };
-    tracing::subscriber::with_default(subscriber(&state, move || writer.clone()), || {
+    tracing::subscriber::with_default(subscriber_to(&state, writer), || {
         log(1);
         control.level_for(Level::Debug, std::time::Duration::from_mins(1));
         log(2);
@@ -221,4 +143,13 @@ fn level_and_format_change_while_events_are_logged() {
         assert!(line.contains(event), "{line}");
         assert_eq!(line.starts_with('{'), at < 3, "{line}");
     }
+}
+
+#[test]
+fn the_access_log_goes_with_the_subscriber() {
+    let state = Arc::new(LogState::new(&LogConfig::default(), false));
+    let before = access_log();
+    let within =
+        tracing::subscriber::with_default(subscriber_to(&state, Buffer::default()), access_log);
+    assert!(before.is_none() && within.is_some_and(|access| access.is_on()));
 }
