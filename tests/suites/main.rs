@@ -3,6 +3,8 @@
 //! They start the real programs and observe them from outside, through the [`harness`]. What a
 //! crate can test alone is tested in the crate.
 
+/// The access log: its fields, filters and formats, and no secret in any line.
+mod access_log;
 /// The metrics equal what many clients observed, to the last byte, also after a storm of aborts.
 mod accounting;
 /// Sources merged into the exposition, valid and hostile ones.
