@@ -54,7 +54,7 @@ impl Generations {
              - {{address: '127.0.0.1:0', tls: {tls}}}\n\
              - unix:{path}/main.sock\n\
              metrics: {{listen: '127.0.0.1:0', final_file: {path}/last-%p.prom}}\n\
-             control: {{take_over_socket: {path}/take-over.sock}}\n\
+             control: {{socket: {path}/control.sock, take_over_socket: {path}/take-over.sock}}\n\
              limits: {{drain: 0s}}\n\
              upstreams:\n\
              - name: main\n  \

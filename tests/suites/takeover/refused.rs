@@ -57,7 +57,7 @@ impl Peer {
             let second = peer.hear().await?.context("no estate")?;
             Ok(match second["estate"]["sockets"].as_array() {
                 Some(sockets) => {
-                    assert_eq!(sockets.len(), 5);
+                    assert_eq!(sockets.len(), 6);
                     Some(peer)
                 }
                 None => None,

@@ -3,9 +3,10 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use anyhow::{Result, ensure};
-use harness::octoserve::Launch;
+use harness::octoserve::{Launch, Program};
 use harness::poll;
 use harness::process::OutputStream;
+use harness::tools;
 use harness::wire::{self, Wire};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -17,7 +18,8 @@ async fn all_listeners_are_handed_over_and_their_files_go_with_the_last_process(
     let mut old = generations.first().await?;
     let (main, metrics) = (old.address(), old.metrics_address());
     let secure = secure_address(&mut old)?;
-    let sockets = ["main.sock", "take-over.sock"].map(|name| generations.path(name));
+    let sockets =
+        ["main.sock", "take-over.sock", "control.sock"].map(|name| generations.path(name));
     let files = || -> Result<Vec<(u64, u32)>> {
         let metadata = sockets.iter().map(|path| path.metadata());
         let files = metadata.map(|file| file.map(|file| (file.ino(), file.permissions().mode())));
@@ -37,6 +39,15 @@ async fn all_listeners_are_handed_over_and_their_files_go_with_the_last_process(
     unix.send(&wire::request("GET", "/v2/", &[], b"")).await?;
     assert_eq!(unix.response("GET").await?.head.status, 200);
     serves(&new).await?;
+    // The new process alone is asked by an operator.
+    let program = Program::Octoserve.path()?;
+    let socket = sockets[2].to_string_lossy();
+    let words = ["ctl", "--socket", &socket, "status", "--json"];
+    for _ in 0..5 {
+        let status = tools::run(&program.to_string_lossy(), &words).await?;
+        let pid = format!("{}", new.process().id());
+        ensure!(status.contains(&pid), "{status}");
+    }
     ensure!(new.terminate(DEADLINE).await?.success());
     for socket in &sockets {
         ensure!(!socket.exists(), "{} is left", socket.display());
@@ -84,7 +95,7 @@ async fn the_new_configuration_says_which_sockets_there_are() -> Result<()> {
         .filter(|line| line.contains("not configured any more"))
         .collect();
     let all = closed.join("\n");
-    assert_eq!(closed.len(), 2, "{all}");
+    assert_eq!(closed.len(), 3, "{all}");
     ensure!(
         all.contains(&gone.to_string()) && all.contains("main.sock"),
         "{all}"
