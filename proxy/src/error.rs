@@ -93,6 +93,18 @@ pub(crate) enum Refusal {
     /// It has passed this proxy before.
     #[error("the request has passed this proxy before: the upstream is the proxy itself")]
     Loop,
+    /// No upstream is for it.
+    #[error(
+        "no registry behind this proxy has this name: check the host, the first component of the \
+         repository and ?ns= against the upstreams that are configured"
+    )]
+    NoUpstream,
+    /// No upstream is for the registry that it names.
+    #[error("the registry that ?ns= names is not configured at this proxy")]
+    UnknownNs,
+    /// The names in the catalog would not be those of clients.
+    #[error("there is no catalog here: the repositories have other names at their registries")]
+    NoCatalog,
     /// Its upload session has a tag that no replica's sessions have.
     #[error("the upload session is unknown: no replica of the registry has it")]
     UnknownSession,
@@ -104,7 +116,10 @@ impl Refusal {
         match self {
             Refusal::Connect | Refusal::ReadOnly => 405,
             Refusal::Loop => 508,
-            Refusal::UnknownSession => 404,
+            Refusal::UnknownSession
+            | Refusal::NoUpstream
+            | Refusal::UnknownNs
+            | Refusal::NoCatalog => 404,
             _ => 400,
         }
     }
@@ -112,6 +127,7 @@ impl Refusal {
     fn code(self) -> ErrorCode {
         match self {
             Refusal::UnknownSession => ErrorCode::BlobUploadUnknown,
+            Refusal::NoUpstream | Refusal::UnknownNs => ErrorCode::NameUnknown,
             _ => ErrorCode::Unsupported,
         }
     }
@@ -280,7 +296,10 @@ mod tests {
             Refusal::Connect => Some(Refusal::ReadOnly),
             Refusal::ReadOnly => Some(Refusal::PlainHttp),
             Refusal::PlainHttp => Some(Refusal::Loop),
-            Refusal::Loop => Some(Refusal::UnknownSession),
+            Refusal::Loop => Some(Refusal::NoUpstream),
+            Refusal::NoUpstream => Some(Refusal::UnknownNs),
+            Refusal::UnknownNs => Some(Refusal::NoCatalog),
+            Refusal::NoCatalog => Some(Refusal::UnknownSession),
             Refusal::UnknownSession => None,
         };
         let mut messages = std::collections::HashSet::new();

@@ -4,7 +4,7 @@
 //! http1, http2          the client's side: a head and a body in, a response out
 //!   head, framing       what a message must look like, and how long its body is: the framing table
 //! Forwarder::forward    begin the exchange, refuse or forward, end the exchange
-//!   affinity            the tag that binds an upload session to its replica
+//!   affinity            the upstream that it is for, and the tag that binds an upload session to it
 //!   replica_connection  choose a replica, wait for it, take or make a connection
 //!     transfer          move both bodies at once, and the response's head
 //!       wire, chunked   bytes of bodies, in one reused buffer
@@ -38,6 +38,7 @@ mod headers;
 mod held;
 mod http1;
 mod http2;
+mod local_url;
 mod logged_request;
 mod observed;
 mod own_credentials;

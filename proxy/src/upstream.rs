@@ -13,17 +13,21 @@ use crate::metrics::UpstreamMetrics;
 mod address;
 mod asked_as;
 mod balance;
+mod choice;
 mod credentials;
 mod health;
 mod host;
 mod in_flight;
+mod matching;
 mod pool;
 mod replica;
 mod replica_set;
+mod requested;
 mod route;
 mod session_tag;
 mod settings;
 mod stream;
+mod stripped;
 mod target;
 mod tls;
 mod upstreams;
@@ -31,16 +35,20 @@ mod upstreams;
 pub(crate) use self::address::UpstreamAddress;
 pub use self::asked_as::AskedAs;
 pub use self::balance::MAX_REPLICAS;
+pub use self::choice::NoUpstream;
 pub use self::credentials::CredentialsConfig;
 pub(crate) use self::credentials::{AccessScope, UpstreamCredentials};
 pub use self::host::{HostHeader, HostHeaderError};
+pub use self::matching::{HostPattern, HostPatternError, RequestMatch};
 pub use self::replica::Replica;
 pub use self::replica_set::ReplicaSet;
+pub use self::requested::Requested;
 pub use self::route::{AdmittedRequest, QueuedRequest, ReplicaRoute};
 pub use self::session_tag::{SHORTEST_KEY, SessionKey};
 pub(crate) use self::session_tag::{SessionTags, split as split_session_tag};
 pub use self::settings::{Balance, HealthRules, QueueRules, ReplicaRules, ReplicaSettings};
 pub(crate) use self::stream::UpstreamStream;
+pub use self::stripped::StrippedPrefix;
 use self::target::LOCAL;
 pub use self::target::{Target, TargetError};
 pub use self::upstreams::Upstreams;
@@ -72,6 +80,7 @@ impl Timeouts {
 /// An upstream registry.
 pub struct Upstream {
     name: String,
+    matching: RequestMatch,
     place: Place,
     metrics: Option<UpstreamMetrics>,
     is_read_only: bool,
@@ -108,6 +117,7 @@ impl Upstream {
     fn with(name: String, place: Place, timeouts: Timeouts) -> Upstream {
         Upstream {
             name,
+            matching: RequestMatch::default(),
             place,
             metrics: None,
             is_read_only: false,
@@ -120,6 +130,17 @@ impl Upstream {
     pub fn read_only(mut self, is_read_only: bool) -> Upstream {
         self.is_read_only = is_read_only;
         self
+    }
+
+    /// The same upstream, for these requests alone.
+    pub fn for_requests(mut self, matching: RequestMatch) -> Upstream {
+        self.matching = matching;
+        self
+    }
+
+    /// Which requests it is for.
+    pub(crate) fn matching(&self) -> &RequestMatch {
+        &self.matching
     }
 
     /// Whether no change is forwarded to it.

@@ -473,7 +473,7 @@ async fn everything_but_the_tag_goes_back_byte_for_byte() -> Result<()> {
             let start = given.split('#').next().unwrap_or_default();
             let rest = tagged.strip_prefix(start).context(tagged.clone())?;
             let tag = rest.split('#').next().unwrap_or_default();
-            ensure!(tag.len() == "?_octoserve=".len() + 32, "{tagged}");
+            ensure!(tag.len() == "?_octoserve=".len() + 40, "{tagged}");
             assert_eq!(rest.contains("#frag"), given.contains("#frag"), "{tagged}");
             let query_with_tag = tagged.split('#').next().unwrap_or_default();
             let query_with_tag = query_with_tag.split_once('?').context("no query")?.1;
@@ -532,7 +532,7 @@ async fn a_tag_that_no_replica_made_is_404_and_reaches_none() -> Result<()> {
     let (a, b) = (named("a").await?, named("b").await?);
     let mut server = proxy(&[&a.url(), &b.url()], "").await?;
     healthy(&server, 2).await?;
-    let zeros = "0".repeat(32);
+    let zeros = "0".repeat(40);
     for path in [
         format!("{SESSION}?_octoserve={zeros}"),
         format!("{SESSION}?_state=x&_octoserve=&digest=sha256:0"),

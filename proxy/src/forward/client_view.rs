@@ -1,11 +1,13 @@
 //! How a client sees the proxy: what the upstream is told of it, and what its responses must name.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::percent_decode_str;
 
 use super::framing::RequestHead;
+use super::local_url;
 use crate::cors::CrossOrigin;
 use crate::forwarded::ClientClaims;
-use crate::upstream::Upstream;
+use crate::upstream::{RequestMatch, Upstream, Upstreams};
 
 /// A request, and what a trusted peer says of its client.
 #[derive(Clone, Copy)]
@@ -18,12 +20,14 @@ pub(super) struct ClientView<'r> {
     /// Whether another origin may read the response; `None` says nothing of it.
     pub(super) cors: Option<&'r CrossOrigin<'r>>,
     /// `None` before one was chosen, and of the registry in this process.
-    pub(super) asked: Option<AskedReplica>,
+    pub(super) asked: Option<AskedReplica<'r>>,
 }
 
 /// The replica that the request is sent to.
 #[derive(Clone, Copy)]
-pub(super) struct AskedReplica {
+pub(super) struct AskedReplica<'r> {
+    /// All upstreams, of one of which it is.
+    pub(super) among: &'r Upstreams,
     /// The place of the replica among all of them.
     pub(super) index: usize,
     /// The request was for an upload session that it has.
@@ -50,7 +54,8 @@ impl<'r> ClientView<'r> {
 
     /// Lets a response that names the upstream by its own address name the proxy instead, as the client
     /// does: the client may not know that address, and would pass the proxy by. A path loses what the
-    /// proxy has put before it. Everything else stays byte for byte.
+    /// proxy has put before it, and gets again what the upstream does not know of: the prefix of its
+    /// repositories, and the registry by which the upstream was chosen. Everything else stays byte for byte.
     pub(super) fn localize(self, headers: &mut HeaderMap, upstream: &Upstream) {
         let rewrite: [(HeaderName, Rewrite); 3] = [
             (header::LOCATION, |url, local| local(url)),
@@ -61,7 +66,7 @@ impl<'r> ClientView<'r> {
         let Some(AskedReplica { index, .. }) = self.asked else {
             return;
         };
-        let local = |url: &str| {
+        let ours = |url: &str| {
             let Some(path) = upstream.below(index, url) else {
                 let host = self.host().and_then(|host| host.to_str().ok());
                 return Some(self.local(upstream.within(index, url, host)?));
@@ -73,11 +78,18 @@ impl<'r> ClientView<'r> {
                 format!("/{path}")
             })
         };
+        let matching = upstream.matching();
+        let local = |url: &str| {
+            let ours = ours(url);
+            let named = self.name_again(ours.as_deref().unwrap_or(url), matching);
+            named.or(ours)
+        };
         for (name, rewrite) in rewrite {
             // Most responses have none of them, and an entry would make room for one.
             if !headers.contains_key(&name) {
                 continue;
             }
+            let is_challenge = name == header::WWW_AUTHENTICATE;
             let header::Entry::Occupied(mut values) = headers.entry(name) else {
                 continue;
             };
@@ -87,7 +99,52 @@ impl<'r> ClientView<'r> {
                 if let Some(Ok(rewritten)) = rewritten.map(HeaderValue::try_from) {
                     *value = rewritten;
                 }
+                if is_challenge {
+                    self.name_scopes_again(value, matching);
+                }
             }
+        }
+    }
+
+    /// A URL of the proxy with what the upstream does not know of; `None` if it stays.
+    fn name_again(self, url: &str, matching: &RequestMatch) -> Option<String> {
+        if matching.stripped.is_none() && matching.ns.is_empty() {
+            return None;
+        }
+        let (origin, target) = url.split_at(local_url::local_path_start(url, self)?);
+        let prefix = matching.stripped.as_ref();
+        let added = prefix.and_then(|prefix| prefix.add_to_path(target));
+        let named = added.as_deref().unwrap_or(target);
+        // A client follows the URL as it is, and would not name the registry again.
+        let ns = self.ns().filter(|_| !matching.ns.is_empty());
+        let named = ns.and_then(|ns| with_field(named, ns)).or(added)?;
+        Some([origin, &named].concat())
+    }
+
+    /// The parameter of the request's query by which its upstream was chosen.
+    fn ns(self) -> Option<&'r str> {
+        let mut fields = self.request.target.query()?.split('&');
+        fields.find(|field| is_ns(field))
+    }
+
+    /// Gives the scopes of a challenge the names by which the client knows repositories, if the client asks
+    /// the proxy for the token. Another realm knows the upstream's names alone.
+    fn name_scopes_again(self, challenge: &mut HeaderValue, matching: &RequestMatch) {
+        let Some(prefix) = &matching.stripped else {
+            return;
+        };
+        let Ok(text) = challenge.to_str() else {
+            return;
+        };
+        let is_ours = |realm: &str| {
+            let is_absolute = realm.contains("://");
+            is_absolute && local_url::local_path_start(realm, self).is_some()
+        };
+        if parameter(text, REALM, &|realm| is_ours(realm).then(String::new)).is_some()
+            && let Some(named) = parameter(text, SCOPE, &|scopes| prefix.add_to_scopes(scopes))
+            && let Ok(named) = HeaderValue::try_from(named)
+        {
+            *challenge = named;
         }
     }
 
@@ -117,19 +174,47 @@ fn link(value: &str, local: &dyn Fn(&str) -> Option<String>) -> Option<String> {
 }
 
 /// The realm of a challenge is a quoted string (RFC 9110 §11.5); a token's is a URL.
+const REALM: &str = "realm=\"";
+
+/// So is what a token must allow, which a token's challenge may have.
+const SCOPE: &str = "scope=\"";
+
+/// Of Basic, the realm is any text.
 fn challenge(value: &str, local: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    const REALM: &str = "realm=\"";
-    let realm = |rest: &str| {
+    let realm = |text: &str| text.contains("://").then(|| local(text)).flatten();
+    parameter(value, REALM, &realm)
+}
+
+/// Replaces each parameter of a challenge that begins like this.
+fn parameter(value: &str, name: &str, replaced: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let begin = |rest: &str| {
         let places = 0..rest.len();
         let mut places = places.filter(|at| rest.is_char_boundary(*at));
-        let is_realm = |at: usize| {
-            let name = rest.get(at..at + REALM.len());
+        let is_named = |at: usize| {
+            let found = rest.get(at..at + name.len());
             let is_whole = rest[..at].ends_with([' ', '\t', ',']) || at == 0;
-            is_whole && name.is_some_and(|name| name.eq_ignore_ascii_case(REALM))
+            is_whole && found.is_some_and(|found| found.eq_ignore_ascii_case(name))
         };
-        places.find(|at| is_realm(*at)).map(|at| at + REALM.len())
+        places.find(|at| is_named(*at)).map(|at| at + name.len())
     };
-    replace(value, realm, '"', local)
+    replace(value, begin, '"', replaced)
+}
+
+/// A URL's target with one more field in its query; `None` if it names a registry already.
+fn with_field(target: &str, field: &str) -> Option<String> {
+    let (target, fragment) = target.split_at(target.find('#').unwrap_or(target.len()));
+    let query = target.split_once('?').map(|(_, query)| query);
+    if query.is_some_and(|query| query.split('&').any(is_ns)) {
+        return None;
+    }
+    let joint = if query.is_some() { '&' } else { '?' };
+    Some(format!("{target}{joint}{field}{fragment}"))
+}
+
+/// Whether a field of a query is containerd's, which names a registry.
+fn is_ns(field: &str) -> bool {
+    let name = field.split('=').next().unwrap_or_default();
+    percent_decode_str(name).eq(*b"ns")
 }
 
 /// Replaces each URL of the upstream that begins where `begin` finds it, and ends at a character.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 use registry::oci::{Endpoint, Route};
 use service::limits::Limits;
@@ -14,7 +15,7 @@ use service::shutdown::Shutdown;
 use service::timer::LazyTimer;
 use service::trace_context::NewTraceparent;
 
-use super::affinity;
+use super::affinity::{self, Destination};
 use super::bounds::Http2Bounds;
 use super::client_connection::ClientConnection;
 use super::client_side::ClientSide;
@@ -61,6 +62,8 @@ pub(super) type CachedSettings<'f> = Cache<&'f ArcSwap<ForwardSettings>, Arc<For
 struct Asked<'r> {
     settings: &'r ForwardSettings,
     upstream: &'r Upstream,
+    /// The request's target as the upstream knows it, where that is another one.
+    target: Option<PathAndQuery>,
     id: &'r HeaderValue,
     /// The trace that begins with it.
     traceparent: Option<&'r NewTraceparent>,
@@ -193,15 +196,19 @@ impl Forwarder {
         let is_trusted = connection.is_trusted;
         let claims = is_trusted.then(|| settings.forwarded.claims(&request.headers));
         let claims = claims.as_ref();
-        let upstream = settings.upstreams.choose();
+        let claimed = claims.and_then(|claims| claims.host.as_ref());
+        let destination = affinity::take(request, claimed, &settings.upstreams);
+        let upstream = match &destination {
+            Ok(destination) => Some(destination.upstream),
+            Err((_, upstream)) => *upstream,
+        };
         let access_log = settings.access_log.as_ref().filter(|log| log.is_on());
         let logged = access_log.map(|_| {
-            let begins_trace =
-                settings.forwarded.added.traceparent && upstream.in_process().is_none();
+            let is_told = upstream.is_some_and(|upstream| upstream.in_process().is_none());
+            let begins_trace = settings.forwarded.added.traceparent && is_told;
             LoggedRequest::new(request, connection, claims, begins_trace)
         });
         let traceparent = logged.as_ref().and_then(|logged| logged.begun_trace());
-        let session_at = affinity::take(request, upstream);
         let observed = Observed::begin((settings, upstream), request, &id, logged);
         #[cfg(test)]
         if let Some(on_request) = self.on_request {
@@ -209,23 +216,28 @@ impl Forwarder {
         }
         let refusal = refusal
             .or_else(|| request.has_passed(&self.name).then_some(Refusal::Loop))
-            .or_else(|| is_forbidden(request, upstream).then_some(Refusal::ReadOnly))
-            .or_else(|| session_at.err());
-        let outcome = if let Some(refusal) = refusal {
-            TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed)
-        } else {
-            let asked = Asked {
-                settings,
-                upstream,
-                id: &id,
-                traceparent: traceparent.as_ref(),
-                connection,
-                claims,
-                cors: cors.as_ref(),
-                session_at: session_at.ok().flatten(),
-            };
-            self.exchange(request, &asked, client, observed, timer)
-                .await
+            .or_else(|| is_forbidden(request, upstream?).then_some(Refusal::ReadOnly));
+        let destination = match (refusal, destination) {
+            (Some(refusal), _) | (None, Err((refusal, _))) => Err(refusal),
+            (None, Ok(found)) => target(request, found.upstream).map(|target| (found, target)),
+        };
+        let outcome = match destination {
+            Err(refusal) => TransferOutcome::BeforeResponse(Failure::Refused(refusal), observed),
+            Ok((Destination { upstream, replica }, target)) => {
+                let asked = Asked {
+                    settings,
+                    upstream,
+                    target,
+                    id: &id,
+                    traceparent: traceparent.as_ref(),
+                    connection,
+                    claims,
+                    cors: cors.as_ref(),
+                    session_at: replica,
+                };
+                self.exchange(request, &asked, client, observed, timer)
+                    .await
+            }
         };
         match outcome {
             TransferOutcome::Whole(observed) => observed.end(None),
@@ -273,7 +285,8 @@ impl Forwarder {
         let mut view = asked.view(request);
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
-        let credentials = OwnCredentials::of(asked.upstream, view.request);
+        let target = asked.target.as_ref().unwrap_or(&view.request.target);
+        let credentials = OwnCredentials::of(asked.upstream, view.request, target);
         // Before a replica is chosen: a request that waits for a token takes no place there.
         let authorization = match (&credentials, replicas.any()) {
             (Some(credentials), Some(replica)) => {
@@ -303,6 +316,7 @@ impl Forwarder {
                 }
             };
             view.asked = Some(AskedReplica {
+                among: &asked.settings.upstreams,
                 index,
                 has_session: asked.session_at.is_some(),
             });
@@ -313,6 +327,7 @@ impl Forwarder {
                 traceparent: asked.traceparent,
                 host: replica.host(view.request.host.as_ref()),
                 prefix: replica.prefix(),
+                target: target.as_str(),
                 authorization: authorization.as_ref(),
                 headers: asked.settings.forwarded.added,
             };
@@ -392,6 +407,18 @@ fn is_forbidden(request: &RequestHead, upstream: &Upstream) -> bool {
     upstream.is_read_only()
         && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && Route::parse(request.target.path()).endpoint != Endpoint::Token
+}
+
+/// The target as the upstream knows it; `None` if it is the client's.
+fn target(request: &RequestHead, upstream: &Upstream) -> Result<Option<PathAndQuery>, Refusal> {
+    let Some(prefix) = &upstream.matching().stripped else {
+        return Ok(None);
+    };
+    let stripped = prefix.strip_target(request.target.path(), request.target.query());
+    let Some(stripped) = stripped.map_err(|_| Refusal::NoUpstream)? else {
+        return Ok(None);
+    };
+    stripped.try_into().map(Some).map_err(|_| Refusal::Target)
 }
 
 /// Responds with the OCI error of a failure, if the client can still read a response.

@@ -58,6 +58,7 @@ pub async fn forward_request(bytes: &[u8]) -> Option<Message> {
         traceparent: None,
         host: request.host.as_ref().unwrap_or(&registry),
         prefix: "",
+        target: request.target.as_str(),
         authorization: None,
         headers: ForwardHeaders::default(),
     };

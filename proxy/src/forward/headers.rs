@@ -33,6 +33,8 @@ pub(super) struct Forwarded<'a> {
     pub(super) host: &'a HeaderValue,
     /// What precedes the path of each request.
     pub(super) prefix: &'a str,
+    /// The target as the upstream knows it.
+    pub(super) target: &'a str,
     /// The credentials of a request that brings none.
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) headers: ForwardHeaders,
@@ -43,7 +45,7 @@ pub(super) struct Forwarded<'a> {
 pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Forwarded<'_>) {
     let request = view.request;
     out.reserve(1024);
-    let prefix = match request.target.as_str() {
+    let prefix = match added.target {
         // It stands for the whole server (RFC 9112 §3.2.4).
         "*" => "",
         _ => added.prefix,
@@ -52,7 +54,7 @@ pub(super) fn write_request(out: &mut BytesMut, view: ClientView<'_>, added: &Fo
         request.method.as_str(),
         " ",
         prefix,
-        request.target.as_str(),
+        added.target,
         " HTTP/1.1\r\nHost: ",
     ] {
         out.extend_from_slice(part.as_bytes());

@@ -44,12 +44,12 @@ enum RequestTrace {
     Begun(NewTraceparent),
 }
 
-/// What is known of a request from its head, and the upstream that it is for.
+/// What is known of a request from its head, and the upstream that it is for, if there is one.
 #[derive(Clone, Copy)]
 pub(super) struct LoggedTarget<'r> {
     pub(super) path: &'r str,
     pub(super) request_id: &'r str,
-    pub(super) upstream: &'r Upstream,
+    pub(super) upstream: Option<&'r Upstream>,
 }
 
 impl LoggedRequest {
@@ -112,7 +112,7 @@ impl LoggedRequest {
         log: impl FnOnce(&AccessEvent<'_>),
     ) {
         let part = |range: &Option<std::ops::Range<usize>>| target.path.get(range.clone()?);
-        let replicas = target.upstream.replicas();
+        let replicas = target.upstream.and_then(Upstream::replicas);
         let name = |replica| replicas.and_then(|replicas| replicas.name_of(replica));
         let reason = failure.and_then(Failure::reason);
         log(&AccessEvent {
@@ -139,7 +139,7 @@ impl LoggedRequest {
                 .and_then(|address| address.to_str().ok()),
             credentials: self.credentials.as_ref().map(HeaderValue::as_bytes),
             is_authorized: summary.is_upstreams && is_authorized(summary.status),
-            upstream: Some(target.upstream.name()),
+            upstream: target.upstream.map(Upstream::name),
             replica: self.replica.and_then(name),
             request_id: Some(target.request_id),
             trace_id: self.trace.id(),

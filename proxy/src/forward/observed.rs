@@ -39,7 +39,8 @@ struct OpenRequest<'f, Phase> {
 /// What is known of a request from its head.
 struct RequestFacts<'f> {
     settings: &'f ForwardSettings,
-    upstream: &'f Upstream,
+    /// `None` of a request that is for none.
+    upstream: Option<&'f Upstream>,
     /// What the log says of the request, and the sessions' table knows it by.
     target: PathAndQuery,
     method: Method,
@@ -48,7 +49,7 @@ struct RequestFacts<'f> {
 
 impl<'f> Observed<'f, Awaiting> {
     pub(super) fn begin(
-        (settings, upstream): (&'f ForwardSettings, &'f Upstream),
+        (settings, upstream): (&'f ForwardSettings, Option<&'f Upstream>),
         request: &RequestHead,
         id: &HeaderValue,
         logged: Option<Box<LoggedRequest>>,
@@ -115,7 +116,7 @@ impl<'f> Observed<'f, Awaiting> {
         let Some(mut open) = self.open.take() else {
             return Observed::default();
         };
-        if let Some(metrics) = open.facts.upstream.metrics() {
+        if let Some(metrics) = open.facts.metrics() {
             let remaining = head.headers.get("ratelimit-remaining");
             metrics.responded(&mut open.awaited, remaining.map(HeaderValue::as_bytes));
         }
@@ -150,7 +151,7 @@ impl<Phase> Observed<'_, Phase> {
     /// The upstream failed, if it was the upstream.
     pub(super) fn upstream_failed(&mut self, reason: Option<UpstreamError>) {
         if let (Some(open), Some(reason)) = (&mut self.open, reason)
-            && let Some(metrics) = open.facts.upstream.metrics()
+            && let Some(metrics) = open.facts.metrics()
         {
             metrics.failed(&mut open.awaited, reason);
         }
@@ -255,7 +256,7 @@ impl<'f> OpenRequest<'f, Awaiting> {
 
 impl<Phase> OpenRequest<'_, Phase> {
     fn upstream(&self) -> Option<&UpstreamMetrics> {
-        self.facts.upstream.metrics()
+        self.facts.metrics()
     }
 
     fn end(self, failure: Option<Failure>) {
@@ -279,7 +280,11 @@ impl<Phase> OpenRequest<'_, Phase> {
     }
 }
 
-impl RequestFacts<'_> {
+impl<'f> RequestFacts<'f> {
+    fn metrics(&self) -> Option<&'f UpstreamMetrics> {
+        self.upstream?.metrics()
+    }
+
     /// Logs a request that failed, once. No event has a header, a query or an address of the
     /// upstream: those may hold tokens and signatures.
     fn log_failure(&self, failure: Failure) {
@@ -296,7 +301,7 @@ impl RequestFacts<'_> {
             | Failure::UpstreamTimeout => {
                 let reason = failure.upstream_error().map_or("", |reason| reason.value());
                 tracing::warn!(
-                    upstream = self.upstream.name(),
+                    upstream = self.upstream.map(Upstream::name),
                     ?failure,
                     reason,
                     request_id = id,
@@ -304,7 +309,7 @@ impl RequestFacts<'_> {
                 );
             }
             Failure::Overloaded => {
-                let upstream = self.upstream.name();
+                let upstream = self.upstream.map(Upstream::name);
                 tracing::warn!(
                     upstream,
                     request_id = id,

@@ -1,5 +1,6 @@
 //! The proxy's own credentials for one request, where the client sends none.
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, header};
 
 use super::framing::RequestHead;
@@ -22,8 +23,13 @@ pub(super) struct OwnCredentials<'u> {
 }
 
 impl<'u> OwnCredentials<'u> {
-    /// Those for a request; `None` where there are none, or it is none that they are for.
-    pub(super) fn of(upstream: &'u Upstream, request: &RequestHead) -> Option<OwnCredentials<'u>> {
+    /// Those for a request with this target; `None` where there are none, or it is none that they are
+    /// for.
+    pub(super) fn of(
+        upstream: &'u Upstream,
+        request: &RequestHead,
+        target: &PathAndQuery,
+    ) -> Option<OwnCredentials<'u>> {
         let credentials = upstream.credentials()?;
         // The client's own always count.
         if request.headers.contains_key(header::AUTHORIZATION) {
@@ -37,7 +43,7 @@ impl<'u> OwnCredentials<'u> {
             return None;
         }
         let may_push = credentials.allow_push();
-        let scope = AccessScope::of(&request.method, &request.target, may_push)?;
+        let scope = AccessScope::of(&request.method, target, may_push)?;
         Some(OwnCredentials { credentials, scope })
     }
 
@@ -92,7 +98,7 @@ mod tests {
                 body: BodyLength::None,
                 keep_alive: true,
             };
-            OwnCredentials::of(&upstream, &request).is_some()
+            OwnCredentials::of(&upstream, &request, &request.target).is_some()
         };
         assert!(gets_some(None));
         assert!(gets_some(Some("x-meta")));

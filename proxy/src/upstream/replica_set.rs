@@ -23,8 +23,7 @@ pub struct ReplicaSet {
     rules: ReplicaRules,
     /// How many requests wait for a replica.
     waiting: AtomicUsize,
-    /// `None` for a single replica, which all requests reach anyway.
-    tags: Option<SessionTags>,
+    tags: SessionTags,
     health_changes: watch::Sender<()>,
     metrics: Option<ReplicaMetrics>,
 }
@@ -38,11 +37,9 @@ impl ReplicaSet {
         replicas: Vec<ReplicaSettings>,
         rules: ReplicaRules,
     ) -> ReplicaSet {
-        let tags = (replicas.len() > 1).then(|| {
-            let key = rules.session_key.clone();
-            let names = replicas.iter().map(|replica| replica.name.as_str());
-            SessionTags::new(&key.unwrap_or_else(SessionKey::random), names)
-        });
+        let key = rules.session_key.clone();
+        let names = replicas.iter().map(|replica| replica.name.as_str());
+        let tags = SessionTags::new(&key.unwrap_or_else(SessionKey::random), upstream, names);
         let replicas = replicas.into_iter();
         let replica = |settings| Arc::new(Replica::new(upstream.to_owned(), settings, &rules));
         let replicas = replicas.map(replica);
@@ -88,9 +85,14 @@ impl ReplicaSet {
         Some(self.replicas.get(replica)?.name())
     }
 
-    /// The tags of upload sessions; `None` for a single replica.
-    pub(crate) fn tags(&self) -> Option<&SessionTags> {
-        self.tags.as_ref()
+    /// The tags of upload sessions.
+    pub(crate) fn tags(&self) -> &SessionTags {
+        &self.tags
+    }
+
+    /// Whether there is only one, which all requests reach anyway.
+    pub(crate) fn is_single(&self) -> bool {
+        self.replicas.len() == 1
     }
 
     pub(super) fn choose(&self, tried: TriedReplicas) -> Option<usize> {

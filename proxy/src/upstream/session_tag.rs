@@ -1,10 +1,13 @@
-//! Tags that bind upload sessions to replicas.
+//! Tags that bind upload sessions to upstreams and replicas.
 //!
 //! An upload session exists at the replica that opened it. The Location that the replica hands out
-//! gets one more query parameter: a MAC over the replica's name and the Location's path. The proxy that
-//! gets the session's next request finds the replica whose MAC that is, and takes the parameter out
-//! again. So proxies that have the key in common need no memory of sessions, and the tag tells nobody
-//! where a replica is.
+//! gets one more query parameter: a MAC over the names of the upstream and the replica and the Location's
+//! path. The proxy that gets the session's next request finds the replica whose MAC that is, and takes the
+//! parameter out again. So proxies that have the key in common need no memory of sessions, and the tag
+//! tells nobody where a replica is.
+//!
+//! A short MAC of the upstream's name alone precedes it, so that a tag that nobody made costs no more with
+//! many upstreams than with one.
 //!
 //! The path is decoded first, because a client may escape it in another way.
 
@@ -21,6 +24,9 @@ const PARAMETER: &str = "_octoserve";
 /// How many bytes of the MAC a tag has: half of it, which nobody guesses.
 const LENGTH: usize = 16;
 
+/// How many bytes say whose tag it may be.
+const HINT: usize = 4;
+
 /// The shortest key, in bytes.
 pub const SHORTEST_KEY: usize = 32;
 
@@ -30,6 +36,8 @@ pub struct SessionKey(Box<[u8]>);
 
 /// Makes the tags of an upstream's replicas, and tells whose they are.
 pub(crate) struct SessionTags {
+    /// What each of them begins with.
+    hint: [u8; HINT],
     /// Of each replica: the MAC, once it has seen the replica's name.
     begun: Vec<hmac::Context>,
 }
@@ -63,18 +71,24 @@ impl fmt::Debug for SessionKey {
 }
 
 impl SessionTags {
-    /// The tags of the replicas of these names.
-    pub(super) fn new<'n>(key: &SessionKey, names: impl Iterator<Item = &'n str>) -> SessionTags {
+    /// The tags of an upstream's replicas of these names.
+    pub(super) fn new<'n>(
+        key: &SessionKey,
+        upstream: &str,
+        names: impl Iterator<Item = &'n str>,
+    ) -> SessionTags {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
-        let begun = names.map(|name| {
-            let mut mac = hmac::Context::with_key(&key);
+        let with = |begun: &hmac::Context, name: &str| {
+            let mut mac = begun.clone();
             mac.update(name.as_bytes());
-            // It ends the name: a URL has none.
+            // It ends the name: neither an upstream's has one, nor a URL.
             mac.update(b"\0");
             mac
-        });
+        };
+        let of_upstream = with(&hmac::Context::with_key(&key), upstream);
         SessionTags {
-            begun: begun.collect(),
+            hint: start(of_upstream.clone()),
+            begun: names.map(|name| with(&of_upstream, name)).collect(),
         }
     }
 
@@ -87,17 +101,21 @@ impl SessionTags {
             None => (location, ""),
         };
         let joint = if location.contains('?') { '&' } else { '?' };
-        let tag = hex::encode(mac);
+        let tag = hex::encode([&self.hint[..], &mac].concat());
         Some(format!("{location}{joint}{PARAMETER}={tag}{fragment}"))
     }
 
     /// The replica that made this tag for this path.
     pub(crate) fn replica(&self, tag: &str, path: &str) -> Option<usize> {
-        let mut given = [0; LENGTH];
+        let mut given = [0; HINT + LENGTH];
         hex::decode_to_slice(tag, &mut given).ok()?;
+        let (hint, given) = given.split_at(HINT);
+        if hint != self.hint {
+            return None;
+        }
         let path = decoded(path);
         let mut replicas = self.begun.iter();
-        replicas.position(|begun| mac(begun, &path).ct_eq(&given).into())
+        replicas.position(|begun| mac(begun, &path).ct_eq(given).into())
     }
 }
 
@@ -105,6 +123,11 @@ impl SessionTags {
 fn mac(begun: &hmac::Context, path: &[u8]) -> [u8; LENGTH] {
     let mut mac = begun.clone();
     mac.update(path);
+    start(mac)
+}
+
+/// The first bytes of a MAC.
+fn start<const LENGTH: usize>(mac: hmac::Context) -> [u8; LENGTH] {
     let whole = mac.sign();
     let mut start = [0; LENGTH];
     // SHA-256 has more.
@@ -152,7 +175,7 @@ mod tests {
 
     fn tags(key: u8, names: &[&str]) -> SessionTags {
         let key = SessionKey::new(&[key; SHORTEST_KEY]).unwrap();
-        SessionTags::new(&key, names.iter().copied())
+        SessionTags::new(&key, "main", names.iter().copied())
     }
 
     fn tag(tags: &SessionTags, replica: usize, path: &str) -> String {
@@ -202,19 +225,41 @@ mod tests {
     fn a_tag_that_nobody_made_fits_no_replica() {
         let tags = tags(1, &["http://a:5000"]);
         let good = tag(&tags, 0, "/u");
-        assert_eq!(good.len(), 2 * LENGTH);
+        assert_eq!(good.len(), 2 * (HINT + LENGTH));
         let longer = format!("{good}00");
         for bad in [
             "",
             "0",
             &good[..30],
             &longer,
-            &"0".repeat(32),
+            &"0".repeat(40),
+            &format!("{}{}", &good[..8], "0".repeat(32)),
+            &format!("{}{}", "0".repeat(8), &good[8..]),
             "zz",
             "%00",
             "é",
         ] {
             assert_eq!(tags.replica(bad, "/u"), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tag_of_one_upstream_fits_no_other_with_the_same_key_and_replicas() {
+        let of = |upstream: &str, replica: &str| {
+            let key = SessionKey::new(&[1; SHORTEST_KEY]).unwrap();
+            SessionTags::new(&key, upstream, std::iter::once(replica))
+        };
+        let all = [
+            of("a", "http://r"),
+            of("ahttp", "://r"),
+            of("b", "http://r"),
+        ];
+        for (made_by, one) in all.iter().enumerate() {
+            let made = tag(one, 0, "/u");
+            for (asked, other) in all.iter().enumerate() {
+                let found = (made_by == asked).then_some(0);
+                assert_eq!(other.replica(&made, "/u"), found, "{made_by} {asked}");
+            }
         }
     }
 
