@@ -25,6 +25,7 @@ use crate::metrics::Rules;
 mod cors;
 mod credentials;
 mod fields;
+mod matching;
 mod reach;
 mod replica_fields;
 mod replicas;
@@ -38,6 +39,7 @@ use self::fields::DEFAULT;
 pub use self::fields::{
     AggregateFields, ProxyFields, ProxyMetricsFields, SourceFields, UpstreamFields,
 };
+pub use self::matching::MatchFields;
 pub use self::replica_fields::{HealthFields, QueueFields, ReplicaFields};
 pub use self::repositories::{GroupFields, RepositoryFields};
 pub use self::upstreams::{RemoteConfig, UpstreamsConfig};

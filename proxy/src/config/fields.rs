@@ -18,6 +18,7 @@ use service::tls::TlsClientFields;
 
 use super::cors::CorsFields;
 use super::credentials::CredentialsFields;
+use super::matching::MatchFields;
 use super::replica_fields::{HealthFields, QueueFields, ReplicaFields};
 use super::repositories::RepositoryFields;
 use crate::forwarded::ForwardHeaders;
@@ -71,6 +72,9 @@ pub struct UpstreamFields {
     /// The name that metrics and logs give it.
     #[serde(default = "main_upstream")]
     pub name: String,
+    /// Which requests it is for; by default all of them.
+    #[serde(default, rename = "match")]
+    pub matching: MatchFields,
     /// Where it is: all of them serve the same repositories.
     pub replicas: Vec<ReplicaFields>,
     /// The host that it is asked for: `keep` (the client's), `upstream` (its own), or a name.

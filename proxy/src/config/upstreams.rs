@@ -9,9 +9,9 @@ use service::net::{GetRequest, HttpUrl, UrlError};
 
 use super::credentials::ExposedListener;
 use super::fields::{SourceFields, UpstreamFields};
-use super::{reach, replicas};
+use super::{matching, reach, replicas};
 use crate::aggregate::{Origin, Source};
-use crate::upstream::{CredentialsConfig, ReplicaRules, ReplicaSettings, Target};
+use crate::upstream::{CredentialsConfig, ReplicaRules, ReplicaSettings, RequestMatch, Target};
 
 /// The longest name of an upstream or a source, in bytes.
 const LONGEST_NAME: usize = 128;
@@ -37,6 +37,8 @@ pub enum UpstreamsConfig {
 pub struct RemoteConfig {
     /// The name that metrics and logs give it.
     pub name: String,
+    /// Which requests it is for.
+    pub matching: RequestMatch,
     /// Where it is.
     pub replicas: Vec<ReplicaSettings>,
     /// What the replicas share.
@@ -81,9 +83,14 @@ pub(super) fn resolve(
         let is_taken = resolved.iter().any(|other| other.name == upstream.name);
         // Metrics and logs know an upstream by its name alone.
         if is_taken {
-            return Err(checker.error("name", "must be a name of its own"));
+            let message = "must be a name of its own: several upstreams are written in the file, each with \
+                a `name` and a `match`";
+            return Err(checker.error("name", message));
         }
-        resolved.push(resolve_one(upstream, &mut sources, own, &checker)?);
+        let upstream = resolve_one(upstream, &mut sources, own, &checker)?;
+        let earlier = resolved.iter().map(|one| (&*one.name, &one.matching));
+        matching::check_reached(&upstream.matching, earlier, &checker)?;
+        resolved.push(upstream);
     }
     Ok((UpstreamsConfig::Remote(resolved), sources))
 }
@@ -100,6 +107,7 @@ fn resolve_one(
         sources.len() + upstream.metrics.len(),
         MOST_SOURCES,
     )?;
+    let matching = upstream.matching.resolve(&checker.section("match"))?;
     let replicas = replicas::resolve_replicas(&upstream.replicas, checker)?;
     let mut rules = replicas::resolve_rules(&upstream, checker)?;
     let endpoints = resolve_endpoints(&upstream.metrics, sources, checker)?;
@@ -128,6 +136,7 @@ fn resolve_one(
     rules.asked.tls = tls.upstream;
     Ok(RemoteConfig {
         name: upstream.name,
+        matching,
         replicas,
         rules,
         credentials,

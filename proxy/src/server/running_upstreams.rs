@@ -152,6 +152,7 @@ pub(super) fn remote(
     }
     key.get_or_insert_with(|| session_key.clone());
     let upstream = Upstream::new(config.name, config.replicas, config.rules, timeouts);
+    let upstream = upstream.for_requests(config.matching);
     let upstream = upstream.with_credentials(config.credentials);
     upstream.read_only(config.read_only)
 }
