@@ -26,7 +26,7 @@ pub(crate) async fn run() -> Result<Vec<Micro>> {
     command
         .args(["bench", "--quiet", "--workspace"])
         .args(["--bench", "route", "--bench", "exchange"])
-        .args(["--bench", "exposition", "--"])
+        .args(["--bench", "exposition", "--bench", "upstreams", "--"])
         .args(["--warm-up-time", "1", "--measurement-time", "2"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stdin(Stdio::null())
