@@ -37,7 +37,7 @@
 //! - **replica**: one of several registries that serve the same repositories, as one upstream.
 //! - **round**: one fetch of all sources, shared by all scrapes that arrive during it.
 //! - **slot**: an entry of the bounded table of repositories that are shown by name.
-//! - **session tag**: the query parameter that binds an upload session to its replica.
+//! - **session tag**: the query parameter that binds an upload session to its upstream and replica.
 //! - **source**: a metrics endpoint, or families in this process, merged into the exposition.
 
 pub mod admin;

@@ -50,6 +50,25 @@ impl Containerd {
         Self::reaching(&["--hosts-dir", &directory], Some(hosts)).await
     }
 
+    /// Starts one that asks this server, by plain HTTP, for the images of these registries.
+    ///
+    /// # Errors
+    /// If containerd is not installed, or does not start, for instance without root.
+    pub async fn mirroring(registries: &[&str], server: &str) -> Result<Self> {
+        let hosts = TempDir::with_prefix("octo-hosts-")?;
+        for registry in registries {
+            let own = hosts.path().join(registry);
+            std::fs::create_dir(&own)?;
+            let file = format!(
+                "server = \"https://{registry}\"\n[host.\"http://{server}\"]\n\
+                 capabilities = [\"pull\", \"resolve\"]\n"
+            );
+            std::fs::write(own.join("hosts.toml"), file)?;
+        }
+        let directory = hosts.path().display().to_string();
+        Self::reaching(&["--hosts-dir", &directory], Some(hosts)).await
+    }
+
     async fn reaching(transport: &[&str], hosts: Option<TempDir>) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),

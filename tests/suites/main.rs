@@ -111,6 +111,8 @@ mod restart;
 mod serving;
 /// Abandoned upload sessions block no push.
 mod sessions;
+/// Several upstreams, chosen by host, repository and `?ns=`, and what each knows of names.
+mod several_upstreams;
 /// SIGTERM: no new requests, and requests in flight finish.
 mod shutdown;
 /// skopeo pushes, pulls, copies and deletes.
