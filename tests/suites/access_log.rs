@@ -58,8 +58,8 @@ type Hold = Arc<Notify>;
 
 async fn upstream() -> Result<(Scripted, Hold)> {
     let hold = Hold::default();
-    let held = Arc::clone(&hold);
-    let script = move |caller| registry(caller, Arc::clone(&held));
+    let scripts = Arc::clone(&hold);
+    let script = move |caller| registry(caller, Arc::clone(&scripts));
     Ok((Scripted::start(script).await?, hold))
 }
 

@@ -297,7 +297,7 @@ mod tests {
             (&499.into(), &"client_closed".into())
         );
         let during = logged(request(), |observation| {
-            observation.responded(StatusCode::OK)
+            observation.responded(StatusCode::OK);
         });
         assert_eq!(
             (&during["status"], &during["failure"]),

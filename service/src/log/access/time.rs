@@ -84,7 +84,6 @@ pub(super) fn push_digits(out: &mut Vec<u8>, mut number: u64, count: usize) {
     let mut digits = [b'0'; 20];
     let count = count.min(digits.len());
     for digit in digits[..count].iter_mut().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "one digit")]
         let last = (number % 10) as u8;
         *digit += last;
         number /= 10;
