@@ -243,17 +243,14 @@ impl Server for BoundProxy {
         let (registry_stop, registry_shutdown) = Shutdown::new();
         let (admin_stop, admin_shutdown) = Shutdown::new();
 
-        match self.embedded.as_ref().and_then(Embedded::presence) {
-            Some(presence) => {
-                let readiness = Arc::clone(&live.readiness);
-                let shutdown = shutdown.clone();
-                tokio::spawn(readiness::follow_embedded(presence, readiness, shutdown));
-            }
-            None => {
-                let this = Arc::clone(&live);
-                live.upstreams.begin(move || this.update_health());
-                live.update_health();
-            }
+        if let Some(presence) = self.embedded.as_ref().and_then(Embedded::presence) {
+            let readiness = Arc::clone(&live.readiness);
+            let shutdown = shutdown.clone();
+            tokio::spawn(readiness::follow_embedded(presence, readiness, shutdown));
+        } else {
+            let this = Arc::clone(&live);
+            live.upstreams.begin(move || this.update_health());
+            live.update_health();
         }
         for tls in self.listeners.iter().filter_map(|(_, tls)| tls.clone()) {
             tokio::spawn(tls.watch(shutdown.clone()));

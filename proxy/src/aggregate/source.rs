@@ -22,7 +22,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// A metrics endpoint.
-    Endpoint(GetRequest),
+    Endpoint(Box<GetRequest>),
     /// Families in this process, which are gathered: no text, no socket.
     InProcess(MetricsRegistry),
 }

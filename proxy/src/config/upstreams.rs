@@ -131,7 +131,9 @@ fn resolve_one(
     check_loops(&replicas, &endpoints, own, checker)?;
     sources.extend(endpoints.into_iter().map(|(name, url)| Source {
         name,
-        origin: Origin::Endpoint(GetRequest::from(url).with_tls(tls.upstream.clone())),
+        origin: Origin::Endpoint(Box::new(
+            GetRequest::from(url).with_tls(tls.upstream.clone()),
+        )),
     }));
     rules.asked.tls = tls.upstream;
     Ok(RemoteConfig {

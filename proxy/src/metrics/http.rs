@@ -35,3 +35,18 @@ families! {
         pub rejected: Counter = "http_rejected_total",
     }
 }
+
+impl HttpMetrics {
+    /// How many requests are in flight, of all endpoints.
+    pub fn requests_in_flight(&self) -> u64 {
+        let each = Endpoint::ALL.iter();
+        let sum: f64 = each.map(|endpoint| self.in_flight.value(*endpoint)).sum();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count of whole requests; the cast keeps to the range"
+        )]
+        let sum = sum as u64;
+        sum
+    }
+}

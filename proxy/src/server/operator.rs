@@ -26,12 +26,11 @@ impl Operate for ProxyOperator {
     }
 
     fn status(&self) -> ServerStatus {
-        let requests = self.0.recording.as_ref().map(|recording| {
-            let in_flight = &recording.recorder.metrics.http.in_flight;
-            let each = registry::oci::Endpoint::ALL.iter();
-            // A gauge of whole requests, never below 0.
-            each.map(|endpoint| in_flight.value(*endpoint) as u64).sum()
-        });
+        let requests = self
+            .0
+            .recording
+            .as_ref()
+            .map(|recording| recording.recorder.metrics.http.requests_in_flight());
         let upstreams = self.0.upstreams.current();
         let upstreams = upstreams.all().map(|upstream| UpstreamStatus {
             name: upstream.name().to_owned(),

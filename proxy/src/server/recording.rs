@@ -5,13 +5,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use service::admin::{AdminListener, SharedEndpoints};
 use service::build_info;
+use service::listen::BindError;
 use service::listen::Inheritance;
 use service::metrics::{Counter, MetricsRegistry, families};
 use service::reload::ReloadFamilies;
 use service::scrape::FinalFile;
 use service::tls::Tls;
 
-use super::ProxyStartError;
 use crate::admin::Admin;
 use crate::aggregate::{Aggregate, Source};
 use crate::config::ProxyMetricsConfig;
@@ -64,7 +64,7 @@ impl ProxyRecording {
         clients: Vec<Tls>,
         endpoints: impl Fn(&ProxyMetricsConfig, Arc<Aggregate>) -> Admin,
         inheritance: &Inheritance,
-    ) -> Result<(ProxyRecording, Option<AdminListener<Aggregate>>), ProxyStartError> {
+    ) -> Result<(ProxyRecording, Option<AdminListener<Aggregate>>), BindError> {
         let registry = MetricsRegistry::labelled(PREFIX, &config.endpoint.labels);
         registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
         registry.process();

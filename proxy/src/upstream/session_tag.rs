@@ -213,7 +213,7 @@ mod tests {
     fn a_key_is_the_same_one_after_it_was_passed_on() {
         let key = SessionKey::random();
         let passed = SessionKey::from_hex(&key.to_hex()).unwrap();
-        let tags = |key| SessionTags::new(key, ["a", "b"].into_iter());
+        let tags = |key| SessionTags::new(key, "main", ["a", "b"].into_iter());
         let tag = tag(&tags(&key), 1, "/u");
         assert_eq!(tags(&passed).replica(&tag, "/u"), Some(1));
         for bad in ["", "0", "zz", "00"] {

@@ -8,7 +8,6 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use super::cells::{Counters, Gauge, Gauges, Histograms};
 use super::label::LabelSet;
-use super::registry::MetricsRegistry;
 use crate::exposition::MetricType;
 
 /// A type of families: counters, gauges or histograms.
@@ -141,9 +140,8 @@ pub(super) struct PerValueParts<F: Family> {
     pub(super) label: &'static str,
     /// How many series one value has at most.
     pub(super) series: usize,
-    pub(super) registry: MetricsRegistry,
-    /// The family's name, with the prefix.
-    pub(super) name: String,
+    /// Notes how many series the family has at most.
+    pub(super) resize: Box<dyn Fn(usize) + Send + Sync>,
 }
 
 impl<F: Family> PerValue<F> {
@@ -153,8 +151,7 @@ impl<F: Family> PerValue<F> {
 
     /// From now on there are at most so many values.
     pub fn resize(&self, values: usize) {
-        let PerValueParts { name, series, .. } = &self.0;
-        self.0.registry.resize(name, values * series);
+        (self.0.resize)(values * self.0.series);
     }
 
     /// The cells of a value. The caller sees to it that there are never more values than were

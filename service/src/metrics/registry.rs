@@ -79,17 +79,17 @@ impl MetricsRegistry {
     ) -> PerValue<F> {
         let labels = names::<F>(&[label]);
         let collector = self.collector::<F>(name, help, &labels, buckets, values);
+        let (registry, name) = (self.clone(), format!("{}{name}", self.0.prefix));
         PerValue::new(PerValueParts {
             collector,
             label,
             series: F::Set::COUNT * F::series(buckets),
-            registry: self.clone(),
-            name: format!("{}{name}", self.0.prefix),
+            resize: Box::new(move |series| registry.resize(&name, series)),
         })
     }
 
     /// A family prints at most so many series from now on.
-    pub(super) fn resize(&self, name: &str, max_series: usize) {
+    fn resize(&self, name: &str, max_series: usize) {
         if let Some(family) = self.0.declared.lock().get_mut(name) {
             family.max_series = max_series;
         }

@@ -45,11 +45,11 @@ pub struct TlsClientFields {
 pub struct TlsClient {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
-    identity: Identity,
+    identity: TlsIdentity,
 }
 
 /// A digest of the authorities that are trusted and of our own certificate.
-type Identity = [u8; 32];
+type TlsIdentity = [u8; 32];
 
 /// Whether they trust the same authorities and show the same certificate: a connection that one of them
 /// made does for the other.
@@ -152,7 +152,7 @@ impl TlsClientFields {
     }
 }
 
-fn identity(roots: &RootCertStore, own: Option<&Certificate>) -> Identity {
+fn identity(roots: &RootCertStore, own: Option<&Certificate>) -> TlsIdentity {
     let mut digest = Sha256::new();
     let mut add = |part: &[u8]| {
         // With its length, so that two parts do not run into each other.
@@ -174,7 +174,7 @@ impl TlsClient {
     fn new(
         mut config: ClientConfig,
         server_name: Option<ServerName<'static>>,
-        identity: Identity,
+        identity: TlsIdentity,
     ) -> Self {
         // The only protocol that is spoken to servers.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -188,7 +188,7 @@ impl TlsClient {
     /// For a listener of this program's own, whose certificate is known.
     pub(super) fn of_own(config: ClientConfig) -> Self {
         // It is compared with no other one.
-        let identity = Identity::default();
+        let identity = TlsIdentity::default();
         Self::new(config, ServerName::try_from("localhost").ok(), identity)
     }
 
