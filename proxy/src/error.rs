@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     /// All replicas have as many requests in flight as they may have, and too many wait already, or this
     /// one did for too long.
     Overloaded,
+    /// All replicas drain: the operator wants no new requests there.
+    Drained,
     /// The deadline of the shutdown passed before the exchange ended.
     ShutdownDeadline,
     /// This process may open no more file descriptors.
@@ -154,6 +156,7 @@ impl Failure {
             | Failure::ClientNotReading
             | Failure::Refused(_)
             | Failure::Overloaded
+            | Failure::Drained
             | Failure::ShutdownDeadline
             | Failure::OutOfDescriptors
             | Failure::Internal => None,
@@ -171,6 +174,7 @@ impl Failure {
             Failure::UpstreamFailed(_) => "upstream_failed",
             Failure::UpstreamTimeout => "upstream_timeout",
             Failure::Overloaded => "overloaded",
+            Failure::Drained => "drained",
             Failure::ShutdownDeadline => "shutdown_deadline",
             Failure::OutOfDescriptors => "out_of_descriptors",
             Failure::Internal => "internal",
@@ -193,7 +197,10 @@ impl Failure {
             Failure::Refused(refusal) => refusal.status(),
             Failure::UpstreamUnreachable(_) | Failure::UpstreamFailed(_) => 502,
             Failure::UpstreamTimeout => 504,
-            Failure::Overloaded | Failure::ShutdownDeadline | Failure::OutOfDescriptors => 503,
+            Failure::Overloaded
+            | Failure::Drained
+            | Failure::ShutdownDeadline
+            | Failure::OutOfDescriptors => 503,
             Failure::Internal => 500,
         }
     }
@@ -209,6 +216,7 @@ impl Failure {
             | Failure::UpstreamFailed(_)
             | Failure::UpstreamTimeout => Some(Side::Upstream),
             Failure::Overloaded
+            | Failure::Drained
             | Failure::ShutdownDeadline
             | Failure::OutOfDescriptors
             | Failure::Internal => None,
@@ -229,6 +237,10 @@ impl Failure {
             Failure::ClientStalled => (
                 ErrorCode::Unsupported,
                 "timeout while reading the request's body",
+            ),
+            Failure::Drained => (
+                ErrorCode::Unavailable,
+                "the registry takes no new requests for now: its operator drains it",
             ),
             Failure::UpstreamUnreachable(_) => {
                 (ErrorCode::Unavailable, "the registry is unreachable")

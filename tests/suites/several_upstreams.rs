@@ -191,9 +191,9 @@ async fn what_no_upstream_is_for_is_refused_counted_and_logged() -> Result<()> {
     let mut upstreams = labels["upstream"].clone();
     upstreams.sort();
     assert_eq!(upstreams, ["hub", "team"]);
-    let requests = scrape.sum(&metric("octoserve_upstream_request_duration_seconds_count"));
     // None was sent, so there is no series yet.
-    assert_eq!(requests, None);
+    let counted = scrape.sum(&metric("octoserve_upstream_request_duration_seconds_count"));
+    assert_eq!(counted, None);
     server.terminate(DEADLINE).await?;
     let log = server.process().output(OutputStream::Stderr)?;
     for reason in [

@@ -8,7 +8,9 @@ use super::client_view::ClientView;
 use super::framing::RequestHead;
 use super::local_url;
 use crate::error::Refusal;
-use crate::upstream::{NoUpstream, Requested, SessionTags, Upstream, Upstreams, split_session_tag};
+use crate::upstream::{
+    NoUpstream, ReplicaSet, Requested, SessionTags, Upstream, Upstreams, split_session_tag,
+};
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub(super) fn take<'u>(
         })
     });
     if let (None, Ok(upstream)) = (&tagged, &chosen)
-        && upstream.replicas().is_some_and(|all| all.is_single())
+        && upstream.replicas().is_some_and(ReplicaSet::is_single)
         && !is_open
     {
         // It needs no tag of ours, so that is one of another proxy behind this one.
@@ -117,7 +119,7 @@ fn leads_to(
         query,
     };
     let chosen = upstreams.choose(&requested);
-    upstream.replicas().is_none_or(|all| all.is_single())
+    upstream.replicas().is_none_or(ReplicaSet::is_single)
         && !upstreams.is_open(&requested)
         && chosen.is_ok_and(|chosen| std::ptr::eq(&raw const **chosen, upstream))
 }
@@ -285,6 +287,7 @@ mod tests {
         (destination.map_err(|(refusal, _)| refusal), target)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands beside errors")]
     fn main(replica: Option<usize>) -> Result<(String, Option<usize>), Refusal> {
         Ok(("main".to_owned(), replica))
     }

@@ -316,6 +316,10 @@ impl<'f> RequestFacts<'f> {
                     "too many requests wait for a replica"
                 );
             }
+            Failure::Drained => {
+                let upstream = self.upstream.map(Upstream::name);
+                tracing::debug!(upstream, request_id = id, "all replicas drain");
+            }
             Failure::ShutdownDeadline => {
                 tracing::warn!(?failure, request_id = id, "request aborted");
             }

@@ -108,6 +108,9 @@ impl<'f> ReplicaConnector<'f> {
         client: &mut C,
         timer: &mut LazyTimer,
     ) -> Result<&'f Replica, Failure> {
+        if self.route.is_drained() {
+            return Err(Failure::Drained);
+        }
         let mut queued = self.route.wait().ok_or(Failure::Overloaded)?;
         let began = Instant::now();
         let deadline = began + self.route.patience();

@@ -121,13 +121,13 @@ impl ChoiceIndex {
         if self.ns.is_unused() {
             return Ok(self.ns.without);
         }
-        let mut names = requested.parameters("ns");
-        let Some(name) = names.next() else {
+        let mut values = requested.parameters("ns");
+        let Some(value) = values.next() else {
             return Ok(self.ns.without);
         };
-        let named = self.ns.of(name);
+        let named = self.ns.of(value);
         // The upstream might take another one.
-        let is_one = names.all(|other| self.ns.of(other) == named);
+        let is_one = values.all(|other| self.ns.of(other) == named);
         if named == 0 || !is_one {
             return Err(NoUpstream::UnknownNs);
         }

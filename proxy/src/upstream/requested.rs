@@ -76,7 +76,7 @@ fn parameters(query: &str) -> impl Iterator<Item = (PercentDecode<'_>, PercentDe
 }
 
 /// The first component of the first repository in a list of scopes, `repository:NAME:ACTIONS`.
-fn scope_component<'s>(mut scopes: PercentDecode<'s>) -> Option<impl Iterator<Item = u8> + 's> {
+fn scope_component(mut scopes: PercentDecode<'_>) -> Option<impl Iterator<Item = u8>> {
     loop {
         if let Some(name) = begins_with(scopes.clone(), b"repository:") {
             // A name has no colon; but for a class, that is no part of it: `repository(plugin)`.

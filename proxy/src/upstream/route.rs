@@ -72,6 +72,11 @@ impl<'s> ReplicaRoute<'s> {
         })
     }
 
+    /// Whether there is no replica to wait for: all of them drain.
+    pub fn is_drained(&self) -> bool {
+        self.chosen.is_none() && self.tried == 0
+    }
+
     /// How long it may wait.
     pub fn patience(&self) -> Duration {
         self.set.queue_rules().timeout

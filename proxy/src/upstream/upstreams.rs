@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::choice::{ChoiceIndex, NoUpstream};
+use super::replica_set::ReplicaSet;
 use super::requested::Requested;
 
 /// The upstreams of a proxy; at least one. Clones are the same ones.
@@ -70,7 +71,7 @@ impl Upstreams {
 
     /// Whether there is only one, with only one replica: every session is there.
     pub(crate) fn is_single(&self) -> bool {
-        let is_single = |upstream: &Upstream| upstream.replicas().is_none_or(|all| all.is_single());
+        let is_single = |upstream: &Upstream| upstream.replicas().is_none_or(ReplicaSet::is_single);
         self.others.is_empty() && is_single(&self.first)
     }
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result, ensure};
 use harness::octoserve::{Launch, Program};
 use harness::poll;
+use harness::scripted::{Caller, Scripted};
+use harness::wire;
 use tempfile::TempDir;
 
 use super::{CONTROL, SOCKET, ctl, ctl_in, done, logged, programs, refusal, status};
@@ -219,5 +221,78 @@ async fn a_socket_that_cannot_be_opened_says_so() -> Result<()> {
             "{error}"
         );
     }
+    Ok(())
+}
+
+/// Responds to every request with a text.
+async fn named(name: &'static str) -> Result<Scripted> {
+    Scripted::start(move |mut caller: Caller| async move {
+        loop {
+            caller.head().await?;
+            let length = name.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+            caller.send(head).await?;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_replica_that_is_drained_gets_no_new_requests_until_it_is_ready_again() -> Result<()> {
+    let (a, b) = (named("a").await?, named("b").await?);
+    let configuration = format!(
+        "{CONTROL}upstreams: [{{balance: round_robin, replicas: ['{}', '{}']}}]\n",
+        a.url(),
+        b.url()
+    );
+    let server = Launch::configured(&configuration).start().await?;
+    let program = Program::Octoserve;
+    let asked = async || {
+        let request = wire::request("GET", "/v2/", &[], b"");
+        wire::exchange(server.address(), "GET", &request).await
+    };
+    let answers = async || -> Result<String> {
+        let mut answers = String::new();
+        for _ in 0..6 {
+            answers += std::str::from_utf8(&asked().await?.body)?;
+        }
+        Ok(answers)
+    };
+    let draining = async || -> Result<Vec<bool>> {
+        let status = status(program, &server).await?;
+        let replicas = status["upstreams"][0]["replicas"].as_array();
+        let replicas = replicas.context("no replicas")?;
+        Ok(replicas.iter().map(|one| one["draining"] == true).collect())
+    };
+    let said = done(
+        program,
+        &server,
+        &format!("upstream main/{} drain", a.url()),
+    )
+    .await?;
+    assert_eq!(said, "1 replica of main is draining\n");
+    assert_eq!(draining().await?, [true, false]);
+    assert_eq!(answers().await?, "bbbbbb");
+    // A reload of the same configuration does not undo it.
+    ensure!(server.reload().await?);
+    assert_eq!(answers().await?, "bbbbbb");
+    let said = done(program, &server, "upstream main drain").await?;
+    assert_eq!(said, "2 replicas of main are draining\n");
+    let refused = asked().await?;
+    assert_eq!(refused.head.status, 503);
+    assert_eq!(refused.error_code().as_deref(), Some("UNAVAILABLE"));
+    let body = String::from_utf8(refused.body)?;
+    ensure!(body.contains("its operator drains it"), "{body}");
+    let unknown = ctl(program, &server, "upstream main/http://c drain").await?;
+    let (code, error) = refusal(&unknown);
+    assert_eq!(code, Some(1));
+    ensure!(
+        error.contains(&a.url()) && error.contains("no replica"),
+        "{error}"
+    );
+    done(program, &server, "upstream main ready").await?;
+    assert_eq!(draining().await?, [false, false]);
+    let all = answers().await?;
+    ensure!(all.contains('a') && all.contains('b'), "{all}");
     Ok(())
 }

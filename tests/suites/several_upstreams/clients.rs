@@ -105,7 +105,8 @@ async fn images_lie_at_their_registries_under_their_own_names() -> Result<()> {
         "{names:?}"
     );
     let sessions = |event: &str| metric("octoserve_upload_sessions_total").label("event", event);
-    assert_eq!(scrape.sum(&sessions("unknown")).unwrap_or_default(), 0.0);
+    let unknown = scrape.sum(&sessions("unknown")).unwrap_or_default();
+    ensure!(unknown < 0.5, "{}", scrape.text());
     Ok(())
 }
 

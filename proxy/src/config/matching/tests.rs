@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::super::tests::resolve;
 use super::*;
 use crate::config::UpstreamsConfig;
@@ -6,7 +8,10 @@ use crate::config::UpstreamsConfig;
 fn resolved(upstreams: &[&str]) -> Result<Vec<RequestMatch>, String> {
     let mut yaml = "upstreams:\n".to_owned();
     for (at, keys) in upstreams.iter().enumerate() {
-        yaml += &format!("- {{name: u{at}, replicas: ['http://r{at}'], {keys}}}\n");
+        let _ = writeln!(
+            yaml,
+            "- {{name: u{at}, replicas: ['http://r{at}'], {keys}}}"
+        );
     }
     let (config, printed) = resolve(&yaml, Vec::new())?;
     let (_, again) = resolve(&printed, Vec::new())?;

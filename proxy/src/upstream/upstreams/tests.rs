@@ -43,6 +43,7 @@ fn chosen(upstreams: &Upstreams, host: Option<&str>, target: &str) -> Result<Str
         .map(|upstream| upstream.name().to_owned())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside errors")]
 fn at(place: usize) -> Result<String, NoUpstream> {
     Ok(place.to_string())
 }
