@@ -53,6 +53,7 @@ const PROXY: &[(&str, &[&str])] = &[
             "forwarded",
             "metrics",
             "registry::config",
+            "registry::oci",
         ],
     ),
     (

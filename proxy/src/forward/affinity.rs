@@ -97,7 +97,8 @@ pub(super) fn tag(
         && let Some(tags) = tags(upstream)
         && let Some(location) = headers.get_mut(header::LOCATION)
         && let Ok(text) = location.to_str()
-        && let Some((path, query)) = local_url::local_target(text, view)
+        && let Some((path, query)) =
+            local_url::local_target(text, view.request.target.path(), view.origin())
         && !leads_to(upstream, (&path, query.as_deref()), view, asked.among)
         && let Some(tagged) = tags.add(asked.index, text, &path)
         && let Ok(tagged) = HeaderValue::try_from(tagged)
@@ -173,7 +174,8 @@ mod tests {
                 cors: None,
                 asked: None,
             };
-            local_url::local_target(location, view).map(|(path, _)| path)
+            local_url::local_target(location, request.target.path(), view.origin())
+                .map(|(path, _)| path)
         };
         let us = Some("us:5000");
         for (host, location, local) in [

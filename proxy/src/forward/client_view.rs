@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use super::framing::RequestHead;
-use super::local_url;
+use super::local_url::{self, ClientOrigin};
 use crate::cors::CrossOrigin;
 use crate::forwarded::ClientClaims;
 use crate::upstream::{RequestMatch, Upstream, Upstreams};
@@ -50,6 +50,14 @@ impl<'r> ClientView<'r> {
     pub(super) fn host(self) -> Option<&'r HeaderValue> {
         let claimed = self.claims.and_then(|claims| claims.host.as_ref());
         claimed.or(self.request.host.as_ref())
+    }
+
+    /// How the client reaches the proxy.
+    pub(super) fn origin(self) -> ClientOrigin<'r> {
+        ClientOrigin {
+            scheme: self.scheme(),
+            host: self.host(),
+        }
     }
 
     /// Lets a response that names the upstream by its own address name the proxy instead, as the client
@@ -111,7 +119,7 @@ impl<'r> ClientView<'r> {
         if matching.stripped.is_none() && matching.ns.is_empty() {
             return None;
         }
-        let (origin, target) = url.split_at(local_url::local_path_start(url, self)?);
+        let (origin, target) = url.split_at(local_url::local_path_start(url, self.origin())?);
         let prefix = matching.stripped.as_ref();
         let added = prefix.and_then(|prefix| prefix.add_to_path(target));
         let named = added.as_deref().unwrap_or(target);
@@ -138,7 +146,7 @@ impl<'r> ClientView<'r> {
         };
         let is_ours = |realm: &str| {
             let is_absolute = realm.contains("://");
-            is_absolute && local_url::local_path_start(realm, self).is_some()
+            is_absolute && local_url::local_path_start(realm, self.origin()).is_some()
         };
         if parameter(text, REALM, &|realm| is_ours(realm).then(String::new)).is_some()
             && let Some(named) = parameter(text, SCOPE, &|scopes| prefix.add_to_scopes(scopes))

@@ -10,9 +10,9 @@ type UpstreamMask = u64;
 
 /// Which upstream a request is for.
 pub(super) struct ChoiceIndex {
-    hosts: Condition,
-    prefixes: Condition,
-    ns: Condition,
+    hosts: MatchCondition,
+    prefixes: MatchCondition,
+    ns: MatchCondition,
     /// Those that do not know a prefix of theirs.
     stripping: UpstreamMask,
 }
@@ -30,7 +30,7 @@ pub enum NoUpstream {
 
 /// What one kind of list says of each value.
 #[derive(Default)]
-struct Condition {
+struct MatchCondition {
     /// The upstreams whose list is empty.
     without: UpstreamMask,
     by_value: HashMap<Box<[u8]>, UpstreamMask>,
@@ -40,9 +40,9 @@ impl ChoiceIndex {
     /// Of upstreams in their order; at most 64 of them are ever chosen.
     pub(super) fn new<'m>(matches: impl Iterator<Item = &'m RequestMatch>) -> ChoiceIndex {
         let mut index = ChoiceIndex {
-            hosts: Condition::default(),
-            prefixes: Condition::default(),
-            ns: Condition::default(),
+            hosts: MatchCondition::default(),
+            prefixes: MatchCondition::default(),
+            ns: MatchCondition::default(),
             stripping: 0,
         };
         for (at, matching) in (0..UpstreamMask::BITS).zip(matches) {
@@ -135,7 +135,7 @@ impl ChoiceIndex {
     }
 }
 
-impl Condition {
+impl MatchCondition {
     fn add<'v>(&mut self, bit: UpstreamMask, values: impl Iterator<Item = &'v str>) {
         let mut is_empty = true;
         for value in values {
