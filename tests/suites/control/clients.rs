@@ -7,6 +7,7 @@ use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::octoserve::Program;
+use harness::tools;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -23,8 +24,10 @@ pub(super) async fn as_nobody(program: Program, directory: &Path) -> Result<Outp
     // The tests' own directory may be closed to others, and this one is open.
     let copy = directory.join("program");
     if !copy.exists() {
-        std::fs::copy(program.path()?, &copy)?;
-        std::fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+        // By another process: one that a test beside this one starts would inherit the file while this one
+        // writes it, and a file that is being written cannot be run.
+        let [from, to] = [&program.path()?, &copy].map(|path| path.display().to_string());
+        tools::run("install", &["-m", "755", &from, &to]).await?;
     }
     command
         .arg(copy)
