@@ -42,6 +42,8 @@ thread_local! {
 /// One end of TLS.
 pub struct TlsCodec {
     connection: Connection,
+    /// What was read of the socket, and what rustls takes once the caller has had what is decrypted.
+    untaken: Vec<u8>,
     /// The socket took not all that was encrypted.
     is_blocked: bool,
     has_begun: bool,
@@ -94,6 +96,7 @@ impl TlsCodec {
         connection.set_buffer_limit(Some(MAX_WAITING));
         TlsCodec {
             connection,
+            untaken: Vec::new(),
             is_blocked: false,
             has_begun: false,
         }
@@ -189,7 +192,9 @@ impl TlsCodec {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 taken => return Poll::Ready(taken),
             }
-            ready!(raw.poll_readable(context))?;
+            if self.untaken.is_empty() {
+                ready!(raw.poll_readable(context))?;
+            }
             match self.receive(raw, buffer) {
                 Ok(0) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -201,10 +206,17 @@ impl TlsCodec {
     /// Reads of the socket, and decrypts into the buffer. 0 where nothing was for the caller.
     fn receive(&mut self, raw: &impl RawStream, buffer: &mut impl BufMut) -> io::Result<usize> {
         RECEIVED.with_borrow_mut(|scratch| {
-            // All that is decrypted must fit into the buffer, or into what rustls keeps.
-            let room = buffer.chunk_mut().len();
-            let most = room.saturating_sub(RECORD_AND_STEP).clamp(STEP, READ);
-            let length = raw.try_receive(&mut scratch[..most])?;
+            let length = if self.untaken.is_empty() {
+                // All that is decrypted should fit into the buffer, or into what rustls keeps.
+                let room = buffer.chunk_mut().len();
+                let most = room.saturating_sub(RECORD_AND_STEP).clamp(STEP, READ);
+                raw.try_receive(&mut scratch[..most])?
+            } else {
+                // A connection that is idle holds no buffer.
+                let untaken = std::mem::take(&mut self.untaken);
+                scratch[..untaken.len()].copy_from_slice(&untaken);
+                untaken.len()
+            };
             let mut received = &scratch[..length];
             let mut taken = 0;
             // The end of the socket is a step, too.
@@ -225,6 +237,12 @@ impl TlsCodec {
                 if !has_more {
                     break;
                 }
+                // rustls keeps a record and refuses more, even where a step has taken a part of what was
+                // read: the rest waits until the caller has taken what there is.
+                if self.has_decrypted() {
+                    self.untaken.extend_from_slice(received);
+                    break;
+                }
             }
             // Such as the other end's wish for new keys.
             if self.connection.wants_write() && !self.is_blocked {
@@ -232,6 +250,12 @@ impl TlsCodec {
             }
             Ok(taken)
         })
+    }
+
+    /// Whether something is decrypted that the caller has not taken.
+    fn has_decrypted(&mut self) -> bool {
+        let mut reader = self.connection.reader();
+        reader.fill_buf().is_ok_and(|there| !there.is_empty())
     }
 
     /// Gives rustls some of what was received, or its end. Returns whether it took any: after a

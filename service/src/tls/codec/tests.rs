@@ -160,6 +160,23 @@ async fn bytes_pass_whole_in_both_directions_into_buffers_of_any_size() {
     }
 }
 
+/// As HTTP/2 writes its frames: a whole record, and a short one after it. Together they are more than rustls
+/// keeps, and a step may end in the middle of what was read.
+#[tokio::test]
+async fn records_that_rustls_cannot_keep_are_not_lost() {
+    for (room, short) in [(1, 9), (500, 900), (3_000, 900)] {
+        let (mut client, mut server) = connected().await;
+        let sent = content(1_000_000);
+        let write = async {
+            for frame in sent.chunks((16 << 10) + short) {
+                client.write_all(frame).await;
+            }
+        };
+        let ((), received) = tokio::join!(write, server.read_exactly(sent.len(), room));
+        assert!(received == sent, "{room}");
+    }
+}
+
 #[tokio::test]
 async fn what_waits_for_a_peer_that_does_not_read_is_bounded() {
     let (_client, mut server) = connected().await;
