@@ -351,7 +351,7 @@ impl TlsCodec {
     pub fn unread(&mut self) -> usize {
         let buffered = self.connection.reader().fill_buf().map_or(0, <[u8]>::len);
         // A record may be there in part.
-        buffered + RECORD_AND_STEP
+        buffered + self.untaken.len() + RECORD_AND_STEP
     }
 
     /// What an idle connection has to say. What only TLS has to say to itself is heard, such as tickets.
