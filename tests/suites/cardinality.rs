@@ -158,7 +158,7 @@ const CLOSED: &[(&str, &str)] = &[
     (
         "result",
         "ok not_found denied client_error server_error aborted mounted fallback error challenge \
-         unauthorized forbidden",
+         unauthorized forbidden refused",
     ),
     (
         "client",
