@@ -70,8 +70,12 @@ impl ChoiceIndex {
             return Err(NoUpstream::Unmatched);
         }
         if let Some(component) = requested.component() {
-            let decoded = percent_encoding::percent_decode_str(component);
-            return first(fit & self.of_prefix(decoded));
+            let prefixed = if component.contains('%') {
+                self.of_prefix(percent_encoding::percent_decode_str(component))
+            } else {
+                self.prefixes.without | self.prefixes.get(component.as_bytes())
+            };
+            return first(fit & prefixed);
         }
         if let Some(component) = requested.scoped_component() {
             return first(fit & self.of_prefix(component));
@@ -94,19 +98,17 @@ impl ChoiceIndex {
         let Some(host) = host.filter(|_| !self.hosts.is_unused()) else {
             return self.hosts.without;
         };
+        let mut buffer = [0; LONGEST_HOST];
+        let Some(host) = lower_case(host, &mut buffer) else {
+            return self.hosts.without;
+        };
         // The colons of an IPv6 address are inside its brackets.
-        let colon = host.iter().rposition(|byte| matches!(byte, b':' | b']'));
-        let name = match colon {
-            Some(at) if host[at] == b':' => &host[..at],
-            _ => host,
+        let end = host.iter().rposition(|byte| matches!(byte, b':' | b']'));
+        let named = match end {
+            Some(at) if host[at] == b':' => self.hosts.get(&host[..at]),
+            _ => 0,
         };
-        let whole = self.hosts.of(host.iter().copied());
-        let named = if name.len() < host.len() {
-            self.hosts.of(name.iter().copied())
-        } else {
-            0
-        };
-        self.hosts.without | whole | named
+        self.hosts.without | self.hosts.get(host) | named
     }
 
     fn of_prefix(&self, component: impl Iterator<Item = u8>) -> UpstreamMask {
@@ -149,16 +151,24 @@ impl MatchCondition {
         self.by_value.is_empty()
     }
 
-    /// Those whose lists have a host. Case does not matter.
-    fn of(&self, host: impl Iterator<Item = u8>) -> UpstreamMask {
+    /// Those whose lists have a registry. Case does not matter.
+    fn of(&self, registry: impl Iterator<Item = u8>) -> UpstreamMask {
         let mut buffer = [0; LONGEST_HOST];
-        let host = copied(host.map(|byte| byte.to_ascii_lowercase()), &mut buffer);
-        host.map_or(0, |host| self.get(host))
+        let registry = copied(registry.map(|byte| byte.to_ascii_lowercase()), &mut buffer);
+        registry.map_or(0, |registry| self.get(registry))
     }
 
     fn get(&self, value: &[u8]) -> UpstreamMask {
         self.by_value.get(value).copied().unwrap_or_default()
     }
+}
+
+/// The host in lower case; `None` if it is longer than any value.
+fn lower_case<'b>(host: &[u8], buffer: &'b mut [u8; LONGEST_HOST]) -> Option<&'b [u8]> {
+    let lower = buffer.get_mut(..host.len())?;
+    lower.copy_from_slice(host);
+    lower.make_ascii_lowercase();
+    Some(lower)
 }
 
 /// The bytes as a slice; `None` if they are more than any value has.

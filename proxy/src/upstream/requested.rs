@@ -94,19 +94,37 @@ fn begins_with<'t>(mut text: PercentDecode<'t>, start: &[u8]) -> Option<PercentD
 
 /// The same for a path that has percent signs, dots and the like.
 fn is_plain(path: &str) -> bool {
-    let has = |text: &[u8]| {
-        let mut windows = path.as_bytes().windows(text.len());
-        windows.any(|window| window.eq_ignore_ascii_case(text))
+    let is_versioned = path.starts_with(VERSION);
+    let bytes = path.as_bytes();
+    let is = |at: usize, digits: &[u8]| {
+        let found = bytes.get(at..at + digits.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(digits))
     };
+    let mut may_have_dots = false;
+    for (at, byte) in bytes.iter().enumerate() {
+        // Some servers end a component at its parameters, and some decode twice.
+        let is_odd = match byte {
+            b'/' => is(at + 1, b"/"),
+            b'%' => {
+                may_have_dots |= is(at + 1, b"2e");
+                is(at + 1, b"5c")
+                    || is(at + 1, b"252e")
+                    || is_versioned && (is(at + 1, b"2f") || is(at + 1, b"25"))
+            }
+            b'.' => {
+                may_have_dots = true;
+                false
+            }
+            b';' => is_versioned,
+            byte => *byte == b'\\',
+        };
+        if is_odd {
+            return false;
+        }
+    }
+    // It may be the version, written in another way.
     let first = path.split('/').nth(1).unwrap_or_default();
-    // Some servers end a component at its parameters, and some decode twice.
-    let is_bad_anywhere = has(b"//") || has(b"\\") || has(b"%5c") || has(b"%252e");
-    let is_bad = match path.strip_prefix(VERSION) {
-        Some(_) => has(b"%2f") || has(b"%25") || has(b";"),
-        // It may be the version, written in another way.
-        None => first.contains(['%', ';']),
-    };
-    !is_bad && !is_bad_anywhere && !has_dots(path)
+    (is_versioned || !first.contains(['%', ';'])) && !(may_have_dots && has_dots(path))
 }
 
 /// Whether a component is `.` or `..`, in whatever way it and the slashes around it are written.
