@@ -151,6 +151,7 @@ pub async fn bind(
     let families = recording.as_ref().map(|recording| &recording.upstreams);
     let upstreams = running_upstreams::together(upstreams, families);
     let upstreams = upstreams.ok_or(ProxyStartError::NoUpstream)?;
+    running_upstreams::resolve(&upstreams).await;
     let recorder = recording.as_ref().map(|recording| &recording.recorder);
     let observer = Observer::new(recorder);
     let (stop, stopping) = Shutdown::new();

@@ -278,6 +278,13 @@ impl Upstream {
         tokio::join!(replicas.keep_probed(), follow);
     }
 
+    /// Resolves the names of replicas that are not resolved yet, so that no request finds them so.
+    pub async fn resolve(&self) {
+        if let Some(replicas) = self.replicas() {
+            replicas.resolve().await;
+        }
+    }
+
     /// Keeps the replicas resolved and their idle connections fresh, until the shutdown.
     pub async fn maintain(self: Arc<Self>, shutdown: Shutdown) {
         let Some(replicas) = self.replicas() else {

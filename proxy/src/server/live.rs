@@ -9,7 +9,7 @@ use service::log;
 use service::tls::Tls;
 
 use super::recording::ProxyRecording;
-use super::running_upstreams::RunningUpstreams;
+use super::running_upstreams::{self, RunningUpstreams};
 use crate::admin::{Admin, refuse};
 use crate::aggregate::{Aggregate, Source};
 use crate::config::{METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamsConfig};
@@ -53,7 +53,7 @@ pub(super) struct LiveProxy {
 
 impl LiveProxy {
     /// Applies a configuration. Returns the keys that take effect after a restart only.
-    pub(super) fn apply(
+    pub(super) async fn apply(
         self: &Arc<LiveProxy>,
         config: ProxyConfig,
         since_start: &ChangedKeys,
@@ -72,6 +72,10 @@ impl LiveProxy {
             // The embedded registry is started, and ended, with the process.
             UpstreamsConfig::Remote(_) | UpstreamsConfig::Embedded(_) => None,
         };
+        if let Some(next) = &next {
+            // Before anything changes: no request is to fail because of a name that is new.
+            running_upstreams::resolve(next).await;
+        }
         let listeners = config.listen.iter();
         let tls: Vec<_> = listeners
             .map(|listen| (&listen.address, listen.tls.as_ref()))

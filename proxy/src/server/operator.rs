@@ -21,7 +21,7 @@ impl Operate for ProxyOperator {
         config: ProxyConfig,
         since_start: &ChangedKeys,
     ) -> Result<Reloaded, ReloadRefusal> {
-        let needs_restart = self.0.apply(config, since_start);
+        let needs_restart = self.0.apply(config, since_start).await;
         Ok(Reloaded { needs_restart })
     }
 

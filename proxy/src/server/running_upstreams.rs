@@ -1,13 +1,19 @@
 //! The upstreams of a proxy that runs, and the tasks that keep them known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use service::shutdown::{Shutdown, Trigger};
+use tokio::time::timeout;
 
 use crate::config::RemoteConfig;
 use crate::metrics::UpstreamFamilies;
 use crate::upstream::{SessionKey, Timeouts, Upstream, Upstreams};
+
+/// How long requests are kept from new upstreams for their names to be resolved.
+const RESOLVE: Duration = Duration::from_secs(2);
 
 /// The most names of upstreams that are gone whose counts are still shown.
 const MOST_GONE: usize = 64;
@@ -134,6 +140,13 @@ fn begin(
         });
     }
     trigger
+}
+
+/// Resolves the names of upstreams that get no requests yet. One that cannot be resolved is no reason to
+/// wait for ever, and the log has it once they get requests.
+pub(super) async fn resolve(upstreams: &Upstreams) {
+    let each = upstreams.all().map(|upstream| upstream.resolve());
+    let _ = timeout(RESOLVE, join_all(each)).await;
 }
 
 /// An upstream somewhere.

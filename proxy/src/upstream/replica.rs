@@ -3,6 +3,7 @@
 //! Names are resolved in the background and again as time goes by, so that no request waits for a
 //! resolver, and because a registry that moves must be found.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -242,15 +243,30 @@ impl Replica {
         tokio::join!(resolve, sweep);
     }
 
+    /// Resolves the replica's name, if it has one that is not resolved yet. A failure is left to
+    /// [`Replica::maintain`].
+    pub(super) async fn resolve(&self) {
+        if let ServerAddress::Tcp { host, port } = self.target.address()
+            && self.addresses.load().is_empty()
+        {
+            let _ = self.look_up(host, *port).await;
+        }
+    }
+
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<()> {
+        let addresses = tokio::net::lookup_host((host, port)).await?;
+        let mut addresses: Vec<SocketAddr> = addresses.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.replace(&addresses);
+        Ok(())
+    }
+
     async fn keep_resolved(&self, host: &str, port: u16) {
         let mut failing = false;
         loop {
-            let pause = match tokio::net::lookup_host((host, port)).await {
-                Ok(addresses) => {
-                    let mut addresses: Vec<SocketAddr> = addresses.collect();
-                    addresses.sort_unstable();
-                    addresses.dedup();
-                    self.replace(&addresses);
+            let pause = match self.look_up(host, port).await {
+                Ok(()) => {
                     if std::mem::take(&mut failing) {
                         tracing::info!(upstream = self.upstream, "upstream name resolved again");
                     }

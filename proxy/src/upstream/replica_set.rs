@@ -152,6 +152,11 @@ impl ReplicaSet {
         join_all(self.replicas.iter().map(|replica| replica.maintain())).await;
     }
 
+    /// Resolves the names that are not resolved yet.
+    pub(super) async fn resolve(&self) {
+        join_all(self.replicas.iter().map(|replica| replica.resolve())).await;
+    }
+
     /// Probes the replicas, without an end.
     pub(super) async fn keep_probed(&self) {
         let each = self.replicas.iter().map(async |replica| {
