@@ -195,13 +195,13 @@ async fn what_no_upstream_is_for_is_refused_counted_and_logged() -> Result<()> {
     let counted = scrape.sum(&metric("octoserve_upstream_request_duration_seconds_count"));
     assert_eq!(counted, None);
     server.terminate(DEADLINE).await?;
-    let log = server.process().output(OutputStream::Stderr)?;
+    let lines = server.process().output(OutputStream::Stderr)?;
     for reason in [
         "no registry behind this proxy has this name",
         "the registry that ?ns= names is not configured",
         "there is no catalog here",
     ] {
-        ensure!(log.contains(reason), "{reason}:\n{log}");
+        ensure!(lines.contains(reason), "{reason}:\n{lines}");
     }
     Ok(())
 }
