@@ -6,6 +6,8 @@ use anyhow::Result;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
+use crate::authority::SignedCertificate;
+
 /// A certificate and its key. Dropping it removes the files.
 pub struct Certificate {
     directory: TempDir,
@@ -61,6 +63,15 @@ impl Certificate {
     pub fn become_like(&self, other: &Self) -> Result<()> {
         self.replace(&self.path(), &std::fs::read_to_string(other.path())?)?;
         self.replace(&self.key(), &std::fs::read_to_string(other.key())?)
+    }
+
+    /// Replaces both files with those of a certificate that an authority has signed.
+    ///
+    /// # Errors
+    /// If they can't be read or written.
+    pub fn become_signed(&self, signed: &SignedCertificate) -> Result<()> {
+        self.replace(&self.path(), &std::fs::read_to_string(&signed.certificate)?)?;
+        self.replace(&self.key(), &std::fs::read_to_string(&signed.key)?)
     }
 
     fn write(&self, params: &CertificateParams) -> Result<()> {

@@ -118,6 +118,14 @@ impl H2Stream {
         Ok(self.body.send_data(Bytes::from_static(bytes), last)?)
     }
 
+    /// Sends a piece that the test has made.
+    ///
+    /// # Errors
+    /// If the stream is gone.
+    pub fn push_bytes(&mut self, bytes: Bytes, last: bool) -> Result<()> {
+        Ok(self.body.send_data(bytes, last)?)
+    }
+
     /// Ends the request with a trailer.
     ///
     /// # Errors
@@ -150,6 +158,19 @@ impl H2Stream {
 }
 
 impl H2Response {
+    /// Reads the next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// If it is cut, or nothing comes in time.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>> {
+        let Some(piece) = timeout(DEADLINE, self.body.data()).await? else {
+            return Ok(None);
+        };
+        let piece = piece?;
+        self.body.flow_control().release_capacity(piece.len())?;
+        Ok(Some(piece))
+    }
+
     /// Reads the body to its end.
     ///
     /// # Errors

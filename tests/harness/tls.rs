@@ -74,6 +74,20 @@ impl SecureClient {
         Self::with(roots, &TlsOffer::default())
     }
 
+    /// A client that trusts the authority in this file, and offers these protocols.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn trusting_authority(path: &Path, protocols: &[&str]) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(read(path)?)?;
+        let offer = TlsOffer {
+            protocols,
+            ..TlsOffer::default()
+        };
+        Self::with(roots, &offer)
+    }
+
     /// A client that offers this.
     ///
     /// # Errors

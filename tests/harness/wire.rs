@@ -136,6 +136,18 @@ impl Wire {
         Ok(self.unread.drain(..length).collect())
     }
 
+    /// Reads some bytes of a body, at most so many; none if the connection has ended.
+    ///
+    /// # Errors
+    /// If the connection was reset, or nothing comes in time.
+    pub async fn some(&mut self, most: usize) -> Result<Vec<u8>> {
+        if self.unread.is_empty() {
+            self.fill().await?;
+        }
+        let length = most.min(self.unread.len());
+        Ok(self.unread.drain(..length).collect())
+    }
+
     /// Reads until the connection ends.
     ///
     /// # Errors
