@@ -25,6 +25,7 @@
 //! | [`terminator`] | nginx, which ends TLS in front of a server |
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
+//! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
 //!
@@ -55,6 +56,7 @@ pub mod prometheus;
 pub mod scrape;
 pub mod scripted;
 pub mod skopeo;
+pub mod soak;
 pub mod source;
 pub mod terminator;
 pub mod tls;

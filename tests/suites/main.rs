@@ -119,6 +119,8 @@ mod shutdown;
 mod skopeo;
 /// Silent, slow and idle clients are disconnected.
 mod slow;
+/// Each fault of `make soak` once: clients with books, replicas that fail, reloads and takeovers.
+mod soak;
 /// A thousand stalled clients use bounded memory, and leave nothing once they are gone.
 mod stalls;
 /// The registry's statistics compared with a walk of its directory, also after a crash.
