@@ -5,7 +5,7 @@ DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
 PREFIX ?= /usr/local
 
-.PHONY: run install test lint bench fuzz docs
+.PHONY: run install test lint bench soak fuzz docs
 
 run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data, built for a first try
 	@$(INSTALL) build
@@ -38,6 +38,13 @@ bench: ## Compare with haproxy, nginx and docker-registry; writes docs/benchmark
 	@$(INSTALL) build bench
 	cargo build --release --bins
 	cargo run --quiet --package octoserve-tests --bin bench -- $(BENCH)
+
+MINUTES ?= 10
+
+soak: ## All clients, faults, reloads and takeovers for ten minutes; `make soak MINUTES=120` for two hours
+	@$(INSTALL) build soak
+	cargo build --release --package octoserve-proxy --package octoserve-registry --bins
+	cargo run --quiet --package octoserve-tests --bin soak -- --minutes $(MINUTES) $(SOAK)
 
 # The flags of cargo-fuzz without sanitizers, which need a nightly compiler.
 COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -2,7 +2,7 @@
 # Installs the missing tools on a Debian machine with Rust, gcc and git, for the tasks in the arguments:
 #   build: cmake, for pingora's zlib-ng            lint: cargo-deny, into target/tools
 #   test: the clients and servers of the tests     bench: the programs to compare with
-#   fuzz: a C++ compiler, for libFuzzer, and h11
+#   fuzz: a C++ compiler, for libFuzzer, and h11   soak: its clients and registries
 # If everything is installed, it does nothing and needs no network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -39,6 +39,10 @@ for task in "$@"; do
         need podman podman && need containerd containerd && need ctr containerd
         need nginx nginx-light
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    soak)
+        need docker docker.io && need dockerd docker.io && need skopeo skopeo && need podman podman
+        need docker-registry docker-registry && need busybox busybox-static
         ;;
     bench)
         need valgrind valgrind && need taskset util-linux
