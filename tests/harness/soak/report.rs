@@ -43,7 +43,10 @@ pub(crate) struct SoakReport<'s> {
 impl SoakReport<'_> {
     /// What must not have happened.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let mut failures: Vec<_> = self.stopped.iter().cloned().collect();
+        let stopped = self.stopped.iter();
+        let mut failures: Vec<_> = stopped
+            .map(|why| why.chars().take(2000).collect())
+            .collect();
         for comparison in &self.comparisons {
             failures.extend(comparison.differences.iter().cloned());
         }

@@ -169,7 +169,7 @@ impl Generations {
             // Half written: it ends in the middle of the upstreams.
             0 => text[..text.len() / 2].to_owned() + " [",
             1 => format!("{text}unknown_key: 1\n"),
-            _ => text.replace("idle_timeout: ", "idle_timeout: 0"),
+            _ => text.replace("idle_timeout: ", "idle_timeout: 9999"),
         };
         self.signal_reload(&bad, "refused").await?;
         self.write(&text)
