@@ -15,7 +15,7 @@ pub const MAX_USER_AGENT: usize = 256;
 /// What the access log says about a request. docs/access-log.md has the table of its fields.
 ///
 /// Every text must be one that anybody may read: no query string, and no header's value but
-/// `User-Agent` and a [`request_id`]. Of the credentials, only the user's name is written.
+/// `User-Agent` and an `X-Request-Id`. Of the credentials, only the user's name is written.
 ///
 /// A repository or reference need not be one: a request that is refused is logged with what it
 /// named. What is longer than any name, tag or digest is cut, and ends with `…`.
