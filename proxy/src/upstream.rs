@@ -148,7 +148,7 @@ impl Upstream {
         self.is_read_only
     }
 
-    /// The same upstream, in place of one of a configuration before. What has not changed is taken on with
+    /// The same upstream, which replaces one of the last configuration. It keeps what has not changed, with
     /// its state: replicas with their connections and their health, credentials with their tokens.
     pub fn succeeding(mut self, previous: &Upstream) -> Upstream {
         let is_there = match (&mut self.place, &previous.place) {

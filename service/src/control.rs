@@ -2,7 +2,7 @@
 //! it reload, drain or log more.
 //!
 //! One line of JSON asks, one line answers, and the connection is closed; docs/control.md has the
-//! protocol. Whoever asks must be the process's own user or root. A client can take little: so many
+//! protocol. A client must be the process's own user or root. A client can take little: so many
 //! connections, bytes and seconds.
 //!
 //! Deliberately not here: what a server does when it is asked ([`Operate`](super::operate::Operate)).

@@ -180,7 +180,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             tokio::spawn(async move {
                 tokio::select! {
                     () = socket.serve(handler) => {}
-                    // Another process has the socket now, and whoever asks is to reach that one.
+                    // Another process has the socket now, and clients are to reach that one.
                     () = shutdown.handed_over() => {}
                 }
             })

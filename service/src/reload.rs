@@ -167,7 +167,7 @@ where
             if !self.shutdown.is_triggered() {
                 self.notifier.ready().await;
             }
-            // Before the log and the answer: whoever reads them finds the rest done.
+            // Before the log and the answer: a reader of these finds the rest done.
             if let Some(families) = &self.families {
                 families.count(&outcome);
             }

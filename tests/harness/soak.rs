@@ -78,7 +78,7 @@ pub struct SoakPlan {
 pub struct SoakOutcome {
     /// The report, in Markdown.
     pub report: String,
-    /// What must not have happened; empty if all is well.
+    /// What must not have happened; empty for a run that passed.
     pub failures: Vec<String>,
 }
 

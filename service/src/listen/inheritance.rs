@@ -1,7 +1,7 @@
 //! What a process has from elsewhere, and passes on: listening sockets of systemd or of the process that
 //! it takes over from, and what else the next process has to know.
 //!
-//! Whoever listens asks here for its socket by its address. It gets the one that was passed, or else one
+//! A listener asks here for its socket by its address. It gets the one that was passed, or else one
 //! that is bound.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The last exposition of a process, in a file: for whoever sums counters over restarts and takeovers, since
+//! The last exposition of a process, in a file: to sum counters over restarts and takeovers, since
 //! no scrape comes after the last request.
 
 use std::fs;

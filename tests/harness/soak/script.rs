@@ -153,7 +153,7 @@ async fn replica_fault(
     let lasted = hold.hold().await;
     end(&mut replica, kind).await?;
     lasted?;
-    // The proxy may need a probe to see that it was ill, and another to see that it is well: it serves from
+    // The proxy may need one probe to find it unhealthy, and another to find it healthy: it serves from
     // the others meanwhile, and an error that ends now was caused before.
     stage.proxy.lock().await.all_healthy().await?;
     Ok(FaultEpisode {
