@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::matching::{HostPattern, LONGEST_HOST, RequestMatch};
 use super::requested::Requested;
 
@@ -33,7 +35,8 @@ pub enum NoUpstream {
 struct MatchCondition {
     /// The upstreams whose list is empty.
     without: UpstreamMask,
-    by_value: HashMap<Box<[u8]>, UpstreamMask>,
+    /// Only the configuration adds values, so nobody can make them collide.
+    by_value: HashMap<Box<[u8]>, UpstreamMask, RandomState>,
 }
 
 impl ChoiceIndex {
