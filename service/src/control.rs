@@ -1,7 +1,7 @@
 //! The control socket: a Unix socket on which an operator asks a running program for its state, and has
 //! it reload, drain or log more.
 //!
-//! One line of JSON asks, one line answers, and the connection is closed; docs/control.md has the
+//! One line of JSON asks, one line answers, and the connection is closed; docs/reference/control.md has the
 //! protocol. A client must be the process's own user or root. A client can take little: so many
 //! connections, bytes and seconds.
 //!

@@ -1,4 +1,5 @@
-//! The access log: docs/access-log.md has exactly its fields, and no line of any format has a secret.
+//! The access log: docs/reference/access-log.md has exactly its fields, and no line of any
+//! format has a secret.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -98,9 +99,12 @@ async fn registry(mut caller: Caller, hold: Hold) -> Result<()> {
     Ok(())
 }
 
-/// The names of the fields in the table of a section of docs/access-log.md.
+/// The names of the fields in the table of a section of docs/reference/access-log.md.
 fn documented(program: &str) -> Result<BTreeSet<String>> {
-    let path = format!("{}/../docs/access-log.md", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../docs/reference/access-log.md",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let document = std::fs::read_to_string(&path).context(path)?;
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter_map(|row| row.split_once("` | "));

@@ -2,7 +2,7 @@
 //! machine's load. A change that exceeds a bound makes every request more expensive.
 //!
 //! The bounds are a tenth above the counts at the time they were set, in the test profile.
-//! docs/performance.md has the counts of the release profile and explains them.
+//! docs/explanation/performance.md has the counts of the release profile and explains them.
 
 use std::time::Duration;
 

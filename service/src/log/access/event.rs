@@ -12,7 +12,7 @@ pub const MAX_REFERENCE: usize = 135;
 pub const MAX_USER: usize = 128;
 /// The longest `User-Agent` that is logged whole, in bytes.
 pub const MAX_USER_AGENT: usize = 256;
-/// What the access log says about a request. docs/access-log.md has the table of its fields.
+/// What the access log says about a request. docs/reference/access-log.md has the table of its fields.
 ///
 /// Every text must be one that anybody may read: no query string, and no header's value but
 /// `User-Agent` and an `X-Request-Id`. Of the credentials, only the user's name is written.
