@@ -69,6 +69,19 @@ impl Containerd {
         Self::reaching(&["--hosts-dir", &directory], Some(hosts)).await
     }
 
+    /// Starts one with this `hosts.toml` for a registry.
+    ///
+    /// # Errors
+    /// If containerd is not installed, or does not start, for instance without root.
+    pub async fn with_hosts(registry: &str, text: &str) -> Result<Self> {
+        let hosts = TempDir::with_prefix("octo-hosts-")?;
+        let own = hosts.path().join(registry);
+        std::fs::create_dir(&own)?;
+        std::fs::write(own.join("hosts.toml"), text)?;
+        let directory = hosts.path().display().to_string();
+        Self::reaching(&["--hosts-dir", &directory], Some(hosts)).await
+    }
+
     async fn reaching(transport: &[&str], hosts: Option<TempDir>) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),

@@ -109,6 +109,11 @@ impl Prometheus {
         Ok(prometheus)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Evaluates an expression now.
     ///
     /// # Errors

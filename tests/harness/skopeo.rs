@@ -63,6 +63,16 @@ impl Skopeo {
             .await
     }
 
+    /// The manifest of an image that this `registries.conf` leads to.
+    ///
+    /// # Errors
+    /// If it fails, with its output.
+    pub async fn configured_manifest(&self, configuration: &Path, image: &str) -> Result<String> {
+        let configuration = configuration.display().to_string();
+        let own = ["--registries-conf", &configuration, "inspect", "--raw"];
+        self.run(&[&own[..], &[image]].concat()).await
+    }
+
     /// The manifest, fetched with the credentials `user:password`.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! docs/metrics.md has exactly the exposed families, and a real Prometheus evaluates every query in
-//! it and in README.md. The tests that docs/protocol.md names exist.
+//! docs/metrics.md has exactly the exposed families, and two queries for each. The tests that
+//! docs/protocol.md names exist.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use harness::octoserve::Launch;
-use harness::prometheus::Prometheus;
 use registry::metrics::RegistryMetrics;
 use registry::metrics::storage::Backend;
 
@@ -125,22 +124,6 @@ fn the_documented_series_bounds_match_the_code() -> Result<()> {
         checked += 1;
     }
     ensure!(checked > 10, "{checked}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_real_prometheus_evaluates_every_query() -> Result<()> {
-    let server = Launch::all_in_one().start().await?;
-    let prometheus = Prometheus::scraping(&[server.metrics_address()]).await?;
-    prometheus.expect("up", 1.0).await?;
-    for name in ["docs/metrics.md", "README.md"] {
-        let document = document(name)?;
-        let queries = queries(&document);
-        ensure!(queries.len() >= 2, "{name}: only {queries:?}");
-        for query in queries {
-            prometheus.query(query).await?;
-        }
-    }
     Ok(())
 }
 

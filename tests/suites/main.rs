@@ -15,6 +15,8 @@ mod arrows;
 mod big_blob;
 /// Aborts, stalls and protocol errors of either side, and which side the metrics blame.
 mod blame;
+/// The programs connect to what their configuration names, and to nothing else.
+mod calls_nobody;
 /// The number of series after hostile requests: no more than promised.
 mod cardinality;
 /// Who the client is: what trusted peers say of it, and what others say; how responses name the proxy.
@@ -50,8 +52,9 @@ mod damaged;
 mod data_directory;
 /// A docker daemon pushes, pulls, mounts and deletes.
 mod docker;
-/// docs/metrics.md has exactly the exposed families, Prometheus evaluates its queries, and the
-/// tests that docs/protocol.md names exist.
+/// The documentation: links, configurations, queries, commands, and the tests that it names.
+mod docs;
+/// docs/metrics.md has exactly the exposed families, and the tests that docs/protocol.md names exist.
 mod documented;
 /// Responses and metrics of the proxy when its upstream or a source fails.
 mod failures;
