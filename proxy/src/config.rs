@@ -171,6 +171,16 @@ impl Configuration for ProxyConfig {
         })
     }
 
+    fn with_listeners_of(mut fields: ProxyFields, running: &ProxyFields) -> ProxyFields {
+        let listen = running.listen.iter().enumerate();
+        let listen = listen.map(|(at, listen)| listen.with_certificates_of(&fields.listen, at));
+        fields.listen = listen.collect();
+        let metrics = running.metrics.listen.as_ref();
+        fields.metrics.listen =
+            metrics.map(|listen| listen.with_certificates_of(fields.metrics.listen.as_slice(), 0));
+        fields
+    }
+
     /// Leaves out `registry` if there are upstreams: the embedded registry does not run then.
     fn print(fields: &ProxyFields) -> String {
         let mut fields = fields.clone();

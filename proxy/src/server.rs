@@ -178,7 +178,7 @@ pub async fn bind(
         observer,
         embedded: source,
         is_embedded: embedded.is_some(),
-        listeners: configured,
+        listeners: configured.into_iter().map(|(_, tls)| tls).collect(),
         metrics_tls: metrics.as_ref().and_then(|metrics| metrics.tls().cloned()),
         recording,
     };

@@ -121,6 +121,14 @@ impl Configuration for RegistryConfig {
         })
     }
 
+    fn with_listeners_of(mut fields: RegistryFields, running: &RegistryFields) -> RegistryFields {
+        fields.listen.clone_from(&running.listen);
+        let metrics = &running.metrics.listen;
+        let next = std::slice::from_ref(&fields.metrics.listen);
+        fields.metrics.listen = metrics.with_certificates_of(next, 0);
+        fields
+    }
+
     fn logging(&self) -> &LogConfig {
         &self.logging
     }

@@ -16,7 +16,7 @@ use super::log::LogControl;
 use super::metrics::{Counters, Gauge, MetricsRegistry, families, labels};
 use super::notify::Notifier;
 use super::operate::{Operate, ReloadRefusal, Reloaded};
-use super::program_config::Configuration;
+use super::program_config::{Configuration, LISTENERS, LoadedAgain};
 use super::shutdown::Shutdown;
 
 /// How many may wait for a reload. One more waits until there is room.
@@ -71,6 +71,8 @@ struct AskedReload {
 /// The task that reloads.
 struct Reloader<C: Configuration, O> {
     startup: Startup<C>,
+    /// The fields that were applied last, with the listeners as they are.
+    running: C::Fields,
     operator: O,
     log: LogControl,
     families: Option<ReloadFamilies>,
@@ -126,6 +128,7 @@ impl Reloads {
         let (asked, asking) = mpsc::channel(WAITING);
         let last = Arc::default();
         let reloader = Reloader {
+            running: startup.fields.clone(),
             startup,
             operator,
             log,
@@ -159,7 +162,7 @@ where
     C: Configuration,
     O: Operate<Config = C>,
 {
-    async fn run(self, mut asking: mpsc::Receiver<AskedReload>) {
+    async fn run(mut self, mut asking: mpsc::Receiver<AskedReload>) {
         while let Some(AskedReload { by, answer }) = asking.recv().await {
             self.notifier.reloading().await;
             let outcome = self.reload().await;
@@ -181,22 +184,31 @@ where
         }
     }
 
-    async fn reload(&self) -> ReloadOutcome {
+    async fn reload(&mut self) -> ReloadOutcome {
         if self.shutdown.is_triggered() {
             return Err(ReloadRefusal("the process is shutting down".to_owned()));
         }
         let sources = self.startup.sources.clone();
         // On a blocking thread: files are read, and the disk may be slow.
-        let loaded = spawn_blocking(move || C::load(sources)).await;
+        let running = self.running.clone();
+        let loaded = spawn_blocking(move || C::load_again(sources, &running)).await;
         // The log has the panic.
         let loaded = loaded.map_err(|_| ReloadRefusal("reading it failed".to_owned()))?;
-        let (mut config, fields) = loaded.map_err(|error| ReloadRefusal(error.to_string()))?;
+        let LoadedAgain {
+            mut config,
+            fields,
+            running,
+            kept,
+        } = loaded?;
         let limits = config.limits();
         (limits.connections, limits.streams) = descriptors::fit(limits.connections, limits.streams);
         let since_start = ChangedKeys::between(&self.startup.fields, &fields);
+        // What a listener runs with may be what an earlier reload has applied.
+        let since_start = since_start.replaced(LISTENERS, &kept);
         let logging = config.logging().clone();
         let reloaded = self.operator.reload(config, &since_start).await?;
         self.log.apply(&logging);
+        self.running = running;
         Ok(reloaded)
     }
 }

@@ -322,7 +322,7 @@ fn credentials_are_whole_and_go_to_nobody_else() {
         (
             local,
             "username: a, password_file: /dev/null",
-            ".password_file: the file is empty",
+            ".password_file: cannot read /dev/null: it is not a regular file",
         ),
         (
             local,
@@ -409,6 +409,126 @@ fn pushes_with_our_credentials_need_clients_with_certificates() {
         let two = format!("{secured}, '0.0.0.0:3'");
         assert!(upstream_error(&two, &upstream).is_some(), "{tls}");
     }
+}
+
+/// What a process that runs with one file makes of another one: what it applies, and which keys of
+/// listeners stay.
+fn again(running: &str, yaml: &str) -> Result<(ProxyConfig, Vec<String>), String> {
+    let [running, next] = [running, yaml].map(|yaml| {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(yaml.as_bytes()).unwrap();
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            ..Sources::default()
+        };
+        (sources, file)
+    });
+    let running = load::<ProxyFields>(running.0).unwrap();
+    let loaded = ProxyConfig::load_again(next.0, &running);
+    let loaded = loaded.map_err(|error| error.to_string())?;
+    Ok((loaded.config, loaded.kept.without(&[])))
+}
+
+#[test]
+fn a_reload_is_checked_against_the_listeners_that_run() {
+    let open = "listen: ['0.0.0.0:2']\n";
+    let local = "listen: ['127.0.0.1:2']\n";
+    let credentials = format!("credentials: {{username: a, password_env: {VARIABLE}}}");
+    let opened = format!("upstreams: [{{replicas: ['http://localhost:1'], {credentials}}}]\n");
+    let error = again(open, &format!("{local}{opened}")).unwrap_err();
+    for part in ["credentials: ", "others reach 0.0.0.0:2", "until a restart"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // The other way round it is valid now, and would not be after a restart.
+    let error = again(local, &format!("{open}{opened}")).unwrap_err();
+    assert!(!error.contains("until a restart"), "{error}");
+    assert!(again(local, &format!("{local}{opened}")).is_ok());
+    let (config, kept) = again(open, UPSTREAM).unwrap();
+    assert_eq!(kept, ["listen[0].address"]);
+    assert_eq!(config.listen[0].address.to_string(), "0.0.0.0:2");
+    assert!(!config.metrics.unwrap().on_main, "others reach it");
+    let (config, kept) = again(
+        open,
+        &format!("{UPSTREAM}{open}metrics: {{listen: '127.0.0.1:3'}}"),
+    )
+    .unwrap();
+    assert_eq!(kept, ["metrics.listen"]);
+    assert_eq!(config.metrics.unwrap().endpoint.listen, None);
+}
+
+#[test]
+fn certificates_are_replaced_at_the_listeners_that_have_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let tls = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        std::fs::write(
+            path(name),
+            made.cert.pem() + &made.signing_key.serialize_pem(),
+        )
+        .unwrap();
+        format!("tls: {{certificate: '{0}', key: '{0}'}}", path(name))
+    };
+    let listen = |entries: &[&str]| format!("{UPSTREAM}listen: [{}]\n", entries.join(", "));
+    let (first, second) = (tls("first"), tls("second"));
+    let entry = |port: u16, tls: &str| format!("{{address: '127.0.0.1:{port}', {tls}}}");
+    let (plain, running) = ("'127.0.0.1:2'".to_owned(), entry(3, &first));
+    let running = listen(&[&plain, &running]);
+    for (entries, is_second, stay) in [
+        (vec![plain.clone(), entry(3, &second)], true, &[][..]),
+        // In another place, and beside one that is new.
+        (
+            vec![entry(3, &second), plain.clone(), entry(4, &second)],
+            true,
+            &["listen"],
+        ),
+        (
+            vec![plain.clone(), entry(4, &second)],
+            false,
+            &[
+                "listen[1].address",
+                "listen[1].tls.certificate",
+                "listen[1].tls.key",
+            ],
+        ),
+        (
+            vec![entry(2, &second), entry(3, &first)],
+            false,
+            &["listen[0].tls"],
+        ),
+        (
+            vec![plain.clone(), "'127.0.0.1:3'".to_owned()],
+            false,
+            &["listen[1].tls"],
+        ),
+    ] {
+        let entries: Vec<_> = entries.iter().map(String::as_str).collect();
+        let (config, kept) = again(&running, &listen(&entries)).unwrap();
+        assert_eq!(kept, stay, "{entries:?}");
+        let addresses: Vec<_> = config
+            .listen
+            .iter()
+            .map(|one| one.address.to_string())
+            .collect();
+        assert_eq!(addresses, ["127.0.0.1:2", "127.0.0.1:3"]);
+        assert!(config.listen[0].tls.is_none());
+        let files = config.listen[1].tls.as_ref().unwrap().expiries();
+        let name = if is_second { "second" } else { "first" };
+        assert_eq!(
+            files[0].file.display().to_string(),
+            path(name),
+            "{entries:?}"
+        );
+    }
+}
+
+#[test]
+fn a_name_of_an_upstream_has_no_slash() {
+    let error = upstream("name: a/b, replicas: ['http://a']").unwrap_err();
+    assert_eq!(
+        error,
+        "FILE:2: upstreams[0].name: must be a name without a slash"
+    );
 }
 
 #[test]

@@ -102,6 +102,10 @@ fn resolve_one(
     checker: &Checker<'_>,
 ) -> Result<RemoteConfig, ConfigError> {
     checker.text("name", &upstream.name, LONGEST_NAME)?;
+    // `ctl upstream NAME/REPLICA` could not tell where it ends.
+    if upstream.name.contains('/') {
+        return Err(checker.error("name", "must be a name without a slash"));
+    }
     checker.entries(
         "metrics",
         sources.len() + upstream.metrics.len(),

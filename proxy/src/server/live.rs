@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use service::admin::Readiness;
 use service::config::ChangedKeys;
-use service::listen::ListenAddr;
 use service::log;
 use service::tls::Tls;
 
@@ -45,8 +44,8 @@ pub(super) struct LiveProxy {
     /// The families of the embedded registry.
     pub(super) embedded: Option<Source>,
     pub(super) is_embedded: bool,
-    /// The listeners for clients, as they are configured.
-    pub(super) listeners: Vec<(ListenAddr, Option<Tls>)>,
+    /// The certificates of each listener for clients.
+    pub(super) listeners: Vec<Option<Tls>>,
     /// The certificates of the listener for metrics alone.
     pub(super) metrics_tls: Option<Tls>,
 }
@@ -76,17 +75,12 @@ impl LiveProxy {
             // Before anything changes: no request is to fail because of a name that is new.
             running_upstreams::resolve(next).await;
         }
-        let listeners = config.listen.iter();
-        let tls: Vec<_> = listeners
-            .map(|listen| (&listen.address, listen.tls.as_ref()))
-            .collect();
-        if self.replace_tls(&tls) {
-            applied.push("listen[].tls");
+        // Its listeners are those that run, in their order.
+        for (tls, next) in self.listeners.iter().zip(&config.listen) {
+            replace_tls(tls.as_ref(), next.tls.as_ref());
         }
-        if let Some(metrics) = &config.metrics
-            && self.replace_metrics(metrics)
-        {
-            applied.push("metrics.listen.tls");
+        if let Some(metrics) = &config.metrics {
+            self.replace_metrics(metrics);
         }
         let current = self.forwarder.settings();
         let admin = match (&self.recording, &config.metrics) {
@@ -136,24 +130,10 @@ impl LiveProxy {
         }
     }
 
-    /// Has the listeners use other certificates. Whether each of them can: one without TLS cannot.
-    fn replace_tls(&self, next: &[(&ListenAddr, Option<&Tls>)]) -> bool {
-        let mut can_all = next.len() == self.listeners.len();
-        for ((address, tls), (next_address, next)) in self.listeners.iter().zip(next) {
-            match (tls, next) {
-                (Some(tls), Some(next)) if address == *next_address => tls.replace(next),
-                (None, None) => {}
-                _ => can_all = false,
-            }
-        }
-        can_all
-    }
-
-    /// Changes what the metrics hold and who may scrape them. Whether their listener uses the other
-    /// certificates.
-    fn replace_metrics(&self, metrics: &ProxyMetricsConfig) -> bool {
+    /// Changes what the metrics hold and who may scrape them, and the certificates of their listener.
+    fn replace_metrics(&self, metrics: &ProxyMetricsConfig) {
         let Some(recording) = &self.recording else {
-            return false;
+            return;
         };
         let metrics_of = &recording.recorder.metrics;
         metrics_of
@@ -167,16 +147,8 @@ impl LiveProxy {
             let next = self.endpoints(metrics, Some(&recording.aggregate));
             endpoints.store(Arc::new(next));
         }
-        let can = match (&self.metrics_tls, &metrics.endpoint.tls) {
-            (Some(tls), Some(next)) => {
-                tls.replace(next);
-                true
-            }
-            (None, None) => true,
-            _ => false,
-        };
+        replace_tls(self.metrics_tls.as_ref(), metrics.endpoint.tls.as_ref());
         recording.certificates.show();
-        can
     }
 
     fn main_endpoints(&self, metrics: &ProxyMetricsConfig, aggregate: &Arc<Aggregate>) -> Admin {
@@ -185,6 +157,13 @@ impl LiveProxy {
 
     fn endpoints(&self, metrics: &ProxyMetricsConfig, served: Option<&Arc<Aggregate>>) -> Admin {
         endpoints(&self.readiness, Some(metrics), served)
+    }
+}
+
+/// Has a listener use other certificates, if it has any.
+fn replace_tls(tls: Option<&Tls>, next: Option<&Tls>) {
+    if let (Some(tls), Some(next)) = (tls, next) {
+        tls.replace(next);
     }
 }
 

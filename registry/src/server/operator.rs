@@ -24,9 +24,6 @@ const APPLIED: &[&str] = &[
     "logging",
 ];
 
-/// The certificates of the metrics listener, which are loaded anew where it has some before and after.
-const CERTIFICATES: &str = "metrics.listen.tls";
-
 /// Acts on a running registry. Clones act on the same one.
 #[derive(Clone)]
 pub struct RegistryOperator(Arc<LiveRegistry>);
@@ -76,7 +73,6 @@ impl Operate for RegistryOperator {
             sparse_manifests: config.storage.sparse_manifests,
             ..**live.policy.load()
         }));
-        let mut applied = APPLIED.to_vec();
         if let Some(metrics) = config.metrics {
             if let Some(endpoints) = &live.endpoints {
                 let next = endpoints.load().with(metrics.path, metrics.auth);
@@ -84,11 +80,10 @@ impl Operate for RegistryOperator {
             }
             if let (Some(old), Some(new)) = (&live.tls, &metrics.tls) {
                 old.replace(new);
-                applied.push(CERTIFICATES);
             }
         }
         Ok(Reloaded {
-            needs_restart: since_start.without(&applied),
+            needs_restart: since_start.without(APPLIED),
         })
     }
 

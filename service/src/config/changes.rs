@@ -19,6 +19,19 @@ impl ChangedKeys {
         ChangedKeys(changed)
     }
 
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same, but for the keys at or below these, of which those of another comparison count.
+    #[must_use]
+    pub fn replaced(&self, keys: &[&str], by: &ChangedKeys) -> ChangedKeys {
+        let mut changed = self.without(keys);
+        changed.extend_from_slice(&by.0);
+        ChangedKeys(changed)
+    }
+
     /// All keys, without those at or below one of these, in which `[]` stands for any entry of a list:
     /// `limits`, `listen[].tls`.
     #[must_use]
@@ -111,6 +124,15 @@ mod tests {
             all.without(&["listen[].tls", "b"]),
             ["log.level", "logs", "listen[0].at"]
         );
+    }
+
+    #[test]
+    fn keys_of_one_comparison_replace_those_of_another() {
+        let since_start = changed("{a: 1, listen: [1], b: 1}", "{a: 2, listen: [2], b: 1}");
+        let since_reload = changed("{listen: [1, 2]}", "{listen: [1]}");
+        let all = since_start.replaced(&["listen"], &since_reload);
+        assert_eq!(all.without(&[]), ["a", "listen"]);
+        assert!(!all.is_empty() && ChangedKeys::default().is_empty());
     }
 
     #[test]

@@ -36,6 +36,20 @@ struct ListenTable {
 }
 
 impl ListenFields {
+    /// This listener, which runs, with the certificates of another one at the same address. It stays as
+    /// it is where there is none, or where one of the two has no TLS.
+    #[must_use]
+    pub fn with_certificates_of(&self, others: &[ListenFields], at: usize) -> ListenFields {
+        let is_same = |other: &&ListenFields| {
+            other.address == self.address && other.tls.is_some() == self.tls.is_some()
+        };
+        // Several may have port 0: then the place in the list tells them apart.
+        let same = others.get(at).filter(is_same);
+        same.or_else(|| others.iter().find(is_same))
+            .unwrap_or(self)
+            .clone()
+    }
+
     /// The certificates, loaded, of the listener at `key`. `protocols` may be spoken inside TLS.
     pub fn load_tls(
         &self,
