@@ -166,6 +166,11 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
         requests,
         worker,
     } = opened;
+    // The peer itself, not whom it speaks for.
+    let is_local = match peer {
+        Peer::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Peer::Unix => true,
+    };
     let mut first = BytesMut::new();
     if forwarder.expects_proxy_header(peer) {
         let stopping = forwarder.stopping();
@@ -224,6 +229,7 @@ async fn serve(forwarder: &Arc<Forwarder>, opened: Opened<'_>, counted: &mut Cou
         },
         is_trusted: forwarder.trusts(peer),
         is_tls: socket.is_tls(),
+        may_push: is_local || socket.has_certificate(),
         requests,
         worker,
     };

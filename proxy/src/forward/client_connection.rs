@@ -15,6 +15,9 @@ pub(crate) struct ClientConnection {
     pub(crate) is_trusted: bool,
     /// What it says is encrypted.
     pub(crate) is_tls: bool,
+    /// It is on this machine or has shown a certificate. Others may not push with the proxy's own
+    /// credentials, also if their connection is older than the rule.
+    pub(crate) may_push: bool,
     pub(crate) requests: Requests,
     /// The worker that serves it.
     pub(crate) worker: WorkerId,

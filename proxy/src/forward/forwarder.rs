@@ -286,7 +286,12 @@ impl Forwarder {
         let mut held = Held::new(is_repeatable(&view.request.method));
         let mut may_reuse = true;
         let target = asked.target.as_ref().unwrap_or(&view.request.target);
-        let credentials = OwnCredentials::of(asked.upstream, view.request, target);
+        let credentials = OwnCredentials::of(
+            asked.upstream,
+            view.request,
+            target,
+            asked.connection.may_push,
+        );
         // Before a replica is chosen: a request that waits for a token takes no place there.
         let authorization = match (&credentials, replicas.any()) {
             (Some(credentials), Some(replica)) => {
@@ -404,9 +409,12 @@ impl Asked<'_> {
 /// Whether the request would change an upstream that is to be read only. To ask for a token changes
 /// nothing.
 fn is_forbidden(request: &RequestHead, upstream: &Upstream) -> bool {
-    upstream.is_read_only()
-        && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && Route::parse(request.target.path()).endpoint != Endpoint::Token
+    let is_forbidden = || match request.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => false,
+        Method::POST => Route::parse(request.target.path()).endpoint != Endpoint::Token,
+        _ => true,
+    };
+    upstream.is_read_only() && is_forbidden()
 }
 
 /// The target as the upstream knows it; `None` if it is the client's.

@@ -29,6 +29,7 @@ impl<'u> OwnCredentials<'u> {
         upstream: &'u Upstream,
         request: &RequestHead,
         target: &PathAndQuery,
+        client_may_push: bool,
     ) -> Option<OwnCredentials<'u>> {
         let credentials = upstream.credentials()?;
         // The client's own always count.
@@ -42,7 +43,7 @@ impl<'u> OwnCredentials<'u> {
         {
             return None;
         }
-        let may_push = credentials.allow_push();
+        let may_push = client_may_push && credentials.allow_push();
         let scope = AccessScope::of(&request.method, target, may_push)?;
         Some(OwnCredentials { credentials, scope })
     }
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_request_that_may_be_another_one_to_the_upstream_gets_none() {
-        let config = CredentialsConfig {
+        let config = || CredentialsConfig {
             username: "user".to_owned(),
             password: Secret::new("hunter2"),
             realm: None,
@@ -83,13 +84,13 @@ mod tests {
             tls: None,
         };
         let timeouts = Timeouts::with_stall(Duration::from_mins(1));
-        let upstream = Upstream::at(&[], timeouts).with_credentials(Some(config));
-        let gets_some = |header: Option<&'static str>| {
+        let upstream = Upstream::at(&[], timeouts).with_credentials(Some(config()));
+        let request = |header: Option<&'static str>| {
             let headers = header.map(|name| {
                 let value = HeaderValue::from_static("x");
                 (HeaderName::from_static(name), value)
             });
-            let request = RequestHead {
+            RequestHead {
                 method: Method::GET,
                 target: "/v2/a/tags/list".parse().unwrap(),
                 version: Version::HTTP_11,
@@ -97,11 +98,29 @@ mod tests {
                 host: None,
                 body: BodyLength::None,
                 keep_alive: true,
-            };
-            OwnCredentials::of(&upstream, &request, &request.target).is_some()
+            }
+        };
+        let gets_some = |header: Option<&'static str>| {
+            let request = request(header);
+            OwnCredentials::of(&upstream, &request, &request.target, true).is_some()
         };
         assert!(gets_some(None));
         assert!(gets_some(Some("x-meta")));
+        let push = |allowed, client_may| {
+            let config = CredentialsConfig {
+                allow_push: allowed,
+                ..config()
+            };
+            let upstream = Upstream::at(&[], timeouts).with_credentials(Some(config));
+            let request = RequestHead {
+                method: Method::POST,
+                ..request(None)
+            };
+            let target = "/v2/a/blobs/uploads/".parse().unwrap();
+            OwnCredentials::of(&upstream, &request, &target, client_may).is_some()
+        };
+        assert!(push(true, true));
+        assert!(!push(true, false) && !push(false, true));
         for name in OVERRIDES.into_iter().chain(["authorization"]) {
             assert!(!gets_some(Some(name)), "{name}");
         }

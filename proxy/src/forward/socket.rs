@@ -48,6 +48,12 @@ impl Socket {
         self.tls.is_some()
     }
 
+    /// Whether the client has shown a certificate, which was verified.
+    pub(crate) fn has_certificate(&self) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.lock().has_peer_certificate())
+    }
+
     /// The TCP stream that carries the bytes as they are: not a Unix socket, and not inside TLS.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {

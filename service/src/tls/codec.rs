@@ -107,6 +107,11 @@ impl TlsCodec {
         self.connection.alpn_protocol()
     }
 
+    /// Whether the other end has shown a certificate, which was verified.
+    pub fn has_peer_certificate(&self) -> bool {
+        self.connection.peer_certificates().is_some()
+    }
+
     /// Takes bytes that were read of the socket already, before the handshake.
     ///
     /// # Errors
