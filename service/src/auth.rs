@@ -25,6 +25,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
 use super::config::{ConfigError, Origins, Secret};
+use super::small_file;
 
 /// The most requests that wait for bcrypt, the one being verified included. Further ones get 429.
 const WAITING: usize = 8;
@@ -113,7 +114,7 @@ impl BasicAuthFields {
                 Ok(()) => Ok(BasicAuth::of_hash(&username, hash.expose())),
                 Err(message) => error(".password_hash", message),
             },
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
+            (None, Some(path)) => match small_file::read_text(&path) {
                 Ok(text) => {
                     let password = text.strip_suffix('\n').unwrap_or(&text);
                     let password = password.strip_suffix('\r').unwrap_or(password);

@@ -53,6 +53,7 @@ pub mod runtime;
 pub mod scrape;
 pub mod seldom;
 pub mod shutdown;
+pub mod small_file;
 pub mod takeover;
 pub mod timer;
 pub mod tls;

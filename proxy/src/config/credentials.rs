@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use service::config::{Checker, ConfigError, Secret};
 use service::listen::ListenAddr;
 use service::net::{HttpUrl, UrlError};
+use service::small_file;
 use service::tls::TlsClient;
 
 use crate::upstream::{CredentialsConfig, Target};
@@ -149,7 +150,7 @@ impl CredentialsFields {
 }
 
 fn read(path: &Path) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(path)
+    let text = small_file::read_text(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);

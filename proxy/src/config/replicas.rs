@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use service::config::{self, Checker, ConfigError};
+use service::small_file;
 
 use super::fields::UpstreamFields;
 use super::reach;
@@ -119,7 +120,8 @@ fn session_key(
     };
     let error = |message: String| checker.error("session_key_file", &message);
     let file = path.display();
-    let bytes = std::fs::read(path).map_err(|why| error(format!("cannot read {file}: {why}")))?;
+    let bytes =
+        small_file::read(path).map_err(|why| error(format!("cannot read {file}: {why}")))?;
     let key = SessionKey::new(bytes.trim_ascii());
     let too_short = || {
         error(format!(

@@ -1,6 +1,5 @@
 //! A certificate with its key, as files have them.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::error::TlsError;
 use super::fields::CertificateFields;
-
-/// The largest file of certificates: all authorities of a system are a quarter of it.
-const LARGEST: u64 = 1 << 20;
+use crate::small_file;
 
 /// A certificate with its key.
 #[derive(Debug)]
@@ -86,17 +83,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, pem::Error> {
     PrivateKeyDer::from_pem_slice(&text)
 }
 
-/// Reads a file, which must be one: a pipe or a device may have no end.
 fn read(path: &Path) -> Result<Vec<u8>, pem::Error> {
-    let wrong = |reason| Err(pem::Error::Io(io::Error::other(reason)));
-    let metadata = fs::metadata(path).map_err(pem::Error::Io)?;
-    if !metadata.is_file() {
-        return wrong("it is not a regular file");
-    }
-    if metadata.len() > LARGEST {
-        return wrong("it is too large");
-    }
-    fs::read(path).map_err(pem::Error::Io)
+    small_file::read(path).map_err(pem::Error::Io)
 }
 
 /// All certificates of a PEM file; at least one.
