@@ -115,12 +115,12 @@ enum CredentialsError {
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
     #[error(
-        "the upstream sends us for tokens to {0}, which is neither the upstream nor configured; if it \
-         is right, set credentials.realm to it"
+        "the upstream sends us for tokens to {}, which is neither the upstream nor configured; if it \
+         is right, set credentials.realm to it", .0.without_query()
     )]
     Realm(HttpUrl),
     #[error(
-        "the upstream sends us for tokens to {0}, which has no TLS: it would show the password"
+        "the upstream sends us for tokens to {}, which has no TLS: it would show the password", .0.without_query()
     )]
     Insecure(HttpUrl),
     #[error(transparent)]

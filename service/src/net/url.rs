@@ -99,6 +99,13 @@ impl HttpUrl {
         &self.address
     }
 
+    /// The same URL without its query, which may hold a secret, for a log.
+    #[must_use]
+    pub fn without_query(&self) -> Self {
+        let path = self.path.split('?').next().unwrap_or_default();
+        self.clone().with_path(path)
+    }
+
     /// Whether nobody on the way can read what is sent there: it is inside TLS, or stays on this machine.
     pub fn is_private(&self) -> bool {
         match (self.scheme, &self.address) {
@@ -126,13 +133,20 @@ impl HttpUrl {
             }
     }
 
-    /// Whether it is the other one, or one of the same server whose path continues the other's.
+    /// Whether it is the other one, or one of the same server whose path continues the other's, and does
+    /// not leave it again by dots.
     pub fn is_below(&self, other: &Self) -> bool {
         let rest = self.path.strip_prefix(other.path.as_str());
         let is_whole = |rest: &str| {
             rest.is_empty() || rest.starts_with(['/', '?']) || other.path.ends_with(['/', '?'])
         };
-        self.is_of_server(other) && rest.is_some_and(is_whole)
+        // Servers decode what is encoded, some of them twice.
+        let may_leave = |rest: &str| {
+            let path = rest.split('?').next().unwrap_or_default();
+            let is_dots = |part: &str| matches!(part, "." | "..");
+            path.contains(['%', '\\']) || path.split(['/', ';']).any(is_dots)
+        };
+        self.is_of_server(other) && rest.is_some_and(|rest| is_whole(rest) && !may_leave(rest))
     }
 
     /// Path and query; `None` where the URL names none, or only `/`.
@@ -336,6 +350,7 @@ mod tests {
             ("https://h/token", "https://H:443/token"),
             ("https://h/token?x", "https://h/token"),
             ("https://h/token/x", "https://h/token"),
+            ("https://h/token/x.y?z=../%2e", "https://h/token"),
             ("https://h/token", "https://h"),
             ("https://h/token", "https://h/"),
             ("unix:/h", "unix:/h"),
@@ -348,6 +363,11 @@ mod tests {
             ("https://h.evil/token", "https://h/token"),
             ("https://h/token2", "https://h/token"),
             ("https://h/", "https://h/token"),
+            ("https://h/token/../x", "https://h/token"),
+            ("https://h/token/%2e%2e/x", "https://h/token"),
+            ("https://h/token/..;a/x", "https://h/token"),
+            ("https://h/token/a%2f..%2f../x", "https://h/token"),
+            ("https://h/../x", "https://h/"),
             ("unix:/h2", "unix:/h"),
         ] {
             assert!(!is_below(text, other), "{text} {other}");

@@ -2,7 +2,7 @@
 //! no scrape comes after the last request.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
@@ -50,7 +50,11 @@ impl FinalFile {
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let moved = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    // A file of this name is left over, or somebody else's, and may be a link.
+    let _ = fs::remove_file(&temporary);
+    let created = fs::File::create_new(&temporary);
+    let written = created.and_then(|mut file| file.write_all(text.as_bytes()));
+    let moved = written.and_then(|()| fs::rename(&temporary, path));
     if moved.is_err() {
         let _ = fs::remove_file(&temporary);
     }

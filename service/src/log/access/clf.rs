@@ -43,10 +43,14 @@ pub(super) fn write_clf(
     line.push(b'\n');
 }
 
-/// The path of an upload session is left out: who knows it can write to the session.
+/// The path of an upload session is left out: who knows it can write to the session. So is a path of no
+/// kind that is known: it may be one of a session that another process has opened, at a location of the
+/// upstream's own.
 fn push_path(line: &mut Vec<u8>, event: &AccessEvent<'_>) {
     let path = event.path;
-    let (path, rest) = if event.endpoint == "upload_session" {
+    let (path, rest) = if event.endpoint == "other" {
+        ("", "/-")
+    } else if event.endpoint == "upload_session" {
         let known = path.find(UPLOADS).map_or(0, |at| at + UPLOADS.len());
         (&path[..known], if known == 0 { "/-" } else { "-" })
     } else if path.len() > MAX_PATH {
@@ -144,6 +148,12 @@ mod tests {
             let line = written(&event, None, None);
             assert!(line.contains(shown) && !line.contains("secret"), "{line}");
         }
+        let unknown = AccessEvent {
+            endpoint: "other",
+            ..event("/opaque/secret")
+        };
+        let line = written(&unknown, None, None);
+        assert!(line.contains("\"GET /- HTTP"), "{line}");
         let path = "/ä".repeat(5000);
         let line = written(&event(&path), None, None);
         assert!(line.len() < 4 << 10 && line.contains("... HTTP"), "{line}");
