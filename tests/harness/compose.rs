@@ -21,7 +21,8 @@ use crate::{poll, tools};
 /// How long the services may take to become healthy.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The services of docker-compose.yml, dependencies first.
+/// The services of docker-compose.yml that are started, dependencies first: all but Grafana, of which no image
+/// can be made here.
 pub const SERVICES: [&str; 3] = ["registry", "proxy", "prometheus"];
 
 /// The ports that docker-compose.yml publishes on this machine's loopback address.

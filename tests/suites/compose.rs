@@ -22,7 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[tokio::test]
 async fn images_pushed_to_the_compose_services_are_kept_and_counted() -> Result<()> {
     let compose = Compose::built().await?;
-    compose.run(&["up", "--detach"]).await?;
+    compose
+        .run(&[&["up", "--detach"], &SERVICES[..]].concat())
+        .await?;
     compose.healthy().await?;
     no_container_is_root(&compose).await?;
 
@@ -40,7 +42,7 @@ async fn images_pushed_to_the_compose_services_are_kept_and_counted() -> Result<
     assert_eq!(response.head.status, 404);
 
     stops_when_its_client_is_served(&compose).await?;
-    compose.run(&["start"]).await?;
+    compose.run(&[&["start"], &SERVICES[..]].concat()).await?;
     compose.healthy().await?;
     docker.forget(&[IMAGE]).await?;
     docker.run(&["pull", IMAGE]).await?;
@@ -92,6 +94,8 @@ async fn prometheus_sees(compose: &Compose) -> Result<()> {
         "octoserve_registry_http_requests_total{endpoint='manifest',method='PUT',source='registry'} == 1",
         "octoserve_tags{source='registry'} == 1",
         "octoserve_aggregate_up{source='registry'} == 1",
+        // Its rules are loaded.
+        "job:octoserve_http_requests:rate5m >= 0",
     ] {
         poll::until(expression, DEADLINE, async || {
             let found = compose.query(expression).await?;
