@@ -102,6 +102,15 @@ impl ForeignRegistry {
         Self::start_with(&tls(certificate), &tokens.configuration()).await
     }
 
+    /// Starts one that serves its own metrics at this address.
+    ///
+    /// # Errors
+    /// If docker-registry is not installed or does not start.
+    pub async fn start_with_metrics(address: SocketAddr) -> Result<Self> {
+        let metrics = "prometheus: {enabled: true, path: /metrics}";
+        Self::start_with(&format!(", debug: {{addr: '{address}', {metrics}}}"), "").await
+    }
+
     /// Starts one whose upload locations are paths, and not URLs.
     ///
     /// # Errors

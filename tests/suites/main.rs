@@ -86,6 +86,8 @@ mod logs;
 mod manifests;
 /// Many open uploads and scrapes in bounded memory.
 mod memory;
+/// examples/mixin: dashboards, rules and alerts, against documents, promtool and a real Prometheus.
+mod mixin;
 /// The modes of files and directories.
 mod modes;
 /// An upstream's name resolves to another address, or to none.
