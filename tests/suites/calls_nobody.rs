@@ -19,7 +19,7 @@ const CALLS: &str = "trace=connect,sendto,sendmsg,sendmmsg";
 /// The words that run a program under strace, which writes the calls to this file.
 fn traced(calls: &Path) -> Vec<OsString> {
     // With -D, strace is not the parent of the program, so signals reach the program.
-    let mut words = ["strace", "-D", "-f", "-qq", "-e", CALLS, "-o"]
+    let mut words = ["strace", "-D", "-f", "-q", "-e", CALLS, "-o"]
         .map(OsString::from)
         .to_vec();
     words.push(calls.into());
@@ -55,12 +55,14 @@ async fn called(mut server: Server, calls: &Path) -> Result<Vec<String>> {
     let back = format!("dir:{}", skopeo.directory().join("back").display());
     skopeo.copy(&image, &back, &[]).await?;
     server.scrape().await?;
+    let id = format!("{} ", server.process().id());
     let status = server.terminate(DEADLINE).await?;
     ensure!(status.success(), "{status}");
-    // strace outlives the program by a moment; the exit of the last thread is its last line.
+    // strace outlives the program by a moment. Of its threads the first one ends last.
+    let is_end = |line: &str| line.starts_with(&id) && line.contains("+++ exited with 0 +++");
     let text = poll::until("strace has written", DEADLINE, async || {
         let text = std::fs::read_to_string(calls).unwrap_or_default();
-        Ok(text.contains("+++ exited with 0 +++").then_some(text))
+        Ok(text.lines().any(is_end).then_some(text))
     })
     .await?;
     Ok(addresses(&text))

@@ -168,7 +168,8 @@ async fn every_command_runs_or_is_listed() -> Result<()> {
                 continue;
             }
             for command in commands(&block.text) {
-                if let Some(row) = listed.iter().find(|row| command.starts_with(*row)) {
+                let rows = listed.iter().filter(|row| command.starts_with(*row));
+                if let Some(row) = rows.max_by_key(|row| row.len()) {
                     used.insert(row);
                     continue;
                 }

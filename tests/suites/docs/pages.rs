@@ -54,7 +54,7 @@ pub(super) fn files(below: &str, is_wanted: fn(&Path) -> bool) -> Result<Vec<Pat
                 if !name.starts_with('.') && !FOREIGN.contains(&&*name) {
                     left.push(path);
                 }
-            } else if is_wanted(&path) {
+            } else if is_wanted(&path) && root().join(&path).is_file() {
                 found.push(path);
             }
         }
