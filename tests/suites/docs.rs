@@ -4,6 +4,8 @@
 //! A snippet is what a reader copies, so it is taken from the page as it is. Only what this machine
 //! does not have is replaced: ports, and the directories of a system ([`places`]).
 
+/// Endpoints and error codes.
+mod api;
 /// Clients configured by the files that the pages show.
 mod clients;
 /// Commands run, or are listed.
