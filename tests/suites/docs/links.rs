@@ -68,6 +68,27 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() -> Result<()> {
 }
 
 #[test]
+fn every_page_is_reached_from_the_first_one() -> Result<()> {
+    let pages = Page::all()?;
+    let mut left: BTreeMap<&str, &Page> = pages
+        .iter()
+        .map(|page| (page.name.as_str(), page))
+        .collect();
+    let mut to_read: Vec<_> = left.remove("README.md").into_iter().collect();
+    while let Some(page) = to_read.pop() {
+        for target in targets(page) {
+            let path = target.split('#').next().unwrap_or_default();
+            let file = resolved(&page.name, path);
+            let file = file.map(|file| file.to_string_lossy().into_owned());
+            to_read.extend(file.and_then(|file| left.remove(&*file)));
+        }
+    }
+    let left: Vec<_> = left.into_keys().collect();
+    ensure!(left.is_empty(), "no link leads to {left:?}");
+    Ok(())
+}
+
+#[test]
 fn pages_that_the_sources_name_exist() -> Result<()> {
     let is_source = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
