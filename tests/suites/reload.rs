@@ -511,14 +511,14 @@ async fn limits_and_who_is_trusted_change_for_new_connections() -> Result<()> {
     first.send(get("/v2/").as_bytes()).await?;
     first.response("GET").await?;
     // A new one is closed for as long as the last response of the first is being ended.
-    let served = async || {
+    let another = async || {
         let mut second = Wire::connect(server.address()).await?;
         second.send(get("/v2/").as_bytes()).await?;
         second.response("GET").await?;
         anyhow::Ok(second)
     };
     let second = harness::poll::until("a second connection", DEADLINE, async || {
-        Ok(served().await.ok())
+        Ok(another().await.ok())
     });
     let mut second = second.await?;
     ensure!(first.rest().await?.is_empty(), "it is closed");
