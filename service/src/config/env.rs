@@ -19,7 +19,8 @@ pub fn environment() -> Vec<(String, String)> {
     all.filter(|(name, _)| name.starts_with(PREFIX)).collect()
 }
 
-/// What the variables set, given the tree of defaults. Fails for a variable that sets nothing.
+/// What the variables set, given the tree of defaults. Fails for a variable that sets nothing. An empty
+/// one counts as unset: a container can empty the variables of its image, and not remove them.
 pub(super) fn overlays(
     env: &[(String, String)],
     defaults: &Value,
@@ -27,16 +28,21 @@ pub(super) fn overlays(
     let ours = env
         .iter()
         .filter_map(|(name, raw)| Some((name, name.strip_prefix(PREFIX)?, raw)));
-    let overlays = ours.map(|(name, key, raw)| {
-        let path = find(defaults, key)
-            .ok_or_else(|| ConfigError::UnknownVariable { name: name.clone() })?;
+    let overlays = ours.filter_map(|(name, key, raw)| {
+        let Some(path) = find(defaults, key) else {
+            return Some(Err(ConfigError::UnknownVariable { name: name.clone() }));
+        };
+        if raw.is_empty() {
+            return None;
+        }
         let (value, raw) = value(raw);
-        Ok(Overlay {
-            name: name.clone(),
+        let name = name.clone();
+        Some(Ok(Overlay {
+            name,
             path,
             value,
             raw,
-        })
+        }))
     });
     let mut overlays = overlays.collect::<Result<Vec<_>, _>>()?;
     // A section before its keys, which say something more particular; else in any fixed order.

@@ -149,6 +149,16 @@ fn variables_reach_keys_with_underscores_and_optional_sections() {
 }
 
 #[test]
+fn an_empty_variable_leaves_what_the_file_says() {
+    let env = [("OCTOSERVE_DATA", ""), ("OCTOSERVE_METRICS", "")];
+    let fields = load_from("data: file\nmetrics: {public: true}\n", &env, Vec::new()).unwrap();
+    assert_eq!(fields.data, "file");
+    assert!(fields.metrics.public);
+    let error = error_of_env("OCTOSERVE_METRCS", "");
+    assert_eq!(error, "OCTOSERVE_METRCS: unknown variable");
+}
+
+#[test]
 fn a_variable_is_a_text_where_a_text_is_wanted() {
     for text in [
         "123",
