@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_go_to_stdout_and_completions_are_printed() {
+    fn help_version_completions_and_man_pages_are_printed() {
         for (words, has) in [
             ("--help", "--metrics-listen"),
             ("--version", env!("CARGO_PKG_VERSION")),
@@ -172,6 +172,18 @@ mod tests {
             let text = read(words, &[]).unwrap_err();
             assert!(text.contains(has), "{text}");
         }
+        let directory = tempfile::tempdir().unwrap();
+        let pages = read(&format!("man --dir {}", directory.path().display()), &[]);
+        assert!(matches!(pages, Ok(Action::Print(text)) if text.is_empty()));
+        let page = std::fs::read_to_string(directory.path().join("octoserve-registry.1")).unwrap();
+        assert!(page.contains(".TH octoserve-registry 1"), "{page}");
+        assert!(!page.contains("help(1)"), "{page}");
+        let error = read("man --dir /does/not/exist", &[]).unwrap_err();
+        assert!(
+            error.contains("/does/not/exist: cannot write man pages"),
+            "{error}"
+        );
+
         let completions = read("completions bash", &[]);
         assert!(matches!(completions, Ok(Action::Print(text)) if text.contains("complete -F")));
     }

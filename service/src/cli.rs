@@ -62,6 +62,14 @@ pub enum UsageError {
     /// Where a running program is.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Man pages that cannot be written.
+    #[error("{}: cannot write man pages: {source}", dir.display())]
+    ManPages {
+        /// Where they should have gone.
+        dir: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 #[derive(Debug, Parser)]
@@ -86,6 +94,13 @@ enum Subcommands<F: ProgramFlags> {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write man pages, for packages
+    #[command(hide = true)]
+    Man {
+        /// The directory for them, which must exist
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
     },
 }
 
@@ -153,7 +168,22 @@ pub fn read<F: ProgramFlags, C: Configuration>(
             clap_complete::generate(shell, &mut command, name, &mut script);
             Ok(Action::Print(String::from_utf8_lossy(&script).into_owned()))
         }
+        Subcommands::Man { dir } => {
+            let command = CommandLine::<F>::command().name(name).about(about);
+            // The version alone: a page is to be the same for each build of one version.
+            let command = without_help(command).version(build_info::VERSION);
+            clap_mangen::generate_to(command, &dir)
+                .map_err(|source| UsageError::ManPages { dir, source })?;
+            Ok(Action::Print(String::new()))
+        }
     }
+}
+
+/// The command without its subcommands `help`, which would get pages of their own.
+fn without_help(command: clap::Command) -> clap::Command {
+    command
+        .disable_help_subcommand(true)
+        .mut_subcommands(without_help)
 }
 
 impl<F: ProgramFlags> ServeArgs<F> {

@@ -91,7 +91,9 @@ pub fn run<P: Program>() -> ExitCode {
             // `--help` and `--version` come as errors, too, and go to stdout.
             ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
         }
-        Err(error @ (UsageError::Config(_) | UsageError::Socket(_))) => {
+        Err(
+            error @ (UsageError::Config(_) | UsageError::Socket(_) | UsageError::ManPages { .. }),
+        ) => {
             report::<P>(&error.to_string());
             ExitCode::from(EX_USAGE)
         }
