@@ -8,6 +8,7 @@
 //! | [`foreign`] | Debian's docker-registry, a foreign upstream |
 //! | [`docker`], [`skopeo`], [`podman`], [`containerd`], [`oras`] | the clients |
 //! | [`compose`] | docker-compose.yml and Dockerfile unchanged, without a network |
+//! | [`kubernetes`] | kustomize, Helm and the schemas of the API |
 //! | [`prometheus`] | a real Prometheus, PromQL, promtool |
 //! | [`scrape`] | a parsed exposition, and expectations of its samples |
 //! | [`client`] | a small distribution client that sends no request of its own accord |
@@ -45,6 +46,7 @@ pub mod foreign;
 pub mod frames;
 pub mod h2;
 pub mod hostile;
+pub mod kubernetes;
 pub mod memory;
 pub mod octoserve;
 pub mod openmetrics;

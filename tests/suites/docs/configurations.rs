@@ -16,6 +16,7 @@ const FOREIGN: &[(&str, Option<&str>)] = &[
     // Suites of their own apply these.
     ("apiVersion:", None),
     ("services:", None),
+    ("replicaCount:", None),
 ];
 
 /// Checks a YAML snippet.

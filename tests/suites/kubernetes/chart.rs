@@ -1,0 +1,160 @@
+//! The Helm chart, rendered by Helm: good values give valid objects, wrong ones are refused, and its README
+//! has all of them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::kubernetes;
+
+use super::{examples, files, links};
+
+fn chart() -> PathBuf {
+    examples().join("kubernetes/helm/octoserve")
+}
+
+#[tokio::test]
+async fn helm_renders_each_set_of_values_to_objects_that_are_valid() -> Result<()> {
+    let directory = chart();
+    let lint = directory.to_str().context("a path of UTF-8")?;
+    let values = files(&directory.join("ci"))?;
+    ensure!(values.len() >= 4, "{values:?}");
+    let mut sets = Vec::new();
+    for path in &values {
+        let path = path.to_str().context("a path of UTF-8")?;
+        kubernetes::helm(&["lint", "--strict", "--values", path, lint]).await?;
+        sets.push(kubernetes::template(&directory, &["--values", path]).await?);
+    }
+    for (path, problems) in values.iter().zip(super::problems(&sets).await?) {
+        ensure!(problems.is_empty(), "{}: {problems:#?}", path.display());
+    }
+    let kinds: Vec<_> = sets
+        .iter()
+        .flatten()
+        .map(|object| links::text(&object["kind"]))
+        .collect();
+    for kind in [
+        "ConfigMap",
+        "Deployment",
+        "HTTPRoute",
+        "Ingress",
+        "NetworkPolicy",
+        "Pod",
+        "PodDisruptionBudget",
+        "PrometheusRule",
+        "Service",
+        "ServiceAccount",
+        "ServiceMonitor",
+        "StatefulSet",
+    ] {
+        ensure!(kinds.contains(&kind), "no set of values makes a {kind}");
+    }
+    // The notes are a template, too.
+    let install = ["install", "release", lint, "--dry-run=client"];
+    let notes = kubernetes::helm(&install).await?;
+    ensure!(
+        notes.contains("service/release-octoserve-metrics 5001"),
+        "{notes}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn helm_refuses_wrong_values() -> Result<()> {
+    for (set, said) in [
+        ("replicas=2", "'replicas' not allowed"),
+        ("image.repo=x", "'repo' not allowed"),
+        ("image.repository=a:b", "does not match pattern"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("replicaCount=two", "/replicaCount"),
+        ("replicaCount=2", "/replicaCount"),
+        (
+            "replicaCount=2,persistence.enabled=false",
+            "set config.upstreams for a proxy",
+        ),
+        ("persistence.size=big", "/persistence/size"),
+        ("persistence.accessModes={Once}", "/persistence/accessModes"),
+        ("service.port=70000", "/service/port"),
+        ("service.type=External", "/service/type"),
+        ("config.listen=5", "/config/listen"),
+        ("config.upstreams=registry", "/config/upstreams"),
+        ("ingress.enabled=true", "/ingress/hosts"),
+        ("httproute.enabled=true", "/httproute/parentRefs"),
+        (
+            "metrics.serviceMonitor.interval=30",
+            "/metrics/serviceMonitor/interval",
+        ),
+        (
+            "metrics.serviceMonitor.basicAuth.username=x",
+            "/basicAuth/username",
+        ),
+        ("metrics.serviceMonitor.enable=true", "'enable' not allowed"),
+        (
+            "podDisruptionBudget.maxUnavailable=most",
+            "/podDisruptionBudget/maxUnavailable",
+        ),
+        ("preStopSeconds=0", "/preStopSeconds"),
+        ("existingSecret=My_Secret", "/existingSecret"),
+    ] {
+        match kubernetes::template(&chart(), &["--set", set]).await {
+            Ok(_) => bail!("{set} is accepted"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                ensure!(error.contains(said), "{set}: {said:?} is not in {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The comments of values.yaml, which begin with `# --`, as the rows of a table.
+fn documented(values: &str) -> Vec<String> {
+    let (mut rows, mut path, mut comment) = (Vec::new(), Vec::new(), None);
+    for line in values.lines() {
+        let text = line.trim_start();
+        if let Some(words) = text.strip_prefix("# -- ") {
+            comment = Some(words);
+        } else if let Some((key, default)) = text.split_once(':')
+            && key.chars().all(|c| c.is_ascii_alphanumeric())
+        {
+            path.truncate((line.len() - text.len()) / 2);
+            path.push(key);
+            if let Some(words) = comment.take() {
+                let default = match default.trim() {
+                    "" => "see values.yaml".to_owned(),
+                    default => format!("`{default}`"),
+                };
+                rows.push(format!("| `{}` | {default} | {words} |", path.join(".")));
+            }
+        }
+    }
+    rows
+}
+
+#[tokio::test]
+async fn the_readme_has_all_values() -> Result<()> {
+    let values = std::fs::read_to_string(chart().join("values.yaml"))?;
+    let rows = documented(&values);
+    ensure!(rows.len() > 50, "{rows:?}");
+    let readme = std::fs::read_to_string(chart().join("README.md"))?;
+    let found: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert_eq!(
+        found,
+        rows,
+        "README.md of the chart; its table should be\n{}",
+        rows.join("\n")
+    );
+    // Every value has a comment, its own or that of what it is part of.
+    for values in kubernetes::objects(&values)? {
+        for (key, value) in values.as_object().into_iter().flatten() {
+            let (own, part) = (format!("| `{key}` "), format!("| `{key}."));
+            let is_documented = rows
+                .iter()
+                .any(|row| row.starts_with(&own) || row.starts_with(&part));
+            ensure!(is_documented, "{key}: {value} has no comment");
+        }
+    }
+    Ok(())
+}
