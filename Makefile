@@ -5,7 +5,7 @@ DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
 PREFIX ?= /usr/local
 
-.PHONY: run install test lint bench soak fuzz docs
+.PHONY: run install dist test lint bench soak fuzz docs
 
 run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data, built for a first try
 	@$(INSTALL) build
@@ -21,6 +21,11 @@ install: ## Both programs, built for release, into $(PREFIX)/bin
 	cargo build --release --locked --package octoserve-proxy --package octoserve-registry --bins
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install target/release/octoserve target/release/octoserve-registry $(DESTDIR)$(PREFIX)/bin
+
+dist: ## An archive, a Debian package, an SBOM and their checksums, in target/dist
+	@$(INSTALL) build dist
+	cargo build --release --locked --package octoserve-proxy --package octoserve-registry --bins
+	packaging/dist.sh target/release target/dist
 
 test: ## All tests; `make test SUITES="docker slow"` runs only these suites
 	@$(INSTALL) build test

@@ -27,6 +27,7 @@
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
+//! | [`chroot`] | a small Debian, to install packages in |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
 //!
@@ -36,6 +37,7 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod chroot;
 pub mod client;
 pub mod compose;
 pub mod containerd;

@@ -2,6 +2,7 @@
 # Installs the missing tools on a Debian machine with Rust, gcc and git, for the tasks in the arguments:
 #   build: cmake, for pingora's zlib-ng            lint: cargo-deny, into target/tools
 #   test: the clients and servers of the tests     bench: the programs to compare with
+#   dist: what packs the programs
 #   fuzz: a C++ compiler, for libFuzzer, and h11   soak: its clients and registries
 # If everything is installed, it does nothing and needs no network.
 set -eu
@@ -26,6 +27,7 @@ for task in "$@"; do
         need c++ g++
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
+    dist) need python3 python3 && need dpkg-deb dpkg && need objdump binutils ;;
     build) need cc gcc && need make make && need cmake cmake ;;
     lint)
         if ! target/tools/bin/cargo-deny --version 2>/dev/null | grep -q " $DENY$"; then
@@ -42,7 +44,7 @@ for task in "$@"; do
         need docker-compose docker-compose && need debootstrap debootstrap && need ip iproute2
         need valgrind valgrind && need strace strace && need taskset util-linux
         need podman podman && need containerd containerd && need ctr containerd
-        need nginx nginx-light
+        need nginx nginx-light && need systemd-analyze systemd && need objdump binutils
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     soak)

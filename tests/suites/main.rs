@@ -96,6 +96,8 @@ mod modes;
 mod names;
 /// oras-py pushes artifacts and referrers.
 mod oras;
+/// The Debian package, installed in a Debian of its own, and the archives with an SBOM.
+mod package;
 /// One exposition for the proxy and its sources: formats, help, names, a golden scrape.
 mod page;
 /// podman pushes, pulls and makes indexes.
@@ -140,6 +142,8 @@ mod takeover;
 mod tls;
 /// What the upstream and the client receive, byte for byte.
 mod transparency;
+/// The systemd units, as systemd reads them.
+mod units;
 /// Metrics of the upstream and of connections, fault by fault.
 mod upstream;
 

@@ -1,0 +1,25 @@
+#!/bin/sh
+# What the Debian package and the archives have in common, below a directory: man pages, completions and
+# examples, made by the programs themselves.
+#
+#   packaging/stage.sh PROGRAMS SHARE
+set -eu
+programs=$(realpath "$1")
+install -d "$2"
+share=$(realpath "$2")
+cd "$(dirname "$0")/.."
+
+install -d "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
+    "$share/fish/vendor_completions.d" "$share/doc/octoserve"
+for program in octoserve octoserve-registry; do
+    "$programs/$program" man --dir "$share/man/man1"
+    "$programs/$program" completions bash >"$share/bash-completion/completions/$program"
+    "$programs/$program" completions zsh >"$share/zsh/vendor-completions/_$program"
+    "$programs/$program" completions fish >"$share/fish/vendor_completions.d/$program.fish"
+done
+# -L: the chart links to the mixin, and is to have copies.
+cp -RL examples "$share/doc/octoserve/examples"
+cp README.md LICENSE "$share/doc/octoserve/"
+find "$share" -type d -exec chmod 755 {} +
+find "$share" -type f -exec chmod 644 {} +
+find "$share/doc" -name '*.sh' -exec chmod 755 {} +
