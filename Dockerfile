@@ -22,6 +22,10 @@ RUN OCTOSERVE_REVISION=$REVISION cargo build --locked --profile $PROFILE \
     && install -D -t /programs $(find target -maxdepth 2 -type f -perm /1 -name 'octoserve*')
 
 FROM debian:bookworm-slim AS runtime
+LABEL org.opencontainers.image.version=0.1.0 \
+      org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.vendor="The octoserve authors" \
+      org.opencontainers.image.base.name=debian:bookworm-slim
 # A new volume inherits the owner of the directory that it covers.
 RUN install -d -o 65532 -g 65532 /data
 # From here, ./data, the default of both programs, is /data.
@@ -35,8 +39,17 @@ FROM runtime AS registry
 COPY --from=build /programs/octoserve-registry /usr/bin/
 HEALTHCHECK --interval=5s --start-period=30s CMD ["octoserve-registry", "health"]
 ENTRYPOINT ["octoserve-registry"]
+# Last, and again in this stage: a new revision repeats no other step.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=octoserve-registry \
+      org.opencontainers.image.description="A complete OCI registry on plain files" \
+      org.opencontainers.image.revision=$REVISION
 
 FROM runtime AS proxy
 COPY --from=build /programs/octoserve /usr/bin/
 HEALTHCHECK --interval=5s --start-period=30s CMD ["octoserve", "health"]
 ENTRYPOINT ["octoserve"]
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=octoserve \
+      org.opencontainers.image.description="A metrics proxy for container registries" \
+      org.opencontainers.image.revision=$REVISION

@@ -21,6 +21,9 @@ use crate::{poll, tools};
 /// How long the services may take to become healthy.
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// What the images are told about their sources.
+pub const REVISION: &str = "0123456789ab";
+
 /// The services of docker-compose.yml that are started, dependencies first: all but Grafana, of which no image
 /// can be made here.
 pub const SERVICES: [&str; 3] = ["registry", "proxy", "prometheus"];
@@ -48,7 +51,13 @@ impl Compose {
         let compose = Self { docker, root };
         compose.make_images().await?;
         compose
-            .run(&["build", "--build-arg", "PROFILE=dev"])
+            .run(&[
+                "build",
+                "--build-arg",
+                "PROFILE=dev",
+                "--build-arg",
+                &format!("REVISION={REVISION}"),
+            ])
             .await?;
         Ok(compose)
     }

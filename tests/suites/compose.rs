@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::compose::{Compose, PROXY, SERVICES, loopback};
+use harness::compose::{Compose, PROXY, REVISION, SERVICES, loopback};
 use harness::{content, poll, wire};
 
 /// The image that the README pushes.
@@ -27,6 +27,7 @@ async fn images_pushed_to_the_compose_services_are_kept_and_counted() -> Result<
         .await?;
     compose.healthy().await?;
     no_container_is_root(&compose).await?;
+    images_say_what_they_are(&compose).await?;
 
     let docker = compose.docker();
     docker.image(IMAGE, None, 1).await?;
@@ -85,6 +86,30 @@ async fn no_container_is_root(compose: &Compose) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The labels of our images, and the revision in the program.
+async fn images_say_what_they_are(compose: &Compose) -> Result<()> {
+    for (service, title) in [("registry", "octoserve-registry"), ("proxy", "octoserve")] {
+        let labels = compose.inspect(service).await?["Config"]["Labels"].take();
+        for (label, value) in [
+            ("title", title),
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("revision", REVISION),
+            ("licenses", "Apache-2.0"),
+        ] {
+            let label = format!("org.opencontainers.image.{label}");
+            assert_eq!(labels[&label], value, "{service}: {label}");
+        }
+        let description = &labels["org.opencontainers.image.description"];
+        ensure!(description.is_string(), "{service}: {labels}");
+    }
+    let program = format!("octoserve_build_info{{revision='{REVISION}',source=''}} == 1");
+    poll::until(&program, DEADLINE, async || {
+        let found = compose.query(&program).await?;
+        Ok((found.len() == 1).then_some(()))
+    })
+    .await
 }
 
 /// The push and the pull in the metrics of the proxy and of the registry.
