@@ -106,7 +106,10 @@ fn pages_that_the_sources_name_exist() -> Result<()> {
             let rest = &text[at..];
             let page = rest.split(|c| !is_path(c)).next().unwrap_or_default();
             let page = page.trim_end_matches('.');
-            if page.ends_with(".md") {
+            if Path::new(page)
+                .extension()
+                .is_some_and(|extension| extension == "md")
+            {
                 named += 1;
                 if !pages::root().join(page).exists() {
                     wrong.push(format!("{}: {page}", path.display()));

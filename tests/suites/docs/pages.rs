@@ -44,7 +44,7 @@ pub(super) fn files(below: &str, is_wanted: fn(&Path) -> bool) -> Result<Vec<Pat
     let mut left = vec![PathBuf::from(below)];
     while let Some(directory) = left.pop() {
         let entries =
-            std::fs::read_dir(root().join(&directory)).context(format!("{directory:?}"))?;
+            std::fs::read_dir(root().join(&directory)).context(directory.display().to_string())?;
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
