@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use registry::config::HOLDS_LOCK;
 pub(crate) use registry::config::METRICS_PATH;
 use registry::config::endpoint::{MetricsEndpoint, MetricsEndpointFields};
+use service::admin::StatusPageListeners;
 use service::config::{Checker, ConfigError, Origins};
 use service::control::ControlFields;
 use service::health::{Probe, READY};
@@ -92,6 +93,8 @@ pub struct ProxyMetricsConfig {
     pub endpoint: MetricsEndpoint,
     /// Whether the main listeners serve the metrics, too.
     pub on_main: bool,
+    /// Which listeners serve the status page.
+    pub page_on: StatusPageListeners,
     /// Which repositories are shown by name.
     pub repositories: Rules,
     /// The metrics endpoints of the remote upstreams.
@@ -242,13 +245,22 @@ fn resolve_metrics(
         path: fields.path,
         final_file: fields.final_file,
         basic_auth: fields.basic_auth,
+        status_page: fields.status_page,
         labels: fields.labels,
     };
+    let page_on = endpoint.status_page.listeners;
     let endpoint = endpoint.resolve(origins)?;
     // The exposition names private repositories. Without a password only clients on this
     // machine may read it, unless the operator says otherwise.
+    let on_main = is_private || fields.public || endpoint.auth.is_some();
+    if page_on == StatusPageListeners::All && !on_main {
+        let message = "all: the main listeners do not serve the metrics, which the page reads; set \
+                       metrics.basic_auth or metrics.public";
+        return Err(checker.section("status_page").error("listeners", message));
+    }
     Ok(ProxyMetricsConfig {
-        on_main: is_private || fields.public || endpoint.auth.is_some(),
+        on_main,
+        page_on,
         endpoint,
         repositories: fields.repositories.resolve(origins)?,
         sources,
@@ -258,6 +270,19 @@ fn resolve_metrics(
             max_samples: fields.aggregate.max_samples,
         },
     })
+}
+
+impl ProxyMetricsConfig {
+    /// Whether the main listeners serve the status page, at `/`. In front of another registry `/` is that
+    /// one's, and without a password nobody may read the metrics by accident: both only where it is said.
+    pub(crate) fn has_page_on_main(&self, is_embedded: bool) -> bool {
+        self.on_main
+            && match self.page_on {
+                StatusPageListeners::None => false,
+                StatusPageListeners::Auto => is_embedded && self.endpoint.auth.is_some(),
+                StatusPageListeners::All => true,
+            }
+    }
 }
 
 /// The listener, if others than this machine reach it.

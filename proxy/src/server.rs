@@ -131,7 +131,8 @@ pub async fn bind(
         Some(metrics) => {
             let tls = tls.iter().flatten().cloned().collect();
             let endpoints = |metrics: &ProxyMetricsConfig, aggregate| {
-                live::endpoints(&readiness, Some(metrics), Some(&aggregate))
+                let page = metrics.endpoint.page.clone();
+                live::endpoints(&readiness, Some(metrics), Some(&aggregate)).with_page(page)
             };
             let count = upstreams.len();
             let bound = ProxyRecording::bind(
@@ -144,7 +145,8 @@ pub async fn bind(
             );
             let (recording, listener) = bound.await?;
             let served = metrics.on_main.then_some(&recording.aggregate);
-            let admin = live::endpoints(&readiness, Some(metrics), served);
+            let page = live::main_page(metrics, embedded.is_some());
+            let admin = live::endpoints(&readiness, Some(metrics), served).with_page(page);
             (Some(recording), listener, admin)
         }
     };

@@ -9,6 +9,7 @@ mod fields;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use service::admin::StatusPageListeners;
 use service::config::{Checker, ConfigError, Origins};
 use service::control::ControlFields;
 use service::health::{Probe, READY};
@@ -160,11 +161,17 @@ impl Configuration for RegistryConfig {
 
 impl RegistryMetricsFields {
     fn resolve(self, origins: &Origins) -> Result<MetricsEndpoint, ConfigError> {
+        if self.status_page.listeners == StatusPageListeners::All {
+            let message =
+                "must be auto or none: the registry serves its metrics on metrics.listen only";
+            return Err(origins.error("metrics.status_page.listeners", message));
+        }
         let endpoint = MetricsEndpointFields {
             listen: Some(self.listen),
             path: self.path,
             final_file: self.final_file,
             basic_auth: self.basic_auth,
+            status_page: self.status_page,
             labels: self.labels,
         };
         endpoint.resolve(origins)
@@ -231,6 +238,9 @@ mod tests {
             ("metrics.path", "/v2/metrics"),
             ("metrics.labels.operation", "x"),
             ("metrics.basic_auth", "{username: a}"),
+            ("metrics.status_page.listeners", "all"),
+            ("metrics.status_page.listeners", "some"),
+            ("metrics.status_page.hosts[0]", "a:80"),
             ("limits.connections", "0"),
             ("limits.connections", "18446744073709551615"),
             ("limits.header_timeout", "2h"),

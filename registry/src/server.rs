@@ -226,6 +226,7 @@ impl BoundMetrics {
                     Arc::clone(readiness),
                     admin::refuse_in_text,
                 );
+                let endpoints = endpoints.with_page(endpoint.page);
                 Some(AdminListener::bind(inheritance, address, endpoint.tls, endpoints).await?)
             }
         };

@@ -1,4 +1,5 @@
-//! The metrics endpoint and the probes of a server, on a listener of their own or beside others.
+//! The metrics endpoint, the status page and the probes of a server, on a listener of their own or
+//! beside others.
 //!
 //! Deliberately not here: where an exposition comes from ([`Scrape`]), and what a refusal looks
 //! like to a registry's client ([`Refuse`]).
@@ -26,6 +27,10 @@ use super::scrape::{EncodedExposition, EncodedExpositions, ExpositionBody, Scrap
 use super::shutdown::Shutdown;
 use super::tls::Tls;
 
+mod status_page;
+
+pub use self::status_page::{StatusPage, StatusPageFields, StatusPageListeners};
+
 /// How long a scrape in flight may still take when everything else has ended.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub const LIVE: &str = "/livez";
 const READY: &str = super::health::READY;
 const PLAIN: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// Where the status page is.
+const ROOT: &str = "/";
 
 /// What makes the exposition.
 pub trait Scrape: Send + Sync + 'static {
@@ -65,13 +73,15 @@ pub struct Readiness {
 /// Makes the Content-Type and the body of a refusal.
 pub type Refuse = fn(StatusCode, &'static str) -> (&'static str, Bytes);
 
-/// The metrics endpoint and the probes of one listener.
+/// The metrics endpoint, the status page and the probes of one listener.
 pub struct AdminEndpoints<S> {
     /// `None` where this listener does not serve the metrics.
     metrics: Option<Arc<S>>,
     path: String,
     /// Who may scrape; `None`: everybody who reaches the listener.
     auth: Option<BasicAuth>,
+    /// `None` where this listener does not serve it.
+    page: Option<Arc<StatusPage>>,
     readiness: Arc<Readiness>,
     refuse: Refuse,
 }
@@ -158,12 +168,19 @@ impl<S: Scrape> AdminEndpoints<S> {
             metrics,
             path,
             auth,
+            page: None,
             readiness,
             refuse,
         }
     }
 
-    /// The same with the metrics at another path, which others may scrape.
+    /// The same with a status page at `/`, for those who may scrape.
+    #[must_use]
+    pub fn with_page(self, page: Option<Arc<StatusPage>>) -> Self {
+        Self { page, ..self }
+    }
+
+    /// The same with the metrics at another path, which others may scrape, and without a page.
     #[must_use]
     pub fn with(&self, path: String, auth: Option<BasicAuth>) -> Self {
         let metrics = self.metrics.clone();
@@ -176,8 +193,13 @@ impl<S: Scrape> AdminEndpoints<S> {
         )
     }
 
-    /// Whether a path is one of these endpoints. The configuration sees to it that none is a
-    /// registry's.
+    /// Whether `/` is the status page.
+    pub fn has_page(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Whether a path is one of these endpoints, other than the status page. The configuration sees to
+    /// it that none is a registry's.
     pub fn owns(&self, path: &str) -> bool {
         path == self.path || matches!(path, LIVE | READY)
     }
@@ -187,7 +209,9 @@ impl<S: Scrape> AdminEndpoints<S> {
         let path = request.uri.path();
         let is_allowed = matches!(request.method, Method::GET | Method::HEAD);
         let mut response = match path {
-            _ if !self.owns(path) => self.refuse(StatusCode::NOT_FOUND, "not found"),
+            _ if !self.owns(path) && !(path == ROOT && self.has_page()) => {
+                self.refuse(StatusCode::NOT_FOUND, "not found")
+            }
             _ if !is_allowed => self.refuse(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET and HEAD are allowed",
@@ -197,6 +221,7 @@ impl<S: Scrape> AdminEndpoints<S> {
                 Ok(()) => text(StatusCode::OK, "ok\n"),
                 Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
+            ROOT => self.visit(request).await,
             _ => match &self.metrics {
                 Some(metrics) => self.scrape(metrics.as_ref(), &request.headers).await,
                 None => self.refuse(StatusCode::NOT_FOUND, "metrics are not served here"),
@@ -210,12 +235,32 @@ impl<S: Scrape> AdminEndpoints<S> {
         response
     }
 
+    /// The response to somebody who does not know the password, where there is one.
+    async fn refuse_stranger(&self, headers: &HeaderMap) -> Option<Response<ExpositionBody>> {
+        let verdict = self.auth.as_ref()?.check(headers).await;
+        Some(verdict.refusal()?.map(ExpositionBody::from))
+    }
+
+    /// The status page.
+    async fn visit(&self, request: &Parts) -> Response<ExpositionBody> {
+        let Some(page) = &self.page else {
+            return self.refuse(StatusCode::NOT_FOUND, "not found");
+        };
+        if let Some(refusal) = self.refuse_stranger(&request.headers).await {
+            return refusal;
+        }
+        if self.auth.is_none() && !page.permits(request) {
+            return text(StatusCode::FORBIDDEN, status_page::WRONG_HOST);
+        }
+        let mut response = respond(StatusCode::OK, HTML, page.html());
+        response.headers_mut().extend(page.headers());
+        response
+    }
+
     async fn scrape(&self, metrics: &S, headers: &HeaderMap) -> Response<ExpositionBody> {
         // Before anything is gathered: a stranger must not cause that work.
-        if let Some(auth) = &self.auth
-            && let Some(refusal) = auth.check(headers).await.refusal()
-        {
-            return refusal.map(ExpositionBody::from);
+        if let Some(refusal) = self.refuse_stranger(headers).await {
+            return refusal;
         }
         // Not trusted: NaN, a negative and a huge number fail here, where `from_secs_f64` would
         // panic.

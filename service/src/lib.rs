@@ -11,7 +11,7 @@
 //! | [`log`], [`trace_context`] | JSON and text logs, the access log, the header `traceparent` |
 //! | [`metrics`] | families, their cells and the registry |
 //! | [`exposition`] | expositions: gather, parse, merge, write |
-//! | [`scrape`], [`admin`] | the metrics endpoint and the probes over HTTP |
+//! | [`scrape`], [`admin`] | the metrics endpoint, the status page and the probes over HTTP |
 //! | [`takeover`], [`control`], [`notify`] | a new process in the place of a running one, the service manager |
 //! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
 //!

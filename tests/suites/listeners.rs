@@ -123,7 +123,9 @@ async fn a_metrics_listener_serves_metrics_and_probes_and_nothing_else() -> Resu
         ("/livez", 200),
         ("/v2/", 404),
         ("/v2/_catalog", 404),
-        ("/", 404),
+        // The status page, for whoever asks by an address; this client asks by a name.
+        ("/", 403),
+        ("/index.html", 404),
     ] {
         let request = wire::request("GET", path, &[], b"");
         let response = wire::exchange(server.metrics_address(), "GET", &request).await?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use registry::config::{METRICS_PATH, StorageFields};
 use serde::{Deserialize, Serialize};
+use service::admin::StatusPageFields;
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
 use service::control::ControlFields;
@@ -138,6 +139,8 @@ pub struct ProxyMetricsFields {
     pub final_file: Option<PathBuf>,
     /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
+    /// The status page, for those who may scrape.
+    pub status_page: StatusPageFields,
     /// What every sample of our own carries beside its labels; those of the embedded registry, too.
     pub labels: BTreeMap<String, String>,
     /// The limits of aggregation.
@@ -197,6 +200,7 @@ impl Default for ProxyMetricsFields {
             repositories: RepositoryFields::default(),
             final_file: None,
             basic_auth: None,
+            status_page: StatusPageFields::default(),
             labels: BTreeMap::new(),
             aggregate: AggregateFields::default(),
         }

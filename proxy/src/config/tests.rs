@@ -121,6 +121,39 @@ fn a_public_listener_serves_metrics_only_with_a_password_or_if_configured() {
     }
 }
 
+#[test]
+fn the_status_page_is_on_a_main_listener_only_with_a_password_or_where_it_is_said() {
+    let auth = "basic_auth: {username: a, password_hash: \
+        '$2y$05$abcdefghijklmnopqrstuuIAEipimVgSTxGS2VyWH9AhzRz3iJI3.'}";
+    let served = |yaml: &str, is_embedded| {
+        let metrics = resolve(yaml, Vec::new()).unwrap().0.metrics.unwrap();
+        (
+            metrics.endpoint.page.is_some(),
+            metrics.has_page_on_main(is_embedded),
+        )
+    };
+    for (metrics, embedded, remote) in [
+        ("", (true, false), (true, false)),
+        (auth, (true, true), (true, false)),
+        ("status_page: {listeners: all}", (true, true), (true, true)),
+        (
+            "status_page: {listeners: none}",
+            (false, false),
+            (false, false),
+        ),
+    ] {
+        let yaml = format!("metrics: {{{metrics}}}\n");
+        assert_eq!(served(&yaml, true), embedded, "{yaml}");
+        assert_eq!(served(&yaml, false), remote, "{yaml}");
+    }
+    // The page without the metrics would show nothing.
+    let nowhere = "listen: 0.0.0.0:1\nmetrics:\n  status_page: {listeners: all}\n";
+    let error = resolve(nowhere, Vec::new()).unwrap_err();
+    let key = "FILE:3: metrics.status_page.listeners: all: ";
+    assert!(error.starts_with(key), "{error}");
+    assert!(!served("listen: 0.0.0.0:1\nmetrics: {public: true}\n", true).1);
+}
+
 /// `/metrics` forced onto a debug port with a profiler; half-set basic auth meaning none.
 #[test]
 fn incomplete_basic_auth_is_an_error_with_file_line_and_key() {

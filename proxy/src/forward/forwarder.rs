@@ -164,7 +164,8 @@ impl Forwarder {
     ) {
         let body_stall = settings.limits.body_stall;
         if refusal.is_none()
-            && (settings.admin.owns(request.target.path()) || own_response::is_root_probe(request))
+            && (settings.admin.owns(request.target.path())
+                || own_response::is_for_root(request, &settings.admin))
         {
             // Neither observed nor logged: a scrape is not the registry's traffic. A client that leaves
             // meanwhile is no failure.

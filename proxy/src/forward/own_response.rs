@@ -1,4 +1,4 @@
-//! Responses of the proxy's own: errors, the metrics, the probes.
+//! Responses of the proxy's own: errors, the metrics, the status page, the probes.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -47,7 +47,7 @@ impl<'c, C> OwnResponse<'c, C> {
         self.end().await
     }
 
-    /// Serves the metrics and the probes.
+    /// Serves the metrics, the status page and the probes.
     pub(super) async fn serve_admin<'s>(
         mut self,
         admin: &Admin,
@@ -64,6 +64,10 @@ impl<'c, C> OwnResponse<'c, C> {
             request.target.clone().into()
         };
         parts.headers = request.headers.clone();
+        if let Some(host) = &request.host {
+            // The head has it apart from its other fields.
+            parts.headers.insert(header::HOST, host.clone());
+        }
         let (parts, mut body) = admin.respond(&parts).await.into_parts();
         let is_bodiless = request.method == Method::HEAD;
         let length = match http_body::Body::size_hint(&body).exact() {
@@ -156,14 +160,25 @@ pub(super) fn error_headers(
     headers
 }
 
-/// Whether a request asks for `/`, and not for a page: many balancers can probe nothing else. A browser
-/// gets what the upstream has there.
-pub(super) fn is_root_probe(request: &RequestHead) -> bool {
+/// Whether a request for `/` gets a response of the proxy's own: a probe, since many balancers can probe
+/// nothing else, and a browser where the status page is there. Any other gets what the upstream has.
+pub(super) fn is_for_root(request: &RequestHead, admin: &Admin) -> bool {
+    is_root(request) && (admin.has_page() || !accepts_html(request))
+}
+
+fn is_root_probe(request: &RequestHead) -> bool {
+    is_root(request) && !accepts_html(request)
+}
+
+fn is_root(request: &RequestHead) -> bool {
+    request.target.path() == "/" && matches!(request.method, Method::GET | Method::HEAD)
+}
+
+/// Whether it comes from a browser that wants a page.
+fn accepts_html(request: &RequestHead) -> bool {
     let is_html = |accept: &HeaderValue| {
         let accept = accept.as_bytes().to_ascii_lowercase();
         memchr::memmem::find(&accept, b"text/html").is_some()
     };
-    request.target.path() == "/"
-        && matches!(request.method, Method::GET | Method::HEAD)
-        && !request.headers.get_all(header::ACCEPT).iter().any(is_html)
+    request.headers.get_all(header::ACCEPT).iter().any(is_html)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use service::admin::Readiness;
+use service::admin::{Readiness, StatusPage};
 use service::config::ChangedKeys;
 use service::log;
 use service::tls::Tls;
@@ -28,6 +28,7 @@ const APPLIED: &[&str] = &[
     "metrics.path",
     "metrics.public",
     "metrics.repositories",
+    "metrics.status_page",
     "proxy_protocol_from",
     "trust_forwarded_from",
 ];
@@ -144,7 +145,8 @@ impl LiveProxy {
             .aggregate
             .replace(sources.collect(), metrics.limits);
         if let Some(endpoints) = &recording.endpoints {
-            let next = self.endpoints(metrics, Some(&recording.aggregate));
+            let page = metrics.endpoint.page.clone();
+            let next = self.endpoints(metrics, Some(&recording.aggregate), page);
             endpoints.store(Arc::new(next));
         }
         replace_tls(self.metrics_tls.as_ref(), metrics.endpoint.tls.as_ref());
@@ -152,11 +154,17 @@ impl LiveProxy {
     }
 
     fn main_endpoints(&self, metrics: &ProxyMetricsConfig, aggregate: &Arc<Aggregate>) -> Admin {
-        self.endpoints(metrics, metrics.on_main.then_some(aggregate))
+        let page = main_page(metrics, self.is_embedded);
+        self.endpoints(metrics, metrics.on_main.then_some(aggregate), page)
     }
 
-    fn endpoints(&self, metrics: &ProxyMetricsConfig, served: Option<&Arc<Aggregate>>) -> Admin {
-        endpoints(&self.readiness, Some(metrics), served)
+    fn endpoints(
+        &self,
+        metrics: &ProxyMetricsConfig,
+        served: Option<&Arc<Aggregate>>,
+        page: Option<Arc<StatusPage>>,
+    ) -> Admin {
+        endpoints(&self.readiness, Some(metrics), served).with_page(page)
     }
 }
 
@@ -167,7 +175,17 @@ fn replace_tls(tls: Option<&Tls>, next: Option<&Tls>) {
     }
 }
 
-/// The endpoints of a listener, with the metrics or without.
+/// The status page of the main listeners, if they serve it.
+pub(super) fn main_page(
+    metrics: &ProxyMetricsConfig,
+    is_embedded: bool,
+) -> Option<Arc<StatusPage>> {
+    let page = metrics.endpoint.page.as_ref();
+    page.filter(|_| metrics.has_page_on_main(is_embedded))
+        .cloned()
+}
+
+/// The endpoints of a listener, with the metrics or without, and without a status page.
 pub(super) fn endpoints(
     readiness: &Arc<Readiness>,
     metrics: Option<&ProxyMetricsConfig>,

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::metrics::label::NAMES;
 use crate::oci::{Endpoint, Route};
+use service::admin::{StatusPage, StatusPageFields};
 use service::auth::{BasicAuth, BasicAuthFields};
 use service::config::{Checker, ConfigError, Origins};
 use service::listen::{ListenAddr, ListenFields};
@@ -31,6 +33,8 @@ pub struct MetricsEndpoint {
     pub final_file: Option<FinalFile>,
     /// Who may scrape; `None`: everybody who reaches the endpoint.
     pub auth: Option<BasicAuth>,
+    /// The status page; `None` where there is to be none.
+    pub page: Option<Arc<StatusPage>>,
     /// What every sample of our own carries beside its labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -46,6 +50,8 @@ pub struct MetricsEndpointFields {
     pub final_file: Option<PathBuf>,
     /// `metrics.basic_auth`.
     pub basic_auth: Option<BasicAuthFields>,
+    /// `metrics.status_page`.
+    pub status_page: StatusPageFields,
     /// `metrics.labels`.
     pub labels: BTreeMap<String, String>,
 }
@@ -65,6 +71,7 @@ impl MetricsEndpointFields {
             Some(listen) => listen.load_tls("metrics.listen", &[b"http/1.1"], origins)?,
             None => None,
         };
+        let page = self.status_page.resolve(&self.path, origins)?;
         let auth = self
             .basic_auth
             .map(|auth| auth.resolve("metrics.basic_auth", origins))
@@ -75,6 +82,7 @@ impl MetricsEndpointFields {
             path: self.path,
             final_file: self.final_file.as_deref().map(FinalFile::new),
             auth,
+            page: page.map(Arc::new),
             labels: self.labels,
         })
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::METRICS_PATH;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
+use service::admin::StatusPageFields;
 use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
 use service::control::ControlFields;
@@ -107,6 +108,8 @@ pub struct RegistryMetricsFields {
     pub final_file: Option<PathBuf>,
     /// Who may scrape; none: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
+    /// The status page of the metrics listener.
+    pub status_page: StatusPageFields,
     /// What every sample carries beside its own labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -203,6 +206,7 @@ impl Default for RegistryMetricsFields {
             path: METRICS_PATH.to_owned(),
             final_file: None,
             basic_auth: None,
+            status_page: StatusPageFields::default(),
             labels: BTreeMap::new(),
         }
     }

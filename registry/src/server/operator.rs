@@ -21,6 +21,7 @@ const APPLIED: &[&str] = &[
     "sparse_manifests",
     "metrics.basic_auth",
     "metrics.path",
+    "metrics.status_page",
     "logging",
 ];
 
@@ -76,7 +77,7 @@ impl Operate for RegistryOperator {
         if let Some(metrics) = config.metrics {
             if let Some(endpoints) = &live.endpoints {
                 let next = endpoints.load().with(metrics.path, metrics.auth);
-                endpoints.store(Arc::new(next));
+                endpoints.store(Arc::new(next.with_page(metrics.page)));
             }
             if let (Some(old), Some(new)) = (&live.tls, &metrics.tls) {
                 old.replace(new);
