@@ -11,6 +11,7 @@
 //! | [`kubernetes`] | kustomize, Helm and the schemas of the API |
 //! | [`prometheus`] | a real Prometheus, PromQL, promtool |
 //! | [`scrape`] | a parsed exposition, and expectations of its samples |
+//! | [`browser`] | a real Chromium, driven by WebDriver |
 //! | [`client`] | a small distribution client that sends no request of its own accord |
 //! | [`scripted`] | an upstream that responds, stalls and cuts as a test wants it |
 //! | [`hostile`] | a generator of hostile expositions |
@@ -36,6 +37,7 @@
 //! internals: the suites observe what a user can observe.
 
 pub mod authority;
+pub mod browser;
 pub mod certificate;
 pub mod chroot;
 pub mod client;

@@ -56,7 +56,10 @@ impl Source {
     }
 
     /// Runs `script` for each request with its head.
-    async fn with_heads<S, F>(script: S) -> Result<Self>
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn with_heads<S, F>(script: S) -> Result<Self>
     where
         S: Fn(String, TcpStream) -> F + Clone + Send + 'static,
         F: Future<Output = Result<()>> + Send,

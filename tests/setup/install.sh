@@ -45,6 +45,7 @@ for task in "$@"; do
         need valgrind valgrind && need strace strace && need taskset util-linux
         need podman podman && need containerd containerd && need ctr containerd
         need nginx nginx-light && need systemd-analyze systemd && need objdump binutils
+        need chromium chromium && need chromedriver chromium-driver
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     soak)

@@ -134,6 +134,8 @@ mod soak;
 mod stalls;
 /// The registry's statistics compared with a walk of its directory, also after a crash.
 mod statistics;
+/// The status page in a real Chromium: figures, words, access, keyboard, phone, and bad metrics.
+mod status_page;
 /// Under systemd: sockets that it has bound, and what it is told.
 mod systemd;
 /// A new process takes the place of a running one: no client notices, or the running one goes on.
