@@ -5,16 +5,17 @@ DOC := cargo doc --quiet --workspace --no-deps --document-private-items
 
 PREFIX ?= /usr/local
 
-.PHONY: run install dist test lint bench soak fuzz docs
+.PHONY: run install dist test screenshots lint bench soak fuzz docs
 
-run: ## The all-in-one on 127.0.0.1:5000, with its data in ./data, built for a first try
+run: ## The all-in-one on 127.0.0.1:5000, its status page on port 5001, its data in ./data
 	@$(INSTALL) build
 	cargo build --profile try --package octoserve-proxy --bin octoserve
 	@printf '%s\n' '' 'Try:' \
 	  '  docker pull busybox && docker tag busybox 127.0.0.1:5000/team/app/web:1' \
 	  '  docker push 127.0.0.1:5000/team/app/web:1' \
-	  '  curl -s 127.0.0.1:5000/metrics | grep manifest' ''
-	@exec target/try/octoserve --listen 127.0.0.1:5000 --data ./data
+	  '  curl -s 127.0.0.1:5000/metrics | grep manifest' \
+	  'Status page: http://127.0.0.1:5001/' ''
+	@exec target/try/octoserve --listen 127.0.0.1:5000 --metrics-listen 127.0.0.1:5001 --data ./data
 
 install: ## Both programs, built for release, into $(PREFIX)/bin
 	@$(INSTALL) build
@@ -30,6 +31,10 @@ dist: ## An archive, a Debian package, an SBOM and their checksums, in target/di
 test: ## All tests; `make test SUITES="docker slow"` runs only these suites
 	@$(INSTALL) build test
 	@tests/setup/run.sh $(SUITES)
+
+screenshots: ## docs/images/status-page-*.png, of real traffic in a real browser
+	@$(INSTALL) build test
+	SCREENSHOTS=$(CURDIR)/docs/images cargo test --quiet --workspace --test suites -- status_page::screenshots
 
 lint: ## Format, clippy, rustdoc, licences and sources of the dependencies
 	@$(INSTALL) build lint
