@@ -48,6 +48,15 @@ async fn helm_renders_each_set_of_values_to_objects_that_are_valid() -> Result<(
     ] {
         ensure!(kinds.contains(&kind), "no set of values makes a {kind}");
     }
+    // Without a tag of the user's, it is the version that the chart comes with.
+    let image = format!("octoserve:{}", env!("CARGO_PKG_VERSION"));
+    let images = links::workloads(&sets[0]);
+    let images: Vec<_> = images
+        .iter()
+        .flat_map(|workload| links::containers(workload.spec))
+        .map(|container| links::text(&container["image"]))
+        .collect();
+    assert_eq!(images, [&*image, &*image]);
     // The notes are a template, too.
     let install = ["install", "release", lint, "--dry-run=client"];
     let notes = kubernetes::helm(&install).await?;
