@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use harness::kubernetes;
+use harness::{kubernetes, tools};
 use serde_json::{Value, json};
 
 mod chart;
@@ -144,6 +144,15 @@ const MISTAKES: &[(&str, &str, Mistake)] = &[
             "an unknown field",
             |o| o["spec"]["endpoints"][0]["passwordFile"] = json!("x"),
             "passwordFile",
+        ),
+    ),
+    (
+        "PrometheusRule",
+        "octoserve",
+        (
+            "an unknown field",
+            |o| o["spec"]["groups"][0]["rules"][0]["query"] = json!("up"),
+            "query",
         ),
     ),
     (
@@ -307,6 +316,70 @@ async fn a_configuration_that_the_program_refuses_is_found() -> Result<()> {
         .iter()
         .any(|problem| problem.contains("octoserve.yaml:4: upstream: unknown key"));
     ensure!(is_found, "{problems:#?}");
+    Ok(())
+}
+
+/// What monitoring.sh writes of the mixin is what is there, and has all of it.
+#[tokio::test]
+async fn the_rules_and_the_dashboards_are_those_of_the_mixin() -> Result<()> {
+    let copy = tempfile::tempdir()?;
+    let copied = copy.path().join("examples");
+    let (from, to) = (examples().canonicalize()?, copied.display().to_string());
+    tools::run("cp", &["-a", &from.to_string_lossy(), &to]).await?;
+    let script = from.join("kubernetes/monitoring.sh");
+    tools::run("sh", &[script.to_str().context("a path of UTF-8")?, &to]).await?;
+    for file in [
+        "kubernetes/overlays/monitoring/prometheusrule.yaml",
+        "mixin/kustomization.yaml",
+    ] {
+        let [written, committed] =
+            [&copied, &from].map(|at| std::fs::read_to_string(at.join(file)));
+        ensure!(
+            written? == committed?,
+            "{file}: run examples/kubernetes/monitoring.sh"
+        );
+    }
+
+    let objects = overlay("monitoring").await?;
+    let rule = objects
+        .iter()
+        .find(|object| object["kind"] == "PrometheusRule");
+    let mut groups: Vec<_> = links::list(&rule.context("no rules")?["spec"]["groups"]).collect();
+    let mut expected = Vec::new();
+    for directory in ["rules", "alerts"] {
+        for path in files(&from.join("mixin").join(directory))? {
+            for file in kubernetes::objects(&std::fs::read_to_string(path)?)? {
+                expected.extend(links::list(&file["groups"]).cloned());
+            }
+        }
+    }
+    ensure!(!expected.is_empty(), "the mixin has no rules");
+    let by_name = |group: &&Value| links::text(&group["name"]).to_owned();
+    groups.sort_by_key(by_name);
+    expected.sort_by_key(|group| by_name(&group));
+    assert_eq!(groups, expected.iter().collect::<Vec<_>>());
+
+    let dashboards = files(&from.join("mixin/dashboards"))?;
+    let maps = objects
+        .iter()
+        .filter(|object| object["kind"] == "ConfigMap");
+    let maps: Vec<_> = maps.collect();
+    assert_eq!(maps.len(), dashboards.len());
+    for path in dashboards {
+        let file = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a name")?;
+        let content = std::fs::read_to_string(&path)?;
+        let map = maps
+            .iter()
+            .find(|map| map["data"][file] == content.as_str());
+        let map = map.with_context(|| format!("no ConfigMap has {file}"))?;
+        assert_eq!(
+            map["metadata"]["labels"]["grafana_dashboard"], "1",
+            "{file}"
+        );
+    }
     Ok(())
 }
 

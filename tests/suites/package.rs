@@ -241,6 +241,9 @@ async fn the_archive_has_checksums_and_an_sbom_and_is_reproducible() -> Result<(
         ensure!(metadata.is_file() && metadata.len() > 0, "{file}");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o644, "{file}");
     }
+    // A directory of its own, where the repository has a link.
+    let rules = root.join("examples/kubernetes/helm/octoserve/rules");
+    ensure!(std::fs::symlink_metadata(rules)?.is_dir());
     assert_eq!(
         std::fs::metadata(root.join("bin/octoserve"))?.mode() & 0o777,
         0o755

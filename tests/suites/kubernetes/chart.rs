@@ -68,6 +68,45 @@ async fn helm_renders_each_set_of_values_to_objects_that_are_valid() -> Result<(
 }
 
 #[tokio::test]
+async fn helm_adds_all_dashboards_and_rules_of_the_mixin() -> Result<()> {
+    let set = [
+        "--set",
+        "metrics.dashboards.enabled=true,metrics.prometheusRule.enabled=true",
+    ];
+    let objects = kubernetes::template(&chart(), &set).await?;
+    for path in files(&examples().join("mixin/dashboards"))? {
+        let file = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a name")?;
+        let content = std::fs::read_to_string(&path)?;
+        let is_there = objects
+            .iter()
+            .any(|object| object["data"][file] == content.as_str());
+        ensure!(is_there, "{file}");
+    }
+    let rule = objects
+        .iter()
+        .find(|object| object["kind"] == "PrometheusRule");
+    let groups: Vec<_> = links::list(&rule.context("no rules")?["spec"]["groups"]).collect();
+    for directory in ["rules", "alerts"] {
+        for path in files(&examples().join("mixin").join(directory))? {
+            for file in kubernetes::objects(&std::fs::read_to_string(&path)?)? {
+                for group in links::list(&file["groups"]) {
+                    ensure!(
+                        groups.contains(&group),
+                        "{}: {}",
+                        path.display(),
+                        group["name"]
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn helm_refuses_wrong_values() -> Result<()> {
     for (set, said) in [
         ("replicas=2", "'replicas' not allowed"),
