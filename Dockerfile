@@ -14,9 +14,9 @@ COPY . .
 # The cargo profile: `dev` builds much faster, and runs slower.
 ARG PROFILE=release
 # The revision for `build_info` and --version, such as the output of `git rev-parse --short=12 HEAD`:
-# the build has no git history.
+# the build has no git history. docker-compose passes an empty one where its variable is not set.
 ARG REVISION=unknown
-RUN OCTOSERVE_REVISION=$REVISION cargo build --locked --profile $PROFILE \
+RUN OCTOSERVE_REVISION=${REVISION:-unknown} cargo build --locked --profile $PROFILE \
         --package octoserve-proxy --package octoserve-registry \
         --bin octoserve --bin octoserve-registry \
     && install -D -t /programs $(find target -maxdepth 2 -type f -perm /1 -name 'octoserve*')
@@ -43,7 +43,7 @@ ENTRYPOINT ["octoserve-registry"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title=octoserve-registry \
       org.opencontainers.image.description="A complete OCI registry on plain files" \
-      org.opencontainers.image.revision=$REVISION
+      org.opencontainers.image.revision=${REVISION:-unknown}
 
 FROM runtime AS proxy
 COPY --from=build /programs/octoserve /usr/bin/
@@ -52,4 +52,4 @@ ENTRYPOINT ["octoserve"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title=octoserve \
       org.opencontainers.image.description="A metrics proxy for container registries" \
-      org.opencontainers.image.revision=$REVISION
+      org.opencontainers.image.revision=${REVISION:-unknown}
