@@ -52,15 +52,15 @@ async fn cell(browser: &Browser, table: &str, row: &str, column: &str) -> Result
     );
     let script =
         format!("return ({row})?.querySelector('[data-figure=\"{column}\"]')?.value ?? null");
-    number(browser.run(&script).await?)
+    number(&browser.run(&script).await?)
 }
 
 async fn exact(browser: &Browser, selector: &str) -> Result<Option<f64>> {
     let script = format!("return document.querySelector('{selector}')?.value ?? null");
-    number(browser.run(&script).await?)
+    number(&browser.run(&script).await?)
 }
 
-fn number(value: Value) -> Result<Option<f64>> {
+fn number(value: &Value) -> Result<Option<f64>> {
     match value.as_str() {
         None | Some("") => Ok(None),
         Some(text) => Ok(Some(text.parse().with_context(|| text.to_owned())?)),

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use harness::browser::Browser;
 use harness::client::Client;
 use harness::h2::H2;
@@ -48,8 +50,7 @@ async fn the_headers_bound_the_page_exactly() -> Result<()> {
     let hash = |open: &str, close: &str| -> Result<String> {
         let (_, rest) = html.split_once(open).context(open.to_owned())?;
         let (text, _) = rest.split_once(close).context(close.to_owned())?;
-        use base64::Engine as _;
-        Ok(base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text)))
+        Ok(STANDARD.encode(Sha256::digest(text)))
     };
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
@@ -163,9 +164,10 @@ async fn at_the_root(server: &Server, headers: &str) -> Result<[(u16, String); 3
         ("POST", BROWSER),
     ] {
         let response = ask(address, method, &host, &format!("{headers}{accept}")).await?;
-        let body = match is_page(&response) {
-            true => "the status page".to_owned(),
-            false => String::from_utf8(response.body)?,
+        let body = if is_page(&response) {
+            "the status page".to_owned()
+        } else {
+            String::from_utf8(response.body)?
         };
         all.push((response.head.status, body));
     }

@@ -36,7 +36,7 @@ impl Impostor {
     async fn start() -> Result<Impostor> {
         let server = Launch::all_in_one().metrics_listener().start().await?;
         let own = |path: &str| wire::request("GET", path, &[], b"");
-        let local = format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let local = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let address = server.metrics_address();
         let page = wire::exchange(address, "GET", local.as_bytes()).await?;
         let policy = page.head.header("content-security-policy");

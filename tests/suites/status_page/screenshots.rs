@@ -107,8 +107,8 @@ async fn screenshots_of_real_traffic_are_small_and_not_empty() -> Result<()> {
         .await?;
     let into = kept.as_deref().unwrap_or(directory.path());
     for (name, scheme, width, height) in [
-        ("light", "light", 1280, 1500),
-        ("dark", "dark", 1280, 1500),
+        ("light", "light", 1280, 1100),
+        ("dark", "dark", 1280, 1100),
         ("phone", "light", 390, 1500),
     ] {
         browser.prefer(scheme).await?;
