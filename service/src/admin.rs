@@ -207,11 +207,10 @@ impl<S: Scrape> AdminEndpoints<S> {
     /// Responds to a request. Its body is not read.
     pub async fn respond(&self, request: &Parts) -> Response<ExpositionBody> {
         let path = request.uri.path();
+        let is_ours = self.owns(path) || (path == ROOT && self.has_page());
         let is_allowed = matches!(request.method, Method::GET | Method::HEAD);
         let mut response = match path {
-            _ if !self.owns(path) && !(path == ROOT && self.has_page()) => {
-                self.refuse(StatusCode::NOT_FOUND, "not found")
-            }
+            _ if !is_ours => self.refuse(StatusCode::NOT_FOUND, "not found"),
             _ if !is_allowed => self.refuse(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET and HEAD are allowed",
