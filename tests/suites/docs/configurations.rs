@@ -16,6 +16,8 @@ const FOREIGN: &[(&str, Option<&str>)] = &[
     // Suites of their own apply these.
     ("apiVersion:", None),
     ("services:", None),
+    // Values of the Helm chart.
+    ("config:", None),
     ("replicaCount:", None),
 ];
 
