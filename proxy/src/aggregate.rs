@@ -20,6 +20,7 @@ use crate::metrics::AggregateFamilies;
 
 mod aggregation;
 mod fetch;
+mod inspection;
 mod round;
 mod source;
 
@@ -27,6 +28,8 @@ use aggregation::Aggregation;
 use round::{Deadlines, PendingScrape};
 
 pub use aggregation::AggregateLimits;
+pub(crate) use fetch::FetchError;
+pub(crate) use inspection::{SourceSize, inspect};
 pub use source::{Origin, Source};
 
 /// Scrapes that wait to be accepted by a round; more wait for a slot in this queue.

@@ -7,10 +7,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
+use service::doctor::Examination;
 use service::listen::Inheritance;
 use service::program::Program;
 
 use crate::config::ProxyConfig;
+use crate::doctor;
 use crate::server::{self, BoundProxy, ProxyStartError};
 
 /// The proxy, with the embedded registry if no upstream is configured.
@@ -32,6 +34,10 @@ impl Program for Octoserve {
         inheritance: &Inheritance,
     ) -> Result<BoundProxy, ProxyStartError> {
         server::bind(config, inheritance).await
+    }
+
+    fn examinations(config: &ProxyConfig) -> Vec<Examination> {
+        doctor::examinations(config)
     }
 }
 

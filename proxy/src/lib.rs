@@ -45,6 +45,7 @@ pub mod aggregate;
 pub mod cli;
 pub mod config;
 pub mod cors;
+mod doctor;
 mod downstream;
 pub mod embedded;
 mod error;

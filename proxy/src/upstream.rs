@@ -37,7 +37,7 @@ pub use self::asked_as::AskedAs;
 pub use self::balance::MAX_REPLICAS;
 pub use self::choice::NoUpstream;
 pub use self::credentials::CredentialsConfig;
-pub(crate) use self::credentials::{AccessScope, UpstreamCredentials};
+pub(crate) use self::credentials::{AccessScope, Challenge, ChallengeError, UpstreamCredentials};
 pub use self::host::{HostHeader, HostHeaderError};
 pub use self::matching::{HostPattern, HostPatternError, RequestMatch};
 pub use self::replica::Replica;

@@ -6,10 +6,12 @@ use clap::{Args, Subcommand};
 use service::cli::{ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
+use service::doctor::Examination;
 use service::listen::Inheritance;
 use service::program::Program;
 
 use crate::config::RegistryConfig;
+use crate::doctor;
 use crate::server::{self, BoundRegistry, RegistryStartError};
 
 /// The registry alone, without the proxy.
@@ -30,6 +32,10 @@ impl Program for OctoserveRegistry {
         inheritance: &Inheritance,
     ) -> Result<BoundRegistry, RegistryStartError> {
         server::bind_inherited(config, inheritance).await
+    }
+
+    fn examinations(config: &RegistryConfig) -> Vec<Examination> {
+        doctor::examinations(config)
     }
 }
 

@@ -11,7 +11,8 @@
 //! - [`api`] → `store`, `metrics`, `oci`: the HTTP API, endpoint by endpoint.
 //! - [`config`] → `store`: the keys as people write them, and what they mean.
 //! - [`server`] → all of these: bind, serve, drain.
-//! - [`cli`] → `server`, `config`: the command line of `octoserve-registry`.
+//! - [`doctor`] → `store`, `config`: what is tried of a configuration.
+//! - [`cli`] → `server`, `doctor`, `config`: the command line of `octoserve-registry`.
 //!
 //! What always holds:
 //!
@@ -43,6 +44,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod oci;
 pub mod server;

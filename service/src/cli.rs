@@ -8,29 +8,28 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod ctl;
+mod doctor;
+mod flags;
 
 use self::ctl::CtlArgs;
 pub use self::ctl::{ProgramCommands, SocketError};
+use self::doctor::DoctorArgs;
+pub use self::doctor::DoctorCall;
+use self::flags::ConfigArgs;
+pub use self::flags::ProgramFlags;
 use super::build_info;
-use super::config::{ConfigError, Flag, Sources};
+use super::config::{ConfigError, Sources};
 use super::control::ControlCall;
 use super::health::Probe;
 use super::program_config::Configuration;
-
-/// The flags that only one program has.
-pub trait ProgramFlags: Args {
-    /// The commands of `ctl` that only this program has.
-    type Commands: ProgramCommands;
-
-    /// The keys that they set.
-    fn keys(&self) -> Vec<Flag>;
-}
 
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Action<C: Configuration> {
     /// Serve with this configuration.
     Serve(Box<(C, Startup<C>)>),
+    /// Try what this configuration says.
+    Doctor(Box<DoctorCall<C>>),
     /// Probe a running program.
     Probe(Probe),
     /// Ask a running program.
@@ -87,7 +86,10 @@ enum Subcommands<F: ProgramFlags> {
     /// Serve (the default)
     Serve(ServeArgs<F>),
     /// Tell by the exit code whether a running program is ready
-    Health(HealthArgs),
+    // In a box, since it is much larger than the others.
+    Health(Box<HealthArgs>),
+    /// Try what is configured, and say what is wrong and how to mend it
+    Doctor(DoctorArgs<F>),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
     /// Print completions for a shell
@@ -106,21 +108,8 @@ enum Subcommands<F: ProgramFlags> {
 
 #[derive(Debug, Args)]
 struct ServeArgs<F: Args> {
-    /// The configuration file, YAML
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    // Not as doc comments: clap prints Markdown as it is.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        help = "An address to listen on: 127.0.0.1:5000, [::1]:0, unix:/run/octoserve.sock"
-    )]
-    listen: Vec<String>,
-    /// An address for metrics and probes alone
-    #[arg(long, value_name = "ADDR")]
-    metrics_listen: Option<String>,
     #[command(flatten)]
-    program: F,
+    config: ConfigArgs<F>,
     #[arg(
         long,
         help = "Take the place of the running process, found by control.take_over_socket: it hands over its \
@@ -161,6 +150,10 @@ pub fn read<F: ProgramFlags, C: Configuration>(
     match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
         Subcommands::Serve(args) => Ok(args.action(env)?),
         Subcommands::Health(args) => Ok(Action::Probe(args.probe::<C>(env)?)),
+        Subcommands::Doctor(args) => {
+            let call = args.call(env, std::env::var_os("NO_COLOR"))?;
+            Ok(Action::Doctor(Box::new(call)))
+        }
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();
@@ -191,10 +184,9 @@ impl<F: ProgramFlags> ServeArgs<F> {
         self,
         env: Vec<(String, String)>,
     ) -> Result<Action<C>, ConfigError> {
-        let flags = self.flags();
-        let (file, take_over) = (self.config, self.take_over);
+        let take_over = self.take_over;
         // Before the flags are looked at: both report what is wrong with the configuration.
-        let sources = Sources { file, env, flags };
+        let sources = self.config.sources(env);
         let (config, fields) = C::load(sources.clone())?;
         Ok(match (self.print_config, self.check) {
             (true, _) => Action::Print(C::print(&fields)),
@@ -208,17 +200,6 @@ impl<F: ProgramFlags> ServeArgs<F> {
                 Action::Serve(Box::new((config, startup)))
             }
         })
-    }
-
-    fn flags(&self) -> Vec<Flag> {
-        let mut flags = self.program.keys();
-        if !self.listen.is_empty() {
-            flags.push(Flag::new("--listen", "listen", &self.listen));
-        }
-        if let Some(address) = &self.metrics_listen {
-            flags.push(Flag::new("--metrics-listen", "metrics.listen", address));
-        }
-        flags
     }
 }
 

@@ -39,6 +39,14 @@ pub fn fit(connections: usize, streams: usize) -> (usize, usize) {
     (served, served_streams)
 }
 
+/// The highest limit that this process may have, `None` if there is none, and how many of these
+/// connections and streams fit into it. Nothing is changed.
+pub fn would_fit(connections: usize, streams: usize) -> (Option<u64>, (usize, usize)) {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    let fits = limit.map(|limit| fitting(connections, streams, limit));
+    (limit, fits.unwrap_or((connections, streams)))
+}
+
 /// A connection has a descriptor, and so has what its request asks for: a connection to the upstream, or
 /// a file. A stream has only the latter.
 fn fitting(connections: usize, streams: usize, limit: u64) -> (usize, usize) {

@@ -6,6 +6,7 @@
 //! | [`operate`], [`reload`], [`control`] | what an operator does to a server that runs |
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
+//! | [`doctor`] | tries what is configured, and says what is wrong |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
 //! | [`auth`] | basic authentication of scrapers |
 //! | [`log`], [`trace_context`] | JSON and text logs, the access log, the header `traceparent` |
@@ -14,6 +15,7 @@
 //! | [`scrape`], [`admin`] | the metrics endpoint, the status page and the probes over HTTP |
 //! | [`takeover`], [`control`], [`notify`] | a new process in the place of a running one, the service manager |
 //! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
+//! | [`quantity`] | figures for a person |
 //!
 //! Deliberately not here: anything of OCI, request routing, and connections to upstreams.
 //!
@@ -37,6 +39,7 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod descriptors;
+pub mod doctor;
 pub mod exposition;
 pub mod health;
 pub mod limits;
@@ -48,6 +51,7 @@ pub mod notify;
 pub mod operate;
 pub mod program;
 pub mod program_config;
+pub mod quantity;
 pub mod reload;
 pub mod runtime;
 pub mod scrape;

@@ -152,6 +152,19 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(BoundSocket, ListenAddr)> {
     Ok((BoundSocket::Tcp(listener), address))
 }
 
+/// Whether an address could be bound at this moment. Nobody can connect to it meanwhile: it does not
+/// listen.
+pub(crate) fn try_tcp(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()?
+    } else {
+        TcpSocket::new_v4()?
+    };
+    // As at the start. The system still refuses an address at which somebody listens.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
 /// Accept errors in succession that are not the fault of a connection.
 #[derive(Debug, Default)]
 struct AcceptFailures {

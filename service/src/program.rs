@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cli::{self, Action, ProgramFlags, Startup, UsageError};
+use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
+use super::doctor::{self, DoctorReport, Examination};
 use super::health::Probe;
 use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_systemd};
 use super::operate::Operate;
@@ -45,6 +46,9 @@ pub trait Program {
         config: Self::Config,
         inheritance: &Inheritance,
     ) -> impl Future<Output = Result<Self::Server, Self::Error>>;
+
+    /// What `doctor` tries of this configuration, beside the process itself.
+    fn examinations(config: &Self::Config) -> Vec<Examination>;
 }
 
 /// A server that has bound its addresses and serves nothing yet.
@@ -83,6 +87,7 @@ pub fn run<P: Program>() -> ExitCode {
             let (config, startup) = *serve;
             serve_with::<P>(config, startup)
         }
+        Ok(Action::Doctor(call)) => diagnose::<P>(*call),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         Ok(Action::Control(call)) => ask::<P>(&call),
         Ok(Action::Print(text)) => print(&text),
@@ -91,9 +96,8 @@ pub fn run<P: Program>() -> ExitCode {
             // `--help` and `--version` come as errors, too, and go to stdout.
             ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
         }
-        Err(
-            error @ (UsageError::Config(_) | UsageError::Socket(_) | UsageError::ManPages { .. }),
-        ) => {
+        // The configuration, or a socket.
+        Err(error) => {
             report::<P>(&error.to_string());
             ExitCode::from(EX_USAGE)
         }
@@ -215,6 +219,27 @@ fn inherited() -> Result<Inheritance, ActivationError> {
     let [pid, count] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
     let sockets = inherited_from_systemd(pid.as_deref(), count.as_deref())?;
     Ok(Inheritance::from_systemd(sockets))
+}
+
+fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    let mut config = call.config;
+    let limits = *config.limits();
+    let found = runtime.block_on(async {
+        let mut all = vec![doctor::process(limits, config.control().clone())];
+        all.extend(P::examinations(&config));
+        doctor::examine(all).await
+    });
+    // A name that is still being resolved, or a disk that hangs, is not waited for.
+    runtime.shutdown_background();
+    let report = DoctorReport::new(P::NAME, found);
+    match print(&report.print(call.format)) {
+        ExitCode::SUCCESS => ExitCode::from(report.exit_code(call.strict)),
+        failed => failed,
+    }
 }
 
 fn check<P: Program>(probe: &Probe) -> ExitCode {

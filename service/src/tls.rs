@@ -30,6 +30,7 @@ mod fields;
 mod own;
 mod raw_stream;
 mod resolver;
+mod validity;
 
 use self::certificate::{Certificate, certificates, plainly};
 pub use self::client::{TlsClient, TlsClientFields};
@@ -40,6 +41,7 @@ pub use self::fields::{CertificateFields, ClientCertificates, TlsFields, TlsVers
 use self::own::OwnCertificates;
 pub use self::raw_stream::{RawStream, Unseen};
 use self::resolver::CertificateResolver;
+pub use self::validity::Validity;
 
 /// How often the files are checked. A change is loaded once it is unchanged for one interval, so
 /// that a half-written file is not.
@@ -49,7 +51,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long before its end a certificate is worth a warning.
-const SOON: i64 = 14 * 24 * 3600;
+pub(crate) const SOON: i64 = 14 * 24 * 3600;
 
 /// The TLS of a listener. Clones are the same one.
 #[derive(Clone)]
@@ -77,6 +79,18 @@ pub struct CertificateExpiry {
     pub file: PathBuf,
     /// In seconds since 1970.
     pub at: i64,
+    /// When it begins to be valid, in seconds since 1970.
+    from: i64,
+}
+
+impl CertificateExpiry {
+    /// When it is valid.
+    pub fn validity(&self) -> Validity {
+        Validity {
+            from: self.from,
+            until: self.at,
+        }
+    }
 }
 
 /// Distinguishes one state of some files from another.
@@ -129,7 +143,7 @@ impl Tls {
 
     /// Logs the certificates that are not valid, or not for long.
     pub fn warn_of_expiry(&self) {
-        for CertificateExpiry { file, at } in self.expiries().iter() {
+        for CertificateExpiry { file, at, .. } in self.expiries().iter() {
             let certificate = file.display();
             match at - now() {
                 left if left <= 0 => {
@@ -273,6 +287,7 @@ impl LoadedTls {
         let expiries = certificates.iter().map(|certificate| CertificateExpiry {
             file: certificate.file.clone(),
             at: certificate.valid.1,
+            from: certificate.valid.0,
         });
         let own = certificates.iter().filter_map(|certificate| {
             let first = certificate.key.cert.first()?;
@@ -302,7 +317,8 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn now() -> i64 {
+/// The time in seconds since 1970.
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.unwrap_or_default().as_secs();
     i64::try_from(seconds).unwrap_or(i64::MAX)

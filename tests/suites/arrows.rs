@@ -30,7 +30,8 @@ const REGISTRY: &[(&str, &[&str])] = &[
         "server",
         &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
     ),
-    ("cli", &["server", "config"]),
+    ("doctor", &["store", "config"]),
+    ("cli", &["server", "doctor", "config"]),
     ("main", &["cli"]),
 ];
 
@@ -111,7 +112,17 @@ const PROXY: &[(&str, &[&str])] = &[
             "registry::server",
         ],
     ),
-    ("cli", &["server", "config"]),
+    (
+        "doctor",
+        &[
+            "aggregate",
+            "config",
+            "upstream",
+            "registry::config",
+            "registry::doctor",
+        ],
+    ),
+    ("cli", &["server", "doctor", "config"]),
     ("main", &["cli"]),
 ];
 

@@ -54,6 +54,8 @@ mod data_directory;
 mod docker;
 /// The documentation: links, configurations, queries, commands, and the tests that it names.
 mod docs;
+/// `doctor`: what it tries, what it says of it, and its exit codes.
+mod doctor;
 /// docs/metrics.md has exactly the exposed families, and the tests that docs/protocol.md names exist.
 mod documented;
 /// Responses and metrics of the proxy when its upstream or a source fails.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock, SystemTime};
 
 use bytes::Bytes;
-use service::exposition::{DroppedSamples, Exposition, ParseLimits};
+use service::exposition::{DroppedSamples, Exposition};
 use service::metrics::MetricsRegistry;
 use service::scrape::{EncodedExposition, EncodedExpositions, ScrapeFormat};
 use tokio::sync::watch;
@@ -165,18 +165,7 @@ impl Aggregation {
         // Only the fetch waits for another process. The limits bound the parsing.
         let body = by(deadline, fetch::get(request, max_bytes)).await;
         let body = body.ok_or(FetchError::Timeout)??;
-        let limits = ParseLimits {
-            max_bytes,
-            max_samples: self.limits.max_samples,
-        };
-        let parsed = tokio::task::spawn_blocking(move || Exposition::parse(body, &limits)).await;
-        // A panic while parsing is a scrape that failed.
-        let (exposition, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
-        // Not one line of it has the format: it is HTML, or binary.
-        if exposition.sample_count() == 0 && dropped.malformed > 0 {
-            return Err(FetchError::Unreadable);
-        }
-        Ok((exposition, dropped))
+        fetch::parse(body, max_bytes, self.limits.max_samples).await
     }
 }
 

@@ -3,13 +3,13 @@
 use std::io;
 
 use http::{HeaderValue, StatusCode, header};
-use service::exposition::TEXT_CONTENT_TYPE;
+use service::exposition::{DroppedSamples, Exposition, ParseLimits, TEXT_CONTENT_TYPE};
 use service::net::{ClientError, GetRequest};
 use service::tls::TlsFailure;
 
 /// Why there is no exposition.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     /// No connection could be made.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
@@ -47,6 +47,26 @@ pub(super) async fn get(request: &GetRequest, limit: usize) -> Result<Vec<u8>, F
         return Err(FetchError::Status(response.status()));
     }
     Ok(response.read(limit).await?)
+}
+
+/// Reads an exposition, in bounded memory.
+pub(super) async fn parse(
+    body: Vec<u8>,
+    max_bytes: usize,
+    max_samples: usize,
+) -> Result<(Exposition, DroppedSamples), FetchError> {
+    let limits = ParseLimits {
+        max_bytes,
+        max_samples,
+    };
+    let parsed = tokio::task::spawn_blocking(move || Exposition::parse(body, &limits)).await;
+    // A panic while parsing is a scrape that failed.
+    let (exposition, dropped) = parsed.map_err(|_| FetchError::Unreadable)?;
+    // Not one line of it has the format: it is HTML, or binary.
+    if exposition.sample_count() == 0 && dropped.malformed > 0 {
+        return Err(FetchError::Unreadable);
+    }
+    Ok((exposition, dropped))
 }
 
 impl From<ClientError> for FetchError {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -32,7 +32,7 @@ mod challenge;
 mod scope;
 mod token;
 
-use self::challenge::{Challenge, ChallengeError, TokenServer};
+pub(crate) use self::challenge::{Challenge, ChallengeError, TokenServer};
 pub(crate) use self::scope::AccessScope;
 use self::token::{Token, TokenError};
 
@@ -103,7 +103,7 @@ struct TokenWeight;
 
 /// Why a request goes without credentials.
 #[derive(Debug, thiserror::Error)]
-enum CredentialsError {
+pub(crate) enum CredentialsError {
     #[error("the upstream cannot be asked for its challenge")]
     Client(#[from] ClientError),
     #[error("the upstream did not respond within {TIMEOUT:?}")]
@@ -131,7 +131,7 @@ enum CredentialsError {
 
 impl UpstreamCredentials {
     /// For the upstream of this name.
-    pub(super) fn new(upstream: String, config: CredentialsConfig) -> UpstreamCredentials {
+    pub(crate) fn new(upstream: String, config: CredentialsConfig) -> UpstreamCredentials {
         let pair = format!("{}:{}", config.username, config.password.expose());
         // Base64 is made of characters that a header may have.
         let basic = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)));
@@ -181,6 +181,27 @@ impl UpstreamCredentials {
                 let token = self.token(replica, server, scope).await?;
                 Some(token.header)
             }
+        }
+    }
+
+    /// Tries them at a replica, whatever is known of it. Returns how it wants to be asked.
+    pub(crate) async fn try_out(&self, replica: &Replica) -> Result<Challenge, CredentialsError> {
+        let challenge = self.learn(replica).await?;
+        let authorization = match &challenge {
+            Challenge::Open => return Ok(challenge),
+            Challenge::Basic => self.basic.clone(),
+            Challenge::Bearer(server) => {
+                // For nothing but the user: no repository is named.
+                let scope = AccessScope::default();
+                self.fetch(replica, server, &scope).await?.header
+            }
+        };
+        let request = replica
+            .base_request()
+            .with_header(AUTHORIZATION, authorization);
+        match request.send().await?.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(CredentialsError::Refused),
+            _ => Ok(challenge),
         }
     }
 

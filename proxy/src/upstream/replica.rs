@@ -57,7 +57,7 @@ pub struct Replica {
 impl Replica {
     /// A replica of the upstream of this name. Its own name is resolved by [`Replica::maintain`]; no
     /// request can be served before that.
-    pub(super) fn new(
+    pub(crate) fn new(
         upstream: String,
         settings: ReplicaSettings,
         rules: &ReplicaRules,
@@ -169,7 +169,7 @@ impl Replica {
     }
 
     /// The request that any registry responds to, without credentials.
-    pub(super) fn base_request(&self) -> GetRequest {
+    pub(crate) fn base_request(&self) -> GetRequest {
         self.request(BASE)
     }
 
@@ -181,19 +181,24 @@ impl Replica {
         }
     }
 
+    /// The address.
+    pub(crate) fn server(&self) -> &ServerAddress {
+        self.target.address()
+    }
+
     /// Whether a URL is of the same server.
-    pub(super) fn is_at(&self, url: &HttpUrl) -> bool {
+    pub(crate) fn is_at(&self, url: &HttpUrl) -> bool {
         self.target.is_at(url)
     }
 
     /// TLS towards it, if it is reached by that.
-    pub(super) fn tls(&self) -> Option<&TlsClient> {
+    pub(crate) fn tls(&self) -> Option<&TlsClient> {
         self.asked.tls.as_ref()
     }
 
     /// Asks the replica whether it speaks the protocol: it does if it responds 200, or 401 to a
     /// request without credentials.
-    pub(super) async fn probe(&self, rules: &HealthRules) -> Result<(), HealthError> {
+    pub(crate) async fn probe(&self, rules: &HealthRules) -> Result<(), HealthError> {
         let probe = Probe::of(self.request(&rules.path));
         match probe.check_within(rules.timeout).await {
             Err(HealthError::Status(StatusCode::UNAUTHORIZED)) => Ok(()),

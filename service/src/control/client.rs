@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{ControlCommand, ControlReply, ControlRequest};
-use super::status::printable;
+use super::status::{ControlStatus, printable};
 
 /// How long to wait for each line of the answer. A reload reads files from disks that may be slow.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -61,6 +61,18 @@ pub enum ControlCallError {
 impl ControlCall {
     /// Asks, and waits for the answer. Returns what to print. Lines of progress go to `progress`.
     pub async fn call(&self, progress: impl Fn(&str)) -> Result<String, ControlCallError> {
+        let reply = self.ask(progress).await?;
+        Ok(self.print(&reply))
+    }
+
+    /// Asks for the state of the process.
+    pub(crate) async fn status(&self) -> Result<ControlStatus, ControlCallError> {
+        let status = self.ask(|_| {}).await?.status;
+        let status = status.ok_or_else(|| self.unanswered("it holds no state"))?;
+        Ok(*status)
+    }
+
+    async fn ask(&self, progress: impl Fn(&str)) -> Result<ControlReply, ControlCallError> {
         let stream = UnixStream::connect(&self.socket).await;
         let mut stream = stream.map_err(|error| self.unconnected(error))?;
         // A server that turns a client away answers without reading: what it said counts, then.
@@ -73,7 +85,7 @@ impl ControlCall {
             match reply.ok {
                 None => progress(&printable(&reply.message)),
                 Some(false) => return Err(ControlCallError::Refused(printable(&reply.message))),
-                Some(true) => return Ok(self.print(&reply)),
+                Some(true) => return Ok(reply),
             }
         }
     }
@@ -82,18 +94,21 @@ impl ControlCall {
         &self,
         lines: &mut BufReader<UnixStream>,
     ) -> Result<ControlReply, ControlCallError> {
-        let unanswered = |reason: &str| ControlCallError::Answer {
-            path: self.socket.clone(),
-            reason: reason.to_owned(),
-        };
         let mut line = String::new();
         let mut limited = lines.take(LONGEST_REPLY);
         match timeout(PATIENCE, limited.read_line(&mut line)).await {
-            Err(_) => Err(unanswered("it took too long")),
-            Ok(Err(error)) => Err(unanswered(&error.to_string())),
-            Ok(Ok(0)) => Err(unanswered("the connection was closed")),
+            Err(_) => Err(self.unanswered("it took too long")),
+            Ok(Err(error)) => Err(self.unanswered(&error.to_string())),
+            Ok(Ok(0)) => Err(self.unanswered("the connection was closed")),
             Ok(Ok(_)) => serde_json::from_str(&line)
-                .map_err(|_| unanswered("it is no answer of this version of octoserve")),
+                .map_err(|_| self.unanswered("it is no answer of this version of octoserve")),
+        }
+    }
+
+    fn unanswered(&self, reason: &str) -> ControlCallError {
+        ControlCallError::Answer {
+            path: self.socket.clone(),
+            reason: reason.to_owned(),
         }
     }
 

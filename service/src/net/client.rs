@@ -15,10 +15,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::address::ServerAddress;
 use super::url::{HttpUrl, Scheme};
-use crate::tls::{TlsClient, TlsFailure};
+use crate::tls::{TlsClient, TlsFailure, Validity};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,8 @@ pub enum ClientError {
 pub struct Response {
     head: http::response::Parts,
     body: Incoming,
+    /// The server's certificate, where it has shown one.
+    certificate: Option<CertificateDer<'static>>,
     /// Drives the connection while the body is read. Dropping it ends the connection.
     _connection: JoinSet<hyper::Result<()>>,
 }
@@ -103,22 +106,29 @@ impl GetRequest {
                 let stream = TcpStream::connect((host.as_str(), *port)).await;
                 let stream = stream.map_err(ClientError::Connect)?;
                 if self.url.scheme() != Scheme::Https {
-                    return send(stream, request).await;
+                    return send(stream, request, None).await;
                 }
                 let tls = self.tls.as_ref().ok_or(ClientError::NoTls)?;
                 let stream = tls.connect(host, stream).await;
                 let failed = |error| ClientError::Tls(TlsFailure::during(&error));
-                send(stream.map_err(failed)?, request).await
+                let stream = stream.map_err(failed)?;
+                let shown = stream.get_ref().1.peer_certificates();
+                let shown = shown.and_then(|shown| shown.first().cloned());
+                send(stream, request, shown.map(CertificateDer::into_owned)).await
             }
             ServerAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                send(stream.map_err(ClientError::Connect)?, request).await
+                send(stream.map_err(ClientError::Connect)?, request, None).await
             }
         }
     }
 }
 
-async fn send<T>(stream: T, request: Request<Empty<Bytes>>) -> Result<Response, ClientError>
+async fn send<T>(
+    stream: T,
+    request: Request<Empty<Bytes>>,
+    certificate: Option<CertificateDer<'static>>,
+) -> Result<Response, ClientError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -130,6 +140,7 @@ where
     Ok(Response {
         head,
         body,
+        certificate,
         _connection: driver,
     })
 }
@@ -158,6 +169,11 @@ impl Response {
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
+    }
+
+    /// When the server's certificate is valid, where it has shown one.
+    pub fn certificate_validity(&self) -> Option<Validity> {
+        self.certificate.as_ref().and_then(Validity::of)
     }
 
     /// Reads the body into one piece of memory of at most `limit` bytes.

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use super::certificate::{Certificate, certificates, plainly};
 use super::error::TlsError;
 use super::fields::CertificateFields;
+use super::validity::Validity;
 
 const NO_ROOTS: &str = "this system has no certificates of authorities: install its package \
                         ca-certificates, or set this key to a file with the one that signed the \
@@ -46,6 +47,8 @@ pub struct TlsClient {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
     identity: TlsIdentity,
+    /// When our own certificate is valid, if there is one.
+    own: Option<Validity>,
 }
 
 /// A digest of the authorities that are trusted and of our own certificate.
@@ -69,6 +72,10 @@ impl TlsClientFields {
         let certificate = self.certificate()?;
         let of_others = identity(&roots, None);
         let of_own = identity(&roots, certificate.as_ref());
+        let valid = certificate.as_ref().map(|own| Validity {
+            from: own.valid.0,
+            until: own.valid.1,
+        });
         let builder = || {
             // Named here: rustls panics over its default once another crate enables a second provider.
             let provider = Arc::new(ring::default_provider());
@@ -92,7 +99,7 @@ impl TlsClientFields {
         let server_name = self.server_name.as_ref().map(name).transpose()?;
         let others = builder()?.with_no_client_auth();
         Ok((
-            TlsClient::new(own, server_name, of_own),
+            TlsClient::new(own, server_name, of_own).with_own(valid),
             TlsClient::new(others, None, of_others),
         ))
     }
@@ -182,7 +189,18 @@ impl TlsClient {
             config: Arc::new(config),
             server_name,
             identity,
+            own: None,
         }
+    }
+
+    fn with_own(mut self, own: Option<Validity>) -> Self {
+        self.own = own;
+        self
+    }
+
+    /// When our own certificate is valid, if a server can ask for one.
+    pub fn own_validity(&self) -> Option<Validity> {
+        self.own
     }
 
     /// For a listener of this program's own, whose certificate is known.

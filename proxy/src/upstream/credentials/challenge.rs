@@ -4,7 +4,7 @@ use service::net::HttpUrl;
 
 /// How an upstream wants to be told who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub(crate) enum Challenge {
     /// It does not.
     Open,
     /// By user name and password with each request (RFC 7617).
@@ -15,15 +15,16 @@ pub(super) enum Challenge {
 
 /// A server that issues tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TokenServer {
-    pub(super) realm: HttpUrl,
+pub(crate) struct TokenServer {
+    /// Where it is.
+    pub(crate) realm: HttpUrl,
     /// For whom the token is.
     pub(super) service: Option<String>,
 }
 
 /// A challenge that nothing can be made of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ChallengeError {
+pub(crate) enum ChallengeError {
     /// It has none, or asks for other things than a password or a token.
     #[error("the upstream asks neither for a password (Basic) nor for a token (Bearer)")]
     Scheme,
@@ -35,7 +36,7 @@ pub(super) enum ChallengeError {
 impl Challenge {
     /// What the values of `WWW-Authenticate` ask for. A token is preferred to a password: it is of use for
     /// less, and for a shorter time.
-    pub(super) fn of<'v>(
+    pub(crate) fn of<'v>(
         values: impl Iterator<Item = &'v str>,
     ) -> Result<Challenge, ChallengeError> {
         let all: Vec<_> = values.flat_map(parse).collect();

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 
 /// What a token must allow, as the token's server is asked for it: each scope after a space. Empty where
 /// nothing but the user matters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct AccessScope(String);
 
 impl AccessScope {

@@ -38,7 +38,7 @@ pub(super) struct Token {
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TokenError {
+pub(crate) enum TokenError {
     /// The server could not be asked.
     #[error("the token server cannot be asked")]
     Client(#[from] ClientError),

@@ -24,6 +24,7 @@ mod directories;
 mod directory_changes;
 mod durable;
 mod file;
+mod inspect;
 mod layout;
 mod listing;
 mod locks;
@@ -54,6 +55,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
 pub use count::RepositoryWalk;
+pub use inspect::{DirectoryState, inspect, space};
 pub use layout::{Pool, Shard};
 pub use open::OpenError;
 pub use options::{Durability, StoreOptions, UploadQuota};

@@ -91,7 +91,7 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
     restrict(&file, &path);
     let mut found = String::new();
     file.read_to_string(&mut found).map_err(failed(&path))?;
-    if !LAYOUT.starts_with(&found) {
+    if !is_known(&found) {
         return Err(OpenError::Layout {
             path: layout.root().to_owned(),
             found,
@@ -104,6 +104,11 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
             .map_err(failed(&path))?;
     }
     Root::open(layout, file).map_err(failed(layout.root()))
+}
+
+/// Whether a lock file says so, or was not written to its end.
+pub(super) fn is_known(found: &str) -> bool {
+    LAYOUT.starts_with(found)
 }
 
 /// Keeps other users from opening a lock file that an older version made readable for all.

@@ -112,7 +112,7 @@ fn check_reserve(data: &DataDirectory, bytes: u64) -> Result<()> {
             missing,
         });
     }
-    let (available, reserve) = (space.files_available, reserved_files(reserve, &space));
+    let (available, reserve) = (space.files_available, space.reserved_files(reserve));
     match reserve.saturating_sub(available) {
         0 => Ok(()),
         missing => Err(StoreError::ReservedFiles {
@@ -121,15 +121,6 @@ fn check_reserve(data: &DataDirectory, bytes: u64) -> Result<()> {
             missing,
         }),
     }
-}
-
-/// The inodes that uploads leave free: the same share of all inodes as the reserve is of all bytes.
-/// None where the file system makes inodes as it needs them, and reports a total of 0.
-fn reserved_files(reserve: u64, space: &Space) -> u64 {
-    // In 128 bits: the product of two sizes exceeds 64.
-    let size = u128::from(space.size.max(1));
-    let share = u128::from(reserve.min(space.size)) * u128::from(space.files) / size;
-    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ fn uploads_leave_the_share_of_inodes_that_the_reserve_is_of_the_bytes() {
             files,
             files_available: 0,
         };
-        reserved_files(reserve, &space)
+        space.reserved_files(reserve)
     };
     assert_eq!(reserved_files(1 << 30, 100 << 30, 6_553_600), 65_536);
     assert_eq!(reserved_files(0, 100, 1000), 0);
