@@ -10,6 +10,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 mod ctl;
 mod doctor;
 mod flags;
+#[cfg(feature = "top")]
+mod top;
 
 use self::ctl::CtlArgs;
 pub use self::ctl::{ProgramCommands, SocketError};
@@ -17,11 +19,15 @@ use self::doctor::DoctorArgs;
 pub use self::doctor::DoctorCall;
 use self::flags::ConfigArgs;
 pub use self::flags::ProgramFlags;
+#[cfg(feature = "top")]
+pub use self::top::TopUsageError;
 use super::build_info;
 use super::config::{ConfigError, Sources};
 use super::control::ControlCall;
 use super::health::Probe;
 use super::program_config::Configuration;
+#[cfg(feature = "top")]
+use super::top::TopCall;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -30,6 +36,9 @@ pub enum Action<C: Configuration> {
     Serve(Box<(C, Startup<C>)>),
     /// Try what this configuration says.
     Doctor(Box<DoctorCall<C>>),
+    /// Show what a running program is doing.
+    #[cfg(feature = "top")]
+    Top(Box<TopCall>),
     /// Probe a running program.
     Probe(Probe),
     /// Ask a running program.
@@ -58,6 +67,10 @@ pub enum UsageError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What to show.
+    #[cfg(feature = "top")]
+    #[error(transparent)]
+    Top(#[from] TopUsageError),
     /// Where a running program is.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -90,6 +103,9 @@ enum Subcommands<F: ProgramFlags> {
     Health(Box<HealthArgs>),
     /// Try what is configured, and say what is wrong and how to mend it
     Doctor(DoctorArgs<F>),
+    /// Show at a terminal what a running program is doing
+    #[cfg(feature = "top")]
+    Top(self::top::TopArgs),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
     /// Print completions for a shell
@@ -154,6 +170,8 @@ pub fn read<F: ProgramFlags, C: Configuration>(
             let call = args.call(env, std::env::var_os("NO_COLOR"))?;
             Ok(Action::Doctor(Box::new(call)))
         }
+        #[cfg(feature = "top")]
+        Subcommands::Top(args) => Ok(Action::Top(Box::new(args.call::<C>(env)?))),
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();

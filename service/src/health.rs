@@ -64,6 +64,11 @@ impl Probe {
         Self(request)
     }
 
+    /// A request for another path of the server that is probed.
+    pub fn request_for(&self, path: &str) -> GetRequest {
+        self.0.clone().with_path(path)
+    }
+
     /// Probes the server: `Ok` if the response is a success.
     pub async fn check(&self) -> Result<(), HealthError> {
         self.check_within(TIMEOUT).await

@@ -7,6 +7,7 @@
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`doctor`] | tries what is configured, and says what is wrong |
+//! | `top` | the state of a running program at a terminal |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
 //! | [`auth`] | basic authentication of scrapers |
 //! | [`log`], [`trace_context`] | JSON and text logs, the access log, the header `traceparent` |
@@ -61,5 +62,7 @@ pub mod small_file;
 pub mod takeover;
 pub mod timer;
 pub mod tls;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod trace_context;
 pub mod umask;

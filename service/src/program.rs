@@ -18,6 +18,8 @@ use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
 use super::takeover::{Handover, ProcessIdentity};
+#[cfg(feature = "top")]
+use super::top::TopCall;
 use super::{build_info, descriptors, log, runtime, shutdown, umask};
 
 /// How long the end of the process waits for work on blocking threads. A reconcile is not worth
@@ -88,6 +90,8 @@ pub fn run<P: Program>() -> ExitCode {
             serve_with::<P>(config, startup)
         }
         Ok(Action::Doctor(call)) => diagnose::<P>(*call),
+        #[cfg(feature = "top")]
+        Ok(Action::Top(call)) => show::<P>(*call),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         Ok(Action::Control(call)) => ask::<P>(&call),
         Ok(Action::Print(text)) => print(&text),
@@ -96,7 +100,7 @@ pub fn run<P: Program>() -> ExitCode {
             // `--help` and `--version` come as errors, too, and go to stdout.
             ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
         }
-        // The configuration, or a socket.
+        // The configuration, a socket or a page that is to be shown.
         Err(error) => {
             report::<P>(&error.to_string());
             ExitCode::from(EX_USAGE)
@@ -239,6 +243,31 @@ fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
     match print(&report.print(call.format)) {
         ExitCode::SUCCESS => ExitCode::from(report.exit_code(call.strict)),
         failed => failed,
+    }
+}
+
+#[cfg(feature = "top")]
+fn show<P: Program>(call: TopCall) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    if call.once {
+        let (text, is_read) = runtime.block_on(call.once());
+        return match print(&text) {
+            ExitCode::SUCCESS if is_read => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        };
+    }
+    let shown = runtime.block_on(call.run());
+    // A page that is being read is not waited for.
+    runtime.shutdown_background();
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::<P>(&log::causes(&error));
+            ExitCode::FAILURE
+        }
     }
 }
 

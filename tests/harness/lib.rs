@@ -15,6 +15,7 @@
 //! | [`client`] | a small distribution client that sends no request of its own accord |
 //! | [`scripted`] | an upstream that responds, stalls and cuts as a test wants it |
 //! | [`hostile`] | a generator of hostile expositions |
+//! | [`tmux`] | a terminal that a test sees and types into |
 //! | [`openmetrics`] | the strict OpenMetrics parser of Python's `prometheus_client` |
 //! | [`source`] | a source, valid or not, for octoserve to aggregate |
 //! | [`h2`] | HTTP/2 stream by stream, for misbehaving clients |
@@ -67,6 +68,7 @@ pub mod source;
 pub mod terminator;
 pub mod tls;
 pub mod tls_front;
+pub mod tmux;
 pub mod token_server;
 pub mod tools;
 pub mod tree;

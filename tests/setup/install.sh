@@ -46,6 +46,7 @@ for task in "$@"; do
         need podman podman && need containerd containerd && need ctr containerd
         need nginx nginx-light && need systemd-analyze systemd && need objdump binutils
         need chromium chromium && need chromedriver chromium-driver
+        need tmux tmux
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     soak)

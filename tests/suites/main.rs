@@ -144,6 +144,8 @@ mod systemd;
 mod takeover;
 /// TLS to clients: handshakes, certificates and their reload, bodies, and real clients.
 mod tls;
+/// `top`: in a terminal, under traffic, and over pages that cannot be read.
+mod top;
 /// What the upstream and the client receive, byte for byte.
 mod transparency;
 /// The systemd units, as systemd reads them.

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 /// `prometheus:a secret`.
 const AUTHORIZED: (&str, &str) = ("Authorization", "Basic cHJvbWV0aGV1czphIHNlY3JldA==");
 const WRONG: (&str, &str) = ("Authorization", "Basic cHJvbWV0aGV1czpndWVzcw==");
-const BASIC_AUTH: &str = "basic_auth: {username: prometheus, password_hash: \
+pub(crate) const BASIC_AUTH: &str = "basic_auth: {username: prometheus, password_hash: \
     '$2y$05$abcdefghijklmnopqrstuuIAEipimVgSTxGS2VyWH9AhzRz3iJI3.'}";
 
 async fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<Response> {

@@ -85,6 +85,18 @@ impl GetRequest {
         self
     }
 
+    /// Whether it has a header.
+    pub fn has_header(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    /// The same for another path of the server.
+    #[must_use]
+    pub fn with_path(mut self, path: &str) -> Self {
+        self.url = self.url.with_path(path);
+        self
+    }
+
     /// The same, over TLS where the URL is `https`.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsClient>) -> Self {
