@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{poll, tools};
 
 /// How long something may take to be seen.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A terminal in which a shell script runs. Dropping it ends both.
 pub struct Tmux {
