@@ -240,7 +240,6 @@ mod tests {
             ("metrics.basic_auth", "{username: a}"),
             ("metrics.status_page.listeners", "all"),
             ("metrics.status_page.listeners", "some"),
-            ("metrics.status_page.hosts[0]", "a:80"),
             ("limits.connections", "0"),
             ("limits.connections", "18446744073709551615"),
             ("limits.header_timeout", "2h"),

@@ -5,7 +5,10 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::config::{ChangedKeys, ConfigError, Loaded, Origins, Sources, load_with_origins, print};
+use super::config::{
+    ChangedKeys, ConfigError, Loaded, Origins, Sources, load_with_origins, print,
+    wait_until_settled,
+};
 use super::control::ControlFields;
 use super::health::Probe;
 use super::limits::Limits;
@@ -78,6 +81,10 @@ pub trait Configuration: Sized + Send + 'static {
         running: &Self::Fields,
     ) -> Result<LoadedAgain<Self>, ReloadRefusal> {
         let refused = |error: ConfigError| ReloadRefusal(error.to_string());
+        if let Some(path) = &sources.file {
+            let settled = wait_until_settled(path);
+            settled.map_err(|error| ReloadRefusal(format!("{}: {error}", path.display())))?;
+        }
         let Loaded { fields, origins } =
             load_with_origins::<Self::Fields>(sources).map_err(refused)?;
         let config = Self::resolve(fields.clone(), &origins).map_err(refused)?;

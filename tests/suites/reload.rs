@@ -124,6 +124,7 @@ async fn a_wrong_file_is_refused_with_file_line_and_key_and_the_old_one_stays() 
         // Half written.
         (&good[..good.len() - 10], "octoserve.yaml:"),
         ("", ""),
+        ("# Half of it.\n", "it is empty"),
         (&format!("{good}colour: red\n"), ":2: colour"),
         (
             &format!("{good}metrics: {{repositories: {{group: [{{match: '(', name: a}}]}}}}\n"),

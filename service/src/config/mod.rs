@@ -13,6 +13,7 @@ mod check;
 mod env;
 mod error;
 mod origin;
+mod settled;
 mod units;
 
 use std::fs;
@@ -30,6 +31,7 @@ pub use origin::Origins;
 pub use units::{ByteSize, Duration, Secret, duration};
 
 use origin::{Overlay, PathStep};
+pub(crate) use settled::wait_until_settled;
 
 /// The exit code for a wrong command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
