@@ -80,6 +80,9 @@ pub struct SoakOutcome {
     pub report: String,
     /// What must not have happened; empty for a run that passed.
     pub failures: Vec<String>,
+    /// The directories of what ran are removed with it. After two hours that takes minutes, and the report
+    /// is not to wait for it.
+    _stage: Stage,
 }
 
 /// Runs it to its end.
@@ -168,9 +171,12 @@ pub async fn run(plan: &SoakPlan) -> Result<SoakOutcome> {
         samples: &samples,
         settled,
     };
+    let (failures, report) = (report.failures(), report.markdown());
+    drop(proxy);
     Ok(SoakOutcome {
-        failures: report.failures(),
-        report: report.markdown(),
+        report,
+        failures,
+        _stage: stage,
     })
 }
 
