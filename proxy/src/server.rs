@@ -326,6 +326,9 @@ impl Server for BoundProxy {
             }
         }
         live.upstreams.end();
+        if let Some(recording) = &live.recording {
+            recording.counted().await;
+        }
         // Scrapers of a process that was taken over may be sending a request just now, as other clients may:
         // their connections end by themselves.
         if let Some(serving) = &mut admin

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use registry::oci::Kind;
+use service::shutdown::DrainGuard;
 
 use super::manifest_kind::UnparsedManifest;
 use super::operation::{ExchangeOutcome, RequestOperation};
@@ -52,6 +53,8 @@ pub struct DeferredCount {
     pub(super) ended: EndedOperation,
     pub(super) body: UnparsedManifest,
     pub(super) recorder: Arc<Recorder>,
+    /// Dropped last: the last exposition of the process waits for it.
+    pub(super) _pending: DrainGuard,
 }
 
 impl DeferredCount {

@@ -1,8 +1,10 @@
 //! What all exchanges share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use service::metrics::MetricsRegistry;
+use service::shutdown::Drain;
 
 use super::manifest_kind::KnownKinds;
 use crate::metrics::{ProxyMetrics, Rules};
@@ -14,6 +16,8 @@ pub struct Recorder {
     pub metrics: ProxyMetrics,
     pub(super) kinds: Arc<KnownKinds>,
     pub(super) sessions: Arc<SessionTable>,
+    /// The operations that have ended and are not counted yet.
+    pub(super) deferred: Drain,
 }
 
 impl Recorder {
@@ -24,6 +28,12 @@ impl Recorder {
             metrics: ProxyMetrics::new(registry, repositories),
             kinds: Arc::default(),
             sessions: SessionTable::new(registry),
+            deferred: Drain::default(),
         }
+    }
+
+    /// Waits until every operation that has ended is counted, at most so long; whether it came to that.
+    pub async fn counted(&self, deadline: Duration) -> bool {
+        self.deferred.wait(deadline).await
     }
 }

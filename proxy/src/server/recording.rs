@@ -1,6 +1,7 @@
 //! Everything that records metrics, and where they are served.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use service::admin::{AdminListener, SharedEndpoints};
@@ -17,6 +18,9 @@ use crate::aggregate::{Aggregate, Source};
 use crate::config::ProxyMetricsConfig;
 use crate::exchange::Recorder;
 use crate::metrics::{CertificateFamilies, ConnectionMetrics, UpstreamFamilies};
+
+/// How long the last manifests may take to be parsed; each takes some milliseconds.
+const COUNTED: Duration = Duration::from_secs(5);
 
 /// The prefix of every family's name.
 const PREFIX: &str = "octoserve_";
@@ -105,6 +109,14 @@ impl ProxyRecording {
             endpoints: listener.as_ref().map(AdminListener::endpoints),
         };
         Ok((recording, listener))
+    }
+
+    /// Waits until every request that has ended is counted as a whole. The kinds of the last manifests are
+    /// read after their requests.
+    pub(super) async fn counted(&self) {
+        if !self.recorder.counted(COUNTED).await {
+            tracing::warn!("the last manifests are not counted");
+        }
     }
 
     /// Writes the last exposition, where that is wanted.

@@ -140,6 +140,7 @@ impl ExchangeRecording {
                 ended,
                 body,
                 recorder: Arc::clone(&self.recorder),
+                _pending: self.recorder.deferred.guard(),
             }),
         }
     }

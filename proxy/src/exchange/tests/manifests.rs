@@ -115,6 +115,30 @@ fn a_pulled_manifests_kind_is_read_after_the_exchange_once_per_digest() {
     assert_eq!(counted(&recorder), [signature; 2]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_last_exposition_waits_for_what_is_not_counted_yet() {
+    let recorder = recorder();
+    let second = Duration::from_secs(1);
+    assert!(recorder.counted(second).await, "nothing has begun");
+    let mut exchange = ask(&recorder, "PUT", &by_tag());
+    exchange.request_body(SIGNATURE.as_bytes(), true);
+    exchange.responded(201, &[("content-type", IMAGE)]);
+    let unread = exchange.finish(End::Complete);
+    let unread = unread.expect("its kind is not known");
+    assert!(!recorder.counted(second).await);
+    let waiting = {
+        let recorder = Arc::clone(&recorder);
+        tokio::spawn(async move {
+            recorder
+                .counted(second)
+                .await
+                .then(|| counted(&recorder).len())
+        })
+    };
+    unread.count();
+    assert_eq!(waiting.await.unwrap(), Some(1));
+}
+
 #[test]
 fn a_small_body_without_a_digest_is_found_by_its_own_hash() {
     let recorder = recorder();
