@@ -82,7 +82,7 @@ pub struct SoakOutcome {
     pub failures: Vec<String>,
     /// The directories of what ran are removed with it. After two hours that takes minutes, and the report
     /// is not to wait for it.
-    _stage: Stage,
+    _stage: Arc<Stage>,
 }
 
 /// Runs it to its end.

@@ -221,6 +221,10 @@ mod tests {
         }
         assert_eq!(html.matches("<script").count(), 1);
         assert_eq!(html.matches("<style").count(), 1);
+        // The name of a namespace, which nobody fetches.
+        let svg = "\"http://www.w3.org/2000/svg\"";
+        assert_eq!(html.matches(svg).count(), 1);
+        let html = html.replace(svg, "");
         for outside in ["http:", "https:", "url(", "@import", "innerHTML", " on"] {
             let is_handler = outside == " on";
             let found = html.match_indices(outside).any(|(at, _)| {
