@@ -3,7 +3,7 @@
 /// How one check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckResult {
-    /// All is well.
+    /// Nothing is wrong.
     Ok,
     /// It works, but not for long or not for all.
     Warn,
@@ -20,7 +20,7 @@ pub struct Finding {
     pub result: CheckResult,
     /// What was found.
     pub message: String,
-    /// What to do about it; `None` where all is well.
+    /// What to do about it; `None` where nothing is wrong.
     pub mend: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub struct Diagnosis {
 }
 
 impl Finding {
-    /// All is well.
+    /// Nothing is wrong.
     pub fn ok(check: &str, message: impl Into<String>) -> Self {
         Self::new(check, CheckResult::Ok, message.into(), None)
     }

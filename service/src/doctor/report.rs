@@ -73,7 +73,7 @@ impl DoctorReport {
         Self { program, diagnoses }
     }
 
-    /// The exit code: 0 if all is well, 1 if a check failed, 2 if there are warnings and they count.
+    /// The exit code: 0 if nothing is wrong, 1 if a check failed, 2 if there are warnings and they count.
     pub fn exit_code(&self, strict: bool) -> u8 {
         match self.worst() {
             CheckResult::Fail => 1,
