@@ -376,7 +376,7 @@ mod tests {
         let yaml = format!("listen: 127.0.0.1:0\n{yaml}");
         std::fs::write(file.path(), yaml).unwrap();
         let sources = Sources {
-            file: Some(file.path().to_owned()),
+            files: vec![file.path().to_owned()],
             ..Sources::default()
         };
         let (config, _) = ProxyConfig::load(sources).unwrap();

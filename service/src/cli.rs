@@ -145,9 +145,9 @@ struct HealthArgs {
     /// The URL to probe; by default /readyz of the configured listener, that for metrics first
     #[arg(long)]
     url: Option<Probe>,
-    /// The running program's configuration file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// The running program's configuration, as it got it
+    #[arg(long, value_name = "FILE|DIR")]
+    config: Vec<PathBuf>,
 }
 
 /// Reads a command line, whose first word is the program's path, and the environment.
@@ -228,7 +228,7 @@ impl HealthArgs {
             return Ok(probe);
         }
         let sources = Sources {
-            file: self.config,
+            files: self.config,
             env,
             flags: Vec::new(),
         };

@@ -81,10 +81,7 @@ pub trait Configuration: Sized + Send + 'static {
         running: &Self::Fields,
     ) -> Result<LoadedAgain<Self>, ReloadRefusal> {
         let refused = |error: ConfigError| ReloadRefusal(error.to_string());
-        if let Some(path) = &sources.file {
-            let settled = wait_until_settled(path);
-            settled.map_err(|error| ReloadRefusal(format!("{}: {error}", path.display())))?;
-        }
+        wait_until_settled(&sources.files).map_err(refused)?;
         let Loaded { fields, origins } =
             load_with_origins::<Self::Fields>(sources).map_err(refused)?;
         let config = Self::resolve(fields.clone(), &origins).map_err(refused)?;

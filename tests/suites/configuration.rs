@@ -38,7 +38,7 @@ async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()>
         (
             Program::Octoserve,
             "metrics:\n  pubic: true\n",
-            ":2: ",
+            ":2: metrics.pubic: unknown key, did you mean public?",
             "pubic",
         ),
         (
@@ -104,8 +104,20 @@ async fn an_error_in_the_file_is_reported_with_file_line_and_key() -> Result<()>
         (
             Program::Registry,
             "data: ./data\ndurabilty: full\n",
-            ":2: ",
+            ":2: durabilty: unknown key, did you mean durability?",
             "durabilty",
+        ),
+        (
+            Program::Octoserve,
+            "data: ./data\n",
+            ":1: data: unknown key, did you mean registry.data?",
+            "data",
+        ),
+        (
+            Program::Octoserve,
+            "logging: {format: jsn}\n",
+            ":1: logging.format: expected one of auto, text, json, not jsn; did you mean json?",
+            "jsn",
         ),
         (
             Program::Registry,

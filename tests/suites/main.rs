@@ -122,6 +122,8 @@ mod restart;
 mod serving;
 /// Abandoned upload sessions block no push.
 mod sessions;
+/// A configuration in several files and directories.
+mod several_files;
 /// Several upstreams, chosen by host, repository and `?ns=`, and what each knows of names.
 mod several_upstreams;
 /// SIGTERM: no new requests, and requests in flight finish.

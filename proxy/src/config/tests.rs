@@ -13,7 +13,7 @@ pub(super) fn resolve(yaml: &str, flags: Vec<Flag>) -> Result<(ProxyConfig, Stri
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(yaml.as_bytes()).unwrap();
     let sources = Sources {
-        file: Some(file.path().to_owned()),
+        files: vec![file.path().to_owned()],
         flags,
         ..Sources::default()
     };
@@ -451,7 +451,7 @@ fn again(running: &str, yaml: &str) -> Result<(ProxyConfig, Vec<String>), String
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(yaml.as_bytes()).unwrap();
         let sources = Sources {
-            file: Some(file.path().to_owned()),
+            files: vec![file.path().to_owned()],
             ..Sources::default()
         };
         (sources, file)

@@ -24,9 +24,9 @@ pub trait ProgramCommands: Subcommand + Into<ControlCommand> + Debug {}
 
 #[derive(Debug, Args)]
 pub(super) struct CtlArgs<U: Subcommand> {
-    /// The running program's configuration file
-    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
-    config: Option<PathBuf>,
+    /// The running program's configuration, as it got it
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "socket")]
+    config: Vec<PathBuf>,
     /// The control socket; by default control.socket of the configuration
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -111,7 +111,7 @@ impl<U: ProgramCommands> From<CtlCommand<U>> for ControlCommand {
 
 fn socket(
     given: Option<PathBuf>,
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
     mut env: Vec<(String, String)>,
 ) -> Result<PathBuf, SocketError> {
     if let Some(path) = given {
@@ -119,7 +119,7 @@ fn socket(
     }
     env.retain(|(name, _)| name.starts_with(VARIABLES));
     let sources = Sources {
-        file,
+        files,
         env,
         flags: Vec::new(),
     };

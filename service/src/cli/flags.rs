@@ -18,9 +18,13 @@ pub trait ProgramFlags: Args {
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs<F: Args> {
-    /// The configuration file, YAML
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "FILE|DIR",
+        help = "A configuration file, YAML, or a directory of *.yaml; may be given several times, and the \
+                later override the earlier"
+    )]
+    config: Vec<PathBuf>,
     // Not as doc comments: clap prints Markdown as it is.
     #[arg(
         long,
@@ -39,8 +43,8 @@ impl<F: ProgramFlags> ConfigArgs<F> {
     /// Where the configuration comes from.
     pub(super) fn sources(self, env: Vec<(String, String)>) -> Sources {
         let flags = self.flags();
-        let file = self.config;
-        Sources { file, env, flags }
+        let files = self.config;
+        Sources { files, env, flags }
     }
 
     fn flags(&self) -> Vec<Flag> {

@@ -23,9 +23,9 @@ pub(super) struct TopArgs {
                 /metrics of the configured listener"
     )]
     url: Option<String>,
-    /// The running program's configuration file
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
-    config: Option<PathBuf>,
+    /// The running program's configuration, as it got it
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "url")]
+    config: Vec<PathBuf>,
     /// The user to ask as
     #[arg(long, value_name = "NAME", requires = "password_file")]
     user: Option<String>,
@@ -60,7 +60,7 @@ impl TopArgs {
             TopTarget::parse(url, self.ca.as_deref())?
         } else {
             let sources = Sources {
-                file: self.config,
+                files: self.config,
                 env,
                 flags: Vec::new(),
             };

@@ -3,7 +3,9 @@
 use serde_yaml::{Mapping, Value};
 
 use super::error::ConfigError;
-use super::origin::{Overlay, PathStep};
+use super::explain::nearest;
+use super::origin::Overlay;
+use super::path_step::PathStep;
 
 const PREFIX: &str = "OCTOSERVE_";
 
@@ -30,7 +32,10 @@ pub(super) fn overlays(
         .filter_map(|(name, raw)| Some((name, name.strip_prefix(PREFIX)?, raw)));
     let overlays = ours.filter_map(|(name, key, raw)| {
         let Some(path) = find(defaults, key) else {
-            return Some(Err(ConfigError::UnknownVariable { name: name.clone() }));
+            return Some(Err(ConfigError::UnknownVariable {
+                name: name.clone(),
+                similar: similar(defaults, key),
+            }));
         };
         if raw.is_empty() {
             return None;
@@ -84,4 +89,23 @@ fn find(tree: &Value, name: &str) -> Option<Vec<PathStep>> {
         }
         Some(path)
     })
+}
+
+/// The variable that was probably meant by one that names no key.
+fn similar(tree: &Value, name: &str) -> Option<String> {
+    let mut known = Vec::new();
+    variables(tree, "", &mut known);
+    nearest(name, known.iter().map(String::as_str)).map(|known| format!("{PREFIX}{known}"))
+}
+
+fn variables(tree: &Value, section: &str, known: &mut Vec<String>) {
+    for (key, child) in tree.as_mapping().into_iter().flatten() {
+        let key = key.as_str().unwrap_or_default().to_uppercase();
+        let name = match section {
+            "" => key,
+            section => format!("{section}_{key}"),
+        };
+        variables(child, &name, known);
+        known.push(name);
+    }
 }

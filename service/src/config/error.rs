@@ -9,7 +9,7 @@ use thiserror::Error;
 /// A configuration that cannot be used. Its text is one line for a person.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The file cannot be read, or the directory.
     #[error("{}: {source}", path.display())]
     Unreadable {
         /// The file.
@@ -28,10 +28,12 @@ pub enum ConfigError {
         message: String,
     },
     /// A variable of ours that sets nothing.
-    #[error("{name}: unknown variable")]
+    #[error("{name}: unknown variable{}", did_you_mean(similar.as_deref()))]
     UnknownVariable {
         /// Its name.
         name: String,
+        /// A known one that is much like it.
+        similar: Option<String>,
     },
     /// A key that is unknown, or a value that cannot be.
     #[error("{place}{message}")]
@@ -67,37 +69,14 @@ impl ConfigError {
         Self::Invalid {
             place,
             key,
-            message: plainly(message),
+            // A quoted value may have several lines; the error must stay on one.
+            message: message.replace(['\n', '\r'], " "),
         }
     }
 }
 
-/// Says in a person's words what serde says in a programmer's.
-fn plainly(message: &str) -> String {
-    // serde quotes the value, which may have several lines; the error must stay on one.
-    let message = message.replace(['\n', '\r'], " ");
-    // serde does not promise these texts: one that changes passes through as it is.
-    if let Some((_, expected)) = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once("`, "))
-    {
-        return format!("unknown key, {}", expected.replace('`', ""));
-    }
-    if let Some((name, _)) = message
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.split_once('`'))
-    {
-        return format!("the key {name} is missing");
-    }
-    let found = message
-        .strip_prefix("invalid type: ")
-        .or(message.strip_prefix("invalid value: "));
-    // From the right: the quoted value may contain the same words.
-    if let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) {
-        let found = found.replace("unit value", "nothing");
-        return format!("expected {expected}, not {found}");
-    }
-    message
+fn did_you_mean(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
 /// A file that is no YAML mapping.

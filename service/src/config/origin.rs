@@ -1,19 +1,19 @@
 //! Where a configured value comes from: file and line, variable or flag.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_path_to_error::{Path, Segment};
 use serde_yaml::Value;
 
 use super::error::ConfigError;
+use super::files::ConfigFile;
+use super::path_step::PathStep;
 
 /// Where the values of a configuration come from.
 #[derive(Debug, Default)]
 pub struct Origins {
-    pub(super) file: Option<(PathBuf, String)>,
+    /// In ascending precedence, too.
+    pub(super) files: Vec<ConfigFile>,
     /// In ascending precedence.
     pub(super) overlays: Vec<Overlay>,
 }
@@ -28,13 +28,6 @@ pub(super) struct Overlay {
     pub(super) raw: Option<String>,
 }
 
-/// One step of the path to a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PathStep {
-    Name(String),
-    Index(usize),
-}
-
 impl Origins {
     /// An error about the value at a key (`metrics.basic_auth`, `listen[1].address`), telling
     /// where it was said.
@@ -45,13 +38,13 @@ impl Origins {
     /// Whether anybody said anything at a key or below it; else it is as the defaults have it.
     pub fn said(&self, key: &str) -> bool {
         let key = PathStep::parse(key);
-        let in_file = |(_, text): &(PathBuf, String)| line_of(text, &key).is_some();
+        let in_file = |file: &ConfigFile| line_of(&file.text, &key).is_some();
         self.overlay_at(&key).is_some()
             || self
                 .overlays
                 .iter()
                 .any(|overlay| overlay.path.starts_with(&key))
-            || self.file.as_ref().is_some_and(in_file)
+            || self.files.iter().any(in_file)
     }
 
     pub(super) fn invalid(&self, key: &[PathStep], message: &str) -> ConfigError {
@@ -71,58 +64,35 @@ impl Origins {
         if let Some(at) = self.overlay_at(key) {
             return (Some(self.overlays[at].name.clone()), None);
         }
-        let line_of = |key: &[PathStep]| {
-            let (_, text) = self.file.as_ref()?;
-            line_of(text, key)
-        };
+        let file = self.file_of(key);
+        let line_of = |key: &[PathStep]| line_of(&file?.text, key);
         let line = line_of(key);
         // What is wrong with a section may come from a variable that set one of its keys.
         let below = self
             .overlays
             .iter()
             .rfind(|overlay| overlay.path.starts_with(key));
-        match (&self.file, below) {
+        match (file, below) {
             (_, Some(below)) if line.is_none() => (Some(below.name.clone()), None),
-            (Some((path, _)), _) => {
+            (Some(file), _) => {
                 // A key that is as the defaults have it is in the section that the file has.
                 let above = || (1..key.len()).rev().find_map(|end| line_of(&key[..end]));
-                (Some(path.display().to_string()), line.or_else(above))
+                (Some(file.path.display().to_string()), line.or_else(above))
             }
             (None, _) => (None, None),
         }
     }
-}
 
-impl PathStep {
-    /// `listen[1].address` as a path.
-    pub(super) fn parse(path: &str) -> Vec<Self> {
-        let steps = path.split(['.', '[']).filter(|step| !step.is_empty());
-        let steps = steps.map(|step| match step.strip_suffix(']').map(str::parse) {
-            Some(Ok(index)) => Self::Index(index),
-            _ => Self::Name(step.to_owned()),
-        });
-        steps.collect()
-    }
-
-    pub(super) fn of_path(path: &Path) -> Vec<Self> {
-        let steps = path.iter().filter_map(|segment| match segment {
-            Segment::Seq { index } => Some(Self::Index(*index)),
-            Segment::Map { key } => Some(Self::Name(key.clone())),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        });
-        steps.collect()
-    }
-
-    fn join(path: &[Self]) -> String {
-        let mut joined = String::new();
-        for key in path {
-            let _ = match key {
-                Self::Name(name) if joined.is_empty() => write!(joined, "{name}"),
-                Self::Name(name) => write!(joined, ".{name}"),
-                Self::Index(index) => write!(joined, "[{index}]"),
-            };
-        }
-        joined
+    /// The file that said what is at a key, or else what is around it.
+    fn file_of(&self, key: &[PathStep]) -> Option<&ConfigFile> {
+        let decides = |end: usize| self.files.iter().rfind(|file| file.decides(&key[..end]));
+        (1..=key.len()).rev().find_map(decides).or({
+            // Of several that say nothing of it none is to blame.
+            match &self.files[..] {
+                [file] => Some(file),
+                _ => None,
+            }
+        })
     }
 }
 

@@ -8,6 +8,8 @@ use tempfile::NamedTempFile;
 
 use super::*;
 
+mod several_files;
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Fields {
@@ -78,7 +80,7 @@ fn load_from(yaml: &str, env: &[(&str, &str)], flags: Vec<Flag>) -> Result<Field
         .map(|(name, value)| ((*name).into(), (*value).into()))
         .collect();
     let sources = Sources {
-        file: Some(file.path().to_owned()),
+        files: vec![file.path().to_owned()],
         env,
         flags,
     };
@@ -155,7 +157,10 @@ fn an_empty_variable_leaves_what_the_file_says() {
     assert_eq!(fields.data, "file");
     assert!(fields.metrics.public);
     let error = error_of_env("OCTOSERVE_METRCS", "");
-    assert_eq!(error, "OCTOSERVE_METRCS: unknown variable");
+    assert!(
+        error.starts_with("OCTOSERVE_METRCS: unknown variable"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -178,7 +183,8 @@ fn a_variable_is_a_text_where_a_text_is_wanted() {
 fn an_unknown_key_is_refused_with_file_line_and_key() {
     assert_eq!(
         error_of("data: x\nmetrics:\n  pubic: true\n"),
-        "FILE:3: metrics.pubic: unknown key, expected one of public, listen, labels, basic_auth"
+        "FILE:3: metrics.pubic: unknown key, did you mean public? \
+         Expected one of public, listen, labels, basic_auth"
     );
     assert!(
         error_of("\ndata: x\nsurprise:\n  a: b\n").starts_with("FILE:3: surprise: unknown key")
@@ -186,6 +192,22 @@ fn an_unknown_key_is_refused_with_file_line_and_key() {
     assert!(
         error_of("listen:\n - address: '1.2.3.4:5'\n - adress: x\n")
             .starts_with("FILE:3: listen[1].adress: unknown key")
+    );
+}
+
+#[test]
+fn an_unknown_key_suggests_one_of_its_section_or_of_another() {
+    assert_eq!(
+        error_of("public: true\n"),
+        "FILE:1: public: unknown key, did you mean metrics.public? \
+         Expected one of listen, data, metrics, limits"
+    );
+    let variable = ("OCTOSERVE_METRICS_BASIC_AUTH_USRNAME", "x");
+    let error = error_of_env(variable.0, variable.1);
+    assert!(error.contains("did you mean username?"), "{error}");
+    assert_eq!(
+        error_of("surprise: 1\n"),
+        "FILE:1: surprise: unknown key, expected one of listen, data, metrics, limits"
     );
 }
 
@@ -222,7 +244,7 @@ fn invalid_yaml_is_refused_with_its_line() {
 fn a_wrong_variable_or_flag_is_named() {
     assert_eq!(
         error_of_env("OCTOSERVE_METRCS_PUBLIC", "true"),
-        "OCTOSERVE_METRCS_PUBLIC: unknown variable"
+        "OCTOSERVE_METRCS_PUBLIC: unknown variable, did you mean OCTOSERVE_METRICS_PUBLIC?"
     );
     assert_eq!(
         error_of_env("OCTOSERVE_", "true"),
@@ -248,7 +270,7 @@ fn a_wrong_variable_or_flag_is_named() {
 fn an_error_within_a_variables_value_names_the_inner_key() {
     assert_eq!(
         error_of_env("OCTOSERVE_LISTEN", "[{address: '1.2.3.4:5'}, {adress: x}]"),
-        "OCTOSERVE_LISTEN: listen[1].adress: unknown key, expected address"
+        "OCTOSERVE_LISTEN: listen[1].adress: unknown key, did you mean address? Expected address"
     );
     assert_eq!(
         error_of_env("OCTOSERVE_METRICS_PUBLIC", "5"),
@@ -265,7 +287,7 @@ fn configured_keys_are_distinguished_from_defaults() {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let sources = Sources {
-            file: Some(file.path().to_owned()),
+            files: vec![file.path().to_owned()],
             env: env.collect(),
             flags: Vec::new(),
         };
@@ -286,7 +308,7 @@ fn configured_keys_are_distinguished_from_defaults() {
 #[test]
 fn a_missing_file_is_named() {
     let sources = Sources {
-        file: Some("/nowhere/x.yaml".into()),
+        files: vec!["/nowhere/x.yaml".into()],
         ..Sources::default()
     };
     let error = load::<Fields>(sources).unwrap_err().to_string();
@@ -314,7 +336,7 @@ fn a_callers_own_check_names_the_origin_of_the_value() {
     writeln!(file, "data: x\nlisten:\n  - address: 1.2.3.4:5").unwrap();
     let env = vec![("OCTOSERVE_METRICS_PUBLIC".to_owned(), "true".to_owned())];
     let sources = Sources {
-        file: Some(file.path().to_owned()),
+        files: vec![file.path().to_owned()],
         env,
         flags: Vec::new(),
     };
