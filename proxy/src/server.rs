@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use registry::server::RegistryStartError;
 use service::admin::{AdminListener, Readiness};
+use service::greeting::Greeting;
 use service::listen::{BindError, Inheritance, ListenAddr, Listener};
 use service::log;
 use service::program::Server;
@@ -21,6 +22,7 @@ use crate::exchange::Observer;
 use crate::forward::{ForwardSettings, Forwarder, Shared};
 use crate::upstream::{SessionKey, Timeouts, Upstream};
 
+mod greeting;
 mod live;
 mod operator;
 mod readiness;
@@ -28,6 +30,7 @@ mod recording;
 mod running_upstreams;
 mod self_signed;
 
+use self::greeting::greeting;
 use self::live::LiveProxy;
 pub use self::operator::ProxyOperator;
 use self::recording::ProxyRecording;
@@ -62,6 +65,8 @@ pub enum ProxyStartError {
 /// A proxy that has bound its addresses and serves nothing yet.
 pub struct BoundProxy {
     listeners: Vec<(Listener, Option<Tls>)>,
+    /// What a person at a terminal is told.
+    greeting: Greeting,
     /// What else the operator should know.
     hints: Option<String>,
     addresses: Vec<ListenAddr>,
@@ -120,6 +125,10 @@ pub async fn bind(
     for tls in tls.iter().flatten() {
         tls.warn_of_expiry();
     }
+    let listening: Vec<_> = addresses
+        .iter()
+        .zip(tls.iter().map(Option::is_some))
+        .collect();
     let readiness = Arc::new(Readiness::default());
     if inheritance.received(SESSION_KEY).is_some() {
         // A takeover is no reason to be taken out of service until the first probes have ended.
@@ -184,8 +193,15 @@ pub async fn bind(
         metrics_tls: metrics.as_ref().and_then(|metrics| metrics.tls().cloned()),
         recording,
     };
+    let greeting = greeting(
+        &listening,
+        config.metrics.as_ref(),
+        metrics.as_ref(),
+        embedded.is_some(),
+    );
     Ok(BoundProxy {
         addresses,
+        greeting,
         metrics_address: metrics.as_ref().map(|metrics| metrics.address().clone()),
         hints,
         workers: Workers::start().map_err(ProxyStartError::Workers)?,
@@ -234,6 +250,10 @@ impl Server for BoundProxy {
 
     fn metrics_address(&self) -> Option<&ListenAddr> {
         self.metrics_address.as_ref()
+    }
+
+    fn greeting(&self) -> Greeting {
+        self.greeting.clone()
     }
 
     fn hints(&self) -> Option<&str> {

@@ -4,6 +4,7 @@
 //! that the caller can announce the addresses before the first request is served.
 
 mod expiry;
+mod greeting;
 pub mod in_process;
 mod operator;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use service::admin::{self, AdminEndpoints, AdminListener, OwnFamilies, Readiness};
 use service::connection::{ConnectionTimeouts, Connections};
+use service::greeting::Greeting;
 use service::limits::Limits;
 use service::listen::{BindError, Inheritance, ListenAddr, Listener};
 use service::log;
@@ -25,6 +27,7 @@ use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
+use self::greeting::greeting;
 use self::in_process::InProcess;
 pub use self::operator::RegistryOperator;
 use crate::api::{Api, Policy, Recorders};
@@ -66,6 +69,7 @@ pub struct BoundRegistry<S = FsStore> {
     operator: RegistryOperator,
     readiness: Arc<Readiness>,
     limits: Limits,
+    greeting: Greeting,
 }
 
 /// The API, recorded or not: what is not recorded costs nothing.
@@ -157,6 +161,7 @@ async fn bind_with<S: Store>(
         body_stall: config.limits.body_stall,
     };
     let readiness = Arc::new(Readiness::default());
+    let scraped = config.metrics.clone();
     let listeners = inheritance.listen_all(&config.listen, "listen").await?;
     let mut recorders = Recorders {
         metrics: None,
@@ -189,10 +194,12 @@ async fn bind_with<S: Store>(
     let listener = metrics
         .as_ref()
         .and_then(|metrics| metrics.listener.as_ref());
-    let operator = RegistryOperator::new(policy, listener);
+    let addresses: Vec<_> = listeners.iter().map(Listener::address).cloned().collect();
+    let scraped = scraped.as_ref().zip(listener.map(AdminListener::address));
     Ok(BoundRegistry {
-        operator,
-        addresses: listeners.iter().map(Listener::address).cloned().collect(),
+        greeting: greeting(&addresses, scraped),
+        operator: RegistryOperator::new(policy, listener),
+        addresses,
         listeners,
         api,
         metrics,
@@ -316,6 +323,10 @@ impl<S: Store> Server for BoundRegistry<S> {
     fn metrics_address(&self) -> Option<&ListenAddr> {
         let listener = self.metrics.as_ref()?.listener.as_ref();
         listener.map(AdminListener::address)
+    }
+
+    fn greeting(&self) -> Greeting {
+        self.greeting.clone()
     }
 
     /// Requests in flight that do not end in time are cut. The metrics are served to the very end.

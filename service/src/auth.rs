@@ -34,7 +34,7 @@ const WAITING: usize = 8;
 const REST: u32 = 3;
 
 /// The highest cost of a hash. Each step doubles the time, and this one takes seconds.
-const MAX_COST: u32 = 15;
+pub(crate) const MAX_COST: u32 = 15;
 
 const DECODER: GeneralPurpose = STANDARD;
 
@@ -42,12 +42,12 @@ const DECODER: GeneralPurpose = STANDARD;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BasicAuthFields {
-    /// The user's name.
+    /// The user's name, without a colon.
     pub username: Option<String>,
-    /// The bcrypt hash of the password, as `htpasswd -nB` prints it.
+    /// The bcrypt hash of the password, as `hash-password` prints it. Excludes `password_file`.
     pub password_hash: Option<Secret>,
-    /// A file that holds the password itself, as for Prometheus' own key of this name. The
-    /// line ending is not part of it.
+    /// A file that holds the password itself, as Prometheus' own key of this name. The line ending is not
+    /// part of it. Excludes `password_hash`.
     pub password_file: Option<PathBuf>,
 }
 
@@ -138,7 +138,9 @@ fn check_hash(hash: &str) -> Result<(), &'static str> {
     match parts.map(|parts| parts.get_cost()) {
         Ok(4..=MAX_COST) => Ok(()),
         Ok(_) => Err("the cost must be from 4 to 15: every scraper waits for it"),
-        Err(_) => Err("must be a bcrypt hash such as $2y$10$…; `htpasswd -nB NAME` makes one"),
+        Err(_) => {
+            Err("must be a bcrypt hash such as $2b$12$…; `octoserve hash-password` makes one")
+        }
     }
 }
 

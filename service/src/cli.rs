@@ -1,4 +1,4 @@
-//! The command line that every program has: serve, health, ctl, completions.
+//! The command line that every program has: serve, health, ctl, hash-password, completions.
 //!
 //! Flags set keys of the configuration, before the environment and the file.
 
@@ -21,9 +21,11 @@ use self::flags::ConfigArgs;
 pub use self::flags::ProgramFlags;
 #[cfg(feature = "top")]
 pub use self::top::TopUsageError;
+use super::auth::MAX_COST;
 use super::build_info;
 use super::config::{ConfigError, Sources};
 use super::control::ControlCall;
+use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::program_config::Configuration;
 #[cfg(feature = "top")]
@@ -43,6 +45,8 @@ pub enum Action<C: Configuration> {
     Probe(Probe),
     /// Ask a running program.
     Control(ControlCall),
+    /// Read a password, and print its hash.
+    HashPassword(PasswordHasher),
     /// Print this text, and do nothing else.
     Print(String),
 }
@@ -108,6 +112,16 @@ enum Subcommands<F: ProgramFlags> {
     Top(self::top::TopArgs),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
+    // Not as a doc comment: the name of a key is no Markdown.
+    #[command(
+        about = "Read a password, twice at a terminal or once from stdin, and print its bcrypt hash for \
+                 metrics.basic_auth.password_hash"
+    )]
+    HashPassword {
+        /// bcrypt's cost, from 4 to 15: each step doubles the time of a check
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=i64::from(MAX_COST)))]
+        cost: u32,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -173,6 +187,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         #[cfg(feature = "top")]
         Subcommands::Top(args) => Ok(Action::Top(Box::new(args.call::<C>(env)?))),
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
+        Subcommands::HashPassword { cost } => Ok(Action::HashPassword(PasswordHasher { cost })),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();
             // Into memory: `generate` panics if it cannot write, as to a pipe whose reader is gone.

@@ -2,14 +2,14 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
-//! | [`program`], [`cli`], [`program_config`] | one `main`: command line, start, exit codes |
+//! | [`program`], [`cli`], [`program_config`], [`greeting`], [`terminal`] | one `main`: command line, start, exit codes |
 //! | [`operate`], [`reload`], [`control`] | what an operator does to a server that runs |
 //! | [`config`], [`limits`] | flags, environment, YAML file and defaults in layers |
 //! | [`listen`], [`connection`], [`tls`], [`timer`], [`seldom`] | sockets, the connection cap, time limits, certificates |
 //! | [`doctor`] | tries what is configured, and says what is wrong |
 //! | `top` | the state of a running program at a terminal |
 //! | [`net`], [`health`] | addresses of servers, one GET, the health probe |
-//! | [`auth`] | basic authentication of scrapers |
+//! | [`auth`], [`hash_password`] | basic authentication of scrapers |
 //! | [`log`], [`trace_context`] | JSON and text logs, the access log, the header `traceparent` |
 //! | [`metrics`] | families, their cells and the registry |
 //! | [`exposition`] | expositions: gather, parse, merge, write |
@@ -42,6 +42,8 @@ pub mod control;
 pub mod descriptors;
 pub mod doctor;
 pub mod exposition;
+pub mod greeting;
+pub mod hash_password;
 pub mod health;
 pub mod limits;
 pub mod listen;
@@ -60,6 +62,7 @@ pub mod seldom;
 pub mod shutdown;
 pub mod small_file;
 pub mod takeover;
+pub mod terminal;
 pub mod timer;
 pub mod tls;
 #[cfg(feature = "top")]

@@ -35,12 +35,26 @@ const BACKLOG: u32 = 4096;
 
 /// An address that could not be bound.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {source}{}", mend(address, source))]
 pub struct BindError {
     /// The address.
     pub address: ListenAddr,
     /// Why not.
     pub source: io::Error,
+}
+
+/// What an operator can do about an address that could not be bound.
+fn mend(address: &ListenAddr, error: &io::Error) -> &'static str {
+    match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => {
+            "; stop the program that listens there, or choose another address"
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => "; this machine has no such address",
+        (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(address)) if address.port() < 1024 => {
+            "; a port below 1024 needs CAP_NET_BIND_SERVICE, or choose another one"
+        }
+        _ => "",
+    }
 }
 
 /// A bound socket. That of a Unix socket removes its file when it is dropped.

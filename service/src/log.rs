@@ -165,7 +165,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(state.is_terminal())
+        .with_ansi(state.has_colours())
         .event_format(LogFormatter::new(Arc::clone(state)))
         .with_writer(BoundedWriter::new(writer));
     tracing_subscriber::registry()

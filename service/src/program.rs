@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
 use super::doctor::{self, DoctorReport, Examination};
+use super::greeting::{Greeting, explain_drain};
+use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_systemd};
 use super::operate::Operate;
@@ -18,6 +20,7 @@ use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
 use super::takeover::{Handover, ProcessIdentity};
+use super::terminal::TerminalStyle;
 #[cfg(feature = "top")]
 use super::top::TopCall;
 use super::{build_info, descriptors, log, runtime, shutdown, umask};
@@ -64,6 +67,9 @@ pub trait Server {
     /// Where metrics and probes have a listener of their own.
     fn metrics_address(&self) -> Option<&ListenAddr>;
 
+    /// What a person at a terminal is told at the start.
+    fn greeting(&self) -> Greeting;
+
     /// What else the operator should know, in lines.
     fn hints(&self) -> Option<&str> {
         None
@@ -94,6 +100,7 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(Action::Top(call)) => show::<P>(*call),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         Ok(Action::Control(call)) => ask::<P>(&call),
+        Ok(Action::HashPassword(hasher)) => hash_password::<P>(hasher),
         Ok(Action::Print(text)) => print(&text),
         Err(UsageError::Arguments(error)) => {
             let _ = error.print();
@@ -120,6 +127,7 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
         Err(error) => return cannot_start::<P>(&error),
     };
     let (started, control) = (Instant::now(), config.control().socket.clone());
+    let drain = config.limits().drain;
     // After the log is set up: `fit` may have to warn.
     let limits = config.limits();
     (limits.connections, limits.streams) = descriptors::fit(limits.connections, limits.streams);
@@ -171,7 +179,8 @@ fn serve_with<P: Program>(mut config: P::Config, startup: Startup<P::Config>) ->
             (log.control().clone(), notifier),
             shutdown.clone(),
         );
-        announce(&server, control.as_ref());
+        announce::<P>(&server, control.as_ref());
+        tokio::spawn(explain_drain(operator.clone(), drain, shutdown.clone()));
         let control = control.map(|socket| {
             let handler = ControlHandler {
                 facts: ProcessFacts {
@@ -299,6 +308,21 @@ fn ask<P: Program>(call: &ControlCall) -> ExitCode {
     }
 }
 
+fn hash_password<P: Program>(hasher: PasswordHasher) -> ExitCode {
+    match hasher.run() {
+        Ok(hash) => print(&format!("{hash}\n")),
+        Err(error) => {
+            report::<P>(&error.to_string());
+            // As for any wrong input; what cannot be read is a failure.
+            if error.is_about_password() {
+                ExitCode::from(EX_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
 fn print(text: &str) -> ExitCode {
     // Not `print!`, which panics if the reader is gone.
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -307,15 +331,19 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Prints the addresses, so that the caller that asked for port 0 learns the port.
-fn announce(server: &impl Server, control: Option<&ControlSocket>) {
+/// Greets a person, and prints the addresses, so that the caller that asked for port 0 learns the port.
+fn announce<P: Program>(server: &P::Server, control: Option<&ControlSocket>) {
+    let is_greeted = server.greeting().show(P::NAME, build_info::VERSION);
     // The reader of stdout may be gone, which is no reason not to serve.
     let mut stdout = std::io::stdout().lock();
-    for address in server.addresses() {
-        let _ = writeln!(stdout, "listening on {address}");
-    }
-    if let Some(address) = server.metrics_address() {
-        let _ = writeln!(stdout, "metrics on {address}");
+    // Who reads both at one terminal has been told in other words.
+    if !(is_greeted && stdout.is_terminal()) {
+        for address in server.addresses() {
+            let _ = writeln!(stdout, "listening on {address}");
+        }
+        if let Some(address) = server.metrics_address() {
+            let _ = writeln!(stdout, "metrics on {address}");
+        }
     }
     if let Some(control) = control {
         let _ = writeln!(stdout, "control on {}", control.address());
@@ -332,5 +360,6 @@ fn cannot_start<P: Program>(error: &dyn Error) -> ExitCode {
 
 /// Straight to stderr: the log may be off, or not yet there.
 fn report<P: Program>(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{}: {message}", P::NAME);
+    let name = TerminalStyle::of_stderr().error(&format!("{}:", P::NAME));
+    let _ = writeln!(std::io::stderr(), "{name} {message}");
 }

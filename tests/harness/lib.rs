@@ -30,6 +30,7 @@
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
 //! | [`chroot`] | a small Debian, to install packages in |
+//! | [`terminal`] | a program at a pseudo terminal |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
 //!
@@ -65,6 +66,7 @@ pub mod scripted;
 pub mod skopeo;
 pub mod soak;
 pub mod source;
+pub mod terminal;
 pub mod terminator;
 pub mod tls;
 pub mod tls_front;

@@ -144,6 +144,8 @@ mod status_page;
 mod systemd;
 /// A new process takes the place of a running one: no client notices, or the running one goes on.
 mod takeover;
+/// A person at a terminal: the greeting, colours, a long end, typed passwords.
+mod terminal;
 /// TLS to clients: handshakes, certificates and their reload, bodies, and real clients.
 mod tls;
 /// `top`: in a terminal, under traffic, and over pages that cannot be read.

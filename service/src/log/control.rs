@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::access::settings::AccessSettings;
 use super::config::{Level, LogConfig, LogFormat};
 use super::queue::LogQueue;
+use crate::terminal::TerminalStyle;
 
 /// A handle of the process's log, by which what is logged changes while the process runs. Clones are
 /// one handle. No call waits for anything.
@@ -93,8 +94,9 @@ impl LogState {
         }
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
-        self.is_terminal
+    /// Whether text is written with colours.
+    pub(super) fn has_colours(&self) -> bool {
+        self.is_terminal && TerminalStyle::of_stderr().has_colours()
     }
 
     pub(super) fn current(&self) -> Guard<Arc<LogSettings>> {

@@ -22,7 +22,7 @@ impl LogFormatter {
         let format = tracing_subscriber::fmt::format();
         LogFormatter {
             // Text may go to a file, where escape sequences for colors are noise.
-            text: format.clone().with_ansi(state.is_terminal()),
+            text: format.clone().with_ansi(state.has_colours()),
             json: format
                 .json()
                 .flatten_event(true)

@@ -21,7 +21,7 @@ const LOCK_MODE: u32 = 0o600;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another registry, or a command, is using it.
-    #[error("{} is in use by another registry", path.display())]
+    #[error("{} is in use by another registry; stop that one, or choose another directory", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
