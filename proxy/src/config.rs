@@ -51,6 +51,12 @@ pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// The most networks in a list.
 const MOST_NETWORKS: usize = 64;
 
+/// Keys that a reload applies where the process had some of the kind before: remote upstreams, and
+/// listeners with TLS.
+pub(crate) const UPSTREAMS: &str = "upstreams";
+pub(crate) const CERTIFICATES: &str = "listen[].tls";
+pub(crate) const METRICS_CERTIFICATES: &str = "metrics.listen.tls";
+
 /// The name of the embedded registry, as an upstream and as a source.
 pub(crate) const EMBEDDED: &str = "registry";
 
@@ -105,6 +111,24 @@ pub struct ProxyMetricsConfig {
 
 impl Configuration for ProxyConfig {
     type Fields = ProxyFields;
+
+    const RELOADED: &'static [&'static str] = &[
+        "cors",
+        "forward_headers",
+        "limits",
+        CERTIFICATES,
+        "logging",
+        "metrics.aggregate",
+        "metrics.basic_auth",
+        METRICS_CERTIFICATES,
+        "metrics.path",
+        "metrics.public",
+        "metrics.repositories",
+        "metrics.status_page",
+        "proxy_protocol_from",
+        "trust_forwarded_from",
+        UPSTREAMS,
+    ];
 
     fn resolve(fields: ProxyFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::listen::Peer;
 use service::net::Network;
@@ -17,25 +18,25 @@ pub use self::claims::{ClientClaims, joined};
 
 /// Which headers the proxy adds to say who the client is. One that a trusted peer sent is kept, and
 /// appended to, in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "one switch for each header")]
 pub struct ForwardHeaders {
-    /// The client's address.
+    /// `X-Forwarded-For`: the address of the connection's client.
     pub x_forwarded_for: bool,
-    /// The scheme that the client used.
+    /// `X-Forwarded-Proto`: `https` inside TLS, else `http`.
     pub x_forwarded_proto: bool,
-    /// The host that the client asked for, with its port.
+    /// `X-Forwarded-Host`: the `Host` of the request, with its port.
     pub x_forwarded_host: bool,
-    /// The port that the client used.
+    /// `X-Forwarded-Port`: the port of `Host`, or that of the scheme.
     pub x_forwarded_port: bool,
-    /// The client's address alone.
+    /// `X-Real-IP`: the address of the connection's client.
     pub x_real_ip: bool,
-    /// All of these (RFC 7239).
+    /// `Forwarded` (RFC 7239): `for`, `host` and `proto`.
     pub forwarded: bool,
-    /// The request's identifier, which the log has, too.
+    /// `X-Request-ID`: the request's identifier, which the access log has, too.
     pub x_request_id: bool,
-    /// A trace for each request of the access log that is part of none (W3C Trace Context).
+    /// `traceparent`: a trace for each logged request that is part of none (W3C Trace Context).
     pub traceparent: bool,
 }
 

@@ -27,6 +27,9 @@ pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, Upl
 pub const HOLDS_LOCK: &str = "a registry locks its data directory as long as it runs, and two cannot serve \
      it: restart instead";
 
+/// The certificates of the metrics listener, which are loaded anew where it has some before and after.
+pub(crate) const METRICS_CERTIFICATES: &str = "metrics.listen.tls";
+
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
@@ -82,6 +85,18 @@ impl RegistryConfig {
 
 impl Configuration for RegistryConfig {
     type Fields = RegistryFields;
+
+    // The rest is bound, allocated or counted by at the start: sockets, the store, the share of memory
+    // that manifests have.
+    const RELOADED: &'static [&'static str] = &[
+        "delete",
+        "logging",
+        "metrics.basic_auth",
+        METRICS_CERTIFICATES,
+        "metrics.path",
+        "metrics.status_page",
+        "sparse_manifests",
+    ];
 
     fn resolve(fields: RegistryFields, origins: &Origins) -> Result<Self, ConfigError> {
         let checker = Checker::new(origins, "");

@@ -1,4 +1,4 @@
-//! The command line that every program has: serve, health, ctl, hash-password, completions.
+//! The command line that every program has: serve, health, ctl, schema, hash-password, completions.
 //!
 //! Flags set keys of the configuration, before the environment and the file.
 
@@ -112,6 +112,8 @@ enum Subcommands<F: ProgramFlags> {
     Top(self::top::TopArgs),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     // Not as a doc comment: the name of a key is no Markdown.
     #[command(
         about = "Read a password, twice at a terminal or once from stdin, and print its bcrypt hash for \
@@ -187,6 +189,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         #[cfg(feature = "top")]
         Subcommands::Top(args) => Ok(Action::Top(Box::new(args.call::<C>(env)?))),
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
+        Subcommands::Schema => Ok(Action::Print(C::schema(name))),
         Subcommands::HashPassword { cost } => Ok(Action::HashPassword(PasswordHasher { cost })),
         Subcommands::Completions { shell } => {
             let mut script = Vec::new();

@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Checker, ConfigError};
@@ -31,12 +32,13 @@ pub use self::status::{ControlStatus, ReloadStatus};
 const LONGEST_PATH: usize = 107;
 
 /// The sockets of a process that only its own user reaches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlFields {
-    /// Where an operator asks (`octoserve ctl`); none: there is no control socket.
+    /// The Unix socket at which `ctl` asks; null: there is none. At most 107 bytes.
     pub socket: Option<PathBuf>,
-    /// Where a new process asks for the listening sockets (`--take-over`); none: nobody can ask.
+    /// The Unix socket at which a new process asks for the listening sockets (`--take-over`); null: nobody
+    /// can ask. At most 107 bytes.
     pub take_over_socket: Option<PathBuf>,
 }
 

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Checker, ConfigError, duration};
@@ -14,29 +15,34 @@ const IDLE: RangeInclusive<u64> = 1..=24 * 60 * 60;
 const DRAIN: RangeInclusive<u64> = 0..=24 * 60 * 60;
 
 /// The limits, with their defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections served at a time, over all listeners for clients. For one more, the connection
-    /// that has been idle longest is closed. While each has a request in flight, the proxy closes
-    /// the new one and the registry lets it wait.
+    /// The most connections of clients at a time, over all listeners. One more replaces the one that has
+    /// been idle longest; if all have a request in flight, the proxy closes the new one, and the registry
+    /// makes it wait. From 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: usize,
-    /// HTTP/2 requests in flight at a time, over all connections, of which one may have many. For one
-    /// more, the proxy refuses the stream, which the client may then send again, and the registry lets it
-    /// wait.
+    /// The most HTTP/2 requests in flight at a time, over all connections. For one more, the proxy refuses
+    /// the stream, which the client may send again, and the registry makes it wait. From 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub streams: usize,
     /// How long a request's headers may take, from the first byte; at the proxy also from the start
-    /// of a connection.
+    /// of a connection. From 1s to 1h.
     #[serde(with = "duration")]
+    #[schemars(with = "config::Duration")]
     pub header_timeout: Duration,
-    /// How long a connection without requests is kept.
+    /// How long a connection without requests is kept. From 1s to 1day.
     #[serde(with = "duration")]
+    #[schemars(with = "config::Duration")]
     pub idle_timeout: Duration,
-    /// How long a body may stall, in either direction.
+    /// How long a body may stall, in either direction. From 1s to 1h.
     #[serde(with = "duration")]
+    #[schemars(with = "config::Duration")]
     pub body_stall: Duration,
-    /// How long a shutdown waits for requests in flight.
+    /// How long a shutdown waits for requests in flight. From 0s to 1day.
     #[serde(with = "duration")]
+    #[schemars(with = "config::Duration")]
     pub drain: Duration,
 }
 

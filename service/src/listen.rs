@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::either::Either;
 
 pub use addr::{AddrError, ListenAddr};
-pub use fields::{ListenFields, check_addresses, one_or_many};
+pub use fields::{ListenFields, check_addresses, one_or_many, one_or_many_schema};
 pub use inheritance::{Inheritance, PassedSocket, UnclaimedSocket};
 pub use inherited::{InheritedSocket, InheritedSocketError};
 pub use peer::Peer;

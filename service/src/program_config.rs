@@ -2,11 +2,13 @@
 
 use std::fmt::Debug;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::build_info;
 use super::config::{
-    ChangedKeys, ConfigError, Loaded, Origins, Sources, load_with_origins, print,
+    ChangedKeys, ConfigError, Loaded, Origins, Sources, load_with_origins, print, schema,
     wait_until_settled,
 };
 use super::control::ControlFields;
@@ -37,7 +39,19 @@ pub struct LoadedAgain<C: Configuration> {
 /// A program's configuration, which is valid as a whole.
 pub trait Configuration: Sized + Send + 'static {
     /// The keys as people write them, with their defaults.
-    type Fields: Clone + Debug + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Fields: Clone
+        + Debug
+        + Default
+        + Serialize
+        + DeserializeOwned
+        + JsonSchema
+        + Send
+        + Sync
+        + 'static;
+
+    /// The keys that a reload may apply; all others take effect after a restart. `[]` stands for any
+    /// entry of a list.
+    const RELOADED: &'static [&'static str];
 
     /// Checks the fields, and makes of them what the program needs. Nothing has been started when
     /// this fails.
@@ -46,6 +60,11 @@ pub trait Configuration: Sized + Send + 'static {
     /// The fields as they take effect, as a file that can be loaded again.
     fn print(fields: &Self::Fields) -> String {
         print(fields)
+    }
+
+    /// The JSON Schema of the configuration of the program of this name.
+    fn schema(program: &str) -> String {
+        schema::<Self::Fields>(program, build_info::VERSION, Self::RELOADED)
     }
 
     /// What is logged.

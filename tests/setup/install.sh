@@ -47,6 +47,9 @@ for task in "$@"; do
         need nginx nginx-light && need systemd-analyze systemd && need objdump binutils
         need chromium chromium && need chromedriver chromium-driver
         need tmux tmux
+        # Debian's own Python, whichever one is first in the path.
+        /usr/bin/python3 -c 'import jsonschema, yaml' 2>/dev/null ||
+            missing="$missing python3-jsonschema python3-yaml"
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     soak)

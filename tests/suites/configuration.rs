@@ -220,13 +220,17 @@ fn out_of_range() -> Vec<Wrong> {
 #[tokio::test]
 async fn check_reports_a_value_out_of_range_with_file_line_and_key() -> Result<()> {
     let directory = TempDir::new()?;
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/configuration.md");
     let docs = std::fs::read_to_string(docs)?;
     for (program, text, key, range) in out_of_range() {
-        let row = format!("| `{}` |", key.trim_start_matches("registry."));
-        let row = docs.lines().find(|line| line.starts_with(&row));
-        let is_documented = row.is_some_and(|row| row.ends_with(&format!(" {range} |")));
-        ensure!(is_documented, "docs/configuration.md: {key}: {row:?}");
+        let row = format!("| `{key}` |");
+        let rows: Vec<_> = docs.lines().filter(|line| line.starts_with(&row)).collect();
+        let has_range = |row: &&str| row.contains(&format!(" From {range}."));
+        let is_documented = !rows.is_empty() && rows.iter().all(has_range);
+        ensure!(
+            is_documented,
+            "docs/reference/configuration.md: {key}: {rows:?}"
+        );
         let path = file(&directory, &text)?;
         let ended = run(program, &["--check", "--config", &path]).await?;
         let error = &ended.stderr;

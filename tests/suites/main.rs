@@ -118,6 +118,8 @@ mod reload;
 mod replicas;
 /// A registry that is killed and restarted keeps everything that it acknowledged.
 mod restart;
+/// The JSON Schemas of the configurations: current, valid for what is valid, and the reference made of them.
+mod schema;
 /// Access to the metrics endpoint, formats, compression and TLS.
 mod serving;
 /// Abandoned upload sessions block no push.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use http::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::config::{self, Checker, ConfigError};
 use url::Url;
@@ -55,18 +56,18 @@ const EXPOSED: [&str; 17] = [
 ];
 
 /// Which user interfaces in browsers may read the registry's responses.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsFields {
-    /// Their origins, `SCHEME://HOST[:PORT]` each, or `*` alone; none: off.
+    /// The origins of these interfaces, `SCHEME://HOST[:PORT]` each, at most 64, or `*` alone; none: off.
     pub origins: Vec<String>,
-    /// Whether browsers may send cookies and stored passwords along.
+    /// Whether browsers may send cookies and stored passwords along; not with the origin `*`.
     pub allow_credentials: bool,
-    /// How long browsers may keep the response to a preflight.
+    /// How long browsers may keep the response to a preflight. From 0s to 1day.
     pub max_age: config::Duration,
-    /// The request headers that a user interface may set.
+    /// The request headers that a user interface may set, at most 64.
     pub headers: Vec<String>,
-    /// The response headers that a user interface may read.
+    /// The response headers that a user interface may read, at most 64.
     pub expose_headers: Vec<String>,
 }
 

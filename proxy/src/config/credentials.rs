@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::config::{Checker, ConfigError, Secret};
 use service::listen::ListenAddr;
@@ -19,16 +20,17 @@ const LONGEST_NAME: usize = 256;
 const OWN_VARIABLES: &str = "OCTOSERVE_";
 
 /// The proxy's own credentials for an upstream.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CredentialsFields {
-    /// The user's name.
+    /// The user's name, without a colon. At most 256 bytes.
     pub username: Option<String>,
-    /// A file that holds the password. The line ending is not part of it.
+    /// A file that holds the password. The line ending is not part of it. Excludes `password_env`.
     pub password_file: Option<PathBuf>,
-    /// The environment variable that holds the password.
+    /// The environment variable that holds the password, of a name that does not begin with `OCTOSERVE_`.
+    /// Excludes `password_file`.
     pub password_env: Option<String>,
-    /// Where the upstream's tokens are issued, if that is not the upstream itself.
+    /// The URL where the upstream's tokens are issued; null: at the upstream's own address.
     pub realm: Option<String>,
     /// Whether pushes are sent with them, too.
     pub allow_push: bool,
@@ -37,7 +39,7 @@ pub struct CredentialsFields {
 }
 
 /// What clients without credentials may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AnonymousUse {
     /// Nothing.

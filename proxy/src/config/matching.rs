@@ -1,6 +1,7 @@
 //! Which requests an upstream is for, and that each upstream is reached by some.
 
 use registry::oci::Name;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::config::{Checker, ConfigError};
 
@@ -10,16 +11,16 @@ use crate::upstream::{HostPattern, RequestMatch, StrippedPrefix};
 const MOST_ENTRIES: usize = 256;
 
 /// Which requests an upstream is for: those that fit each list that is not empty.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchFields {
-    /// The hosts that clients ask for, with a port or for any.
+    /// The hosts that clients ask for, with a port or for any port, at most 256; none: all.
     pub hosts: Vec<String>,
-    /// The first components of repositories.
+    /// The first components of repositories, at most 256; none: all.
     pub prefixes: Vec<String>,
-    /// The registries that containerd names in `?ns=`.
+    /// The registries that containerd names in `?ns=`, at most 256.
     pub ns: Vec<String>,
-    /// Whether the upstream's own repositories lack the prefix.
+    /// Whether the upstream's own repositories lack the prefix. Needs exactly one entry in `prefixes`.
     pub strip_prefix: bool,
 }
 

@@ -1,7 +1,9 @@
 //! The replicas of an upstream as people write them.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::ser::Serializer;
@@ -20,37 +22,42 @@ pub struct ReplicaFields {
 }
 
 /// The same with its keys.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ReplicaTable {
+    /// `http[s]://HOST[:PORT]`, with a path where the registry is below one, or `unix:/PATH`.
     url: String,
+    /// Whether it gets only the requests of the upload sessions that it has.
     #[serde(default)]
     drain: bool,
 }
 
 /// How replicas are probed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthFields {
-    /// The path that is asked for.
+    /// The path that is asked for. At most 255 bytes.
     pub path: String,
-    /// How often.
+    /// How often a replica is probed. From 1s to 1h.
     pub interval: config::Duration,
-    /// How long the response may take.
+    /// How long the response to a probe may take. From 1s to 5m.
     pub timeout: config::Duration,
-    /// How many successes in a row make a replica healthy again.
+    /// How many successes in a row make a replica healthy again. From 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
     pub rise: u32,
-    /// How many failures in a row make it unhealthy.
+    /// How many failures in a row make a replica unhealthy. From 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
     pub fall: u32,
 }
 
 /// How requests wait for a replica.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueFields {
-    /// How many of them.
+    /// How many requests wait at most. From 0 to 100000.
+    #[schemars(range(min = 0, max = 100_000))]
     pub length: usize,
-    /// How long.
+    /// How long a request waits at most. From 1s to 1h.
     pub timeout: config::Duration,
 }
 
@@ -74,6 +81,23 @@ impl Default for QueueFields {
             length: rules.length,
             timeout: rules.timeout.into(),
         }
+    }
+}
+
+impl JsonSchema for ReplicaFields {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "replica".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<ReplicaTable>();
+        let url =
+            json_schema!({"title": "URL", "type": "string", "examples": ["http://registry:5000"]});
+        json_schema!({"anyOf": [url, table]})
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::config::{self, Checker, ConfigError, Origins};
 
@@ -19,27 +20,28 @@ const LONGEST_RULE: usize = 1_000;
 const KEY: &str = "metrics.repositories";
 
 /// Which repositories the metrics show by name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepositoryFields {
-    /// How many at most; the rest is `_other`. 0 shows none.
+    /// How many are shown at most; the rest is `_other`. From 0 to 10000.
+    #[schemars(range(min = 0, max = 10_000))]
     pub limit: usize,
     /// Names for which a slot is reserved.
     pub allow: Vec<String>,
-    /// Names that are shown as one; the first that matches counts.
+    /// Names that are shown as one, at most 100 rules; the first that matches counts.
     pub group: Vec<GroupFields>,
-    /// The idle time after which a repository may be evicted when no slot is free.
+    /// The idle time after which a repository may be evicted when no slot is free. From 0s to 1year.
     pub idle: config::Duration,
 }
 
 /// Names that are shown as one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFields {
-    /// A regular expression for the names.
+    /// A regular expression for the names. At most 1000 bytes.
     #[serde(rename = "match")]
     pub names: String,
-    /// What they are shown as; `$1` is what the first parentheses captured.
+    /// What they are shown as; `$1` is what the first parentheses captured. At most 1000 bytes.
     pub name: String,
 }
 

@@ -5,33 +5,21 @@ use std::sync::Arc;
 use service::admin::{Readiness, StatusPage};
 use service::config::ChangedKeys;
 use service::log;
+use service::program_config::Configuration as _;
 use service::tls::Tls;
 
 use super::recording::ProxyRecording;
 use super::running_upstreams::{self, RunningUpstreams};
 use crate::admin::{Admin, refuse};
 use crate::aggregate::{Aggregate, Source};
-use crate::config::{METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UpstreamsConfig};
+use crate::config::{
+    CERTIFICATES, METRICS_CERTIFICATES, METRICS_PATH, ProxyConfig, ProxyMetricsConfig, UPSTREAMS,
+    UpstreamsConfig,
+};
 use crate::downstream::OpenConnections;
 use crate::exchange::Observer;
 use crate::forward::{ForwardSettings, Forwarder};
 use crate::upstream::{Timeouts, Upstreams};
-
-/// The keys that a reload applies, whatever their values are.
-const APPLIED: &[&str] = &[
-    "cors",
-    "forward_headers",
-    "limits",
-    "logging",
-    "metrics.aggregate",
-    "metrics.basic_auth",
-    "metrics.path",
-    "metrics.public",
-    "metrics.repositories",
-    "metrics.status_page",
-    "proxy_protocol_from",
-    "trust_forwarded_from",
-];
 
 /// A proxy that serves.
 pub(super) struct LiveProxy {
@@ -58,7 +46,11 @@ impl LiveProxy {
         config: ProxyConfig,
         since_start: &ChangedKeys,
     ) -> Vec<String> {
-        let mut applied = APPLIED.to_vec();
+        let mut applied = ProxyConfig::RELOADED.to_vec();
+        let mut leave = |left: &str| applied.retain(|key| *key != left);
+        // Of the listeners, what stays as it is has been told already.
+        leave(CERTIFICATES);
+        leave(METRICS_CERTIFICATES);
         let timeouts = Timeouts::with_stall(config.limits.body_stall);
         let families = self
             .recording
@@ -66,11 +58,13 @@ impl LiveProxy {
             .map(|recording| &recording.upstreams);
         let next = match config.upstreams {
             UpstreamsConfig::Remote(configs) if !self.is_embedded => {
-                applied.push("upstreams");
                 self.upstreams.next(configs, timeouts, families)
             }
             // The embedded registry is started, and ended, with the process.
-            UpstreamsConfig::Remote(_) | UpstreamsConfig::Embedded(_) => None,
+            UpstreamsConfig::Remote(_) | UpstreamsConfig::Embedded(_) => {
+                leave(UPSTREAMS);
+                None
+            }
         };
         if let Some(next) = &next {
             // Before anything changes: no request is to fail because of a name that is new.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::METRICS_PATH;
@@ -13,7 +14,7 @@ use service::auth::BasicAuthFields;
 use service::config::{self, ByteSize, Checker, ConfigError};
 use service::control::ControlFields;
 use service::limits::Limits;
-use service::listen::{ListenAddr, ListenFields, one_or_many};
+use service::listen::{ListenAddr, ListenFields, one_or_many, one_or_many_schema};
 use service::log::LogConfig;
 
 /// Clients refuse larger manifests than 4 MiB; what a registry holds in memory grows with it.
@@ -27,25 +28,28 @@ const MAX_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=PIB;
 const PIB: ByteSize = ByteSize::gib(1 << 20);
 
 /// The keys of the registry as a program of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryFields {
-    /// Where clients are served: an address, or a list of them.
+    /// Where clients are served: an address, or a list of at most 64.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(schema_with = "one_or_many_schema::<ListenAddr>")]
     pub listen: Vec<ListenAddr>,
     /// The data directory.
     pub data: PathBuf,
-    /// What an acknowledgement promises.
+    /// What an acknowledgement promises: that bytes and names survive a crash of the machine, or one of
+    /// the program.
     pub durability: Durability,
     /// Whether every request that would change something is refused.
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted.
     pub delete: bool,
-    /// The most bytes of a manifest.
+    /// The most bytes of a manifest. From 1KiB to 32MiB.
     pub manifest_limit: ByteSize,
     /// Whether a manifest is accepted whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// The free space that uploads leave: so many bytes, and the same share of the inodes.
+    /// The free space that uploads leave for manifests and other programs: so many bytes, and the same
+    /// share of the inodes. From 0B to 1024TiB.
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
@@ -61,56 +65,60 @@ pub struct RegistryFields {
 
 /// The keys of the storage: all that the embedded registry has, since the proxy has the sockets,
 /// limits and log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageFields {
     /// The data directory.
     pub data: PathBuf,
-    /// What an acknowledgement promises.
+    /// What an acknowledgement promises: that bytes and names survive a crash of the machine, or one of
+    /// the program.
     pub durability: Durability,
     /// Whether every request that would change something is refused.
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted.
     pub delete: bool,
-    /// The most bytes of a manifest.
+    /// The most bytes of a manifest. From 1KiB to 32MiB.
     pub manifest_limit: ByteSize,
     /// Whether a manifest is accepted whose blobs or children the repository does not hold.
     pub sparse_manifests: bool,
-    /// The free space that uploads leave: so many bytes, and the same share of the inodes.
+    /// The free space that uploads leave for manifests and other programs: so many bytes, and the same
+    /// share of the inodes. From 0B to 1024TiB.
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
 }
 
 /// The keys of the quota of all uploads together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UploadFields {
-    /// How long an idle session is kept.
+    /// How long an idle session is kept; after that its upload must start anew. From 1s to 1year.
     pub expire: config::Duration,
-    /// The most sessions open at a time; idle ones are evicted for new ones.
+    /// The most sessions open at a time; idle ones are evicted for new ones. From 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_sessions: u64,
-    /// The most bytes that open sessions hold; none: as many as fit.
+    /// The most bytes that open sessions hold; null: as many as fit. From 1MiB to 1024TiB.
     pub max_bytes: Option<ByteSize>,
 }
 
 /// The keys of the metrics endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryMetricsFields {
     /// Whether anything is recorded, and served.
     pub enabled: bool,
     /// Where the metrics endpoint, `/livez` and `/readyz` are.
     pub listen: ListenFields,
-    /// The path of the metrics endpoint.
+    /// The path of the metrics endpoint: plain, and no endpoint of a registry or a probe. At most 255 bytes.
     pub path: String,
-    /// Where the last exposition is written when the process ends; none: nowhere.
+    /// Where the last exposition is written when the process ends, with the process's number for `%p`;
+    /// null: nowhere.
     pub final_file: Option<PathBuf>,
-    /// Who may scrape; none: everybody who reaches the listener.
+    /// Who may scrape; null: everybody who reaches the listener.
     pub basic_auth: Option<BasicAuthFields>,
     /// The status page of the metrics listener.
     pub status_page: StatusPageFields,
-    /// What every sample carries beside its own labels.
+    /// The labels that every sample carries beside its own, at most 32.
     pub labels: BTreeMap<String, String>,
 }
 

@@ -8,22 +8,12 @@ use arc_swap::ArcSwap;
 use service::admin::{AdminListener, OwnFamilies, SharedEndpoints};
 use service::config::ChangedKeys;
 use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus};
+use service::program_config::Configuration as _;
 use service::shutdown::Drain;
 use service::tls::Tls;
 
 use crate::api::Policy;
-use crate::config::RegistryConfig;
-
-/// The keys that take effect without a restart. The rest is bound, allocated or counted by at the start:
-/// sockets, the store, the share of memory that manifests have.
-const APPLIED: &[&str] = &[
-    "delete",
-    "sparse_manifests",
-    "metrics.basic_auth",
-    "metrics.path",
-    "metrics.status_page",
-    "logging",
-];
+use crate::config::{METRICS_CERTIFICATES, RegistryConfig};
 
 /// Acts on a running registry. Clones act on the same one.
 #[derive(Clone)]
@@ -83,8 +73,11 @@ impl Operate for RegistryOperator {
                 old.replace(new);
             }
         }
+        let mut applied = RegistryConfig::RELOADED.to_vec();
+        // Of the listener, what stays as it is has been told already.
+        applied.retain(|key| *key != METRICS_CERTIFICATES);
         Ok(Reloaded {
-            needs_restart: since_start.without(APPLIED),
+            needs_restart: since_start.without(&applied),
         })
     }
 

@@ -38,10 +38,7 @@ impl ChangedKeys {
     pub fn without(&self, keys: &[&str]) -> Vec<String> {
         let is_below = |changed: &String| {
             let changed = without_indices(changed);
-            keys.iter().any(|key| {
-                let rest = changed.strip_prefix(key);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-            })
+            keys.iter().any(|key| is_at_or_below(&changed, key))
         };
         let kept = self.0.iter().filter(|changed| !is_below(changed));
         kept.cloned().collect()
@@ -71,6 +68,12 @@ fn compare(old: &Value, new: &Value, key: &str, changed: &mut Vec<String>) {
         }
         _ => changed.push(key.to_owned()),
     }
+}
+
+/// Whether a key is another one, or below it.
+pub(super) fn is_at_or_below(key: &str, above: &str) -> bool {
+    let rest = key.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn without_indices(key: &str) -> String {

@@ -17,6 +17,7 @@ mod files;
 mod merge;
 mod origin;
 mod path_step;
+mod schema;
 mod settled;
 mod units;
 
@@ -31,6 +32,7 @@ pub use check::Checker;
 pub use env::environment;
 pub use error::ConfigError;
 pub use origin::Origins;
+pub use schema::schema;
 pub use units::{ByteSize, Duration, Secret, duration};
 
 use files::ConfigFile;

@@ -1,10 +1,12 @@
 //! Values that are written with a unit, and values that are not written at all.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 use std::time;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -76,6 +78,24 @@ impl<'de> Deserialize<'de> for Duration {
             }
         }
         deserializer.deserialize_any(Text)
+    }
+}
+
+/// A number of seconds, days and so on, as far as a pattern can say it.
+const DURATION: &str = "^(0|([0-9]+ *(nsec|ns|usec|us|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|hr|h|\
+                        days?|d|weeks?|w|months?|M|years?|y) *)+)$";
+
+impl JsonSchema for Duration {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"title": "duration", "type": "string", "pattern": DURATION, "examples": ["500ms", "5s", "1h 30m"]})
     }
 }
 
@@ -187,6 +207,26 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl JsonSchema for ByteSize {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "size",
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "pattern": "^[0-9]+(\\.[0-9]+)? *([kKmMgGtTpP][iI]?)?[bB]?$",
+            "examples": ["64MiB", "1.5GB", 4096],
+        })
+    }
+}
+
 /// A text that is never shown: it prints, in every way, as a mask.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -235,6 +275,20 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(MASK)
+    }
+}
+
+impl JsonSchema for Secret {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"title": "secret", "type": "string", "writeOnly": true})
     }
 }
 

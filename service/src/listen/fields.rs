@@ -4,9 +4,11 @@
 //! The visitors are written by hand: serde's untagged enums lose the path and the message of an
 //! error.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -27,12 +29,38 @@ pub struct ListenFields {
 }
 
 /// The same with its keys.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListenTable {
+    /// `HOST:PORT` or `unix:/PATH`.
     address: ListenAddr,
+    /// The certificates of a listener that speaks TLS; null: plain HTTP. A reload applies them where it
+    /// spoke TLS before.
     #[serde(default)]
     tls: Option<TlsFields>,
+}
+
+impl JsonSchema for ListenFields {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "listener".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let address = generator.subschema_for::<ListenAddr>();
+        let table = generator.subschema_for::<ListenTable>();
+        json_schema!({"anyOf": [address, table]})
+    }
+}
+
+/// The schema of what [`one_or_many`] reads.
+pub fn one_or_many_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let address = generator.subschema_for::<ListenAddr>();
+    let list = generator.subschema_for::<Vec<T>>();
+    json_schema!({"anyOf": [address, list]})
 }
 
 impl ListenFields {

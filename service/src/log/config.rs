@@ -1,8 +1,10 @@
 //! The section `logging` of a configuration.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
@@ -10,20 +12,22 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{Checker, ConfigError, Duration};
 
 /// What is logged, and how: the section `logging` of a configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// The least important level that is logged.
     pub level: Level,
-    /// How events are written.
+    /// How events are written: `auto` is text at a terminal, else JSON.
     pub format: LogFormat,
-    /// Whether requests are logged.
+    /// Whether requests are logged: the access log.
     pub access: bool,
-    /// How requests are written.
+    /// How requests are written: as everything else, or in the Common Log Format.
     pub access_format: AccessFormat,
-    /// Which requests are logged; all by default.
+    /// Which requests are logged: those that one of the keys chooses, and those that were cut off. All by
+    /// default.
     pub access_filter: AccessFilterFields,
-    /// Which part of the requests is logged, from 0 to 1. Failures are logged in any case.
+    /// Which part of the requests is logged. Failures are logged in any case. From 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: f64,
     /// How much of a client's address is logged.
     pub address: LoggedAddress,
@@ -32,17 +36,18 @@ pub struct LogConfig {
 }
 
 /// Which requests are logged: those that one of the keys chooses, and those that were cut off.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessFilterFields {
-    /// Those with one of these statuses. If there are none, and a duration, every failure.
+    /// Requests with one of these statuses. If there are none, and a duration, every failure. From 100 to
+    /// 599, or a class such as 5xx.
     pub status: Vec<StatusRange>,
-    /// Those that took at least so long.
+    /// Requests that took at least so long; null: none.
     pub min_duration: Option<Duration>,
 }
 
 /// How requests are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessFormat {
     /// As everything else is.
@@ -52,7 +57,7 @@ pub enum AccessFormat {
 }
 
 /// How much of a client's address is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LoggedAddress {
     /// All of it.
@@ -132,6 +137,26 @@ impl FromStr for StatusRange {
     }
 }
 
+impl JsonSchema for StatusRange {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "status".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "status",
+            "type": ["string", "integer"],
+            "minimum": 100,
+            "maximum": 599,
+            "pattern": "^[1-5]([0-9][0-9]|xx)$",
+        })
+    }
+}
+
 impl Serialize for StatusRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -161,7 +186,7 @@ impl<'de> Deserialize<'de> for StatusRange {
 }
 
 /// A level of importance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Nothing at all.
@@ -179,7 +204,7 @@ pub enum Level {
 }
 
 /// How events are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, else JSON.

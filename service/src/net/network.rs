@@ -1,10 +1,12 @@
 //! A network of addresses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::listen::Peer;
@@ -72,6 +74,20 @@ impl fmt::Display for Network {
             Self::Ip(network) => network.fmt(f),
             Self::Unix => f.write_str("unix:"),
         }
+    }
+}
+
+impl JsonSchema for Network {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "network".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"title": "network", "type": "string", "examples": ["10.0.0.0/8", "192.0.2.1", "unix:"]})
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,17 +28,17 @@ const NO_ROOTS: &str = "this system has no certificates of authorities: install 
                         server's certificate";
 
 /// The keys of TLS towards a server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsClientFields {
-    /// A PEM file: the authorities that may have signed the server's certificate, in place of those
-    /// that the system trusts.
+    /// A PEM file: the authorities that may have signed the server's certificate; null: those that the
+    /// system trusts.
     pub ca: Option<PathBuf>,
-    /// A PEM file: our own certificate, for a server that asks for one.
+    /// A PEM file: octoserve's own certificate, for a server that asks for one.
     pub certificate: Option<PathBuf>,
     /// A PEM file: its private key.
     pub key: Option<PathBuf>,
-    /// The name that the server's certificate must have, where that is not the host of its URL.
+    /// The name that the server's certificate must have; null: the host of its URL.
     pub server_name: Option<String>,
 }
 

@@ -1,8 +1,10 @@
 //! The keys of a listener's TLS as people write them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use tokio_rustls::rustls::{SupportedProtocolVersion, version};
@@ -11,20 +13,21 @@ use tokio_rustls::rustls::{SupportedProtocolVersion, version};
 pub(super) const MOST_CERTIFICATES: usize = 64;
 
 /// The keys of a listener that speaks TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFields {
     /// A PEM file: the certificate, and those that lead to the authority that signed it.
     pub certificate: PathBuf,
     /// A PEM file: its private key.
     pub key: PathBuf,
-    /// More certificates, for clients that ask for one of their names. All others get the first.
+    /// More certificates, for clients that ask for one of their names (SNI). All others get the first. At
+    /// most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateFields>,
-    /// A PEM file: the authorities that sign clients' certificates. None is asked for without it.
+    /// A PEM file: the authorities that sign clients' certificates; null: clients need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
-    /// Whether a client must have a certificate, where there is a `client_ca`; by default it must.
+    /// Whether a client must have a certificate, where there is a `client_ca`; null: it must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificates>,
     /// The oldest version that is spoken.
@@ -33,7 +36,7 @@ pub struct TlsFields {
 }
 
 /// One certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFields {
     /// A PEM file: the certificate, and those that lead to the authority that signed it.
@@ -43,7 +46,7 @@ pub struct CertificateFields {
 }
 
 /// Whether a client must have a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
     /// A client without one is refused.
@@ -99,6 +102,20 @@ impl TlsVersion {
             TlsVersion::Tls12 => "1.2",
             TlsVersion::Tls13 => "1.3",
         }
+    }
+}
+
+impl JsonSchema for TlsVersion {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "tls_version".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"enum": ["1.2", "1.3", 1.2, 1.3]})
     }
 }
 

@@ -44,6 +44,9 @@ impl Files {
         }
         let key = "0123456789abcdef0123456789abcdef\n";
         std::fs::write(directory.path().join("session.key"), key)?;
+        std::fs::create_dir(directory.path().join("conf.d"))?;
+        let more = directory.path().join("conf.d/more.yaml");
+        std::fs::write(more, "metrics: {path: /metrics}\n")?;
         let own = Self { directory };
         let configuration = own.configuration();
         std::fs::write(own.path("octoserve.yaml"), configuration)?;
@@ -74,7 +77,7 @@ impl Files {
     /// A snippet, with the directory in the place of those of a system.
     pub(super) fn placed(&self, snippet: &str) -> String {
         let own = format!("{}/", self.root().display());
-        let mut placed = snippet.replace("$2y$10$…", HASH);
+        let mut placed = snippet.replace("$2b$12$…", HASH);
         for directory in DIRECTORIES {
             placed = placed.replace(directory, &own);
         }

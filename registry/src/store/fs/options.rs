@@ -1,9 +1,10 @@
 //! How a store is opened: what its acknowledgements promise, and what its uploads may take.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an acknowledgement promises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Bytes and names are on disk: they survive a crash of the machine.

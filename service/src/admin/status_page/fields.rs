@@ -1,5 +1,6 @@
 //! The keys of the status page as people write them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::StatusPage;
@@ -9,17 +10,19 @@ const MOST_HOSTS: usize = 64;
 const LONGEST_HOST: usize = 255;
 
 /// The status page.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatusPageFields {
-    /// Which listeners serve it, at `/`.
+    /// Which listeners serve the status page, at `/`: `auto` is the metrics listener, and the main listeners
+    /// if `metrics.basic_auth` guards it and the embedded registry is behind them.
     pub listeners: StatusPageListeners,
-    /// The names by which it may be opened without a password, beside IP addresses and `localhost`.
+    /// The names by which it may be opened without a password, beside IP addresses and `localhost`; at most
+    /// 64.
     pub hosts: Vec<String>,
 }
 
 /// Which listeners serve the status page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusPageListeners {
     /// None.

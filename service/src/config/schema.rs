@@ -1,0 +1,90 @@
+//! The JSON Schema of a configuration, for editors and for those who generate files.
+//!
+//! It is made of the structs that serde reads: the keys, their types, defaults and descriptions are
+//! those of the fields.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::changes::is_at_or_below;
+
+/// The schema of the fields of a program, of that version, as indented JSON. `reloaded` are the keys that
+/// a reload applies; each key says whether it is among them.
+pub fn schema<F: JsonSchema>(program: &str, version: &str, reloaded: &[&str]) -> String {
+    let mut settings = SchemaSettings::draft2020_12();
+    // Old editors ignore what stands beside a reference, such as the description of a key.
+    settings.inline_subschemas = true;
+    let mut root = settings
+        .into_generator()
+        .into_root_schema_for::<F>()
+        .to_value();
+    if let Value::Object(object) = &mut root {
+        let id = format!("urn:octoserve:{program}:{version}:configuration");
+        object.insert("$id".to_owned(), id.into());
+        let title = format!("Configuration of {program}");
+        object.insert("title".to_owned(), title.into());
+    }
+    complete(&mut root, "", reloaded);
+    // Cannot fail: it is a tree of JSON.
+    let mut text = serde_json::to_string_pretty(&root).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Completes the schema of the value at `path`, in which `[]` stands for any entry of a list.
+fn complete(schema: &mut Value, path: &str, reloaded: &[&str]) {
+    let Value::Object(object) = schema else {
+        return;
+    };
+    // Names of Rust's number types, which mean nothing in a schema.
+    object.remove("format");
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        // Comments are broken into lines of a source's width.
+        *description = description.replace('\n', " ");
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        for (name, below) in properties {
+            let path = match path {
+                "" => name.clone(),
+                section => format!("{section}.{name}"),
+            };
+            complete(below, &path, reloaded);
+            if let Value::Object(below) = below {
+                say_when(below, &path, reloaded);
+            }
+        }
+    }
+    if let Some(entry) = object.get_mut("items") {
+        complete(entry, &format!("{path}[]"), reloaded);
+    }
+    for several in ["anyOf", "oneOf"] {
+        if let Some(Value::Array(options)) = object.get_mut(several) {
+            for option in options {
+                complete(option, path, reloaded);
+            }
+        }
+    }
+}
+
+/// Adds to a key's description when a change of it takes effect.
+fn say_when(schema: &mut Map<String, Value>, path: &str, reloaded: &[&str]) {
+    if schema.contains_key("properties") {
+        // The defaults of a section are those of its keys, unless it is left out by default.
+        if schema.get("default").is_some_and(Value::is_object) {
+            schema.remove("default");
+        }
+        return;
+    }
+    let is_reloaded = reloaded.iter().any(|key| is_at_or_below(path, key));
+    let when = if is_reloaded {
+        "A change takes effect at a reload."
+    } else {
+        "A change takes effect after a restart."
+    };
+    let description = match schema.get("description").and_then(Value::as_str) {
+        Some(text) => format!("{text} {when}"),
+        None => when.to_owned(),
+    };
+    schema.insert("description".to_owned(), description.into());
+}

@@ -1,0 +1,187 @@
+//! The JSON Schemas of the configurations, and the reference that is made of them.
+//!
+//! `INSTA_UPDATE=always` writes both anew.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use harness::octoserve::Program;
+use harness::tools;
+use serde_json::Value;
+use tempfile::TempDir;
+
+mod reference;
+
+/// Debian's own, which has Debian's packages.
+const PYTHON: &str = "/usr/bin/python3";
+
+const PROGRAMS: [Program; 2] = [Program::Octoserve, Program::Registry];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+async fn printed(program: Program, arguments: &[&str]) -> Result<String> {
+    tools::run(&program.path()?.to_string_lossy(), arguments).await
+}
+
+fn schema_file(program: Program) -> PathBuf {
+    root().join(format!("docs/reference/{}.schema.json", program.name()))
+}
+
+/// Compares a committed file with what it is made of, or writes it.
+fn check_current(path: &Path, current: &str) -> Result<()> {
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|update| update == "always") {
+        return Ok(std::fs::write(path, current)?);
+    }
+    let committed = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let differs = committed
+        .lines()
+        .zip(current.lines())
+        .find(|(committed, current)| committed != current);
+    ensure!(
+        committed == current,
+        "{} is not current: INSTA_UPDATE=always writes it anew: {differs:?}",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Validates files against a schema. What is wrong, line by line.
+async fn validate(schema: &Path, files: &[PathBuf]) -> Result<String> {
+    let script = root().join("tests/suites/schema/validate.py");
+    let mut arguments = vec![script, schema.to_owned()];
+    arguments.extend(files.iter().cloned());
+    let output = tools::attempt(PYTHON, &arguments).await?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A missing package, or a schema that is none, is no mistake of a file.
+    ensure!(errors.is_empty(), "{errors}");
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success() == said.is_empty(), "{said}");
+    Ok(said)
+}
+
+#[tokio::test]
+async fn the_committed_schemas_are_those_that_the_programs_print() -> Result<()> {
+    for program in PROGRAMS {
+        let schema = printed(program, &["schema"]).await?;
+        let parsed: Value = serde_json::from_str(&schema)?;
+        let draft = "https://json-schema.org/draft/2020-12/schema";
+        assert_eq!(parsed["$schema"], draft);
+        assert_eq!(parsed["additionalProperties"], false);
+        check_current(&schema_file(program), &schema)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_reference_has_every_key_of_the_schemas() -> Result<()> {
+    let mut schemas = Vec::new();
+    for program in PROGRAMS {
+        let schema = printed(program, &["schema"]).await?;
+        schemas.push((program.name(), serde_json::from_str(&schema)?));
+    }
+    let page = reference::page(&schemas)?;
+    check_current(&root().join("docs/reference/configuration.md"), &page)
+}
+
+/// Whatever is wrong with the value: it is not the variable that is unknown.
+#[tokio::test]
+async fn every_variable_of_the_reference_sets_its_key() -> Result<()> {
+    for program in PROGRAMS {
+        let schema = serde_json::from_str(&printed(program, &["schema"]).await?)?;
+        let rows = reference::rows(&schema)?;
+        let variables: Vec<_> = rows.iter().filter_map(|row| row.variable()).collect();
+        ensure!(variables.len() > 20, "{variables:?}");
+        for variable in variables {
+            let setting = format!("{variable}=surprise");
+            let path = program.path()?;
+            let path = path.to_string_lossy();
+            let output = tools::attempt("env", &[&setting, &*path, "--check"]).await?;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!error.contains("unknown"), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_example_names_its_schema_and_is_valid() -> Result<()> {
+    let mut examples = Vec::new();
+    for entry in std::fs::read_dir(root().join("examples"))? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            examples.push(path);
+        }
+    }
+    ensure!(examples.len() >= 4, "{examples:?}");
+    for path in examples {
+        let text = std::fs::read_to_string(&path)?;
+        let program = match path.file_name().and_then(|name| name.to_str()) {
+            Some("registry.yaml") => Program::Registry,
+            _ => Program::Octoserve,
+        };
+        let line = format!(
+            "# yaml-language-server: $schema=../docs/reference/{}.schema.json\n",
+            program.name()
+        );
+        ensure!(
+            text.starts_with(&line),
+            "{} begins not with {line}",
+            path.display()
+        );
+        assert_eq!(validate(&schema_file(program), &[path]).await?, "");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_printed_configuration_is_valid() -> Result<()> {
+    let directory = TempDir::new()?;
+    for program in PROGRAMS {
+        let path = directory.path().join("printed.yaml");
+        std::fs::write(&path, printed(program, &["--print-config"]).await?)?;
+        assert_eq!(validate(&schema_file(program), &[path]).await?, "");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_program_refuses_is_invalid() -> Result<()> {
+    let directory = TempDir::new()?;
+    for text in [
+        "metrics: {pubic: true}",
+        "surprise: 1",
+        "limits: {drain: 5}",
+        "limits: {drain: 5 parsecs}",
+        "limits: {connections: 0}",
+        "limits: {connections: many}",
+        "logging: {level: loud}",
+        "logging: {sample: 2}",
+        "logging: {access_filter: {status: [700]}}",
+        "listen: [{adress: '127.0.0.1:5000'}]",
+        "listen: [{address: '127.0.0.1:5000', tls: {certificate: a}}]",
+        "listen: [{address: '127.0.0.1:5000', tls: {certificate: a, key: b, min_version: 1.1}}]",
+        "upstreams: [{name: a}]",
+        "upstreams: [{replicas: [{drain: true}]}]",
+        "upstreams: [{replicas: ['http://a'], balance: random}]",
+        "upstreams: [{replicas: ['http://a'], health: {rise: 0}}]",
+        "metrics: {aggregate: {max_bytes: lots}}",
+        "metrics: {basic_auth: {username: a, password_hash: 7}}",
+        "metrics: {repositories: {group: [{match: a}]}}",
+        "registry: {durability: some}",
+    ] {
+        let path = directory.path().join("wrong.yaml");
+        std::fs::write(&path, text)?;
+        let program = Program::Octoserve.path()?;
+        let arguments = ["--check", "--config", path.to_str().context("UTF-8")?];
+        let refused = tools::attempt(&program.to_string_lossy(), &arguments).await?;
+        ensure!(!refused.status.success(), "{text} is accepted");
+        let said = validate(&schema_file(Program::Octoserve), &[path]).await?;
+        ensure!(!said.is_empty(), "{text} is valid");
+    }
+    Ok(())
+}
