@@ -24,7 +24,7 @@ packaging/stage.sh "$programs" "$root/usr/share"
 # Debian has the licence itself, and wants man pages compressed.
 rm "$root/usr/share/doc/octoserve/LICENSE"
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/octoserve/copyright"
-gzip -9n "$root"/usr/share/man/man1/*
+gzip -9n "$root"/usr/share/man/man1/* "$root"/usr/share/man/man5/*
 install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
 install -D -m 644 packaging/systemd/octoserve.sysusers "$root/usr/lib/sysusers.d/octoserve.conf"
 install -d "$root/etc/octoserve"

@@ -9,10 +9,12 @@ install -d "$2"
 share=$(realpath "$2")
 cd "$(dirname "$0")/.."
 
-install -d "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
+install -d "$share/man/man1" "$share/man/man5" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
     "$share/fish/vendor_completions.d" "$share/doc/octoserve"
 for program in octoserve octoserve-registry; do
     "$programs/$program" man --dir "$share/man/man1"
+    mv "$share/man/man1/$program.yaml.5" "$share/man/man5/"
+    "$programs/$program" schema >"$share/doc/octoserve/$program.schema.json"
     "$programs/$program" completions bash >"$share/bash-completion/completions/$program"
     "$programs/$program" completions zsh >"$share/zsh/vendor-completions/_$program"
     "$programs/$program" completions fish >"$share/fish/vendor_completions.d/$program.fish"

@@ -184,6 +184,15 @@ mod tests {
         let page = std::fs::read_to_string(directory.path().join("octoserve-registry.1")).unwrap();
         assert!(page.contains(".TH octoserve-registry 1"), "{page}");
         assert!(!page.contains("help(1)"), "{page}");
+        let file = directory.path().join("octoserve-registry.yaml.5");
+        let page = std::fs::read_to_string(file).unwrap();
+        for has in [
+            ".TH octoserve-registry.yaml 5",
+            "uploads.expire",
+            "OCTOSERVE_DATA",
+        ] {
+            assert!(page.contains(has), "{has} in {page}");
+        }
         let error = read("man --dir /does/not/exist", &[]).unwrap_err();
         assert!(
             error.contains("/does/not/exist: cannot write man pages"),

@@ -27,6 +27,7 @@ use super::config::{ConfigError, Sources};
 use super::control::ControlCall;
 use super::hash_password::PasswordHasher;
 use super::health::Probe;
+use super::man;
 use super::program_config::Configuration;
 #[cfg(feature = "top")]
 use super::top::TopCall;
@@ -201,7 +202,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
             let command = CommandLine::<F>::command().name(name).about(about);
             // The version alone: a page is to be the same for each build of one version.
             let command = without_help(command).version(build_info::VERSION);
-            clap_mangen::generate_to(command, &dir)
+            man::write(command, &C::schema(name), &dir)
                 .map_err(|source| UsageError::ManPages { dir, source })?;
             Ok(Action::Print(String::new()))
         }

@@ -48,6 +48,7 @@ pub mod health;
 pub mod limits;
 pub mod listen;
 pub mod log;
+pub mod man;
 pub mod metrics;
 pub mod net;
 pub mod notify;

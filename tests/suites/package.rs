@@ -102,15 +102,22 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() -> Result
         let of = chroot.run(&format!("stat -c '%a %U:%G' {path}")).await?;
         assert_eq!(of.trim(), "640 root:octoserve", "{path}");
     }
-    for page in [
-        "octoserve.1",
-        "octoserve-registry.1",
-        "octoserve-health.1",
-        "octoserve-ctl-status.1",
+    for (page, heading) in [
+        ("man1/octoserve.1", "SYNOPSIS"),
+        ("man1/octoserve-registry.1", "SYNOPSIS"),
+        ("man1/octoserve-health.1", "SYNOPSIS"),
+        ("man1/octoserve-ctl-status.1", "SYNOPSIS"),
+        ("man5/octoserve.yaml.5", "KEYS"),
+        ("man5/octoserve-registry.yaml.5", "KEYS"),
     ] {
-        let path = chroot.path(&format!("/usr/share/man/man1/{page}.gz"));
+        let path = chroot.path(&format!("/usr/share/man/{page}.gz"));
         let page = tools::run("gzip", &["-dc", text(&path)?]).await?;
-        ensure!(page.contains(".SH SYNOPSIS"), "{page}");
+        ensure!(page.contains(&format!(".SH {heading}")), "{page}");
+    }
+    for program in ["octoserve", "octoserve-registry"] {
+        let schema = format!("/usr/share/doc/octoserve/{program}.schema.json");
+        let schema = std::fs::read_to_string(chroot.path(&schema))?;
+        ensure!(schema.contains("$schema"), "{schema}");
     }
     chroot
         .run("bash -n /usr/share/bash-completion/completions/octoserve")

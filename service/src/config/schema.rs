@@ -9,6 +9,12 @@ use serde_json::{Map, Value};
 
 use super::changes::is_at_or_below;
 
+/// The end of the description of a key that a reload applies.
+pub(super) const AT_RELOAD: &str = "A change takes effect at a reload.";
+
+/// The end of the description of any other key.
+pub(super) const AFTER_RESTART: &str = "A change takes effect after a restart.";
+
 /// The schema of the fields of a program, of that version, as indented JSON. `reloaded` are the keys that
 /// a reload applies; each key says whether it is among them.
 pub fn schema<F: JsonSchema>(program: &str, version: &str, reloaded: &[&str]) -> String {
@@ -78,9 +84,9 @@ fn say_when(schema: &mut Map<String, Value>, path: &str, reloaded: &[&str]) {
     }
     let is_reloaded = reloaded.iter().any(|key| is_at_or_below(path, key));
     let when = if is_reloaded {
-        "A change takes effect at a reload."
+        AT_RELOAD
     } else {
-        "A change takes effect after a restart."
+        AFTER_RESTART
     };
     let description = match schema.get("description").and_then(Value::as_str) {
         Some(text) => format!("{text} {when}"),
