@@ -24,6 +24,8 @@ install -s "$programs/octoserve" "$programs/octoserve-registry" "$root/bin/"
 packaging/stage.sh "$programs" "$root/share"
 mv "$root/share/doc/octoserve/README.md" "$root/share/doc/octoserve/LICENSE" \
     "$root/share/doc/octoserve/examples" "$root/"
+# The archive has the schemas in docs/reference.
+rm "$root/share/doc/octoserve/"*.schema.json
 rmdir "$root/share/doc/octoserve" "$root/share/doc"
 cp -R docs "$root/docs"
 cp -R packaging/systemd "$root/systemd"

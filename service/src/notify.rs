@@ -220,7 +220,12 @@ mod tests {
             said = heard() => assert_eq!(said, "WATCHDOG=1"),
         }
         notifier.main_process(7).await;
-        assert!(heard().await.starts_with("MAINPID=7\n"));
+        // On a busy machine several of them were sent before the first was heard.
+        let mut said = heard().await;
+        while said == "WATCHDOG=1" {
+            said = heard().await;
+        }
+        assert!(said.starts_with("MAINPID=7\n"), "{said}");
         notifier.mute();
         notifier.stopping().await;
         let silent = manager.try_recv(&mut [0; 10]).unwrap_err();

@@ -512,21 +512,22 @@ async fn limits_and_who_is_trusted_change_for_new_connections() -> Result<()> {
     )
     .await?;
     ensure!(believed().await?);
-    // With one connection at most, an idle one gives way to a new one.
-    let mut first = Wire::connect(server.address()).await?;
-    first.send(get("/v2/").as_bytes()).await?;
-    first.response("GET").await?;
-    // A new one is closed for as long as the last response of the first is being ended.
-    let another = async || {
-        let mut second = Wire::connect(server.address()).await?;
-        second.send(get("/v2/").as_bytes()).await?;
-        second.response("GET").await?;
-        anyhow::Ok(second)
+    // A new connection is closed for as long as the last response of another one is being ended.
+    let connected = async || {
+        harness::poll::until("a connection", DEADLINE, async || {
+            let attempt = async {
+                let mut wire = Wire::connect(server.address()).await?;
+                wire.send(get("/v2/").as_bytes()).await?;
+                wire.response("GET").await?;
+                anyhow::Ok(wire)
+            };
+            Ok(attempt.await.ok())
+        })
+        .await
     };
-    let second = harness::poll::until("a second connection", DEADLINE, async || {
-        Ok(another().await.ok())
-    });
-    let mut second = second.await?;
+    // With one connection at most, an idle one gives way to a new one.
+    let mut first = connected().await?;
+    let mut second = connected().await?;
     ensure!(first.rest().await?.is_empty(), "it is closed");
     applied(&server, &good).await?;
     ensure!(!believed().await?);
