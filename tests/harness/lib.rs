@@ -48,6 +48,7 @@ pub mod containerd;
 pub mod content;
 pub mod cost;
 pub mod docker;
+pub mod examples;
 pub mod foreign;
 pub mod frames;
 pub mod h2;

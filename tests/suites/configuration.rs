@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use harness::examples::examples;
 use harness::octoserve::Program;
 use harness::tools;
 use tempfile::TempDir;
@@ -322,22 +323,7 @@ async fn the_printed_configuration_loads_again_and_prints_the_same() -> Result<(
 #[tokio::test]
 async fn the_examples_pass_the_check() -> Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut examples = Vec::new();
-    for entry in std::fs::read_dir(&directory)? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            examples.push(path);
-        }
-    }
-    ensure!(examples.len() >= 4, "{examples:?}");
-    for path in examples {
-        let program = match path.file_name().and_then(|name| name.to_str()) {
-            Some("registry.yaml") => Program::Registry,
-            _ => Program::Octoserve,
-        };
+    for (program, path) in examples()? {
         let path = path.to_str().context("a path of UTF-8")?;
         let ended = run(program, &["--check", "--config", path]).await?;
         ensure!(ended.code == Some(0), "{path}: {}", ended.stderr);

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use harness::examples::examples;
 use harness::octoserve::Program;
 use harness::tools;
 use serde_json::Value;
@@ -111,30 +112,15 @@ async fn every_variable_of_the_reference_sets_its_key() -> Result<()> {
 
 #[tokio::test]
 async fn each_example_names_its_schema_and_is_valid() -> Result<()> {
-    let mut examples = Vec::new();
-    for entry in std::fs::read_dir(root().join("examples"))? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            examples.push(path);
-        }
-    }
-    ensure!(examples.len() >= 4, "{examples:?}");
-    for path in examples {
+    for (program, path) in examples()? {
         let text = std::fs::read_to_string(&path)?;
-        let program = match path.file_name().and_then(|name| name.to_str()) {
-            Some("registry.yaml") => Program::Registry,
-            _ => Program::Octoserve,
-        };
         let line = format!(
             "# yaml-language-server: $schema=../docs/reference/{}.schema.json\n",
             program.name()
         );
         ensure!(
             text.starts_with(&line),
-            "{} begins not with {line}",
+            "{} does not begin with {line}",
             path.display()
         );
         assert_eq!(validate(&schema_file(program), &[path]).await?, "");

@@ -1,5 +1,5 @@
 //! A person at a terminal: the greeting, colours, what an end waits for, and passwords that are typed.
-//! Whoever reads a pipe gets none of it.
+//! Output that goes to a pipe has none of it.
 
 use std::fs::File;
 use std::process::Command;
