@@ -237,7 +237,11 @@ impl RawClient {
             body: text.into_bytes(),
             ..LineRequest::default()
         };
-        self.expect(request, &[201]).await?;
+        let put = self.expect(request, &[201]).await;
+        if put.is_err() {
+            self.doubt(&known.digest);
+        }
+        put?;
         if !self.doubtful.contains(&known.digest) {
             self.images.push(known.clone());
         }
@@ -343,7 +347,7 @@ impl RawClient {
     async fn remove(&mut self, path: String, digest: String) -> Done {
         let removed = self.expect(request("DELETE", path), &[202]).await;
         if removed.is_err() {
-            self.doubtful.insert(digest);
+            self.doubt(&digest);
         }
         removed.map(drop)
     }
@@ -430,9 +434,17 @@ impl RawClient {
         let request = upload("PUT", with_digest(location, digest), bytes);
         let completed = self.expect(request, &[201]).await;
         if completed.is_err() {
-            self.doubtful.insert(digest.to_owned());
+            self.doubt(digest);
         }
         completed.map(drop)
+    }
+
+    /// A push that fails may spoil what was pushed before, too: docker-registry truncates the link of a blob
+    /// before it writes the same again, and responds with 500 forever if it is killed in between.
+    fn doubt(&mut self, digest: &str) {
+        self.blobs.retain(|blob| blob.digest != digest);
+        self.images.retain(|image| image.digest != digest);
+        self.doubtful.insert(digest.to_owned());
     }
 
     /// Sends a request whose response must have one of these statuses. Any other is a mishap, which a fault
