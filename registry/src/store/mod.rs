@@ -15,6 +15,7 @@ mod error;
 pub(crate) mod faulty;
 pub mod fs;
 mod instrumented;
+pub mod maintenance;
 mod memory;
 mod referrers;
 #[cfg(test)]

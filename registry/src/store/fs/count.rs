@@ -65,6 +65,8 @@ pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
         layout.root().to_owned(),
         layout.lock(),
         layout.temporaries(),
+        layout.maintenance(),
+        layout.quarantine(),
     ]);
     paths.sort_unstable();
     paths.dedup();

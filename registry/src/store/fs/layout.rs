@@ -18,6 +18,8 @@
 //!   uploads/<id>/session              repository and digest algorithm, a line each
 //!   uploads/<id>/data                 the bytes received so far
 //!   tmp/<id>                          a small file being written; emptied at start
+//!   maintenance/<job>                 how far a maintenance job is; may be removed at any time
+//!   quarantine/<pool>-sha256-<hex>     content that is not what its digest says; never served
 //! ```
 //!
 //! No component of a repository's name may start with `_`, so the reserved directories never collide
@@ -119,13 +121,15 @@ impl Layout {
     }
 
     /// The directories directly under the root. They are made when the store is opened and never again.
-    pub(super) fn directories(&self) -> [PathBuf; 5] {
+    pub(super) fn directories(&self) -> [PathBuf; 7] {
         [
             self.root.join(Pool::Blobs.directory()),
             self.root.join(Pool::Manifests.directory()),
             self.repositories(),
             self.uploads(),
             self.temporaries(),
+            self.maintenance(),
+            self.quarantine(),
         ]
     }
 
@@ -145,6 +149,16 @@ impl Layout {
 
     pub(super) fn temporaries(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// Where maintenance jobs keep how far they are.
+    pub(super) fn maintenance(&self) -> PathBuf {
+        self.root.join("maintenance")
+    }
+
+    /// Where content is moved that is not what its digest says.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
     pub(super) fn temporary(&self) -> PathBuf {

@@ -185,6 +185,8 @@ async fn every_operation_fails_while_a_part_of_the_directory_is_gone() {
         "repositories",
         "uploads",
         "tmp",
+        "maintenance",
+        "quarantine",
     ] {
         let (store, place) = MovableDirectory::open();
         let content = fill(&store).await;
