@@ -191,6 +191,7 @@ impl StorageFields {
                 max_bytes: max_bytes.unwrap_or(u64::MAX),
                 reserve: self.reserve.get(),
             },
+            grace: StoreOptions::GRACE,
         }
     }
 }

@@ -3,14 +3,10 @@
 //! A job runs on a blocking thread, in small steps. Between two steps it calls [`Run::pause`], which sleeps
 //! so that requests come first, and fails once the job is to stop.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-/// The longest sleep before a job looks again whether it is to stop.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+use parking_lot::{Condvar, Mutex};
 
 /// A pause is not worth a system call before so much time was worked.
 const WORTH_A_SLEEP: Duration = Duration::from_millis(2);
@@ -44,7 +40,8 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Run {
     pace: Pace,
-    stop: AtomicBool,
+    is_stopped: Mutex<bool>,
+    stopping: Condvar,
     phase: Mutex<(&'static str, Option<u64>)>,
     done: AtomicU64,
     /// When the work since the last pause began.
@@ -56,16 +53,18 @@ impl Run {
     pub fn new(pace: Pace) -> Self {
         Self {
             pace,
-            stop: AtomicBool::new(false),
+            is_stopped: Mutex::new(false),
+            stopping: Condvar::new(),
             phase: Mutex::default(),
             done: AtomicU64::new(0),
             worked_since: Mutex::new(Instant::now()),
         }
     }
 
-    /// Has the job end at its next pause.
+    /// Has the job end at its next pause, or at once if it pauses.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        *self.is_stopped.lock() = true;
+        self.stopping.notify_all();
     }
 
     /// Begins a phase of so many items.
@@ -101,7 +100,7 @@ impl Run {
                 *self.worked_since.lock() = Instant::now();
             }
         }
-        if self.stop.load(Ordering::Relaxed) {
+        if *self.is_stopped.lock() {
             return Err(Interrupted);
         }
         Ok(())
@@ -110,18 +109,17 @@ impl Run {
     /// Sleeps for so long, or until the job is to stop.
     pub fn sleep(&self, time: Duration) {
         let end = Instant::now() + time;
-        while !self.stop.load(Ordering::Relaxed) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::sleep(left.min(LONGEST_SLEEP));
+        let mut is_stopped = self.is_stopped.lock();
+        while !*is_stopped && Instant::now() < end {
+            self.stopping.wait_until(&mut is_stopped, end);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::SubAssign;
+
     use super::*;
 
     #[test]
@@ -145,7 +143,7 @@ mod tests {
             let run = Run::new(pace);
             assert_eq!(run.pause(), Ok(()));
             run.stop();
-            thread::sleep(WORTH_A_SLEEP);
+            run.worked_since.lock().sub_assign(Duration::from_secs(1));
             assert_eq!(run.pause(), Err(Interrupted));
         }
     }

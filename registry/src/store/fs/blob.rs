@@ -12,7 +12,9 @@ use super::directories::remove_empty;
 use super::durable::{SyncedUpload, Unsynced, UnsyncedDirectories, remove_name, write_name};
 use super::file::{allocated_at, if_there};
 use super::layout::{Pool, Shard};
+use super::locks::StripeChanges;
 use super::reader::BlobReader;
+use super::told;
 use crate::oci::{ByteRanges, Digest, Name, Spans};
 use crate::store::{BlobRead, Result, StoreError};
 
@@ -64,8 +66,14 @@ fn check(expected: Option<u64>, size: u64, content: &Path) -> Result<()> {
     })
 }
 
+/// The size of a repository's blob, for a client that counts on the blob from then on.
 pub(super) fn stat(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<u64> {
-    size(data, name, digest)?.ok_or(StoreError::BlobUnknown)
+    let size = size(data, name, digest)?.ok_or(StoreError::BlobUnknown)?;
+    let link = data.layout.blob_link(name, digest);
+    match if_there(&link, fs::metadata(&link))? {
+        Some(found) if told::tell(data, name, &link, &found) => Ok(size),
+        _ => Err(StoreError::BlobUnknown),
+    }
 }
 
 /// The size of a repository's blob; `None` if the repository does not hold it. A link without its
@@ -108,12 +116,25 @@ pub(super) fn read(
 
 pub(super) fn delete(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<Unsynced<()>> {
     let mut lock = data.locks.repository(name);
+    let unsynced = remove_link(data, name, digest, &mut lock)?;
+    Ok(unsynced.ok_or(StoreError::BlobUnknown)?.with(()))
+}
+
+/// Takes a blob from a repository, whose lock the caller holds. Returns `None` if it was not there.
+pub(super) fn remove_link(
+    data: &DataDirectory,
+    name: &Name,
+    digest: &Digest,
+    lock: &mut StripeChanges,
+) -> Result<Option<UnsyncedDirectories>> {
     let content = data.layout.content(Pool::Blobs, digest);
     let stored = length(&content)?.map_or(0, signed);
     let link = data.layout.blob_link(name, digest);
     let allocated = -allocated_at(&link);
     // The link alone goes. The content stays, since another repository may hold the same blob.
-    let unsynced = remove_name(data, &link)?.ok_or(StoreError::BlobUnknown)?;
+    let Some(unsynced) = remove_name(data, &link)? else {
+        return Ok(None);
+    };
     lock.changes += 1;
     // A manifest that is being written has already looked for its blobs: it has to look again.
     lock.removals += 1;
@@ -126,7 +147,7 @@ pub(super) fn delete(data: &DataDirectory, name: &Name, digest: &Digest) -> Resu
     data.changes.repository(name, &change);
     let links = data.layout.blob_links(name);
     remove_empty(data, &links, &data.layout.repositories());
-    Ok(unsynced.with(()))
+    Ok(Some(unsynced))
 }
 
 pub(super) fn mount(
@@ -157,13 +178,14 @@ pub(super) fn link(
     let path = data.layout.blob_link(name, digest);
     let mut unsynced = UnsyncedDirectories::none();
     let mut lock = data.locks.repository(name);
-    let size = length(&content)?.ok_or(StoreError::BlobUnknown)?;
+    let size = rely_on(data, Pool::Blobs, digest)?.ok_or(StoreError::BlobUnknown)?;
     // The push that brought the content may not have synced it yet.
     unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
     let found = BlobLink::read(&path)?;
     let known = expected.or(found.and_then(|link| link.size));
     check(known, size, &content)?;
     if found == Some(BlobLink { size: Some(size) }) {
+        told::renew(data, &path);
         unsynced.add(UnsyncedDirectories::of(&data.layout.blob_links(name)));
         return Ok(unsynced);
     }
@@ -206,6 +228,7 @@ pub(super) fn keep(
     let content = data.layout.content(Pool::Blobs, digest);
     let shard = Shard::of(Pool::Blobs, digest);
     let mut lock = data.locks.shard(shard);
+    data.reliance.say(shard, digest);
     let mut freed = 0;
     let linked = upload.link(data, &content)?;
     let is_new = linked.is_some();
@@ -229,6 +252,15 @@ pub(super) fn keep(
     };
     data.changes.content(shard, &change);
     Ok(unsynced)
+}
+
+/// The length of content that the caller adds to a repository; `None` if it is not there. No collection
+/// removes it from then on. The caller holds the repository's lock, until the repository holds the content.
+pub(super) fn rely_on(data: &DataDirectory, pool: Pool, digest: &Digest) -> Result<Option<u64>> {
+    let shard = Shard::of(pool, digest);
+    let _lock = data.locks.shard(shard);
+    data.reliance.say(shard, digest);
+    length(&data.layout.content(pool, digest))
 }
 
 /// The length of a file; `None` if it is not there.

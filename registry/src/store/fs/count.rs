@@ -3,7 +3,7 @@
 //! A count is reported under the same lock as changes of what was counted
 //! ([`Changes`](super::Changes)), so that a count and the changes around it add up.
 
-use std::fs::{self, ReadDir};
+use std::fs::{self, FileType, ReadDir};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -147,6 +147,7 @@ pub struct RepositoryWalk {
     started: bool,
     ended: bool,
     allocated: i64,
+    has_met_links: bool,
 }
 
 impl RepositoryWalk {
@@ -157,7 +158,14 @@ impl RepositoryWalk {
             started: false,
             ended: false,
             allocated: 0,
+            has_met_links: false,
         }
+    }
+
+    /// Whether a name that may be a repository was a symbolic link, or nobody knows what: requests follow
+    /// it, and the walk does not.
+    pub(super) fn has_met_links(&self) -> bool {
+        self.has_met_links
     }
 
     /// What the directories visited so far take on disk, in bytes.
@@ -188,7 +196,9 @@ impl RepositoryWalk {
 
     fn step(&mut self, entry: &fs::DirEntry) -> Result<Option<Name>> {
         let file = entry.file_name();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let kind = entry.file_type();
+        self.has_met_links |= kind.as_ref().map_or(true, FileType::is_symlink);
+        let is_directory = kind.is_ok_and(|kind| kind.is_dir());
         let (Some(file), true) = (file.to_str(), is_directory) else {
             return Ok(None);
         };

@@ -14,7 +14,10 @@ use super::listing::cache::ListingCache;
 use super::locks::StripedLocks;
 use super::manifest_cache::ManifestCache;
 use super::options::{Durability, StoreOptions, UploadQuota};
+use super::prune_watch::PrunedRepository;
+use super::reliance::Reliance;
 use super::root::Root;
+use super::told::ToldTimes;
 use super::upload::concurrency::AppendConcurrency;
 use super::upload::sessions::UploadSessions;
 use crate::store::Result;
@@ -34,6 +37,9 @@ pub(super) struct DataDirectory {
     pub(super) listings: ListingCache,
     pub(super) buffers: Arc<Buffers>,
     pub(super) appends: AppendConcurrency,
+    pub(super) reliance: Reliance,
+    pub(super) pruned: PrunedRepository,
+    pub(super) told: ToldTimes,
 }
 
 impl DataDirectory {
@@ -44,7 +50,11 @@ impl DataDirectory {
         options: StoreOptions,
         changes: Arc<dyn Changes>,
     ) -> Result<Self> {
-        let StoreOptions { durability, quota } = options;
+        let StoreOptions {
+            durability,
+            quota,
+            grace,
+        } = options;
         let sessions = Arc::new(UploadSessions::restore(&layout, quota.max_sessions)?);
         Ok(Self {
             layout,
@@ -60,6 +70,9 @@ impl DataDirectory {
             listings: ListingCache::default(),
             buffers: Arc::default(),
             appends: AppendConcurrency::new(),
+            reliance: Reliance::new(),
+            pruned: PrunedRepository::default(),
+            told: ToldTimes::new(grace),
         })
     }
 }

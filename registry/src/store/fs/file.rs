@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+
 use crate::store::{Result, StoreError};
 
 /// Turns the error of a missing file into `None`.
@@ -25,6 +27,20 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
 /// Removes a file. Returns whether it was there.
 pub(super) fn remove(path: &Path) -> Result<bool> {
     Ok(if_there(path, fs::remove_file(path))?.is_some())
+}
+
+/// Sets the times of a file to now, as the file system knows it.
+pub(super) fn touch(path: &Path) -> io::Result<()> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    // Both to now: this asks for the right to write the file, and not to own it (utimensat(2)).
+    Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
 }
 
 /// Calls `visit` with each entry of a directory, in no order. A missing directory counts as empty.

@@ -166,6 +166,11 @@ impl Layout {
         self.join(&["tmp", UploadId::random().as_str()])
     }
 
+    /// The directory that holds all shards of a kind of content.
+    pub(super) fn pool(&self, pool: Pool) -> PathBuf {
+        self.root.join(pool.directory())
+    }
+
     pub(super) fn shard(&self, shard: Shard) -> PathBuf {
         let prefix = format!("{:02x}", shard.prefix);
         self.join(&[shard.pool.directory(), shard.algorithm.as_str(), &prefix])

@@ -55,6 +55,13 @@ impl StripedLocks {
         self.repositories[stripe].lock()
     }
 
+    /// Waits until everybody who holds the lock of a repository now has released it.
+    pub(super) fn pass_all_repositories(&self) {
+        for stripe in &self.repositories {
+            drop(stripe.lock());
+        }
+    }
+
     /// Waits for the lock of a shard of content. It is taken after a repository's and never before:
     /// two operations that took them in different orders would wait for each other forever.
     pub(super) fn shard(&self, shard: Shard) -> MutexGuard<'_, StripeChanges> {

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +16,10 @@ use super::directories::remove_empty;
 use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
 use super::file::{allocated_at, each_entry, exists, if_there};
 use super::layout::{Pool, Shard, digest_of};
+use super::locks::StripeChanges;
 use super::manifest_cache::{self, StoredManifest};
 use super::reader::BlobReader;
-use super::{blob, reference, tag};
+use super::{blob, reference, tag, told};
 use crate::oci::{Digest, Kind, MediaType, Name, Reference, Spans, Tag};
 use crate::store::{
     Condition, ManifestContent, ManifestRead, NewManifest, Result, StoreError, TagChanges,
@@ -46,7 +48,7 @@ pub(super) struct ManifestEntry {
     kind: String,
     pub(super) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    subject: Option<Digest>,
+    pub(super) subject: Option<Digest>,
 }
 
 impl ManifestEntry {
@@ -99,6 +101,7 @@ pub(super) fn read(
             digest: read.digest.clone(),
             media_type: read.media_type.clone(),
             bytes: bytes.clone(),
+            read: Instant::now(),
         };
         // Under the lock, and only if nothing has changed since the read began: otherwise this could
         // bring back a value that a change has just removed from the cache.
@@ -117,7 +120,12 @@ fn find(
 ) -> Result<ManifestRead<BlobReader>> {
     match reference {
         Reference::Digest(digest) => {
-            read_digest(data, name, digest)?.ok_or(StoreError::ManifestUnknown)
+            let read = read_digest(data, name, digest)?.ok_or(StoreError::ManifestUnknown)?;
+            let path = data.layout.manifest_entry(name, digest);
+            match if_there(&path, fs::metadata(&path))? {
+                Some(found) if told::tell(data, name, &path, &found) => Ok(read),
+                _ => Err(StoreError::ManifestUnknown),
+            }
         }
         Reference::Tag(tag) => {
             let mut digest = tag::read(data, name, tag)?;
@@ -190,6 +198,25 @@ pub(super) fn write(
     condition: Option<&Condition>,
     progress: &mut WriteProgress,
 ) -> Result<Unsynced<TagChanges>> {
+    let mut write =
+        |brings_content| attempt(data, name, new, tags, condition, progress, brings_content);
+    // A second time if the content was there and a collection has removed it meanwhile.
+    match write(false)? {
+        Some(written) => Ok(written),
+        None => write(true)?.ok_or(StoreError::ManifestUnknown),
+    }
+}
+
+/// Writes a manifest. Returns `None` if its content was there, is gone, and must be brought.
+fn attempt(
+    data: &DataDirectory,
+    name: &Name,
+    new: &NewManifest,
+    tags: &[Tag],
+    condition: Option<&Condition>,
+    progress: &mut WriteProgress,
+    brings_content: bool,
+) -> Result<Option<Unsynced<TagChanges>>> {
     let condition = condition.filter(|_| !progress.has_begun);
     // Read before the checks: a removal that comes after them makes them run again.
     let before = data.locks.repository(name).removals;
@@ -201,7 +228,7 @@ pub(super) fn write(
     let content = layout.content(Pool::Manifests, &new.digest);
     let size = new.bytes.len() as u64;
     // Content of another length is damaged, and is replaced by what was pushed.
-    let content_draft = if blob::length(&content)? == Some(size) {
+    let content_draft = if !brings_content && blob::length(&content)? == Some(size) {
         None
     } else {
         Some(Draft::write(data, &new.bytes)?.sync(data)?)
@@ -228,6 +255,10 @@ pub(super) fn write(
     if lock.removals != before {
         check(data, name, new)?;
     }
+    if content_draft.is_none() && blob::rely_on(data, Pool::Manifests, &new.digest)? != Some(size) {
+        return Ok(None);
+    }
+    data.pruned.say(name, &new.digest);
     let mut unsynced = UnsyncedDirectories::none();
     rely_on_references(data, name, new, &mut unsynced);
     lock.changes += 1;
@@ -249,6 +280,7 @@ pub(super) fn write(
     }
     let old = ManifestEntry::read(&path)?;
     if old.as_ref() == Some(&entry) {
+        told::renew(data, &path);
         unsynced.add(UnsyncedDirectories::of(&layout.manifest_entries(name)));
     } else {
         // The old figures are subtracted and the new ones added: the media type may have changed.
@@ -265,7 +297,7 @@ pub(super) fn write(
         let changes = &mut progress.changes;
         unsynced.add(tag::place(data, name, tag, &new.digest, draft, changes)?);
     }
-    Ok(unsynced.with(progress.changes))
+    Ok(Some(unsynced.with(progress.changes)))
 }
 
 /// What the manifest refers to may have been pushed by a request that has not synced it yet. This
@@ -321,26 +353,7 @@ pub(super) fn delete(
         if !tags.is_empty() {
             continue;
         }
-        // A manifest that refers to this one may be in the middle of its write: it has to look again.
-        lock.removals += 1;
-        data.manifests.forget_manifest(name, digest);
-        let mut change = RepositoryCounts::default();
-        change -= entry.counts(allocated_at(&path));
-        if let Some(removed) = remove_name(data, &path)? {
-            unsynced.add(removed);
-        }
-        if let Some(subject) = &entry.subject {
-            let referrer = layout.referrer(name, subject, digest);
-            change.allocated -= allocated_at(&referrer);
-            if let Some(removed) = remove_name(data, &referrer)? {
-                unsynced.add(removed);
-            }
-            let referrers = layout.referrers(name, subject);
-            remove_empty(data, &referrers, &layout.repository(name));
-        }
-        data.changes.repository(name, &change);
-        remove_empty(data, &layout.tags(name), &layout.repository(name));
-        remove_empty(data, &layout.manifest_entries(name), &layout.repositories());
+        unsynced.add(remove_entry(data, name, digest, &entry, &mut lock)?);
         let changes = TagChanges {
             deleted,
             damaged,
@@ -348,6 +361,41 @@ pub(super) fn delete(
         };
         return Ok(unsynced.with(changes));
     }
+}
+
+/// Takes a manifest, which has no tags, from a repository, whose lock the caller holds.
+pub(super) fn remove_entry(
+    data: &DataDirectory,
+    name: &Name,
+    digest: &Digest,
+    entry: &ManifestEntry,
+    lock: &mut StripeChanges,
+) -> Result<UnsyncedDirectories> {
+    let layout = &data.layout;
+    let path = layout.manifest_entry(name, digest);
+    let mut unsynced = UnsyncedDirectories::none();
+    lock.changes += 1;
+    // A manifest that refers to this one may be in the middle of its write: it has to look again.
+    lock.removals += 1;
+    data.manifests.forget_manifest(name, digest);
+    let mut change = RepositoryCounts::default();
+    change -= entry.counts(allocated_at(&path));
+    if let Some(removed) = remove_name(data, &path)? {
+        unsynced.add(removed);
+    }
+    if let Some(subject) = &entry.subject {
+        let referrer = layout.referrer(name, subject, digest);
+        change.allocated -= allocated_at(&referrer);
+        if let Some(removed) = remove_name(data, &referrer)? {
+            unsynced.add(removed);
+        }
+        let referrers = layout.referrers(name, subject);
+        remove_empty(data, &referrers, &layout.repository(name));
+    }
+    data.changes.repository(name, &change);
+    remove_empty(data, &layout.tags(name), &layout.repository(name));
+    remove_empty(data, &layout.manifest_entries(name), &layout.repositories());
+    Ok(unsynced)
 }
 
 /// Fails unless the repository holds all blobs and manifests that it must hold.
@@ -380,6 +428,7 @@ fn keep(
 ) -> Result<UnsyncedDirectories> {
     let shard = Shard::of(Pool::Manifests, digest);
     let mut lock = data.locks.shard(shard);
+    data.reliance.say(shard, digest);
     let found = blob::length(content)?;
     if found == Some(size) {
         return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));

@@ -9,6 +9,8 @@
 //! file that a person adds to the directory is seen at once. A file that a person removes while the
 //! registry runs may be served until it is evicted.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -30,6 +32,8 @@ pub(super) struct StoredManifest {
     pub(super) digest: Digest,
     pub(super) media_type: MediaType,
     pub(super) bytes: Bytes,
+    /// When it was read from disk, which is when the time of its file was looked at.
+    pub(super) read: Instant,
 }
 
 /// The cache of one store.
@@ -56,14 +60,22 @@ impl ManifestCache {
         }
     }
 
-    /// The manifest that a reference leads to, if every step to it is cached.
-    pub(super) fn manifest(&self, name: &Name, reference: &Reference) -> Option<StoredManifest> {
-        let digest = match reference {
-            Reference::Digest(digest) => digest.clone(),
-            Reference::Tag(tag) => self.tag(name, tag)?,
+    /// The manifest that a reference leads to, if every step to it is cached. One that is asked for by its
+    /// digest must have been read within `again`: a client that is told of it counts on it.
+    pub(super) fn manifest(
+        &self,
+        name: &Name,
+        reference: &Reference,
+        again: Duration,
+    ) -> Option<StoredManifest> {
+        let (digest, again) = match reference {
+            Reference::Digest(digest) => (digest.clone(), again),
+            // A collection keeps what has a tag.
+            Reference::Tag(tag) => (self.tag(name, tag)?, Duration::ZERO),
         };
         // With the name: a manifest of another repository must stay unknown in this one.
-        self.manifests.get(&(name.clone(), digest))
+        let manifest = self.manifests.get(&(name.clone(), digest))?;
+        (again.is_zero() || manifest.read.elapsed() < again).then_some(manifest)
     }
 
     /// The manifest that a tag points at, if that is cached.

@@ -10,13 +10,14 @@
 //! file wires the operations to the [`Store`] trait: it says which of them confirm that the data
 //! directory is still there, sync what they changed, and run again on a full disk.
 //!
-//! Deliberately not here: removing content that no repository holds any more, which is for a
-//! garbage collector, and statistics, which receive every change through [`Changes`].
+//! Removing content that no repository holds any more is for [`collect`], while all else goes on.
+//! Deliberately not here: statistics, which receive every change through [`Changes`].
 
 mod blob;
 mod blocking;
 mod buffers;
 mod changes;
+mod collect;
 mod count;
 mod data_directory;
 mod deletions;
@@ -32,14 +33,17 @@ mod manifest;
 mod manifest_cache;
 mod open;
 mod options;
+mod prune_watch;
 mod reader;
 mod reference;
 mod referrer;
+mod reliance;
 mod root;
 mod space;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod told;
 mod upload;
 
 use std::convert::Infallible;
@@ -54,6 +58,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
+pub use collect::{GcError, GcReport, GcSettings};
 pub use count::RepositoryWalk;
 pub use inspect::{DirectoryState, inspect, space};
 pub use layout::{Pool, Shard};
@@ -76,6 +81,7 @@ use super::{
     Store, TagChanges, Upload, UploadId,
 };
 use crate::oci::{Algorithm, ByteRanges, Digest, Name, Reference, Tag};
+use crate::store::maintenance::Run;
 
 /// How often the store checks that its data directory is there.
 const WATCH: Duration = Duration::from_secs(1);
@@ -168,6 +174,17 @@ impl FsStore {
     /// What the open upload sessions take on disk, in bytes. Blocks.
     pub fn uploads_allocated(&self) -> Result<i64> {
         count::uploads_allocated(&self.data)
+    }
+
+    /// Removes what no manifest needs, while requests are served. What it did is in `report` even if it
+    /// ends early. Blocks.
+    pub fn collect(
+        &self,
+        settings: GcSettings,
+        run: &Run,
+        report: &mut GcReport,
+    ) -> std::result::Result<(), GcError> {
+        collect::collect(&self.data, settings, run, report)
     }
 
     /// Asks the system about the space that is left. Blocks.
@@ -330,7 +347,8 @@ impl Store for FsStore {
     ) -> Result<ManifestRead<BlobReader>> {
         // Before the cache: without the directory its values may no longer be true.
         self.data.root.present()?;
-        if let Some(manifest) = self.data.manifests.manifest(repository, reference) {
+        let again = self.data.told.again();
+        if let Some(manifest) = self.data.manifests.manifest(repository, reference, again) {
             return Ok(manifest.into());
         }
         let (name, reference) = (repository.clone(), reference.clone());

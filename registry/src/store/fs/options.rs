@@ -1,5 +1,7 @@
 //! How a store is opened: what its acknowledgements promise, and what its uploads may take.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,13 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// What uploads may take.
     pub quota: UploadQuota,
+    /// For how long a collection keeps what a client was told of.
+    pub grace: Duration,
+}
+
+impl StoreOptions {
+    /// The grace of a store whose configuration says nothing.
+    pub const GRACE: Duration = Duration::from_hours(24);
 }
 
 impl From<Durability> for StoreOptions {
@@ -51,6 +60,7 @@ impl From<Durability> for StoreOptions {
         Self {
             durability,
             quota: UploadQuota::UNLIMITED,
+            grace: Self::GRACE,
         }
     }
 }

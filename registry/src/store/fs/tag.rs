@@ -6,7 +6,7 @@ use super::directories::remove_empty;
 use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
 use super::file::{allocated_at, each_entry, exists};
 use super::layout::{Pool, Shard};
-use super::reference;
+use super::{reference, told};
 use crate::oci::{Digest, Name, Tag};
 use crate::store::{Condition, Result, StoreError, TagChanges};
 
@@ -46,6 +46,9 @@ pub(super) fn delete(
         return Err(StoreError::ManifestUnknown);
     }
     reference::check_condition(data, name, condition)?;
+    if let Ok(Some(digest)) = reference::tag(data, name, tag) {
+        told::renew_now(&data.layout.manifest_entry(name, &digest));
+    }
     let unsynced = remove_one(data, name, tag)?.ok_or(StoreError::ManifestUnknown)?;
     lock.changes += 1;
     remove_empty(data, &data.layout.tags(name), &data.layout.repository(name));
@@ -67,6 +70,7 @@ pub(super) fn place(
     changes: &mut TagChanges,
 ) -> Result<UnsyncedDirectories> {
     let path = data.layout.tag(name, tag);
+    data.pruned.say(name, digest);
     // Writing a damaged tag repairs it: it counts as moved.
     let old = match reference::tag(data, name, tag) {
         Err(StoreError::Corrupt { .. }) => Some(None),
@@ -90,7 +94,13 @@ pub(super) fn place(
             data.listings.forget(name);
             changes.created += 1;
         }
-        Some(_) => changes.moved += 1,
+        Some(old) => {
+            // It may have lost its last tag now: from now on it is kept for some time, and not since its push.
+            if let Some(old) = old {
+                told::renew_now(&data.layout.manifest_entry(name, &old));
+            }
+            changes.moved += 1;
+        }
     }
     let change = RepositoryCounts {
         tags,

@@ -46,6 +46,7 @@ fn bounded() -> (FsStore, TempDir) {
             max_sessions: 3,
             ..UploadQuota::UNLIMITED
         },
+        grace: StoreOptions::GRACE,
     };
     let store = FsStore::open(directory.path(), options, Arc::new(())).unwrap();
     (store, directory)

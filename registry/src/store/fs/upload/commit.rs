@@ -14,6 +14,10 @@ use crate::store::fs::file::cut;
 use crate::store::fs::options::Durability;
 use crate::store::{ErrorKind, Result, StoreError};
 
+/// How often content is given its name again. A collection that begins in between may remove it once,
+/// before the repository holds it.
+const ATTEMPTS: usize = 3;
+
 /// Commits a session; `work` is the right to do so.
 pub(in crate::store::fs) fn commit(
     data: &DataDirectory,
@@ -94,7 +98,15 @@ fn publish(
         return Err(StoreError::io(&path, lost));
     }
     let upload = SyncedUpload::sync(data, &file, &path)?;
-    let mut unsynced = blob::keep(data, &upload, digest, length)?;
-    unsynced.add(blob::link(data, name, digest, Some(length))?);
-    unsynced.with(()).sync(data)
+    for _ in 0..ATTEMPTS {
+        let mut unsynced = blob::keep(data, &upload, digest, length)?;
+        match blob::link(data, name, digest, Some(length)) {
+            Err(StoreError::BlobUnknown) => {}
+            linked => {
+                unsynced.add(linked?);
+                return unsynced.with(()).sync(data);
+            }
+        }
+    }
+    Err(StoreError::BlobUnknown)
 }

@@ -17,7 +17,10 @@ const DAY: Duration = Duration::from_hours(24);
 
 fn open(directory: &Path, quota: UploadQuota) -> FsStore {
     let durability = Durability::Relaxed;
-    let options = StoreOptions { durability, quota };
+    let options = StoreOptions {
+        quota,
+        ..durability.into()
+    };
     FsStore::open(directory, options, Arc::new(())).unwrap()
 }
 

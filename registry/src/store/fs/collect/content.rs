@@ -1,0 +1,160 @@
+//! Removes content that no repository holds.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::{Collection, GcError};
+use crate::oci::{Algorithm, Digest};
+use crate::store::fs::changes::ContentCounts;
+use crate::store::fs::directories::remove_empty;
+use crate::store::fs::durable::{UnsyncedDirectories, remove_name};
+use crate::store::fs::file::{allocated, each_entry, if_there};
+use crate::store::fs::layout::{Pool, Shard};
+use crate::store::fs::options::Durability;
+use crate::store::fs::reliance::RelianceWatch;
+use crate::store::{Result, StoreError};
+
+impl Collection<'_> {
+    /// Removes what is in no repository, shard by shard.
+    pub(super) fn content(
+        &mut self,
+        watch: &RelianceWatch<'_>,
+    ) -> std::result::Result<(), GcError> {
+        let shards: Vec<_> = Shard::all().collect();
+        self.run.begin("content", Some(shards.len() as u64));
+        let mut is_synced = self.settings.dry_run || self.data.durability == Durability::Relaxed;
+        for shard in shards {
+            let unheld = self.unheld(shard);
+            let unheld = match unheld {
+                Ok(unheld) => unheld,
+                Err(error @ StoreError::Lost { .. }) => return Err(error.into()),
+                Err(error) => {
+                    self.skip(None, &error);
+                    continue;
+                }
+            };
+            if !unheld.is_empty() && !is_synced {
+                // So that no crash brings back a name whose content goes now.
+                self.sync_all()?;
+                is_synced = true;
+            }
+            self.remove(shard, unheld, watch)?;
+            self.run.advance(1);
+        }
+        if watch.has_lost_track() {
+            tracing::warn!(
+                "too much was pushed during the collection: the next one removes the rest"
+            );
+            self.report.skipped += 1;
+        }
+        Ok(())
+    }
+
+    /// The content of a shard that is in no repository.
+    fn unheld(&mut self, shard: Shard) -> Result<Vec<Digest>> {
+        let mut unheld = Vec::new();
+        let held = &mut self.held;
+        each_entry(&self.data.layout.shard(shard), |file| {
+            // A file that the store did not make stays.
+            unheld.extend(
+                digest_of(shard.algorithm, &file.file_name())
+                    .filter(|digest| Shard::of(shard.pool, digest) == shard)
+                    .filter(|digest| !held.contains(shard, digest)),
+            );
+            Ok(())
+        })?;
+        Ok(unheld)
+    }
+
+    fn remove(
+        &mut self,
+        shard: Shard,
+        unheld: Vec<Digest>,
+        watch: &RelianceWatch<'_>,
+    ) -> std::result::Result<(), GcError> {
+        let data = self.data;
+        let mut unsynced = UnsyncedDirectories::none();
+        let mut removed_any = false;
+        for digest in unheld {
+            self.run.pause()?;
+            data.root.check()?;
+            if let Some(removed) = self.remove_one(shard, &digest, watch)? {
+                unsynced.add(removed);
+                removed_any = true;
+            }
+        }
+        if removed_any {
+            let directory = data.layout.shard(shard);
+            remove_empty(data, &directory, &data.layout.pool(shard.pool));
+            unsynced.with(()).sync(data)?;
+        }
+        Ok(())
+    }
+
+    /// Removes content, unless an operation may rely on it.
+    fn remove_one(
+        &mut self,
+        shard: Shard,
+        digest: &Digest,
+        watch: &RelianceWatch<'_>,
+    ) -> Result<Option<UnsyncedDirectories>> {
+        let data = self.data;
+        let path = data.layout.content(shard.pool, digest);
+        // The last holder of a file frees its bytes, which may take long: this one, after the lock.
+        let _holder = hold(&path);
+        let mut lock = data.locks.shard(shard);
+        if watch.may_rely_on(shard, digest) {
+            return Ok(None);
+        }
+        let Some(found) = if_there(&path, fs::symlink_metadata(&path))? else {
+            return Ok(None);
+        };
+        // What a person put there in its place is theirs.
+        if !found.is_file() {
+            return Ok(None);
+        }
+        let bytes = allocated(&found);
+        match shard.pool {
+            Pool::Blobs => self.report.blobs += 1,
+            Pool::Manifests => self.report.manifests += 1,
+        }
+        // Another name, as in a backup that is made of links, keeps the bytes.
+        if found.nlink() == 1 {
+            self.report.freed += u64::try_from(bytes).unwrap_or_default();
+        }
+        if self.settings.dry_run {
+            return Ok(None);
+        }
+        let removed = remove_name(data, &path)?;
+        lock.changes += 1;
+        let change = ContentCounts {
+            items: -1,
+            allocated: -bytes,
+        };
+        data.changes.content(shard, &change);
+        Ok(removed)
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let root = self.data.root.path();
+        let synced = rustix::fs::syncfs(self.data.root.lock());
+        synced.map_err(|error| StoreError::io(root, error.into()))
+    }
+}
+
+/// The digest whose content has this file name.
+fn digest_of(algorithm: Algorithm, file: &OsStr) -> Option<Digest> {
+    Digest::parse(&format!("{algorithm}:{}", file.to_str()?)).ok()
+}
+
+/// Holds a file without opening it for reading; `None` if that does not work, which costs only time.
+fn hold(path: &Path) -> Option<File> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(flags.bits().cast_signed());
+    options.open(path).ok()
+}

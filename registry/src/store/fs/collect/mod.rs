@@ -1,0 +1,223 @@
+//! Garbage collection: removes what no manifest needs, while requests are served.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `repository` | takes from a repository the blobs that none of its manifests mentions |
+//! | `untagged` | takes from it the manifests that no tag leads to, where that is asked for |
+//! | `mentions` | what manifests mention, as far as they can be read and believed |
+//! | `held` | which content is in any repository |
+//! | `content` | removes content that is in none |
+//! | `cursor` | where an interrupted collection goes on |
+//!
+//! Nothing that was acknowledged misses anything afterwards:
+//!
+//! - A blob leaves a repository under the repository's lock. Each manifest that was written since the
+//!   collection began to read the repository has said so ([`prune_watch`](super::prune_watch)) and is read
+//!   before. A manifest that is being written looks for its blobs again when one was removed.
+//! - Content goes under the lock of its shard. Whoever adds content to a repository while a collection runs
+//!   says so under that lock ([`reliance`](super::reliance)).
+//! - What a client was told of stays for the grace ([`told`](super::told)).
+//! - What cannot be read needs everything. A damaged manifest keeps all blobs of its repository, and a
+//!   directory that cannot be read keeps all content.
+//! - Removals are on disk before what they referred to is removed, so that no crash brings back a manifest
+//!   without its content.
+
+mod content;
+mod cursor;
+mod held;
+mod mentions;
+mod repository;
+#[cfg(test)]
+mod tests;
+mod untagged;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use self::cursor::Cursor;
+use self::held::HeldContent;
+use super::count::RepositoryWalk;
+use super::data_directory::DataDirectory;
+use crate::oci::Name;
+use crate::store::StoreError;
+use crate::store::maintenance::{Interrupted, Run};
+
+/// What a collection may remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GcSettings {
+    /// For how long it keeps what a client was told of.
+    pub grace: Duration,
+    /// For how long it keeps manifests that no tag leads to; `None`: forever.
+    pub untagged: Option<Duration>,
+    /// Removes nothing, and reports what would go.
+    pub dry_run: bool,
+}
+
+/// What a collection did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// The repositories that it looked at.
+    pub repositories: u64,
+    /// The blobs that it took from a repository.
+    pub links: u64,
+    /// The manifests that it took from a repository.
+    pub entries: u64,
+    /// The blobs whose content it removed, as no repository held them.
+    pub blobs: u64,
+    /// The manifests whose content it removed, as no repository held them.
+    pub manifests: u64,
+    /// What that frees on disk, in bytes.
+    pub freed: u64,
+    /// The repositories and directories that it left as they are, because something could not be read.
+    pub skipped: u64,
+}
+
+/// Why a collection ended early. What its report says is done all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// It was stopped, and goes on from there next time.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Another one runs.
+    #[error("a collection is running already")]
+    Running,
+    /// The store failed.
+    #[error("the collection failed")]
+    Store(#[from] StoreError),
+}
+
+/// A collection in progress.
+struct Collection<'c> {
+    data: &'c Arc<DataDirectory>,
+    settings: GcSettings,
+    run: &'c Run,
+    report: &'c mut GcReport,
+    /// What was told before this may go.
+    cutoff: SystemTime,
+    /// Untagged manifests that were told before this may go; `None`: none of them.
+    untagged_cutoff: Option<SystemTime>,
+    held: HeldContent,
+    /// Whether all repositories were read: only then it is known which content none of them holds.
+    has_read_all: bool,
+}
+
+/// Collects. Blocks.
+pub(super) fn collect(
+    data: &Arc<DataDirectory>,
+    settings: GcSettings,
+    run: &Run,
+    report: &mut GcReport,
+) -> Result<(), GcError> {
+    let watch = data.reliance.watch(&data.locks).ok_or(GcError::Running)?;
+    let now = SystemTime::now();
+    // A time that is not written anew may be too old by so much, and one in a cache by as much again.
+    let slack = data.told.again() * 2;
+    let before = |time: Duration| {
+        let slack = if time.is_zero() {
+            Duration::ZERO
+        } else {
+            slack
+        };
+        now.checked_sub(time + slack)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    };
+    let mut collection = Collection {
+        data,
+        settings,
+        run,
+        report,
+        cutoff: before(settings.grace),
+        untagged_cutoff: settings
+            .untagged
+            .map(|time| before(time.max(settings.grace))),
+        held: HeldContent::default(),
+        has_read_all: true,
+    };
+    collection.repositories()?;
+    if !collection.has_read_all {
+        tracing::warn!("no content is removed, since not all repositories can be read");
+        return Ok(());
+    }
+    collection.content(&watch)
+}
+
+impl Collection<'_> {
+    /// Goes through all repositories: takes from them what is not needed, and notes what they hold.
+    fn repositories(&mut self) -> Result<(), GcError> {
+        self.run.begin("repositories", None);
+        let mut cursor = Cursor::read(self.data);
+        if self.settings.dry_run {
+            cursor = Cursor::start();
+        }
+        self.walk(&mut cursor)?;
+        if cursor.is_before_its_place() {
+            // The repository at which the last one stopped is gone.
+            cursor = Cursor::start();
+            self.walk(&mut cursor)?;
+        }
+        if !self.settings.dry_run {
+            Cursor::remove(self.data);
+        }
+        // Before content goes, removals are on disk that were not of this collection, too.
+        Ok(self.data.root.check()?)
+    }
+
+    fn walk(&mut self, cursor: &mut Cursor) -> Result<(), GcError> {
+        let mut walk = RepositoryWalk::new(Arc::clone(self.data));
+        for name in walk.by_ref() {
+            let name = match name {
+                Ok(name) => name,
+                Err(error @ StoreError::Lost { .. }) => return Err(error.into()),
+                Err(error) => {
+                    self.skip(None, &error);
+                    self.has_read_all = false;
+                    continue;
+                }
+            };
+            if let Err(interrupted) = self.run.pause() {
+                if !self.settings.dry_run {
+                    cursor.write(self.data);
+                }
+                return Err(interrupted.into());
+            }
+            let gone = if cursor.passes(&name) {
+                self.report.repositories += 1;
+                self.repository(&name)?
+            } else {
+                repository::WouldGo::default()
+            };
+            self.hold(&name, &gone)?;
+            self.run.advance(1);
+            if !self.settings.dry_run {
+                cursor.done(self.data, name);
+            }
+        }
+        if walk.has_met_links() {
+            tracing::warn!("a symbolic link among the repositories: what it leads to is not known");
+            self.report.skipped += 1;
+            self.has_read_all = false;
+        }
+        Ok(())
+    }
+
+    /// Notes the content of a repository.
+    fn hold(&mut self, name: &Name, gone: &repository::WouldGo) -> Result<(), GcError> {
+        match self.held.add(self.data, name, gone) {
+            Err(error @ StoreError::Lost { .. }) => Err(error.into()),
+            Err(error) => {
+                self.skip(Some(name), &error);
+                self.has_read_all = false;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Notes that something stays as it is because it cannot be read.
+    fn skip(&mut self, name: Option<&Name>, error: &StoreError) {
+        self.report.skipped += 1;
+        let repository = name.map(Name::as_str);
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(repository, error, "left as it is by the collection");
+    }
+}

@@ -1,0 +1,184 @@
+//! Takes from a repository the blobs that none of its manifests mentions.
+
+use std::collections::HashSet;
+use std::fs;
+use std::mem;
+
+use super::{Collection, GcError, mentions};
+use crate::oci::{Digest, Name};
+use crate::store::fs::blob;
+use crate::store::fs::durable::UnsyncedDirectories;
+use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::layout::digest_of;
+use crate::store::fs::manifest;
+use crate::store::fs::prune_watch::PruneWatch;
+use crate::store::fs::reliance::fingerprint;
+use crate::store::fs::told;
+use crate::store::{Result, StoreError};
+
+/// How many names are removed under one hold of the lock: a millisecond or less, for which other requests
+/// wait.
+pub(super) const AT_ONCE: usize = 32;
+
+/// What a dry run found in one repository.
+#[derive(Default)]
+pub(super) struct WouldGo {
+    pub(super) blobs: HashSet<u64>,
+    pub(super) manifests: HashSet<u64>,
+}
+
+impl Collection<'_> {
+    /// Takes from a repository what it does not need. Returns what a dry run would take.
+    pub(super) fn repository(&mut self, name: &Name) -> std::result::Result<WouldGo, GcError> {
+        let mut gone = WouldGo::default();
+        match self.prune(name, &mut gone) {
+            Err(GcError::Store(error)) if !matches!(error, StoreError::Lost { .. }) => {
+                self.skip(Some(name), &error);
+                // A repository without its directory looks empty.
+                self.data.root.check()?;
+                Ok(WouldGo::default())
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(gone),
+        }
+    }
+
+    fn prune(&mut self, name: &Name, gone: &mut WouldGo) -> std::result::Result<(), GcError> {
+        let data = self.data;
+        let watch = data.pruned.watch(name);
+        // A manifest whose write has begun before is in the directory once its lock is released.
+        drop(data.locks.repository(name));
+        if let Some(cutoff) = self.untagged_cutoff {
+            self.untagged(name, cutoff, &watch, gone)?;
+        }
+        // Most repositories have nothing to remove, and need not be read for it.
+        if !self.has_old_links(name)? {
+            return Ok(());
+        }
+        let mut mentioned = self.mentioned(name, gone)?;
+        let mut batch = Vec::new();
+        let mut unsynced = UnsyncedDirectories::none();
+        // Not removed while the directory is read: the names are short, and a batch is.
+        let mut links = Vec::new();
+        each_entry(&data.layout.blob_links(name), |file| {
+            links.extend(
+                digest_of(&file.file_name()).filter(|link| !mentioned.contains(&fingerprint(link))),
+            );
+            Ok(())
+        })?;
+        for digest in links {
+            if self.is_old(name, &digest)? {
+                batch.push(digest);
+            }
+            if batch.len() == AT_ONCE {
+                self.unlink(
+                    name,
+                    mem::take(&mut batch),
+                    &mut mentioned,
+                    &watch,
+                    gone,
+                    &mut unsynced,
+                )?;
+                self.run.pause()?;
+            }
+        }
+        self.unlink(name, batch, &mut mentioned, &watch, gone, &mut unsynced)?;
+        Ok(unsynced.with(()).sync(data)?)
+    }
+
+    /// Notes that a repository stays as it is because it changes all the time.
+    pub(super) fn busy(&mut self, name: &Name) {
+        self.report.skipped += 1;
+        tracing::info!(
+            repository = name.as_str(),
+            "too busy for a collection: left for the next one"
+        );
+    }
+
+    fn has_old_links(&self, name: &Name) -> Result<bool> {
+        let mut found = false;
+        each_entry(&self.data.layout.blob_links(name), |file| {
+            found = found
+                || match digest_of(&file.file_name()) {
+                    Some(digest) => self.is_old(name, &digest)?,
+                    None => false,
+                };
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn is_old(&self, name: &Name, digest: &Digest) -> Result<bool> {
+        let path = self.data.layout.blob_link(name, digest);
+        let found = if_there(&path, fs::metadata(&path))?;
+        Ok(found.is_some_and(|found| told::is_before(&found, self.cutoff)))
+    }
+
+    /// What the manifests of a repository mention, but for those that would go.
+    fn mentioned(&self, name: &Name, gone: &WouldGo) -> std::result::Result<HashSet<u64>, GcError> {
+        let mut mentioned = HashSet::new();
+        let mut manifests = Vec::new();
+        manifest::each(self.data, name, |digest, _| {
+            if !gone.manifests.contains(&fingerprint(&digest)) {
+                manifests.push(digest);
+            }
+            Ok(())
+        })?;
+        for digest in manifests {
+            let add = |found| {
+                mentioned.insert(fingerprint(&found));
+            };
+            mentions::of_manifest(self.data, name, &digest, add)?;
+            self.run.pause()?;
+        }
+        Ok(mentioned)
+    }
+
+    /// Takes blobs from the repository that still none of its manifests mentions.
+    fn unlink(
+        &mut self,
+        name: &Name,
+        batch: Vec<Digest>,
+        mentioned: &mut HashSet<u64>,
+        watch: &PruneWatch<'_>,
+        gone: &mut WouldGo,
+        unsynced: &mut UnsyncedDirectories,
+    ) -> std::result::Result<(), GcError> {
+        let data = self.data;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        data.root.check()?;
+        let mut lock = loop {
+            let lock = data.locks.repository(name);
+            let Some(written) = watch.written() else {
+                self.busy(name);
+                return Ok(());
+            };
+            if written.is_empty() {
+                break lock;
+            }
+            drop(lock);
+            for digest in written {
+                let add = |found| {
+                    mentioned.insert(fingerprint(&found));
+                };
+                mentions::of_manifest(data, name, &digest, add)?;
+            }
+        };
+        for digest in batch {
+            // Once more: a client may have been told of it since.
+            if mentioned.contains(&fingerprint(&digest)) || !self.is_old(name, &digest)? {
+                continue;
+            }
+            if self.settings.dry_run {
+                gone.blobs.insert(fingerprint(&digest));
+                self.report.links += 1;
+            } else if let Some(removed) = blob::remove_link(data, name, &digest, &mut lock)? {
+                unsynced.add(removed);
+                self.report.links += 1;
+            }
+        }
+        Ok(())
+    }
+}

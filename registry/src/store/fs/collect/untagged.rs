@@ -1,0 +1,277 @@
+//! Takes from a repository the manifests that no tag leads to.
+//!
+//! A tag leads to its manifest, an index to its manifests, and a manifest to its referrers. A manifest that
+//! a client was told of lately counts as one with a tag.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::time::SystemTime;
+
+use super::repository::{AT_ONCE, WouldGo};
+use super::{Collection, GcError, mentions};
+use crate::oci::{Digest, Name, Tag};
+use crate::store::Result;
+use crate::store::fs::durable::UnsyncedDirectories;
+use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::manifest::{self, ManifestEntry};
+use crate::store::fs::prune_watch::PruneWatch;
+use crate::store::fs::reference;
+use crate::store::fs::reliance::fingerprint;
+use crate::store::fs::told;
+
+/// How often a repository is read again because a manifest or a tag was written to it meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// A manifest of a repository.
+struct Node {
+    digest: Digest,
+    /// The manifests of the repository that it mentions.
+    children: Vec<Digest>,
+    subject: Option<Digest>,
+    /// Whether no tag points at it, and nobody was told of it lately.
+    is_candidate: bool,
+}
+
+impl Collection<'_> {
+    /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take.
+    pub(super) fn untagged(
+        &mut self,
+        name: &Name,
+        cutoff: SystemTime,
+        watch: &PruneWatch<'_>,
+        gone: &mut WouldGo,
+    ) -> std::result::Result<(), GcError> {
+        for _ in 0..ATTEMPTS {
+            let rounds = self.rounds(name, cutoff)?;
+            if self.settings.dry_run {
+                for digest in rounds.iter().flatten() {
+                    gone.manifests.insert(fingerprint(digest));
+                    self.report.entries += 1;
+                }
+                return Ok(());
+            }
+            if self.remove_rounds(name, cutoff, &rounds, watch)? {
+                return Ok(());
+            }
+        }
+        self.busy(name);
+        Ok(())
+    }
+
+    /// Removes the manifests of each round. Returns false if something was written meanwhile, so that they
+    /// have to be chosen again.
+    fn remove_rounds(
+        &mut self,
+        name: &Name,
+        cutoff: SystemTime,
+        rounds: &[Vec<Digest>],
+        watch: &PruneWatch<'_>,
+    ) -> std::result::Result<bool, GcError> {
+        let data = self.data;
+        for round in rounds {
+            let mut unsynced = UnsyncedDirectories::none();
+            let mut is_unchanged = true;
+            for batch in round.chunks(AT_ONCE) {
+                data.root.check()?;
+                let mut lock = data.locks.repository(name);
+                is_unchanged = watch.written().is_some_and(|written| written.is_empty());
+                for digest in batch.iter().take_while(|_| is_unchanged) {
+                    let path = data.layout.manifest_entry(name, digest);
+                    // A client may have been told of it since, or have deleted it.
+                    let found = if_there(&path, fs::metadata(&path))?;
+                    if !found.is_some_and(|found| told::is_before(&found, cutoff)) {
+                        is_unchanged = false;
+                        break;
+                    }
+                    if let Some(entry) = ManifestEntry::read(&path)? {
+                        let removed =
+                            manifest::remove_entry(data, name, digest, &entry, &mut lock)?;
+                        unsynced.add(removed);
+                        self.report.entries += 1;
+                    }
+                }
+                drop(lock);
+                if !is_unchanged {
+                    break;
+                }
+                self.run.pause()?;
+            }
+            // Before the next round: an index that a crash brings back has its manifests.
+            unsynced.with(()).sync(data)?;
+            if !is_unchanged {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The manifests that nothing leads to, those first that lead to others.
+    fn rounds(
+        &self,
+        name: &Name,
+        cutoff: SystemTime,
+    ) -> std::result::Result<Vec<Vec<Digest>>, GcError> {
+        let data = self.data;
+        let tagged = self.tagged(name)?;
+        let mut found = Vec::new();
+        let mut has_candidates = false;
+        manifest::each(data, name, |digest, path| {
+            let metadata = if_there(path, fs::metadata(path))?;
+            let is_old = metadata.is_some_and(|found| told::is_before(&found, cutoff));
+            let is_candidate = is_old && !tagged.contains(&digest);
+            has_candidates |= is_candidate;
+            found.push((digest, is_candidate));
+            Ok(())
+        })?;
+        if !has_candidates {
+            return Ok(Vec::new());
+        }
+        let here: HashSet<_> = found.iter().map(|(digest, _)| digest.clone()).collect();
+        let mut nodes = Vec::new();
+        for (digest, is_candidate) in found {
+            let mut children = Vec::new();
+            let mention = |mentioned| {
+                if here.contains(&mentioned) && mentioned != digest {
+                    children.push(mentioned);
+                }
+            };
+            if let Some(entry) = mentions::of_manifest(data, name, &digest, mention)? {
+                nodes.push(Node {
+                    subject: entry.subject,
+                    digest,
+                    children,
+                    is_candidate,
+                });
+            }
+            self.run.pause()?;
+        }
+        Ok(in_rounds(&nodes))
+    }
+
+    fn tagged(&self, name: &Name) -> Result<HashSet<Digest>> {
+        let mut tagged = HashSet::new();
+        each_entry(&self.data.layout.tags(name), |file| {
+            let file_name = file.file_name();
+            if let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) {
+                // A damaged tag is an error: nobody knows what it kept.
+                tagged.extend(reference::tag(self.data, name, &tag)?);
+            }
+            Ok(())
+        })?;
+        Ok(tagged)
+    }
+}
+
+/// The manifests to which nothing leads, in an order in which each one is gone before those that it leads to.
+fn in_rounds(nodes: &[Node]) -> Vec<Vec<Digest>> {
+    let mut referrers: HashMap<&Digest, Vec<&Node>> = HashMap::new();
+    let by_digest: HashMap<_, _> = nodes.iter().map(|node| (&node.digest, node)).collect();
+    for node in nodes {
+        if let Some(subject) = &node.subject {
+            referrers.entry(subject).or_default().push(node);
+        }
+    }
+    let leads_to = |node: &Node| -> Vec<&Node> {
+        let children = node
+            .children
+            .iter()
+            .filter_map(|child| by_digest.get(child));
+        let referrers = referrers.get(&node.digest).into_iter().flatten();
+        children.chain(referrers).copied().collect()
+    };
+    let mut kept = HashSet::new();
+    let mut next: Vec<_> = nodes.iter().filter(|node| !node.is_candidate).collect();
+    while let Some(node) = next.pop() {
+        if kept.insert(&node.digest) {
+            next.extend(leads_to(node));
+        }
+    }
+    let mut left: Vec<_> = nodes
+        .iter()
+        .filter(|node| !kept.contains(&node.digest))
+        .collect();
+    let mut rounds = Vec::new();
+    while !left.is_empty() {
+        let led_to: HashSet<_> = left
+            .iter()
+            .flat_map(|node| leads_to(node))
+            .map(|node| &node.digest)
+            .collect();
+        let (later, now): (Vec<_>, Vec<_>) =
+            left.iter().partition(|node| led_to.contains(&node.digest));
+        // A referrer may mention its subject, too: then each leads to the other, and they go together.
+        if now.is_empty() {
+            rounds.push(digests(&later));
+            break;
+        }
+        rounds.push(digests(&now));
+        left = later;
+    }
+    rounds
+}
+
+fn digests(nodes: &[&Node]) -> Vec<Digest> {
+    nodes.iter().map(|node| node.digest.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn digest(name: &str) -> Digest {
+        Digest::of(Algorithm::Sha256, name.as_bytes())
+    }
+
+    fn node(name: &str, children: &[&str], subject: Option<&str>, is_candidate: bool) -> Node {
+        Node {
+            digest: digest(name),
+            children: children.iter().map(|child| digest(child)).collect(),
+            subject: subject.map(digest),
+            is_candidate,
+        }
+    }
+
+    #[test]
+    fn what_a_kept_manifest_leads_to_is_kept_at_any_depth() {
+        let nodes = vec![
+            node("index", &["index 2"], None, false),
+            node("index 2", &["image"], None, true),
+            node("image", &[], None, true),
+            node("signature", &[], Some("image"), true),
+            node("of the signature", &["layers"], Some("signature"), true),
+            node("layers", &[], None, true),
+        ];
+        assert_eq!(in_rounds(&nodes), [[]; 0]);
+    }
+
+    #[test]
+    fn what_goes_goes_after_what_leads_to_it() {
+        let nodes = vec![
+            node("image", &[], None, true),
+            node("index", &["image", "shared"], None, true),
+            node("signature", &[], Some("index"), true),
+            node("shared", &[], None, true),
+            node("tagged", &["shared"], None, false),
+            node("of nobody", &[], Some("deleted long ago"), true),
+        ];
+        let mut rounds = in_rounds(&nodes);
+        for round in &mut rounds {
+            round.sort();
+        }
+        let mut first = ["index", "of nobody"].map(digest);
+        let mut second = ["image", "signature"].map(digest);
+        first.sort();
+        second.sort();
+        assert_eq!(rounds, [first.to_vec(), second.to_vec()]);
+    }
+
+    #[test]
+    fn those_that_lead_to_each_other_go_together() {
+        let nodes = vec![
+            node("image", &[], None, true),
+            node("signature", &["image"], Some("image"), true),
+        ];
+        assert_eq!(in_rounds(&nodes).concat().len(), 2);
+    }
+}
