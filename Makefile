@@ -60,7 +60,7 @@ soak: ## All clients, faults, reloads and takeovers for ten minutes; `make soak 
 COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares
-FUZZ ?= route range exposition request response
+FUZZ ?= route name digest reference range content_range manifest configuration exposition request response
 # What these forward is read by another implementation of HTTP/1.1, too: of each input that was kept.
 FORWARDED := $(filter request response,$(FUZZ))
 SECONDS ?= 60

@@ -45,6 +45,13 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+#[expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a panic is how one fails"
+)]
+pub mod fuzz;
 pub mod metrics;
 pub mod oci;
 pub mod server;

@@ -1,0 +1,6 @@
+//! Names, against the specification's expression.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| registry::fuzz::name(bytes));
