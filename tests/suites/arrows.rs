@@ -3,7 +3,8 @@
 //! registry knows no proxy.
 //!
 //! A module here is a file or directory directly below `src`. Only code counts, not links in comments.
-//! Within a module, [`circles`] checks the files, and [`types`] the names of all types.
+//! Within a module, [`circles`] checks the files, and [`types`] the names of all types. [`disk`] checks
+//! that one file alone changes the registry's data directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 mod circles;
+mod disk;
 mod source;
 mod types;
 

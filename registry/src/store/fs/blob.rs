@@ -1,7 +1,6 @@
 //! Blobs: content that is stored once, and a link in each repository that holds it.
 
 use std::error::Error;
-use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::path::Path;
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::data_directory::DataDirectory;
 use super::directories::remove_empty;
+use super::disk;
 use super::durable::{SyncedUpload, Unsynced, UnsyncedDirectories, remove_name, write_name};
 use super::file::{allocated_at, if_there};
 use super::layout::{Pool, Shard};
@@ -32,7 +32,7 @@ impl BlobLink {
 
     /// Reads a link; `None` if the repository does not hold the blob.
     fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(mut file) = if_there(path, File::open(path))? else {
+        let Some(mut file) = if_there(path, disk::open(path))? else {
             return Ok(None);
         };
         let mut text = [0; Self::LONGEST + 1];
@@ -70,7 +70,7 @@ fn check(expected: Option<u64>, size: u64, content: &Path) -> Result<()> {
 pub(super) fn stat(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<u64> {
     let size = size(data, name, digest)?.ok_or(StoreError::BlobUnknown)?;
     let link = data.layout.blob_link(name, digest);
-    match if_there(&link, fs::metadata(&link))? {
+    match if_there(&link, disk::metadata(&link))? {
         Some(found) if told::tell(data, name, &link, &found) => Ok(size),
         _ => Err(StoreError::BlobUnknown),
     }
@@ -99,7 +99,7 @@ pub(super) fn read(
     let link = BlobLink::read(&data.layout.blob_link(name, digest))?;
     let link = link.ok_or(StoreError::BlobUnknown)?;
     let path = data.layout.content(Pool::Blobs, digest);
-    let file = if_there(&path, File::open(&path))?.ok_or(StoreError::BlobUnknown)?;
+    let file = if_there(&path, disk::open(&path))?.ok_or(StoreError::BlobUnknown)?;
     // Of the open file, and not of the path: a push may replace damaged content at any moment.
     let size = file
         .metadata()
@@ -196,7 +196,7 @@ pub(super) fn link(
         Ok(written) => unsynced.add(written),
         Err(error) if found.is_none() => {
             // The file may be there without its text. Nothing was acknowledged, and nothing to sync.
-            let _ = fs::remove_file(&path);
+            let _ = disk::remove_file(&path);
             return Err(error);
         }
         Err(error) => {
@@ -265,7 +265,7 @@ pub(super) fn rely_on(data: &DataDirectory, pool: Pool, digest: &Digest) -> Resu
 
 /// The length of a file; `None` if it is not there.
 pub(super) fn length(path: &Path) -> Result<Option<u64>> {
-    Ok(if_there(path, fs::metadata(path))?.map(|metadata| metadata.size()))
+    Ok(if_there(path, disk::metadata(path))?.map(|metadata| metadata.size()))
 }
 
 /// A size as a difference of sizes; no file is as large as 8 EiB.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::data_directory::DataDirectory;
+use super::disk;
 use super::file::{allocated, allocated_at, each_entry, if_there};
 use super::layout::{Layout, Pool, RESERVED, Shard, digest_of};
 use super::locks::settled;
@@ -127,7 +128,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
 
 fn blob_size(data: &DataDirectory, digest: &Digest) -> Result<i64> {
     let content = data.layout.content(Pool::Blobs, digest);
-    Ok(if_there(&content, fs::metadata(&content))?.map_or(0, |m| blob::signed(m.size())))
+    Ok(if_there(&content, disk::metadata(&content))?.map_or(0, |m| blob::signed(m.size())))
 }
 
 fn count_shard(data: &DataDirectory, shard: Shard) -> Result<ContentCounts> {
@@ -176,7 +177,7 @@ impl RepositoryWalk {
     fn enter(&mut self, name: String) -> Result<()> {
         let path = self.data.layout.repositories().join(&name);
         // A deletion may have removed the directory since its parent was read.
-        if let Some(entries) = if_there(&path, fs::read_dir(&path))? {
+        if let Some(entries) = if_there(&path, disk::read_directory(&path))? {
             self.allocated += allocated_at(&path);
             self.stack.push((name, entries));
         }

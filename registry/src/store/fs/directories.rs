@@ -1,10 +1,10 @@
 //! Directories that are made on demand and removed when they are empty.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::data_directory::DataDirectory;
+use super::disk;
 use super::file::allocated_at;
 use crate::store::{Result, StoreError};
 
@@ -54,8 +54,8 @@ fn make_one(data: &DataDirectory, directory: &Path) -> Result<()> {
     let made = match directory.parent() {
         Some(parent) => data
             .directories
-            .change(parent, || fs::create_dir(directory)),
-        None => fs::create_dir(directory),
+            .change(parent, || disk::create_directory(directory)),
+        None => disk::create_directory(directory),
     };
     match made {
         Ok(()) => {
@@ -77,7 +77,7 @@ pub(super) fn remove_empty(data: &DataDirectory, directory: &Path, stop: &Path) 
         let removed = match directory.parent() {
             Some(parent) => data
                 .directories
-                .change(parent, || fs::remove_dir(directory)),
+                .change(parent, || disk::remove_directory(directory)),
             None => return,
         };
         match removed {

@@ -17,12 +17,13 @@
 //! have written one directory and not another. So a reader of a file that refers to another file treats a
 //! missing target as an absent item.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::data_directory::DataDirectory;
 use super::directories::with_directory_of;
+use super::disk;
 use super::file::{allocated, if_there};
 use super::options::Durability;
 use crate::store::{Result, StoreError};
@@ -44,14 +45,13 @@ impl Draft {
     /// Writes `bytes` aside.
     pub(super) fn write(data: &DataDirectory, bytes: &[u8]) -> Result<Self> {
         let path = data.layout.temporary();
-        let open = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = open.map_err(|e| StoreError::io(&path, e))?;
-        let mut temporary = TemporaryFile {
+        let file = disk::create_new(&path).map_err(|e| StoreError::io(&path, e))?;
+        let temporary = TemporaryFile {
             path,
             file,
             placed: false,
         };
-        let written = temporary.file.write_all(bytes);
+        let written = disk::write(&temporary.file, &temporary.path, bytes, 0);
         written.map_err(|e| StoreError::io(&temporary.path, e))?;
         Ok(Self(temporary))
     }
@@ -71,7 +71,7 @@ impl Synced {
         target: &Path,
     ) -> Result<UnsyncedDirectories> {
         // A rename, so that a reader finds the old file or the new one, and never none or half of one.
-        with_directory_of(data, target, || fs::rename(&self.0.path, target))?;
+        with_directory_of(data, target, || disk::rename(&self.0.path, target))?;
         self.0.placed = true;
         Ok(UnsyncedDirectories::of(parent(target)))
     }
@@ -87,7 +87,7 @@ impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.placed {
             // Nothing is lost if this fails: `tmp` is emptied at the next start.
-            let _ = fs::remove_file(&self.path);
+            let _ = disk::remove_file(&self.path);
         }
     }
 }
@@ -112,7 +112,7 @@ impl<'a> SyncedUpload<'a> {
         target: &Path,
     ) -> Result<Option<UnsyncedDirectories>> {
         // A link and not a rename: it fails where another upload of the same content was faster.
-        let linked = with_directory_of(data, target, || match fs::hard_link(self.path, target) {
+        let linked = with_directory_of(data, target, || match disk::link(self.path, target) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             result => result.map(|()| true),
         })?;
@@ -127,11 +127,11 @@ impl<'a> SyncedUpload<'a> {
     ) -> Result<UnsyncedDirectories> {
         // A link cannot replace a file, but a rename can.
         let aside = data.layout.temporary();
-        let replaced = fs::hard_link(self.path, &aside)
+        let replaced = disk::link(self.path, &aside)
             .map_err(|e| StoreError::io(&aside, e))
-            .and_then(|()| with_directory_of(data, target, || fs::rename(&aside, target)));
+            .and_then(|()| with_directory_of(data, target, || disk::rename(&aside, target)));
         if let Err(error) = replaced {
-            let _ = fs::remove_file(&aside);
+            let _ = disk::remove_file(&aside);
             return Err(error);
         }
         Ok(UnsyncedDirectories::of(parent(target)))
@@ -146,9 +146,8 @@ pub(super) fn write_name(
     bytes: &[u8],
 ) -> Result<UnsyncedDirectories> {
     with_directory_of(data, target, || {
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true);
-        options.open(target)?.write_all(bytes)
+        let file = disk::create_empty(target)?;
+        disk::write(&file, target, bytes, 0)
     })?;
     Ok(UnsyncedDirectories::of(parent(target)))
 }
@@ -159,7 +158,9 @@ pub(super) fn remove_name(
     path: &Path,
 ) -> Result<Option<UnsyncedDirectories>> {
     let directory = parent(path);
-    let removed = data.directories.change(directory, || fs::remove_file(path));
+    let removed = data
+        .directories
+        .change(directory, || disk::remove_file(path));
     let removed = if_there(path, removed)?;
     Ok(removed.map(|()| UnsyncedDirectories::of(directory)))
 }
@@ -269,7 +270,7 @@ fn sync_directory(data: &DataDirectory, directory: &Path, synced: &mut Vec<PathB
             return Ok(());
         }
         let start = data.directories.sync_starts();
-        match File::open(directory).and_then(|opened| opened.sync_all()) {
+        match disk::sync_directory(directory) {
             // What changed in it before is gone with it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 data.directories.synced(directory, start);
@@ -289,7 +290,7 @@ fn sync_file(data: &DataDirectory, file: &File, path: &Path) -> Result<()> {
     match data.durability {
         Durability::Relaxed => Ok(()),
         // `fdatasync` also writes the length. It leaves out the times, which promise nothing.
-        Durability::Full => file.sync_data().map_err(|e| StoreError::io(path, e)),
+        Durability::Full => disk::sync_file(file, path).map_err(|e| StoreError::io(path, e)),
     }
 }
 

@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
-
+use super::disk;
 use crate::store::{Result, StoreError};
 
 /// Turns the error of a missing file into `None`.
@@ -21,26 +20,12 @@ pub(super) fn if_there<T>(path: &Path, result: io::Result<T>) -> Result<Option<T
 /// Whether there is anything at `path`.
 pub(super) fn exists(path: &Path) -> Result<bool> {
     // Not `Path::exists`, which reports an error of the disk as a missing item.
-    path.try_exists().map_err(|e| StoreError::io(path, e))
+    Ok(if_there(path, disk::metadata(path))?.is_some())
 }
 
 /// Removes a file. Returns whether it was there.
 pub(super) fn remove(path: &Path) -> Result<bool> {
-    Ok(if_there(path, fs::remove_file(path))?.is_some())
-}
-
-/// Sets the times of a file to now, as the file system knows it.
-pub(super) fn touch(path: &Path) -> io::Result<()> {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    let times = Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    // Both to now: this asks for the right to write the file, and not to own it (utimensat(2)).
-    Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
+    Ok(if_there(path, disk::remove_file(path))?.is_some())
 }
 
 /// Calls `visit` with each entry of a directory, in no order. A missing directory counts as empty.
@@ -48,7 +33,7 @@ pub(super) fn each_entry(
     directory: &Path,
     mut visit: impl FnMut(&DirEntry) -> Result<()>,
 ) -> Result<()> {
-    let Some(entries) = if_there(directory, fs::read_dir(directory))? else {
+    let Some(entries) = if_there(directory, disk::read_directory(directory))? else {
         return Ok(());
     };
     for entry in entries {
@@ -59,7 +44,9 @@ pub(super) fn each_entry(
 
 /// Whether a directory has entries.
 pub(super) fn has_entries(directory: &Path) -> Result<bool> {
-    match if_there(directory, fs::read_dir(directory))?.and_then(|mut entries| entries.next()) {
+    match if_there(directory, disk::read_directory(directory))?
+        .and_then(|mut entries| entries.next())
+    {
         None => Ok(false),
         Some(Ok(_)) => Ok(true),
         Some(Err(e)) => Err(StoreError::io(directory, e)),
@@ -81,7 +68,7 @@ pub(super) fn cut(file: &File, path: &Path, length: u64) -> Result<()> {
         });
     }
     if found > length {
-        file.set_len(length).map_err(failed)?;
+        disk::set_length(file, path, length).map_err(failed)?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! The entry makes a manifest exist. The content, and the descriptor among its subject's referrers,
 //! are there before the entry. A reader that finds one of them without the entry ignores it.
 
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::{ContentCounts, RepositoryCounts};
 use super::data_directory::DataDirectory;
 use super::directories::remove_empty;
+use super::disk;
 use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
 use super::file::{allocated_at, each_entry, exists, if_there};
 use super::layout::{Pool, Shard, digest_of};
@@ -63,7 +63,7 @@ impl ManifestEntry {
 
     /// The entry of a manifest; `None` if the repository does not hold it.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(text) = if_there(path, fs::read(path))? else {
+        let Some(text) = if_there(path, disk::read(path))? else {
             return Ok(None);
         };
         let damaged = |_| StoreError::Corrupt {
@@ -122,7 +122,7 @@ fn find(
         Reference::Digest(digest) => {
             let read = read_digest(data, name, digest)?.ok_or(StoreError::ManifestUnknown)?;
             let path = data.layout.manifest_entry(name, digest);
-            match if_there(&path, fs::metadata(&path))? {
+            match if_there(&path, disk::metadata(&path))? {
                 Some(found) if told::tell(data, name, &path, &found) => Ok(read),
                 _ => Err(StoreError::ManifestUnknown),
             }
@@ -154,7 +154,7 @@ fn read_digest(
         return Ok(None);
     };
     let path = data.layout.content(Pool::Manifests, digest);
-    let Some(mut file) = if_there(&path, File::open(&path))? else {
+    let Some(mut file) = if_there(&path, disk::open(&path))? else {
         return Ok(None);
     };
     let failed = |e| StoreError::io(&path, e);

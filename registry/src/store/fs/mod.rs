@@ -23,6 +23,7 @@ mod data_directory;
 mod deletions;
 mod directories;
 mod directory_changes;
+mod disk;
 mod durable;
 mod file;
 mod inspect;

@@ -1,10 +1,11 @@
 //! Opens a directory as a store: locks it, and removes what an interrupted run left half done.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::disk;
 use super::file::each_entry;
 use super::layout::Layout;
 use super::root::{Root, leads_to};
@@ -60,18 +61,10 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
         |source| OpenError::Io { path, source }
     };
     for directory in layout.directories() {
-        fs::create_dir_all(&directory).map_err(failed(&directory))?;
+        create_all(&directory).map_err(failed(&directory))?;
     }
     let path = layout.lock();
-    let mut options = OpenOptions::new();
-    let opened = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(LOCK_MODE)
-        .open(&path);
-    let mut file = opened.map_err(failed(&path))?;
+    let mut file = disk::create_with_mode(&path, LOCK_MODE).map_err(failed(&path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -99,11 +92,25 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
     }
     if found != LAYOUT {
         // The file is new, or the first start was interrupted before it was written.
-        file.rewind()
-            .and_then(|()| file.write_all(LAYOUT.as_bytes()))
-            .map_err(failed(&path))?;
+        disk::write(&file, &path, LAYOUT.as_bytes(), 0).map_err(failed(&path))?;
     }
     Root::open(layout, file).map_err(failed(layout.root()))
+}
+
+/// Makes a directory and those above it that are missing.
+fn create_all(directory: &Path) -> io::Result<()> {
+    let made = match (disk::create_directory(directory), directory.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            create_all(parent)?;
+            disk::create_directory(directory)
+        }
+        (made, _) => made,
+    };
+    match made {
+        // It may be a link to a directory elsewhere.
+        Err(_) if directory.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Whether a lock file says so, or was not written to its end.
@@ -117,7 +124,7 @@ fn restrict(file: &File, path: &Path) {
         if metadata.permissions().mode() & 0o777 == LOCK_MODE {
             return Ok(());
         }
-        file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+        disk::set_mode(file, path, LOCK_MODE)
     });
     // Only the owner may change the mode: another user who may write the file can use it all the same.
     if let Err(error) = restricted {
@@ -130,6 +137,6 @@ fn restrict(file: &File, path: &Path) {
 pub(super) fn remove_leftovers(layout: &Layout) -> Result<(), StoreError> {
     each_entry(&layout.temporaries(), |entry| {
         let path = entry.path();
-        fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))
+        disk::remove_file(&path).map_err(|e| StoreError::io(&path, e))
     })
 }

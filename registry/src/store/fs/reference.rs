@@ -1,9 +1,9 @@
 //! What a tag or a digest refers to in a repository, and the conditions that ask for it.
 
-use std::fs;
 use std::io;
 
 use super::data_directory::DataDirectory;
+use super::disk;
 use super::file::{exists, if_there};
 use crate::oci::{Digest, Name, Reference, Tag};
 use crate::store::{Condition, Result, StoreError};
@@ -11,7 +11,7 @@ use crate::store::{Condition, Result, StoreError};
 /// Returns the manifest that a tag points at; `None` if there is no such tag.
 pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
     let path = data.layout.tag(name, tag);
-    let bytes = match fs::read(&path) {
+    let bytes = match disk::read(&path) {
         // A directory where a tag should be.
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
         read => match if_there(&path, read)? {

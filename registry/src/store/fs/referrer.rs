@@ -9,6 +9,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::data_directory::DataDirectory;
+use super::disk;
 use super::file::{each_entry, exists, if_there};
 use super::layout::digest_of;
 use super::listing::SmallestNames;
@@ -83,7 +84,7 @@ fn descriptor(
         return Ok(None);
     }
     let path = data.layout.referrer(name, subject, digest);
-    match if_there(&path, File::open(&path))? {
+    match if_there(&path, disk::open(&path))? {
         Some(file) => read(&file, &path).map(Some),
         None => Ok(None),
     }

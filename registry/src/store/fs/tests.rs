@@ -3,6 +3,7 @@ mod deletion;
 mod durability;
 mod lost;
 mod referrers;
+mod steps;
 mod together;
 
 use std::collections::BTreeSet;

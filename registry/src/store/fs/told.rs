@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::data_directory::DataDirectory;
-use super::file::touch;
+use super::disk::touch;
 use crate::oci::Name;
 
 /// For how long at most a time is not written anew.

@@ -1,16 +1,14 @@
 //! Removes content that no repository holds.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
-
-use rustix::fs::OFlags;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::{Collection, GcError};
 use crate::oci::{Algorithm, Digest};
 use crate::store::fs::changes::ContentCounts;
 use crate::store::fs::directories::remove_empty;
+use crate::store::fs::disk;
 use crate::store::fs::durable::{UnsyncedDirectories, remove_name};
 use crate::store::fs::file::{allocated, each_entry, if_there};
 use crate::store::fs::layout::{Pool, Shard};
@@ -105,7 +103,7 @@ impl Collection<'_> {
         let data = self.data;
         let path = data.layout.content(shard.pool, digest);
         // The last holder of a file frees its bytes, which may take long: this one, after the lock.
-        let _holder = hold(&path);
+        let _holder = disk::hold(&path);
         let mut lock = data.locks.shard(shard);
         if watch.may_rely_on(shard, digest) {
             return Ok(None);
@@ -141,20 +139,12 @@ impl Collection<'_> {
 
     fn sync_all(&self) -> Result<()> {
         let root = self.data.root.path();
-        let synced = rustix::fs::syncfs(self.data.root.lock());
-        synced.map_err(|error| StoreError::io(root, error.into()))
+        let synced = disk::sync_file_system(self.data.root.lock(), root);
+        synced.map_err(|error| StoreError::io(root, error))
     }
 }
 
 /// The digest whose content has this file name.
 fn digest_of(algorithm: Algorithm, file: &OsStr) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{}", file.to_str()?)).ok()
-}
-
-/// Holds a file without opening it for reading; `None` if that does not work, which costs only time.
-fn hold(path: &Path) -> Option<File> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW;
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(flags.bits().cast_signed());
-    options.open(path).ok()
 }

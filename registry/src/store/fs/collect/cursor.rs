@@ -1,6 +1,5 @@
 //! Where an interrupted collection goes on: after the last repository that was done.
 
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::oci::Name;
 use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
+use crate::store::fs::disk;
 use crate::store::fs::durable::Draft;
 
 /// How often it is written while a collection runs.
@@ -38,7 +38,7 @@ impl Cursor {
     pub(super) fn read(data: &DataDirectory) -> Self {
         let mut text = String::new();
         let read =
-            File::open(path(data)).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+            disk::open(&path(data)).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
         // Whatever is wrong with it: from the start is always right.
         let after = read
             .ok()
@@ -89,7 +89,7 @@ impl Cursor {
 
     /// The collection has met all repositories.
     pub(super) fn remove(data: &DataDirectory) {
-        let _ = fs::remove_file(path(data));
+        let _ = disk::remove_file(&path(data));
     }
 }
 

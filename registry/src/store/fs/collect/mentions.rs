@@ -1,13 +1,10 @@
 //! What manifests mention, as far as they can be read and believed.
 
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-
-use rustix::fs::OFlags;
 
 use crate::oci::{Digest, Name, mentioned_digests};
 use crate::store::fs::data_directory::DataDirectory;
+use crate::store::fs::disk;
 use crate::store::fs::layout::Pool;
 use crate::store::fs::manifest::ManifestEntry;
 use crate::store::{Result, StoreError};
@@ -34,13 +31,7 @@ pub(super) fn of_manifest(
     };
     let failed = |e| StoreError::io(&content, e);
     let mut bytes = Vec::new();
-    // Without waiting: a person may have put a pipe in its place.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    match OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(&content)
-    {
+    match disk::open(&content) {
         Ok(file) => {
             let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
             read.map_err(failed)?;

@@ -7,9 +7,8 @@
 //! Gathering copies the bytes. The chunks of a body are views of the buffers they were received into:
 //! to keep a few small chunks would keep all of their buffers.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +26,7 @@ use crate::oci::{Algorithm, Hasher};
 use crate::store::fs::blocking::unwind;
 use crate::store::fs::buffers::Buffer;
 use crate::store::fs::data_directory::DataDirectory;
+use crate::store::fs::disk;
 use crate::store::fs::file::{SHORTER, cut};
 use crate::store::fs::options::Durability;
 use crate::store::{ErrorKind, Result, StoreError, Upload};
@@ -289,10 +289,10 @@ impl BatchWriter {
         let length = batch.len() as u64;
         let written = quota::retry_when_full(&self.data, || {
             quota::reserve(&self.data, length)?;
-            file.write_all_at(batch, offset).map_err(|e| {
+            disk::write(&file, &self.path, batch, offset).map_err(|e| {
                 self.data.sessions.reserved.release(length);
                 // Part of the batch may be there, and takes space that a full disk does not have.
-                let _ = file.set_len(offset);
+                let _ = disk::set_length(&file, &self.path, offset);
                 StoreError::io(&self.path, e)
             })
         });
@@ -300,7 +300,7 @@ impl BatchWriter {
             if e.kind() == ErrorKind::NoSpace {
                 // The request fails, and the space is free again for others. The hasher
                 // is lost with this writer; it is computed from the file when it is needed.
-                let _ = file.set_len(self.promised);
+                let _ = disk::set_length(&file, &self.path, self.promised);
                 self.session.refuse(self.promised);
             }
             return Err(e);
@@ -316,13 +316,7 @@ impl BatchWriter {
 
     fn open(&mut self) -> Result<Arc<File>> {
         let offset = self.session.offset();
-        let mut options = OpenOptions::new();
-        let opened = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.path);
-        let file = match opened {
+        let file = match disk::create(&self.path) {
             // The directory is removed when the session ends.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
             opened => opened.map_err(|e| StoreError::io(&self.path, e))?,
@@ -342,10 +336,11 @@ impl BatchWriter {
             return;
         }
         self.unsynced = 0;
-        let (file, syncing) = (Arc::clone(file), Arc::clone(&self.syncing));
+        let (file, path) = (Arc::clone(file), self.path.clone());
+        let syncing = Arc::clone(&self.syncing);
         let failed = Arc::clone(&self.work.sync_failed);
         drop(spawn_blocking(move || {
-            if file.sync_data().is_err() {
+            if disk::sync_file(&file, &path).is_err() {
                 // Release, with the commit's Acquire: a commit that finds the sync ended finds this.
                 failed.store(true, Ordering::Release);
             }
@@ -362,7 +357,7 @@ pub(in crate::store::fs) fn hash(path: &Path, algorithm: Algorithm, length: u64)
         return Ok(hasher);
     }
     let failed = |e| StoreError::io(path, e);
-    let mut rest = File::open(path).map_err(failed)?.take(length);
+    let mut rest = disk::open(path).map_err(failed)?.take(length);
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match rest.read(&mut buffer) {

@@ -1,6 +1,5 @@
 //! The end of an upload session: its bytes become a blob.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +8,7 @@ use super::session::{UploadSession, UploadWork};
 use crate::oci::{Digest, Name};
 use crate::store::fs::blob;
 use crate::store::fs::data_directory::DataDirectory;
+use crate::store::fs::disk;
 use crate::store::fs::durable::SyncedUpload;
 use crate::store::fs::file::cut;
 use crate::store::fs::options::Durability;
@@ -80,12 +80,7 @@ fn publish(
     let path = data.layout.upload_data(&session.id);
     let length = session.offset();
     // An upload of no bytes has no file yet.
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let file = match opened {
+    let file = match disk::create(&path) {
         // The session was cancelled meanwhile.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
         opened => opened.map_err(|e| StoreError::io(&path, e))?,

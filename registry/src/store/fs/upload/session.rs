@@ -1,7 +1,6 @@
 //! One upload session: where it stands, and its files.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::reserved::ReservedBytes;
 use crate::oci::{Algorithm, Hasher, Name};
+use crate::store::fs::disk;
 use crate::store::fs::file::{if_there, remove};
 use crate::store::fs::layout::Layout;
 use crate::store::{Result, StoreError, Upload, UploadId};
@@ -94,11 +94,11 @@ impl UploadSession {
         let directory = layout.upload(&self.id);
         let path = layout.upload_session(&self.id);
         let text = format!("{}\n{}\n", self.repository, self.algorithm);
-        let made = fs::create_dir(&directory).and_then(|()| fs::File::create_new(&path));
-        let written = made.and_then(|mut file| file.write_all(text.as_bytes()));
+        let made = disk::create_directory(&directory).and_then(|()| disk::create_new(&path));
+        let written = made.and_then(|file| disk::write(&file, &path, text.as_bytes(), 0));
         written.map_err(|e| {
             // What cannot be removed here is removed at the next start: it is no valid session.
-            let _ = fs::remove_dir_all(&directory);
+            let _ = disk::remove_tree(&directory);
             StoreError::io(&path, e)
         })
     }
@@ -179,10 +179,10 @@ impl UploadSession {
         remove(&layout.upload_session(&self.id))?;
         remove(&layout.upload_data(&self.id))?;
         let directory = layout.upload(&self.id);
-        match fs::remove_dir(&directory) {
+        match disk::remove_directory(&directory) {
             // A body that is still arriving has made `data` again.
             Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                if_there(&directory, fs::remove_dir_all(&directory)).map(drop)
+                if_there(&directory, disk::remove_tree(&directory)).map(drop)
             }
             result => if_there(&directory, result).map(drop),
         }
@@ -204,11 +204,11 @@ impl UploadSession {
             return Ok(None);
         };
         let modified = |metadata: &fs::Metadata| metadata.modified().ok();
-        let metadata = if_there(&path, fs::metadata(&path))?;
+        let metadata = if_there(&path, disk::metadata(&path))?;
         let created = metadata.as_ref().and_then(modified);
         let created = created.unwrap_or_else(SystemTime::now);
         let data = layout.upload_data(&id);
-        let data = if_there(&data, fs::metadata(&data))?;
+        let data = if_there(&data, disk::metadata(&data))?;
         let offset = data.as_ref().map_or(0, MetadataExt::size);
         // What was received before the restart counts, even if the quota is smaller now.
         reserved.reserve(offset, u64::MAX)?;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +15,7 @@ use parking_lot::Mutex;
 use super::reserved::ReservedBytes;
 use super::session::{EvictionRank, RestoredSession, UploadSession};
 use crate::oci::Name;
+use crate::store::fs::disk;
 use crate::store::fs::file::each_entry;
 use crate::store::fs::layout::Layout;
 use crate::store::{Result, StoreError, UploadId};
@@ -176,7 +176,7 @@ impl UploadSessions {
                 return Ok(());
             }
             let path = entry.path();
-            fs::remove_dir_all(&path).map_err(|e| StoreError::io(&path, e))
+            disk::remove_tree(&path).map_err(|e| StoreError::io(&path, e))
         })?;
         // Entered in this order, so that the longest idle one is evicted first, as before the restart.
         restored.sort_unstable_by_key(|restored| restored.active);
