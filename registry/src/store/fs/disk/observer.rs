@@ -70,6 +70,8 @@ impl Step<'_> {
             | Self::SetMode(path)
             | Self::SyncFile(path)
             | Self::SyncDirectory(path)
+            | Self::SyncFileSystem(path)
+            | Self::SetTimes(path)
             | Self::CreateDirectory(path)
             | Self::RemoveDirectory(path)
             | Self::RemoveTree(path)
