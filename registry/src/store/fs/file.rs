@@ -31,8 +31,16 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
 /// Calls `visit` with each entry of a directory, in no order. A missing directory counts as empty.
 pub(super) fn each_entry(
     directory: &Path,
-    mut visit: impl FnMut(&DirEntry) -> Result<()>,
+    visit: impl FnMut(&DirEntry) -> Result<()>,
 ) -> Result<()> {
+    visit_entries(directory, visit)
+}
+
+/// The same, for a visit that fails in other ways, too. It may remove the entry that it visits.
+pub(super) fn visit_entries<E: From<StoreError>>(
+    directory: &Path,
+    mut visit: impl FnMut(&DirEntry) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let Some(entries) = if_there(directory, disk::read_directory(directory))? else {
         return Ok(());
     };

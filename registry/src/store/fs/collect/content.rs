@@ -10,7 +10,7 @@ use crate::store::fs::changes::ContentCounts;
 use crate::store::fs::directories::remove_empty;
 use crate::store::fs::disk;
 use crate::store::fs::durable::{UnsyncedDirectories, remove_name};
-use crate::store::fs::file::{allocated, each_entry, if_there};
+use crate::store::fs::file::{allocated, if_there, visit_entries};
 use crate::store::fs::layout::{Pool, Shard};
 use crate::store::fs::options::Durability;
 use crate::store::fs::reliance::RelianceWatch;
@@ -26,21 +26,8 @@ impl Collection<'_> {
         self.run.begin("content", Some(shards.len() as u64));
         let mut is_synced = self.settings.dry_run || self.data.durability == Durability::Relaxed;
         for shard in shards {
-            let unheld = self.unheld(shard);
-            let unheld = match unheld {
-                Ok(unheld) => unheld,
-                Err(error @ StoreError::Lost { .. }) => return Err(error.into()),
-                Err(error) => {
-                    self.skip(None, &error);
-                    continue;
-                }
-            };
-            if !unheld.is_empty() && !is_synced {
-                // So that no crash brings back a name whose content goes now.
-                self.sync_all()?;
-                is_synced = true;
-            }
-            self.remove(shard, unheld, watch)?;
+            let done = self.shard(shard, watch, &mut is_synced);
+            self.skip_unreadable(None, done)?;
             self.run.advance(1);
         }
         if watch.has_lost_track() {
@@ -52,45 +39,44 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// The content of a shard that is in no repository.
-    fn unheld(&mut self, shard: Shard) -> Result<Vec<Digest>> {
-        let mut unheld = Vec::new();
-        let held = &mut self.held;
-        each_entry(&self.data.layout.shard(shard), |file| {
-            // A file that the store did not make stays.
-            unheld.extend(
-                digest_of(shard.algorithm, &file.file_name())
-                    .filter(|digest| Shard::of(shard.pool, digest) == shard)
-                    .filter(|digest| !held.contains(shard, digest)),
-            );
-            Ok(())
-        })?;
-        Ok(unheld)
-    }
-
-    fn remove(
+    fn shard(
         &mut self,
         shard: Shard,
-        unheld: Vec<Digest>,
         watch: &RelianceWatch<'_>,
+        is_synced: &mut bool,
     ) -> std::result::Result<(), GcError> {
         let data = self.data;
+        let directory = data.layout.shard(shard);
         let mut unsynced = UnsyncedDirectories::none();
-        let mut removed_any = false;
-        for digest in unheld {
+        visit_entries::<GcError>(&directory, |file| {
+            // A file that the store did not make stays.
+            let Some(digest) = digest_of(shard.algorithm, &file.file_name())
+                .filter(|digest| Shard::of(shard.pool, digest) == shard)
+            else {
+                return Ok(());
+            };
+            if self.held.contains(shard, &digest) {
+                return Ok(());
+            }
             self.run.pause()?;
             data.root.check()?;
-            if let Some(removed) = self.remove_one(shard, &digest, watch)? {
-                unsynced.add(removed);
-                removed_any = true;
+            if !*is_synced {
+                // So that no crash brings back a name whose content goes now.
+                self.sync_all()?;
+                *is_synced = true;
             }
-        }
-        if removed_any {
-            let directory = data.layout.shard(shard);
+            let removed = self
+                .remove_one(shard, &digest, watch)
+                .map_err(GcError::from);
+            if let Some(removed) = self.skip_unreadable(None, removed)?.flatten() {
+                unsynced.add(removed);
+            }
+            Ok(())
+        })?;
+        if !self.settings.dry_run {
             remove_empty(data, &directory, &data.layout.pool(shard.pool));
-            unsynced.with(()).sync(data)?;
         }
-        Ok(())
+        Ok(unsynced.with(()).sync(data)?)
     }
 
     /// Removes content, unless an operation may rely on it.

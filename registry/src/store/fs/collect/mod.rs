@@ -202,14 +202,27 @@ impl Collection<'_> {
 
     /// Notes the content of a repository.
     fn hold(&mut self, name: &Name, gone: &repository::WouldGo) -> Result<(), GcError> {
-        match self.held.add(self.data, name, gone) {
-            Err(error @ StoreError::Lost { .. }) => Err(error.into()),
-            Err(error) => {
-                self.skip(Some(name), &error);
-                self.has_read_all = false;
-                Ok(())
+        let held = self.held.add(self.data, name, gone);
+        let is_read = self
+            .skip_unreadable(Some(name), held.map_err(GcError::from))?
+            .is_some();
+        self.has_read_all &= is_read;
+        Ok(())
+    }
+
+    /// Goes on after what cannot be read or removed, and returns `None` then. A lost data directory and an
+    /// interruption are errors.
+    fn skip_unreadable<T>(
+        &mut self,
+        name: Option<&Name>,
+        done: Result<T, GcError>,
+    ) -> Result<Option<T>, GcError> {
+        match done {
+            Err(GcError::Store(error)) if !matches!(error, StoreError::Lost { .. }) => {
+                self.skip(name, &error);
+                Ok(None)
             }
-            Ok(()) => Ok(()),
+            done => done.map(Some),
         }
     }
 

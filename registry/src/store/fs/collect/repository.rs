@@ -6,15 +6,14 @@ use std::mem;
 
 use super::{Collection, GcError, mentions};
 use crate::oci::{Digest, Name};
+use crate::store::Result;
 use crate::store::fs::blob;
 use crate::store::fs::durable::UnsyncedDirectories;
-use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::file::{each_entry, if_there, visit_entries};
 use crate::store::fs::layout::digest_of;
-use crate::store::fs::manifest;
 use crate::store::fs::prune_watch::PruneWatch;
 use crate::store::fs::reliance::fingerprint;
 use crate::store::fs::told;
-use crate::store::{Result, StoreError};
 
 /// How many names are removed under one hold of the lock: a millisecond or less, for which other requests
 /// wait.
@@ -31,16 +30,13 @@ impl Collection<'_> {
     /// Takes from a repository what it does not need. Returns what a dry run would take.
     pub(super) fn repository(&mut self, name: &Name) -> std::result::Result<WouldGo, GcError> {
         let mut gone = WouldGo::default();
-        match self.prune(name, &mut gone) {
-            Err(GcError::Store(error)) if !matches!(error, StoreError::Lost { .. }) => {
-                self.skip(Some(name), &error);
-                // A repository without its directory looks empty.
-                self.data.root.check()?;
-                Ok(WouldGo::default())
-            }
-            Err(error) => Err(error),
-            Ok(()) => Ok(gone),
+        let pruned = self.prune(name, &mut gone);
+        if self.skip_unreadable(Some(name), pruned)?.is_none() {
+            // A repository without its directory looks empty.
+            self.data.root.check()?;
+            return Ok(WouldGo::default());
         }
+        Ok(gone)
     }
 
     fn prune(&mut self, name: &Name, gone: &mut WouldGo) -> std::result::Result<(), GcError> {
@@ -58,30 +54,20 @@ impl Collection<'_> {
         let mut mentioned = self.mentioned(name, gone)?;
         let mut batch = Vec::new();
         let mut unsynced = UnsyncedDirectories::none();
-        // Not removed while the directory is read: the names are short, and a batch is.
-        let mut links = Vec::new();
-        each_entry(&data.layout.blob_links(name), |file| {
-            links.extend(
-                digest_of(&file.file_name()).filter(|link| !mentioned.contains(&fingerprint(link))),
-            );
-            Ok(())
-        })?;
-        for digest in links {
-            if self.is_old(name, &digest)? {
+        visit_entries(&data.layout.blob_links(name), |file| {
+            if let Some(digest) = digest_of(&file.file_name())
+                && !mentioned.contains(&fingerprint(&digest))
+                && self.is_old(name, &digest)?
+            {
                 batch.push(digest);
             }
             if batch.len() == AT_ONCE {
-                self.unlink(
-                    name,
-                    mem::take(&mut batch),
-                    &mut mentioned,
-                    &watch,
-                    gone,
-                    &mut unsynced,
-                )?;
+                let batch = mem::take(&mut batch);
+                self.unlink(name, batch, &mut mentioned, &watch, gone, &mut unsynced)?;
                 self.run.pause()?;
             }
-        }
+            Ok::<_, GcError>(())
+        })?;
         self.unlink(name, batch, &mut mentioned, &watch, gone, &mut unsynced)?;
         Ok(unsynced.with(()).sync(data)?)
     }
@@ -117,20 +103,18 @@ impl Collection<'_> {
     /// What the manifests of a repository mention, but for those that would go.
     fn mentioned(&self, name: &Name, gone: &WouldGo) -> std::result::Result<HashSet<u64>, GcError> {
         let mut mentioned = HashSet::new();
-        let mut manifests = Vec::new();
-        manifest::each(self.data, name, |digest, _| {
-            if !gone.manifests.contains(&fingerprint(&digest)) {
-                manifests.push(digest);
+        let entries = self.data.layout.manifest_entries(name);
+        visit_entries(&entries, |file| {
+            if let Some(digest) = digest_of(&file.file_name())
+                && !gone.manifests.contains(&fingerprint(&digest))
+            {
+                mentions::of_manifest(self.data, name, &digest, |found| {
+                    mentioned.insert(fingerprint(&found));
+                })?;
+                self.run.pause()?;
             }
-            Ok(())
+            Ok::<_, GcError>(())
         })?;
-        for digest in manifests {
-            let add = |found| {
-                mentioned.insert(fingerprint(&found));
-            };
-            mentions::of_manifest(self.data, name, &digest, add)?;
-            self.run.pause()?;
-        }
         Ok(mentioned)
     }
 

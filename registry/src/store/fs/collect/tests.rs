@@ -334,6 +334,7 @@ async fn what_cannot_be_read_needs_everything() {
     assert!(has_blob(&store, "a", &blob).await);
     // Other repositories were collected all the same.
     assert!(!has_blob(&store, "b", &loose).await);
+    fs::create_dir_all(content.parent().unwrap()).unwrap();
     fs::write(&content, whole).unwrap();
     let tag = directory.path().join("repositories/a/_tags/1");
     fs::write(&tag, "nonsense").unwrap();
