@@ -33,6 +33,7 @@ const REGISTRY: &[(&str, &[&str])] = &[
         &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
     ),
     ("doctor", &["store", "config"]),
+    ("fuzz", &["config", "oci"]),
     ("cli", &["server", "doctor", "config"]),
     ("main", &["cli"]),
 ];

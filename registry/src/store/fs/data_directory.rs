@@ -17,7 +17,7 @@ use super::options::{Durability, StoreOptions, UploadQuota};
 use super::prune_watch::PrunedRepository;
 use super::reliance::Reliance;
 use super::root::Root;
-use super::told::ToldTimes;
+use super::told_times::ToldTimes;
 use super::upload::concurrency::AppendConcurrency;
 use super::upload::sessions::UploadSessions;
 use crate::store::Result;

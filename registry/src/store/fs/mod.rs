@@ -45,6 +45,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 mod told;
+mod told_times;
 mod upload;
 
 use std::convert::Infallible;

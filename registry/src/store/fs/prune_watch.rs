@@ -15,9 +15,9 @@ const MOST: usize = 10_000;
 
 /// The repository that a collection is at, if any.
 #[derive(Default)]
-pub(super) struct PrunedRepository(Mutex<Option<Written>>);
+pub(super) struct PrunedRepository(Mutex<Option<WrittenManifests>>);
 
-struct Written {
+struct WrittenManifests {
     name: Name,
     digests: Vec<Digest>,
 }
@@ -28,7 +28,7 @@ pub(super) struct PruneWatch<'a>(&'a PrunedRepository);
 impl PrunedRepository {
     /// Begins to remember. There is one collection at a time, which is at one repository at a time.
     pub(super) fn watch(&self, name: &Name) -> PruneWatch<'_> {
-        *self.0.lock() = Some(Written {
+        *self.0.lock() = Some(WrittenManifests {
             name: name.clone(),
             digests: Vec::new(),
         });

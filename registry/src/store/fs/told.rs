@@ -1,48 +1,17 @@
 //! When a client was last told that a repository holds an item: the time at which its file was changed.
 //!
 //! A client that was told so, by a HEAD, a mount or a push, counts on the item: it pushes a manifest that
-//! names it, some time later. A collection keeps the item for the [grace](ToldTimes) from then on. A time
+//! names it, some time later. A collection keeps the item for the [grace](super::told_times::ToldTimes) from then on. A time
 //! is written anew only if it is old, so that a popular item is not written with each request.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::data_directory::DataDirectory;
 use super::disk::touch;
 use crate::oci::Name;
-
-/// For how long at most a time is not written anew.
-const LONGEST: Duration = Duration::from_mins(10);
-
-/// How exact the times are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ToldTimes {
-    again: Duration,
-}
-
-impl ToldTimes {
-    /// For a collection that keeps items for so long.
-    pub(super) fn new(grace: Duration) -> Self {
-        Self {
-            again: (grace / 8).min(LONGEST),
-        }
-    }
-
-    /// For how long a time is not written anew: the client may have been told so much later.
-    pub(super) fn again(self) -> Duration {
-        self.again
-    }
-
-    /// Whether the time of a file has to be written anew. Never if nothing is promised.
-    pub(super) fn is_old(self, metadata: &Metadata) -> bool {
-        let told = metadata.modified().ok();
-        // A time in the future, after a clock was set back, is old as well: it says nothing.
-        let age = told.and_then(|told| told.elapsed().ok());
-        !self.again.is_zero() && age.is_none_or(|age| age >= self.again)
-    }
-}
 
 /// Writes the time of an item anew before a client is told of it, if that is due. Returns false if the item
 /// went meanwhile: then the client must not be told.
@@ -82,28 +51,10 @@ pub(super) fn is_before(metadata: &Metadata, cutoff: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs::File;
+    use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn a_time_is_written_anew_once_it_is_old() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x");
-        let file = File::create(&path).unwrap();
-        let is_old = |grace| ToldTimes::new(grace).is_old(&fs::metadata(&path).unwrap());
-        let hours = Duration::from_hours;
-        assert!(!is_old(hours(1)));
-        for time in [hours(1), hours(100)] {
-            file.set_modified(SystemTime::now() - time).unwrap();
-            assert!(is_old(hours(1)));
-            assert!(!is_old(Duration::ZERO));
-        }
-        file.set_modified(SystemTime::now() + hours(1)).unwrap();
-        assert!(is_old(hours(1)));
-        touch(&path).unwrap();
-        assert!(!is_old(hours(1)));
-    }
 
     #[test]
     fn an_item_is_before_a_cutoff_that_is_later_than_its_time() {

@@ -62,7 +62,7 @@ impl Collection<'_> {
             data.root.check()?;
             if !*is_synced {
                 // So that no crash brings back a name whose content goes now.
-                self.sync_all()?;
+                self.sync_everything()?;
                 *is_synced = true;
             }
             let removed = self
@@ -123,7 +123,7 @@ impl Collection<'_> {
         Ok(removed)
     }
 
-    fn sync_all(&self) -> Result<()> {
+    fn sync_everything(&self) -> Result<()> {
         let root = self.data.root.path();
         let synced = disk::sync_file_system(self.data.root.lock(), root);
         synced.map_err(|error| StoreError::io(root, error))

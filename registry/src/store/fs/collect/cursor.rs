@@ -17,14 +17,14 @@ const EVERY: Duration = Duration::from_secs(30);
 const LONGEST: u64 = 256;
 
 /// How far a collection is.
-pub(super) struct Cursor {
+pub(super) struct CollectionCursor {
     /// The last repository that an earlier collection has done, until it is met.
     after: Option<Name>,
     done: Option<Name>,
     written: Instant,
 }
 
-impl Cursor {
+impl CollectionCursor {
     /// From the first repository on.
     pub(super) fn start() -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Which content is in any repository: 8 bytes for each.
 
-use super::repository::WouldGo;
+use super::would_go::WouldGo;
 use crate::oci::{Digest, Name};
 use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
@@ -17,11 +17,11 @@ pub(super) struct HeldContent {
 }
 
 /// A set of fingerprints in sorted runs, without the spare room of a hash table.
-struct Fingerprints(Vec<Run>);
+struct Fingerprints(Vec<SortedRun>);
 
 /// Those with the same first byte.
 #[derive(Clone, Default)]
-struct Run {
+struct SortedRun {
     all: Vec<u64>,
     /// How many of them, from the start, are sorted and each there once.
     sorted: usize,
@@ -29,7 +29,7 @@ struct Run {
 
 impl Default for Fingerprints {
     fn default() -> Self {
-        Self(vec![Run::default(); 256])
+        Self(vec![SortedRun::default(); 256])
     }
 }
 
@@ -76,7 +76,7 @@ impl Fingerprints {
     }
 }
 
-impl Run {
+impl SortedRun {
     fn sort(&mut self) {
         if self.sorted < self.all.len() {
             self.all.sort_unstable();

@@ -7,6 +7,7 @@
 //! | `mentions` | what manifests mention, as far as they can be read and believed |
 //! | `held` | which content is in any repository |
 //! | `content` | removes content that is in none |
+//! | `would_go` | what a dry run would take from a repository |
 //! | `cursor` | where an interrupted collection goes on |
 //!
 //! Nothing that was acknowledged misses anything afterwards:
@@ -30,12 +31,14 @@ mod repository;
 #[cfg(test)]
 mod tests;
 mod untagged;
+mod would_go;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use self::cursor::Cursor;
+use self::cursor::CollectionCursor;
 use self::held::HeldContent;
+use self::would_go::WouldGo;
 use super::count::RepositoryWalk;
 use super::data_directory::DataDirectory;
 use crate::oci::Name;
@@ -145,24 +148,24 @@ impl Collection<'_> {
     /// Goes through all repositories: takes from them what is not needed, and notes what they hold.
     fn repositories(&mut self) -> Result<(), GcError> {
         self.run.begin("repositories", None);
-        let mut cursor = Cursor::read(self.data);
+        let mut cursor = CollectionCursor::read(self.data);
         if self.settings.dry_run {
-            cursor = Cursor::start();
+            cursor = CollectionCursor::start();
         }
         self.walk(&mut cursor)?;
         if cursor.is_before_its_place() {
             // The repository at which the last one stopped is gone.
-            cursor = Cursor::start();
+            cursor = CollectionCursor::start();
             self.walk(&mut cursor)?;
         }
         if !self.settings.dry_run {
-            Cursor::remove(self.data);
+            CollectionCursor::remove(self.data);
         }
         // Before content goes, removals are on disk that were not of this collection, too.
         Ok(self.data.root.check()?)
     }
 
-    fn walk(&mut self, cursor: &mut Cursor) -> Result<(), GcError> {
+    fn walk(&mut self, cursor: &mut CollectionCursor) -> Result<(), GcError> {
         let mut walk = RepositoryWalk::new(Arc::clone(self.data));
         for name in walk.by_ref() {
             let name = match name {
@@ -184,7 +187,7 @@ impl Collection<'_> {
                 self.report.repositories += 1;
                 self.repository(&name)?
             } else {
-                repository::WouldGo::default()
+                WouldGo::default()
             };
             self.hold(&name, &gone)?;
             self.run.advance(1);
@@ -201,7 +204,7 @@ impl Collection<'_> {
     }
 
     /// Notes the content of a repository.
-    fn hold(&mut self, name: &Name, gone: &repository::WouldGo) -> Result<(), GcError> {
+    fn hold(&mut self, name: &Name, gone: &WouldGo) -> Result<(), GcError> {
         let held = self.held.add(self.data, name, gone);
         let is_read = self
             .skip_unreadable(Some(name), held.map_err(GcError::from))?

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::mem;
 
+use super::would_go::WouldGo;
 use super::{Collection, GcError, mentions};
 use crate::oci::{Digest, Name};
 use crate::store::Result;
@@ -18,13 +19,6 @@ use crate::store::fs::told;
 /// How many names are removed under one hold of the lock: a millisecond or less, for which other requests
 /// wait.
 pub(super) const AT_ONCE: usize = 32;
-
-/// What a dry run found in one repository.
-#[derive(Default)]
-pub(super) struct WouldGo {
-    pub(super) blobs: HashSet<u64>,
-    pub(super) manifests: HashSet<u64>,
-}
 
 impl Collection<'_> {
     /// Takes from a repository what it does not need. Returns what a dry run would take.

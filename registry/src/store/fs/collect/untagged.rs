@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::SystemTime;
 
-use super::repository::{AT_ONCE, WouldGo};
+use super::repository::AT_ONCE;
+use super::would_go::WouldGo;
 use super::{Collection, GcError, mentions};
 use crate::oci::{Digest, Name, Tag};
 use crate::store::Result;
