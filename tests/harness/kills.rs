@@ -17,11 +17,12 @@ use rand::{Rng, SeedableRng};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, MANIFEST, descriptor};
 use crate::content;
-use crate::maintenance;
 use crate::octoserve::{Launch, Server};
 
 /// The clients.
@@ -135,12 +136,27 @@ async fn start(data: &Path, socket: &Path, built: Option<&Path>) -> Result<Serve
 /// Asks for one collection after the other.
 async fn collect(socket: PathBuf, counts: Arc<Counts>) {
     loop {
-        let done = maintenance::run(&socket, "gc").await;
-        if done.is_ok_and(|last| last["ok"] == true) {
+        if ask_for_collection(&socket)
+            .await
+            .is_ok_and(|is_done| is_done)
+        {
             counts.collections.fetch_add(1, Ordering::Relaxed);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Returns whether it was done.
+async fn ask_for_collection(socket: &Path) -> Result<bool> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let request = json!({"version": 1, "command": "maintenance", "job": "gc"});
+    stream.write_all(format!("{request}\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer
+        .lines()
+        .last()
+        .is_some_and(|last| last.contains("\"ok\":true")))
 }
 
 impl Pusher {

@@ -30,7 +30,6 @@
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
 //! | [`kills`] | a registry that is killed again and again while it is used and collects garbage |
-//! | [`maintenance`] | the jobs of a registry, over its control socket |
 //! | [`chroot`] | a small Debian, to install packages in |
 //! | [`terminal`] | a program at a pseudo terminal |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
@@ -57,7 +56,6 @@ pub mod h2;
 pub mod hostile;
 pub mod kills;
 pub mod kubernetes;
-pub mod maintenance;
 pub mod memory;
 pub mod octoserve;
 pub mod openmetrics;
