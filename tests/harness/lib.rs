@@ -29,7 +29,6 @@
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
-//! | [`kills`] | a registry that is killed again and again while it is used and collects garbage |
 //! | [`chroot`] | a small Debian, to install packages in |
 //! | [`terminal`] | a program at a pseudo terminal |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
@@ -54,7 +53,6 @@ pub mod foreign;
 pub mod frames;
 pub mod h2;
 pub mod hostile;
-pub mod kills;
 pub mod kubernetes;
 pub mod memory;
 pub mod octoserve;
