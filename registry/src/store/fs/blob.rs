@@ -90,6 +90,17 @@ pub(super) fn size(data: &DataDirectory, name: &Name, digest: &Digest) -> Result
     Ok(Some(size))
 }
 
+/// The bytes that a blob adds to a repository, for the statistics: those of its link, whatever has become
+/// of the content, so that the figure changes with the repository alone.
+pub(super) fn stored(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<i64> {
+    let link = BlobLink::read(&data.layout.blob_link(name, digest))?;
+    let size = match link.and_then(|link| link.size) {
+        Some(size) => Some(size),
+        None => length(&data.layout.content(Pool::Blobs, digest))?,
+    };
+    Ok(size.map_or(0, signed))
+}
+
 pub(super) fn read(
     data: &DataDirectory,
     name: &Name,
@@ -127,8 +138,7 @@ pub(super) fn remove_link(
     digest: &Digest,
     lock: &mut StripeChanges,
 ) -> Result<Option<UnsyncedDirectories>> {
-    let content = data.layout.content(Pool::Blobs, digest);
-    let stored = length(&content)?.map_or(0, signed);
+    let stored = stored(data, name, digest)?;
     let link = data.layout.blob_link(name, digest);
     let allocated = -allocated_at(&link);
     // The link alone goes. The content stays, since another repository may hold the same blob.
@@ -182,6 +192,10 @@ pub(super) fn link(
     // The push that brought the content may not have synced it yet.
     unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
     let found = BlobLink::read(&path)?;
+    let stored = match found {
+        Some(link) => signed(link.size.unwrap_or(size)),
+        None => 0,
+    };
     let known = expected.or(found.and_then(|link| link.size));
     check(known, size, &content)?;
     if found == Some(BlobLink { size: Some(size) }) {
@@ -209,7 +223,7 @@ pub(super) fn link(
     let is_new = found.is_none();
     let change = RepositoryCounts {
         blobs: i64::from(is_new),
-        stored: if is_new { signed(size) } else { 0 },
+        stored: signed(size) - stored,
         allocated: allocated_at(&path) - allocated,
         ..Default::default()
     };

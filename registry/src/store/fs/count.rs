@@ -12,10 +12,10 @@ use super::changes::{ContentCounts, RepositoryCounts};
 use super::data_directory::DataDirectory;
 use super::disk;
 use super::file::{allocated, allocated_at, each_entry, if_there};
-use super::layout::{Layout, Pool, RESERVED, Shard, digest_of};
+use super::layout::{Layout, RESERVED, Shard, digest_of};
 use super::locks::settled;
 use super::{blob, manifest};
-use crate::oci::{Digest, Name};
+use crate::oci::Name;
 use crate::store::{Result, StoreError};
 
 /// Counts a repository, and calls `report` with the result while nobody can change it.
@@ -54,7 +54,8 @@ pub(super) fn shard(
     )
 }
 
-/// What everything but repositories, content and uploads takes on disk, in bytes.
+/// What everything but repositories, content and uploads takes on disk, in bytes: the directories, the
+/// quarantine and small files.
 pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
     let mut paths = Vec::new();
     for shard in Shard::all() {
@@ -69,6 +70,13 @@ pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
         layout.maintenance(),
         layout.quarantine(),
     ]);
+    for directory in [layout.maintenance(), layout.quarantine()] {
+        // One that cannot be listed counts by itself: statistics are no reason to fail.
+        let _ = each_entry(&directory, |entry| {
+            paths.push(entry.path());
+            Ok(())
+        });
+    }
     paths.sort_unstable();
     paths.dedup();
     paths.iter().map(|path| allocated_at(path)).sum()
@@ -101,8 +109,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());
-            // Not from the link: pushes and deletions report the content's length, too.
-            counts.stored += blob_size(data, &digest)?;
+            counts.stored += blob::stored(data, name, &digest)?;
         }
         Ok(())
     })?;
@@ -124,11 +131,6 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
         })
     })?;
     Ok(counts)
-}
-
-fn blob_size(data: &DataDirectory, digest: &Digest) -> Result<i64> {
-    let content = data.layout.content(Pool::Blobs, digest);
-    Ok(if_there(&content, disk::metadata(&content))?.map_or(0, |m| blob::signed(m.size())))
 }
 
 fn count_shard(data: &DataDirectory, shard: Shard) -> Result<ContentCounts> {

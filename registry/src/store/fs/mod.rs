@@ -10,8 +10,9 @@
 //! file wires the operations to the [`Store`] trait: it says which of them confirm that the data
 //! directory is still there, sync what they changed, and run again on a full disk.
 //!
-//! Removing content that no repository holds any more is for [`collect`], while all else goes on.
-//! Deliberately not here: statistics, which receive every change through [`Changes`].
+//! Removing content that no repository holds any more is for [`collect`], and finding damage for [`scrub`],
+//! while all else goes on. Deliberately not here: statistics, which receive every change through
+//! [`Changes`].
 
 mod blob;
 mod blocking;
@@ -40,6 +41,7 @@ mod reference;
 mod referrer;
 mod reliance;
 mod root;
+mod scrub;
 mod space;
 mod tag;
 #[cfg(test)]
@@ -67,6 +69,7 @@ pub use open::OpenError;
 pub use options::{Durability, StoreOptions, UploadQuota};
 pub use reader::BlobReader;
 pub use root::Presence;
+pub use scrub::{CorruptContent, ScrubError, ScrubReport, ScrubSettings};
 pub use space::Space;
 pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 
@@ -186,6 +189,17 @@ impl FsStore {
         report: &mut GcReport,
     ) -> std::result::Result<(), GcError> {
         collect::collect(&self.data, settings, run, report)
+    }
+
+    /// Compares all content with its digests, or what an interrupted run has left of it. What it found is
+    /// in `report` even if it ends early. Corrupt content is no error. Blocks.
+    pub fn scrub(
+        &self,
+        settings: ScrubSettings,
+        run: &Run,
+        report: &mut ScrubReport,
+    ) -> std::result::Result<(), ScrubError> {
+        scrub::scrub(&self.data, settings, run, report)
     }
 
     /// Asks the system about the space that is left. Blocks.
