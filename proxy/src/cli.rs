@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use service::cli::{ProgramCommands, ProgramFlags};
+use service::cli::{NoTasks, ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
 use service::doctor::Examination;
@@ -101,6 +101,7 @@ impl ProgramCommands for ProxyCommands {}
 
 impl ProgramFlags for ProxyFlags {
     type Commands = ProxyCommands;
+    type Tasks = NoTasks;
 
     fn keys(&self) -> Vec<Flag> {
         let mut flags = Vec::new();

@@ -4,6 +4,7 @@
 //! that the caller can announce the addresses before the first request is served.
 
 mod expiry;
+mod files;
 mod greeting;
 pub mod in_process;
 mod operator;
@@ -27,13 +28,17 @@ use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
+use self::files::Files;
+pub use self::files::follow;
 use self::greeting::greeting;
 use self::in_process::InProcess;
 pub use self::operator::RegistryOperator;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::RegistryConfig;
 use crate::config::endpoint::MetricsEndpoint;
+use crate::maintenance::Maintenance;
 use crate::metrics::RegistryMetrics;
+use crate::metrics::maintenance::MaintenanceFamilies;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
 use crate::stats::{Collector, Ledger};
@@ -87,14 +92,7 @@ struct BoundMetrics {
     listener: Option<AdminListener<OwnFamilies>>,
     /// Counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
-}
-
-/// The background work of a store of files.
-struct Files {
-    /// The store whose data directory is watched.
-    store: FsStore,
-    /// Ends idle upload sessions; `None` for a store that is read-only.
-    expiry: Option<Expiry>,
+    maintenance: MaintenanceFamilies,
 }
 
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
@@ -118,20 +116,24 @@ pub async fn bind_inherited(
     // Opening reads the upload sessions of a former run from disk, which would block the runtime.
     let store = spawn_blocking(move || FsStore::open(&data, options, changes)).await??;
     let idle = config.storage.uploads.expire.get();
-    let expiry = (!config.storage.read_only).then(|| Expiry::new(store.clone(), idle));
-    let counted = store.clone();
+    let (expires, jobs) = (!config.storage.read_only, config.storage.jobs());
+    let (counted, kept) = (store.clone(), store.clone());
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
-    let files = Files {
-        store: store.clone(),
-        expiry,
-    };
     let backend = Backend::Filesystem;
     let bound = bind_with(config, store, backend, inheritance, |stats| {
         Some(collector(stats))
     });
+    let bound = bound.await?;
+    let families = bound
+        .metrics
+        .as_ref()
+        .map(|metrics| metrics.maintenance.clone());
+    let expiry = expires.then(|| Expiry::new(kept.clone(), idle, families.clone()));
+    let maintenance = Maintenance::new(kept.clone(), jobs, families);
+    bound.operator.maintain(maintenance.clone());
     Ok(BoundRegistry {
-        files: Some(files),
-        ..bound.await?
+        files: Some(Files::new(kept, expiry, maintenance)),
+        ..bound
     })
 }
 
@@ -181,9 +183,10 @@ async fn bind_with<S: Store>(
             let api = Api::new(store, policy, recorders);
             let collector = collector(metrics.stats);
             reloads = metrics.reloads;
-            let registry = metrics.registry;
+            let (registry, jobs) = (metrics.registry, metrics.maintenance);
+            let counted = (collector, jobs);
             let bound =
-                BoundMetrics::bind(registry, collector, endpoint, inheritance, &readiness).await?;
+                BoundMetrics::bind(registry, counted, endpoint, inheritance, &readiness).await?;
             (AnyApi::Recorded(Arc::new(api)), Some(bound))
         }
     };
@@ -213,7 +216,7 @@ async fn bind_with<S: Store>(
 impl BoundMetrics {
     async fn bind(
         registry: MetricsRegistry,
-        collector: Option<Collector>,
+        (collector, maintenance): (Option<Collector>, MaintenanceFamilies),
         endpoint: MetricsEndpoint,
         inheritance: &Inheritance,
         readiness: &Arc<Readiness>,
@@ -242,6 +245,7 @@ impl BoundMetrics {
             final_file: endpoint.final_file,
             listener,
             collector,
+            maintenance,
         })
     }
 
@@ -268,22 +272,6 @@ impl BoundMetrics {
     }
 }
 
-impl Files {
-    /// Expires upload sessions and watches the data directory until the future is dropped.
-    async fn maintain(self) -> Infallible {
-        let expire = async {
-            match self.expiry {
-                Some(expiry) => expiry.run().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            never = expire => never,
-            never = self.store.watch() => never,
-        }
-    }
-}
-
 impl<S: Store> BoundRegistry<S> {
     /// The families, to be gathered in process; `None` where nothing is recorded.
     pub fn families(&self) -> Option<MetricsRegistry> {
@@ -293,7 +281,7 @@ impl<S: Store> BoundRegistry<S> {
 
     /// Whether the data directory is there; `None` for a store that has none.
     pub fn presence(&self) -> Option<Presence> {
-        self.files.as_ref().map(|files| files.store.presence())
+        self.files.as_ref().map(Files::presence)
     }
 
     /// Calls the API from within this process.
@@ -362,7 +350,14 @@ impl<S: Store> Server for BoundRegistry<S> {
             end.trigger();
             drained
         };
-        let presence = self.files.as_ref().map(|files| files.store.presence());
+        let presence = self.files.as_ref().map(Files::presence);
+        let maintenance = self.files.as_ref().map(Files::maintenance);
+        let patience = self.limits.drain;
+        let run_jobs = async {
+            if let Some(maintenance) = maintenance {
+                maintenance.serve(shutdown.clone(), patience).await;
+            }
+        };
         let maintain = async {
             match self.files {
                 Some(files) => files.maintain().await,
@@ -374,11 +369,11 @@ impl<S: Store> Server for BoundRegistry<S> {
             follow(presence, &self.readiness).await;
             pending::<Infallible>().await
         };
-        let serve = async { tokio::join!(serve_api, serve_metrics) };
+        let serve = async { tokio::join!(serve_api, serve_metrics, run_jobs) };
         // Early enough: the bound sockets queue the clients that connect before the select.
         self.readiness.set_serving(true);
         let drained = tokio::select! {
-            (drained, ()) = serve => drained,
+            (drained, (), ()) = serve => drained,
             never = maintain => match never {},
             never = follow => match never {},
         };
@@ -386,23 +381,6 @@ impl<S: Store> Server for BoundRegistry<S> {
             file.write(&families).await;
         }
         drained
-    }
-}
-
-/// Tells a readiness whether the data directory is there, until the future is dropped or the store
-/// is closed. A store that has no directory is always healthy.
-pub async fn follow(presence: Option<Presence>, readiness: &Readiness) {
-    let Some(mut presence) = presence else {
-        readiness.set_health(Ok(()));
-        return;
-    };
-    loop {
-        // `lost` leaves the value unseen: a change between here and the wait ends the wait at once.
-        let lost = presence.lost();
-        readiness.set_health(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
-        if !presence.changed().await {
-            return;
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 mod ctl;
 mod doctor;
 mod flags;
+mod tasks;
 #[cfg(feature = "top")]
 mod top;
 
@@ -19,6 +20,7 @@ use self::doctor::DoctorArgs;
 pub use self::doctor::DoctorCall;
 use self::flags::ConfigArgs;
 pub use self::flags::ProgramFlags;
+pub use self::tasks::{NoTasks, ProgramTasks, Task, TaskEnd};
 #[cfg(feature = "top")]
 pub use self::top::TopUsageError;
 use super::auth::MAX_COST;
@@ -34,7 +36,7 @@ use super::top::TopCall;
 
 /// What a command line asks for.
 #[derive(Debug)]
-pub enum Action<C: Configuration> {
+pub enum Action<C: Configuration, T> {
     /// Serve with this configuration.
     Serve(Box<(C, Startup<C>)>),
     /// Try what this configuration says.
@@ -46,11 +48,16 @@ pub enum Action<C: Configuration> {
     Probe(Probe),
     /// Ask a running program.
     Control(ControlCall),
+    /// Do what only this program can.
+    Task(Box<T>),
     /// Read a password, and print its hash.
     HashPassword(PasswordHasher),
     /// Print this text, and do nothing else.
     Print(String),
 }
+
+/// A command that only one program has, ready to be done.
+pub type TaskOf<F> = <<F as ProgramFlags>::Tasks as ProgramTasks>::Task;
 
 /// What a process starts with, for a later reload.
 #[derive(Debug)]
@@ -113,6 +120,8 @@ enum Subcommands<F: ProgramFlags> {
     Top(self::top::TopArgs),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
+    #[command(flatten)]
+    Program(F::Tasks),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     // Not as a doc comment: the name of a key is no Markdown.
@@ -172,7 +181,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
     (name, about): (&'static str, &'static str),
     words: impl IntoIterator<Item = OsString>,
     env: Vec<(String, String)>,
-) -> Result<Action<C>, UsageError> {
+) -> Result<Action<C, TaskOf<F>>, UsageError> {
     let mut command = CommandLine::<F>::command()
         .name(name)
         .about(about)
@@ -190,6 +199,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         #[cfg(feature = "top")]
         Subcommands::Top(args) => Ok(Action::Top(Box::new(args.call::<C>(env)?))),
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
+        Subcommands::Program(tasks) => Ok(Action::Task(Box::new(tasks.prepare(env)?))),
         Subcommands::Schema => Ok(Action::Print(C::schema(name))),
         Subcommands::HashPassword { cost } => Ok(Action::HashPassword(PasswordHasher { cost })),
         Subcommands::Completions { shell } => {
@@ -220,7 +230,7 @@ impl<F: ProgramFlags> ServeArgs<F> {
     fn action<C: Configuration>(
         self,
         env: Vec<(String, String)>,
-    ) -> Result<Action<C>, ConfigError> {
+    ) -> Result<Action<C, TaskOf<F>>, ConfigError> {
         let take_over = self.take_over;
         // Before the flags are looked at: both report what is wrong with the configuration.
         let sources = self.config.sources(env);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, UsageError};
+use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, Task, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
 use super::doctor::{self, DoctorReport, Examination};
@@ -100,6 +100,7 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(Action::Top(call)) => show::<P>(*call),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         Ok(Action::Control(call)) => ask::<P>(&call),
+        Ok(Action::Task(task)) => perform::<P>(*task),
         Ok(Action::HashPassword(hasher)) => hash_password::<P>(hasher),
         Ok(Action::Print(text)) => print(&text),
         Err(UsageError::Arguments(error)) => {
@@ -305,6 +306,25 @@ fn ask<P: Program>(call: &ControlCall) -> ExitCode {
             report::<P>(&error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+fn perform<P: Program>(task: impl Task) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    let end = runtime.block_on(task.perform());
+    // What it did is done; a disk that hangs is not waited for.
+    runtime.shutdown_timeout(BLOCKING_DRAIN);
+    let printed = print(&end.output);
+    if let Some(failure) = &end.failure {
+        report::<P>(failure);
+    }
+    if end.is_success {
+        printed
+    } else {
+        ExitCode::FAILURE
     }
 }
 

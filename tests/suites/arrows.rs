@@ -24,16 +24,18 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("metrics", &["oci"]),
     ("store", &["oci", "metrics"]),
     ("stats", &["store", "metrics", "oci"]),
-    ("gc", &["store", "metrics", "oci"]),
-    ("scrub", &["store", "metrics", "oci"]),
-    ("config", &["store", "metrics", "oci"]),
+    ("maintenance", &["store", "metrics", "oci"]),
+    ("config", &["store", "maintenance", "metrics", "oci"]),
     ("api", &["store", "oci", "metrics"]),
     (
         "server",
-        &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
+        &["api", "store", "stats", "maintenance", "config", "metrics"],
     ),
     ("doctor", &["store", "config"]),
-    ("cli", &["server", "doctor", "config"]),
+    (
+        "cli",
+        &["server", "doctor", "maintenance", "store", "config"],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::METRICS_PATH;
+use super::maintenance::{GcFields, ScrubFields};
+use crate::maintenance::JobSettings;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::admin::StatusPageFields;
 use service::auth::BasicAuthFields;
@@ -53,6 +55,10 @@ pub struct RegistryFields {
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
+    /// The garbage collection.
+    pub gc: GcFields,
+    /// The scrub, which compares content with its digests.
+    pub scrub: ScrubFields,
     /// The metrics endpoint.
     pub metrics: RegistryMetricsFields,
     /// What one client may take.
@@ -86,6 +92,10 @@ pub struct StorageFields {
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
+    /// The garbage collection.
+    pub gc: GcFields,
+    /// The scrub, which compares content with its digests.
+    pub scrub: ScrubFields,
 }
 
 /// The keys of the quota of all uploads together.
@@ -136,6 +146,8 @@ impl Default for RegistryFields {
             sparse_manifests: storage.sparse_manifests,
             reserve: storage.reserve,
             uploads: storage.uploads,
+            gc: storage.gc,
+            scrub: storage.scrub,
             metrics: RegistryMetricsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
@@ -155,6 +167,8 @@ impl Default for StorageFields {
             sparse_manifests: false,
             reserve: ByteSize::gib(1),
             uploads: UploadFields::default(),
+            gc: GcFields::default(),
+            scrub: ScrubFields::default(),
         }
     }
 }
@@ -178,7 +192,9 @@ impl StorageFields {
         }
         checker.range("manifest_limit", self.manifest_limit, &MANIFEST_LIMIT)?;
         checker.range("reserve", self.reserve, &RESERVE)?;
-        self.uploads.check(&checker.section("uploads"))
+        self.uploads.check(&checker.section("uploads"))?;
+        self.gc.check(&checker.section("gc"))?;
+        self.scrub.check(&checker.section("scrub"))
     }
 
     /// The options of the store.
@@ -191,7 +207,19 @@ impl StorageFields {
                 max_bytes: max_bytes.unwrap_or(u64::MAX),
                 reserve: self.reserve.get(),
             },
-            grace: StoreOptions::GRACE,
+            grace: self.gc.grace.get(),
+        }
+    }
+
+    /// What the jobs are told.
+    pub(crate) fn jobs(&self) -> JobSettings {
+        JobSettings {
+            gc_schedule: self.gc.schedule,
+            grace: self.gc.grace.get(),
+            untagged: self.gc.untagged.map(config::Duration::get),
+            scrub_schedule: self.scrub.schedule,
+            scrub_rate: self.scrub.rate.get(),
+            read_only: self.read_only,
         }
     }
 }

@@ -34,6 +34,8 @@ mod untagged;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use self::cursor::Cursor;
 use self::held::HeldContent;
 use super::count::RepositoryWalk;
@@ -54,7 +56,7 @@ pub struct GcSettings {
 }
 
 /// What a collection did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
     /// The repositories that it looked at.
     pub repositories: u64,
