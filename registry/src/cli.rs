@@ -83,7 +83,10 @@ mod tests {
     use super::*;
     use crate::config::RegistryFields;
 
-    fn read(words: &str, env: &[(&str, &str)]) -> Result<Action<RegistryConfig>, String> {
+    fn read(
+        words: &str,
+        env: &[(&str, &str)],
+    ) -> Result<Action<RegistryConfig, maintain::MaintainTask>, String> {
         let words = std::iter::once("octoserve-registry").chain(words.split_whitespace());
         let env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
         let name = (OctoserveRegistry::NAME, OctoserveRegistry::ABOUT);

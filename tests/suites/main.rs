@@ -86,6 +86,8 @@ mod kubernetes;
 mod listeners;
 /// What the log says about requests, and its size.
 mod logs;
+/// Scrubs and collections, on a running registry, on its directory alone, and by a schedule.
+mod maintenance;
 /// Stalled manifests, and listings of large ones, in bounded memory.
 mod manifests;
 /// Many open uploads and scrapes in bounded memory.

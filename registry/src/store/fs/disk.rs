@@ -188,6 +188,14 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     run(Step::Open(path), || options.open(path))
 }
 
+/// Opens a file to read, unless the path leads to a symbolic link. Never waits.
+pub(super) fn open_itself(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let options = options.read(true).custom_flags(flags.bits().cast_signed());
+    run(Step::Open(path), || options.open(path))
+}
+
 /// The bytes of a small file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -1,12 +1,12 @@
 //! How far a scrub is, in `maintenance/scrub`, so that the next run continues there.
 
-use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::data_directory::DataDirectory;
+use super::super::disk;
 use super::super::durable::Draft;
 use super::super::layout::Layout;
 use super::parts::parts;
@@ -65,7 +65,7 @@ fn path(layout: &Layout) -> PathBuf {
 
 /// Where an interrupted run was; `None` where there was none, or nobody can tell.
 pub(super) fn read(layout: &Layout, quarantine: bool) -> Option<Cursor> {
-    let file = File::open(path(layout)).ok()?;
+    let file = disk::open(&path(layout)).ok()?;
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text).ok()?;
     let mut cursor: Cursor = serde_json::from_slice(&text).ok()?;
@@ -85,5 +85,5 @@ pub(super) fn write(data: &DataDirectory, cursor: &Cursor) -> Result<()> {
 /// Removes the file: the next run begins at the start.
 pub(super) fn remove(layout: &Layout) {
     // If it stays, the next run only checks less than all.
-    let _ = fs::remove_file(path(layout));
+    let _ = disk::remove_file(&path(layout));
 }

@@ -1,13 +1,14 @@
 //! Reads one item of content, and compares it with its digest.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
+use super::super::disk;
 use super::super::layout::Pool;
 use super::pacing::Pacing;
 use crate::oci::{Digest, Hasher};
@@ -55,17 +56,7 @@ pub(super) enum Verdict {
 pub(super) fn verify(content: &Content, pacing: &mut Pacing<'_>) -> Result<Verdict, Interrupted> {
     pacing.opened()?;
     // Neither a link is followed nor a pipe waited for: a person may have put anything here.
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    #[expect(
-        clippy::cast_possible_wrap,
-        reason = "the bits are those that open(2) takes"
-    )]
-    let opened = options
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(&content.path);
-    let file = match opened {
+    let file = match disk::open_itself(&content.path) {
         Ok(file) => file,
         Err(error) => return Ok(not_opened(content, error)),
     };

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::super::changes::ContentCounts;
 use super::super::data_directory::DataDirectory;
+use super::super::disk;
 use super::super::directories::with_directory_of;
 use super::super::durable::UnsyncedDirectories;
 use super::super::file::{allocated, allocated_at, if_there};
@@ -30,7 +31,7 @@ pub(super) fn quarantine(data: &DataDirectory, content: &Content, file: &ReadFil
         let directory = data.layout.shard(shard);
         with_directory_of(data, &target, || {
             data.directories
-                .change(&directory, || fs::rename(path, &target))
+                .change(&directory, || disk::rename(path, &target))
         })?;
         lock.changes += 1;
         let change = ContentCounts {
