@@ -25,7 +25,7 @@ packaging/stage.sh "$programs" "$root/usr/share"
 rm "$root/usr/share/doc/octoserve/LICENSE"
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/octoserve/copyright"
 gzip -9n "$root"/usr/share/man/man1/* "$root"/usr/share/man/man5/*
-install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
+install -D -m 644 -t "$root/usr/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
 install -D -m 644 packaging/systemd/octoserve.sysusers "$root/usr/lib/sysusers.d/octoserve.conf"
 install -d "$root/etc/octoserve"
 install -m 640 packaging/octoserve.yaml packaging/registry.yaml "$root/etc/octoserve/"
@@ -33,7 +33,7 @@ install -m 640 packaging/octoserve.yaml packaging/registry.yaml "$root/etc/octos
 # The newest version of libc whose symbols the programs use.
 glibc=$(objdump -p "$root"/usr/bin/* | sed -n 's/.* GLIBC_\([0-9.]*\)$/\1/p' | sort -uV | tail -n 1)
 install -d "$root/DEBIAN"
-(cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@GLIBC@/$glibc/" \
     -e "s/@SIZE@/$(du -sk --exclude DEBIAN "$root" | cut -f 1)/" \
     packaging/debian/control >"$root/DEBIAN/control"
