@@ -21,9 +21,9 @@ chmod 755 "$root"
 install -d "$root/usr/bin"
 install -s "$programs/octoserve" "$programs/octoserve-registry" "$root/usr/bin/"
 packaging/stage.sh "$programs" "$root/usr/share"
-# Debian has the licence itself, and wants man pages compressed.
-rm "$root/usr/share/doc/octoserve/LICENSE"
+# Debian has the licence itself, and wants man pages compressed. The README links to it.
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/octoserve/copyright"
+ln -sf copyright "$root/usr/share/doc/octoserve/LICENSE"
 gzip -9n "$root"/usr/share/man/man1/* "$root"/usr/share/man/man5/*
 install -D -m 644 -t "$root/usr/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
 install -D -m 644 packaging/systemd/octoserve.sysusers "$root/usr/lib/sysusers.d/octoserve.conf"
