@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +30,9 @@ use super::{build_info, descriptors, log, runtime, shutdown, umask};
 const BLOCKING_DRAIN: Duration = Duration::from_secs(1);
 
 /// A program: its name, its flags, its configuration, and the server that these make.
+/// The exit code for output that cannot be written (`EX_IOERR` of sysexits.h).
+const EX_IOERR: u8 = 74;
+
 pub trait Program {
     /// The name of the executable.
     const NAME: &'static str;
@@ -102,11 +105,15 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(Action::Control(call)) => ask::<P>(&call),
         Ok(Action::Task(task)) => perform::<P>(*task),
         Ok(Action::HashPassword(hasher)) => hash_password::<P>(hasher),
-        Ok(Action::Print(text)) => print(&text),
+        Ok(Action::Print(text)) => print::<P>(&text),
         Err(UsageError::Arguments(error)) => {
             let _ = error.print();
             // `--help` and `--version` come as errors, too, and go to stdout.
-            ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
+            if error.use_stderr() {
+                ExitCode::from(EX_USAGE)
+            } else {
+                written::<P>(printed.and_then(|()| io::stdout().flush()))
+            }
         }
         // The configuration, a socket or a page that is to be shown.
         Err(error) => {
@@ -250,7 +257,7 @@ fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
     // A name that is still being resolved, or a disk that hangs, is not waited for.
     runtime.shutdown_background();
     let report = DoctorReport::new(P::NAME, found);
-    match print(&report.print(call.format)) {
+    match print::<P>(&report.print(call.format)) {
         ExitCode::SUCCESS => ExitCode::from(report.exit_code(call.strict)),
         failed => failed,
     }
@@ -264,9 +271,9 @@ fn show<P: Program>(call: TopCall) -> ExitCode {
     };
     if call.once {
         let (text, is_read) = runtime.block_on(call.once());
-        return match print(&text) {
-            ExitCode::SUCCESS if is_read => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
+        return match print::<P>(&text) {
+            ExitCode::SUCCESS if !is_read => ExitCode::FAILURE,
+            code => code,
         };
     }
     let shown = runtime.block_on(call.run());
@@ -301,7 +308,7 @@ fn ask<P: Program>(call: &ControlCall) -> ExitCode {
         Err(error) => return cannot_start::<P>(&error),
     };
     match runtime.block_on(call.call(report::<P>)) {
-        Ok(text) => print(&text),
+        Ok(text) => print::<P>(&text),
         Err(error) => {
             report::<P>(&error.to_string());
             ExitCode::FAILURE
@@ -330,7 +337,7 @@ fn perform<P: Program>(task: impl Task) -> ExitCode {
 
 fn hash_password<P: Program>(hasher: PasswordHasher) -> ExitCode {
     match hasher.run() {
-        Ok(hash) => print(&format!("{hash}\n")),
+        Ok(hash) => print::<P>(&format!("{hash}\n")),
         Err(error) => {
             report::<P>(&error.to_string());
             // As for any wrong input; what cannot be read is a failure.
@@ -343,19 +350,30 @@ fn hash_password<P: Program>(hasher: PasswordHasher) -> ExitCode {
     }
 }
 
-fn print(text: &str) -> ExitCode {
+fn print<P: Program>(text: &str) -> ExitCode {
     // Not `print!`, which panics if the reader is gone.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    self::written::<P>(written.and_then(|()| stdout.flush()))
+}
+
+/// The exit code for output that was to be written.
+fn written<P: Program>(output: io::Result<()>) -> ExitCode {
+    let Err(error) = output else {
+        return ExitCode::SUCCESS;
+    };
+    // A reader that has left has read what it wants.
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        report::<P>(&format!("cannot write the output: {error}"));
     }
 }
+    ExitCode::from(EX_IOERR)
 
 /// Greets a person, and prints the addresses, so that the caller that asked for port 0 learns the port.
 fn announce<P: Program>(server: &P::Server, control: Option<&ControlSocket>) {
     let is_greeted = server.greeting().show(P::NAME, build_info::VERSION);
     // The reader of stdout may be gone, which is no reason not to serve.
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     // Who reads both at one terminal has been told in other words.
     if !(is_greeted && stdout.is_terminal()) {
         for address in server.addresses() {
