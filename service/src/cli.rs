@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod ctl;
@@ -30,9 +31,17 @@ use super::control::ControlCall;
 use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::man;
+use super::printable::printable;
 use super::program_config::Configuration;
 #[cfg(feature = "top")]
 use super::top::TopCall;
+
+/// Where a clap error has a word of the command line.
+const INPUTS: [ContextKind; 3] = [
+    ContextKind::InvalidArg,
+    ContextKind::InvalidSubcommand,
+    ContextKind::InvalidValue,
+];
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -187,7 +196,8 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         .about(about)
         .version(build_info::LONG_VERSION);
     // `try`: clap itself would exit with 2, and our code for a wrong usage is another one.
-    let matches = command.try_get_matches_from_mut(words)?;
+    let matches = command.try_get_matches_from_mut(words);
+    let matches = matches.map_err(without_controls)?;
     let line = CommandLine::<F>::from_arg_matches(&matches)?;
     match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
         Subcommands::Serve(args) => Ok(args.action(env)?),
@@ -217,6 +227,24 @@ pub fn read<F: ProgramFlags, C: Configuration>(
             Ok(Action::Print(String::new()))
         }
     }
+}
+
+/// The error with the words that it quotes as a terminal can show them.
+fn without_controls(mut error: clap::Error) -> clap::Error {
+    let quoted: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(word) => Some((kind, printable(word))),
+            _ => None,
+        })
+        .collect();
+    for (kind, word) in quoted {
+        // clap marks parts of some texts for a terminal itself, which are none of the words.
+        if INPUTS.contains(&kind) {
+            error.insert(kind, ContextValue::String(word));
+        }
+    }
+    error
 }
 
 /// The command without its subcommands `help`, which would get pages of their own.

@@ -16,7 +16,7 @@
 //! | [`scrape`], [`admin`] | the metrics endpoint, the status page and the probes over HTTP |
 //! | [`takeover`], [`control`], [`notify`] | a new process in the place of a running one, the service manager |
 //! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
-//! | [`quantity`] | figures for a person |
+//! | [`quantity`], [`printable`] | figures for a person, and texts of others |
 //!
 //! Deliberately not here: anything of OCI, request routing, and connections to upstreams.
 //!
@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod operate;
+pub mod printable;
 pub mod program;
 pub mod program_config;
 pub mod progress_line;

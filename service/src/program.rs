@@ -16,6 +16,7 @@ use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_systemd};
 use super::operate::Operate;
+use super::printable::printable;
 use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
@@ -29,10 +30,10 @@ use super::{build_info, descriptors, log, runtime, shutdown, umask};
 /// waiting for, and a change of the store may be interrupted at any point.
 const BLOCKING_DRAIN: Duration = Duration::from_secs(1);
 
-/// A program: its name, its flags, its configuration, and the server that these make.
 /// The exit code for output that cannot be written (`EX_IOERR` of sysexits.h).
 const EX_IOERR: u8 = 74;
 
+/// A program: its name, its flags, its configuration, and the server that these make.
 pub trait Program {
     /// The name of the executable.
     const NAME: &'static str;
@@ -107,7 +108,7 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(Action::HashPassword(hasher)) => hash_password::<P>(hasher),
         Ok(Action::Print(text)) => print::<P>(&text),
         Err(UsageError::Arguments(error)) => {
-            let _ = error.print();
+            let printed = error.print();
             // `--help` and `--version` come as errors, too, and go to stdout.
             if error.use_stderr() {
                 ExitCode::from(EX_USAGE)
@@ -366,8 +367,8 @@ fn written<P: Program>(output: io::Result<()>) -> ExitCode {
     if error.kind() != io::ErrorKind::BrokenPipe {
         report::<P>(&format!("cannot write the output: {error}"));
     }
-}
     ExitCode::from(EX_IOERR)
+}
 
 /// Greets a person, and prints the addresses, so that the caller that asked for port 0 learns the port.
 fn announce<P: Program>(server: &P::Server, control: Option<&ControlSocket>) {
@@ -399,5 +400,6 @@ fn cannot_start<P: Program>(error: &dyn Error) -> ExitCode {
 /// Straight to stderr: the log may be off, or not yet there.
 fn report<P: Program>(message: &str) {
     let name = TerminalStyle::of_stderr().error(&format!("{}:", P::NAME));
-    let _ = writeln!(std::io::stderr(), "{name} {message}");
+    // A path or an address may hold anything.
+    let _ = writeln!(io::stderr(), "{name} {}", printable(message));
 }
