@@ -13,7 +13,7 @@ class ScrapeError extends Error {}
 class RefusedError extends ScrapeError {}
 
 async function scrape(signal) {
-  const headers = { Accept: "text/plain;version=0.0.4", "X-Prometheus-Scrape-Timeout-Seconds": "3" };
+  const headers = { Accept: "text/plain;version=0.0.4", "X-Prometheus-Scrape-Timeout-Seconds": String(WAITS) };
   const response = await fetch(metrics, { headers, signal, cache: "no-store", redirect: "error" }).catch(
     (error) => {
       if (signal.aborted) throw error;
