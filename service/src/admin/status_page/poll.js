@@ -135,6 +135,9 @@ byId("pause").addEventListener("click", () => {
   plan();
 });
 document.addEventListener("visibilitychange", plan);
+// Without this script there is nothing to wait for, and nothing to pause.
+byId("pause").hidden = false;
+say(byId("verdict"), "Waiting for the first metrics…");
 plan();
 
 // For the browser's console, and for tests.
