@@ -48,7 +48,7 @@ pub struct ProxyFlags {
     #[arg(
         long,
         value_name = "URL",
-        help = "The registry to proxy: http://HOST[:PORT] or unix:/PATH"
+        help = "The registry to proxy: http[s]://HOST[:PORT][/PATH] or unix:/PATH"
     )]
     upstream: Vec<String>,
     /// The data directory of the embedded registry
