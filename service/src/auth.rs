@@ -128,7 +128,11 @@ impl BasicAuthFields {
                 }
                 Err(why) => error(
                     ".password_file",
-                    &format!("cannot read {}: {why}", path.display()),
+                    &format!(
+                        "cannot read {}: {why}{}",
+                        path.display(),
+                        small_file::mend(&why)
+                    ),
                 ),
             },
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::printable::printable;
+use crate::small_file::mend;
 
 /// A configuration that cannot be used. Its text is one line for a person.
 #[derive(Debug, Error)]
@@ -84,15 +85,6 @@ impl ConfigError {
             // A quoted value may have several lines; the error must stay on one.
             message: printable(&message.replace(['\n', '\r'], " ")),
         }
-    }
-}
-
-/// What to do about a file that cannot be read.
-fn mend(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; check the path",
-        io::ErrorKind::PermissionDenied => "; run this as the program's user or as root, with sudo",
-        _ => "",
     }
 }
 

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::Secret;
 use crate::net::{GetRequest, HttpUrl, Scheme, UrlError};
+use crate::small_file::mend;
 use crate::tls::{TlsClientFields, TlsError};
 
 /// The path where a URL names none.
@@ -28,7 +29,7 @@ pub enum TopTargetError {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// A file cannot be read.
-    #[error("{0}: {1}")]
+    #[error("{0}: {1}{}", mend(.1))]
     File(String, std::io::Error),
     /// The certificates of authorities cannot be used.
     #[error("--ca: {0}")]
