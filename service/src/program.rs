@@ -325,7 +325,7 @@ fn perform<P: Program>(task: impl Task) -> ExitCode {
     let end = runtime.block_on(task.perform());
     // What it did is done; a disk that hangs is not waited for.
     runtime.shutdown_timeout(BLOCKING_DRAIN);
-    let printed = print(&end.output);
+    let printed = print::<P>(&end.output);
     if let Some(failure) = &end.failure {
         report::<P>(failure);
     }

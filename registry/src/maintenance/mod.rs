@@ -39,7 +39,7 @@ const TOLD_EVERY: Duration = Duration::from_millis(200);
 const HEARD: Duration = Duration::from_secs(1);
 
 /// A clock that is set meanwhile is looked at so often.
-const CLOCK: Duration = Duration::from_secs(60);
+const CLOCK: Duration = Duration::from_mins(1);
 
 /// A job beside requests rests for as long as it works.
 const ONLINE: Pace = Pace::Yielding(1);

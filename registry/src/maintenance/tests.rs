@@ -31,7 +31,7 @@ struct Fixture {
 async fn fixture(settings: JobSettings) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let store = FsStore::open(directory.path(), Durability::Relaxed, Arc::new(())).unwrap();
-    push(&store, "a", &[7; 100_000]).await;
+    push(&store, "a", &vec![7; 100_000]).await;
     let registry = MetricsRegistry::new("octoserve_");
     let families = MaintenanceFamilies::start(&registry);
     Fixture {
@@ -111,7 +111,7 @@ async fn one_of_a_kind_runs_at_a_time_and_the_end_of_the_registry_stops_it() {
     let (trigger, shutdown): (Trigger, _) = Shutdown::new();
     let serving = tokio::spawn({
         let maintenance = fixture.maintenance.clone();
-        async move { maintenance.serve(shutdown, Duration::from_secs(60)).await }
+        async move { maintenance.serve(shutdown, Duration::from_mins(1)).await }
     });
     let scrub = fixture.start("scrub").unwrap();
     let refused = fixture.start("scrub").unwrap_err().to_string();
@@ -148,7 +148,7 @@ async fn jobs_run_by_themselves_again_and_again() {
     let (trigger, shutdown) = Shutdown::new();
     let serving = tokio::spawn({
         let maintenance = fixture.maintenance.clone();
-        async move { maintenance.serve(shutdown, Duration::from_secs(60)).await }
+        async move { maintenance.serve(shutdown, Duration::from_mins(1)).await }
     });
     let runs = |kind: &str| {
         let line = format!("octoserve_{kind}_runs_total{{result=\"ok\"}} ");

@@ -24,7 +24,7 @@ pub(super) async fn follow(mut stream: UnixStream, mut job: JobWatch) -> io::Res
     loop {
         let state = job.borrow_and_update().clone();
         let reply = match state {
-            JobState::Running(progress) => ControlReply::progress(progress),
+            JobState::Running(progress) => ControlReply::progress(&progress),
             JobState::Ended(end) => return send(&mut stream, &ControlReply::ended(end)).await,
         };
         send(&mut stream, &reply).await?;

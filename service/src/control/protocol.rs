@@ -148,7 +148,7 @@ impl ControlReply {
     }
 
     /// It is being done, and another line follows.
-    pub(super) fn progress(progress: JobProgress) -> ControlReply {
+    pub(super) fn progress(progress: &JobProgress) -> ControlReply {
         ControlReply {
             ok: None,
             progress: Some(progress.clone()),

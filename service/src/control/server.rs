@@ -88,7 +88,7 @@ async fn serve_one<O: Operate>(
     handler: &ControlHandler<O>,
 ) -> io::Result<()> {
     let line = timeout(PATIENCE, read_line(&mut stream)).await;
-    let handled = match line {
+    let outcome = match line {
         Err(_) => Handled::Done(ControlReply::refused("the request took too long")),
         Ok(Err(error)) => return Err(error),
         Ok(Ok(None)) => Handled::Done(ControlReply::refused("the request is too long")),
@@ -97,7 +97,7 @@ async fn serve_one<O: Operate>(
             Err(error) => Handled::Done(ControlReply::refused(error.to_string())),
         },
     };
-    let (reply, drains) = match handled {
+    let (reply, drains) = match outcome {
         Handled::Done(reply) => (reply, false),
         Handled::Draining(reply) => (reply, true),
         Handled::Started(job) => return follow(stream, job).await,

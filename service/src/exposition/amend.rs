@@ -55,8 +55,10 @@ mod tests {
                 .map(|one| (one.value(), one.timestamp_ms()))
                 .collect()
         };
-        assert_eq!(values(&exposition, "up")[1..], [(1.0, None), (1.0, None)]);
-        assert_eq!(values(&exposition, "up")[0].0, 0.0);
+        let up = values(&exposition, "up");
+        let numbers: Vec<_> = up.iter().map(|(value, _)| *value).collect();
+        assert_eq!(numbers, [0.0, 1.0, 1.0]);
+        assert_eq!(up[1..], [(1.0, None), (1.0, None)]);
         assert_eq!(values(&exposition, "down"), [(1.0, None)]);
         assert_eq!(values(&before, "up")[0], (123.5, Some(7)));
     }

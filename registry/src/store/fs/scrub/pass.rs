@@ -124,7 +124,7 @@ impl<'a> Pass<'a> {
                 self.cursor.report.bytes += bytes;
                 self.returned_any = true;
                 self.settle_unreadable()?;
-                self.found(content, &file, Corruption::Digest)?;
+                self.found(content, &file, &Corruption::Digest)?;
             }
             Verdict::Unreadable { file, error } => {
                 let corruption = Corruption::Unreadable(error.to_string());
@@ -148,7 +148,7 @@ impl<'a> Pass<'a> {
     /// returned nothing, it is the disk, and nothing is moved.
     fn settle_unreadable(&mut self) -> Result<(), ScrubError> {
         for (content, file, corruption) in std::mem::take(&mut self.unreadable) {
-            self.found(&content, &file, corruption)?;
+            self.found(&content, &file, &corruption)?;
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl<'a> Pass<'a> {
         &mut self,
         content: &Content,
         file: &ReadFile,
-        corruption: Corruption,
+        corruption: &Corruption,
     ) -> Result<(), ScrubError> {
         let (pool, path) = (content.pool.directory(), content.path.display());
         let (digest, reason) = (&content.digest, corruption.to_string());

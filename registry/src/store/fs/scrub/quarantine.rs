@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::super::changes::ContentCounts;
 use super::super::data_directory::DataDirectory;
-use super::super::disk;
 use super::super::directories::with_directory_of;
+use super::super::disk;
 use super::super::durable::UnsyncedDirectories;
 use super::super::file::{allocated, allocated_at, if_there};
 use super::super::layout::{Pool, Shard};

@@ -68,7 +68,7 @@ async fn read(store: &FsStore, repository: &str, digest: &Digest) -> Result<Vec<
 #[tokio::test]
 async fn sound_content_is_checked_and_stays() {
     let (store, directory) = new();
-    push(&store, "a", &[7; 300_000]).await;
+    push(&store, "a", &vec![7; 300_000]).await;
     push(&store, "b", b"").await;
     put(&store, "a", "{}", &["1"]).await;
     for settings in [REPORTING, QUARANTINING] {
