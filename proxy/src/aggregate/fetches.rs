@@ -11,6 +11,9 @@ use tokio::task::{Id, JoinSet};
 
 use super::aggregation::{Aggregation, Fetched};
 
+/// A fetch that has brought nothing. Its task has recorded why.
+pub(super) struct FetchFailed;
+
 /// The fetches in flight.
 pub(super) struct Fetches {
     aggregation: Arc<Aggregation>,
@@ -47,13 +50,13 @@ impl Fetches {
     }
 
     /// The next one that ends, with what it has fetched; `None` if none is in flight.
-    pub(super) async fn next(&mut self) -> Option<Option<Fetched>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Fetched, FetchFailed>> {
         let (id, fetched) = match self.tasks.join_next_with_id().await? {
             Ok((id, fetched)) => (id, fetched),
             Err(error) => (error.id(), None),
         };
         self.sources.remove(&id);
-        Some(fetched)
+        Some(fetched.ok_or(FetchFailed))
     }
 
     /// The sources for which one would have to wait.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::aggregation::{Aggregation, Fetched};
-use super::fetches::Fetches;
+use super::fetches::{FetchFailed, Fetches};
 
 /// The part of a scraper's timeout that is left for merging and sending the exposition.
 const RESERVE: Duration = Duration::from_millis(250);
@@ -86,12 +86,11 @@ impl<'a> Round<'a> {
             };
             tokio::select! {
                 ended = self.fetches.next() => match ended {
-                    Some(Some(fetched)) => {
+                    Some(Ok(fetched)) => {
                         let source = fetched.source;
                         self.fetched[source] = Some(fetched);
                     }
-                    // The fetch failed, and its task has recorded that.
-                    Some(None) => {}
+                    Some(Err(FetchFailed)) => {}
                     None => return self.end(queue).await,
                 },
                 Some(scrape) = queue.recv() => self.waiting.push(scrape),
