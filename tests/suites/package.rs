@@ -130,8 +130,9 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() -> Result
         ensure!(completions.contains("print-config"), "{file}");
     }
     for directory in ["octoserve", "octoserve-registry"] {
-        let of = chroot.run(&format!("stat -c '%a %U:%G' /var/lib/{directory}"));
-        assert_eq!(of.await?.trim(), "750 octoserve:octoserve", "{directory}");
+        let path = format!("/var/lib/{directory}");
+        let of = chroot.run(&format!("stat -c '%a %U:%G' {path}")).await?;
+        assert_eq!(of.trim(), "750 octoserve:octoserve", "{directory}");
     }
     // Before the first start, and as the documentation says.
     chroot.run("setpriv --reuid=octoserve --regid=octoserve --init-groups octoserve doctor --config /etc/octoserve/octoserve.yaml").await?;
