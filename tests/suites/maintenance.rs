@@ -89,7 +89,7 @@ async fn left_behind() -> Result<(TempDir, String)> {
     let directory = TempDir::new()?;
     let mut server = Launch::registry().data(directory.path()).start().await?;
     let digest = client(&server)?
-        .push_blob("team/app", &[7; 100_000])
+        .push_blob("team/app", &vec![7; 100_000])
         .await?;
     let status = server.terminate(DEADLINE).await?;
     ensure!(status.success(), "{status}");

@@ -34,7 +34,7 @@ impl PendingScrape {
         let timeout = timeout?;
         // A timeout too short for the reserve is shortened by a quarter.
         let reserve = RESERVE.min(timeout / 4);
-        now.checked_add(timeout - reserve)
+        now.checked_add(timeout.saturating_sub(reserve))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{beside, call, client, content, left_behind, registry, report, said};
 async fn a_dry_run_tells_what_would_go_and_a_run_removes_it() -> Result<()> {
     let server = registry("gc: {grace: 0s}\n").await?;
     let client = client(&server)?;
-    let digest = client.push_blob("team/app", &[7; 100_000]).await?;
+    let digest = client.push_blob("team/app", &vec![7; 100_000]).await?;
     client.push_image("team/app", "1", &[1]).await?;
     let (code, text, errors) = said(&beside(&server, "gc --dry-run").await?);
     ensure!(code == Some(0), "{text}{errors}");

@@ -154,7 +154,7 @@ async fn a_directory_that_nobody_serves_is_scrubbed_at_once() -> Result<()> {
     // The lock is free again.
     let server = Launch::registry().data(directory.path()).start().await?;
     client(&server)?
-        .push_blob("team/app", &[7; 100_000])
+        .push_blob("team/app", &vec![7; 100_000])
         .await?;
     Ok(())
 }
