@@ -80,6 +80,8 @@ mod hostile_sources;
 mod https_upstream;
 /// All clients through two replicas of an https registry with tokens, and one of them is killed.
 mod in_front;
+/// A registry is killed fifty times under load, with garbage collection, and loses nothing.
+mod kills;
 /// examples/kubernetes: rendered, validated, and read by the programs, without a cluster.
 mod kubernetes;
 /// Several listeners, IPv6, Unix sockets, and what each listener serves.
