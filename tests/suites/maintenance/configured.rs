@@ -11,7 +11,7 @@ use crate::scene::DEADLINE;
 
 #[tokio::test]
 async fn jobs_run_by_their_schedules() -> Result<()> {
-    let configuration = "gc: {schedule: 1s, grace: 0s}\nscrub: {schedule: 1s}\n";
+    let configuration = "gc: {schedule: 1s, grace: 5s}\nscrub: {schedule: 1s}\n";
     let mut server = Launch::registry()
         .configuration(configuration)
         .start()
@@ -36,9 +36,12 @@ async fn jobs_run_by_their_schedules() -> Result<()> {
         async || Ok((std::fs::read_dir(&quarantine)?.count() == 1).then_some(())),
     )
     .await?;
-    let log = server.process().output(OutputStream::Stderr)?;
     for line in ["gc ended", "corrupt content"] {
-        ensure!(log.contains(line), "{line}: {log}");
+        poll::until(line, DEADLINE, async || {
+            let log = server.process().output(OutputStream::Stderr)?;
+            Ok(log.contains(line).then_some(()))
+        })
+        .await?;
     }
     // It is pushed again, and whole again.
     poll::until("the image is whole again", DEADLINE, async || {

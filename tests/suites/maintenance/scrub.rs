@@ -1,7 +1,7 @@
 //! Scrubs: what is corrupt is found, quarantined and repaired by a push.
 
 use anyhow::{Context as _, Result, ensure};
-use harness::octoserve::Launch;
+use harness::octoserve::{Launch, Server};
 use harness::process::{OutputStream, Signal};
 use harness::scrape::metric;
 use harness::{poll, tools};
@@ -62,6 +62,15 @@ async fn a_corrupt_blob_is_reported_quarantined_and_repaired_by_a_push() -> Resu
     Ok(())
 }
 
+/// Waits until the server has begun a job.
+async fn started(server: &mut Server) -> Result<()> {
+    poll::until("a job has started", DEADLINE, async || {
+        let log = server.process().output(OutputStream::Stderr)?;
+        Ok(log.contains("maintenance started").then_some(()))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_second_scrub_is_refused_and_the_first_survives_its_client() -> Result<()> {
     let mut server = registry(SLOW).await?;
@@ -70,16 +79,11 @@ async fn a_second_scrub_is_refused_and_the_first_survives_its_client() -> Result
         let directory = server.working_directory().to_owned();
         async move { call(&directory, "scrub --socket control.sock").await }
     });
-    let refused = poll::until("a scrub runs", DEADLINE, async || {
-        let (code, text, errors) = said(&beside(&server, "scrub").await?);
-        assert_eq!(code, Some(1), "{text}");
-        Ok(errors
-            .contains("a scrub is running, since ")
-            .then_some(errors))
-    });
-    let refused = refused.await?;
+    started(&mut server).await?;
+    let (code, _, refused) = said(&beside(&server, "scrub").await?);
+    assert_eq!(code, Some(1), "{refused}");
     ensure!(
-        refused.starts_with("octoserve-registry: a scrub is running"),
+        refused.starts_with("octoserve-registry: a scrub is running, since "),
         "{refused}"
     );
     first.abort();
@@ -113,11 +117,7 @@ async fn a_client_hears_that_its_scrub_was_stopped_and_the_next_one_continues() 
     let running = tokio::spawn(async move {
         call(&directory, &format!("scrub --socket {}", socket.display())).await
     });
-    poll::until("a scrub is some way on", DEADLINE, async || {
-        let log = server.process().output(OutputStream::Stderr)?;
-        Ok(log.contains("maintenance started").then_some(()))
-    })
-    .await?;
+    started(&mut server).await?;
     server.terminate(DEADLINE).await?;
     let (code, _, errors) = said(&running.await??);
     assert_eq!(code, Some(1));

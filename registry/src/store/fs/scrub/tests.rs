@@ -1,14 +1,18 @@
 //! Scrubs of stores with damaged content.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
+use rustix::io::Errno;
 use tempfile::TempDir;
 
+use super::super::disk::Step;
+use super::super::disk::observer::{Observation, Observer, observe};
 use super::super::{Durability, FsStore};
 use super::{ScrubError, ScrubReport, ScrubSettings};
 use crate::oci::{Algorithm, Digest, Name, Reference};
@@ -312,4 +316,71 @@ async fn a_lost_directory_is_an_error_and_not_an_empty_store() {
         "{error:?}"
     );
     assert_eq!(scrub(&store, QUARANTINING).checked, 1);
+}
+
+/// Fails to open some files.
+struct FailingDisk {
+    error: Errno,
+    fails: Box<dyn Fn(&Path) -> bool + Send + Sync>,
+}
+
+impl Observer for FailingDisk {
+    fn around(&self, step: &Step<'_>, call: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        match step {
+            Step::Open(path) if (self.fails)(path) => Err(self.error.into()),
+            _ => call(),
+        }
+    }
+}
+
+fn failing(
+    directory: &TempDir,
+    error: Errno,
+    fails: impl Fn(&Path) -> bool + Send + Sync + 'static,
+) -> Observation {
+    let fails = Box::new(fails);
+    observe(directory.path(), Arc::new(FailingDisk { error, fails }))
+}
+
+#[tokio::test]
+async fn what_the_disk_cannot_return_is_corrupt_and_what_is_denied_is_not() {
+    for (error, corrupt, unchecked) in [(Errno::IO, 1, 0), (Errno::ACCESS, 0, 1)] {
+        let (store, directory) = new();
+        for number in 0..20_u32 {
+            push(&store, "a", &number.to_le_bytes()).await;
+        }
+        let digest = push(&store, "a", b"lost").await;
+        let path = content(directory.path(), "blobs", &digest);
+        let lost = path.clone();
+        let failing = failing(&directory, error, move |path| path == lost);
+        let report = scrub(&store, QUARANTINING);
+        assert_eq!((report.corrupt, report.quarantined), (corrupt, corrupt));
+        assert_eq!((report.checked, report.unchecked), (20, unchecked));
+        assert_eq!(path.exists(), unchecked == 1);
+        drop(failing);
+        push(&store, "a", b"lost").await;
+        assert_eq!(read(&store, "a", &digest).await.unwrap(), b"lost");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_as_a_whole_has_nothing_moved() {
+    for (blobs, fails) in [(3, false), (40, true)] {
+        let (store, directory) = new();
+        for number in 0..blobs {
+            push(&store, "a", &u64::to_le_bytes(number)).await;
+        }
+        let before = digests(directory.path());
+        let root = directory.path().join("blobs");
+        let observation = failing(&directory, Errno::IO, move |path| path.starts_with(&root));
+        let (run, mut report) = (Run::new(Pace::Full), ScrubReport::default());
+        let ended = store.scrub(QUARANTINING, &run, &mut report);
+        assert_eq!(matches!(ended, Err(ScrubError::Failing { .. })), fails);
+        assert_eq!(report.quarantined, 0);
+        assert_eq!(report.corrupt, if fails { 0 } else { blobs });
+        drop(observation);
+        assert_eq!(digests(directory.path()), before);
+        // What could not be read is read now.
+        assert_eq!(scrub(&store, QUARANTINING).checked, blobs);
+    }
 }
