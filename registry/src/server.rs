@@ -8,6 +8,7 @@ mod files;
 mod greeting;
 pub mod in_process;
 mod operator;
+mod pulls;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -43,7 +44,7 @@ use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
 use crate::stats::{Collector, Ledger};
 pub use crate::store::fs::Presence;
-use crate::store::fs::{self, Changes, FsStore};
+use crate::store::fs::{self, Changes, FsStore, PullTimes};
 use crate::store::{Instrumented, Store};
 
 /// Why the registry could not start.
@@ -120,7 +121,8 @@ pub async fn bind_inherited(
     let (counted, kept) = (store.clone(), store.clone());
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
     let backend = Backend::Filesystem;
-    let bound = bind_with(config, store, backend, inheritance, |stats| {
+    let pulls = Some(store.pulls());
+    let bound = bind_with(config, store, backend, pulls, inheritance, |stats| {
         Some(collector(stats))
     });
     let bound = bound.await?;
@@ -145,13 +147,15 @@ pub async fn bind_store<S: Store>(
     store: S,
     backend: Backend,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
-    bind_with(config, store, backend, &Inheritance::default(), |_| None).await
+    let inheritance = Inheritance::default();
+    bind_with(config, store, backend, None, &inheritance, |_| None).await
 }
 
 async fn bind_with<S: Store>(
     config: RegistryConfig,
     store: S,
     backend: Backend,
+    pulls: Option<Arc<PullTimes>>,
     inheritance: &Inheritance,
     collector: impl FnOnce(Stats) -> Option<Collector>,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
@@ -168,6 +172,7 @@ async fn bind_with<S: Store>(
     let mut recorders = Recorders {
         metrics: None,
         access_log: log::access_log().filter(|_| config.logs_requests),
+        pulls,
     };
     let mut reloads = None;
     let (api, metrics) = match config.metrics {
@@ -352,6 +357,7 @@ impl<S: Store> Server for BoundRegistry<S> {
         };
         let presence = self.files.as_ref().map(Files::presence);
         let maintenance = self.files.as_ref().map(Files::maintenance);
+        let pulls = self.files.as_ref().map(Files::pulls);
         let patience = self.limits.drain;
         let run_jobs = async {
             if let Some(maintenance) = maintenance {
@@ -377,6 +383,10 @@ impl<S: Store> Server for BoundRegistry<S> {
             never = maintain => match never {},
             never = follow => match never {},
         };
+        // The last requests have been served.
+        if let Some(pulls) = pulls {
+            pulls.save().await;
+        }
         if let Some((file, families)) = last_exposition {
             file.write(&families).await;
         }

@@ -6,6 +6,7 @@ use std::future::pending;
 use service::admin::Readiness;
 
 use super::expiry::Expiry;
+use super::pulls::PullSaver;
 use crate::maintenance::Maintenance;
 use crate::store::fs::{FsStore, Presence};
 
@@ -15,12 +16,14 @@ pub(super) struct Files {
     store: FsStore,
     /// Ends idle upload sessions; `None` for a store that is read-only.
     expiry: Option<Expiry>,
+    pulls: PullSaver,
     maintenance: Maintenance,
 }
 
 impl Files {
     pub(super) fn new(store: FsStore, expiry: Option<Expiry>, maintenance: Maintenance) -> Self {
         Self {
+            pulls: PullSaver::new(store.clone()),
             store,
             expiry,
             maintenance,
@@ -37,7 +40,13 @@ impl Files {
         self.maintenance.clone()
     }
 
-    /// Expires upload sessions and watches the data directory until the future is dropped.
+    /// What saves the pulls, for the last time after the last request.
+    pub(super) fn pulls(&self) -> PullSaver {
+        self.pulls.clone()
+    }
+
+    /// Expires upload sessions, saves what is remembered of pulls and watches the data directory until the
+    /// future is dropped.
     pub(super) async fn maintain(self) -> Infallible {
         let expire = async {
             match self.expiry {
@@ -47,6 +56,7 @@ impl Files {
         };
         tokio::select! {
             never = expire => never,
+            never = self.pulls.run() => never,
             never = self.store.watch() => never,
         }
     }

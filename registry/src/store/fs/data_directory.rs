@@ -15,6 +15,7 @@ use super::locks::StripedLocks;
 use super::manifest_cache::ManifestCache;
 use super::options::{Durability, StoreOptions, UploadQuota};
 use super::prune_watch::PrunedRepository;
+use super::pulls::times::PullTimes;
 use super::reliance::Reliance;
 use super::root::Root;
 use super::told::ToldTimes;
@@ -40,6 +41,7 @@ pub(super) struct DataDirectory {
     pub(super) reliance: Reliance,
     pub(super) pruned: PrunedRepository,
     pub(super) told: ToldTimes,
+    pub(super) pulls: Arc<PullTimes>,
 }
 
 impl DataDirectory {
@@ -49,6 +51,7 @@ impl DataDirectory {
         root: Root,
         options: StoreOptions,
         changes: Arc<dyn Changes>,
+        pulls: PullTimes,
     ) -> Result<Self> {
         let StoreOptions {
             durability,
@@ -73,6 +76,7 @@ impl DataDirectory {
             reliance: Reliance::new(),
             pruned: PrunedRepository::default(),
             told: ToldTimes::new(grace),
+            pulls: Arc::new(pulls),
         })
     }
 }

@@ -19,6 +19,7 @@
 //!   uploads/<id>/data                 the bytes received so far
 //!   tmp/<id>                          a small file being written; emptied at start
 //!   maintenance/<job>                 how far a maintenance job is; may be removed at any time
+//!   maintenance/pulls                 when tags and manifests were last pulled, likewise
 //!   quarantine/<pool>-sha256-<hex>    content that is not what its digest says; never served
 //! ```
 //!
@@ -154,6 +155,11 @@ impl Layout {
     /// Where maintenance jobs keep how far they are.
     pub(super) fn maintenance(&self) -> PathBuf {
         self.root.join("maintenance")
+    }
+
+    /// When tags and manifests were last pulled.
+    pub(super) fn pulls(&self) -> PathBuf {
+        self.join(&["maintenance", "pulls"])
     }
 
     /// Where content is moved that is not what its digest says.

@@ -36,6 +36,7 @@ mod manifest_cache;
 mod open;
 mod options;
 mod prune_watch;
+mod pulls;
 mod reader;
 mod reference;
 mod referrer;
@@ -67,6 +68,9 @@ pub use inspect::{DirectoryState, inspect, space};
 pub use layout::{Pool, Shard};
 pub use open::OpenError;
 pub use options::{Durability, StoreOptions, UploadQuota};
+#[cfg(test)]
+pub(crate) use pulls::file::write_memory_since_1970;
+pub use pulls::times::{LastPull, PullTimes};
 pub use reader::BlobReader;
 pub use root::Presence;
 pub use scrub::{CorruptContent, ScrubError, ScrubReport, ScrubSettings};
@@ -109,7 +113,8 @@ impl FsStore {
         // Locked first: a file in `tmp` may be one that another registry is writing.
         let root = open::lock(&layout)?;
         open::remove_leftovers(&layout)?;
-        let data = DataDirectory::new(layout, root, options.into(), changes)?;
+        let pulls = pulls::file::load(&layout);
+        let data = DataDirectory::new(layout, root, options.into(), changes, pulls)?;
         Ok(Self {
             data: Arc::new(data),
         })
@@ -136,6 +141,16 @@ impl FsStore {
             // The check itself logs a change and sends it to all `Presence` receivers.
             let _ = self.run(|data| data.root.check()).await;
         }
+    }
+
+    /// When tags and manifests were last pulled. Who serves a pull records it there.
+    pub fn pulls(&self) -> Arc<PullTimes> {
+        Arc::clone(&self.data.pulls)
+    }
+
+    /// Writes what is remembered of pulls to disk, if that has changed.
+    pub async fn save_pulls(&self) -> Result<()> {
+        self.confirm(pulls::file::save).await
     }
 
     /// Whether the data directory was there when it was last checked.
