@@ -1,8 +1,10 @@
+mod crash;
 mod damage;
 mod deletion;
 mod durability;
 mod lost;
 mod referrers;
+mod refused;
 mod steps;
 mod together;
 
