@@ -2,7 +2,7 @@
 //!
 //! What a manifest needs is more than what a registry checks when it is pushed: layers that are not
 //! distributed may have been pushed all the same, and other programs know fields that this one does not.
-//! So whoever asks what may be removed asks for all of them.
+//! So who asks what may be removed asks for all of them.
 
 use std::fmt;
 

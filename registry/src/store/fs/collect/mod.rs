@@ -15,7 +15,7 @@
 //! - A blob leaves a repository under the repository's lock. Each manifest that was written since the
 //!   collection began to read the repository has said so ([`prune_watch`](super::prune_watch)) and is read
 //!   before. A manifest that is being written looks for its blobs again when one was removed.
-//! - Content goes under the lock of its shard. Whoever adds content to a repository while a collection runs
+//! - Content goes under the lock of its shard. Who adds content to a repository while a collection runs
 //!   says so under that lock ([`reliance`](super::reliance)).
 //! - What a client was told of stays for the grace ([`told`](super::told)).
 //! - What cannot be read needs everything. A damaged manifest keeps all blobs of its repository, and a
