@@ -92,16 +92,25 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
     }
     if found != LAYOUT {
         // The file is new, or the first start was interrupted before it was written.
-        disk::write(&file, &path, LAYOUT.as_bytes(), 0).map_err(failed(&path))?;
+        disk::write(&file, &path, LAYOUT.as_bytes(), 0)
+            .and_then(|()| disk::sync_file(&file, &path))
+            .map_err(failed(&path))?;
     }
+    // The names of the directories, above all that will be acknowledged. At each start: the one that
+    // made them may have been killed before it synced them.
+    disk::sync_directory(layout.root()).map_err(failed(layout.root()))?;
     Root::open(layout, file).map_err(failed(layout.root()))
 }
 
-/// Makes a directory and those above it that are missing.
+/// Makes a directory and those above it that are missing, whose names are synced.
 fn create_all(directory: &Path) -> io::Result<()> {
     let made = match (disk::create_directory(directory), directory.parent()) {
         (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
             create_all(parent)?;
+            match parent.parent() {
+                Some(above) if !above.as_os_str().is_empty() => disk::sync_directory(above)?,
+                _ => disk::sync_directory(Path::new("."))?,
+            }
             disk::create_directory(directory)
         }
         (made, _) => made,
@@ -113,9 +122,9 @@ fn create_all(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a lock file says so, or was not written to its end.
+/// Whether a lock file says so, or was not written to its end: a crash may leave zeros for text.
 pub(super) fn is_known(found: &str) -> bool {
-    LAYOUT.starts_with(found)
+    LAYOUT.starts_with(found.trim_end_matches('\0'))
 }
 
 /// Keeps other users from opening a lock file that an older version made readable for all.
