@@ -29,6 +29,9 @@ use crate::store::{
 /// requests wait.
 const TAGS_AT_ONCE: usize = 100;
 
+/// How often a write begins anew because a collection or a deletion has removed what it had made.
+const ATTEMPTS: usize = 3;
+
 impl From<StoredManifest> for ManifestRead<BlobReader> {
     fn from(manifest: StoredManifest) -> Self {
         Self {
@@ -198,16 +201,17 @@ pub(super) fn write(
     condition: Option<&Condition>,
     progress: &mut WriteProgress,
 ) -> Result<Unsynced<TagChanges>> {
-    let mut write =
-        |brings_content| attempt(data, name, new, tags, condition, progress, brings_content);
-    // A second time if the content was there and a collection has removed it meanwhile.
-    match write(false)? {
-        Some(written) => Ok(written),
-        None => write(true)?.ok_or(StoreError::ManifestUnknown),
+    let mut write = |is_last| attempt(data, name, new, tags, condition, progress, is_last);
+    for _ in 1..ATTEMPTS {
+        if let Some(written) = write(false)? {
+            return Ok(written);
+        }
     }
+    write(true)?.ok_or(StoreError::ManifestUnknown)
 }
 
-/// Writes a manifest. Returns `None` if its content was there, is gone, and must be brought.
+/// Writes a manifest. Returns `None` if its content or its entry was removed in the middle, as by a
+/// collection.
 fn attempt(
     data: &DataDirectory,
     name: &Name,
@@ -215,7 +219,7 @@ fn attempt(
     tags: &[Tag],
     condition: Option<&Condition>,
     progress: &mut WriteProgress,
-    brings_content: bool,
+    is_last: bool,
 ) -> Result<Option<Unsynced<TagChanges>>> {
     let condition = condition.filter(|_| !progress.has_begun);
     // Read before the checks: a removal that comes after them makes them run again.
@@ -227,12 +231,20 @@ fn attempt(
     let layout = &data.layout;
     let content = layout.content(Pool::Manifests, &new.digest);
     let size = new.bytes.len() as u64;
+    let shard = layout.shard(Shard::of(Pool::Manifests, &new.digest));
+    let mut unsynced = UnsyncedDirectories::none();
+    // The content's name is on disk before the entry has one: no crash leaves an entry without content.
     // Content of another length is damaged, and is replaced by what was pushed.
-    let content_draft = if !brings_content && blob::length(&content)? == Some(size) {
-        None
+    if blob::length(&content)? == Some(size) {
+        let mut found = UnsyncedDirectories::none();
+        found.rely_on(data, shard.clone());
+        found.with(()).sync(data)?;
+        unsynced.add(UnsyncedDirectories::of(&shard));
     } else {
-        Some(Draft::write(data, &new.bytes)?.sync(data)?)
-    };
+        let draft = Draft::write(data, &new.bytes)?.sync(data)?;
+        let kept = keep(data, draft, &content, &new.digest, size)?;
+        kept.with(()).sync(data)?;
+    }
     let referrer = match &new.subject {
         Some((subject, descriptor)) => {
             let path = layout.referrer(name, subject, &new.digest);
@@ -255,21 +267,16 @@ fn attempt(
     if lock.removals != before {
         check(data, name, new)?;
     }
-    if content_draft.is_none() && blob::rely_on(data, Pool::Manifests, &new.digest)? != Some(size) {
+    if blob::rely_on(data, Pool::Manifests, &new.digest)? != Some(size) {
         return Ok(None);
     }
     data.pruned.say(name, &new.digest);
-    let mut unsynced = UnsyncedDirectories::none();
     rely_on_references(data, name, new, &mut unsynced);
     lock.changes += 1;
     // Equal bytes may come with another media type, which the cached entry does not have.
     data.manifests.forget_manifest(name, &new.digest);
     // In the order in which they refer to each other: the entry makes the manifest exist, and a tag leads
     // to the entry.
-    unsynced.add(match content_draft {
-        Some(draft) => keep(data, draft, &content, &new.digest, size)?,
-        None => UnsyncedDirectories::of(&layout.shard(Shard::of(Pool::Manifests, &new.digest))),
-    });
     if let Some((draft, path)) = referrer {
         let change = RepositoryCounts {
             allocated: draft.allocated() - allocated_at(&path),
@@ -293,6 +300,24 @@ fn attempt(
         data.changes.repository(name, &change);
     }
     progress.has_begun = true;
+    if tag::any_moves(data, name, tags, &new.digest) {
+        // A tag that led elsewhere was acknowledged: no crash may keep its move and undo the entry.
+        let entry = unsynced.with(());
+        unsynced = UnsyncedDirectories::none();
+        if is_last || condition.is_some() {
+            // The rare case in which others wait for the disk: without the lock the condition could
+            // become false while the entry is visible.
+            entry.sync(data)?;
+        } else {
+            drop(lock);
+            entry.sync(data)?;
+            lock = data.locks.repository(name);
+            if !exists(&path)? {
+                return Ok(None);
+            }
+            lock.changes += 1;
+        }
+    }
     for (tag, draft) in tags.iter().zip(tag_drafts) {
         let changes = &mut progress.changes;
         unsynced.add(tag::place(data, name, tag, &new.digest, draft, changes)?);
@@ -418,7 +443,8 @@ fn check(data: &DataDirectory, name: &Name, new: &NewManifest) -> Result<()> {
     }
 }
 
-/// Makes a draft the content of `digest`, unless another repository has done so meanwhile.
+/// Makes a draft the content of `digest`, unless another request has done so meanwhile. Until a repository
+/// holds it, a collection may remove it.
 fn keep(
     data: &DataDirectory,
     draft: Synced,

@@ -22,17 +22,31 @@ pub(super) fn write(
 ) -> Result<Unsynced<TagChanges>> {
     let draft = draft(data, digest)?.sync(data)?;
     let mut changes = TagChanges::default();
+    let entry = data.layout.manifest_entry(name, digest);
+    let removals = data.locks.repository(name).removals;
+    let relied_on = || {
+        let mut unsynced = UnsyncedDirectories::none();
+        unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Manifests, digest)));
+        unsynced.rely_on(data, data.layout.manifest_entries(name));
+        unsynced.with(())
+    };
+    // The push of the manifest may not have synced it yet. No crash may keep the tag's move and undo
+    // what it leads to: where it led before was acknowledged.
+    if exists(&entry)? {
+        relied_on().sync(data)?;
+    }
     let mut lock = data.locks.repository(name);
     // Under the lock: from here on no deletion can take the manifest away before the tag is there.
-    if !exists(&data.layout.manifest_entry(name, digest))? {
+    if !exists(&entry)? {
         return Err(StoreError::ManifestUnknown);
     }
+    if lock.removals != removals {
+        // It may have been removed and pushed anew: so rarely that others may wait for it.
+        relied_on().sync(data)?;
+    }
     lock.changes += 1;
-    let mut unsynced = UnsyncedDirectories::none();
-    unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Manifests, digest)));
-    unsynced.rely_on(data, data.layout.manifest_entries(name));
-    unsynced.add(place(data, name, tag, digest, draft, &mut changes)?);
-    Ok(unsynced.with(changes))
+    let placed = place(data, name, tag, digest, draft, &mut changes)?;
+    Ok(placed.with(changes))
 }
 
 pub(super) fn delete(
@@ -53,6 +67,14 @@ pub(super) fn delete(
     lock.changes += 1;
     remove_empty(data, &data.layout.tags(name), &data.layout.repository(name));
     Ok(unsynced.with(()))
+}
+
+/// Whether any of these tags leads to another manifest so far.
+pub(super) fn any_moves(data: &DataDirectory, name: &Name, tags: &[Tag], digest: &Digest) -> bool {
+    // An error is found again when the tag is placed.
+    let old = |tag| reference::tag(data, name, tag).ok().flatten();
+    tags.iter()
+        .any(|tag| old(tag).is_some_and(|old| old != *digest))
 }
 
 /// Writes a tag's file aside.
