@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -321,6 +322,13 @@ impl BatchWriter {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::UploadUnknown),
             opened => opened.map_err(|e| StoreError::io(&self.path, e))?,
         };
+        let metadata = file.metadata().map_err(|e| StoreError::io(&self.path, e))?;
+        if metadata.nlink() > 1 {
+            // A commit that was interrupted, or that failed late, has made it content. More bytes would
+            // damage that.
+            self.data.sessions.end(&self.session, &self.data.layout)?;
+            return Err(StoreError::UploadUnknown);
+        }
         // A batch that failed may have left bytes after the offset.
         cut(&file, &self.path, offset)?;
         let file = Arc::new(file);
