@@ -1,5 +1,6 @@
 //! The end of an upload session: its bytes become a blob.
 
+use std::error::Error;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +45,12 @@ pub(in crate::store::fs) fn commit(
     committed?;
     // Only now that the blob's names are on disk: until then the session is what a client can commit
     // again after a crash.
-    data.sessions.end(session, &data.layout)
+    if let Err(error) = data.sessions.end(session, &data.layout) {
+        // The blob is there. A session whose files stay is found at the next start, and expires.
+        let error = &error as &dyn Error;
+        tracing::warn!(error, "the files of a committed upload were not removed");
+    }
+    Ok(())
 }
 
 /// The digest of the session's bytes, with the algorithm of `expected`.
