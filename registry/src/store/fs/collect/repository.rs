@@ -46,6 +46,11 @@ impl Collection<'_> {
             return Ok(());
         }
         let mut mentioned = self.mentioned(name, gone)?;
+        // The deletion of a manifest that was not found may not be on disk yet. No crash may bring it back
+        // without its blobs.
+        let mut deletions = UnsyncedDirectories::none();
+        deletions.rely_on(data, data.layout.manifest_entries(name));
+        deletions.with(()).sync(data)?;
         let mut batch = Vec::new();
         let mut unsynced = UnsyncedDirectories::none();
         visit_entries(&data.layout.blob_links(name), |file| {
