@@ -19,7 +19,10 @@ pub(super) mod observer;
 
 /// One step, as an observer sees it. A step on an open file has the path that the file was opened by.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "only an observer reads what a step holds")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "only an observer reads what a step holds")
+)]
 pub(super) enum Step<'a> {
     /// Makes a file, which must not be there.
     CreateNew(&'a Path),
