@@ -4,6 +4,7 @@ mod deletion;
 mod durability;
 mod lost;
 mod referrers;
+mod refused;
 mod steps;
 mod together;
 
