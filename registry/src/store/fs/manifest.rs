@@ -285,7 +285,11 @@ fn attempt(
         unsynced.add(draft.place(data, &path)?);
         data.changes.repository(name, &change);
     }
-    let old = ManifestEntry::read(&path)?;
+    let old = match ManifestEntry::read(&path) {
+        // It is repaired. What it added to the statistics is not known.
+        Err(StoreError::Corrupt { .. }) => None,
+        found => found?,
+    };
     if old.as_ref() == Some(&entry) {
         told::renew(data, &path);
         unsynced.add(UnsyncedDirectories::of(&layout.manifest_entries(name)));
@@ -362,7 +366,11 @@ pub(super) fn delete(
         // Taken anew for each batch, so that other requests get their lock in between.
         let mut lock = data.locks.repository(name);
         // Read anew: another deletion may have ended between two batches.
-        let entry = ManifestEntry::read(&path)?.ok_or(StoreError::ManifestUnknown)?;
+        let entry = match ManifestEntry::read(&path) {
+            // It can be deleted all the same. What it adds to the statistics is not known.
+            Err(StoreError::Corrupt { .. }) => None,
+            found => Some(found?.ok_or(StoreError::ManifestUnknown)?),
+        };
         tags.extend(watch.placed());
         lock.changes += 1;
         // The tags go first, so that none ever leads to nothing.
@@ -378,7 +386,7 @@ pub(super) fn delete(
         if !tags.is_empty() {
             continue;
         }
-        unsynced.add(remove_entry(data, name, digest, &entry, &mut lock)?);
+        unsynced.add(remove_entry(data, name, digest, entry.as_ref(), &mut lock)?);
         let changes = TagChanges {
             deleted,
             damaged,
@@ -388,12 +396,13 @@ pub(super) fn delete(
     }
 }
 
-/// Takes a manifest, which has no tags, from a repository, whose lock the caller holds.
+/// Takes a manifest, which has no tags, from a repository, whose lock the caller holds. Its entry is `None`
+/// if it is damaged.
 pub(super) fn remove_entry(
     data: &DataDirectory,
     name: &Name,
     digest: &Digest,
-    entry: &ManifestEntry,
+    entry: Option<&ManifestEntry>,
     lock: &mut StripeChanges,
 ) -> Result<UnsyncedDirectories> {
     let layout = &data.layout;
@@ -404,11 +413,13 @@ pub(super) fn remove_entry(
     lock.removals += 1;
     data.manifests.forget_manifest(name, digest);
     let mut change = RepositoryCounts::default();
-    change -= entry.counts(allocated_at(&path));
+    if let Some(entry) = entry {
+        change -= entry.counts(allocated_at(&path));
+    }
     if let Some(removed) = remove_name(data, &path)? {
         unsynced.add(removed);
     }
-    if let Some(subject) = &entry.subject {
+    if let Some(subject) = entry.and_then(|entry| entry.subject.as_ref()) {
         let referrer = layout.referrer(name, subject, digest);
         change.allocated -= allocated_at(&referrer);
         if let Some(removed) = remove_name(data, &referrer)? {

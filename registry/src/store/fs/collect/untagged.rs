@@ -86,7 +86,7 @@ impl Collection<'_> {
                     }
                     if let Some(entry) = ManifestEntry::read(&path)? {
                         let removed =
-                            manifest::remove_entry(data, name, digest, &entry, &mut lock)?;
+                            manifest::remove_entry(data, name, digest, Some(&entry), &mut lock)?;
                         unsynced.add(removed);
                         self.report.entries += 1;
                     }

@@ -1,4 +1,4 @@
-//! Content that is shorter on disk than it was pushed, or longer.
+//! Content that is shorter on disk than it was pushed, or longer, and small files that say nothing.
 
 use std::path::PathBuf;
 
@@ -126,6 +126,32 @@ async fn a_manifest_whose_length_is_wrong_is_refused_until_it_is_pushed_again() 
         // So that the next round is not served from memory.
         store.manifest_delete(&name("a"), &digest).await.unwrap();
         put(&store, "a", text, &["1"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_whose_entry_is_damaged_can_be_deleted_or_pushed_again() {
+    let (store, directory) = new();
+    let digest = put(&store, "a", "{}", &["1"]).await;
+    let entries = directory.path().join("repositories/a/_manifests");
+    let entry = entries.join(format!("sha256-{}", digest.hex()));
+    let tag = Reference::from(Tag::parse("1").unwrap());
+    for text in ["", "{}", "\0\0\0"] {
+        fs::write(&entry, text).unwrap();
+        let by_digest = Reference::from(digest.clone());
+        is_corrupt(store.manifest_read(&name("a"), &by_digest).await);
+        put(&store, "a", "{}", &["1"]).await;
+        store.manifest_read(&name("a"), &tag).await.unwrap();
+
+        fs::write(&entry, text).unwrap();
+        let deleted = store.manifest_delete(&name("a"), &digest).await.unwrap();
+        assert_eq!(deleted.deleted, 1);
+        let found = store.manifest_read(&name("a"), &tag).await;
+        assert!(
+            matches!(found, Err(StoreError::ManifestUnknown)),
+            "{found:?}"
+        );
+        put(&store, "a", "{}", &["1"]).await;
     }
 }
 
