@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::changes::{ContentCounts, RepositoryCounts};
@@ -10,7 +9,7 @@ use super::data_directory::DataDirectory;
 use super::directories::remove_empty;
 use super::disk;
 use super::durable::{SyncedUpload, Unsynced, UnsyncedDirectories, remove_name, write_name};
-use super::file::{allocated_at, if_there};
+use super::file::{allocated_at, has_length, if_there, length, open_if_there, open_with_length};
 use super::layout::{Pool, Shard};
 use super::locks::StripeChanges;
 use super::reader::BlobReader;
@@ -32,8 +31,12 @@ impl BlobLink {
 
     /// Reads a link; `None` if the repository does not hold the blob.
     fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(mut file) = if_there(path, disk::open(path))? else {
-            return Ok(None);
+        let mut file = match open_if_there(path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            // What is no file says nothing either.
+            Err(StoreError::Corrupt { .. }) => return Ok(Some(Self { size: None })),
+            Err(error) => return Err(error),
         };
         let mut text = [0; Self::LONGEST + 1];
         // A link that cannot be read is as good as an empty one: the blob is there all the same.
@@ -99,12 +102,7 @@ pub(super) fn read(
     let link = BlobLink::read(&data.layout.blob_link(name, digest))?;
     let link = link.ok_or(StoreError::BlobUnknown)?;
     let path = data.layout.content(Pool::Blobs, digest);
-    let file = if_there(&path, disk::open(&path))?.ok_or(StoreError::BlobUnknown)?;
-    // Of the open file, and not of the path: a push may replace damaged content at any moment.
-    let size = file
-        .metadata()
-        .map_err(|e| StoreError::io(&path, e))?
-        .size();
+    let (file, size) = open_with_length(&path)?.ok_or(StoreError::BlobUnknown)?;
     check(link.size, size, &path)?;
     let spans = Spans::of(ranges, size).map_err(|_| StoreError::RangeUnsatisfiable { size })?;
     Ok(BlobRead {
@@ -127,8 +125,7 @@ pub(super) fn remove_link(
     digest: &Digest,
     lock: &mut StripeChanges,
 ) -> Result<Option<UnsyncedDirectories>> {
-    let content = data.layout.content(Pool::Blobs, digest);
-    let stored = length(&content)?.map_or(0, signed);
+    let stored = stored(data, digest)?;
     let link = data.layout.blob_link(name, digest);
     let allocated = -allocated_at(&link);
     // The link alone goes. The content stays, since another repository may hold the same blob.
@@ -235,7 +232,7 @@ pub(super) fn keep(
     let unsynced = match linked {
         Some(unsynced) => unsynced,
         // The length is trusted: to hash the content again would read all of it for each push.
-        None if length(&content)? == Some(size) => {
+        None if has_length(&content, size)? => {
             return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));
         }
         None => {
@@ -263,9 +260,12 @@ pub(super) fn rely_on(data: &DataDirectory, pool: Pool, digest: &Digest) -> Resu
     length(&data.layout.content(pool, digest))
 }
 
-/// The length of a file; `None` if it is not there.
-pub(super) fn length(path: &Path) -> Result<Option<u64>> {
-    Ok(if_there(path, disk::metadata(path))?.map(|metadata| metadata.size()))
+/// What a blob adds to the bytes of a repository that holds it. What is no file adds nothing.
+pub(super) fn stored(data: &DataDirectory, digest: &Digest) -> Result<i64> {
+    match length(&data.layout.content(Pool::Blobs, digest)) {
+        Err(StoreError::Corrupt { .. }) => Ok(0),
+        found => Ok(found?.map_or(0, signed)),
+    }
 }
 
 /// A size as a difference of sizes; no file is as large as 8 EiB.

@@ -12,10 +12,10 @@ use super::changes::{ContentCounts, RepositoryCounts};
 use super::data_directory::DataDirectory;
 use super::disk;
 use super::file::{allocated, allocated_at, each_entry, if_there};
-use super::layout::{Layout, Pool, RESERVED, Shard, digest_of};
+use super::layout::{Layout, RESERVED, Shard, digest_of};
 use super::locks::settled;
 use super::{blob, manifest};
-use crate::oci::{Digest, Name};
+use crate::oci::Name;
 use crate::store::{Result, StoreError};
 
 /// Counts a repository, and calls `report` with the result while nobody can change it.
@@ -102,7 +102,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());
             // Not from the link: pushes and deletions report the content's length, too.
-            counts.stored += blob_size(data, &digest)?;
+            counts.stored += blob::stored(data, &digest)?;
         }
         Ok(())
     })?;
@@ -124,11 +124,6 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
         })
     })?;
     Ok(counts)
-}
-
-fn blob_size(data: &DataDirectory, digest: &Digest) -> Result<i64> {
-    let content = data.layout.content(Pool::Blobs, digest);
-    Ok(if_there(&content, disk::metadata(&content))?.map_or(0, |m| blob::signed(m.size())))
 }
 
 fn count_shard(data: &DataDirectory, shard: Shard) -> Result<ContentCounts> {

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_NOW, syncfs, utimensat};
+use rustix::io::Errno;
 
 #[cfg(test)]
 pub(super) mod observer;
@@ -65,30 +66,54 @@ fn run<T>(step: Step<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>
     call()
 }
 
+/// How files are opened. A person may have put a link or a pipe in the place of a file: no link leads
+/// out of the directory, and no pipe makes anybody wait.
+const CAREFULLY: i32 = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .bits()
+    .cast_signed();
+
+/// The most bytes of a small file that are read. No file of the store that is read whole is as long.
+const LONGEST: u64 = 1 << 20;
+
+/// Whether a file could not be opened because it is none: a link, a pipe, a socket, or a directory.
+pub(super) fn is_no_file(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::LOOP | Errno::NXIO | Errno::ISDIR)
+    )
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(CAREFULLY);
+    options
+}
+
 /// Makes a file to write, which must not be there.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = options();
     let options = options.write(true).create_new(true);
     run(Step::CreateNew(path), || options.open(path))
 }
 
 /// Opens a file to write, with the bytes that it has, and makes it if it is not there.
 pub(super) fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = options();
     let options = options.write(true).create(true).truncate(false);
     run(Step::Create(path), || options.open(path))
 }
 
 /// Opens a file to read and write, and makes it with this mode if it is not there.
 pub(super) fn create_with_mode(path: &Path, mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = options();
     let options = options.read(true).write(true).create(true).truncate(false);
     run(Step::Create(path), || options.mode(mode).open(path))
 }
 
 /// Opens a file to write, without the bytes that it had, and makes it if it is not there.
 pub(super) fn create_empty(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = options();
     let options = options.write(true).create(true).truncate(true);
     run(Step::CreateEmpty(path), || options.open(path))
 }
@@ -154,7 +179,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     run(Step::Rename(from, to), || fs::rename(from, to))
 }
 
-/// Sets the times of a file to now, as the file system knows it.
+/// Sets the times of a file to now, as the file system knows it. A link is not followed.
 pub(super) fn touch(path: &Path) -> io::Result<()> {
     let now = Timespec {
         tv_sec: 0,
@@ -166,7 +191,7 @@ pub(super) fn touch(path: &Path) -> io::Result<()> {
     };
     run(Step::SetTimes(path), || {
         // Both to now: this asks for the right to write the file, and not to own it (utimensat(2)).
-        Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
+        Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
     })
 }
 
@@ -183,18 +208,15 @@ pub(super) fn hold(path: &Path) -> io::Result<File> {
     run(Step::Open(path), || options.open(path))
 }
 
-/// Opens a file to read. Never waits: a person may have put a pipe in its place, which is read as empty.
+/// Opens a file to read.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let options = options.read(true).custom_flags(flags);
-    run(Step::Open(path), || options.open(path))
+    run(Step::Open(path), || options().read(true).open(path))
 }
 
-/// The bytes of a small file.
+/// The bytes of a small file; of one that was made long, the first ones.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes)?;
+    open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -203,7 +225,7 @@ pub(super) fn read_directory(path: &Path) -> io::Result<ReadDir> {
     run(Step::ReadDirectory(path), || fs::read_dir(path))
 }
 
-/// What a path leads to.
+/// What is at a path. A link there is not followed.
 pub(super) fn metadata(path: &Path) -> io::Result<Metadata> {
-    run(Step::Metadata(path), || fs::metadata(path))
+    run(Step::Metadata(path), || fs::symlink_metadata(path))
 }

@@ -17,6 +17,52 @@ pub(super) fn if_there<T>(path: &Path, result: io::Result<T>) -> Result<Option<T
     }
 }
 
+/// The error of something else in the place of a file.
+fn not_a_file(path: &Path) -> StoreError {
+    StoreError::Corrupt {
+        path: path.to_owned(),
+        reason: "it is not a file",
+    }
+}
+
+/// Opens a file to read; `None` if it is not there.
+pub(super) fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match disk::open(path) {
+        Err(e) if disk::is_no_file(&e) => Err(not_a_file(path)),
+        opened => if_there(path, opened),
+    }
+}
+
+/// Opens a file to read, and says its length; `None` if it is not there.
+pub(super) fn open_with_length(path: &Path) -> Result<Option<(File, u64)>> {
+    let Some(file) = open_if_there(path)? else {
+        return Ok(None);
+    };
+    // Of the open file, and not of the path: a push may replace damaged content at any moment.
+    let metadata = file.metadata().map_err(|e| StoreError::io(path, e))?;
+    // A pipe can be opened, and looks like an empty file.
+    if !metadata.is_file() {
+        return Err(not_a_file(path));
+    }
+    Ok(Some((file, metadata.size())))
+}
+
+/// The length of a file; `None` if it is not there.
+pub(super) fn length(path: &Path) -> Result<Option<u64>> {
+    match if_there(path, disk::metadata(path))? {
+        Some(found) if !found.is_file() => Err(not_a_file(path)),
+        found => Ok(found.map(|found| found.size())),
+    }
+}
+
+/// Whether there is a file of this length. One of another length is damaged, and so is what is no file.
+pub(super) fn has_length(path: &Path, expected: u64) -> Result<bool> {
+    match length(path) {
+        Err(StoreError::Corrupt { .. }) => Ok(false),
+        found => Ok(found? == Some(expected)),
+    }
+}
+
 /// Whether there is anything at `path`.
 pub(super) fn exists(path: &Path) -> Result<bool> {
     // Not `Path::exists`, which reports an error of the disk as a missing item.

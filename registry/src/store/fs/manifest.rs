@@ -14,7 +14,7 @@ use super::data_directory::DataDirectory;
 use super::directories::remove_empty;
 use super::disk;
 use super::durable::{Draft, Synced, Unsynced, UnsyncedDirectories, remove_name};
-use super::file::{allocated_at, each_entry, exists, if_there};
+use super::file::{allocated_at, each_entry, exists, has_length, if_there, open_with_length};
 use super::layout::{Pool, Shard, digest_of};
 use super::locks::StripeChanges;
 use super::manifest_cache::{self, StoredManifest};
@@ -66,8 +66,12 @@ impl ManifestEntry {
 
     /// The entry of a manifest; `None` if the repository does not hold it.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(text) = if_there(path, disk::read(path))? else {
-            return Ok(None);
+        let text = match disk::read(path) {
+            Err(e) if disk::is_no_file(&e) => Vec::new(),
+            read => match if_there(path, read)? {
+                Some(text) => text,
+                None => return Ok(None),
+            },
         };
         let damaged = |_| StoreError::Corrupt {
             path: path.to_owned(),
@@ -157,11 +161,10 @@ fn read_digest(
         return Ok(None);
     };
     let path = data.layout.content(Pool::Manifests, digest);
-    let Some(mut file) = if_there(&path, disk::open(&path))? else {
+    let Some((mut file, size)) = open_with_length(&path)? else {
         return Ok(None);
     };
     let failed = |e| StoreError::io(&path, e);
-    let size = file.metadata().map_err(failed)?.len();
     if size != entry.size {
         return Err(StoreError::Corrupt {
             path,
@@ -235,7 +238,7 @@ fn attempt(
     let mut unsynced = UnsyncedDirectories::none();
     // The content's name is on disk before the entry has one: no crash leaves an entry without content.
     // Content of another length is damaged, and is replaced by what was pushed.
-    if blob::length(&content)? == Some(size) {
+    if has_length(&content, size)? {
         let mut found = UnsyncedDirectories::none();
         found.rely_on(data, shard.clone());
         found.with(()).sync(data)?;
@@ -466,12 +469,11 @@ fn keep(
     let shard = Shard::of(Pool::Manifests, digest);
     let mut lock = data.locks.shard(shard);
     data.reliance.say(shard, digest);
-    let found = blob::length(content)?;
-    if found == Some(size) {
+    if has_length(content, size)? {
         return Ok(UnsyncedDirectories::of(&data.layout.shard(shard)));
     }
     let change = ContentCounts {
-        items: i64::from(found.is_none()),
+        items: i64::from(!exists(content)?),
         allocated: draft.allocated() - allocated_at(content),
     };
     let unsynced = draft.place(data, content)?;

@@ -1,7 +1,5 @@
 //! What a tag or a digest refers to in a repository, and the conditions that ask for it.
 
-use std::io;
-
 use super::data_directory::DataDirectory;
 use super::disk;
 use super::file::{exists, if_there};
@@ -12,8 +10,8 @@ use crate::store::{Condition, Result, StoreError};
 pub(super) fn tag(data: &DataDirectory, name: &Name, tag: &Tag) -> Result<Option<Digest>> {
     let path = data.layout.tag(name, tag);
     let bytes = match disk::read(&path) {
-        // A directory where a tag should be.
-        Err(e) if e.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+        // A directory or something else where a tag should be.
+        Err(e) if disk::is_no_file(&e) => Vec::new(),
         read => match if_there(&path, read)? {
             Some(bytes) => bytes,
             None => return Ok(None),

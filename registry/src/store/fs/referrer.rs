@@ -9,8 +9,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::data_directory::DataDirectory;
-use super::disk;
-use super::file::{each_entry, exists, if_there};
+use super::file::{each_entry, exists, open_if_there};
 use super::layout::digest_of;
 use super::listing::SmallestNames;
 use crate::oci::{Descriptor, Digest, Name};
@@ -84,7 +83,7 @@ fn descriptor(
         return Ok(None);
     }
     let path = data.layout.referrer(name, subject, digest);
-    match if_there(&path, disk::open(&path))? {
+    match open_if_there(&path)? {
         Some(file) => read(&file, &path).map(Some),
         None => Ok(None),
     }

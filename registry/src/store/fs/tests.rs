@@ -3,6 +3,7 @@ mod damage;
 mod deletion;
 mod durability;
 mod lost;
+mod odd;
 mod referrers;
 mod refused;
 mod steps;
