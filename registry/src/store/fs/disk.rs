@@ -159,9 +159,15 @@ pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
     run(Step::RemoveDirectory(path), || fs::remove_dir(path))
 }
 
-/// Removes a directory and all that it holds.
+/// Removes a directory and all that it holds, or whatever else is there.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    run(Step::RemoveTree(path), || fs::remove_dir_all(path))
+    run(Step::RemoveTree(path), || {
+        if fs::symlink_metadata(path)?.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        }
+    })
 }
 
 /// Removes a name of a file.

@@ -1,15 +1,13 @@
 //! Looks at a directory that may be a store, without changing anything.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use super::disk;
 use super::layout::Layout;
-use super::open::{OpenError, is_known};
+use super::open::{LONGEST, OpenError, is_known};
 use super::space::Space;
-
-/// The most bytes of the lock file that are read.
-const LONGEST: u64 = 256;
 
 /// What a directory is to a registry that would be started on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +28,13 @@ pub fn inspect(root: &Path) -> Result<DirectoryState, OpenError> {
         path: path.clone(),
         source,
     };
-    let file = match File::open(&path) {
+    let file = match disk::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DirectoryState::New),
         Err(error) => return Err(failed(error)),
     };
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is no file")));
+        return Err(failed(io::Error::other("it is not a file")));
     }
     // Shared, and dropped with the file a moment later: nobody who only looks keeps another out.
     let locked = file.try_lock_shared();

@@ -14,6 +14,9 @@ use crate::store::StoreError;
 /// What the lock file says, for people and for later layouts.
 const LAYOUT: &str = "octoserve 1\n";
 
+/// The most bytes of the lock file that are read.
+pub(super) const LONGEST: u64 = 256;
+
 /// The lock file's mode. A user who can open the file can lock it and so keep the registry from
 /// starting.
 const LOCK_MODE: u32 = 0o600;
@@ -64,7 +67,10 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
         create_all(&directory).map_err(failed(&directory))?;
     }
     let path = layout.lock();
-    let mut file = disk::create_with_mode(&path, LOCK_MODE).map_err(failed(&path))?;
+    let file = disk::create_with_mode(&path, LOCK_MODE).map_err(failed(&path))?;
+    if !file.metadata().map_err(failed(&path))?.is_file() {
+        return Err(failed(&path)(io::Error::other("it is not a file")));
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -83,7 +89,8 @@ pub(super) fn lock(layout: &Layout) -> Result<Root, OpenError> {
     }
     restrict(&file, &path);
     let mut found = String::new();
-    file.read_to_string(&mut found).map_err(failed(&path))?;
+    let text = (&file).take(LONGEST).read_to_string(&mut found);
+    text.map_err(failed(&path))?;
     if !is_known(&found) {
         return Err(OpenError::Layout {
             path: layout.root().to_owned(),
@@ -146,6 +153,6 @@ fn restrict(file: &File, path: &Path) {
 pub(super) fn remove_leftovers(layout: &Layout) -> Result<(), StoreError> {
     each_entry(&layout.temporaries(), |entry| {
         let path = entry.path();
-        disk::remove_file(&path).map_err(|e| StoreError::io(&path, e))
+        disk::remove_tree(&path).map_err(|e| StoreError::io(&path, e))
     })
 }

@@ -1,4 +1,4 @@
-//! Pipes, sockets and links in the place of files.
+//! Pipes, sockets and links in the place of files and directories, and beside them.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -170,6 +170,46 @@ async fn odd_files_in_the_place_of_small_files_are_refused_and_replaced_by_a_pus
 }
 
 #[tokio::test]
+async fn odd_files_in_every_directory_hinder_no_start() {
+    for (odd, plant) in PLANTS {
+        let (store, fixture) = Fixture::new().await;
+        let created = store.upload_create(&name("a"), Algorithm::Sha256).await;
+        let id = created.unwrap().id;
+        drop(store);
+        let session = format!("uploads/{}", id.as_str());
+        for directory in [
+            "",
+            "tmp",
+            "uploads",
+            "repositories",
+            "repositories/a",
+            "blobs",
+            &session,
+        ] {
+            // Two: `plant` needs a short path, and a name like that of an upload is one more.
+            let named = fixture
+                .data()
+                .join(directory)
+                .join(crate::store::UploadId::random().as_str());
+            let aside = fixture.data().join("odd");
+            plant(&aside);
+            fs::rename(aside, named).unwrap();
+        }
+        fixture.plant(&format!("{session}/session"), plant);
+        fs::create_dir_all(fixture.data().join("tmp/directory/deep")).unwrap();
+        let store = open(&fixture.data());
+        let uploads = fs::read_dir(fixture.data().join("uploads")).unwrap();
+        assert_eq!(uploads.count(), 0, "{odd}");
+        let left = fs::read_dir(fixture.data().join("tmp")).unwrap();
+        assert_eq!(left.count(), 0, "{odd}");
+        in_time(push(&store, "a", b"z")).await;
+        let listing = in_time(store.repository_list(None, 10)).await.unwrap();
+        assert_eq!(listing.items, [name("a")], "{odd}");
+        fixture.is_untouched();
+    }
+}
+
+#[tokio::test]
 async fn odd_files_in_the_place_of_the_bytes_of_an_upload_end_it() {
     for (odd, plant) in PLANTS {
         let (store, fixture) = Fixture::new().await;
@@ -186,5 +226,24 @@ async fn odd_files_in_the_place_of_the_bytes_of_an_upload_end_it() {
         committed.unwrap_err();
         assert!(read(&store, &digest).await.is_err(), "{odd}");
         fixture.is_untouched();
+    }
+}
+
+#[tokio::test]
+async fn an_odd_lock_file_or_directory_is_an_error_that_names_it() {
+    for (odd, plant) in PLANTS {
+        for place in ["lock", "blobs", "uploads"] {
+            let directory = scratch();
+            let data = directory.path().join("data");
+            fs::create_dir(&data).unwrap();
+            fs::write(directory.path().join("secret"), "y").unwrap();
+            plant(&data.join(place));
+            let opened = FsStore::open(&data, Durability::Full, Arc::new(()));
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains(place), "{odd}: {error}");
+            if place == "lock" {
+                crate::store::fs::inspect(&data).unwrap_err();
+            }
+        }
     }
 }

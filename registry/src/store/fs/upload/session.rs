@@ -1,6 +1,7 @@
 //! One upload session: where it stands, and its files.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -194,9 +195,14 @@ impl UploadSession {
         reserved: &ReservedBytes,
     ) -> Result<Option<RestoredSession>> {
         let path = layout.upload_session(&id);
-        let Some(text) = if_there(&path, fs::read_to_string(&path))? else {
-            return Ok(None);
+        let read = match disk::read(&path) {
+            Err(e) if disk::is_no_file(&e) || e.kind() == ErrorKind::NotADirectory => {
+                Ok(Vec::new())
+            }
+            read => read,
         };
+        let text = if_there(&path, read)?.unwrap_or_default();
+        let text = String::from_utf8(text).unwrap_or_default();
         let mut lines = text.lines();
         let repository = lines.next().and_then(|line| Name::parse(line).ok());
         let algorithm = lines.next().and_then(|line| Algorithm::parse(line).ok());
