@@ -31,6 +31,7 @@
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
 //! | [`chroot`] | a small Debian, to install packages in |
 //! | [`terminal`] | a program at a pseudo terminal |
+//! | [`small_disk`] | a file system in memory, to be filled and made read-only |
 //! | [`tree`] | a listing of a registry's directory, to check that nothing changed |
 //! | [`process`], [`tools`], [`poll`] | children, programs, deadlines |
 //!
@@ -65,6 +66,7 @@ pub mod prometheus;
 pub mod scrape;
 pub mod scripted;
 pub mod skopeo;
+pub mod small_disk;
 pub mod soak;
 pub mod source;
 pub mod terminal;

@@ -1,14 +1,11 @@
 //! A disk that is really full: pushes without free space are refused, and later pushes succeed.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use harness::client::{Client, MANIFEST};
 use harness::content;
 use harness::octoserve::Launch;
+use harness::small_disk::SmallDisk;
 use reqwest::{Method, StatusCode};
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// The size of the disk.
@@ -17,46 +14,6 @@ const SIZE: u64 = 8 << 20;
 const CHUNK: u64 = 512 << 10;
 /// Concurrent uploads.
 const BURST: u64 = 12;
-
-/// A small tmpfs. Mounting needs root, as does tests/setup/install.sh.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Result<Self> {
-        Self::with(&format!("size={SIZE}"))
-    }
-
-    fn with(options: &str) -> Result<Self> {
-        let directory = TempDir::with_prefix("octoserve-disk-")?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "octoserve-test"])
-            .arg(directory.path())
-            .status()
-            .context("mount")?;
-        ensure!(mounted.success(), "mount: {mounted}");
-        Ok(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// The free inodes.
-    fn files_free(&self) -> Result<u64> {
-        Ok(rustix::fs::statvfs(self.path())?.f_ffree)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmount = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.path())
-            .status();
-        // If this fails, the directory of the mount stays behind and shows it.
-        drop(unmount);
-    }
-}
 
 /// Sends chunks to a new session until one is refused.
 async fn until_refused(client: Client, seed: u64) -> Result<()> {
@@ -104,7 +61,7 @@ async fn too_much(client: Client, seed: u64) -> Result<()> {
 async fn pushes_that_fill_the_disk_do_not_block_later_pushes() -> Result<()> {
     for variable in ["OCTOSERVE_RESERVE", "OCTOSERVE_REGISTRY_RESERVE"] {
         for reserve in ["0", "1MiB"] {
-            let disk = Disk::mount()?;
+            let disk = SmallDisk::mount(&format!("size={SIZE}"))?;
             let launch = match variable {
                 "OCTOSERVE_RESERVE" => Launch::registry(),
                 _ => Launch::all_in_one(),
@@ -142,7 +99,7 @@ async fn uploads_leave_a_share_of_the_inodes_free() -> Result<()> {
         ("OCTOSERVE_RESERVE", Launch::registry()),
         ("OCTOSERVE_REGISTRY_RESERVE", Launch::all_in_one()),
     ] {
-        let disk = Disk::with(&format!("size={SIZE},nr_inodes={FILES}"))?;
+        let disk = SmallDisk::mount(&format!("size={SIZE},nr_inodes={FILES}"))?;
         let reserve = (SIZE / 8).to_string();
         let data = disk.path().join("data");
         let launch = launch.data(&data).environment(variable, &reserve);

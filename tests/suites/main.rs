@@ -58,6 +58,8 @@ mod docs;
 mod doctor;
 /// docs/metrics.md has exactly the exposed families, and the tests that docs/protocol.md names exist.
 mod documented;
+/// No inodes, a disk that becomes read-only, and a tree that others change.
+mod failing_disks;
 /// Responses and metrics of the proxy when its upstream or a source fails.
 mod failures;
 /// Each side aborts at every phase; upstreams die, freeze and send garbage; file descriptors run
