@@ -6,6 +6,7 @@
 pub mod endpoint;
 mod fields;
 mod maintenance;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use self::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use self::fields::loopback;
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
 pub use self::maintenance::{GcFields, ScrubFields};
+pub use self::retention::{KeepFields, RetentionFields, RetentionRuleFields};
 
 /// Why nobody takes over from a registry.
 pub const HOLDS_LOCK: &str = "a registry locks its data directory as long as it runs, and two cannot serve \
@@ -127,6 +129,7 @@ impl Configuration for RegistryConfig {
             uploads: fields.uploads,
             gc: fields.gc,
             scrub: fields.scrub,
+            retention: fields.retention,
         };
         storage.check(&checker)?;
         Ok(Self {

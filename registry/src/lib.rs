@@ -8,9 +8,11 @@
 //! - [`store`] → `oci`, `metrics`: where content lives, behind a trait; implemented by a directory
 //!   and, for tests, by memory.
 //! - [`stats`] → `store`, `metrics`: the background count of what the store holds.
-//! - [`maintenance`] → `store`, `metrics`: garbage collection and scrubs, by a schedule or on request.
+//! - [`retention`] → `store`: which tags and manifests are kept, and the removal of the others.
+//! - [`maintenance`] → `store`, `retention`, `metrics`: garbage collection, scrubs and retention, by a
+//!   schedule or on request.
 //! - [`api`] → `store`, `metrics`, `oci`: the HTTP API, endpoint by endpoint.
-//! - [`config`] → `store`, `maintenance`: the keys as people write them, and what they mean.
+//! - [`config`] → `store`, `maintenance`, `retention`: the keys as people write them, and what they mean.
 //! - [`server`] → all of these: bind, serve, drain.
 //! - [`doctor`] → `store`, `config`: what is tried of a configuration.
 //! - [`cli`] → `server`, `doctor`, `maintenance`, `config`: the command line of `octoserve-registry`.
@@ -57,6 +59,7 @@ pub mod fuzz;
 pub mod maintenance;
 pub mod metrics;
 pub mod oci;
+pub mod retention;
 pub mod server;
 pub mod stats;
 pub mod store;

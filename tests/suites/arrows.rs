@@ -24,8 +24,12 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("metrics", &["oci"]),
     ("store", &["oci", "metrics"]),
     ("stats", &["store", "metrics", "oci"]),
-    ("maintenance", &["store", "metrics", "oci"]),
-    ("config", &["store", "maintenance", "metrics", "oci"]),
+    ("retention", &["store", "oci"]),
+    ("maintenance", &["store", "retention", "metrics", "oci"]),
+    (
+        "config",
+        &["store", "maintenance", "retention", "metrics", "oci"],
+    ),
     ("api", &["store", "oci", "metrics"]),
     (
         "server",

@@ -1,4 +1,4 @@
-//! Maintenance with the real programs: scrubs and collections over the control socket, on a directory that
+//! Maintenance with the real programs: scrubs, collections and retention over the control socket, on a directory that
 //! nobody serves, and by a schedule.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use crate::scene::DEADLINE;
 
 mod collection;
 mod configured;
+mod retention;
 mod scrub;
 
 const CONTROL: &str = "control: {socket: control.sock}\n";

@@ -35,6 +35,17 @@ pub enum RegistryTasks {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Delete the tags and manifests that no rule keeps, beside the running registry or in its place
+    Retention {
+        /// Where to work
+        #[command(flatten)]
+        target: TargetArgs,
+        #[arg(
+            long,
+            help = "Delete nothing, and print what would go; the default as long as retention.dry_run is true"
+        )]
+        dry_run: bool,
+    },
 }
 
 /// On which registry to work.
@@ -69,6 +80,7 @@ impl ProgramTasks for RegistryTasks {
                 repair,
                 dry_run,
             } => (JobKind::Scrub, target, repair, dry_run),
+            Self::Retention { target, dry_run } => (JobKind::Retention, target, false, dry_run),
         };
         let data = target.data.iter();
         let sources = Sources {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::METRICS_PATH;
 use super::maintenance::{GcFields, ScrubFields};
+use super::retention::RetentionFields;
 use crate::maintenance::JobSettings;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::admin::StatusPageFields;
@@ -59,6 +61,8 @@ pub struct RegistryFields {
     pub gc: GcFields,
     /// The scrub, which compares content with its digests.
     pub scrub: ScrubFields,
+    /// The retention, which deletes tags and manifests by rules.
+    pub retention: RetentionFields,
     /// The metrics endpoint.
     pub metrics: RegistryMetricsFields,
     /// What one client may take.
@@ -96,6 +100,8 @@ pub struct StorageFields {
     pub gc: GcFields,
     /// The scrub, which compares content with its digests.
     pub scrub: ScrubFields,
+    /// The retention, which deletes tags and manifests by rules.
+    pub retention: RetentionFields,
 }
 
 /// The keys of the quota of all uploads together.
@@ -148,6 +154,7 @@ impl Default for RegistryFields {
             uploads: storage.uploads,
             gc: storage.gc,
             scrub: storage.scrub,
+            retention: storage.retention,
             metrics: RegistryMetricsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
@@ -169,6 +176,7 @@ impl Default for StorageFields {
             uploads: UploadFields::default(),
             gc: GcFields::default(),
             scrub: ScrubFields::default(),
+            retention: RetentionFields::default(),
         }
     }
 }
@@ -194,7 +202,8 @@ impl StorageFields {
         checker.range("reserve", self.reserve, &RESERVE)?;
         self.uploads.check(&checker.section("uploads"))?;
         self.gc.check(&checker.section("gc"))?;
-        self.scrub.check(&checker.section("scrub"))
+        self.scrub.check(&checker.section("scrub"))?;
+        self.retention.check(&checker.section("retention"))
     }
 
     /// The options of the store.
@@ -219,6 +228,8 @@ impl StorageFields {
             untagged: self.gc.untagged.map(config::Duration::get),
             scrub_schedule: self.scrub.schedule,
             scrub_rate: self.scrub.rate.get(),
+            retention_schedule: self.retention.schedule,
+            retention: Arc::new(self.retention.settings(self.gc.grace.get())),
             read_only: self.read_only,
         }
     }

@@ -3,13 +3,15 @@
 //! A new job is a variant of each enum here, and the compiler names the places.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use service::metrics::Label as _;
 
 use super::schedule::Schedule;
-use crate::metrics::maintenance::{MaintenanceFamilies, Removed, RunResult};
+use crate::metrics::maintenance::{Deleted, MaintenanceFamilies, Removed, RunResult};
+use crate::retention::{self, RetentionError, RetentionReport, RetentionSettings};
 use crate::store::fs::{
     FsStore, GcError, GcReport, GcSettings, ScrubError, ScrubReport, ScrubSettings,
 };
@@ -22,17 +24,20 @@ pub enum JobKind {
     Gc,
     /// Compares content with its digests.
     Scrub,
+    /// Deletes tags and manifests that no rule keeps.
+    Retention,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Gc, Self::Scrub];
+    pub const ALL: [Self; 3] = [Self::Gc, Self::Scrub, Self::Retention];
 
     /// Its name, as the command line and the log have it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gc => "gc",
             Self::Scrub => "scrub",
+            Self::Retention => "retention",
         }
     }
 
@@ -43,7 +48,7 @@ impl JobKind {
 }
 
 /// What the configuration says of the jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSettings {
     /// When a collection runs by itself; `None`: never.
     pub gc_schedule: Option<Schedule>,
@@ -55,6 +60,10 @@ pub struct JobSettings {
     pub scrub_schedule: Option<Schedule>,
     /// The most bytes that a scrub reads in a second.
     pub scrub_rate: u64,
+    /// When the retention runs by itself; `None`: never.
+    pub retention_schedule: Option<Schedule>,
+    /// The rules of the retention.
+    pub retention: Arc<RetentionSettings>,
     /// Whether nothing may be changed: then jobs only report.
     pub read_only: bool,
 }
@@ -66,6 +75,7 @@ impl JobSettings {
             // It would only report, and nobody would read that.
             JobKind::Gc => self.gc_schedule.filter(|_| !self.read_only),
             JobKind::Scrub => self.scrub_schedule,
+            JobKind::Retention => self.retention_schedule.filter(|_| !self.read_only),
         }
     }
 }
@@ -80,12 +90,19 @@ pub struct JobOptions {
 }
 
 /// A job that is ready to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// A collection.
     Gc(GcSettings),
     /// A scrub.
     Scrub(ScrubSettings),
+    /// A retention.
+    Retention {
+        /// Whether it only reports, whatever the settings say.
+        dry_run: bool,
+        /// The rules.
+        settings: Arc<RetentionSettings>,
+    },
 }
 
 impl Job {
@@ -101,6 +118,10 @@ impl Job {
                 rate: Some(settings.scrub_rate),
                 quarantine: options.repair && !options.dry_run,
             }),
+            JobKind::Retention => Self::Retention {
+                dry_run: options.dry_run || settings.retention.dry_run,
+                settings: Arc::clone(&settings.retention),
+            },
         }
     }
 
@@ -111,7 +132,7 @@ impl Job {
                 rate: None,
                 ..scrub
             }),
-            job @ Self::Gc(_) => job,
+            job @ (Self::Gc(_) | Self::Retention { .. }) => job,
         }
     }
 
@@ -120,6 +141,7 @@ impl Job {
         match self {
             Self::Gc(_) => JobKind::Gc,
             Self::Scrub(_) => JobKind::Scrub,
+            Self::Retention { .. } => JobKind::Retention,
         }
     }
 
@@ -128,13 +150,14 @@ impl Job {
         match self {
             Self::Gc(gc) => !gc.dry_run,
             Self::Scrub(scrub) => scrub.quarantine,
+            Self::Retention { dry_run, .. } => !dry_run,
         }
     }
 
     /// Does it. Returns what it did, and why it ended early if it did. Blocks.
     pub fn run(&self, store: &FsStore, run: &Run) -> (JobReport, Result<(), JobError>) {
-        match *self {
-            Self::Gc(settings) => {
+        match self {
+            &Self::Gc(settings) => {
                 let mut report = GcReport::default();
                 let ended = store.collect(settings, run, &mut report);
                 let report = JobReport::Gc {
@@ -143,10 +166,16 @@ impl Job {
                 };
                 (report, ended.map_err(JobError::Gc))
             }
-            Self::Scrub(settings) => {
+            &Self::Scrub(settings) => {
                 let mut report = ScrubReport::default();
                 let ended = store.scrub(settings, run, &mut report);
                 (JobReport::Scrub(report), ended.map_err(JobError::Scrub))
+            }
+            Self::Retention { dry_run, settings } => {
+                let mut report = RetentionReport::default();
+                let ended = retention::run(store, settings, *dry_run, run, &mut report);
+                let ended = ended.map_err(JobError::Retention);
+                (JobReport::Retention(report), ended)
             }
         }
     }
@@ -161,6 +190,9 @@ pub enum JobError {
     /// A scrub.
     #[error(transparent)]
     Scrub(ScrubError),
+    /// A retention.
+    #[error(transparent)]
+    Retention(RetentionError),
 }
 
 impl JobError {
@@ -168,7 +200,9 @@ impl JobError {
     pub fn is_interruption(&self) -> bool {
         matches!(
             self,
-            Self::Gc(GcError::Interrupted(_)) | Self::Scrub(ScrubError::Interrupted(_))
+            Self::Gc(GcError::Interrupted(_))
+                | Self::Scrub(ScrubError::Interrupted(_))
+                | Self::Retention(RetentionError::Interrupted(_))
         )
     }
 }
@@ -187,6 +221,8 @@ pub enum JobReport {
     },
     /// A scrub.
     Scrub(ScrubReport),
+    /// A retention.
+    Retention(RetentionReport),
 }
 
 impl JobReport {
@@ -195,6 +231,7 @@ impl JobReport {
         match self {
             Self::Gc { report, .. } => report.skipped == 0,
             Self::Scrub(report) => report.unchecked == 0,
+            Self::Retention(report) => report.failures == 0,
         }
     }
 
@@ -234,6 +271,18 @@ impl JobReport {
                         .set((), super::seconds_since_epoch());
                 }
             }
+            Self::Retention(report) => {
+                families.retention_runs.inc(result);
+                if !report.dry_run {
+                    let RetentionReport { total, .. } = report;
+                    families
+                        .retention_deleted
+                        .add(Deleted::Tag, total.tags_deleted);
+                    families
+                        .retention_deleted
+                        .add(Deleted::Manifest, total.manifests_deleted);
+                }
+            }
         }
     }
 
@@ -270,6 +319,18 @@ impl JobReport {
                 quarantined = report.quarantined,
                 unchecked = report.unchecked,
                 "scrub ended"
+            ),
+            Self::Retention(report) => tracing::info!(
+                result,
+                error,
+                seconds,
+                dry_run = report.dry_run,
+                repositories = report.repositories,
+                tags_deleted = report.total.tags_deleted,
+                manifests_deleted = report.total.manifests_deleted,
+                kept = %report.total,
+                failures = report.failures,
+                "retention ended"
             ),
         }
     }

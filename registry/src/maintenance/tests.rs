@@ -7,20 +7,28 @@ use service::shutdown::Trigger;
 use tempfile::TempDir;
 
 use super::*;
+use crate::retention::RetentionSettings;
 use crate::store::fs::{Durability, OpenError};
 use crate::store::suite::push;
 
 /// At this rate a scrub of anything takes years.
 const SLOW: u64 = 1;
 
-const SETTINGS: JobSettings = JobSettings {
-    gc_schedule: None,
-    grace: Duration::ZERO,
-    untagged: None,
-    scrub_schedule: None,
-    scrub_rate: 1 << 30,
-    read_only: false,
-};
+fn settings() -> JobSettings {
+    JobSettings {
+        gc_schedule: None,
+        grace: Duration::ZERO,
+        untagged: None,
+        scrub_schedule: None,
+        scrub_rate: 1 << 30,
+        retention_schedule: None,
+        retention: Arc::new(RetentionSettings {
+            dry_run: false,
+            rules: Vec::new(),
+        }),
+        read_only: false,
+    }
+}
 
 struct Fixture {
     directory: TempDir,
@@ -69,7 +77,7 @@ async fn ended(mut job: JobWatch) -> JobEnd {
 
 #[tokio::test]
 async fn a_job_is_followed_to_its_end_and_counted() {
-    let fixture = fixture(SETTINGS).await;
+    let fixture = fixture(settings()).await;
     let end = ended(fixture.start("scrub").unwrap()).await;
     assert!(end.ok, "{end:?}");
     let report: JobReport = serde_json::from_value(end.report).unwrap();
@@ -88,7 +96,7 @@ async fn a_job_is_followed_to_its_end_and_counted() {
 
 #[tokio::test]
 async fn corrupt_content_is_counted_and_is_no_error() {
-    let fixture = fixture(SETTINGS).await;
+    let fixture = fixture(settings()).await;
     let shard = fs::read_dir(fixture.directory.path().join("blobs/sha256")).unwrap();
     let shard = shard.last().unwrap().unwrap().path();
     let file = fs::read_dir(shard).unwrap().last().unwrap().unwrap().path();
@@ -105,7 +113,7 @@ async fn corrupt_content_is_counted_and_is_no_error() {
 async fn one_of_a_kind_runs_at_a_time_and_the_end_of_the_registry_stops_it() {
     let slow = JobSettings {
         scrub_rate: SLOW,
-        ..SETTINGS
+        ..settings()
     };
     let fixture = fixture(slow).await;
     let (trigger, shutdown): (Trigger, _) = Shutdown::new();
@@ -142,7 +150,7 @@ async fn jobs_run_by_themselves_again_and_again() {
     let scheduled = JobSettings {
         gc_schedule: often,
         scrub_schedule: often,
-        ..SETTINGS
+        ..settings()
     };
     let fixture = fixture(scheduled).await;
     let (trigger, shutdown) = Shutdown::new();
@@ -170,7 +178,7 @@ async fn jobs_run_by_themselves_again_and_again() {
 async fn a_read_only_registry_is_only_looked_at() {
     let read_only = JobSettings {
         read_only: true,
-        ..SETTINGS
+        ..settings()
     };
     let fixture = fixture(read_only).await;
     assert_eq!(fixture.start("gc").unwrap_err(), StartError::ReadOnly("gc"));

@@ -6,6 +6,7 @@ use service::quantity;
 
 use super::job::JobReport;
 use crate::oci::Name;
+use crate::retention::{Deletion, RepositoryReport, RetentionReport};
 use crate::store::fs::{CorruptContent, GcReport, ScrubReport};
 
 impl fmt::Display for JobReport {
@@ -14,6 +15,7 @@ impl fmt::Display for JobReport {
         match self {
             Self::Gc { dry_run, report } => gc(f, *dry_run, report),
             Self::Scrub(report) => scrub(f, report),
+            Self::Retention(report) => retention(f, report),
         }
     }
 }
@@ -98,6 +100,70 @@ fn scrub(f: &mut fmt::Formatter<'_>, report: &ScrubReport) -> fmt::Result {
     Ok(())
 }
 
+fn retention(f: &mut fmt::Formatter<'_>, report: &RetentionReport) -> fmt::Result {
+    let total = &report.total;
+    let tags = number(total.tags_deleted, "tag", "tags");
+    let manifests = number(total.manifests_deleted, "manifest", "manifests");
+    let kept = number(total.tags_kept.total(), "tag", "tags");
+    if report.dry_run {
+        writeln!(
+            f,
+            "would delete {tags} and {manifests}, and keep {kept}; nothing was deleted"
+        )?;
+    } else {
+        writeln!(f, "deleted {tags} and {manifests}, and kept {kept}")?;
+    }
+    for one in &report.page {
+        writeln!(f, "{}", repository_line(one))?;
+    }
+    left_out(f, report.repositories, report.page.len())?;
+    for one in &report.deletions {
+        writeln!(f, "{}", deletion_line(one))?;
+    }
+    let deleted = total.tags_deleted + total.manifests_deleted;
+    left_out(f, deleted, report.deletions.len())?;
+    if report.failures > 0 {
+        let failures = number(report.failures, "time", "times");
+        writeln!(f, "{failures} something was left as it is: see the log")?;
+    }
+    Ok(())
+}
+
+/// Says how many more there are than were told.
+fn left_out(f: &mut fmt::Formatter<'_>, all: u64, told: usize) -> fmt::Result {
+    match all.saturating_sub(told as u64) {
+        0 => Ok(()),
+        more => writeln!(f, "and {more} more: see the log"),
+    }
+}
+
+/// What was kept of a repository, and why.
+fn repository_line(one: &RepositoryReport) -> String {
+    let RepositoryReport {
+        repository,
+        rule,
+        counts,
+    } = one;
+    let rule = match rule {
+        Some(rule) => format!("rule {rule}"),
+        None => "no rule".to_owned(),
+    };
+    format!("{repository} ({rule}) keeps {counts}")
+}
+
+fn deletion_line(one: &Deletion) -> String {
+    let Deletion {
+        repository,
+        tag,
+        digest,
+        reason,
+    } = one;
+    match tag {
+        Some(tag) => format!("deletes {repository}:{tag} at {digest}: {reason}"),
+        None => format!("deletes {repository}@{digest}: {reason}"),
+    }
+}
+
 fn corrupt_line(one: &CorruptContent) -> String {
     let state = if one.quarantined {
         "quarantined"
@@ -117,6 +183,7 @@ fn corrupt_line(one: &CorruptContent) -> String {
 mod tests {
     use super::*;
     use crate::oci::{Algorithm, Digest};
+    use crate::retention::RetentionCounts;
 
     #[test]
     fn a_collection_is_told_in_figures() {
@@ -140,6 +207,47 @@ mod tests {
              1 directory could not be read, and what they may need was kept: see the log\n"
         );
         assert!(text(true).starts_with("would remove 2 blobs and 1 manifest, and free 3 MiB;"));
+    }
+
+    #[test]
+    fn a_retention_tells_what_it_kept_and_why_and_what_it_deleted() {
+        let mut report = RetentionReport {
+            dry_run: true,
+            repositories: 2,
+            failures: 1,
+            ..RetentionReport::default()
+        };
+        report.total.tags_deleted = 2;
+        report.total.tags_kept.newest = 10;
+        let mut counts = report.total;
+        counts.tags_kept.pulled = 1;
+        report.page = vec![
+            RepositoryReport {
+                repository: "team/app".to_owned(),
+                rule: Some(0),
+                counts,
+            },
+            RepositoryReport {
+                repository: "b".to_owned(),
+                rule: None,
+                counts: RetentionCounts::default(),
+            },
+        ];
+        report.deletions = vec![Deletion {
+            repository: "team/app".to_owned(),
+            tag: Some("1".to_owned()),
+            digest: "sha256:00".to_owned(),
+            reason: "pushed 9 days ago".to_owned(),
+        }];
+        assert_eq!(
+            JobReport::Retention(report).to_string(),
+            "would delete 2 tags and 0 manifests, and keep 10 tags; nothing was deleted\n\
+             team/app (rule 0) keeps 10 newest, 1 pulled\n\
+             b (no rule) keeps nothing\n\
+             deletes team/app:1 at sha256:00: pushed 9 days ago\n\
+             and 1 more: see the log\n\
+             1 time something was left as it is: see the log\n"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The maintenance jobs: `gc_*` and `scrub_*`.
+//! The maintenance jobs: `gc_*`, `scrub_*` and `retention_*`.
 
 use std::fmt;
 
@@ -21,6 +21,12 @@ labels! {
         Blob = "blob",
         Manifest = "manifest",
         Upload = "upload",
+    }
+
+    /// What the retention deleted.
+    pub enum Deleted: "kind" {
+        Tag = "tag",
+        Manifest = "manifest",
     }
 }
 
@@ -46,6 +52,11 @@ families! {
         /// Time of the last scrub that checked all content, in seconds since 1970; absent until the first
         /// has since the start.
         pub scrub_last_success: Gauge = "scrub_last_success_timestamp_seconds",
+        /// Runs of the retention, with those that only reported; counted when they end. `error`: something
+        /// could not be read or deleted.
+        pub retention_runs: Counters<RunResult> = "retention_runs_total",
+        /// Tags and manifests that the retention deleted from a repository; counted when a run ends.
+        pub retention_deleted: Counters<Deleted> = "retention_deleted_total",
     }
 }
 
@@ -56,9 +67,13 @@ impl MaintenanceFamilies {
         for &result in RunResult::ALL {
             families.gc_runs.touch(result);
             families.scrub_runs.touch(result);
+            families.retention_runs.touch(result);
         }
         for &kind in Removed::ALL {
             families.gc_deleted.touch(kind);
+        }
+        for &kind in Deleted::ALL {
+            families.retention_deleted.touch(kind);
         }
         families.gc_freed.touch(());
         families.scrub_corrupt.touch(());

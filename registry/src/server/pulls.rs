@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::store::fs::FsStore;
 use service::log::{OutcomeChange, OutcomeChanges, causes};
@@ -27,13 +27,10 @@ impl PullSaver {
         }
     }
 
-    /// Saves every minute until the future is dropped: at once when the memory begins, because only then it is
-    /// on disk that it has begun.
+    /// Saves every minute until the future is dropped.
     pub(super) async fn run(self) -> Infallible {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            sleep(EVERY).await;
             self.save().await;
         }
     }

@@ -64,9 +64,21 @@ async fn a_mistake_is_named_by_file_line_and_key() -> Result<()> {
         ("scrub:\n  rate: 1\n", "bad.yaml:2: scrub.rate: "),
         ("gc:\n  grace: forever\n", "bad.yaml:2: gc.grace: "),
         ("gc:\n  shedule: 24h\n", "bad.yaml:2: gc.shedule: "),
+        (
+            "retention:\n  rules:\n  - repositories: ['[a']\n",
+            "bad.yaml:3: retention.rules[0].repositories[0]: not a pattern: unclosed",
+        ),
+        (
+            "retention:\n  rules:\n  - repositories: [a]\n    keep:\n",
+            "bad.yaml:4: retention.rules[0].keep: ",
+        ),
+        (
+            "retention: {schedule: weekly}\n",
+            "bad.yaml:1: retention.schedule: `weekly` is neither",
+        ),
     ] {
         std::fs::write(directory.path().join("bad.yaml"), text)?;
-        for words in ["serve --check", "gc --dry-run", "scrub"] {
+        for words in ["serve --check", "gc --dry-run", "retention", "scrub"] {
             let output = call(directory.path(), &format!("{words} --config bad.yaml")).await?;
             let (code, _, errors) = said(&output);
             assert_eq!(code, Some(64), "{errors}");

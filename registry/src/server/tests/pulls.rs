@@ -2,23 +2,37 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::api::tests::harness::Running;
-use crate::oci::{Digest, Name, Tag};
-use crate::store::fs::{Durability, FsStore, write_memory_since_1970};
+use tokio::time::{sleep, timeout};
+
+use crate::api::tests::harness::{DEADLINE, Running};
+use crate::oci::{Algorithm, Digest, Name, Tag};
+use crate::store::fs::{Durability, FsStore, OpenError, write_memory_since_1970};
 
 async fn registry(directory: &Path) -> Running {
     Running::configured(|config| directory.clone_into(&mut config.storage.data)).await
 }
 
+/// Opens the store once the last connection of the registry has let it go.
+async fn reopen(directory: &Path) -> FsStore {
+    let open = async {
+        loop {
+            match FsStore::open(directory, Durability::Full, Arc::new(())) {
+                Err(OpenError::InUse { .. }) => sleep(Duration::from_millis(10)).await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    timeout(DEADLINE, open).await.unwrap()
+}
+
 /// Whether a pull of a tag, or of its manifest, is remembered on disk.
-fn is_pulled(directory: &Path, tag: &str, digest: &Digest) -> bool {
-    let store = FsStore::open(directory, Durability::Full, Arc::new(())).unwrap();
+async fn is_pulled(directory: &Path, tag: &str, digest: &Digest) -> bool {
+    let store = reopen(directory).await;
     let tag = Tag::parse(tag).unwrap();
-    let last = store
-        .pulls()
-        .last(&Name::parse("a/b").unwrap(), &tag, digest);
-    last.is_known
+    let name = Name::parse("a/b").unwrap();
+    store.pulls().last(&name, &tag, digest).is_known
 }
 
 #[tokio::test]
@@ -30,7 +44,8 @@ async fn what_reads_a_tag_or_a_manifest_is_a_pull_and_nothing_else() {
     let (digest, _) = first.push_image("a/b", "1").await;
     let etag = format!("\"{digest}\"");
     let matches = [("if-match", etag.as_str())];
-    let other = format!("/v2/a/b/manifests/sha256:{}", "0".repeat(64));
+    let unknown = Digest::of(Algorithm::Sha256, b"unknown");
+    let other = format!("/v2/a/b/manifests/{unknown}");
     let by_digest = format!("/v2/a/b/manifests/{digest}");
     for (method, target, headers, status) in [
         ("HEAD", by_digest.as_str(), &[][..], 200),
@@ -44,8 +59,9 @@ async fn what_reads_a_tag_or_a_manifest_is_a_pull_and_nothing_else() {
     ] {
         first.ask(method, target, headers, b"").await.expect(status);
     }
+    first.stop();
     assert!(first.stopped().await);
-    assert!(!is_pulled(root, "1", &digest));
+    assert!(!is_pulled(root, "1", &digest).await);
 
     for (method, target, headers, status) in [
         ("GET", "/v2/a/b/manifests/1", &[][..], 200),
@@ -62,8 +78,9 @@ async fn what_reads_a_tag_or_a_manifest_is_a_pull_and_nothing_else() {
         write_memory_since_1970(root);
         let again = registry(root).await;
         again.ask(method, target, headers, b"").await.expect(status);
+        again.stop();
         assert!(again.stopped().await);
-        assert!(is_pulled(root, "1", &digest), "{method} {target}");
+        assert!(is_pulled(root, "1", &digest).await, "{method} {target}");
     }
     // The manifest was pulled, and this tag was not: it counts where it points at the manifest.
     write_memory_since_1970(root);
@@ -72,8 +89,8 @@ async fn what_reads_a_tag_or_a_manifest_is_a_pull_and_nothing_else() {
     last.ask("DELETE", &by_digest, &matches, b"")
         .await
         .expect(202);
+    last.stop();
     assert!(last.stopped().await);
-    assert!(is_pulled(root, "other", &digest));
-    let unknown = Digest::parse(&other[17..]).unwrap();
-    assert!(!is_pulled(root, "other", &unknown));
+    assert!(is_pulled(root, "other", &digest).await);
+    assert!(!is_pulled(root, "other", &unknown).await);
 }

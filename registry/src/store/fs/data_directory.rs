@@ -14,7 +14,7 @@ use super::listing::cache::ListingCache;
 use super::locks::StripedLocks;
 use super::manifest_cache::ManifestCache;
 use super::options::{Durability, StoreOptions, UploadQuota};
-use super::prune_watch::PrunedRepository;
+use super::prune_watch::PrunedRepositories;
 use super::pulls::times::PullTimes;
 use super::reliance::Reliance;
 use super::root::Root;
@@ -39,7 +39,7 @@ pub(super) struct DataDirectory {
     pub(super) buffers: Arc<Buffers>,
     pub(super) appends: AppendConcurrency,
     pub(super) reliance: Reliance,
-    pub(super) pruned: PrunedRepository,
+    pub(super) pruned: PrunedRepositories,
     pub(super) told: ToldTimes,
     pub(super) pulls: Arc<PullTimes>,
 }
@@ -74,7 +74,7 @@ impl DataDirectory {
             buffers: Arc::default(),
             appends: AppendConcurrency::new(),
             reliance: Reliance::new(),
-            pruned: PrunedRepository::default(),
+            pruned: PrunedRepositories::default(),
             told: ToldTimes::new(grace),
             pulls: Arc::new(pulls),
         })

@@ -14,6 +14,7 @@
 //! while all else goes on. Deliberately not here: statistics, which receive every change through
 //! [`Changes`].
 
+mod aged_items;
 mod blob;
 mod blocking;
 mod buffers;
@@ -21,6 +22,7 @@ mod changes;
 mod collect;
 mod count;
 mod data_directory;
+mod dated_tags;
 mod deletions;
 mod directories;
 mod directory_changes;
@@ -61,9 +63,12 @@ use futures_util::Stream;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub use aged_items::AgedItems;
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
+pub use collect::untagged::StayingManifests;
 pub use collect::{GcError, GcReport, GcSettings};
 pub use count::RepositoryWalk;
+pub use dated_tags::{DatedTag, TagVersion};
 pub use inspect::{DirectoryState, inspect, space};
 pub use layout::{Pool, Shard};
 pub use open::OpenError;
@@ -151,6 +156,11 @@ impl FsStore {
     /// Writes what is remembered of pulls to disk, if that has changed.
     pub async fn save_pulls(&self) -> Result<()> {
         self.confirm(pulls::file::save).await
+    }
+
+    /// What repositories hold, by age.
+    pub fn aged_items(&self) -> AgedItems {
+        AgedItems::new(Arc::clone(&self.data))
     }
 
     /// Whether the data directory was there when it was last checked.

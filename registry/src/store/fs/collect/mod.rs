@@ -29,7 +29,7 @@ mod mentions;
 mod repository;
 #[cfg(test)]
 mod tests;
-mod untagged;
+pub(super) mod untagged;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -19,7 +19,6 @@ use std::io::{self, BufReader, ErrorKind, Read};
 use std::iter;
 use std::path::Path;
 
-
 use sha2::{Digest as _, Sha256};
 
 use super::fingerprint::{Fingerprint, FingerprintKey};

@@ -146,7 +146,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, b"");
         let tag = KEY.tag(&name, &Tag::parse("latest").unwrap());
         let manifest = KEY.manifest(&name, &digest);
-        insta::assert_snapshot!(format!("{:016x} {:016x}", tag.number(), manifest.number()), @"");
+        insta::assert_snapshot!(format!("{:016x} {:016x}", tag.number(), manifest.number()), @"2bd821793b20c00d 894e4ac151c8a81a");
         assert_eq!(Fingerprint::from_bytes(tag.to_bytes()), tag);
         assert_ne!(FingerprintKey::random(), FingerprintKey::random());
     }

@@ -220,7 +220,11 @@ impl PullShard {
         let mut minutes: Vec<u32> = self.iter().map(|(_, minute)| minute.0).collect();
         let (_, &mut floor, _) = minutes.select_nth_unstable(MOST / 4);
         self.floor = self.floor.max(Minute(floor));
-        self.times.retain(|_, minute| *minute.get_mut() > floor);
+        // A new table: one from which items were removed grows before all of its places are used again.
+        let mut kept = HashMap::with_capacity_and_hasher(MOST, BuildHasherDefault::default());
+        let all = self.times.drain();
+        kept.extend(all.filter(|(_, minute)| minute.load(Ordering::Relaxed) > floor));
+        self.times = kept;
     }
 }
 
