@@ -21,11 +21,11 @@ chmod 755 "$root"
 install -d "$root/usr/bin"
 install -s "$programs/octoserve" "$programs/octoserve-registry" "$root/usr/bin/"
 packaging/stage.sh "$programs" "$root/usr/share"
-# Debian has the licence itself, and wants man pages compressed.
-rm "$root/usr/share/doc/octoserve/LICENSE"
+# Debian has the licence itself, and wants man pages compressed. The README links to it.
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/octoserve/copyright"
+ln -sf copyright "$root/usr/share/doc/octoserve/LICENSE"
 gzip -9n "$root"/usr/share/man/man1/* "$root"/usr/share/man/man5/*
-install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
+install -D -m 644 -t "$root/usr/lib/systemd/system" packaging/systemd/*.service packaging/systemd/*.socket
 install -D -m 644 packaging/systemd/octoserve.sysusers "$root/usr/lib/sysusers.d/octoserve.conf"
 install -d "$root/etc/octoserve"
 install -m 640 packaging/octoserve.yaml packaging/registry.yaml "$root/etc/octoserve/"
@@ -33,7 +33,7 @@ install -m 640 packaging/octoserve.yaml packaging/registry.yaml "$root/etc/octos
 # The newest version of libc whose symbols the programs use.
 glibc=$(objdump -p "$root"/usr/bin/* | sed -n 's/.* GLIBC_\([0-9.]*\)$/\1/p' | sort -uV | tail -n 1)
 install -d "$root/DEBIAN"
-(cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@GLIBC@/$glibc/" \
     -e "s/@SIZE@/$(du -sk --exclude DEBIAN "$root" | cut -f 1)/" \
     packaging/debian/control >"$root/DEBIAN/control"

@@ -22,13 +22,10 @@ root=$work/$name
 install -d "$root/bin"
 install -s "$programs/octoserve" "$programs/octoserve-registry" "$root/bin/"
 packaging/stage.sh "$programs" "$root/share"
-mv "$root/share/doc/octoserve/README.md" "$root/share/doc/octoserve/LICENSE" \
-    "$root/share/doc/octoserve/examples" "$root/"
-# The archive has the schemas in docs/reference.
-rm "$root/share/doc/octoserve/"*.schema.json
+mv "$root/share/doc/octoserve/"* "$root/"
 rmdir "$root/share/doc/octoserve" "$root/share/doc"
-cp -R docs "$root/docs"
-cp -R packaging/systemd "$root/systemd"
+# The archive has the schemas in docs/reference.
+rm -r "$root/share/octoserve"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw --mtime="@$SOURCE_DATE_EPOCH" \
     --directory "$work" --create "$name" | gzip -n "-${LEVEL:-9}" >"$output/$name.tar.gz"
 

@@ -20,12 +20,13 @@ use crate::metrics::AggregateFamilies;
 
 mod aggregation;
 mod fetch;
+mod fetches;
 mod inspection;
 mod round;
 mod source;
 
 use aggregation::Aggregation;
-use round::{Deadlines, PendingScrape};
+use round::PendingScrape;
 
 pub use aggregation::AggregateLimits;
 pub(crate) use fetch::FetchError;
@@ -105,12 +106,8 @@ impl Scrape for Aggregate {
     ) -> Option<Arc<EncodedExposition>> {
         let (reply, exposition) = oneshot::channel();
         // From here on: the time in the queue is part of the scraper's timeout.
-        let deadlines = Deadlines::of(Instant::now(), timeout);
-        let scrape = PendingScrape {
-            format,
-            deadlines,
-            reply,
-        };
+        let due = PendingScrape::due(Instant::now(), timeout);
+        let scrape = PendingScrape { format, due, reply };
         self.scrapes.send(scrape).await.ok()?;
         exposition.await.ok()
     }

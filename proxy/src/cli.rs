@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use service::cli::{ProgramCommands, ProgramFlags};
+use service::cli::{NoTasks, ProgramCommands, ProgramFlags};
 use service::config::Flag;
 use service::control::ControlCommand;
 use service::doctor::Examination;
@@ -48,7 +48,7 @@ pub struct ProxyFlags {
     #[arg(
         long,
         value_name = "URL",
-        help = "The registry to proxy: http://HOST[:PORT] or unix:/PATH"
+        help = "The registry to proxy: http[s]://HOST[:PORT][/PATH] or unix:/PATH"
     )]
     upstream: Vec<String>,
     /// The data directory of the embedded registry
@@ -101,6 +101,7 @@ impl ProgramCommands for ProxyCommands {}
 
 impl ProgramFlags for ProxyFlags {
     type Commands = ProxyCommands;
+    type Tasks = NoTasks;
 
     fn keys(&self) -> Vec<Flag> {
         let mut flags = Vec::new();

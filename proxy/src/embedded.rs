@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use registry::config::{RegistryConfig, StorageFields};
 pub use registry::server::Presence;
 use registry::server::in_process::InProcess;
-use registry::server::{self, BoundRegistry, RegistryStartError};
+use registry::server::{self, BoundRegistry, RegistryOperator, RegistryStartError};
 use service::program::Server as _;
 use service::shutdown::Shutdown;
 
@@ -38,6 +38,11 @@ impl Embedded {
             name: config::EMBEDDED.to_owned(),
             origin: Origin::InProcess(families),
         })
+    }
+
+    /// What acts on it while it serves.
+    pub fn operator(&self) -> RegistryOperator {
+        self.0.operator()
     }
 
     /// Whether the data directory is there.

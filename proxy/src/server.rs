@@ -188,7 +188,7 @@ pub async fn bind(
         upstreams: RunningUpstreams::new(upstreams, session_key),
         observer,
         embedded: source,
-        is_embedded: embedded.is_some(),
+        registry: embedded.as_ref().map(Embedded::operator),
         listeners: configured.into_iter().map(|(_, tls)| tls).collect(),
         metrics_tls: metrics.as_ref().and_then(|metrics| metrics.tls().cloned()),
         recording,

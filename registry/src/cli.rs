@@ -1,5 +1,8 @@
 //! The command line of `octoserve-registry`.
 
+mod maintain;
+mod tasks;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -10,6 +13,7 @@ use service::doctor::Examination;
 use service::listen::Inheritance;
 use service::program::Program;
 
+pub use self::tasks::RegistryTasks;
 use crate::config::RegistryConfig;
 use crate::doctor;
 use crate::server::{self, BoundRegistry, RegistryStartError};
@@ -61,6 +65,7 @@ impl ProgramCommands for RegistryCommands {}
 
 impl ProgramFlags for RegistryFlags {
     type Commands = RegistryCommands;
+    type Tasks = RegistryTasks;
 
     fn keys(&self) -> Vec<Flag> {
         let data = self.data.iter();
@@ -78,7 +83,10 @@ mod tests {
     use super::*;
     use crate::config::RegistryFields;
 
-    fn read(words: &str, env: &[(&str, &str)]) -> Result<Action<RegistryConfig>, String> {
+    fn read(
+        words: &str,
+        env: &[(&str, &str)],
+    ) -> Result<Action<RegistryConfig, maintain::MaintainTask>, String> {
         let words = std::iter::once("octoserve-registry").chain(words.split_whitespace());
         let env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
         let name = (OctoserveRegistry::NAME, OctoserveRegistry::ABOUT);

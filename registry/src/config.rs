@@ -5,6 +5,8 @@
 
 pub mod endpoint;
 mod fields;
+mod maintenance;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub use self::endpoint::METRICS_PATH;
 use self::endpoint::{MetricsEndpoint, MetricsEndpointFields};
 use self::fields::loopback;
 pub use self::fields::{RegistryFields, RegistryMetricsFields, StorageFields, UploadFields};
+pub use self::maintenance::{GcFields, ScrubFields};
+pub use self::retention::{KeepFields, RetentionFields, RetentionRuleFields};
 
 /// Why nobody takes over from a registry.
 pub const HOLDS_LOCK: &str = "a registry locks its data directory as long as it runs, and two cannot serve \
@@ -123,6 +127,9 @@ impl Configuration for RegistryConfig {
             sparse_manifests: fields.sparse_manifests,
             reserve: fields.reserve,
             uploads: fields.uploads,
+            gc: fields.gc,
+            scrub: fields.scrub,
+            retention: fields.retention,
         };
         storage.check(&checker)?;
         Ok(Self {
@@ -247,6 +254,15 @@ mod tests {
             ("uploads.max_bytes", "2000TiB"),
             ("uploads.max_session", "5"),
             ("reserve", "much"),
+            ("gc.schedule", "25:00"),
+            ("gc.schedule", "500ms"),
+            ("gc.schedule", "weekly"),
+            ("gc.grace", "2years"),
+            ("gc.untagged", "never"),
+            ("gc.when", "24h"),
+            ("scrub.schedule", "24"),
+            ("scrub.rate", "1"),
+            ("scrub.rate", "2000TiB"),
             ("metrics.listen", "127.0.0.1:5000"),
             ("metrics.listen", "0.0.0.0:5000"),
             ("metrics.path", "/token"),

@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
 use service::config::ByteSize;
-use service::doctor::{self, Examination, ExaminedListener, Finding};
+use service::doctor::{self, CreationError, Examination, ExaminedListener, Finding, can_create_in};
 use service::quantity;
 
 use crate::config::{RegistryConfig, StorageFields};
@@ -61,16 +60,8 @@ fn examined(path: &Path, reserve: ByteSize) -> Vec<Finding> {
     };
     let own = rustix::process::geteuid().as_raw();
     let mode = metadata.permissions().mode() & 0o7777;
-    let mut findings = vec![if !is_writable(path) {
-        let message = format!(
-            "this user, {own}, cannot write there; its owner is {}",
-            metadata.uid()
-        );
-        let mend = format!(
-            "chown it to the registry's user, or run this as user {}",
-            metadata.uid()
-        );
-        Finding::fail(check, message, mend)
+    let mut findings = vec![if let Err(error) = can_create_in(path) {
+        unwritable(&error, (own, metadata.uid()))
     } else if metadata.uid() != own {
         let message = format!(
             "its owner is user {}, and this is user {own}",
@@ -93,6 +84,30 @@ fn examined(path: &Path, reserve: ByteSize) -> Vec<Finding> {
     findings
 }
 
+/// Why this user, `own`, cannot write to a directory of the user `owner`, and what to do.
+fn unwritable(error: &CreationError, (own, owner): (u32, u32)) -> Finding {
+    let check = "directory";
+    match error {
+        CreationError::ReadOnly => {
+            let mend = "mount it for writing, or give data a path on another file system";
+            Finding::fail(check, error.to_string(), mend)
+        }
+        CreationError::OfTheKernel => {
+            let mend = "give data a path on another file system";
+            Finding::fail(check, error.to_string(), mend)
+        }
+        CreationError::Denied => {
+            let message = format!("this user, {own}, cannot write there; its owner is {owner}");
+            let mend = format!("chown it to the registry's user, or run this as user {owner}");
+            Finding::fail(check, message, mend)
+        }
+        CreationError::Io(error) => {
+            let mend = "see whether the file system hangs or is broken";
+            Finding::fail(check, error.to_string(), mend)
+        }
+    }
+}
+
 /// It is made at the start, if it can be.
 fn missing(path: &Path, reserve: ByteSize) -> Vec<Finding> {
     let ancestors = path.ancestors().skip(1);
@@ -106,10 +121,15 @@ fn missing(path: &Path, reserve: ByteSize) -> Vec<Finding> {
     let Some(above) = ancestors.find(|path| path.exists()) else {
         return vec![Finding::fail("directory", "it is not there", "make it")];
     };
-    let shown = above.display();
-    if !is_writable(&above) {
-        let message = format!("it is not there, and this user cannot make it in {shown}");
-        let mend = "make it, and chown it to the registry's user";
+    if let Err(error) = can_create_in(&above) {
+        let message = format!(
+            "it is not there, and cannot be made in {}: {error}",
+            above.display()
+        );
+        let mend = match error {
+            CreationError::Denied => "make it, and chown it to the registry's user",
+            _ => "give data a path on another file system",
+        };
         return vec![Finding::fail("directory", message, mend)];
     }
     let mut findings = vec![Finding::ok("directory", "it is made at the first start")];
@@ -185,10 +205,6 @@ fn compared(
     Finding::ok(check, message)
 }
 
-fn is_writable(path: &Path) -> bool {
-    rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use service::doctor::CheckResult::{self, Fail, Ok as Fine, Warn};
@@ -225,6 +241,19 @@ mod tests {
         fs::write(directory.path().join("lock"), "other 1\n").unwrap();
         let other = found(directory.path());
         assert_eq!((other[2].0.as_str(), other[2].1), ("lock", Fail));
+    }
+
+    #[test]
+    fn where_not_even_root_can_write_the_file_system_is_named() {
+        let read_only = unwritable(&CreationError::ReadOnly, (0, 0));
+        assert!(read_only.message.contains("read-only"), "{read_only:?}");
+        let denied = unwritable(&CreationError::Denied, (1000, 0));
+        assert!(denied.message.contains("this user, 1000"), "{denied:?}");
+        for path in ["/proc", "/proc/nope"] {
+            let found = found(Path::new(path));
+            assert_eq!((found[0].0.as_str(), found[0].1), ("directory", Fail));
+            assert!(found[0].2.contains("the kernel's own"), "{found:?}");
+        }
     }
 
     #[test]

@@ -8,11 +8,14 @@
 //! - [`store`] → `oci`, `metrics`: where content lives, behind a trait; implemented by a directory
 //!   and, for tests, by memory.
 //! - [`stats`] → `store`, `metrics`: the background count of what the store holds.
+//! - [`retention`] → `store`: which tags and manifests are kept, and the removal of the others.
+//! - [`maintenance`] → `store`, `retention`, `metrics`: garbage collection, scrubs and retention, by a
+//!   schedule or on request.
 //! - [`api`] → `store`, `metrics`, `oci`: the HTTP API, endpoint by endpoint.
-//! - [`config`] → `store`: the keys as people write them, and what they mean.
+//! - [`config`] → `store`, `maintenance`, `retention`: the keys as people write them, and what they mean.
 //! - [`server`] → all of these: bind, serve, drain.
 //! - [`doctor`] → `store`, `config`: what is tried of a configuration.
-//! - [`cli`] → `server`, `doctor`, `config`: the command line of `octoserve-registry`.
+//! - [`cli`] → `server`, `doctor`, `maintenance`, `config`: the command line of `octoserve-registry`.
 //!
 //! What always holds:
 //!
@@ -36,6 +39,7 @@
 //! - **evict**: to end an idle upload session because others need its slot, bytes or files.
 //! - **ledger**: the figures of the statistics, in memory.
 //! - **listing**: an ordered list of tags or repositories, a page at a time.
+//! - **quarantine**: where a scrub moves content that is not what its digest says.
 //! - **quota**: what all upload sessions together may take.
 //! - **reconcile**: a full count of the store, which corrects the ledger.
 //! - **reserve**: the free space that uploads leave.
@@ -52,8 +56,10 @@ pub mod doctor;
     reason = "a panic is how one fails"
 )]
 pub mod fuzz;
+pub mod maintenance;
 pub mod metrics;
 pub mod oci;
+pub mod retention;
 pub mod server;
 pub mod stats;
 pub mod store;

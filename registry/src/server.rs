@@ -4,9 +4,11 @@
 //! that the caller can announce the addresses before the first request is served.
 
 mod expiry;
+mod files;
 mod greeting;
 pub mod in_process;
 mod operator;
+mod pulls;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -27,18 +29,22 @@ use service::shutdown::Shutdown;
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::expiry::Expiry;
+use self::files::Files;
+pub use self::files::follow;
 use self::greeting::greeting;
 use self::in_process::InProcess;
 pub use self::operator::RegistryOperator;
 use crate::api::{Api, Policy, Recorders};
 use crate::config::RegistryConfig;
 use crate::config::endpoint::MetricsEndpoint;
+use crate::maintenance::Maintenance;
 use crate::metrics::RegistryMetrics;
+use crate::metrics::maintenance::MaintenanceFamilies;
 use crate::metrics::stats::Stats;
 use crate::metrics::storage::Backend;
 use crate::stats::{Collector, Ledger};
 pub use crate::store::fs::Presence;
-use crate::store::fs::{self, Changes, FsStore};
+use crate::store::fs::{self, Changes, FsStore, PullTimes};
 use crate::store::{Instrumented, Store};
 
 /// Why the registry could not start.
@@ -87,14 +93,7 @@ struct BoundMetrics {
     listener: Option<AdminListener<OwnFamilies>>,
     /// Counts what the store holds; only a store of files is counted.
     collector: Option<Collector>,
-}
-
-/// The background work of a store of files.
-struct Files {
-    /// The store whose data directory is watched.
-    store: FsStore,
-    /// Ends idle upload sessions; `None` for a store that is read-only.
-    expiry: Option<Expiry>,
+    maintenance: MaintenanceFamilies,
 }
 
 /// Opens the store and binds the addresses. Must be called within a tokio runtime.
@@ -118,20 +117,25 @@ pub async fn bind_inherited(
     // Opening reads the upload sessions of a former run from disk, which would block the runtime.
     let store = spawn_blocking(move || FsStore::open(&data, options, changes)).await??;
     let idle = config.storage.uploads.expire.get();
-    let expiry = (!config.storage.read_only).then(|| Expiry::new(store.clone(), idle));
-    let counted = store.clone();
+    let (expires, jobs) = (!config.storage.read_only, config.storage.jobs());
+    let (counted, kept) = (store.clone(), store.clone());
     let collector = |stats| Collector::new(counted, ledger, stats, Collector::EVERY);
-    let files = Files {
-        store: store.clone(),
-        expiry,
-    };
     let backend = Backend::Filesystem;
-    let bound = bind_with(config, store, backend, inheritance, |stats| {
+    let pulls = Some(store.pulls());
+    let bound = bind_with(config, store, backend, pulls, inheritance, |stats| {
         Some(collector(stats))
     });
+    let bound = bound.await?;
+    let families = bound
+        .metrics
+        .as_ref()
+        .map(|metrics| metrics.maintenance.clone());
+    let expiry = expires.then(|| Expiry::new(kept.clone(), idle, families.clone()));
+    let maintenance = Maintenance::new(kept.clone(), jobs, families);
+    bound.operator.maintain(maintenance.clone());
     Ok(BoundRegistry {
-        files: Some(files),
-        ..bound.await?
+        files: Some(Files::new(kept, expiry, maintenance)),
+        ..bound
     })
 }
 
@@ -143,13 +147,15 @@ pub async fn bind_store<S: Store>(
     store: S,
     backend: Backend,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
-    bind_with(config, store, backend, &Inheritance::default(), |_| None).await
+    let inheritance = Inheritance::default();
+    bind_with(config, store, backend, None, &inheritance, |_| None).await
 }
 
 async fn bind_with<S: Store>(
     config: RegistryConfig,
     store: S,
     backend: Backend,
+    pulls: Option<Arc<PullTimes>>,
     inheritance: &Inheritance,
     collector: impl FnOnce(Stats) -> Option<Collector>,
 ) -> Result<BoundRegistry<S>, RegistryStartError> {
@@ -166,6 +172,7 @@ async fn bind_with<S: Store>(
     let mut recorders = Recorders {
         metrics: None,
         access_log: log::access_log().filter(|_| config.logs_requests),
+        pulls,
     };
     let mut reloads = None;
     let (api, metrics) = match config.metrics {
@@ -181,9 +188,10 @@ async fn bind_with<S: Store>(
             let api = Api::new(store, policy, recorders);
             let collector = collector(metrics.stats);
             reloads = metrics.reloads;
-            let registry = metrics.registry;
+            let (registry, jobs) = (metrics.registry, metrics.maintenance);
+            let counted = (collector, jobs);
             let bound =
-                BoundMetrics::bind(registry, collector, endpoint, inheritance, &readiness).await?;
+                BoundMetrics::bind(registry, counted, endpoint, inheritance, &readiness).await?;
             (AnyApi::Recorded(Arc::new(api)), Some(bound))
         }
     };
@@ -213,7 +221,7 @@ async fn bind_with<S: Store>(
 impl BoundMetrics {
     async fn bind(
         registry: MetricsRegistry,
-        collector: Option<Collector>,
+        (collector, maintenance): (Option<Collector>, MaintenanceFamilies),
         endpoint: MetricsEndpoint,
         inheritance: &Inheritance,
         readiness: &Arc<Readiness>,
@@ -242,6 +250,7 @@ impl BoundMetrics {
             final_file: endpoint.final_file,
             listener,
             collector,
+            maintenance,
         })
     }
 
@@ -268,22 +277,6 @@ impl BoundMetrics {
     }
 }
 
-impl Files {
-    /// Expires upload sessions and watches the data directory until the future is dropped.
-    async fn maintain(self) -> Infallible {
-        let expire = async {
-            match self.expiry {
-                Some(expiry) => expiry.run().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            never = expire => never,
-            never = self.store.watch() => never,
-        }
-    }
-}
-
 impl<S: Store> BoundRegistry<S> {
     /// The families, to be gathered in process; `None` where nothing is recorded.
     pub fn families(&self) -> Option<MetricsRegistry> {
@@ -293,7 +286,7 @@ impl<S: Store> BoundRegistry<S> {
 
     /// Whether the data directory is there; `None` for a store that has none.
     pub fn presence(&self) -> Option<Presence> {
-        self.files.as_ref().map(|files| files.store.presence())
+        self.files.as_ref().map(Files::presence)
     }
 
     /// Calls the API from within this process.
@@ -362,7 +355,15 @@ impl<S: Store> Server for BoundRegistry<S> {
             end.trigger();
             drained
         };
-        let presence = self.files.as_ref().map(|files| files.store.presence());
+        let presence = self.files.as_ref().map(Files::presence);
+        let maintenance = self.files.as_ref().map(Files::maintenance);
+        let pulls = self.files.as_ref().map(Files::pulls);
+        let patience = self.limits.drain;
+        let run_jobs = async {
+            if let Some(maintenance) = maintenance {
+                maintenance.serve(shutdown.clone(), patience).await;
+            }
+        };
         let maintain = async {
             match self.files {
                 Some(files) => files.maintain().await,
@@ -374,35 +375,22 @@ impl<S: Store> Server for BoundRegistry<S> {
             follow(presence, &self.readiness).await;
             pending::<Infallible>().await
         };
-        let serve = async { tokio::join!(serve_api, serve_metrics) };
+        let serve = async { tokio::join!(serve_api, serve_metrics, run_jobs) };
         // Early enough: the bound sockets queue the clients that connect before the select.
         self.readiness.set_serving(true);
         let drained = tokio::select! {
-            (drained, ()) = serve => drained,
+            (drained, (), ()) = serve => drained,
             never = maintain => match never {},
             never = follow => match never {},
         };
+        // The last requests have been served.
+        if let Some(pulls) = pulls {
+            pulls.save().await;
+        }
         if let Some((file, families)) = last_exposition {
             file.write(&families).await;
         }
         drained
-    }
-}
-
-/// Tells a readiness whether the data directory is there, until the future is dropped or the store
-/// is closed. A store that has no directory is always healthy.
-pub async fn follow(presence: Option<Presence>, readiness: &Readiness) {
-    let Some(mut presence) = presence else {
-        readiness.set_health(Ok(()));
-        return;
-    };
-    loop {
-        // `lost` leaves the value unseen: a change between here and the wait ends the wait at once.
-        let lost = presence.lost();
-        readiness.set_health(lost.map_or(Ok(()), |lost| Err(lost.to_string())));
-        if !presence.changed().await {
-            return;
-        }
     }
 }
 

@@ -16,7 +16,9 @@ use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -126,7 +128,11 @@ impl BasicAuthFields {
                 }
                 Err(why) => error(
                     ".password_file",
-                    &format!("cannot read {}: {why}", path.display()),
+                    &format!(
+                        "cannot read {}: {why}{}",
+                        path.display(),
+                        small_file::mend(&why)
+                    ),
                 ),
             },
         }
@@ -274,6 +280,8 @@ impl Verdict {
         headers.insert(CONTENT_TYPE, plain);
         headers.insert(CONTENT_LENGTH, text.len().into());
         headers.insert(name, HeaderValue::from_static(value));
+        // It is about one user, and the next try may be another one's.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
 }

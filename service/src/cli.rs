@@ -5,11 +5,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod ctl;
 mod doctor;
 mod flags;
+mod tasks;
 #[cfg(feature = "top")]
 mod top;
 
@@ -19,6 +21,7 @@ use self::doctor::DoctorArgs;
 pub use self::doctor::DoctorCall;
 use self::flags::ConfigArgs;
 pub use self::flags::ProgramFlags;
+pub use self::tasks::{NoTasks, ProgramTasks, Task, TaskEnd};
 #[cfg(feature = "top")]
 pub use self::top::TopUsageError;
 use super::auth::MAX_COST;
@@ -28,13 +31,21 @@ use super::control::ControlCall;
 use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::man;
+use super::printable::printable;
 use super::program_config::Configuration;
 #[cfg(feature = "top")]
 use super::top::TopCall;
 
+/// Where a clap error has a word of the command line.
+const INPUTS: [ContextKind; 3] = [
+    ContextKind::InvalidArg,
+    ContextKind::InvalidSubcommand,
+    ContextKind::InvalidValue,
+];
+
 /// What a command line asks for.
 #[derive(Debug)]
-pub enum Action<C: Configuration> {
+pub enum Action<C: Configuration, T> {
     /// Serve with this configuration.
     Serve(Box<(C, Startup<C>)>),
     /// Try what this configuration says.
@@ -46,11 +57,16 @@ pub enum Action<C: Configuration> {
     Probe(Probe),
     /// Ask a running program.
     Control(ControlCall),
+    /// Do what only this program can.
+    Task(Box<T>),
     /// Read a password, and print its hash.
     HashPassword(PasswordHasher),
     /// Print this text, and do nothing else.
     Print(String),
 }
+
+/// A command that only one program has, ready to be done.
+pub type TaskOf<F> = <<F as ProgramFlags>::Tasks as ProgramTasks>::Task;
 
 /// What a process starts with, for a later reload.
 #[derive(Debug)]
@@ -113,6 +129,8 @@ enum Subcommands<F: ProgramFlags> {
     Top(self::top::TopArgs),
     /// Ask a running program for its state, or have it reload, drain or log more
     Ctl(CtlArgs<F::Commands>),
+    #[command(flatten)]
+    Program(F::Tasks),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     // Not as a doc comment: the name of a key is no Markdown.
@@ -172,13 +190,14 @@ pub fn read<F: ProgramFlags, C: Configuration>(
     (name, about): (&'static str, &'static str),
     words: impl IntoIterator<Item = OsString>,
     env: Vec<(String, String)>,
-) -> Result<Action<C>, UsageError> {
+) -> Result<Action<C, TaskOf<F>>, UsageError> {
     let mut command = CommandLine::<F>::command()
         .name(name)
         .about(about)
         .version(build_info::LONG_VERSION);
     // `try`: clap itself would exit with 2, and our code for a wrong usage is another one.
-    let matches = command.try_get_matches_from_mut(words)?;
+    let matches = command.try_get_matches_from_mut(words);
+    let matches = matches.map_err(without_controls)?;
     let line = CommandLine::<F>::from_arg_matches(&matches)?;
     match line.command.unwrap_or(Subcommands::Serve(line.serve)) {
         Subcommands::Serve(args) => Ok(args.action(env)?),
@@ -190,6 +209,7 @@ pub fn read<F: ProgramFlags, C: Configuration>(
         #[cfg(feature = "top")]
         Subcommands::Top(args) => Ok(Action::Top(Box::new(args.call::<C>(env)?))),
         Subcommands::Ctl(args) => Ok(Action::Control(args.call(env)?)),
+        Subcommands::Program(tasks) => Ok(Action::Task(Box::new(tasks.prepare(env)?))),
         Subcommands::Schema => Ok(Action::Print(C::schema(name))),
         Subcommands::HashPassword { cost } => Ok(Action::HashPassword(PasswordHasher { cost })),
         Subcommands::Completions { shell } => {
@@ -209,6 +229,24 @@ pub fn read<F: ProgramFlags, C: Configuration>(
     }
 }
 
+/// The error with the words that it quotes as a terminal can show them.
+fn without_controls(mut error: clap::Error) -> clap::Error {
+    let quoted: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(word) => Some((kind, printable(word))),
+            _ => None,
+        })
+        .collect();
+    for (kind, word) in quoted {
+        // clap marks parts of some texts for a terminal itself, which are none of the words.
+        if INPUTS.contains(&kind) {
+            error.insert(kind, ContextValue::String(word));
+        }
+    }
+    error
+}
+
 /// The command without its subcommands `help`, which would get pages of their own.
 fn without_help(command: clap::Command) -> clap::Command {
     command
@@ -220,7 +258,7 @@ impl<F: ProgramFlags> ServeArgs<F> {
     fn action<C: Configuration>(
         self,
         env: Vec<(String, String)>,
-    ) -> Result<Action<C>, ConfigError> {
+    ) -> Result<Action<C, TaskOf<F>>, ConfigError> {
         let take_over = self.take_over;
         // Before the flags are looked at: both report what is wrong with the configuration.
         let sources = self.config.sources(env);

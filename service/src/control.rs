@@ -1,7 +1,7 @@
 //! The control socket: a Unix socket on which an operator asks a running program for its state, and has
 //! it reload, drain or log more.
 //!
-//! One line of JSON asks, one line answers, and the connection is closed; docs/reference/control.md has the
+//! One line of JSON asks, others answer, and the connection is closed; docs/reference/control.md has the
 //! protocol. A client must be the process's own user or root. A client can take little: so many
 //! connections, bytes and seconds.
 //!
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Checker, ConfigError};
 
 mod client;
+mod follow;
 mod handler;
 mod peer;
 mod protocol;

@@ -9,6 +9,7 @@
 
 mod certificate;
 mod clock;
+mod creation;
 mod examination;
 mod finding;
 mod listener;
@@ -17,6 +18,7 @@ mod report;
 
 pub use self::certificate::certificate;
 pub use self::clock::clock;
+pub use self::creation::{CreationError, can_create_in};
 pub use self::examination::{Examination, REQUEST, examine};
 pub use self::finding::{CheckResult, Diagnosis, Finding};
 pub use self::listener::{ExaminedListener, listener};

@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::listen::ListenAddr;
 use super::net::{ClientError, GetRequest, HttpUrl, Scheme, ServerAddress};
+use super::printable::printable;
 use super::tls::Tls;
 
 /// Within this time a healthy server responds.
@@ -25,7 +26,10 @@ pub struct Probe(GetRequest);
 
 /// A text that is not a [`Probe`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a probe such as http://127.0.0.1:5001/readyz or unix:/run/metrics.sock")]
+#[error(
+    "`{}` is not a probe such as http://127.0.0.1:5001/readyz or unix:/run/metrics.sock",
+    printable(.0)
+)]
 pub struct ProbeError(String);
 
 /// Why a server is not known to be healthy.

@@ -16,7 +16,7 @@
 //! | [`scrape`], [`admin`] | the metrics endpoint, the status page and the probes over HTTP |
 //! | [`takeover`], [`control`], [`notify`] | a new process in the place of a running one, the service manager |
 //! | [`shutdown`], [`runtime`], [`descriptors`], [`umask`], [`build_info`] | the process |
-//! | [`quantity`] | figures for a person |
+//! | [`quantity`], [`printable`] | figures for a person, and texts of others |
 //!
 //! Deliberately not here: anything of OCI, request routing, and connections to upstreams.
 //!
@@ -45,6 +45,7 @@ pub mod exposition;
 pub mod greeting;
 pub mod hash_password;
 pub mod health;
+pub mod job;
 pub mod limits;
 pub mod listen;
 pub mod log;
@@ -53,8 +54,10 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod operate;
+pub mod printable;
 pub mod program;
 pub mod program_config;
+pub mod progress_line;
 pub mod quantity;
 pub mod reload;
 pub mod runtime;

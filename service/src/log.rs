@@ -125,8 +125,8 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let said = error.to_string();
-        // A transparent error repeats its source.
-        if !text.ends_with(&said) {
+        // A transparent error repeats its source, and another one may name it before it says what to do.
+        if !text.contains(&said) {
             text.push_str(": ");
             text.push_str(&said);
         }

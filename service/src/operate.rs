@@ -5,6 +5,7 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 
 use super::config::ChangedKeys;
+use super::job::{JobRequest, JobWatch};
 
 /// Acts on a running server. Clones act on the same one.
 pub trait Operate: Clone + Send + Sync + 'static {
@@ -33,6 +34,9 @@ pub trait Operate: Clone + Send + Sync + 'static {
         replica: Option<&str>,
         draining: bool,
     ) -> Result<String, String>;
+
+    /// Starts a job. Returns what follows it, or why it does not start, in words.
+    fn start_job(&self, request: &JobRequest) -> Result<JobWatch, String>;
 }
 
 /// A configuration that was applied.

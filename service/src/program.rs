@@ -2,12 +2,12 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, UsageError};
+use super::cli::{self, Action, DoctorCall, ProgramFlags, Startup, Task, UsageError};
 use super::config::{EX_USAGE, environment};
 use super::control::{ControlCall, ControlHandler, ControlSocket, ProcessFacts};
 use super::doctor::{self, DoctorReport, Examination};
@@ -16,6 +16,7 @@ use super::hash_password::PasswordHasher;
 use super::health::Probe;
 use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_systemd};
 use super::operate::Operate;
+use super::printable::printable;
 use super::program_config::Configuration;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
@@ -28,6 +29,9 @@ use super::{build_info, descriptors, log, runtime, shutdown, umask};
 /// How long the end of the process waits for work on blocking threads. A reconcile is not worth
 /// waiting for, and a change of the store may be interrupted at any point.
 const BLOCKING_DRAIN: Duration = Duration::from_secs(1);
+
+/// The exit code for output that cannot be written (`EX_IOERR` of sysexits.h).
+const EX_IOERR: u8 = 74;
 
 /// A program: its name, its flags, its configuration, and the server that these make.
 pub trait Program {
@@ -100,12 +104,17 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(Action::Top(call)) => show::<P>(*call),
         Ok(Action::Probe(probe)) => check::<P>(&probe),
         Ok(Action::Control(call)) => ask::<P>(&call),
+        Ok(Action::Task(task)) => perform::<P>(*task),
         Ok(Action::HashPassword(hasher)) => hash_password::<P>(hasher),
-        Ok(Action::Print(text)) => print(&text),
+        Ok(Action::Print(text)) => print::<P>(&text),
         Err(UsageError::Arguments(error)) => {
-            let _ = error.print();
+            let printed = error.print();
             // `--help` and `--version` come as errors, too, and go to stdout.
-            ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
+            if error.use_stderr() {
+                ExitCode::from(EX_USAGE)
+            } else {
+                written::<P>(printed.and_then(|()| io::stdout().flush()))
+            }
         }
         // The configuration, a socket or a page that is to be shown.
         Err(error) => {
@@ -249,7 +258,7 @@ fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
     // A name that is still being resolved, or a disk that hangs, is not waited for.
     runtime.shutdown_background();
     let report = DoctorReport::new(P::NAME, found);
-    match print(&report.print(call.format)) {
+    match print::<P>(&report.print(call.format)) {
         ExitCode::SUCCESS => ExitCode::from(report.exit_code(call.strict)),
         failed => failed,
     }
@@ -263,9 +272,9 @@ fn show<P: Program>(call: TopCall) -> ExitCode {
     };
     if call.once {
         let (text, is_read) = runtime.block_on(call.once());
-        return match print(&text) {
-            ExitCode::SUCCESS if is_read => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
+        return match print::<P>(&text) {
+            ExitCode::SUCCESS if !is_read => ExitCode::FAILURE,
+            code => code,
         };
     }
     let shown = runtime.block_on(call.run());
@@ -300,7 +309,7 @@ fn ask<P: Program>(call: &ControlCall) -> ExitCode {
         Err(error) => return cannot_start::<P>(&error),
     };
     match runtime.block_on(call.call(report::<P>)) {
-        Ok(text) => print(&text),
+        Ok(text) => print::<P>(&text),
         Err(error) => {
             report::<P>(&error.to_string());
             ExitCode::FAILURE
@@ -308,9 +317,28 @@ fn ask<P: Program>(call: &ControlCall) -> ExitCode {
     }
 }
 
+fn perform<P: Program>(task: impl Task) -> ExitCode {
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start::<P>(&error),
+    };
+    let end = runtime.block_on(task.perform());
+    // What it did is done; a disk that hangs is not waited for.
+    runtime.shutdown_timeout(BLOCKING_DRAIN);
+    let printed = print::<P>(&end.output);
+    if let Some(failure) = &end.failure {
+        report::<P>(failure);
+    }
+    if end.is_success {
+        printed
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 fn hash_password<P: Program>(hasher: PasswordHasher) -> ExitCode {
     match hasher.run() {
-        Ok(hash) => print(&format!("{hash}\n")),
+        Ok(hash) => print::<P>(&format!("{hash}\n")),
         Err(error) => {
             report::<P>(&error.to_string());
             // As for any wrong input; what cannot be read is a failure.
@@ -323,19 +351,30 @@ fn hash_password<P: Program>(hasher: PasswordHasher) -> ExitCode {
     }
 }
 
-fn print(text: &str) -> ExitCode {
+fn print<P: Program>(text: &str) -> ExitCode {
     // Not `print!`, which panics if the reader is gone.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    self::written::<P>(written.and_then(|()| stdout.flush()))
+}
+
+/// The exit code for output that was to be written.
+fn written<P: Program>(output: io::Result<()>) -> ExitCode {
+    let Err(error) = output else {
+        return ExitCode::SUCCESS;
+    };
+    // A reader that has left has read what it wants.
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        report::<P>(&format!("cannot write the output: {error}"));
     }
+    ExitCode::from(EX_IOERR)
 }
 
 /// Greets a person, and prints the addresses, so that the caller that asked for port 0 learns the port.
 fn announce<P: Program>(server: &P::Server, control: Option<&ControlSocket>) {
     let is_greeted = server.greeting().show(P::NAME, build_info::VERSION);
     // The reader of stdout may be gone, which is no reason not to serve.
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     // Who reads both at one terminal has been told in other words.
     if !(is_greeted && stdout.is_terminal()) {
         for address in server.addresses() {
@@ -361,5 +400,6 @@ fn cannot_start<P: Program>(error: &dyn Error) -> ExitCode {
 /// Straight to stderr: the log may be off, or not yet there.
 fn report<P: Program>(message: &str) {
     let name = TerminalStyle::of_stderr().error(&format!("{}:", P::NAME));
-    let _ = writeln!(std::io::stderr(), "{name} {message}");
+    // A path or an address may hold anything.
+    let _ = writeln!(io::stderr(), "{name} {}", printable(message));
 }

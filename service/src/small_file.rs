@@ -27,6 +27,15 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(not_utf8)
 }
 
+/// What to do about a file that cannot be read, to be said after the error; empty where nothing general helps.
+pub fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; run this as the program's user or as root, with sudo",
+        _ => "",
+    }
+}
+
 /// Opens a regular file for reading, and never waits.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     // To open a pipe would wait for its writer.
@@ -48,6 +57,14 @@ mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
+
+    #[test]
+    fn what_to_do_is_said_of_a_file_that_is_missing_or_closed() {
+        let said = |kind: io::ErrorKind| mend(&kind.into());
+        assert!(said(io::ErrorKind::NotFound).contains("path"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("sudo"));
+        assert_eq!(said(io::ErrorKind::InvalidData), "");
+    }
 
     #[test]
     fn only_a_small_regular_file_is_read() {

@@ -24,6 +24,7 @@ mod table;
 mod target;
 mod terminal;
 mod view;
+mod wrapped;
 
 pub use self::screen::{TopCall, TopError};
 pub use self::target::{TopTarget, TopTargetError};

@@ -11,6 +11,7 @@
 //! | [`instructions`] | the instructions of a small response, counted by callgrind |
 //! | [`secured`] | the proxies with TLS to their clients |
 //! | [`rounds`] | all tables in order: [`proxies`] and [`registries`] |
+//! | [`collection`] | a garbage collection of very many repositories, and the pulls beside it |
 //! | [`statistics`] | the registry's statistics with very many repositories |
 //! | [`table`] | one table, filled round by round |
 //! | [`micro`] | the micro-benchmarks of the crates |
@@ -20,6 +21,7 @@
 //! A slow result is not an error; a missing program or a wrong response is.
 
 mod changes;
+mod collection;
 mod instructions;
 mod load;
 mod many;

@@ -6,7 +6,7 @@ use harness::octoserve::Launch;
 use crate::peers::{self, Subject};
 use crate::pulled::Pulled;
 use crate::table::Table;
-use crate::{Options, load, proxies, registries, say, statistics};
+use crate::{Options, collection, load, proxies, registries, say, statistics};
 
 /// The rows of the tables, by program.
 pub(crate) const DIRECT: &str = "nginx, the files directly";
@@ -68,6 +68,7 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Table>> {
     tables.push(registries::many_connections(options).await?);
     tables.push(registries::tags(options).await?);
     statistics::measure(options, &mut tables).await?;
+    collection::measure(options, &mut tables).await?;
     Ok(tables)
 }
 

@@ -7,7 +7,7 @@
 //! [`Subject`](subject::Subject):
 //!
 //! - `memory`: the registry's API over a store in memory;
-//! - `registry`: the registry alone;
+//! - `registry`: the registry alone, which collects garbage every second;
 //! - `embedded`: the proxy with the embedded registry;
 //! - `remote`: the proxy in front of the registry, in two processes;
 //! - `foreign`: Debian's docker-registry, directly and through the proxy. It may fail a clause,

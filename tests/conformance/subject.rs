@@ -17,11 +17,11 @@ use super::check::Check;
 pub(super) enum Subject {
     /// The registry's API over a store in memory, in the test's process.
     Memory,
-    /// The registry alone.
+    /// The registry alone, which collects garbage all the time.
     Registry,
     /// The proxy with the embedded registry.
     Embedded,
-    /// The proxy in front of the registry.
+    /// The proxy in front of such a registry.
     Remote,
     /// One docker-registry, and the proxy in front of another.
     Foreign,
@@ -94,10 +94,10 @@ impl Subject {
                 let memory = MemoryRegistry::start().await?;
                 parts.memory.insert(memory).address()
             }
-            Self::Registry => parts.add(Launch::registry()).await?,
+            Self::Registry => parts.add(collecting()).await?,
             Self::Embedded => parts.add(Launch::all_in_one()).await?,
             Self::Remote => {
-                let registry = parts.add(Launch::registry()).await?;
+                let registry = parts.add(collecting()).await?;
                 let upstream = format!("http://{registry}");
                 parts.add(Launch::in_front_of(&upstream)).await?
             }
@@ -120,6 +120,11 @@ impl Subject {
             _parts: parts,
         })
     }
+}
+
+/// A registry that collects garbage every second: no clause may notice.
+fn collecting() -> Launch {
+    Launch::registry().configuration("gc: {schedule: 1s, untagged: 1h}\n")
 }
 
 impl Parts {

@@ -29,6 +29,8 @@
 //! | [`cost`] | counts of a request's instructions, allocations and system calls |
 //! | [`content`] | reproducible bytes of any length, and their digest |
 //! | [`soak`] | everything at once for long: clients with books, faults at random, and what is left |
+//! | [`kills`] | a registry that is killed again and again while it is used and collects garbage |
+//! | [`maintenance`] | the jobs of a registry, over its control socket |
 //! | [`chroot`] | a small Debian, to install packages in |
 //! | [`terminal`] | a program at a pseudo terminal |
 //! | [`small_disk`] | a file system in memory, to be filled and made read-only |
@@ -54,7 +56,9 @@ pub mod foreign;
 pub mod frames;
 pub mod h2;
 pub mod hostile;
+pub mod kills;
 pub mod kubernetes;
+pub mod maintenance;
 pub mod memory;
 pub mod octoserve;
 pub mod openmetrics;

@@ -498,6 +498,40 @@ async fn only_a_scrape_with_a_short_timeout_gets_a_partial_exposition() -> Resul
     Ok(())
 }
 
+/// A poll of the status page, or any other scraper that does not wait, is no failure of the source.
+#[tokio::test]
+async fn a_scraper_that_does_not_wait_changes_nothing_for_those_who_do() -> Result<()> {
+    let (source, open) = held().await?;
+    let mut server = with(&[("held", &source)], "timeout: 1m").await?;
+    // Once as it should be, then slow.
+    open.send_replace(true);
+    server.scrape().await?;
+    open.send_replace(false);
+    let hasty = async || {
+        let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "0.5")];
+        let response = begin(&server, &headers).await?.response("GET").await?;
+        Scrape::parse(String::from_utf8(response.body)?)
+    };
+    for _ in 0..3 {
+        let scrape = hasty().await?;
+        // The exposition lacks it, and says so.
+        expect(&scrape, "octoserve_aggregate_up", "held", 0.0)?;
+        ensure!(scrape.exposition().family("held").is_none());
+    }
+    // All of them have waited for one and the same response.
+    assert_eq!(source.asked().len(), 2);
+    let mut patient = begin(&server, &[]).await?;
+    open.send_replace(true);
+    let response = patient.response("GET").await?;
+    let scrape = Scrape::parse(String::from_utf8(response.body)?)?;
+    expect(&scrape, "octoserve_aggregate_up", "held", 1.0)?;
+    expect(&scrape, "held", "held", 1.0)?;
+    let log = server.process().output(OutputStream::Stderr)?;
+    ensure!(!log.contains("source scrape failed"), "{log}");
+    ensure!(!log.contains("source scrape recovered"), "{log}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn dropped_samples_are_counted_once_per_fetch() -> Result<()> {
     let (source, open) = held().await?;

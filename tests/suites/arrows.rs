@@ -24,17 +24,23 @@ const REGISTRY: &[(&str, &[&str])] = &[
     ("metrics", &["oci"]),
     ("store", &["oci", "metrics"]),
     ("stats", &["store", "metrics", "oci"]),
-    ("gc", &["store", "metrics", "oci"]),
-    ("scrub", &["store", "metrics", "oci"]),
-    ("config", &["store", "metrics", "oci"]),
+    ("retention", &["store", "oci"]),
+    ("maintenance", &["store", "retention", "metrics", "oci"]),
+    (
+        "config",
+        &["store", "maintenance", "retention", "metrics", "oci"],
+    ),
     ("api", &["store", "oci", "metrics"]),
     (
         "server",
-        &["api", "store", "stats", "gc", "scrub", "config", "metrics"],
+        &["api", "store", "stats", "maintenance", "config", "metrics"],
     ),
     ("doctor", &["store", "config"]),
     ("fuzz", &["config", "oci"]),
-    ("cli", &["server", "doctor", "config"]),
+    (
+        "cli",
+        &["server", "doctor", "maintenance", "store", "config"],
+    ),
     ("main", &["cli"]),
 ];
 

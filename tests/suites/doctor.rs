@@ -675,6 +675,33 @@ async fn a_data_directory_that_cannot_be_used_is_a_failure() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_read_only_file_system_is_named_even_to_root() -> Result<()> {
+    let directory = TempDir::new()?;
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data)?;
+    let program = Program::Registry.path()?;
+    let words = [
+        "--mount",
+        "sh",
+        "-euc",
+        "mount -t tmpfs -o ro,size=1m none \"$1\"; exec \"$0\" doctor --json --listen 127.0.0.1:0 --data \"$1$2\"",
+        program.to_str().context("a path of UTF-8")?,
+        data.to_str().context("a path of UTF-8")?,
+    ];
+    for (below, said) in [
+        ("", "the file system is read-only"),
+        ("/new", "cannot be made in"),
+    ] {
+        let output = tools::attempt("unshare", &[&words[..], &[below]].concat()).await?;
+        let report = Report::of(&output)?;
+        report.expect("data directory", "directory", "fail", said)?;
+        report.expect("data directory", "directory", "fail", "read-only")?;
+        assert_eq!(report.code, Some(1));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_configuration_that_cannot_be_used_is_an_error_of_usage() -> Result<()> {
     let directory = TempDir::new()?;
     for program in [Program::Octoserve, Program::Registry] {

@@ -82,12 +82,16 @@ mod hostile_sources;
 mod https_upstream;
 /// All clients through two replicas of an https registry with tokens, and one of them is killed.
 mod in_front;
+/// A registry is killed fifty times under load, with garbage collection, and loses nothing.
+mod kills;
 /// examples/kubernetes: rendered, validated, and read by the programs, without a cluster.
 mod kubernetes;
 /// Several listeners, IPv6, Unix sockets, and what each listener serves.
 mod listeners;
 /// What the log says about requests, and its size.
 mod logs;
+/// Scrubs and collections, on a running registry, on its directory alone, and by a schedule.
+mod maintenance;
 /// Stalled manifests, and listings of large ones, in bounded memory.
 mod manifests;
 /// Many open uploads and scrapes in bounded memory.

@@ -62,10 +62,10 @@ async fn later(package: &Path, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Both programs in the chroot with the installed configuration, as the package's user; systemd would make
-/// the directories.
+/// the directory of the sockets.
 const SERVES: &str = "
 for program in octoserve octoserve-registry; do
-    install -d -o octoserve -g octoserve /run/octoserve /var/lib/$program
+    install -d -o octoserve -g octoserve /run/octoserve
     case $program in octoserve) file=octoserve.yaml ;; *) file=registry.yaml ;; esac
     setpriv --reuid=octoserve --regid=octoserve --init-groups $program --config /etc/octoserve/$file >/tmp/$program.out 2>&1 &
     tries=0
@@ -115,7 +115,7 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() -> Result
         ensure!(page.contains(&format!(".SH {heading}")), "{page}");
     }
     for program in ["octoserve", "octoserve-registry"] {
-        let schema = format!("/usr/share/doc/octoserve/{program}.schema.json");
+        let schema = format!("/usr/share/octoserve/{program}.schema.json");
         let schema = std::fs::read_to_string(chroot.path(&schema))?;
         ensure!(schema.contains("$schema"), "{schema}");
     }
@@ -129,12 +129,84 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() -> Result
         let completions = std::fs::read_to_string(chroot.path("/usr/share").join(file))?;
         ensure!(completions.contains("print-config"), "{file}");
     }
+    for directory in ["octoserve", "octoserve-registry"] {
+        let path = format!("/var/lib/{directory}");
+        let of = chroot.run(&format!("stat -c '%a %U:%G' {path}")).await?;
+        assert_eq!(of.trim(), "750 octoserve:octoserve", "{directory}");
+    }
+    // Before the first start, and as the documentation says.
+    chroot.run("setpriv --reuid=octoserve --regid=octoserve --init-groups octoserve doctor --config /etc/octoserve/octoserve.yaml").await?;
+    linked(&chroot.path("/usr/share/doc/octoserve"))?;
+    let units = chroot.path("/usr/lib/systemd/system/octoserve.service");
+    ensure!(units.exists(), "no unit");
+    for file in ["octoserve.yaml", "registry.yaml"] {
+        let file = std::fs::read_to_string(chroot.path("/etc/octoserve").join(file))?;
+        let schema = schema_of(&file).context(file.clone())?;
+        ensure!(chroot.path(schema).exists(), "no {schema}");
+    }
     let served = chroot.run(SERVES).await?;
     ensure!(served.contains("listening on 127.0.0.1:5000"), "{served}");
     ensure!(served.contains("listening on 127.0.0.1:5010"), "{served}");
 
     upgraded(&chroot).await?;
     gone(&chroot).await
+}
+
+/// The path of the schema that the first line of a configuration names.
+fn schema_of(text: &str) -> Option<&str> {
+    let (_, schema) = text
+        .lines()
+        .next()?
+        .split_once("yaml-language-server: $schema=")?;
+    Some(schema.trim())
+}
+
+/// Whatever the pages below a directory link to is there, and so are the schemas that configurations name.
+fn linked(root: &Path) -> Result<()> {
+    let (mut wrong, mut followed) = (Vec::new(), 0);
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+            continue;
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let targets: Vec<_> = match extension {
+            Some("md") => links(&std::fs::read_to_string(&path)?),
+            Some("yaml") => {
+                let text = std::fs::read_to_string(&path)?;
+                schema_of(&text).map(str::to_owned).into_iter().collect()
+            }
+            _ => continue,
+        };
+        let directory = path.parent().context("a file in no directory")?;
+        for target in targets {
+            followed += 1;
+            if !directory.join(&target).exists() {
+                wrong.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(followed > 200, "only {followed} links");
+    Ok(())
+}
+
+/// The files that a page links to.
+fn links(page: &str) -> Vec<String> {
+    // What is between fences or back quotes is code.
+    let blocks = page.split("```").step_by(2);
+    let prose: String = blocks
+        .flat_map(|block| block.split('`').step_by(2))
+        .collect();
+    let targets = prose.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split([')', ' ', '#']).next());
+    let files = targets.filter(|target| {
+        !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:")
+    });
+    files.map(str::to_owned).collect()
 }
 
 /// What the administrator has changed stays, and the rest is the new version's.
@@ -241,7 +313,7 @@ async fn the_archive_has_checksums_and_an_sbom_and_is_reproducible() -> Result<(
         "examples/kubernetes/helm/octoserve/Chart.yaml",
         "share/man/man1/octoserve.1",
         "share/bash-completion/completions/octoserve",
-        "systemd/octoserve.service",
+        "packaging/systemd/octoserve.service",
     ] {
         let metadata =
             std::fs::symlink_metadata(root.join(file)).with_context(|| file.to_owned())?;
@@ -256,6 +328,7 @@ async fn the_archive_has_checksums_and_an_sbom_and_is_reproducible() -> Result<(
         0o755
     );
 
+    linked(&root)?;
     complete(&file(".cdx.json")?)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `INSTA_UPDATE=always` writes both anew.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -126,6 +127,109 @@ async fn each_example_names_its_schema_and_is_valid() -> Result<()> {
         assert_eq!(validate(&schema_file(program), &[path]).await?, "");
     }
     Ok(())
+}
+
+/// The configurations that packages and Kubernetes get.
+#[tokio::test]
+async fn each_configuration_beside_the_examples_names_its_schema_and_is_valid() -> Result<()> {
+    for (program, path, schema) in [
+        (
+            Program::Octoserve,
+            "packaging/octoserve.yaml",
+            "/usr/share/octoserve/",
+        ),
+        (
+            Program::Registry,
+            "packaging/registry.yaml",
+            "/usr/share/octoserve/",
+        ),
+        (
+            Program::Octoserve,
+            "examples/kubernetes/base/octoserve.yaml",
+            "../../../docs/reference/",
+        ),
+        (
+            Program::Octoserve,
+            "examples/kubernetes/overlays/proxies/octoserve.yaml",
+            "../../../../docs/reference/",
+        ),
+        (
+            Program::Registry,
+            "examples/kubernetes/overlays/proxies/octoserve-registry.yaml",
+            "../../../../docs/reference/",
+        ),
+        (
+            Program::Octoserve,
+            "examples/kubernetes/overlays/sidecar/octoserve.yaml",
+            "../../../../docs/reference/",
+        ),
+        (
+            Program::Octoserve,
+            "examples/kubernetes/overlays/standalone/octoserve.yaml",
+            "../../../../docs/reference/",
+        ),
+    ] {
+        let path = root().join(path);
+        let text = std::fs::read_to_string(&path)?;
+        let line = format!(
+            "# yaml-language-server: $schema={schema}{}.schema.json\n",
+            program.name()
+        );
+        ensure!(
+            text.starts_with(&line),
+            "{} does not begin with {line}",
+            path.display()
+        );
+        assert_eq!(validate(&schema_file(program), &[path]).await?, "");
+    }
+    Ok(())
+}
+
+/// A table or a list that is left empty, with nothing but its name: the schema accepts it if the program does.
+#[tokio::test]
+async fn a_section_without_keys_is_to_the_schema_what_it_is_to_the_program() -> Result<()> {
+    let directory = TempDir::new()?;
+    for program in PROGRAMS {
+        let schema: Value = serde_json::from_str(&printed(program, &["schema"]).await?)?;
+        let mut sections = Vec::new();
+        sections_of(&schema, "", &mut sections);
+        ensure!(sections.len() > 8, "{sections:?}");
+        let mut accepted = 0;
+        for section in sections {
+            let mut text = String::new();
+            for (depth, name) in section.split('.').enumerate() {
+                writeln!(text, "{}{name}:", "  ".repeat(depth))?;
+            }
+            let path = directory.path().join("empty.yaml");
+            std::fs::write(&path, &text)?;
+            let arguments = ["--check", "--config", path.to_str().context("UTF-8")?];
+            let checked = tools::attempt(&program.path()?.to_string_lossy(), &arguments).await?;
+            let said = validate(&schema_file(program), &[path]).await?;
+            // What is wrong with a value otherwise, such as an address that is taken, is no matter of types.
+            let error = String::from_utf8_lossy(&checked.stderr).into_owned();
+            let is_accepted = !error.contains("not nothing");
+            assert_eq!(is_accepted, said.is_empty(), "{section}: {error}{said}");
+            accepted += usize::from(is_accepted);
+        }
+        ensure!(accepted > 5, "only {accepted}");
+    }
+    Ok(())
+}
+
+/// The paths of the tables and lists of a schema, but not of those in lists.
+fn sections_of(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let kinds = below["type"].to_string();
+        if kinds.contains("object") || kinds.contains("array") {
+            found.push(path.clone());
+        }
+        sections_of(below, &path, found);
+    }
 }
 
 #[tokio::test]

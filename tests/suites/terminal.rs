@@ -253,3 +253,58 @@ async fn a_password_that_cannot_be_used_is_exit_code_64() -> Result<()> {
     }
     Ok(())
 }
+
+/// Runs a shell script in which $0 is the program. Its exit code, and what it said on stderr.
+async fn shell(program: Program, script: &str) -> Result<(Option<i32>, String)> {
+    let path = program.path()?;
+    let words = ["-c", script, path.to_str().context("a path of UTF-8")?];
+    let output = tools::attempt("sh", &words).await?;
+    Ok((
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    ))
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_is_said_and_has_an_exit_code_of_its_own() -> Result<()> {
+    for program in [Program::Octoserve, Program::Registry] {
+        for words in [
+            "schema",
+            "--print-config",
+            "completions bash",
+            "--version",
+            "--help",
+            "doctor --listen 127.0.0.1:0",
+            "hash-password --cost 4",
+            "top --once --url http://127.0.0.1:1",
+        ] {
+            let script = format!("echo secret | \"$0\" {words} >/dev/full");
+            let (code, said) = shell(program, &script).await?;
+            assert_eq!(code, Some(74), "{words}: {said}");
+            let prefix = format!("{}: cannot write the output: ", program.name());
+            ensure!(said.starts_with(&prefix), "{words}: {said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        let (_, said) = shell(program, "\"$0\" schema | head -c 1 >/dev/null").await?;
+        assert_eq!(said, "");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_repeats_nothing_that_a_terminal_would_obey() -> Result<()> {
+    for words in [
+        "--config",
+        "--metrics-listen",
+        "health --url",
+        "top --url",
+        "--",
+    ] {
+        let script = format!("\"$0\" {words} \"$(printf '/a\\033[31mb')\"");
+        let (code, said) = shell(Program::Octoserve, &script).await?;
+        assert_eq!(code, Some(64), "{words}: {said}");
+        ensure!(said.contains("\\u{1b}[31mb"), "{words}: {said:?}");
+        ensure!(!said.contains(ESCAPE), "{words}: {said:?}");
+    }
+    Ok(())
+}

@@ -1,19 +1,20 @@
 //! Fetching the sources, and merging what they say into the exposition.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant as Clock, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use service::exposition::{DroppedSamples, Exposition};
 use service::metrics::MetricsRegistry;
 use service::scrape::{EncodedExposition, EncodedExpositions, ScrapeFormat};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::timeout;
 
 use super::fetch::{self, FetchError};
 use super::source::{Origin, Source, WatchedSource};
 use crate::metrics::{AggregateFamilies, AggregateMetrics};
+
+/// The family that says whether an exposition has a source's samples.
+const UP: &str = "octoserve_aggregate_up";
 
 /// The limits of one aggregated scrape.
 #[derive(Clone, Copy, Debug)]
@@ -61,16 +62,19 @@ impl Aggregation {
         }
     }
 
-    /// Merges the expositions into the proxy's own, and encodes it in each of these formats.
+    /// Merges the expositions into the proxy's own, and encodes it in each of these formats. `late` are the
+    /// sources that were not waited for.
     pub(super) async fn write(
         self: &Arc<Self>,
         formats: &Arc<[ScrapeFormat]>,
         fetched: Vec<Fetched>,
+        late: &[usize],
     ) -> Vec<(ScrapeFormat, Arc<EncodedExposition>)> {
         let encode = |fetched| {
             let (this, formats) = (Arc::clone(self), Arc::clone(formats));
+            let late = late.to_vec();
             // To merge and encode megabytes would hold up all connections of the worker.
-            tokio::task::spawn_blocking(move || this.encode(&formats, fetched))
+            tokio::task::spawn_blocking(move || this.encode(&formats, fetched, &late))
         };
         let written = match encode(fetched).await {
             Ok(written) => written,
@@ -87,8 +91,14 @@ impl Aggregation {
         &self,
         formats: &[ScrapeFormat],
         fetched: Vec<Fetched>,
+        late: &[usize],
     ) -> Vec<(ScrapeFormat, Bytes)> {
         let mut merged = self.registry.gather();
+        for &source in late {
+            // This one lacks its samples, whatever the others have.
+            let source = ("source", self.sources[source].name());
+            merged.set_to_zero(UP, source);
+        }
         let mut counted = Vec::with_capacity(fetched.len());
         for fetched in fetched {
             let Fetched {
@@ -116,15 +126,11 @@ impl Aggregation {
 }
 
 impl Aggregation {
-    /// Fetches and parses a source's exposition, by a deadline that may still move.
-    pub(super) async fn fetch(
-        self: Arc<Self>,
-        source: usize,
-        deadline: watch::Receiver<Instant>,
-    ) -> Option<Fetched> {
+    /// Fetches and parses a source's exposition, and records how that ended.
+    pub(super) async fn fetch(self: Arc<Self>, source: usize) -> Option<Fetched> {
         let watched = &self.sources[source];
-        let started = Clock::now();
-        let read = self.read(&watched.source, deadline).await;
+        let started = Instant::now();
+        let read = self.read(&watched.source).await;
         watched.note(read.as_ref().err());
         let cells = self.metrics.source(source);
         cells.duration.set((), started.elapsed().as_secs_f64());
@@ -146,11 +152,7 @@ impl Aggregation {
         })
     }
 
-    async fn read(
-        &self,
-        source: &Source,
-        deadline: watch::Receiver<Instant>,
-    ) -> Result<(Exposition, DroppedSamples), FetchError> {
+    async fn read(&self, source: &Source) -> Result<(Exposition, DroppedSamples), FetchError> {
         let request = match &source.origin {
             Origin::Endpoint(request) => request,
             Origin::InProcess(registry) => {
@@ -163,50 +165,8 @@ impl Aggregation {
         };
         let max_bytes = self.limits.max_bytes;
         // Only the fetch waits for another process. The limits bound the parsing.
-        let body = by(deadline, fetch::get(request, max_bytes)).await;
-        let body = body.ok_or(FetchError::Timeout)??;
+        let body = timeout(self.limits.timeout, fetch::get(request, max_bytes)).await;
+        let body = body.map_err(|_| FetchError::Timeout)??;
         fetch::parse(body, max_bytes, self.limits.max_samples).await
-    }
-}
-
-/// The output of a future, unless the deadline passes first.
-async fn by<F: Future>(mut deadline: watch::Receiver<Instant>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    loop {
-        let until = *deadline.borrow_and_update();
-        tokio::select! {
-            output = future.as_mut() => return Some(output),
-            () = sleep_until(until) => {
-                // A scrape may have moved the deadline at the moment when the old one passed.
-                if !deadline.has_changed().unwrap_or(false) {
-                    return None;
-                }
-            }
-            changed = deadline.changed() => changed.ok()?,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_deadline_that_moves_is_waited_for() {
-        let now = Instant::now();
-        let (sender, deadline) = watch::channel(now);
-        assert_eq!(
-            by(deadline.clone(), std::future::pending::<()>()).await,
-            None
-        );
-        sender.send_replace(now + Duration::from_hours(1));
-        assert_eq!(by(deadline.clone(), async { 1 }).await, Some(1));
-        let moved = async {
-            sender.send_replace(Instant::now());
-        };
-        let (output, ()) = tokio::join!(by(deadline, std::future::pending::<()>()), moved);
-        assert_eq!(output, None);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum FetchError {
     /// The exposition is larger than `metrics.aggregate.max_bytes`.
     #[error("the exposition is larger than {0} bytes")]
     TooLarge(usize),
-    /// It took longer than `metrics.aggregate.timeout`, or than the scraper waits.
+    /// It took longer than `metrics.aggregate.timeout`.
     #[error("no response in time")]
     Timeout,
     /// The response is not an exposition.

@@ -152,8 +152,10 @@ impl CredentialsFields {
 }
 
 fn read(path: &Path) -> Result<Secret, String> {
-    let text = small_file::read_text(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = small_file::read_text(path).map_err(|error| {
+        let mend = small_file::mend(&error);
+        format!("cannot read {}: {error}{mend}", path.display())
+    })?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() {

@@ -120,8 +120,10 @@ fn session_key(
     };
     let error = |message: String| checker.error("session_key_file", &message);
     let file = path.display();
-    let bytes =
-        small_file::read(path).map_err(|why| error(format!("cannot read {file}: {why}")))?;
+    let bytes = small_file::read(path).map_err(|why| {
+        let mend = small_file::mend(&why);
+        error(format!("cannot read {file}: {why}{mend}"))
+    })?;
     let key = SessionKey::new(bytes.trim_ascii());
     let too_short = || {
         error(format!(

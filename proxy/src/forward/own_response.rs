@@ -176,9 +176,43 @@ fn is_root(request: &RequestHead) -> bool {
 
 /// Whether it comes from a browser that wants a page.
 fn accepts_html(request: &RequestHead) -> bool {
-    let is_html = |accept: &HeaderValue| {
-        let accept = accept.as_bytes().to_ascii_lowercase();
-        memchr::memmem::find(&accept, b"text/html").is_some()
-    };
-    request.headers.get_all(header::ACCEPT).iter().any(is_html)
+    let mut all = request.headers.get_all(header::ACCEPT).iter();
+    all.any(|accept| has_html(&String::from_utf8_lossy(accept.as_bytes())))
+}
+
+/// Whether `text/html` is among what is accepted, and not with `q=0` (RFC 9110, section 12.4.2).
+fn has_html(accept: &str) -> bool {
+    accept.to_ascii_lowercase().split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_html = parts.next() == Some("text/html");
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+        is_html && quality.is_none_or(|quality| quality > 0.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_html;
+
+    #[test]
+    fn a_page_is_wanted_where_html_is_accepted_at_all() {
+        for accept in [
+            "text/html",
+            "TEXT/HTML; q=0.1",
+            "application/json, text/html;charset=utf-8;q=1",
+            "text/html;q=x",
+        ] {
+            assert!(has_html(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/html;q=0",
+            "text/html; level=1; q=0.000",
+            "application/xhtml+xml",
+            "text/htmlx",
+        ] {
+            assert!(!has_html(accept), "{accept}");
+        }
+    }
 }

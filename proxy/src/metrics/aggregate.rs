@@ -16,7 +16,8 @@ labels! {
 families! {
     /// The `aggregate_*` families.
     pub struct AggregateFamilies by "source" {
-        /// Whether the last scrape of the source succeeded; set at each scrape.
+        /// Whether the last scrape of the source succeeded; set at each scrape. 0, too, in a response that
+        /// could not wait for the source.
         up: Gauge = "aggregate_up",
         /// Time to fetch and parse the source's exposition; set at each scrape.
         duration: Gauge = "aggregate_duration_seconds",

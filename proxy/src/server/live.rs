@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use registry::server::RegistryOperator;
 use service::admin::{Readiness, StatusPage};
 use service::config::ChangedKeys;
 use service::log;
@@ -32,7 +33,8 @@ pub(super) struct LiveProxy {
     pub(super) observer: Observer,
     /// The families of the embedded registry.
     pub(super) embedded: Option<Source>,
-    pub(super) is_embedded: bool,
+    /// What acts on the embedded registry; `None` without one.
+    pub(super) registry: Option<RegistryOperator>,
     /// The certificates of each listener for clients.
     pub(super) listeners: Vec<Option<Tls>>,
     /// The certificates of the listener for metrics alone.
@@ -57,7 +59,7 @@ impl LiveProxy {
             .as_ref()
             .map(|recording| &recording.upstreams);
         let next = match config.upstreams {
-            UpstreamsConfig::Remote(configs) if !self.is_embedded => {
+            UpstreamsConfig::Remote(configs) if self.registry.is_none() => {
                 self.upstreams.next(configs, timeouts, families)
             }
             // The embedded registry is started, and ended, with the process.
@@ -148,7 +150,7 @@ impl LiveProxy {
     }
 
     fn main_endpoints(&self, metrics: &ProxyMetricsConfig, aggregate: &Arc<Aggregate>) -> Admin {
-        let page = main_page(metrics, self.is_embedded);
+        let page = main_page(metrics, self.registry.is_some());
         self.endpoints(metrics, metrics.on_main.then_some(aggregate), page)
     }
 

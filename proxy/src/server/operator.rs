@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use service::config::ChangedKeys;
+use service::job::{JobRequest, JobWatch};
 use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus, UpstreamStatus};
 
 use super::live::LiveProxy;
@@ -70,6 +71,12 @@ impl Operate for ProxyOperator {
             1 => format!("1 replica of {upstream} is {state}"),
             count => format!("{count} replicas of {upstream} are {state}"),
         })
+    }
+
+    fn start_job(&self, request: &JobRequest) -> Result<JobWatch, String> {
+        let registry = self.0.registry.as_ref();
+        let registry = registry.ok_or("this octoserve has no registry of its own to maintain")?;
+        registry.start_job(request)
     }
 }
 

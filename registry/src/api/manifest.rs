@@ -32,6 +32,10 @@ impl<S: Store> Api<S> {
         let reference =
             Reference::from_segment(request.route.tail).map_err(ApiError::unknown_reference)?;
         let manifest = self.store.manifest_read(&name, &reference).await?;
+        // Of a client that has it already, too: it uses the manifest all the same.
+        if let Some(pulls) = &self.recorders.pulls {
+            pulls.record(&name, &reference, request.method == Method::HEAD);
+        }
         // After the read: an unknown manifest is a 404, not a 412 (RFC 9110, section 13.2.1).
         if precondition::is_known_to_reader(request.headers, &manifest.digest)? {
             return Ok(response::not_modified(&manifest.digest));

@@ -13,6 +13,7 @@ use crate::metrics::http::Http;
 use crate::metrics::http::Recording;
 use crate::metrics::label::{CLIENT_CLOSED_REQUEST, Client, Method, Pair};
 use crate::oci::Route;
+use crate::store::fs::PullTimes;
 use service::listen::Peer;
 use service::log::{
     AccessEvent, AccessLog, MAX_REFERENCE, MAX_REPOSITORY, MAX_USER_AGENT, cut, request_id,
@@ -27,6 +28,8 @@ pub struct Recorders {
     pub metrics: Option<Arc<Http>>,
     /// The access log, if requests may be in it.
     pub access_log: Option<AccessLog>,
+    /// Where pulls are remembered, if the store does.
+    pub pulls: Option<Arc<PullTimes>>,
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -248,6 +251,7 @@ mod tests {
         let recorders = Recorders {
             metrics: None,
             access_log: Some(log.clone()),
+            pulls: None,
         };
         let (head, ()) = request.body(()).unwrap().into_parts();
         let route = Route::parse(head.uri.path());

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::METRICS_PATH;
+use super::maintenance::{GcFields, ScrubFields};
+use super::retention::RetentionFields;
+use crate::maintenance::JobSettings;
 use crate::store::fs::{Durability, StoreOptions, UploadQuota};
 use service::admin::StatusPageFields;
 use service::auth::BasicAuthFields;
@@ -53,6 +57,12 @@ pub struct RegistryFields {
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
+    /// The garbage collection.
+    pub gc: GcFields,
+    /// The scrub, which compares content with its digests.
+    pub scrub: ScrubFields,
+    /// The retention, which deletes tags and manifests by rules.
+    pub retention: RetentionFields,
     /// The metrics endpoint.
     pub metrics: RegistryMetricsFields,
     /// What one client may take.
@@ -86,6 +96,12 @@ pub struct StorageFields {
     pub reserve: ByteSize,
     /// The quota of uploads.
     pub uploads: UploadFields,
+    /// The garbage collection.
+    pub gc: GcFields,
+    /// The scrub, which compares content with its digests.
+    pub scrub: ScrubFields,
+    /// The retention, which deletes tags and manifests by rules.
+    pub retention: RetentionFields,
 }
 
 /// The keys of the quota of all uploads together.
@@ -136,6 +152,9 @@ impl Default for RegistryFields {
             sparse_manifests: storage.sparse_manifests,
             reserve: storage.reserve,
             uploads: storage.uploads,
+            gc: storage.gc,
+            scrub: storage.scrub,
+            retention: storage.retention,
             metrics: RegistryMetricsFields::default(),
             limits: Limits::default(),
             logging: LogConfig::default(),
@@ -155,6 +174,9 @@ impl Default for StorageFields {
             sparse_manifests: false,
             reserve: ByteSize::gib(1),
             uploads: UploadFields::default(),
+            gc: GcFields::default(),
+            scrub: ScrubFields::default(),
+            retention: RetentionFields::default(),
         }
     }
 }
@@ -178,7 +200,10 @@ impl StorageFields {
         }
         checker.range("manifest_limit", self.manifest_limit, &MANIFEST_LIMIT)?;
         checker.range("reserve", self.reserve, &RESERVE)?;
-        self.uploads.check(&checker.section("uploads"))
+        self.uploads.check(&checker.section("uploads"))?;
+        self.gc.check(&checker.section("gc"))?;
+        self.scrub.check(&checker.section("scrub"))?;
+        self.retention.check(&checker.section("retention"))
     }
 
     /// The options of the store.
@@ -191,7 +216,21 @@ impl StorageFields {
                 max_bytes: max_bytes.unwrap_or(u64::MAX),
                 reserve: self.reserve.get(),
             },
-            grace: StoreOptions::GRACE,
+            grace: self.gc.grace.get(),
+        }
+    }
+
+    /// What the jobs are told.
+    pub(crate) fn jobs(&self) -> JobSettings {
+        JobSettings {
+            gc_schedule: self.gc.schedule,
+            grace: self.gc.grace.get(),
+            untagged: self.gc.untagged.map(config::Duration::get),
+            scrub_schedule: self.scrub.schedule,
+            scrub_rate: self.scrub.rate.get(),
+            retention_schedule: self.retention.schedule,
+            retention: Arc::new(self.retention.settings(self.gc.grace.get())),
+            read_only: self.read_only,
         }
     }
 }

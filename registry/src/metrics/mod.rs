@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod label;
+pub mod maintenance;
 pub mod stats;
 pub mod storage;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::http::Http;
+use self::maintenance::MaintenanceFamilies;
 use self::stats::Stats;
 use self::storage::{Backend, Storage};
 use service::build_info;
@@ -28,6 +30,8 @@ pub struct RegistryMetrics {
     pub storage: Storage,
     /// What the store holds.
     pub stats: Stats,
+    /// What the maintenance jobs do.
+    pub maintenance: MaintenanceFamilies,
     /// The reloads of the process; `None` in the all-in-one, which has its own.
     pub reloads: Option<ReloadFamilies>,
 }
@@ -44,6 +48,7 @@ impl RegistryMetrics {
         let http = Arc::new(Http::declare(&registry));
         let storage = Storage::register(&registry, backend);
         let stats = Stats::new(&registry);
+        let maintenance = MaintenanceFamilies::start(&registry);
         let reloads = with_process.then(|| ReloadFamilies::start(&registry));
         if with_process {
             registry.build_info(build_info::VERSION, build_info::REVISION, build_info::RUSTC);
@@ -54,6 +59,7 @@ impl RegistryMetrics {
             http,
             storage,
             stats,
+            maintenance,
             reloads,
         }
     }

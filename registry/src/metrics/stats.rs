@@ -16,9 +16,9 @@ families! {
         pub repositories: Gauge = "repositories",
         /// Tags of all repositories; set as they are created and deleted, and with each reconcile.
         pub tags: Gauge = "tags",
-        /// Blobs on disk, each counted once however many repositories hold it. Deleting frees no
-        /// content yet, so a blob that no repository holds counts, too. Set with every push, and with
-        /// each reconcile.
+        /// Blobs on disk, each counted once however many repositories hold it. One that no
+        /// repository holds counts until a collection removes it. Set with every push and collection,
+        /// and with each reconcile.
         pub blobs: Gauge = "blobs",
         /// Manifests, counted in each repository that holds them; set as they are pushed and deleted,
         /// and with each reconcile.

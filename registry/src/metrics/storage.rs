@@ -79,7 +79,7 @@ families! {
         errors: Counters<(Backend, Operation, ErrorType)> = "storage_errors_total",
         /// Bytes read from the store and written to it; counted as they move.
         bytes: Counters<(Backend, Direction)> = "storage_bytes_total",
-        /// Tags that were created, moved to another manifest and deleted; counted when it is done.
+        /// Tags that clients created, moved to another manifest and deleted; counted when it is done.
         tags: Counters<TagOperation> = "tag_operations_total",
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::metrics::maintenance::{MaintenanceFamilies, Removed};
 use crate::store::fs::{Expired, FsStore};
 use service::log::{OutcomeChange, OutcomeChanges, causes};
 
@@ -17,11 +18,21 @@ const SHORTEST: Duration = Duration::from_millis(100);
 pub(super) struct Expiry {
     store: FsStore,
     idle: Duration,
+    /// `None` where nothing is recorded.
+    families: Option<MaintenanceFamilies>,
 }
 
 impl Expiry {
-    pub(super) fn new(store: FsStore, idle: Duration) -> Self {
-        Self { store, idle }
+    pub(super) fn new(
+        store: FsStore,
+        idle: Duration,
+        families: Option<MaintenanceFamilies>,
+    ) -> Self {
+        Self {
+            store,
+            idle,
+            families,
+        }
     }
 
     /// Runs again and again until the future is dropped.
@@ -36,6 +47,9 @@ impl Expiry {
             // It fails only when the program ends, or when the data directory is lost, which the store
             // logs by itself.
             if let Ok(expired) = self.store.expire_uploads(self.idle).await {
+                if let Some(families) = &self.families {
+                    families.gc_deleted.add(Removed::Upload, expired.sessions);
+                }
                 log_outcome(&expired, &changes);
             }
         }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use arc_swap::ArcSwap;
 use service::admin::{AdminListener, OwnFamilies, SharedEndpoints};
 use service::config::ChangedKeys;
+use service::job::{JobRequest, JobWatch};
 use service::operate::{Operate, ReloadRefusal, Reloaded, ServerStatus};
 use service::program_config::Configuration as _;
 use service::shutdown::Drain;
@@ -14,6 +15,7 @@ use service::tls::Tls;
 
 use crate::api::Policy;
 use crate::config::{METRICS_CERTIFICATES, RegistryConfig};
+use crate::maintenance::Maintenance;
 
 /// Acts on a running registry. Clones act on the same one.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ struct LiveRegistry {
     tls: Option<Tls>,
     /// The connections of clients, once it serves.
     open: OnceLock<Drain>,
+    /// Only a store of files has jobs.
+    maintenance: OnceLock<Maintenance>,
 }
 
 impl RegistryOperator {
@@ -39,7 +43,14 @@ impl RegistryOperator {
             endpoints: listener.map(AdminListener::endpoints),
             tls: listener.and_then(AdminListener::tls).cloned(),
             open: OnceLock::new(),
+            maintenance: OnceLock::new(),
         }))
+    }
+
+    /// Starts these jobs from now on.
+    pub(super) fn maintain(&self, maintenance: Maintenance) {
+        // Set once: a registry has one store.
+        let _ = self.0.maintenance.set(maintenance);
     }
 
     /// Counts these connections from now on.
@@ -91,6 +102,14 @@ impl Operate for RegistryOperator {
 
     fn set_draining(&self, _: &str, _: Option<&str>, _: bool) -> Result<String, String> {
         Err("a registry has no upstreams".to_owned())
+    }
+
+    fn start_job(&self, request: &JobRequest) -> Result<JobWatch, String> {
+        let maintenance = self.0.maintenance.get();
+        let maintenance = maintenance.ok_or("this store needs no maintenance")?;
+        maintenance
+            .request(request)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The server as clients, probes and scrapers meet it: limits, drain, recording.
 
+mod pulls;
+
 use std::future::poll_fn;
 
 use http_body::SizeHint;

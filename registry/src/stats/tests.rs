@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Name, Tag};
-use crate::store::fs::Durability;
+use crate::store::fs::{Durability, ScrubReport, ScrubSettings};
+use crate::store::maintenance::{Pace, Run};
 use crate::store::{NewManifest, Store, UploadId};
 use service::metrics::MetricsRegistry;
 
@@ -623,4 +624,30 @@ async fn the_200_largest_repositories_are_shown_and_the_rest_together() {
         .map(|(name, bytes)| (name.as_str(), bytes.as_str()))
         .collect();
     assert_eq!(shown, expected);
+}
+
+#[tokio::test]
+async fn the_figures_follow_a_quarantine_and_a_repair() {
+    let fixture = fixture();
+    let digest = push_blob(&fixture.store, &name(0), 3).await;
+    push_blob(&fixture.store, &name(1), 3).await;
+    fixture.collector.reconcile().await;
+    let shard = fixture.directory.path().join("blobs/sha256");
+    let path = shard.join(&digest.hex()[..2]).join(digest.hex());
+    fs::write(path, vec![9; 3000]).unwrap();
+    let settings = ScrubSettings {
+        rate: None,
+        quarantine: true,
+    };
+    let (run, mut report) = (Run::new(Pace::Full), ScrubReport::default());
+    fixture.store.scrub(settings, &run, &mut report).unwrap();
+    assert_eq!(report.quarantined, 1);
+    let fresh = fixture.recount().await;
+    assert_eq!(fixture.ledger.totals(), fresh.totals());
+    assert_eq!(fresh.totals().unwrap().blobs, 0);
+    assert_eq!(largest(&fixture.ledger), largest(&fresh));
+    push_blob(&fixture.store, &name(1), 3).await;
+    fixture.assert_right().await;
+    fixture.store.blob_delete(&name(0), &digest).await.unwrap();
+    fixture.assert_right().await;
 }

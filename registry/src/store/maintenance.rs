@@ -97,7 +97,6 @@ impl Run {
             let worked = self.worked_since.lock().elapsed();
             if worked >= WORTH_A_SLEEP {
                 self.sleep(worked.saturating_mul(times));
-                *self.worked_since.lock() = Instant::now();
             }
         }
         if *self.is_stopped.lock() {
@@ -113,6 +112,8 @@ impl Run {
         while !*is_stopped && Instant::now() < end {
             self.stopping.wait_until(&mut is_stopped, end);
         }
+        // Whoever asked for it: a sleep is no work, to be followed by another sleep.
+        *self.worked_since.lock() = Instant::now();
     }
 }
 
@@ -135,6 +136,15 @@ mod tests {
         );
         run.begin("content", None);
         assert_eq!(run.progress().done, 0);
+    }
+
+    #[test]
+    fn time_that_was_slept_is_no_work() {
+        let run = Run::new(Pace::Yielding(1_000_000));
+        run.worked_since.lock().sub_assign(Duration::from_secs(1));
+        let before = Instant::now();
+        run.sleep(Duration::ZERO);
+        assert!(*run.worked_since.lock() >= before);
     }
 
     #[test]

@@ -220,6 +220,10 @@ mod tests {
             assert!(policy.contains(&source), "{policy}: {source}");
         }
         assert_eq!(html.matches("<script").count(), 1);
+        // What needs the script is not there, or not promised, without it.
+        assert!(html.contains("id=\"pause\" aria-pressed=\"false\" hidden>"));
+        let (_, body) = html.split_once("<body>").unwrap();
+        assert!(!body.split("<script").next().unwrap().contains("Waiting"));
         assert_eq!(html.matches("<style").count(), 1);
         // The name of a namespace, which nobody fetches.
         let svg = "\"http://www.w3.org/2000/svg\"";

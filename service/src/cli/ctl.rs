@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ enum CtlCommand<U: Subcommand> {
 
 /// What of a configuration tells where the socket is. All else is left to the running program: it may be
 /// half written, or ask for files that this user cannot read.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct ControlKeys {
     control: ControlFields,

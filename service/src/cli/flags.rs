@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ctl::ProgramCommands;
+use super::tasks::ProgramTasks;
 use crate::config::{Flag, Sources};
 
 /// The flags that only one program has.
 pub trait ProgramFlags: Args {
     /// The commands of `ctl` that only this program has.
     type Commands: ProgramCommands;
+    /// The commands that only this program has.
+    type Tasks: ProgramTasks;
 
     /// The keys that they set.
     fn keys(&self) -> Vec<Flag>;

@@ -32,22 +32,18 @@ pub(super) fn overlays(
         .filter_map(|(name, raw)| Some((name, name.strip_prefix(PREFIX)?, raw)));
     let overlays = ours.filter_map(|(name, key, raw)| {
         let Some(path) = find(defaults, key) else {
-            return Some(Err(ConfigError::UnknownVariable {
-                name: name.clone(),
-                similar: similar(defaults, key),
+            let name = name.clone();
+            return Some(Err(if is_service_link(key, raw) {
+                ConfigError::ServiceLink { name }
+            } else {
+                let similar = similar(defaults, key);
+                ConfigError::UnknownVariable { name, similar }
             }));
         };
         if raw.is_empty() {
             return None;
         }
-        let (value, raw) = value(raw);
-        let name = name.clone();
-        Some(Ok(Overlay {
-            name,
-            path,
-            value,
-            raw,
-        }))
+        Some(Ok(Overlay::read(name.clone(), path, raw)))
     });
     let mut overlays = overlays.collect::<Result<Vec<_>, _>>()?;
     // A section before its keys, which say something more particular; else in any fixed order.
@@ -56,17 +52,20 @@ pub(super) fn overlays(
     Ok(overlays)
 }
 
-/// A value as YAML, and, where that makes more of it than a text, the text that it may have been
-/// meant as.
-pub(super) fn value(raw: &str) -> (Value, Option<String>) {
-    let quoted = raw.starts_with(['"', '\'']);
-    match serde_yaml::from_str(raw) {
-        Ok(Value::String(text)) if quoted => (Value::String(text), None),
-        // Nothing may be lost to YAML's comments and folding.
-        Ok(Value::String(_)) | Err(_) => (Value::String(raw.to_owned()), None),
-        Ok(Value::Null) if raw.starts_with('#') => (Value::String(raw.to_owned()), None),
-        Ok(value) => (value, Some(raw.to_owned())),
-    }
+/// Whether a variable is one that Kubernetes sets in each pod for a Service whose name begins with
+/// `octoserve`, as `OCTOSERVE_PORT=tcp://10.0.0.1:5000`.
+fn is_service_link(key: &str, raw: &str) -> bool {
+    let ends = |word: &str| {
+        let above = key.strip_suffix(word);
+        above.is_some_and(|above| above.is_empty() || above.ends_with('_'))
+    };
+    let is_of_port =
+        key.contains("PORT_") && ["_TCP", "_UDP", "_SCTP"].iter().any(|p| key.contains(p));
+    ends("SERVICE_HOST")
+        || ends("SERVICE_PORT")
+        || key.contains("SERVICE_PORT_")
+        || is_of_port
+        || (ends("PORT") && raw.contains("://"))
 }
 
 /// The key that a variable names: the path's names in upper case, joined by `_`, where names may
@@ -107,5 +106,34 @@ fn variables(tree: &Value, section: &str, known: &mut Vec<String>) {
         };
         variables(child, &name, known);
         known.push(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variables_of_a_service_are_told_from_slips_of_the_hand() {
+        for (key, raw) in [
+            ("PORT", "tcp://10.0.0.1:5000"),
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "5000"),
+            ("SERVICE_PORT_REGISTRY", "5000"),
+            ("PORT_5000_TCP", "tcp://10.0.0.1:5000"),
+            ("PORT_5000_TCP_ADDR", "10.0.0.1"),
+            ("REGISTRY_PORT", "udp://10.0.0.1:5000"),
+            ("REGISTRY_SERVICE_HOST", "10.0.0.1"),
+        ] {
+            assert!(is_service_link(key, raw), "{key}");
+        }
+        for (key, raw) in [
+            ("PORT", "5000"),
+            ("METRCS_PORT", "1"),
+            ("SERVICE", "x"),
+            ("REPORT", "tcp://x"),
+        ] {
+            assert!(!is_service_link(key, raw), "{key}");
+        }
     }
 }

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::printable::printable;
+use crate::small_file::mend;
+
 /// A configuration that cannot be used. Its text is one line for a person.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read, or the directory.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", printable(&path.to_string_lossy()), mend(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -18,7 +21,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is no YAML.
-    #[error("{}:{line}: {message}", path.display())]
+    #[error("{}:{line}: {message}", printable(&path.to_string_lossy()))]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -28,12 +31,22 @@ pub enum ConfigError {
         message: String,
     },
     /// A variable of ours that sets nothing.
-    #[error("{name}: unknown variable{}", did_you_mean(similar.as_deref()))]
+    #[error("{}: unknown variable{}", printable(name), did_you_mean(similar.as_deref()))]
     UnknownVariable {
         /// Its name.
         name: String,
         /// A known one that is much like it.
         similar: Option<String>,
+    },
+    /// A variable that Kubernetes sets for a Service.
+    #[error(
+        "{}: unknown variable; Kubernetes sets such ones for each Service: say enableServiceLinks: false in \
+         the pod's spec, or give the Service another name",
+        printable(name)
+    )]
+    ServiceLink {
+        /// Its name.
+        name: String,
     },
     /// A key that is unknown, or a value that cannot be.
     #[error("{place}{message}")]
@@ -57,20 +70,20 @@ impl ConfigError {
     ) -> Self {
         let mut place = String::new();
         if let Some(origin) = origin {
-            place.push_str(&origin);
+            place.push_str(&printable(&origin));
             if let Some(line) = line {
                 let _ = write!(place, ":{line}");
             }
             place.push_str(": ");
         }
         if !key.is_empty() {
-            let _ = write!(place, "{key}: ");
+            let _ = write!(place, "{}: ", printable(&key));
         }
         Self::Invalid {
             place,
             key,
             // A quoted value may have several lines; the error must stay on one.
-            message: message.replace(['\n', '\r'], " "),
+            message: printable(&message.replace(['\n', '\r'], " ")),
         }
     }
 }
@@ -105,7 +118,7 @@ impl SyntaxError {
 impl From<serde_yaml::Error> for SyntaxError {
     fn from(error: serde_yaml::Error) -> Self {
         let line = error.location().map_or(1, |location| location.line());
-        let message = error.to_string().replace(['\n', '\r'], " ");
+        let message = printable(&error.to_string().replace(['\n', '\r'], " "));
         // The message already begins with the line.
         let message = message
             .split(" at line ")

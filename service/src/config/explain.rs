@@ -2,11 +2,17 @@
 
 use serde_yaml::Value;
 
+use super::allowed::{Allowed, Json, allowed};
 use super::path_step::PathStep;
 
 /// Says in a person's words what serde says in a programmer's of the value at `key`. `defaults` are all
-/// keys that have one.
-pub(super) fn explain(message: &str, key: &[PathStep], defaults: &Value) -> String {
+/// keys that have one, and `schema` tells what may be at each.
+pub(super) fn explain(
+    message: &str,
+    key: &[PathStep],
+    defaults: &Value,
+    schema: &dyn Fn() -> Json,
+) -> String {
     // serde does not promise these texts: one that changes passes through as it is.
     if let Some((name, expected)) = quoted(message, "unknown field `") {
         let known = names(expected);
@@ -38,10 +44,45 @@ pub(super) fn explain(message: &str, key: &[PathStep], defaults: &Value) -> Stri
         .or(message.strip_prefix("invalid value: "));
     // From the right: the quoted value may contain the same words.
     if let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) {
-        let found = found.replace("unit value", "nothing");
-        return format!("expected {expected}, not {found}");
+        let wanted = wanted(expected, || allowed(&schema(), key));
+        return format!("expected {wanted}, not {}", in_words(found));
     }
     message.to_owned()
+}
+
+/// What serde expects, without the names of Rust's types.
+fn wanted(expected: &str, allowed: impl FnOnce() -> Allowed) -> String {
+    const WHOLE: [&str; 10] = [
+        "u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "isize",
+    ];
+    let number = expected.trim_start_matches("a nonzero ");
+    match expected {
+        "a boolean" => "true or false".to_owned(),
+        "a string" | "a borrowed string" | "path string" => "a text".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "keys and values".to_owned(),
+        "a Value::Tag enum" => allowed().word(),
+        _ if expected.starts_with("struct ") => "keys and values".to_owned(),
+        _ if WHOLE.contains(&number) => allowed().number("a whole number"),
+        "f32" | "f64" => allowed().number("a number"),
+        expected => expected.to_owned(),
+    }
+}
+
+/// A value as serde names it, without its type.
+fn in_words(found: &str) -> &str {
+    let plain = ["integer `", "floating point `", "boolean `", "character `"];
+    let mut plain = plain.iter().filter_map(|kind| found.strip_prefix(kind));
+    match found {
+        "unit value" => "nothing",
+        "sequence" => "a list",
+        "map" => "keys and values",
+        _ => match (plain.next(), found.strip_prefix("string ")) {
+            (Some(value), _) => value.trim_end_matches('`'),
+            (None, Some(text)) => text,
+            (None, None) => found,
+        },
+    }
 }
 
 /// The name that is most like another one, if any is enough like it for a slip of the hand.
@@ -103,7 +144,63 @@ mod tests {
         let defaults =
             "{registry: {data: x, uploads: {expire: 1}}, limits: {drain: 1}, x: {drain: 1}}";
         let defaults = serde_yaml::from_str(defaults).unwrap();
-        explain(message, &PathStep::parse(key), &defaults)
+        let schema = || {
+            serde_json::json!({"properties": {
+                "n": {"type": "integer", "minimum": 1, "maximum": 9},
+                "list": {"items": {"anyOf": [{"type": "null"}, {"properties": {"n": {"minimum": 0}}}]}},
+                "word": {"oneOf": [{"const": "a"}, {"const": "b"}]},
+                "words": {"type": "string", "enum": ["c", "d"]},
+            }})
+        };
+        explain(message, &PathStep::parse(key), &defaults, &schema)
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_without_the_names_of_rusts_types() {
+        for (message, key, text) in [
+            (
+                "invalid value: integer `-1`, expected usize",
+                "n",
+                "expected a whole number from 1 to 9, not -1",
+            ),
+            (
+                "invalid type: floating point `1.5`, expected u64",
+                "list[3].n",
+                "expected a whole number, 0 or more, not 1.5",
+            ),
+            (
+                "invalid type: string \"a, expected b\", expected f64",
+                "other",
+                "expected a number, not \"a, expected b\"",
+            ),
+            (
+                "invalid type: sequence, expected struct Limits",
+                "limits",
+                "expected keys and values, not a list",
+            ),
+            (
+                "invalid type: unit value, expected a sequence",
+                "list",
+                "expected a list, not nothing",
+            ),
+            (
+                "invalid type: boolean `true`, expected a Value::Tag enum",
+                "word",
+                "expected one of a, b, not true",
+            ),
+            (
+                "invalid type: map, expected a Value::Tag enum",
+                "words",
+                "expected one of c, d, not keys and values",
+            ),
+            (
+                "invalid type: integer `5`, expected a length of time",
+                "x",
+                "expected a length of time, not 5",
+            ),
+        ] {
+            assert_eq!(said(message, key), text);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Deliberately not here: what the keys mean. A caller that checks more than serde can says so
 //! with [`Origins::error`], in the same words.
 
+mod allowed;
 mod changes;
 mod check;
 mod env;
@@ -24,6 +25,7 @@ mod units;
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Value};
@@ -90,7 +92,7 @@ pub struct Loaded<F> {
 /// Reads a configuration.
 pub fn load<F>(sources: Sources) -> Result<F, ConfigError>
 where
-    F: Serialize + DeserializeOwned + Default,
+    F: Serialize + DeserializeOwned + Default + JsonSchema,
 {
     load_with_origins(sources).map(|loaded| loaded.fields)
 }
@@ -98,22 +100,22 @@ where
 /// Reads a configuration, to be checked further.
 pub fn load_with_origins<F>(sources: Sources) -> Result<Loaded<F>, ConfigError>
 where
-    F: Serialize + DeserializeOwned + Default,
+    F: Serialize + DeserializeOwned + Default + JsonSchema,
 {
     let defaults = serde_yaml::to_value(F::default()).unwrap_or_default();
     let mut overlays = env::overlays(&sources.env, &defaults)?;
     // After the variables, because a later overlay wins.
     for Flag { name, key, value } in sources.flags {
-        let value = if let Value::String(raw) = value {
-            env::value(&raw)
-        } else {
-            (value, None)
-        };
-        overlays.push(Overlay {
-            name,
-            path: PathStep::parse(&key),
-            value: value.0,
-            raw: value.1,
+        let path = PathStep::parse(&key);
+        overlays.push(match value {
+            Value::String(raw) => Overlay::read(name, path, &raw),
+            value => Overlay {
+                name,
+                path,
+                value,
+                raw: None,
+                broken: None,
+            },
         });
     }
     let mut origins = Origins {
@@ -141,7 +143,8 @@ where
             Err(error) => error,
         };
         let key = PathStep::of_path(error.path());
-        let message = explain::explain(&error.into_inner().to_string(), &key, &defaults);
+        let said = error.into_inner().to_string();
+        let message = explain::explain(&said, &key, &defaults, &schema::tree::<F>);
         let found = origins.invalid(&key, &message);
         let Some(at) = origins.overlay_at(&key) else {
             return Err(found);
@@ -151,6 +154,12 @@ where
             retried[at] = Some(found);
             origins.overlays[at].value = Value::String(raw);
             continue;
+        }
+        // More was wanted than the text that it was taken for.
+        let broken = origins.overlays[at].broken.take();
+        let broken = broken.filter(|_| said.starts_with("invalid type: string"));
+        if let Some(broken) = broken.filter(|_| origins.overlays[at].path == key) {
+            return Err(origins.invalid(&key, &format!("{message}: it is no YAML: {broken}")));
         }
         return Err(retried[at].take().unwrap_or(found));
     }

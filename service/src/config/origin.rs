@@ -26,6 +26,32 @@ pub(super) struct Overlay {
     pub(super) value: Value,
     /// The text, if the value is something else by now.
     pub(super) raw: Option<String>,
+    /// Why the text, if it is the value, is no YAML.
+    pub(super) broken: Option<String>,
+}
+
+impl Overlay {
+    /// What a text sets: a value as YAML, and, where that makes more of it than a text, the text that it
+    /// may have been meant as.
+    pub(super) fn read(name: String, path: Vec<PathStep>, raw: &str) -> Self {
+        let quoted = raw.starts_with(['"', '\'']);
+        let text = || Value::String(raw.to_owned());
+        let (value, is_more, broken) = match serde_yaml::from_str(raw) {
+            Ok(Value::String(text)) if quoted => (Value::String(text), false, None),
+            // Nothing may be lost to YAML's comments and folding.
+            Ok(Value::String(_)) => (text(), false, None),
+            Ok(Value::Null) if raw.starts_with('#') => (text(), false, None),
+            Ok(value) => (value, true, None),
+            Err(error) => (text(), false, Some(error.to_string())),
+        };
+        Self {
+            name,
+            path,
+            value,
+            raw: is_more.then(|| raw.to_owned()),
+            broken,
+        }
+    }
 }
 
 impl Origins {

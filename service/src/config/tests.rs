@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -10,7 +11,7 @@ use super::*;
 
 mod several_files;
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Fields {
     listen: Vec<Listen>,
@@ -19,13 +20,13 @@ struct Fields {
     limits: Limits,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Listen {
     address: std::net::SocketAddr,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Metrics {
     public: bool,
@@ -34,14 +35,14 @@ struct Metrics {
     basic_auth: Option<BasicAuth>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BasicAuth {
     username: String,
     password: Secret,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Limits {
     header_timeout: Duration,
@@ -215,12 +216,12 @@ fn an_unknown_key_suggests_one_of_its_section_or_of_another() {
 fn a_wrong_type_is_refused_with_file_line_and_key() {
     assert_eq!(
         error_of("metrics:\n  public: perhaps\n"),
-        "FILE:2: metrics.public: expected a boolean, not string \"perhaps\""
+        "FILE:2: metrics.public: expected true or false, not \"perhaps\""
     );
     assert_eq!(
         error_of("limits:\n  # a comment\n  header_timeout: 5\n"),
         "FILE:3: limits.header_timeout: expected a length of time with its unit, such as 5s, \
-         not integer `5`"
+         not 5"
     );
     assert!(
         error_of("limits:\n  max_bytes: lots\n").starts_with("FILE:2: limits.max_bytes: `lots`")
@@ -252,11 +253,11 @@ fn a_wrong_variable_or_flag_is_named() {
     );
     assert_eq!(
         error_of_env("OCTOSERVE_METRICS_PUBLIC", "perhaps"),
-        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected a boolean, not string \"perhaps\""
+        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected true or false, not \"perhaps\""
     );
     let error = load_from("", &[], vec![Flag::new("--data", "data", ["a", "b"])]).unwrap_err();
     assert!(
-        error.starts_with("--data: data: expected a string"),
+        error.starts_with("--data: data: expected a text, not a list"),
         "{error}"
     );
     let half = error_of_env("OCTOSERVE_METRICS_BASIC_AUTH_USERNAME", "x");
@@ -274,7 +275,7 @@ fn an_error_within_a_variables_value_names_the_inner_key() {
     );
     assert_eq!(
         error_of_env("OCTOSERVE_METRICS_PUBLIC", "5"),
-        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected a boolean, not integer `5`"
+        "OCTOSERVE_METRICS_PUBLIC: metrics.public: expected true or false, not 5"
     );
 }
 
@@ -316,6 +317,44 @@ fn a_missing_file_is_named() {
         error.starts_with("/nowhere/x.yaml: No such file"),
         "{error}"
     );
+    assert!(error.ends_with("; check the path"), "{error}");
+}
+
+#[test]
+fn a_variable_that_is_broken_yaml_is_told_so_where_more_than_a_text_is_wanted() {
+    let error = error_of_env("OCTOSERVE_LISTEN", "[{");
+    assert!(
+        error.starts_with("OCTOSERVE_LISTEN: listen: expected a list, not \"[{\": it is no YAML: ")
+            && error.contains(" at line ")
+            && error.contains(" column "),
+        "{error}"
+    );
+    assert_eq!(
+        load_from("", &[("OCTOSERVE_DATA", "[{")], Vec::new())
+            .unwrap()
+            .data,
+        "[{"
+    );
+}
+
+#[test]
+fn a_variable_of_kubernetes_is_told_from_one_that_is_misspelt() {
+    let error = error_of_env("OCTOSERVE_PORT", "tcp://10.0.0.1:5000");
+    assert!(error.contains("enableServiceLinks: false"), "{error}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_never_repeated() {
+    for error in [
+        error_of("\"x\\ey\": 1\n"),
+        error_of("metrics: {public: \"x\\ey\"}\n"),
+        error_of("limits: {max_bytes: \"x\\ey\"}\n"),
+        error_of_env("OCTOSERVE_LIMITS_MAX_BYTES", "x\x1by"),
+        error_of_env("OCTOSERVE_X\x1bY", "1"),
+    ] {
+        assert!(error.contains("\\u{1b}"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
 }
 
 #[test]

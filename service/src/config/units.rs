@@ -10,6 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::printable::printable;
+
 /// A length of time, such as `5s`, `24h` or `1m 30s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(time::Duration);
@@ -51,9 +53,10 @@ impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| format!("`{text}` is not a length of time such as 500ms, 5s or 24h"))
+        humantime::parse_duration(text).map(Self).map_err(|_| {
+            let text = printable(text);
+            format!("`{text}` is not a length of time such as 500ms, 5s or 24h")
+        })
     }
 }
 

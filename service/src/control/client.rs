@@ -4,12 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{ControlCommand, ControlReply, ControlRequest};
 use super::status::{ControlStatus, printable};
+use crate::job::JobProgress;
 
 /// How long to wait for each line of the answer. A reload reads files from disks that may be slow.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -61,8 +63,29 @@ pub enum ControlCallError {
 impl ControlCall {
     /// Asks, and waits for the answer. Returns what to print. Lines of progress go to `progress`.
     pub async fn call(&self, progress: impl Fn(&str)) -> Result<String, ControlCallError> {
-        let reply = self.ask(progress).await?;
+        let reply = self
+            .ask(|reply| progress(&printable(&reply.message)))
+            .await?;
         Ok(self.print(&reply))
+    }
+
+    /// Asks for a job, and waits for its end. Returns its report, with the reason if it ended early.
+    pub async fn follow(
+        &self,
+        mut progress: impl FnMut(&JobProgress),
+    ) -> Result<(Value, Option<String>), ControlCallError> {
+        let mut each = |reply: &ControlReply| {
+            if let Some(now) = &reply.progress {
+                progress(now);
+            }
+        };
+        let reply = self.lines(&mut each).await?;
+        let message = printable(&reply.message);
+        match reply.report {
+            Some(report) if reply.ok == Some(true) => Ok((report, None)),
+            Some(report) => Ok((report, Some(message))),
+            None => Err(ControlCallError::Refused(message)),
+        }
     }
 
     /// Asks for the state of the process.
@@ -72,7 +95,22 @@ impl ControlCall {
         Ok(*status)
     }
 
-    async fn ask(&self, progress: impl Fn(&str)) -> Result<ControlReply, ControlCallError> {
+    async fn ask(
+        &self,
+        mut progress: impl FnMut(&ControlReply),
+    ) -> Result<ControlReply, ControlCallError> {
+        let reply = self.lines(&mut progress).await?;
+        if reply.ok == Some(false) {
+            return Err(ControlCallError::Refused(printable(&reply.message)));
+        }
+        Ok(reply)
+    }
+
+    /// Sends the request. Returns the last line of the answer.
+    async fn lines(
+        &self,
+        progress: &mut impl FnMut(&ControlReply),
+    ) -> Result<ControlReply, ControlCallError> {
         let stream = UnixStream::connect(&self.socket).await;
         let mut stream = stream.map_err(|error| self.unconnected(error))?;
         // A server that turns a client away answers without reading: what it said counts, then.
@@ -82,11 +120,10 @@ impl ControlCall {
         let mut lines = BufReader::new(stream);
         loop {
             let reply = self.next(&mut lines).await?;
-            match reply.ok {
-                None => progress(&printable(&reply.message)),
-                Some(false) => return Err(ControlCallError::Refused(printable(&reply.message))),
-                Some(true) => return Ok(reply),
+            if reply.ok.is_some() {
+                return Ok(reply);
             }
+            progress(&reply);
         }
     }
 

@@ -7,6 +7,7 @@ use super::protocol::{ControlCommand, ControlReply, ControlRequest};
 use super::status::{ControlStatus, ReloadStatus};
 use crate::build_info;
 use crate::config;
+use crate::job::{JobRequest, JobWatch};
 use crate::log::{Level, LogControl};
 use crate::operate::{Operate, Reloaded};
 use crate::reload::{ReloadOutcome, Reloads};
@@ -23,6 +24,16 @@ pub struct ProcessFacts {
     pub listeners: Vec<String>,
     /// Where metrics and probes have a listener of their own.
     pub metrics_listener: Option<String>,
+}
+
+/// What came of a request.
+pub(super) enum Handled {
+    /// This is the answer.
+    Done(ControlReply),
+    /// This is the answer, and once it is sent, the process drains.
+    Draining(ControlReply),
+    /// A job runs.
+    Started(JobWatch),
 }
 
 /// Does what is asked for.
@@ -42,8 +53,8 @@ pub struct ControlHandler<O> {
 }
 
 impl<O: Operate> ControlHandler<O> {
-    /// Does what a request asks for. Returns the answer, and whether to drain once it is sent.
-    pub(super) async fn handle(&self, request: ControlRequest) -> (ControlReply, bool) {
+    /// Does what a request asks for.
+    pub(super) async fn handle(&self, request: ControlRequest) -> Handled {
         let reply = match request.0 {
             ControlCommand::Status {} => ControlReply {
                 status: Some(Box::new(self.status())),
@@ -59,7 +70,9 @@ impl<O: Operate> ControlHandler<O> {
             ControlCommand::Drain {} if self.shutdown.is_triggered() => {
                 ControlReply::done("is draining already")
             }
-            ControlCommand::Drain {} => return (ControlReply::done("drains, and ends then"), true),
+            ControlCommand::Drain {} => {
+                return Handled::Draining(ControlReply::done("drains, and ends then"));
+            }
             ControlCommand::Upstream {
                 upstream,
                 replica,
@@ -70,8 +83,23 @@ impl<O: Operate> ControlHandler<O> {
                 set.map_or_else(ControlReply::refused, ControlReply::done)
             }
             ControlCommand::LogLevel { level, seconds } => self.set_level(level, seconds),
+            ControlCommand::Maintenance {
+                job,
+                dry_run,
+                repair,
+            } => {
+                let request = JobRequest {
+                    job,
+                    dry_run,
+                    repair,
+                };
+                match self.operator.start_job(&request) {
+                    Ok(job) => return Handled::Started(job),
+                    Err(refusal) => ControlReply::refused(refusal),
+                }
+            }
         };
-        (reply, false)
+        Handled::Done(reply)
     }
 
     /// Begins the drain, as SIGTERM does.

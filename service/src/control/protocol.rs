@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::status::ControlStatus;
+use crate::job::{JobEnd, JobProgress};
 use crate::log::Level;
 
 /// The version of the protocol. A request of another version is refused.
@@ -44,6 +45,17 @@ pub enum ControlCommand {
         /// For how long, from 1 s to 24 h.
         seconds: u64,
     },
+    /// Starts a maintenance job, and follows it to its end.
+    Maintenance {
+        /// Its name.
+        job: String,
+        /// Whether it only reports what it would do.
+        #[serde(default)]
+        dry_run: bool,
+        /// Whether it also mends what it finds.
+        #[serde(default)]
+        repair: bool,
+    },
 }
 
 /// One request.
@@ -80,6 +92,12 @@ pub struct ControlReply {
     /// The state of the process, for those who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Box<ControlStatus>>,
+    /// How far a job is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<JobProgress>,
+    /// What a job did and found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
 }
 
 impl ControlRequest {
@@ -124,6 +142,26 @@ impl ControlReply {
             ok: Some(true),
             message: message.into(),
             status: None,
+            progress: None,
+            report: None,
+        }
+    }
+
+    /// It is being done, and another line follows.
+    pub(super) fn progress(progress: &JobProgress) -> ControlReply {
+        ControlReply {
+            ok: None,
+            progress: Some(progress.clone()),
+            ..ControlReply::done(progress.to_string())
+        }
+    }
+
+    /// A job has ended.
+    pub(super) fn ended(end: JobEnd) -> ControlReply {
+        ControlReply {
+            ok: Some(end.ok),
+            report: Some(end.report),
+            ..ControlReply::done(end.message)
         }
     }
 
@@ -165,6 +203,13 @@ mod tests {
             ),
             (level, 1..=86_400_u64)
                 .prop_map(|(level, seconds)| ControlCommand::LogLevel { level, seconds }),
+            (text(), any::<bool>(), any::<bool>()).prop_map(|(job, dry_run, repair)| {
+                ControlCommand::Maintenance {
+                    job,
+                    dry_run,
+                    repair,
+                }
+            }),
         ]
     }
 

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
-use super::handler::ControlHandler;
+use super::follow::follow;
+use super::handler::{ControlHandler, Handled};
 use super::peer;
 use super::protocol::{ControlReply, ControlRequest, LONGEST_REQUEST};
 use crate::listen::{BindError, Inheritance, ListenAddr, Listener};
@@ -87,14 +88,19 @@ async fn serve_one<O: Operate>(
     handler: &ControlHandler<O>,
 ) -> io::Result<()> {
     let line = timeout(PATIENCE, read_line(&mut stream)).await;
-    let (reply, drains) = match line {
-        Err(_) => (ControlReply::refused("the request took too long"), false),
+    let outcome = match line {
+        Err(_) => Handled::Done(ControlReply::refused("the request took too long")),
         Ok(Err(error)) => return Err(error),
-        Ok(Ok(None)) => (ControlReply::refused("the request is too long"), false),
+        Ok(Ok(None)) => Handled::Done(ControlReply::refused("the request is too long")),
         Ok(Ok(Some(line))) => match ControlRequest::parse(&line) {
             Ok(request) => handler.handle(request).await,
-            Err(error) => (ControlReply::refused(error.to_string()), false),
+            Err(error) => Handled::Done(ControlReply::refused(error.to_string())),
         },
+    };
+    let (reply, drains) = match outcome {
+        Handled::Done(reply) => (reply, false),
+        Handled::Draining(reply) => (reply, true),
+        Handled::Started(job) => return follow(stream, job).await,
     };
     let sent = timeout(PATIENCE, stream.write_all(&reply.line())).await;
     if drains {

@@ -5,11 +5,10 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Examination, Finding, REQUEST, certificate};
+use super::{Examination, Finding, REQUEST, can_create_in, certificate};
 use crate::health::{HealthError, Probe};
 use crate::listen::{self, ListenAddr};
 use crate::tls::Tls;
@@ -122,10 +121,8 @@ async fn try_unix(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
             let directory = directory.map_or_else(|| PathBuf::from("."), Path::to_owned);
-            let access = Access::WRITE_OK | Access::EXEC_OK;
-            return rustix::fs::access(&directory, access).map_err(|error| {
+            return can_create_in(&directory).map_err(|error| {
                 let directory = directory.display();
-                let error = io::Error::from(error);
                 io::Error::other(format!("no socket can be made in {directory}: {error}"))
             });
         }
@@ -203,6 +200,9 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let file = found(&address).await;
         assert!(file.message.contains("no socket"), "{file:?}");
+        let kernel = found("unix:/proc/s").await;
+        assert_eq!(kernel.result, Fail);
+        assert!(kernel.message.contains("the kernel's own"), "{kernel:?}");
         let nowhere = format!("unix:{}/none/s", directory.path().display());
         let nowhere = found(&nowhere).await;
         assert_eq!(nowhere.result, Fail);

@@ -18,6 +18,7 @@
 //! [text 0.0.4]: https://prometheus.io/docs/instrumenting/exposition_formats/
 //! [OpenMetrics 1.0]: https://prometheus.io/docs/specs/om/open_metrics_spec/
 
+mod amend;
 mod claims;
 mod cursor;
 mod escape;

@@ -141,7 +141,7 @@ impl SampleData {
         self.start as usize + usize::from(self.name_len) + usize::from(self.labels_gap)
     }
 
-    fn value_start(self) -> usize {
+    pub(super) fn value_start(self) -> usize {
         self.labels_start() + self.labels_len as usize + usize::from(self.value_gap)
     }
 

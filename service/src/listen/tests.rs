@@ -111,3 +111,12 @@ fn a_connection_that_died_in_the_queue_costs_no_pause() {
     );
     assert_eq!(failures.count, 0);
 }
+
+#[tokio::test]
+async fn an_address_in_use_is_told_with_its_cause_once() {
+    let taken = bind("127.0.0.1:0").await.unwrap();
+    let error = bind(&taken.address().to_string()).await.unwrap_err();
+    let text = crate::log::causes(&error);
+    assert_eq!(text.matches("Address already in use").count(), 1, "{text}");
+    assert!(text.contains("; stop the program"), "{text}");
+}

@@ -123,9 +123,9 @@ pub(super) fn plainly(error: &pem::Error) -> String {
     match error {
         pem::Error::NoItemsFound => "there is none in it".to_owned(),
         pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-            "there is no such file".to_owned()
+            format!("there is no such file{}", small_file::mend(error))
         }
-        pem::Error::Io(error) => error.to_string(),
+        pem::Error::Io(error) => format!("{error}{}", small_file::mend(error)),
         other => other.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 
 use super::reading::Reading;
@@ -12,6 +12,13 @@ use crate::tls::TlsFailure;
 
 /// How long a page may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the page is told of that, in seconds.
+pub(super) const WAITS: f64 = 4.0;
+const WAITS_TEXT: &str = "4";
+
+/// The header by which Prometheus tells its timeout.
+const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
 /// What of a page is read: of ours it is some hundred KB, with its sources a few MB.
 const LIMITS: ParseLimits = ParseLimits {
@@ -56,7 +63,12 @@ pub(super) async fn read(request: &GetRequest, began: Instant) -> Result<Reading
 
 async fn fetch(request: &GetRequest) -> Result<Vec<u8>, PageError> {
     let accept = HeaderValue::from_static(TEXT_CONTENT_TYPE);
-    let request = request.clone().with_header(header::ACCEPT, accept);
+    // Less than the page may take: one without a slow source is better than none.
+    let timeout = HeaderValue::from_static(WAITS_TEXT);
+    let request = request
+        .clone()
+        .with_header(header::ACCEPT, accept)
+        .with_header(HeaderName::from_static(SCRAPE_TIMEOUT), timeout);
     let response = request.send().await?;
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(PageError::Foreign);

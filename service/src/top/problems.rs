@@ -2,11 +2,15 @@
 
 use super::escaped::escaped;
 use super::history::History;
+use super::page::WAITS;
 use super::reading::{Reading, label};
 use crate::quantity;
 
 /// How soon a certificate that ends is worth a word, in seconds.
 const SOON: f64 = 14.0 * 86_400.0;
+
+/// For so many seconds after its last success a source is slow, and not gone.
+const SLOW_FOR: f64 = 20.0;
 
 /// How soon a disk that fills is.
 const FULL_SOON: f64 = 86_400.0;
@@ -36,14 +40,7 @@ pub(super) fn problems(history: &History) -> Vec<Problem> {
     };
     let mut found = Found(Vec::new());
     upstreams(now, &mut found);
-    for (source, up) in now.by("aggregate_up", "source") {
-        if up == 0.0 {
-            found.warn(format!(
-                "source {}: its metrics cannot be read",
-                escaped(&source)
-            ));
-        }
-    }
+    sources(now, &mut found);
     if now.sum("config_last_reload_successful") == Some(0.0) {
         found.warn("the last reload of the configuration was refused; the log says why".to_owned());
     }
@@ -78,6 +75,27 @@ impl Found {
 
     fn warn(&mut self, text: String) {
         self.add(Severity::Warning, text);
+    }
+}
+
+fn sources(now: &Reading, found: &mut Found) {
+    let succeeded = now.by("aggregate_last_success_timestamp_seconds", "source");
+    let took = now.by("aggregate_duration_seconds", "source");
+    for (source, _) in now
+        .by("aggregate_up", "source")
+        .into_iter()
+        .filter(|(_, up)| *up == 0.0)
+    {
+        let last = succeeded.get(&source).copied().unwrap_or_default();
+        let took = took.get(&source).copied().unwrap_or_default();
+        let source = escaped(&source);
+        // It responds to those who wait longer.
+        found.warn(if now.wall - last < SLOW_FOR && took > WAITS / 2.0 {
+            let took = quantity::time(took);
+            format!("source {source}: its metrics take {took}, longer than is waited for here")
+        } else {
+            format!("source {source}: its metrics cannot be read")
+        });
     }
 }
 
@@ -233,6 +251,13 @@ mod tests {
                     "Warning: the last reload of the configuration was refused; the log says why",
                     "Warning: the program has panicked; the log says where",
                 ],
+            ),
+            (
+                &[
+                    "octoserve_aggregate_up{source=\"a\"} 0\noctoserve_aggregate_duration_seconds{source=\"a\"} 4.5\n\
+                   octoserve_aggregate_last_success_timestamp_seconds{source=\"a\"} 999995\n",
+                ],
+                &["Warning: source a: its metrics take 4.5 s, longer than is waited for here"],
             ),
             (
                 &[

@@ -13,6 +13,8 @@ const PREFIX: &str = "octoserve_";
 
 /// The samples that are kept, by name without the prefix.
 const KEPT: &[&str] = &[
+    "aggregate_duration_seconds",
+    "aggregate_last_success_timestamp_seconds",
     "aggregate_samples",
     "aggregate_up",
     "blobs",

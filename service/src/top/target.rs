@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::Secret;
 use crate::net::{GetRequest, HttpUrl, Scheme, UrlError};
+use crate::small_file::mend;
 use crate::tls::{TlsClientFields, TlsError};
 
 /// The path where a URL names none.
@@ -28,8 +29,13 @@ pub enum TopTargetError {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// A file cannot be read.
-    #[error("{0}: {1}")]
-    File(String, std::io::Error),
+    #[error("{path}: {error}{}", mend(error))]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// The certificates of authorities cannot be used.
     #[error("--ca: {0}")]
     Tls(#[from] TlsError),
@@ -68,8 +74,10 @@ impl TopTarget {
     /// The same, as this user, whose password is in a file.
     pub fn with_user(self, user: &str, file: Option<&Path>) -> Result<Self, TopTargetError> {
         let file = file.ok_or(TopTargetError::NoPassword)?;
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| TopTargetError::File(file.display().to_string(), error))?;
+        let text = std::fs::read_to_string(file).map_err(|error| TopTargetError::File {
+            path: file.display().to_string(),
+            error,
+        })?;
         let password = text.strip_suffix('\n').unwrap_or(&text);
         let password = password.strip_suffix('\r').unwrap_or(password);
         Ok(self.with_login(user, &Secret::new(password)))

@@ -10,6 +10,7 @@ use super::escaped::escaped;
 use super::problems::Severity;
 use super::state::TopState;
 use super::table::{SortBy, TableRow};
+use super::wrapped::wrapped;
 use crate::quantity;
 
 /// The most lines.
@@ -84,6 +85,16 @@ impl ScreenLines {
         }
         self.at += 1;
     }
+
+    /// A mark, and a text as long as it is: over several lines where it does not fit in one.
+    fn marked(&mut self, mark: &str, text: &str, style: Style) {
+        const COLUMN: u16 = 3;
+        let room = usize::from(self.buffer.area.width - COLUMN);
+        for (number, line) in wrapped(text, room).iter().enumerate() {
+            let mark = if number == 0 { mark } else { "" };
+            self.line(&[(0, mark, style), (COLUMN, line, style)]);
+        }
+    }
 }
 
 impl TopView {
@@ -132,7 +143,7 @@ impl TopView {
             } else {
                 String::new()
             };
-            lines.line(&[(0, &format!("!! {}.{old}", escaped(failure)), red)]);
+            lines.marked("!!", &format!("{}.{old}", escaped(failure)), red);
         }
         if self.shows_help {
             lines.line(&[]);
@@ -167,7 +178,7 @@ impl TopView {
                 Severity::Warning => ("! ", Color::Yellow),
             };
             let style = self.style(colour);
-            lines.line(&[(0, mark, style), (3, &problem.text, style)]);
+            lines.marked(mark, &problem.text, style);
         }
     }
 
@@ -442,6 +453,14 @@ mod tests {
         assert!(text.contains("UPSTREAM"), "{text}");
         failing.has_read = false;
         assert_eq!(failing.text(80).lines().count(), 2);
+        let long =
+            "one of the words of an error that is longer than the screen is wide, to its end";
+        failing.failure = Some((long.to_owned(), 0.0));
+        let text = failing.text(60);
+        assert!(
+            text.contains("\n   ") && text.contains("to its end."),
+            "{text}"
+        );
         let waiting = TopView::default().text(80);
         assert!(waiting.contains("waiting for the first page"), "{waiting}");
     }

@@ -102,6 +102,7 @@ async fn with_a_password_the_page_needs_it_as_the_metrics_do() -> Result<()> {
         assert_eq!(refused.head.status, 401);
         let challenge = refused.head.header("www-authenticate");
         ensure!(challenge.is_some_and(|value| value.starts_with("Basic ")));
+        assert_eq!(refused.head.header("cache-control"), Some("no-store"));
         ensure!(!String::from_utf8_lossy(&refused.body).contains("<html"));
     }
     // By any name: a web site has no password.

@@ -221,6 +221,11 @@ async fn each_kind_of_wrong_has_its_words() -> Result<()> {
             "error: The metrics of the source s cannot be scraped; it last did 1 min ago.",
         ),
         (
+            "octoserve_aggregate_up{source=\"s\"} 0\noctoserve_aggregate_duration_seconds{source=\"s\"} 4\n\
+             octoserve_aggregate_last_success_timestamp_seconds{source=\"s\"} 995",
+            "warning: The metrics of the source s take 4 s: slower than this page waits. Its figures are missing.",
+        ),
+        (
             "octoserve_aggregate_dropped_samples_total{source=\"s\",reason=\"limit\"} 7",
             "warning: Samples of the source s were dropped in the last minute: limit 7.",
         ),

@@ -93,6 +93,23 @@ pub(super) fn size(data: &DataDirectory, name: &Name, digest: &Digest) -> Result
     Ok(Some(size))
 }
 
+/// The bytes that a blob adds to a repository, for the statistics: those of its link, whatever has become
+/// of the content, so that the figure changes with the repository alone.
+pub(super) fn stored(data: &DataDirectory, name: &Name, digest: &Digest) -> Result<i64> {
+    let size = || {
+        let link = BlobLink::read(&data.layout.blob_link(name, digest))?;
+        match link.and_then(|link| link.size) {
+            Some(size) => Ok(Some(size)),
+            None => length(&data.layout.content(Pool::Blobs, digest)),
+        }
+    };
+    match size() {
+        // What is no file adds nothing.
+        Err(StoreError::Corrupt { .. }) => Ok(0),
+        size => Ok(size?.map_or(0, signed)),
+    }
+}
+
 pub(super) fn read(
     data: &DataDirectory,
     name: &Name,
@@ -125,7 +142,7 @@ pub(super) fn remove_link(
     digest: &Digest,
     lock: &mut StripeChanges,
 ) -> Result<Option<UnsyncedDirectories>> {
-    let stored = stored(data, digest)?;
+    let stored = stored(data, name, digest)?;
     let link = data.layout.blob_link(name, digest);
     let allocated = -allocated_at(&link);
     // The link alone goes. The content stays, since another repository may hold the same blob.
@@ -179,6 +196,10 @@ pub(super) fn link(
     // The push that brought the content may not have synced it yet.
     unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
     let found = BlobLink::read(&path)?;
+    let stored = match found {
+        Some(link) => signed(link.size.unwrap_or(size)),
+        None => 0,
+    };
     let known = expected.or(found.and_then(|link| link.size));
     check(known, size, &content)?;
     if found == Some(BlobLink { size: Some(size) }) {
@@ -206,7 +227,7 @@ pub(super) fn link(
     let is_new = found.is_none();
     let change = RepositoryCounts {
         blobs: i64::from(is_new),
-        stored: if is_new { signed(size) } else { 0 },
+        stored: signed(size) - stored,
         allocated: allocated_at(&path) - allocated,
         ..Default::default()
     };
@@ -258,14 +279,6 @@ pub(super) fn rely_on(data: &DataDirectory, pool: Pool, digest: &Digest) -> Resu
     let _lock = data.locks.shard(shard);
     data.reliance.say(shard, digest);
     length(&data.layout.content(pool, digest))
-}
-
-/// What a blob adds to the bytes of a repository that holds it. What is no file adds nothing.
-pub(super) fn stored(data: &DataDirectory, digest: &Digest) -> Result<i64> {
-    match length(&data.layout.content(Pool::Blobs, digest)) {
-        Err(StoreError::Corrupt { .. }) => Ok(0),
-        found => Ok(found?.map_or(0, signed)),
-    }
 }
 
 /// A size as a difference of sizes; no file is as large as 8 EiB.

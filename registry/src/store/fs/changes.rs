@@ -17,7 +17,8 @@ pub trait Changes: Send + Sync + 'static {
     fn repository(&self, name: &Name, change: &RepositoryCounts);
     /// A shard's content changed by this much.
     fn content(&self, shard: Shard, change: &ContentCounts);
-    /// Directories were made or removed: `bytes` more are in use on disk, or fewer if it is negative.
+    /// Directories were made or removed, or content was moved to the quarantine: `bytes` more are in use
+    /// on disk by what is neither of a repository nor content, or fewer if it is negative.
     fn directories(&self, bytes: i64);
 }
 

@@ -54,7 +54,8 @@ pub(super) fn shard(
     )
 }
 
-/// What everything but repositories, content and uploads takes on disk, in bytes.
+/// What everything but repositories, content and uploads takes on disk, in bytes: the directories, the
+/// quarantine and small files.
 pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
     let mut paths = Vec::new();
     for shard in Shard::all() {
@@ -69,6 +70,13 @@ pub(super) fn fixed_allocated(layout: &Layout) -> i64 {
         layout.maintenance(),
         layout.quarantine(),
     ]);
+    for directory in [layout.maintenance(), layout.quarantine()] {
+        // One that cannot be listed counts by itself: statistics are no reason to fail.
+        let _ = each_entry(&directory, |entry| {
+            paths.push(entry.path());
+            Ok(())
+        });
+    }
     paths.sort_unstable();
     paths.dedup();
     paths.iter().map(|path| allocated_at(path)).sum()
@@ -101,8 +109,7 @@ fn count_repository(data: &DataDirectory, name: &Name) -> Result<RepositoryCount
         if let Some(digest) = digest_of(&file.file_name()) {
             counts.blobs += 1;
             counts.allocated += allocated_at(&file.path());
-            // Not from the link: pushes and deletions report the content's length, too.
-            counts.stored += blob::stored(data, &digest)?;
+            counts.stored += blob::stored(data, name, &digest)?;
         }
         Ok(())
     })?;

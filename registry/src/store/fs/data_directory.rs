@@ -14,7 +14,8 @@ use super::listing::cache::ListingCache;
 use super::locks::StripedLocks;
 use super::manifest_cache::ManifestCache;
 use super::options::{Durability, StoreOptions, UploadQuota};
-use super::prune_watch::PrunedRepository;
+use super::prune_watch::PrunedRepositories;
+use super::pulls::times::PullTimes;
 use super::reliance::Reliance;
 use super::root::Root;
 use super::told_times::ToldTimes;
@@ -38,8 +39,9 @@ pub(super) struct DataDirectory {
     pub(super) buffers: Arc<Buffers>,
     pub(super) appends: AppendConcurrency,
     pub(super) reliance: Reliance,
-    pub(super) pruned: PrunedRepository,
+    pub(super) pruned: PrunedRepositories,
     pub(super) told: ToldTimes,
+    pub(super) pulls: Arc<PullTimes>,
 }
 
 impl DataDirectory {
@@ -49,6 +51,7 @@ impl DataDirectory {
         root: Root,
         options: StoreOptions,
         changes: Arc<dyn Changes>,
+        pulls: PullTimes,
     ) -> Result<Self> {
         let StoreOptions {
             durability,
@@ -71,8 +74,9 @@ impl DataDirectory {
             buffers: Arc::default(),
             appends: AppendConcurrency::new(),
             reliance: Reliance::new(),
-            pruned: PrunedRepository::default(),
+            pruned: PrunedRepositories::default(),
             told: ToldTimes::new(grace),
+            pulls: Arc::new(pulls),
         })
     }
 }

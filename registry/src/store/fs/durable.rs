@@ -44,6 +44,14 @@ struct TemporaryFile {
 impl Draft {
     /// Writes `bytes` aside.
     pub(super) fn write(data: &DataDirectory, bytes: &[u8]) -> Result<Self> {
+        Self::write_parts(data, [bytes])
+    }
+
+    /// Writes bytes aside that are not in memory all at once.
+    pub(super) fn write_parts(
+        data: &DataDirectory,
+        parts: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> Result<Self> {
         let path = data.layout.temporary();
         let file = disk::create_new(&path).map_err(|e| StoreError::io(&path, e))?;
         let temporary = TemporaryFile {
@@ -51,8 +59,13 @@ impl Draft {
             file,
             placed: false,
         };
-        let written = disk::write(&temporary.file, &temporary.path, bytes, 0);
-        written.map_err(|e| StoreError::io(&temporary.path, e))?;
+        let mut end = 0;
+        for part in parts {
+            let part = part.as_ref();
+            let written = disk::write(&temporary.file, &temporary.path, part, end);
+            written.map_err(|e| StoreError::io(&temporary.path, e))?;
+            end += part.len() as u64;
+        }
         Ok(Self(temporary))
     }
 

@@ -19,7 +19,8 @@
 //!   uploads/<id>/data                 the bytes received so far
 //!   tmp/<id>                          a small file being written; emptied at start
 //!   maintenance/<job>                 how far a maintenance job is; may be removed at any time
-//!   quarantine/<pool>-sha256-<hex>     content that is not what its digest says; never served
+//!   maintenance/pulls                 when tags and manifests were last pulled, likewise
+//!   quarantine/<pool>-sha256-<hex>    content that is not what its digest says; never served
 //! ```
 //!
 //! No component of a repository's name may start with `_`, so the reserved directories never collide
@@ -57,7 +58,7 @@ impl Pool {
 
     /// The name of its directory. The match is exhaustive, and `ALL` must be, too: a new pool belongs in
     /// both.
-    const fn directory(self) -> &'static str {
+    pub(super) const fn directory(self) -> &'static str {
         match self {
             Self::Blobs => "blobs",
             Self::Manifests => "manifests",
@@ -156,9 +157,25 @@ impl Layout {
         self.root.join("maintenance")
     }
 
+    /// When tags and manifests were last pulled.
+    pub(super) fn pulls(&self) -> PathBuf {
+        self.join(&["maintenance", "pulls"])
+    }
+
     /// Where content is moved that is not what its digest says.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    /// Where content goes that is not what its digest says.
+    pub(super) fn quarantined(&self, pool: Pool, digest: &Digest) -> PathBuf {
+        let mut path = self.join(&["quarantine", pool.directory()]);
+        let file = path.as_mut_os_string();
+        file.push("-");
+        file.push(digest.algorithm().as_str());
+        file.push("-");
+        file.push(digest.hex());
+        path
     }
 
     pub(super) fn temporary(&self) -> PathBuf {
@@ -290,6 +307,10 @@ mod tests {
         is(
             layout.content(Pool::Blobs, &digest),
             format!("/r/blobs/sha256/e3/{hex}"),
+        );
+        is(
+            layout.quarantined(Pool::Manifests, &digest),
+            format!("/r/quarantine/manifests-sha256-{hex}"),
         );
         is(
             layout.shard(Shard::of(Pool::Manifests, &digest)),

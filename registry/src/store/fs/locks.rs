@@ -62,6 +62,14 @@ impl StripedLocks {
         }
     }
 
+    /// Counts a change of every repository: of each that is read or counted now, it is done again or not
+    /// kept. Waits for each lock in turn, and for none with another one.
+    pub(super) fn change_all_repositories(&self) {
+        for stripe in &self.repositories {
+            stripe.lock().changes += 1;
+        }
+    }
+
     /// Waits for the lock of a shard of content. It is taken after a repository's and never before:
     /// two operations that took them in different orders would wait for each other forever.
     pub(super) fn shard(&self, shard: Shard) -> MutexGuard<'_, StripeChanges> {

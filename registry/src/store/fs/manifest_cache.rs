@@ -102,6 +102,11 @@ impl ManifestCache {
         self.tags.remove(&(name.clone(), tag.clone()));
     }
 
+    /// Removes a manifest of all repositories, whose content is gone. Every repository has changed since.
+    pub(super) fn forget_content(&self, digest: &Digest) {
+        self.manifests.retain(|(_, cached), _| cached != digest);
+    }
+
     /// Removes a manifest. The caller holds the repository's lock.
     pub(super) fn forget_manifest(&self, name: &Name, digest: &Digest) {
         self.manifests.remove(&(name.clone(), digest.clone()));

@@ -10,9 +10,11 @@
 //! file wires the operations to the [`Store`] trait: it says which of them confirm that the data
 //! directory is still there, sync what they changed, and run again on a full disk.
 //!
-//! Removing content that no repository holds any more is for [`collect`], while all else goes on.
-//! Deliberately not here: statistics, which receive every change through [`Changes`].
+//! Removing content that no repository holds any more is for [`collect`], and finding damage for [`scrub`],
+//! while all else goes on. Deliberately not here: statistics, which receive every change through
+//! [`Changes`].
 
+mod aged_items;
 mod blob;
 mod blocking;
 mod buffers;
@@ -20,6 +22,7 @@ mod changes;
 mod collect;
 mod count;
 mod data_directory;
+mod dated_tags;
 mod deletions;
 mod directories;
 mod directory_changes;
@@ -35,11 +38,13 @@ mod manifest_cache;
 mod open;
 mod options;
 mod prune_watch;
+mod pulls;
 mod reader;
 mod reference;
 mod referrer;
 mod reliance;
 mod root;
+mod scrub;
 mod space;
 mod tag;
 #[cfg(test)]
@@ -59,15 +64,22 @@ use futures_util::Stream;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub use aged_items::AgedItems;
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
+pub use collect::untagged::StayingManifests;
 pub use collect::{GcError, GcReport, GcSettings};
 pub use count::RepositoryWalk;
+pub use dated_tags::{DatedTag, TagVersion};
 pub use inspect::{DirectoryState, inspect, space};
 pub use layout::{Pool, Shard};
 pub use open::OpenError;
 pub use options::{Durability, StoreOptions, UploadQuota};
+#[cfg(test)]
+pub(crate) use pulls::file::tests::write_memory_since_1970;
+pub use pulls::times::{LastPull, PullTimes};
 pub use reader::BlobReader;
 pub use root::Presence;
+pub use scrub::{CorruptContent, ScrubError, ScrubReport, ScrubSettings};
 pub use space::Space;
 pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 
@@ -107,7 +119,8 @@ impl FsStore {
         // Locked first: a file in `tmp` may be one that another registry is writing.
         let root = open::lock(&layout)?;
         open::remove_leftovers(&layout)?;
-        let data = DataDirectory::new(layout, root, options.into(), changes)?;
+        let pulls = pulls::file::load(&layout);
+        let data = DataDirectory::new(layout, root, options.into(), changes, pulls)?;
         Ok(Self {
             data: Arc::new(data),
         })
@@ -134,6 +147,21 @@ impl FsStore {
             // The check itself logs a change and sends it to all `Presence` receivers.
             let _ = self.run(|data| data.root.check()).await;
         }
+    }
+
+    /// When tags and manifests were last pulled. Who serves a pull records it there.
+    pub fn pulls(&self) -> Arc<PullTimes> {
+        Arc::clone(&self.data.pulls)
+    }
+
+    /// Writes what is remembered of pulls to disk, if that has changed.
+    pub async fn save_pulls(&self) -> Result<()> {
+        self.confirm(pulls::file::save).await
+    }
+
+    /// What repositories hold, by age.
+    pub fn aged_items(&self) -> AgedItems {
+        AgedItems::new(Arc::clone(&self.data))
     }
 
     /// Whether the data directory was there when it was last checked.
@@ -187,6 +215,17 @@ impl FsStore {
         report: &mut GcReport,
     ) -> std::result::Result<(), GcError> {
         collect::collect(&self.data, settings, run, report)
+    }
+
+    /// Compares all content with its digests, or what an interrupted run has left of it. What it found is
+    /// in `report` even if it ends early. Corrupt content is no error. Blocks.
+    pub fn scrub(
+        &self,
+        settings: ScrubSettings,
+        run: &Run,
+        report: &mut ScrubReport,
+    ) -> std::result::Result<(), ScrubError> {
+        scrub::scrub(&self.data, settings, run, report)
     }
 
     /// Asks the system about the space that is left. Blocks.

@@ -1,8 +1,8 @@
-//! The manifests that are written to a repository while a collection takes from it what is not needed.
+//! The manifests that are written to a repository while a job takes from it what is not needed.
 //!
-//! The collection has read what the manifests of the repository mention, without its lock. Each one that is
-//! written since is said here, under the lock, before it can be read. So the collection knows which ones to
-//! read before it removes a blob that they may mention.
+//! The job has read what the manifests of the repository mention, without its lock. Each one that is
+//! written since is said here, under the lock, before it can be read. So the job knows which ones to read
+//! before it removes a blob that they may mention, or that it has to decide anew which manifests go.
 
 use std::mem;
 
@@ -10,39 +10,50 @@ use parking_lot::Mutex;
 
 use crate::oci::{Digest, Name};
 
-/// How many are remembered. A repository to which more are written meanwhile is left as it is.
+/// How many are remembered for a job. A repository to which more are written meanwhile is left as it is.
 const MOST: usize = 10_000;
 
-/// The repository that a collection is at, if any.
+/// The repositories that jobs are at: at most one collection and one retention.
 #[derive(Default)]
-pub(super) struct PrunedRepository(Mutex<Option<WrittenManifests>>);
+pub(super) struct PrunedRepositories(Mutex<Vec<WrittenManifests>>);
 
 struct WrittenManifests {
+    number: u64,
     name: Name,
     digests: Vec<Digest>,
 }
 
-/// A collection is at a repository, until this is dropped.
-pub(super) struct PruneWatch<'a>(&'a PrunedRepository);
+/// A job is at a repository, until this is dropped.
+pub(super) struct PruneWatch<'a> {
+    pruned: &'a PrunedRepositories,
+    number: u64,
+}
 
-impl PrunedRepository {
-    /// Begins to remember. There is one collection at a time, which is at one repository at a time.
+impl PrunedRepositories {
+    /// Begins to remember. A manifest whose write has begun before may be missed until the repository's lock
+    /// has been released once.
     pub(super) fn watch(&self, name: &Name) -> PruneWatch<'_> {
-        *self.0.lock() = Some(WrittenManifests {
+        let mut all = self.0.lock();
+        // Pushed in this order, so that the last one has the highest number.
+        let number = all.last().map_or(0, |last| last.number + 1);
+        all.push(WrittenManifests {
+            number,
             name: name.clone(),
             digests: Vec::new(),
         });
-        PruneWatch(self)
+        PruneWatch {
+            pruned: self,
+            number,
+        }
     }
 
     /// Says that a manifest is written, or that a tag is pointed at it. The caller holds the repository's
     /// lock.
     pub(super) fn say(&self, name: &Name, digest: &Digest) {
-        if let Some(written) = &mut *self.0.lock()
-            && written.name == *name
-            && written.digests.len() <= MOST
-        {
-            written.digests.push(digest.clone());
+        for written in self.0.lock().iter_mut() {
+            if written.name == *name && written.digests.len() <= MOST {
+                written.digests.push(digest.clone());
+            }
         }
     }
 }
@@ -51,15 +62,16 @@ impl PruneWatch<'_> {
     /// Takes those that were said since the last call; `None` if there are too many. The caller holds the
     /// repository's lock.
     pub(super) fn written(&self) -> Option<Vec<Digest>> {
-        let mut written = self.0.0.lock();
-        let digests = &mut written.as_mut()?.digests;
-        (digests.len() <= MOST).then(|| mem::take(digests))
+        let mut all = self.pruned.0.lock();
+        let mine = all.iter_mut().find(|one| one.number == self.number)?;
+        (mine.digests.len() <= MOST).then(|| mem::take(&mut mine.digests))
     }
 }
 
 impl Drop for PruneWatch<'_> {
     fn drop(&mut self) {
-        *self.0.0.lock() = None;
+        let mut all = self.pruned.0.lock();
+        all.retain(|one| one.number != self.number);
     }
 }
 
@@ -70,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_written_to_the_repository_is_said_once() {
-        let pruned = PrunedRepository::default();
+        let pruned = PrunedRepositories::default();
         let name = |text| Name::parse(text).unwrap();
         let digest = Digest::of(Algorithm::Sha256, b"x");
         pruned.say(&name("a"), &digest);
@@ -84,8 +96,11 @@ mod tests {
             pruned.say(&name("a"), &digest);
         }
         assert_eq!(watch.written(), None);
-        drop(watch);
+        let second = pruned.watch(&name("a"));
         pruned.say(&name("a"), &digest);
-        assert!(pruned.0.lock().is_none());
+        drop(watch);
+        assert_eq!(second.written().unwrap(), [digest]);
+        drop(second);
+        assert!(pruned.0.lock().is_empty());
     }
 }

@@ -99,8 +99,10 @@ pub(super) fn place(
         found => found?.map(Some),
     };
     if old.as_ref().is_some_and(|old| old.as_ref() == Some(digest)) {
-        // Nothing to do, but a deletion of the manifest that is in progress may have checked this tag
-        // already, and has to remove it all the same.
+        // Pushed again all the same: it is kept for longer now.
+        told::renew_now(&path);
+        // A deletion of the manifest that is in progress may have checked this tag already, and has to
+        // remove it all the same.
         data.deletions.placed(name, tag, digest);
         return Ok(UnsyncedDirectories::of(&data.layout.tags(name)));
     }

@@ -13,7 +13,7 @@ class ScrapeError extends Error {}
 class RefusedError extends ScrapeError {}
 
 async function scrape(signal) {
-  const headers = { Accept: "text/plain;version=0.0.4", "X-Prometheus-Scrape-Timeout-Seconds": "3" };
+  const headers = { Accept: "text/plain;version=0.0.4", "X-Prometheus-Scrape-Timeout-Seconds": String(WAITS) };
   const response = await fetch(metrics, { headers, signal, cache: "no-store", redirect: "error" }).catch(
     (error) => {
       if (signal.aborted) throw error;
@@ -135,6 +135,9 @@ byId("pause").addEventListener("click", () => {
   plan();
 });
 document.addEventListener("visibilitychange", plan);
+// Without this script there is nothing to wait for, and nothing to pause.
+byId("pause").hidden = false;
+say(byId("verdict"), "Waiting for the first metrics…");
 plan();
 
 // For the browser's console, and for tests.

@@ -2,6 +2,8 @@
 // others choose them.
 
 const DAY = 86_400;
+const WAITS = 3; // seconds that this page gives a scrape
+const SLOW_FOR = 20; // seconds since its last success in which a source is slow, and not gone
 const name = (text) => ({ name: text });
 const label = (sample, key) => sample.labels.get(key) ?? "";
 
@@ -84,9 +86,23 @@ function ofSources({ now, minute }, found) {
   const success = new Map(
     now.ofSources("aggregate_last_success_timestamp_seconds").map((s) => [label(s, "source"), s.value]),
   );
+  const durations = new Map(
+    now.ofSources("aggregate_duration_seconds").map((s) => [label(s, "source"), s.value]),
+  );
   for (const sample of now.ofSources("aggregate_up")) {
     if (sample.value >= 1) continue;
     const last = success.get(label(sample, "source"));
+    const took = durations.get(label(sample, "source")) ?? 0;
+    // It responds to those who wait longer.
+    if (now.clock - last < SLOW_FOR && took > WAITS / 2) {
+      found(
+        "warning",
+        "The metrics of the source ",
+        name(label(sample, "source")),
+        ` take ${asDuration(took)}: slower than this page waits. Its figures are missing.`,
+      );
+      continue;
+    }
     const since = last > 0 ? `; it last did ${asAgo(now.clock - last)}` : ", and it never did";
     found(
       "error",

@@ -30,11 +30,13 @@ mod mentions;
 mod repository;
 #[cfg(test)]
 mod tests;
-mod untagged;
+pub(super) mod untagged;
 mod would_go;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use self::cursor::CollectionCursor;
 use self::held::HeldContent;
@@ -57,7 +59,7 @@ pub struct GcSettings {
 }
 
 /// What a collection did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
     /// The repositories that it looked at.
     pub repositories: u64,

@@ -12,6 +12,7 @@ use super::would_go::WouldGo;
 use super::{Collection, GcError, mentions};
 use crate::oci::{Digest, Name, Tag};
 use crate::store::Result;
+use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::durable::UnsyncedDirectories;
 use crate::store::fs::file::{each_entry, if_there};
 use crate::store::fs::manifest::{self, ManifestEntry};
@@ -19,6 +20,7 @@ use crate::store::fs::prune_watch::PruneWatch;
 use crate::store::fs::reference;
 use crate::store::fs::reliance::fingerprint;
 use crate::store::fs::told;
+use crate::store::maintenance::Run;
 
 /// How often a repository is read again because a manifest or a tag was written to it meanwhile.
 const ATTEMPTS: usize = 3;
@@ -33,6 +35,35 @@ struct Node {
     is_candidate: bool,
 }
 
+/// The removal of the untagged manifests of one repository. A collection does it, and so does the retention.
+pub(in crate::store::fs) struct UntaggedRemoval<'u> {
+    pub(in crate::store::fs) data: &'u DataDirectory,
+    pub(in crate::store::fs) name: &'u Name,
+    /// Those that were told before this may go.
+    pub(in crate::store::fs) cutoff: SystemTime,
+    pub(in crate::store::fs) is_dry: bool,
+    pub(in crate::store::fs) run: &'u Run,
+}
+
+/// Why the manifests of a repository stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StayingManifests {
+    /// How many a tag points at.
+    pub tagged: u64,
+    /// How many others were pushed or used, or lost a tag, lately.
+    pub recent: u64,
+    /// How many others something leads to that stays.
+    pub needed: u64,
+}
+
+/// What goes of a repository.
+#[derive(Default)]
+struct Choice {
+    /// Those to which nothing leads, in an order in which each one is gone before those that it leads to.
+    rounds: Vec<Vec<Digest>>,
+    staying: StayingManifests,
+}
+
 impl Collection<'_> {
     /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take.
     pub(super) fn untagged(
@@ -42,33 +73,65 @@ impl Collection<'_> {
         watch: &PruneWatch<'_>,
         gone: &mut WouldGo,
     ) -> std::result::Result<(), GcError> {
-        for _ in 0..ATTEMPTS {
-            let rounds = self.rounds(name, cutoff)?;
-            if self.settings.dry_run {
-                for digest in rounds.iter().flatten() {
-                    gone.manifests.insert(fingerprint(digest));
-                    self.report.entries += 1;
-                }
-                return Ok(());
+        let removal = UntaggedRemoval {
+            data: self.data,
+            name,
+            cutoff,
+            is_dry: self.settings.dry_run,
+            run: self.run,
+        };
+        let report = &mut *self.report;
+        let removed = removal.run(watch, &mut |digest, _| {
+            report.entries += 1;
+            if removal.is_dry {
+                gone.manifests.insert(fingerprint(digest));
             }
-            if self.remove_rounds(name, cutoff, &rounds, watch)? {
-                return Ok(());
+        });
+        if removed?.is_none() {
+            self.busy(name);
+        }
+        Ok(())
+    }
+}
+
+impl UntaggedRemoval<'_> {
+    /// Takes the manifests that nothing leads to. Tells `gone` of each, with the time at which a client was last
+    /// told of it; in a dry run that is all. Returns `None` if manifests and tags are written all the time, so
+    /// that it had to leave off.
+    ///
+    /// `watch` watches the repository, whose lock was released since it does.
+    pub(in crate::store::fs) fn run(
+        &self,
+        watch: &PruneWatch<'_>,
+        gone: &mut dyn FnMut(&Digest, SystemTime),
+    ) -> std::result::Result<Option<StayingManifests>, GcError> {
+        for _ in 0..ATTEMPTS {
+            let Choice { rounds, staying } = self.choose()?;
+            if self.is_dry {
+                for digest in rounds.iter().flatten() {
+                    let path = self.data.layout.manifest_entry(self.name, digest);
+                    if let Some(told) = if_there(&path, fs::metadata(&path))? {
+                        gone(digest, told.modified().unwrap_or(self.cutoff));
+                    }
+                }
+                return Ok(Some(staying));
+            }
+            if self.remove_rounds(&rounds, watch, gone)? {
+                return Ok(Some(staying));
             }
         }
-        self.busy(name);
-        Ok(())
+        Ok(None)
     }
 
     /// Removes the manifests of each round. Returns false if something was written meanwhile, so that they
     /// have to be chosen again.
     fn remove_rounds(
-        &mut self,
-        name: &Name,
-        cutoff: SystemTime,
+        &self,
         rounds: &[Vec<Digest>],
         watch: &PruneWatch<'_>,
+        gone: &mut dyn FnMut(&Digest, SystemTime),
     ) -> std::result::Result<bool, GcError> {
-        let data = self.data;
+        let Self { data, name, .. } = *self;
         for round in rounds {
             let mut unsynced = UnsyncedDirectories::none();
             let mut is_unchanged = true;
@@ -76,22 +139,27 @@ impl Collection<'_> {
                 data.root.check()?;
                 let mut lock = data.locks.repository(name);
                 is_unchanged = watch.written().is_some_and(|written| written.is_empty());
+                let mut removed = Vec::new();
                 for digest in batch.iter().take_while(|_| is_unchanged) {
                     let path = data.layout.manifest_entry(name, digest);
                     // A client may have been told of it since, or have deleted it.
                     let found = if_there(&path, fs::metadata(&path))?;
-                    if !found.is_some_and(|found| told::is_before(&found, cutoff)) {
+                    let found = found.filter(|found| told::is_before(found, self.cutoff));
+                    let Some(found) = found else {
                         is_unchanged = false;
                         break;
-                    }
+                    };
                     if let Some(entry) = ManifestEntry::read(&path)? {
-                        let removed =
+                        let changed =
                             manifest::remove_entry(data, name, digest, Some(&entry), &mut lock)?;
-                        unsynced.add(removed);
-                        self.report.entries += 1;
+                        unsynced.add(changed);
+                        removed.push((digest, found.modified().unwrap_or(self.cutoff)));
                     }
                 }
                 drop(lock);
+                for (digest, told) in removed {
+                    gone(digest, told);
+                }
                 if !is_unchanged {
                     break;
                 }
@@ -106,26 +174,27 @@ impl Collection<'_> {
         Ok(true)
     }
 
-    /// The manifests that nothing leads to, those first that lead to others.
-    fn rounds(
-        &self,
-        name: &Name,
-        cutoff: SystemTime,
-    ) -> std::result::Result<Vec<Vec<Digest>>, GcError> {
-        let data = self.data;
-        let tagged = self.tagged(name)?;
+    fn choose(&self) -> std::result::Result<Choice, GcError> {
+        let Self { data, name, .. } = *self;
+        let tagged = self.tagged()?;
         let mut found = Vec::new();
-        let mut has_candidates = false;
+        let mut staying = StayingManifests::default();
+        let mut candidates = 0;
         manifest::each(data, name, |digest, path| {
             let metadata = if_there(path, fs::metadata(path))?;
-            let is_old = metadata.is_some_and(|found| told::is_before(&found, cutoff));
-            let is_candidate = is_old && !tagged.contains(&digest);
-            has_candidates |= is_candidate;
-            found.push((digest, is_candidate));
+            let is_old = metadata.is_some_and(|found| told::is_before(&found, self.cutoff));
+            let is_tagged = tagged.contains(&digest);
+            match (is_tagged, is_old) {
+                (true, _) => staying.tagged += 1,
+                (false, false) => staying.recent += 1,
+                (false, true) => candidates += 1,
+            }
+            found.push((digest, is_old && !is_tagged));
             Ok(())
         })?;
-        if !has_candidates {
-            return Ok(Vec::new());
+        if candidates == 0 {
+            let rounds = Vec::new();
+            return Ok(Choice { rounds, staying });
         }
         let here: HashSet<_> = found.iter().map(|(digest, _)| digest.clone()).collect();
         let mut nodes = Vec::new();
@@ -146,16 +215,19 @@ impl Collection<'_> {
             }
             self.run.pause()?;
         }
-        Ok(in_rounds(&nodes))
+        let rounds = in_rounds(&nodes);
+        let going: usize = rounds.iter().map(Vec::len).sum();
+        staying.needed = candidates - going as u64;
+        Ok(Choice { rounds, staying })
     }
 
-    fn tagged(&self, name: &Name) -> Result<HashSet<Digest>> {
+    fn tagged(&self) -> Result<HashSet<Digest>> {
         let mut tagged = HashSet::new();
-        each_entry(&self.data.layout.tags(name), |file| {
+        each_entry(&self.data.layout.tags(self.name), |file| {
             let file_name = file.file_name();
             if let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) {
                 // A damaged tag is an error: nobody knows what it kept.
-                tagged.extend(reference::tag(self.data, name, &tag)?);
+                tagged.extend(reference::tag(self.data, self.name, &tag)?);
             }
             Ok(())
         })?;

@@ -1,0 +1,161 @@
+//! Does a maintenance job: in the running registry, or here if none runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::cli::{Task, TaskEnd};
+use service::control::{ControlCall, ControlCallError, ControlCommand};
+use service::log::causes;
+use service::progress_line::ProgressLine;
+use service::shutdown::{self, Signals};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::config::RegistryConfig;
+use crate::maintenance::{Job, JobError, JobKind, JobOptions, JobReport, progress};
+use crate::store::fs::{DirectoryState, FsStore, OpenError, inspect};
+use crate::store::maintenance::{Pace, Run};
+
+/// How often the progress is shown.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
+
+/// A job that is asked for at the command line.
+#[derive(Debug)]
+pub struct MaintainTask {
+    pub(super) kind: JobKind,
+    pub(super) options: JobOptions,
+    pub(super) config: Box<RegistryConfig>,
+    /// The socket that was given.
+    pub(super) socket: Option<PathBuf>,
+    pub(super) json: bool,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+enum MaintainError {
+    #[error("{} holds no registry: give --data the directory of one", .0.display())]
+    NoRegistry(PathBuf),
+    #[error(
+        "{} is in use by a running registry, and its control socket is not known: set control.socket in its \
+         configuration and restart it, pass --socket, or stop the registry", .0.display()
+    )]
+    NoSocket(PathBuf),
+    #[error("{} is read-only by its configuration: only a dry run is possible", .0.display())]
+    ReadOnly(PathBuf),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Control(#[from] ControlCallError),
+    #[error("the registry's report cannot be read: is it another version?")]
+    Report(#[source] serde_json::Error),
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
+    #[error("the job failed")]
+    Panic,
+}
+
+impl Task for MaintainTask {
+    async fn perform(self) -> TaskEnd {
+        match self.run().await {
+            Ok((report, early)) => self.end(&report, early),
+            Err(error) => TaskEnd {
+                failure: Some(causes(&error)),
+                ..TaskEnd::default()
+            },
+        }
+    }
+}
+
+impl MaintainTask {
+    /// Returns the report, and why the job ended early if it did.
+    async fn run(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+        if let Some(socket) = &self.socket {
+            return self.ask(socket).await;
+        }
+        let data = &self.config.storage.data;
+        match inspect(data)? {
+            DirectoryState::New => Err(MaintainError::NoRegistry(data.clone())),
+            DirectoryState::InUse => self.ask_running().await,
+            DirectoryState::Free => match self.run_here().await {
+                // It was started meanwhile.
+                Err(MaintainError::Open(OpenError::InUse { .. })) => self.ask_running().await,
+                done => done,
+            },
+        }
+    }
+
+    async fn ask_running(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+        let socket = &self.config.control.socket;
+        let none = || MaintainError::NoSocket(self.config.storage.data.clone());
+        self.ask(socket.as_ref().ok_or_else(none)?).await
+    }
+
+    /// Has the running registry do it. It goes on if this process ends.
+    async fn ask(&self, socket: &Path) -> Result<(JobReport, Option<String>), MaintainError> {
+        let JobOptions { dry_run, repair } = self.options;
+        let call = ControlCall {
+            socket: socket.to_owned(),
+            command: ControlCommand::Maintenance {
+                job: self.kind.name().to_owned(),
+                dry_run,
+                repair,
+            },
+            json: false,
+        };
+        let mut line = ProgressLine::new(self.kind.name());
+        let (report, early) = call.follow(|now| line.show(now)).await?;
+        let report = serde_json::from_value(report).map_err(MaintainError::Report)?;
+        Ok((report, early))
+    }
+
+    /// Does it in this process, which takes the lock meanwhile.
+    async fn run_here(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+        let storage = &self.config.storage;
+        let job = Job::offline(self.kind, &storage.jobs(), self.options);
+        if job.changes() && storage.read_only {
+            return Err(MaintainError::ReadOnly(storage.data.clone()));
+        }
+        let Signals {
+            shutdown,
+            trigger: _trigger,
+            ..
+        } = shutdown::signals().map_err(MaintainError::Signals)?;
+        let (data, options) = (storage.data.clone(), storage.options());
+        let run = Arc::new(Run::new(Pace::Full));
+        let mut work = spawn_blocking({
+            let run = Arc::clone(&run);
+            move || -> Result<(JobReport, Result<(), JobError>), OpenError> {
+                let store = FsStore::open(&data, options, Arc::new(()))?;
+                Ok(job.run(&store, &run))
+            }
+        });
+        let mut line = ProgressLine::new(self.kind.name());
+        let done = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                () = shutdown.recv() => {
+                    run.stop();
+                    break (&mut work).await;
+                }
+                () = sleep(SHOWN_EVERY) => line.show(&progress(run.progress())),
+            }
+        };
+        let (report, ended) = done.map_err(|_| MaintainError::Panic)??;
+        Ok((report, ended.err().map(|error| causes(&error))))
+    }
+
+    fn end(&self, report: &JobReport, early: Option<String>) -> TaskEnd {
+        let output = if self.json {
+            let json = serde_json::to_string_pretty(report).unwrap_or_default();
+            format!("{json}\n")
+        } else {
+            report.to_string()
+        };
+        TaskEnd {
+            output,
+            is_success: early.is_none() && report.is_sound(),
+            failure: early.map(|early| format!("{} ended early: {early}", self.kind.name())),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Reports of jobs, for a person.
+
+use std::fmt;
+
+use service::quantity;
+
+use super::job::JobReport;
+use crate::oci::Name;
+use crate::retention::{RepositoryReport, RetentionDeletion, RetentionReport};
+use crate::store::fs::{CorruptContent, GcReport, ScrubReport};
+
+impl fmt::Display for JobReport {
+    /// In lines; the first is the summary.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gc { dry_run, report } => gc(f, *dry_run, report),
+            Self::Scrub(report) => scrub(f, report),
+            Self::Retention(report) => retention(f, report),
+        }
+    }
+}
+
+fn number(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn size(bytes: u64) -> String {
+    quantity::bytes(bytes as f64)
+}
+
+fn gc(f: &mut fmt::Formatter<'_>, dry_run: bool, report: &GcReport) -> fmt::Result {
+    let blobs = number(report.blobs, "blob", "blobs");
+    let manifests = number(report.manifests, "manifest", "manifests");
+    let freed = size(report.freed);
+    if dry_run {
+        writeln!(
+            f,
+            "would remove {blobs} and {manifests}, and free {freed}; nothing was removed"
+        )?;
+    } else {
+        writeln!(f, "removed {blobs} and {manifests}, and freed {freed}")?;
+    }
+    let repositories = number(report.repositories, "repository", "repositories");
+    let entries = number(report.entries, "manifest", "manifests");
+    let links = number(report.links, "blob", "blobs");
+    let taken = if dry_run { "would be" } else { "were" };
+    writeln!(f, "of {repositories}, {entries} and {links} {taken} taken")?;
+    if report.skipped > 0 {
+        let skipped = number(report.skipped, "directory", "directories");
+        writeln!(
+            f,
+            "{skipped} could not be read, and what they may need was kept: see the log"
+        )?;
+    }
+    Ok(())
+}
+
+fn scrub(f: &mut fmt::Formatter<'_>, report: &ScrubReport) -> fmt::Result {
+    let checked = number(
+        report.checked,
+        "blob or manifest is",
+        "blobs and manifests are",
+    );
+    let read = size(report.bytes);
+    let continued = if report.continued {
+        ", with what an interrupted run had read"
+    } else {
+        ""
+    };
+    let corrupt = match report.corrupt {
+        0 => "nothing is corrupt".to_owned(),
+        count => format!(
+            "{count} corrupt, {} of them quarantined",
+            report.quarantined
+        ),
+    };
+    writeln!(
+        f,
+        "{corrupt}; {checked} what the digest says, {read} read{continued}"
+    )?;
+    for one in &report.found {
+        writeln!(f, "{}", corrupt_line(one))?;
+    }
+    let more = report.corrupt.saturating_sub(report.found.len() as u64);
+    if more > 0 {
+        writeln!(f, "and {more} more: see the log")?;
+    }
+    if report.corrupt > report.quarantined {
+        writeln!(
+            f,
+            "scrub --repair moves what is corrupt to the quarantine, and a push stores it again"
+        )?;
+    } else if report.corrupt > 0 {
+        writeln!(f, "a push of the same content stores it again")?;
+    }
+    if report.unchecked > 0 {
+        let unchecked = number(report.unchecked, "file", "files");
+        writeln!(f, "{unchecked} could not be checked: see the log")?;
+    }
+    Ok(())
+}
+
+fn retention(f: &mut fmt::Formatter<'_>, report: &RetentionReport) -> fmt::Result {
+    let total = &report.total;
+    let tags = number(total.tags_deleted, "tag", "tags");
+    let manifests = number(total.manifests_deleted, "manifest", "manifests");
+    let kept = number(total.tags_kept.total(), "tag", "tags");
+    if report.dry_run {
+        writeln!(
+            f,
+            "would delete {tags} and {manifests}, and keep {kept}; nothing was deleted"
+        )?;
+    } else {
+        writeln!(f, "deleted {tags} and {manifests}, and kept {kept}")?;
+    }
+    for one in &report.page {
+        writeln!(f, "{}", repository_line(one))?;
+    }
+    left_out(f, report.repositories, report.page.len())?;
+    for one in &report.deletions {
+        writeln!(f, "{}", deletion_line(one))?;
+    }
+    let deleted = total.tags_deleted + total.manifests_deleted;
+    left_out(f, deleted, report.deletions.len())?;
+    if report.failures > 0 {
+        let failures = number(report.failures, "time", "times");
+        writeln!(f, "{failures} something was left as it is: see the log")?;
+    }
+    Ok(())
+}
+
+/// Says how many more there are than were told.
+fn left_out(f: &mut fmt::Formatter<'_>, all: u64, told: usize) -> fmt::Result {
+    match all.saturating_sub(told as u64) {
+        0 => Ok(()),
+        more => writeln!(f, "and {more} more: see the log"),
+    }
+}
+
+/// What was kept of a repository, and why.
+fn repository_line(one: &RepositoryReport) -> String {
+    let RepositoryReport {
+        repository,
+        rule,
+        counts,
+    } = one;
+    let rule = match rule {
+        Some(rule) => format!("rule {rule}"),
+        None => "no rule".to_owned(),
+    };
+    format!("{repository} ({rule}) keeps {counts}")
+}
+
+fn deletion_line(one: &RetentionDeletion) -> String {
+    let RetentionDeletion {
+        repository,
+        tag,
+        digest,
+        reason,
+    } = one;
+    match tag {
+        Some(tag) => format!("deletes {repository}:{tag} at {digest}: {reason}"),
+        None => format!("deletes {repository}@{digest}: {reason}"),
+    }
+}
+
+fn corrupt_line(one: &CorruptContent) -> String {
+    let state = if one.quarantined {
+        "quarantined"
+    } else {
+        "corrupt"
+    };
+    let names: Vec<_> = one.repositories.iter().map(Name::as_str).collect();
+    let held = match (names.as_slice(), one.more_repositories) {
+        ([], _) => "in no repository".to_owned(),
+        (_, 0) => format!("in {}", names.join(", ")),
+        (_, more) => format!("in {} and {more} more", names.join(", ")),
+    };
+    format!("{state} {}/{} {held}: {}", one.pool, one.digest, one.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Algorithm, Digest};
+    use crate::retention::RetentionCounts;
+
+    #[test]
+    fn a_collection_is_told_in_figures() {
+        let report = GcReport {
+            repositories: 3,
+            links: 2,
+            entries: 1,
+            blobs: 2,
+            manifests: 1,
+            freed: 3 << 20,
+            skipped: 1,
+        };
+        let text = |dry_run| {
+            let report = report.clone();
+            JobReport::Gc { dry_run, report }.to_string()
+        };
+        assert_eq!(
+            text(false),
+            "removed 2 blobs and 1 manifest, and freed 3 MiB\n\
+             of 3 repositories, 1 manifest and 2 blobs were taken\n\
+             1 directory could not be read, and what they may need was kept: see the log\n"
+        );
+        assert!(text(true).starts_with("would remove 2 blobs and 1 manifest, and free 3 MiB;"));
+    }
+
+    #[test]
+    fn a_retention_tells_what_it_kept_and_why_and_what_it_deleted() {
+        let mut report = RetentionReport {
+            dry_run: true,
+            repositories: 2,
+            failures: 1,
+            ..RetentionReport::default()
+        };
+        report.total.tags_deleted = 2;
+        report.total.tags_kept.newest = 10;
+        let mut counts = report.total;
+        counts.tags_kept.pulled = 1;
+        report.page = vec![
+            RepositoryReport {
+                repository: "team/app".to_owned(),
+                rule: Some(0),
+                counts,
+            },
+            RepositoryReport {
+                repository: "b".to_owned(),
+                rule: None,
+                counts: RetentionCounts::default(),
+            },
+        ];
+        report.deletions = vec![RetentionDeletion {
+            repository: "team/app".to_owned(),
+            tag: Some("1".to_owned()),
+            digest: "sha256:00".to_owned(),
+            reason: "pushed 9 days ago".to_owned(),
+        }];
+        assert_eq!(
+            JobReport::Retention(report).to_string(),
+            "would delete 2 tags and 0 manifests, and keep 10 tags; nothing was deleted\n\
+             team/app (rule 0) keeps 10 newest, 1 pulled\n\
+             b (no rule) keeps nothing\n\
+             deletes team/app:1 at sha256:00: pushed 9 days ago\n\
+             and 1 more: see the log\n\
+             1 time something was left as it is: see the log\n"
+        );
+    }
+
+    #[test]
+    fn what_is_corrupt_is_told_with_who_holds_it() {
+        let mut report = ScrubReport {
+            checked: 7,
+            bytes: 1024,
+            ..ScrubReport::default()
+        };
+        let text = |report: &ScrubReport| JobReport::Scrub(report.clone()).to_string();
+        assert_eq!(
+            text(&report),
+            "nothing is corrupt; 7 blobs and manifests are what the digest says, 1 KiB read\n"
+        );
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        report.corrupt = 2;
+        report.found = vec![CorruptContent {
+            pool: "blobs".to_owned(),
+            digest: digest.clone(),
+            reason: "its bytes have another digest".to_owned(),
+            quarantined: false,
+            repositories: vec![Name::parse("a/b").unwrap()],
+            more_repositories: 3,
+        }];
+        let lines = text(&report);
+        assert!(
+            lines.contains(&format!(
+                "\ncorrupt blobs/{digest} in a/b and 3 more: its bytes have another digest\nand 1 more: see"
+            )),
+            "{lines}"
+        );
+        assert!(lines.contains("scrub --repair"), "{lines}");
+    }
+}

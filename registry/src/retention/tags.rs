@@ -1,0 +1,126 @@
+//! Which tags are kept, and why. No I/O.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, SystemTime};
+
+use super::settings::Keep;
+use crate::oci::{Algorithm, Digest, Tag};
+use crate::store::fs::LastPull;
+
+/// What a tag is judged by.
+pub(super) struct TagRules<'a> {
+    keep: &'a Keep,
+    now: SystemTime,
+    /// When the last of the newest tags was pushed; `None` where nothing is kept for that.
+    newest: Option<SystemTime>,
+}
+
+/// Why a tag is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptBecause {
+    /// It is one of the newest.
+    Newest,
+    /// It matches a pattern.
+    Matches,
+    /// It was pushed within the time.
+    Pushed,
+    /// It was pulled within the time.
+    Pulled,
+    /// It may have been pulled within the time: what is remembered of pulls does not go back that far.
+    PullsUnknown,
+    /// It stands for a referrer, and goes with the subject or some time later.
+    Referrer,
+}
+
+/// A tag that was pushed so short a time ago is kept in any case: another push within one tick of the clock
+/// could not be told from this one.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Finds the time of the last of the newest tags, in the memory of so many times.
+pub(super) struct NewestTags {
+    most: usize,
+    /// The oldest one on top.
+    times: BinaryHeap<Reverse<SystemTime>>,
+}
+
+impl NewestTags {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            times: BinaryHeap::new(),
+        }
+    }
+
+    pub(super) fn offer(&mut self, pushed: SystemTime) {
+        self.times.push(Reverse(pushed));
+        if self.times.len() > self.most {
+            self.times.pop();
+        }
+    }
+
+    /// The time from which on tags belong to the newest. Of several that were pushed at this time all do.
+    pub(super) fn since(mut self) -> Option<SystemTime> {
+        self.times.pop().map(|Reverse(time)| time)
+    }
+}
+
+impl<'a> TagRules<'a> {
+    /// `newest` is the time from which on tags belong to the newest, if a number of them is kept.
+    pub(super) fn new(keep: &'a Keep, now: SystemTime, newest: Option<SystemTime>) -> Self {
+        Self { keep, now, newest }
+    }
+
+    /// Why a tag is kept that was last pushed then; `None` if nothing keeps it. `last_pull` is asked only if the
+    /// verdict depends on it. Only a tag that `is_counted` can be one of the newest.
+    pub(super) fn judge<E>(
+        &self,
+        tag: &Tag,
+        is_counted: bool,
+        pushed: SystemTime,
+        last_pull: impl FnOnce() -> Result<LastPull, E>,
+    ) -> Result<Option<KeptBecause>, E> {
+        if is_counted && self.newest.is_some_and(|newest| pushed >= newest) {
+            return Ok(Some(KeptBecause::Newest));
+        }
+        let tags = &self.keep.tags;
+        if tags.iter().any(|pattern| pattern.matches(tag.as_str())) {
+            return Ok(Some(KeptBecause::Matches));
+        }
+        let pushed_within = self.keep.pushed_within.unwrap_or_default();
+        if self.is_within(pushed, pushed_within.max(SETTLED)) {
+            return Ok(Some(KeptBecause::Pushed));
+        }
+        let Some(pulled_within) = self.keep.pulled_within else {
+            return Ok(None);
+        };
+        let last = last_pull()?;
+        Ok(self
+            .is_within(last.at, pulled_within)
+            .then_some(if last.is_known {
+                KeptBecause::Pulled
+            } else {
+                KeptBecause::PullsUnknown
+            }))
+    }
+
+    /// Whether a time is no longer ago than this. A time in the future, after a clock was set back, is not.
+    pub(super) fn is_within(&self, time: SystemTime, within: Duration) -> bool {
+        self.now.duration_since(time).is_ok_and(|age| age <= within) || time > self.now
+    }
+}
+
+/// The subject of a tag that stands for a referrer, as clients set them that do without the referrers API:
+/// `sha256-<hex>`, with `.sig`, `.att` or another ending that says what it is.
+pub(super) fn subject_of(tag: &Tag) -> Option<Digest> {
+    let (algorithm, rest) = tag.as_str().split_once('-')?;
+    let length = Algorithm::parse(algorithm).ok()?.hex_length();
+    let (hex, ending) = rest.split_at_checked(length)?;
+    if !ending.is_empty() && !ending.starts_with('.') {
+        return None;
+    }
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! What a scrub found.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Digest, Name};
+use crate::store::StoreError;
+use crate::store::maintenance::Interrupted;
+
+/// The most corrupt items that a report lists. All of them are logged and counted.
+pub(super) const LISTED: usize = 100;
+
+/// What a scrub found. Where it continued an interrupted run, the figures are those of both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Whether it continued an interrupted run.
+    pub continued: bool,
+    /// Blobs and manifests that are what their digests say.
+    pub checked: u64,
+    /// The bytes that were read.
+    pub bytes: u64,
+    /// Blobs and manifests that are not.
+    pub corrupt: u64,
+    /// Those of them that were moved to the quarantine.
+    pub quarantined: u64,
+    /// Files and directories that could not be read, for a reason that says nothing about them.
+    pub unchecked: u64,
+    /// Files that the store has not made.
+    pub foreign: u64,
+    /// The first hundred of those that are corrupt.
+    pub found: Vec<CorruptContent>,
+    /// Those that this run alone found.
+    #[serde(skip)]
+    pub corrupt_now: u64,
+}
+
+/// A blob or a manifest that is not what its digest says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorruptContent {
+    /// `blobs` or `manifests`.
+    pub pool: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Whether it was moved to the quarantine.
+    pub quarantined: bool,
+    /// The first ten repositories that hold it.
+    pub repositories: Vec<Name>,
+    /// How many others there are.
+    pub more_repositories: u64,
+}
+
+/// What is wrong with content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Corruption {
+    /// Its bytes have another digest.
+    Digest,
+    /// The disk cannot return them.
+    Unreadable(String),
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digest => f.write_str("its bytes have another digest"),
+            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+        }
+    }
+}
+
+/// Why a scrub did not come to its end. The next one continues where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrubError {
+    /// It was stopped.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// The disk fails. Nothing was moved for it.
+    #[error("the disk fails: {items} blobs or manifests in a row cannot be read")]
+    Failing {
+        /// How many.
+        items: usize,
+    },
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+}
+
+impl ScrubReport {
+    /// Adds one that is corrupt.
+    pub(super) fn add(&mut self, content: CorruptContent) {
+        self.corrupt += 1;
+        self.corrupt_now += 1;
+        self.quarantined += u64::from(content.quarantined);
+        if self.found.len() < LISTED {
+            self.found.push(content);
+        }
+    }
+}
