@@ -52,10 +52,11 @@ bench: ## Compare with haproxy, nginx and docker-registry; writes docs/benchmark
 
 MINUTES ?= 10
 
-soak: ## All clients, faults, reloads and takeovers for ten minutes; `make soak MINUTES=120` for two hours
+soak: ## 500 kills, all clients, faults and takeovers for ten minutes (`make soak MINUTES=120`), then each fuzz target
 	@$(INSTALL) build soak
 	cargo build --release --package octoserve-proxy --package octoserve-registry --bins
 	cargo run --quiet --package octoserve-tests --bin soak -- --minutes $(MINUTES) $(SOAK)
+	@$(MAKE) --no-print-directory fuzz
 
 # The flags of cargo-fuzz without sanitizers, which need a nightly compiler.
 COVERAGE := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -1,4 +1,5 @@
-//! Runs a soak for minutes or hours, prints its report, and fails if anything in it is wrong.
+//! Runs a soak for minutes or hours, prints its report, and fails if anything in it is wrong. Before it, a
+//! registry is killed again and again.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use harness::kills;
 use harness::soak::{self, SoakPlan};
 
 /// Uses octoserve with all clients while its replicas fail and it is reloaded and replaced
@@ -20,6 +22,9 @@ struct Options {
     /// How many clients send requests of their own
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1000))]
     clients: u64,
+    /// How often a registry is killed first, which must keep all that it acknowledged
+    #[arg(long, default_value_t = 500)]
+    kills: u64,
     /// The directory with the programs
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     bin_dir: PathBuf,
@@ -40,6 +45,8 @@ async fn main() -> Result<ExitCode> {
         Some(seed) => seed,
         None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
+    let killed = kills::rounds(options.kills, seed, Some(&options.bin_dir)).await?;
+    eprintln!("soak: {killed:?}");
     eprintln!("soak: {} minutes, seed {seed}", options.minutes);
     let plan = SoakPlan {
         seed,
