@@ -314,7 +314,7 @@ async fn a_configuration_that_the_program_refuses_is_found() -> Result<()> {
     let problems = problems(&[set]).await?.concat();
     let is_found = problems
         .iter()
-        .any(|problem| problem.contains("octoserve.yaml:4: upstream: unknown key"));
+        .any(|problem| problem.contains("octoserve.yaml:5: upstream: unknown key"));
     ensure!(is_found, "{problems:#?}");
     Ok(())
 }

@@ -91,7 +91,12 @@ fn walk(data: &Path) -> Result<Figures> {
         let mut stored = 0.0;
         for (pool, links) in [("blobs", &blobs), ("manifests", &manifests)] {
             for link in links {
-                stored += length(&content_of(data, pool, link)?);
+                // A blob's link says its length, whatever has become of the content.
+                let said = fs::read_to_string(link)?.trim().parse::<f64>();
+                stored += match (pool, said) {
+                    ("blobs", Ok(said)) => said,
+                    _ => length(&content_of(data, pool, link)?),
+                };
             }
         }
         if !manifests.is_empty() {
