@@ -158,14 +158,17 @@ const CLOSED: &[(&str, &str)] = &[
     (
         "result",
         "ok not_found denied client_error server_error aborted mounted fallback error challenge \
-         unauthorized forbidden refused",
+         unauthorized forbidden refused interrupted",
     ),
     (
         "client",
         "docker containerd containers crio buildkit kaniko cosign notation oras helm regclient \
          crane trivy curl python other",
     ),
-    ("kind", "image index artifact signature attestation other"),
+    (
+        "kind",
+        "image index artifact signature attestation other blob manifest tag upload",
+    ),
     ("reference", "tag digest"),
     ("upstream", "registry"),
     ("source", "registry"),

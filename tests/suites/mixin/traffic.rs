@@ -47,7 +47,8 @@ impl TrafficScene {
         let certificate = Certificate::new()?;
         let configuration = format!(
             "listen: [{{address: '127.0.0.1:0'}}, {{address: '127.0.0.1:0', tls: {}}}]\n\
-             metrics: {{listen: '127.0.0.1:0', repositories: {{limit: 2}}}}\n",
+             metrics: {{listen: '127.0.0.1:0', repositories: {{limit: 2}}}}\n\
+             registry: {{scrub: {{schedule: 1s}}}}\n",
             certificate.keys()
         );
         let embedded = Launch::all_in_one()

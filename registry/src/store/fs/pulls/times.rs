@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::fingerprint::{FingerprintKey, PullFingerprint};
 use crate::oci::{Digest, Name, Reference, Tag};
@@ -30,10 +29,10 @@ pub(super) struct Minute(pub(super) u32);
 impl Minute {
     const SECONDS: u64 = 60;
 
-    /// This minute. Reads no clock of the hardware: the system's last tick is exact enough.
+    /// This minute.
     pub(super) fn now() -> Self {
-        let seconds = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-        let seconds = u64::try_from(seconds).unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
         Self(u32::try_from(seconds / Self::SECONDS).unwrap_or(u32::MAX))
     }
 
