@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use service::log::causes;
+
 use crate::oci::Name;
 use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
@@ -82,7 +84,7 @@ impl CollectionCursor {
         if let (None, Some(done)) = (&self.after, &self.done)
             && let Err(error) = write(data, done)
         {
-            let error = &error as &dyn std::error::Error;
+            let error = causes(&error);
             tracing::debug!(error, "where the collection is was not written");
         }
     }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use service::log::causes;
 
 use self::cursor::CollectionCursor;
 use self::held::HeldContent;
@@ -158,6 +159,8 @@ impl Collection<'_> {
         if cursor.is_before_its_place() {
             // The repository at which the last one stopped is gone.
             cursor = CollectionCursor::start();
+            // What that walk has noted is before anything was removed.
+            self.held = HeldContent::default();
             self.walk(&mut cursor)?;
         }
         if !self.settings.dry_run {
@@ -235,7 +238,7 @@ impl Collection<'_> {
     fn skip(&mut self, name: Option<&Name>, error: &StoreError) {
         self.report.skipped += 1;
         let repository = name.map(Name::as_str);
-        let error = error as &dyn std::error::Error;
+        let error = causes(error);
         tracing::warn!(repository, error, "left as it is by the collection");
     }
 }

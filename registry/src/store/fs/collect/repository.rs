@@ -20,6 +20,17 @@ use crate::store::fs::told;
 /// wait.
 pub(super) const AT_ONCE: usize = 32;
 
+/// How many manifests that were written meanwhile are read. A repository to which more are is left as it is.
+const MOST_WRITTEN: usize = 10_000;
+
+/// The blobs of a repository that may go.
+struct UnusedBlobs {
+    /// Those that were not crossed off, by fingerprint. No more than the repository has links.
+    left: HashSet<u64>,
+    /// The manifests that were written meanwhile and were read.
+    read: HashSet<Digest>,
+}
+
 impl Collection<'_> {
     /// Takes from a repository what it does not need. Returns what a dry run would take.
     pub(super) fn repository(&mut self, name: &Name) -> std::result::Result<WouldGo, GcError> {
@@ -42,10 +53,11 @@ impl Collection<'_> {
             self.untagged(name, cutoff, &watch, gone)?;
         }
         // Most repositories have nothing to remove, and need not be read for it.
-        if !self.has_old_links(name)? {
+        let old = self.old_links(name)?;
+        if old.is_empty() {
             return Ok(());
         }
-        let mut mentioned = self.mentioned(name, gone)?;
+        let mut unused = self.unused(name, old, gone)?;
         // The deletion of a manifest that was not found may not be on disk yet. No crash may bring it back
         // without its blobs.
         let mut deletions = UnsyncedDirectories::none();
@@ -55,19 +67,19 @@ impl Collection<'_> {
         let mut unsynced = UnsyncedDirectories::none();
         visit_entries(&data.layout.blob_links(name), |file| {
             if let Some(digest) = digest_of(&file.file_name())
-                && !mentioned.contains(&fingerprint(&digest))
+                && unused.left.contains(&fingerprint(&digest))
                 && self.is_old(name, &digest)?
             {
                 batch.push(digest);
             }
             if batch.len() == AT_ONCE {
                 let batch = mem::take(&mut batch);
-                self.unlink(name, batch, &mut mentioned, &watch, gone, &mut unsynced)?;
+                self.unlink(name, batch, &mut unused, &watch, gone, &mut unsynced)?;
                 self.run.pause()?;
             }
             Ok::<_, GcError>(())
         })?;
-        self.unlink(name, batch, &mut mentioned, &watch, gone, &mut unsynced)?;
+        self.unlink(name, batch, &mut unused, &watch, gone, &mut unsynced)?;
         Ok(unsynced.with(()).sync(data)?)
     }
 
@@ -80,17 +92,17 @@ impl Collection<'_> {
         );
     }
 
-    fn has_old_links(&self, name: &Name) -> Result<bool> {
-        let mut found = false;
+    fn old_links(&self, name: &Name) -> Result<HashSet<u64>> {
+        let mut old = HashSet::new();
         each_entry(&self.data.layout.blob_links(name), |file| {
-            found = found
-                || match digest_of(&file.file_name()) {
-                    Some(digest) => self.is_old(name, &digest)?,
-                    None => false,
-                };
+            if let Some(digest) = digest_of(&file.file_name())
+                && self.is_old(name, &digest)?
+            {
+                old.insert(fingerprint(&digest));
+            }
             Ok(())
         })?;
-        Ok(found)
+        Ok(old)
     }
 
     fn is_old(&self, name: &Name, digest: &Digest) -> Result<bool> {
@@ -99,22 +111,37 @@ impl Collection<'_> {
         Ok(found.is_some_and(|found| told::is_before(&found, self.cutoff)))
     }
 
-    /// What the manifests of a repository mention, but for those that would go.
-    fn mentioned(&self, name: &Name, gone: &WouldGo) -> std::result::Result<HashSet<u64>, GcError> {
-        let mut mentioned = HashSet::new();
+    /// The blobs that no manifest of a repository mentions, but for those manifests that would go.
+    fn unused(
+        &self,
+        name: &Name,
+        old: HashSet<u64>,
+        gone: &WouldGo,
+    ) -> std::result::Result<UnusedBlobs, GcError> {
+        let mut unused = UnusedBlobs {
+            left: old,
+            read: HashSet::new(),
+        };
         let entries = self.data.layout.manifest_entries(name);
         visit_entries(&entries, |file| {
             if let Some(digest) = digest_of(&file.file_name())
                 && !gone.manifests.contains(&fingerprint(&digest))
             {
-                mentions::of_manifest(self.data, name, &digest, |found| {
-                    mentioned.insert(fingerprint(&found));
-                })?;
+                self.cross_off(name, &digest, &mut unused)?;
                 self.run.pause()?;
             }
             Ok::<_, GcError>(())
         })?;
-        Ok(mentioned)
+        Ok(unused)
+    }
+
+    /// Crosses off what a manifest mentions. Returns false if it is not there any more.
+    fn cross_off(&self, name: &Name, digest: &Digest, unused: &mut UnusedBlobs) -> Result<bool> {
+        let left = &mut unused.left;
+        let found = mentions::of_manifest(self.data, name, digest, |found| {
+            left.remove(&fingerprint(&found));
+        })?;
+        Ok(found.is_some())
     }
 
     /// Takes blobs from the repository that still none of its manifests mentions.
@@ -122,7 +149,7 @@ impl Collection<'_> {
         &mut self,
         name: &Name,
         batch: Vec<Digest>,
-        mentioned: &mut HashSet<u64>,
+        unused: &mut UnusedBlobs,
         watch: &PruneWatch<'_>,
         gone: &mut WouldGo,
         unsynced: &mut UnsyncedDirectories,
@@ -134,24 +161,30 @@ impl Collection<'_> {
         data.root.check()?;
         let mut lock = loop {
             let lock = data.locks.repository(name);
-            let Some(written) = watch.written() else {
+            let written = watch.written();
+            let Some(mut written) = written.filter(|_| unused.read.len() < MOST_WRITTEN) else {
+                drop(lock);
+                // From now on nothing of it is known to be unused.
+                unused.left.clear();
                 self.busy(name);
                 return Ok(());
             };
+            // What was read says the same as before.
+            written.retain(|digest| !unused.read.contains(digest));
             if written.is_empty() {
                 break lock;
             }
             drop(lock);
             for digest in written {
-                let add = |found| {
-                    mentioned.insert(fingerprint(&found));
-                };
-                mentions::of_manifest(data, name, &digest, add)?;
+                if self.cross_off(name, &digest, unused)? {
+                    unused.read.insert(digest);
+                }
+                self.run.pause()?;
             }
         };
         for digest in batch {
             // Once more: a client may have been told of it since.
-            if mentioned.contains(&fingerprint(&digest)) || !self.is_old(name, &digest)? {
+            if !unused.left.contains(&fingerprint(&digest)) || !self.is_old(name, &digest)? {
                 continue;
             }
             if self.settings.dry_run {

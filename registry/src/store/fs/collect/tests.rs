@@ -405,6 +405,16 @@ async fn a_second_collection_says_that_one_runs_and_nothing_goes_without_the_dir
 }
 
 #[tokio::test]
+async fn one_that_goes_on_at_a_repository_that_is_gone_frees_as_much() {
+    let (store, directory) = new();
+    let unused = push(&store, "a", b"unused").await;
+    fs::write(directory.path().join("maintenance/gc"), "b\n").unwrap();
+    let report = collect(&store, AT_ONCE);
+    assert_eq!((report.links, report.blobs), (1, 1));
+    assert!(!has_blob(&store, "a", &unused).await);
+}
+
+#[tokio::test]
 async fn an_interrupted_collection_goes_on_where_it_ended() {
     let (store, directory) = new();
     for n in 0..20 {

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::mem;
 use std::time::SystemTime;
 
 use super::repository::AT_ONCE;
@@ -28,7 +29,7 @@ const ATTEMPTS: usize = 3;
 /// A manifest of a repository.
 struct Node {
     digest: Digest,
-    /// The manifests of the repository that it mentions.
+    /// The manifests of the repository that it mentions, each once.
     children: Vec<Digest>,
     subject: Option<Digest>,
     /// Whether no tag points at it, and nobody was told of it lately.
@@ -199,17 +200,17 @@ impl UntaggedRemoval<'_> {
         let here: HashSet<_> = found.iter().map(|(digest, _)| digest.clone()).collect();
         let mut nodes = Vec::new();
         for (digest, is_candidate) in found {
-            let mut children = Vec::new();
+            let mut children = HashSet::new();
             let mention = |mentioned| {
                 if here.contains(&mentioned) && mentioned != digest {
-                    children.push(mentioned);
+                    children.insert(mentioned);
                 }
             };
             if let Some(entry) = mentions::of_manifest(data, name, &digest, mention)? {
                 nodes.push(Node {
                     subject: entry.subject,
                     digest,
-                    children,
+                    children: children.into_iter().collect(),
                     is_candidate,
                 });
             }
@@ -236,55 +237,83 @@ impl UntaggedRemoval<'_> {
 }
 
 /// The manifests to which nothing leads, in an order in which each one is gone before those that it leads to.
+/// Takes time in proportion to the manifests and what they lead to.
 fn in_rounds(nodes: &[Node]) -> Vec<Vec<Digest>> {
-    let mut referrers: HashMap<&Digest, Vec<&Node>> = HashMap::new();
-    let by_digest: HashMap<_, _> = nodes.iter().map(|node| (&node.digest, node)).collect();
-    for node in nodes {
-        if let Some(subject) = &node.subject {
-            referrers.entry(subject).or_default().push(node);
+    let leads_to = leads_to(nodes);
+    let mut kept = vec![false; nodes.len()];
+    let is_kept = |&at: &usize| nodes.get(at).is_some_and(|node| !node.is_candidate);
+    let mut next: Vec<_> = (0..nodes.len()).filter(is_kept).collect();
+    while let Some(at) = next.pop() {
+        if !mem::replace(&mut kept[at], true) {
+            next.extend(&leads_to[at]);
         }
     }
-    let leads_to = |node: &Node| -> Vec<&Node> {
-        let children = node
-            .children
-            .iter()
-            .filter_map(|child| by_digest.get(child));
-        let referrers = referrers.get(&node.digest).into_iter().flatten();
-        children.chain(referrers).copied().collect()
-    };
-    let mut kept = HashSet::new();
-    let mut next: Vec<_> = nodes.iter().filter(|node| !node.is_candidate).collect();
-    while let Some(node) = next.pop() {
-        if kept.insert(&node.digest) {
-            next.extend(leads_to(node));
-        }
+    let mut left: Vec<_> = (0..nodes.len()).filter(|&at| !kept[at]).collect();
+    // How many of those that are left lead to it.
+    let mut leading = vec![0_usize; nodes.len()];
+    for &to in left.iter().flat_map(|&from| &leads_to[from]) {
+        leading[to] += 1;
     }
-    let mut left: Vec<_> = nodes
-        .iter()
-        .filter(|node| !kept.contains(&node.digest))
-        .collect();
     let mut rounds = Vec::new();
-    while !left.is_empty() {
-        let led_to: HashSet<_> = left
-            .iter()
-            .flat_map(|node| leads_to(node))
-            .map(|node| &node.digest)
-            .collect();
-        let (later, now): (Vec<_>, Vec<_>) =
-            left.iter().partition(|node| led_to.contains(&node.digest));
-        // A referrer may mention its subject, too: then each leads to the other, and they go together.
-        if now.is_empty() {
-            rounds.push(digests(&later));
-            break;
+    let mut now: Vec<_> = left
+        .iter()
+        .copied()
+        .filter(|&at| leading[at] == 0)
+        .collect();
+    while !now.is_empty() {
+        let mut later = Vec::new();
+        for &at in &now {
+            kept[at] = true;
+            for &to in &leads_to[at] {
+                leading[to] -= 1;
+                if leading[to] == 0 && !kept[to] {
+                    later.push(to);
+                }
+            }
         }
-        rounds.push(digests(&now));
-        left = later;
+        rounds.push(digests(nodes, &now));
+        now = later;
+    }
+    // A referrer may mention its subject, too: then each leads to the other, and they go together.
+    left.retain(|&at| !kept[at]);
+    if !left.is_empty() {
+        rounds.push(digests(nodes, &left));
     }
     rounds
 }
 
-fn digests(nodes: &[&Node]) -> Vec<Digest> {
-    nodes.iter().map(|node| node.digest.clone()).collect()
+/// By number, the numbers of those that each manifest leads to: its manifests and its referrers.
+fn leads_to(nodes: &[Node]) -> Vec<Vec<usize>> {
+    let numbers: HashMap<_, _> = nodes
+        .iter()
+        .enumerate()
+        .map(|(at, node)| (&node.digest, at))
+        .collect();
+    let mut leads_to: Vec<Vec<usize>> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let children = node.children.iter().filter_map(|child| numbers.get(child));
+        leads_to.push(children.copied().collect());
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        if let Some(&subject) = node
+            .subject
+            .as_ref()
+            .and_then(|subject| numbers.get(subject))
+        {
+            leads_to[subject].push(at);
+        }
+    }
+    // It may be among several of them.
+    for numbers in &mut leads_to {
+        numbers.sort_unstable();
+        numbers.dedup();
+    }
+    leads_to
+}
+
+fn digests(nodes: &[Node], numbers: &[usize]) -> Vec<Digest> {
+    let of = |&at: &usize| nodes.get(at).map(|node| node.digest.clone());
+    numbers.iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -316,6 +345,18 @@ mod tests {
             node("layers", &[], None, true),
         ];
         assert_eq!(in_rounds(&nodes), [[]; 0]);
+    }
+
+    #[test]
+    fn a_long_chain_goes_link_by_link() {
+        let names: Vec<_> = (0..5000).map(|n| n.to_string()).collect();
+        let link = |n: usize| {
+            let subject = n.checked_sub(1).map(|before| names[before].as_str());
+            node(&names[n], &[], subject, true)
+        };
+        let rounds = in_rounds(&(0..names.len()).map(link).collect::<Vec<_>>());
+        let in_order: Vec<_> = names.iter().map(|name| vec![digest(name)]).collect();
+        assert_eq!(rounds, in_order);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! One way through all content.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use service::log::causes;
 
 use super::super::count::RepositoryWalk;
 use super::super::data_directory::DataDirectory;
@@ -92,7 +93,7 @@ impl<'a> Pass<'a> {
                 Err(error) => {
                     self.data.root.check()?;
                     self.cursor.report.unchecked += 1;
-                    tracing::warn!(error = &error as &dyn Error, "content not checked");
+                    tracing::warn!(error = causes(&error), "content not checked");
                     return Ok(());
                 }
             };
@@ -169,7 +170,7 @@ impl<'a> Pass<'a> {
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     self.data.root.check()?;
-                    let error = &error as &dyn Error;
+                    let error = causes(&error);
                     tracing::error!(%digest, error, "corrupt content not quarantined");
                 }
             }
@@ -235,7 +236,7 @@ impl<'a> Pass<'a> {
         self.kept = Instant::now();
         // What could not be read is looked at again by the next run.
         if let Err(error) = cursor::write(self.data, &self.cursor.starting_at(&self.settled)) {
-            let error = &error as &dyn Error;
+            let error = causes(&error);
             tracing::warn!(error, "how far the scrub is was not kept");
         }
     }
