@@ -37,10 +37,16 @@ enum MaintainError {
     #[error("{} holds no registry: give --data the directory of one", .0.display())]
     NoRegistry(PathBuf),
     #[error(
-        "{} is in use by a running registry, and its control socket is not known: set control.socket in its \
-         configuration and restart it, pass --socket, or stop the registry", .0.display()
+        "{} is in use, by a registry or by another maintenance command. To reach a registry, set \
+         control.socket in its configuration and restart it, or pass --socket; to work without it, stop it",
+        .0.display()
     )]
     NoSocket(PathBuf),
+    #[error("{} is in use, but not by a registry that can be reached: another maintenance command runs", .data.display())]
+    NoRegistryListens {
+        data: PathBuf,
+        source: ControlCallError,
+    },
     #[error("{} is read-only by its configuration: only a dry run is possible", .0.display())]
     ReadOnly(PathBuf),
     #[error(transparent)]
@@ -87,8 +93,17 @@ impl MaintainTask {
 
     async fn ask_running(&self) -> Result<(JobReport, Option<String>), MaintainError> {
         let socket = &self.config.control.socket;
-        let none = || MaintainError::NoSocket(self.config.storage.data.clone());
-        self.ask(socket.as_ref().ok_or_else(none)?).await
+        let data = || self.config.storage.data.clone();
+        let socket = socket
+            .as_ref()
+            .ok_or_else(|| MaintainError::NoSocket(data()))?;
+        match self.ask(socket).await {
+            Err(MaintainError::Control(source @ ControlCallError::Nobody(_))) => {
+                let data = data();
+                Err(MaintainError::NoRegistryListens { data, source })
+            }
+            done => done,
+        }
     }
 
     /// Has the running registry do it. It goes on if this process ends.

@@ -304,6 +304,7 @@ impl JobReport {
                 manifests = report.manifests,
                 freed = report.freed,
                 skipped = report.skipped,
+                busy = report.busy,
                 "gc ended"
             ),
             Self::Scrub(report) => tracing::info!(

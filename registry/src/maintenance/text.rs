@@ -52,6 +52,13 @@ fn gc(f: &mut fmt::Formatter<'_>, dry_run: bool, report: &GcReport) -> fmt::Resu
             "{skipped} could not be read, and what they may need was kept: see the log"
         )?;
     }
+    if report.busy > 0 {
+        let busy = number(report.busy, "repository", "repositories");
+        writeln!(
+            f,
+            "{busy} changed all the time: left for the next collection"
+        )?;
+    }
     Ok(())
 }
 
@@ -195,6 +202,7 @@ mod tests {
             manifests: 1,
             freed: 3 << 20,
             skipped: 1,
+            busy: 2,
         };
         let text = |dry_run| {
             let report = report.clone();
@@ -204,7 +212,8 @@ mod tests {
             text(false),
             "removed 2 blobs and 1 manifest, and freed 3 MiB\n\
              of 3 repositories, 1 manifest and 2 blobs were taken\n\
-             1 directory could not be read, and what they may need was kept: see the log\n"
+             1 directory could not be read, and what they may need was kept: see the log\n\
+             2 repositories changed all the time: left for the next collection\n"
         );
         assert!(text(true).starts_with("would remove 2 blobs and 1 manifest, and free 3 MiB;"));
     }

@@ -76,6 +76,9 @@ pub struct GcReport {
     pub freed: u64,
     /// The repositories and directories that it left as they are, because something could not be read.
     pub skipped: u64,
+    /// The repositories that it left to the next collection, because they were written to all the time.
+    #[serde(default)]
+    pub busy: u64,
 }
 
 /// Why a collection ended early. What its report says is done all the same.

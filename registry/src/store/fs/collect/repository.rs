@@ -85,7 +85,7 @@ impl Collection<'_> {
 
     /// Notes that a repository stays as it is because it changes all the time.
     pub(super) fn busy(&mut self, name: &Name) {
-        self.report.skipped += 1;
+        self.report.busy += 1;
         tracing::info!(
             repository = name.as_str(),
             "too busy for a collection: left for the next one"
