@@ -54,12 +54,13 @@ async fn without_inodes_pushes_are_refused_and_pulls_go_on() -> Result<()> {
         let disk = SmallDisk::mount("size=16m,nr_inodes=200")?;
         let server = launch.data(&disk.path().join("data")).start().await?;
         let client = Client::new(&server.url(""))?;
-        client.push_image("team/app", "first", &[1, 2]).await?;
+        let image = client.push_image("team/app", "first", &[1, 2]).await?;
+        let open = image.manifest.strip_suffix('}').context("an object")?;
         let mut pushed = Vec::new();
         let refused = loop {
             let number = pushed.len() as u64;
             ensure!(number < 200, "more files than there are inodes");
-            let body = format!("{{\"schemaVersion\":2,\"n\":{number}}}");
+            let body = format!("{open},\"annotations\":{{\"n\":\"{number}\"}}}}");
             let path = format!("/v2/team/app/manifests/n{number}");
             let headers = [("Content-Type", MANIFEST)];
             let response = client.send(Method::PUT, &path, &headers, body).await?;

@@ -38,7 +38,7 @@ enum MaintainError {
     NoRegistry(PathBuf),
     #[error(
         "{} is in use, by a registry or by another maintenance command. To reach a registry, set \
-         control.socket in its configuration and restart it, or pass --socket; to work without it, stop it",
+         control.socket in its configuration and restart it, or pass --socket; or stop the registry",
         .0.display()
     )]
     NoSocket(PathBuf),
