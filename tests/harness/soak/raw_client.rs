@@ -43,6 +43,9 @@ pub(crate) struct RawClient {
     /// Content whose push or delete failed: it may still take effect, or have been done by half. It is not
     /// used again.
     doubtful: HashSet<String>,
+    /// Pushes of a tag that failed. A killed docker-registry may have emptied the tag's file, and then fails
+    /// on each deletion in that repository until the tag is pushed again.
+    owed: Vec<LineRequest>,
     /// How many pushes and deletes failed: the next ones use new tags and another configuration.
     generation: usize,
 }
@@ -87,6 +90,7 @@ impl RawClient {
             blobs: Vec::new(),
             images: Vec::new(),
             doubtful: HashSet::new(),
+            owed: Vec::new(),
             generation: 0,
         }
     }
@@ -104,6 +108,10 @@ impl RawClient {
     }
 
     async fn play(&mut self) -> Done {
+        while let Some(push) = self.owed.last().cloned() {
+            self.expect(push, &[201]).await?;
+            self.owed.pop();
+        }
         match self.dice.random_range(0..20) {
             0..3 => self.push_blob().await.map(drop),
             3..5 => self.push_in_parts().await,
@@ -237,9 +245,10 @@ impl RawClient {
             body: text.into_bytes(),
             ..LineRequest::default()
         };
-        let put = self.expect(request, &[201]).await;
+        let put = self.expect(request.clone(), &[201]).await;
         if put.is_err() {
             self.doubt(&known.digest);
+            self.owed.push(request);
         }
         put?;
         if !self.doubtful.contains(&known.digest) {
