@@ -1,6 +1,6 @@
 //! Retention: rules that say which tags and manifests are kept, and a run that removes the others.
 //!
-//! [`RetentionSettings`] are the rules, and [`Keep`] says what a tag is judged by. [`run`] goes through the
+//! [`RetentionSettings`] are the rules, and [`Keep`] says what a tag is judged by. [`run()`] goes through the
 //! repositories one after the other, and tells what it kept and why in a [`RetentionReport`]. It decides
 //! before it removes, and the store removes nothing that was pushed in between.
 //!

@@ -112,7 +112,7 @@ impl Run {
         while !*is_stopped && Instant::now() < end {
             self.stopping.wait_until(&mut is_stopped, end);
         }
-        // Whoever asked for it: a sleep is no work, to be followed by another sleep.
+        // A sleep is no work, whatever asked for it: another sleep need not follow it.
         *self.worked_since.lock() = Instant::now();
     }
 }

@@ -1,7 +1,7 @@
 //! When tags and manifests were last pulled: remembered in memory, and written to disk now and then.
 //!
 //! Retention keeps what was pulled within a time. So every pull is remembered ([`times`]), as a number of 64
-//! bits that stands for the tag or the manifest ([`fingerprint`]) and the minute. [`file`] writes all of it
+//! bits that stands for the tag or the manifest ([`fingerprint`]) and the minute. [`mod@file`] writes all of it
 //! every minute in which something was pulled, and when the registry ends.
 //!
 //! Whatever is not remembered counts as pulled at the last moment at which that could have been forgotten: an
