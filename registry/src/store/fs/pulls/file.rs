@@ -3,6 +3,7 @@
 //! ```text
 //! "octoserve pulls 1\n"
 //! key           16 bytes   of the fingerprints
+//! saved          4 bytes   in minutes since 1970: it has all pulls until then
 //! 64 shards, each:
 //!   floor        4 bytes   in minutes since 1970
 //!   length       4 bytes   how many items follow
@@ -41,7 +42,13 @@ const LARGEST: u64 = (SHARDS * (MOST + 100) * ITEM) as u64;
 pub(in crate::store::fs) fn load(layout: &Layout) -> PullTimes {
     let path = layout.pulls();
     match open(&path).and_then(|file| read(BufReader::new(file))) {
-        Ok(times) => times,
+        Ok(times) => {
+            if times.go_on(Minute::now()) {
+                let path = path.display();
+                tracing::warn!(%path, "the memory of pulls is more than a day old: all counts as pulled now");
+            }
+            times
+        }
         Err(error) => {
             if error.kind() != ErrorKind::NotFound {
                 let path = path.display();
@@ -65,20 +72,25 @@ fn open(path: &Path) -> io::Result<File> {
 pub(in crate::store::fs) fn save(data: &DataDirectory) -> Result<()> {
     let times = &data.pulls;
     let _alone = times.save_alone();
-    if !times.take_unsaved() {
+    let now = Minute::now();
+    if times.go_on(now) {
+        tracing::warn!("the clock has jumped by more than a day: all counts as pulled now");
+    }
+    if !times.take_unsaved(now) {
         return Ok(());
     }
-    let saved = write(data);
-    if saved.is_err() {
-        times.keep_unsaved();
+    let saved = write(data, now);
+    match saved {
+        Ok(()) => times.note_saved(now),
+        Err(_) => times.keep_unsaved(),
     }
     saved
 }
 
-fn write(data: &DataDirectory) -> Result<()> {
+fn write(data: &DataDirectory, now: Minute) -> Result<()> {
     let target = data.layout.pulls();
     let sum = RefCell::new(Sha256::new());
-    let parts = parts(&data.pulls).inspect(|part| sum.borrow_mut().update(part));
+    let parts = parts(&data.pulls, now).inspect(|part| sum.borrow_mut().update(part));
     let end = iter::once_with(|| sum.borrow().clone().finalize().to_vec());
     let draft = Draft::write_parts(data, parts.chain(end))?.sync(data)?;
     let allocated = draft.allocated() - allocated_at(&target);
@@ -89,9 +101,10 @@ fn write(data: &DataDirectory) -> Result<()> {
 }
 
 /// The bytes of a memory but for the sum. A shard is copied at a time: pulls wait for no more than that.
-fn parts(times: &PullTimes) -> impl Iterator<Item = Vec<u8>> {
+fn parts(times: &PullTimes, now: Minute) -> impl Iterator<Item = Vec<u8>> {
     let [first, second] = times.key().halves().map(u64::to_le_bytes);
-    let beginning = [&BEGINNING[..], &first, &second].concat();
+    let saved = now.0.to_le_bytes();
+    let beginning = [&BEGINNING[..], &first, &second, &saved].concat();
     let shards = times.shards().iter().map(|shard| {
         let shard = shard.read();
         let mut bytes = Vec::with_capacity(2 * size_of::<u32>() + shard.len() * ITEM);
@@ -118,6 +131,7 @@ fn read(file: impl Read) -> io::Result<PullTimes> {
     }
     let halves = [file.bytes()?, file.bytes()?].map(u64::from_le_bytes);
     let times = PullTimes::restore(FingerprintKey::from_halves(halves));
+    times.is_complete_until(Minute(u32::from_le_bytes(file.bytes()?)));
     for shard in times.shards() {
         let mut shard = shard.write();
         shard.set_floor(Minute(u32::from_le_bytes(file.bytes()?)));

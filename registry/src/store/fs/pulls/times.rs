@@ -3,6 +3,9 @@
 //! It is bounded: where a shard of it is full, its oldest quarter is forgotten, and what is not in it counts
 //! as pulled at the time of the latest item that was forgotten, its floor. At first the floor is the minute
 //! at which the memory began.
+//!
+//! It also knows until when it is complete. After a gap, as when a backup was restored, or another version ran
+//! that remembers no pulls, everything counts as pulled at the end of the gap.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +24,13 @@ pub(super) const SHARDS: usize = 64;
 /// What a shard remembers at most: as much as a table of 16384 places holds. All shards together remember
 /// 917,504 items in some 14 MB.
 pub(super) const MOST: usize = 14_336;
+
+/// A registry that does not run serves no pulls, and so a shorter gap is none. Whatever was pulled in a longer
+/// one stays too long rather than too short.
+const LONGEST_GAP: u32 = 24 * 60;
+
+/// What has not changed is saved again after so many minutes, so that the file says until when it is complete.
+const SAVED_AGAIN: u32 = 60;
 
 /// A time as minutes since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +68,10 @@ pub struct PullTimes {
     shards: Box<[RwLock<PullShard>]>,
     /// Whether something was remembered that is not on disk.
     unsaved: AtomicBool,
+    /// The minute until which all pulls are remembered.
+    complete_until: AtomicU32,
+    /// The minute of the last save.
+    saved: AtomicU32,
     saving: Mutex<()>,
 }
 
@@ -94,6 +108,8 @@ impl PullTimes {
             key,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             unsaved: AtomicBool::new(false),
+            complete_until: AtomicU32::new(Minute::now().0),
+            saved: AtomicU32::new(0),
             saving: Mutex::default(),
         }
     }
@@ -126,9 +142,10 @@ impl PullTimes {
     /// The latest minute of an item, and whether it is remembered.
     fn find(&self, fingerprint: PullFingerprint) -> (Minute, bool) {
         let shard = self.shard(fingerprint).read();
-        match shard.times.get(&PullKey::of(fingerprint)) {
-            Some(minute) => (Minute(minute.load(Ordering::Relaxed)), true),
-            None => (shard.floor, false),
+        let minute = shard.times.get(&PullKey::of(fingerprint));
+        match minute.map(|minute| Minute(minute.load(Ordering::Relaxed))) {
+            Some(minute) if minute > shard.floor => (minute, true),
+            _ => (shard.floor, false),
         }
     }
 
@@ -168,9 +185,35 @@ impl PullTimes {
         &self.shards
     }
 
+    /// All pulls until `saved` are remembered, says a file.
+    pub(super) fn is_complete_until(&self, saved: Minute) {
+        self.complete_until.store(saved.0, Ordering::Relaxed);
+    }
+
+    /// Notes that all pulls are remembered until now. After a gap everything counts as pulled now: the clock may
+    /// have been set, too. Returns whether there was one.
+    pub(super) fn go_on(&self, now: Minute) -> bool {
+        let before = self.complete_until.swap(now.0, Ordering::Relaxed);
+        let is_gap = now.0.saturating_sub(before) > LONGEST_GAP;
+        if is_gap {
+            for shard in &self.shards {
+                let mut shard = shard.write();
+                shard.floor = shard.floor.max(now);
+            }
+            self.keep_unsaved();
+        }
+        is_gap
+    }
+
     /// Whether something is to be saved, which then counts as saved.
-    pub(super) fn take_unsaved(&self) -> bool {
-        self.unsaved.swap(false, Ordering::Acquire)
+    pub(super) fn take_unsaved(&self, now: Minute) -> bool {
+        let since = now.0.saturating_sub(self.saved.load(Ordering::Relaxed));
+        self.unsaved.swap(false, Ordering::Acquire) || since >= SAVED_AGAIN
+    }
+
+    /// It was saved.
+    pub(super) fn note_saved(&self, now: Minute) {
+        self.saved.store(now.0, Ordering::Relaxed);
     }
 
     /// It was not saved after all.

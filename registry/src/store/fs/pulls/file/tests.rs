@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
@@ -31,9 +32,13 @@ fn memory(minutes: &[u32]) -> Vec<u8> {
     bytes(&times)
 }
 
-/// All bytes of a file.
-pub(super) fn bytes(times: &PullTimes) -> Vec<u8> {
-    let mut bytes: Vec<u8> = parts(times).flatten().collect();
+/// All bytes of a file that is written now.
+fn bytes(times: &PullTimes) -> Vec<u8> {
+    bytes_at(times, Minute::now())
+}
+
+fn bytes_at(times: &PullTimes, now: Minute) -> Vec<u8> {
+    let mut bytes: Vec<u8> = parts(times, now).flatten().collect();
     let sum = Sha256::digest(&bytes);
     bytes.extend(sum);
     bytes
@@ -82,6 +87,23 @@ async fn pulls_are_remembered_by_the_next_run() {
     assert_eq!(last(&store, "1"), pulled);
     assert!(!last(&store, "2").is_known);
     assert_eq!(begun.len(), memory(&[]).len());
+}
+
+#[tokio::test]
+async fn a_memory_that_was_not_written_for_more_than_a_day_forgets_what_it_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    let path = directory.path().join("maintenance/pulls");
+    let now = Minute::now().0;
+    for (age, is_known) in [(24 * 60 - 5, true), (24 * 60 + 5, false)] {
+        let times = PullTimes::restore(FingerprintKey::from_halves([1, 2]));
+        times.insert(fingerprint(&times, 7), Minute(now - 3 * 24 * 60));
+        fs::write(&path, bytes_at(&times, Minute(now - age))).unwrap();
+        let last = last(&open(directory.path()), "7");
+        assert_eq!(last.is_known, is_known);
+        let since = SystemTime::now().duration_since(last.at);
+        assert_eq!(since.is_ok_and(|time| time > Duration::from_secs(3600)), is_known);
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ fn a_head_of_a_digest_is_no_pull() {
 #[test]
 fn what_changes_nothing_need_not_be_saved() {
     let times = PullTimes::since(Minute(5));
-    assert!(times.take_unsaved());
+    assert!(times.take_unsaved(Minute(0)));
     let one = of_tag(&times, "1");
     for (minute, is_news) in [
         (5, false),
@@ -80,8 +80,36 @@ fn what_changes_nothing_need_not_be_saved() {
         (4, false),
     ] {
         times.insert(one, Minute(minute));
-        assert_eq!(times.take_unsaved(), is_news, "{minute}");
+        assert_eq!(times.take_unsaved(Minute(0)), is_news, "{minute}");
     }
+}
+
+#[test]
+fn what_has_not_changed_is_saved_again_from_time_to_time() {
+    let times = PullTimes::since(Minute(5));
+    assert!(times.take_unsaved(Minute(1000)));
+    times.note_saved(Minute(1000));
+    assert!(!times.take_unsaved(Minute(1000 + SAVED_AGAIN - 1)));
+    assert!(times.take_unsaved(Minute(1000 + SAVED_AGAIN)));
+}
+
+#[test]
+fn after_a_gap_all_counts_as_pulled_at_its_end() {
+    let times = PullTimes::since(Minute(5));
+    let (one, two) = (of_tag(&times, "1"), of_tag(&times, "2"));
+    times.insert(one, Minute(1000));
+    times.is_complete_until(Minute(1000));
+    let end = 1000 + LONGEST_GAP;
+    assert!(!times.go_on(Minute(end)));
+    assert_eq!(times.find(one), (Minute(1000), true));
+    assert_eq!(times.find(two), (Minute(5), false));
+    let late = Minute(end + LONGEST_GAP + 1);
+    assert!(times.go_on(late));
+    assert_eq!(times.find(one), (late, false));
+    assert_eq!(times.find(two), (late, false));
+    assert!(!times.go_on(late));
+    times.insert(one, Minute(late.0 + 1));
+    assert_eq!(times.find(one), (Minute(late.0 + 1), true));
 }
 
 #[test]
