@@ -41,6 +41,9 @@ const HEARD: Duration = Duration::from_secs(1);
 /// A clock that is set meanwhile is looked at so often.
 const CLOCK: Duration = Duration::from_mins(1);
 
+/// Why a job runs that nobody asked for.
+const SCHEDULE: &str = "schedule";
+
 /// A job beside requests rests for as long as it works.
 const ONLINE: Pace = Pace::Yielding(1);
 
@@ -155,7 +158,10 @@ impl Maintenance {
         let run = Arc::new(Run::new(ONLINE));
         let (teller, told) = watch::channel(JobState::Running(progress(run.progress())));
         let families = self.0.families.clone();
-        let task = tokio::spawn(perform(job, store, families, Arc::clone(&run), teller));
+        // One that only looks, because somebody asked, is no turn of the schedule.
+        let is_turn = !self.0.settings.read_only && (job.changes() || cause == SCHEDULE);
+        let task = perform(job, is_turn, store, families, Arc::clone(&run), teller);
+        let task = tokio::spawn(task);
         state.running.push(RunningJob {
             kind,
             since: Instant::now(),
@@ -183,14 +189,15 @@ impl Maintenance {
             let Some(schedule) = self.0.settings.schedule(kind) else {
                 return;
             };
+            let mut since = self.last_end(kind).await;
             loop {
-                wait_until(schedule.next(SystemTime::now())).await;
+                wait_until(schedule.next(since)).await;
                 // What is corrupt is not to be served until somebody reads the log.
                 let options = JobOptions {
                     dry_run: self.0.settings.read_only,
                     repair: true,
                 };
-                match self.start(kind, options, "schedule") {
+                match self.start(kind, options, SCHEDULE) {
                     Ok(mut told) => {
                         // An error means that it has ended as well.
                         let _ = told
@@ -202,10 +209,31 @@ impl Maintenance {
                         tracing::info!(job, %refusal, "scheduled maintenance left out");
                     }
                 }
+                since = SystemTime::now();
             }
         });
         join_all(each).await;
         pending().await
+    }
+
+    /// When a job last ended. Where that is not known, it counts as now, and is noted: a registry that is started
+    /// again and again has its turns, too.
+    async fn last_end(&self, kind: JobKind) -> SystemTime {
+        let now = SystemTime::now();
+        let store = self.0.state.lock().store.clone();
+        let Some(store) = store else {
+            return now;
+        };
+        let is_read_only = self.0.settings.read_only;
+        let last = spawn_blocking(move || {
+            let last = store.last_job_end(kind.name());
+            if last.is_none() && !is_read_only {
+                note_end(&store, kind);
+            }
+            last
+        });
+        // A clock that was set back does not put it off.
+        last.await.ok().flatten().unwrap_or(now).min(now)
     }
 
     /// Stops all jobs, and waits for their end. From now on none starts, and the store is let go.
@@ -229,6 +257,7 @@ impl Maintenance {
 /// Does a job on a blocking thread, and tells how far it is.
 async fn perform(
     job: Job,
+    is_turn: bool,
     store: FsStore,
     families: Option<MaintenanceFamilies>,
     run: Arc<Run>,
@@ -237,7 +266,15 @@ async fn perform(
     let began = Instant::now();
     let mut work = spawn_blocking({
         let run = Arc::clone(&run);
-        move || job.run(&store, &run)
+        move || {
+            let (report, ended) = job.run(&store, &run);
+            // One that was interrupted goes on at the next start.
+            let is_over = !ended.as_ref().is_err_and(JobError::is_interruption);
+            if is_over && is_turn {
+                note_end(&store, job.kind());
+            }
+            (report, ended)
+        }
     });
     let done = loop {
         tokio::select! {
@@ -273,6 +310,13 @@ async fn perform(
     let _ = teller.send(JobState::Ended(end));
     // The process may end next: those who follow are to hear of it first.
     let _ = timeout(HEARD, teller.closed()).await;
+}
+
+fn note_end(store: &FsStore, kind: JobKind) {
+    if let Err(error) = store.note_job_end(kind.name()) {
+        let error = causes(&error);
+        tracing::warn!(job = kind.name(), error, "when the job ended is not noted");
+    }
 }
 
 fn end(report: &JobReport, ended: &Result<(), JobError>) -> JobEnd {

@@ -20,7 +20,8 @@ const LONGEST: Duration = config::Duration::YEAR.get();
 /// When a job runs by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// That long after its last run has ended; the first time that long after the start.
+    /// That long after its last run has ended, also if that was before a restart; the first time that long after
+    /// the first start.
     Every(config::Duration),
     /// Once a day at this time, in UTC.
     Daily {
@@ -32,7 +33,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// When the next run begins, if the last one ended now, or the program started now.
+    /// When the next run begins, if the last one ended then.
     pub fn next(self, now: SystemTime) -> SystemTime {
         match self {
             Self::Every(period) => now + period.get(),

@@ -175,6 +175,43 @@ async fn jobs_run_by_themselves_again_and_again() {
 }
 
 #[tokio::test]
+async fn a_job_whose_last_run_was_long_ago_runs_after_a_restart() {
+    let daily = Some(Schedule::Every(Duration::from_hours(24).into()));
+    let fixture = fixture(JobSettings {
+        gc_schedule: daily,
+        scrub_schedule: daily,
+        ..settings()
+    })
+    .await;
+    let file = |kind: &str| {
+        fixture
+            .directory
+            .path()
+            .join(format!("maintenance/{kind}-ended"))
+    };
+    let before = SystemTime::now() - Duration::from_hours(25);
+    let ended = fs::File::create(file("gc")).unwrap();
+    ended.set_modified(before).unwrap();
+    let (trigger, shutdown) = Shutdown::new();
+    let serving = tokio::spawn({
+        let maintenance = fixture.maintenance.clone();
+        async move { maintenance.serve(shutdown, Duration::from_mins(1)).await }
+    });
+    let noted =
+        |kind: &str| fs::metadata(file(kind)).is_ok_and(|found| found.modified().unwrap() > before);
+    while !fixture.has("octoserve_gc_runs_total{result=\"ok\"} 1")
+        || !noted("gc")
+        || !noted("scrub")
+    {
+        sleep(Duration::from_millis(1)).await;
+    }
+    trigger.trigger();
+    serving.await.unwrap();
+    // Its first run is a day after the first start.
+    assert!(fixture.has("octoserve_scrub_runs_total{result=\"ok\"} 0"));
+}
+
+#[tokio::test]
 async fn a_read_only_registry_is_only_looked_at() {
     let read_only = JobSettings {
         read_only: true,

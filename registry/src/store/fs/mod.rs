@@ -30,6 +30,7 @@ mod disk;
 mod durable;
 mod file;
 mod inspect;
+mod job_ends;
 mod layout;
 mod listing;
 mod locks;
@@ -57,7 +58,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -157,6 +158,19 @@ impl FsStore {
     /// Writes what is remembered of pulls to disk, if that has changed.
     pub async fn save_pulls(&self) -> Result<()> {
         self.confirm(pulls::file::save).await
+    }
+
+    /// When a maintenance job last ended, by its name; `None` if that is not known. Blocks.
+    pub fn last_job_end(&self, job: &str) -> Option<SystemTime> {
+        job_ends::last(&self.data, job)
+    }
+
+    /// Notes that a maintenance job ends now. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be written.
+    pub fn note_job_end(&self, job: &str) -> Result<()> {
+        job_ends::note(&self.data, job)
     }
 
     /// What repositories hold, by age.
