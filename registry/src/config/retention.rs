@@ -97,8 +97,17 @@ impl RetentionFields {
     /// Checks the values, of which the section is `retention`.
     pub(super) fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
         checker.entries("rules", self.rules.len(), MOST_RULES)?;
+        let mut all = None;
         for (number, rule) in self.rules.iter().enumerate() {
+            if let Some(all) = all {
+                let message = format!("no repository is left for it: rules[{all}] names all");
+                return Err(checker.error(&format!("rules[{number}]"), &message));
+            }
             rule.check(&checker.section(&format!("rules[{number}]")))?;
+            let mut patterns = rule.repositories.iter();
+            if patterns.any(|pattern| pattern.as_str() == "**") {
+                all = Some(number);
+            }
         }
         Ok(())
     }
@@ -123,6 +132,9 @@ impl RetentionRuleFields {
             let message = "no repository matches it: no name begins or ends with a slash";
             return Err(checker.error(&format!("repositories[{number}]"), message));
         }
+        let is_of_names =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
+        only(checker, "repositories", &self.repositories, is_of_names)?;
         if let Some(keep) = &self.keep {
             keep.check(&checker.section("keep"))?;
         }
@@ -150,6 +162,8 @@ impl KeepFields {
         }
         if let Some(tags) = &self.tags {
             patterns(checker, "tags", tags)?;
+            let is_of_tags = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+            only(checker, "tags", tags, is_of_tags)?;
             if let Some(number) = tags.iter().position(|tag| tag.as_str().contains('/')) {
                 let message = "no tag matches it: no tag has a slash";
                 return Err(checker.error(&format!("tags[{number}]"), message));
@@ -174,6 +188,24 @@ fn patterns(checker: &Checker<'_>, key: &str, patterns: &[Pattern]) -> Result<()
         return Err(checker.error(key, "a pattern is needed"));
     }
     checker.entries(key, patterns.len(), MOST_PATTERNS)
+}
+
+/// Checks that the patterns have no characters that no name has: a rule that names nothing leaves what it was
+/// to keep to the rules after it.
+fn only(
+    checker: &Checker<'_>,
+    key: &str,
+    patterns: &[Pattern],
+    is_allowed: impl Fn(char) -> bool,
+) -> Result<(), ConfigError> {
+    for (number, pattern) in patterns.iter().enumerate() {
+        let wrong = |c: &char| !is_allowed(*c) && !"*?[]{}!,\\^".contains(*c);
+        if let Some(c) = pattern.as_str().chars().find(wrong) {
+            let message = format!("nothing matches it: no name has {c:?}");
+            return Err(checker.error(&format!("{key}[{number}]"), &message));
+        }
+    }
+    Ok(())
 }
 
 fn within(
@@ -369,6 +401,21 @@ retention:
                 "[prod]",
                 "[team/]",
                 "11: retention.rules[1].repositories[0]: no repository matches it",
+            ),
+            (
+                "[prod]",
+                "[a, Prod]",
+                "11: retention.rules[1].repositories[1]: nothing matches it: no name has 'P'",
+            ),
+            (
+                "['v*', latest]",
+                "['v 1']",
+                "7: retention.rules[0].keep.tags[0]: nothing matches it: no name has ' '",
+            ),
+            (
+                "['team/**', 'cache/*']",
+                "['team/**', '**']",
+                "11: retention.rules[1]: no repository is left for it: rules[0] names all",
             ),
             (
                 "repositories: [prod]",
