@@ -236,7 +236,7 @@ impl Maintenance {
         last.await.ok().flatten().unwrap_or(now).min(now)
     }
 
-    /// Stops all jobs, and waits for their end. From now on none starts, and the store is let go.
+    /// Stops all jobs, and waits for their end. From now on none starts, and the store is closed.
     async fn stop(&self) {
         let running = {
             let mut state = self.0.state.lock();

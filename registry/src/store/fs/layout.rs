@@ -19,6 +19,7 @@
 //!   uploads/<id>/data                 the bytes received so far
 //!   tmp/<id>                          a small file being written; emptied at start
 //!   maintenance/<job>                 how far a maintenance job is; may be removed at any time
+//!   maintenance/<job>-ended           when it last ended: its time; likewise
 //!   maintenance/pulls                 when tags and manifests were last pulled, likewise
 //!   quarantine/<pool>-sha256-<hex>    content that is not what its digest says; never served
 //! ```

@@ -202,7 +202,7 @@ async fn a_run_that_was_stopped_is_continued() {
         "checked":10,"bytes":40,"corrupt":0,"quarantined":0,"unchecked":0,"foreign":0,"found":[]}}}}"#
     );
     fs::write(&cursor, &text).unwrap();
-    // What is behind it is not looked at, and what is ahead is.
+    // What the cursor has passed is not read again; the rest is.
     let of = |index: usize| {
         let digest = Digest::parse(&format!("sha256:{}", digests[index])).unwrap();
         content(directory.path(), "blobs", &digest)
