@@ -52,8 +52,8 @@ impl AgedItems {
 
     /// Removes the manifests of a repository that have no tag, to which nothing leads that stays, and that
     /// nobody was told of since `cutoff`; in the same way as a garbage collection. Tells `gone` of each, and
-    /// when a client was last told of it; with `is_dry` that is all. Returns `None` if manifests and tags are
-    /// written all the time, so that it had to leave off.
+    /// when a client was last told of it; with `is_dry` that is all. Returns `None` if very much is written
+    /// meanwhile, so that it had to leave off.
     ///
     /// # Errors
     /// If something cannot be read that may lead to manifests: then none goes. If `run` is to stop.

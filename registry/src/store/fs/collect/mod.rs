@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `repository` | takes from a repository the blobs that none of its manifests mentions |
 //! | `untagged` | takes from it the manifests that no tag leads to, where that is asked for |
+//! | `graph` | which manifests of a repository lead to which |
 //! | `mentions` | what manifests mention, as far as they can be read and believed |
 //! | `held` | which content is in any repository |
 //! | `content` | removes content that is in none |
@@ -25,6 +26,7 @@
 
 mod content;
 mod cursor;
+mod graph;
 mod held;
 mod mentions;
 mod repository;

@@ -21,7 +21,7 @@ use crate::store::fs::told;
 pub(super) const AT_ONCE: usize = 32;
 
 /// How many manifests that were written meanwhile are read. A repository to which more are is left as it is.
-const MOST_WRITTEN: usize = 10_000;
+pub(super) const MOST_WRITTEN: usize = 10_000;
 
 /// The blobs of a repository that may go.
 struct UnusedBlobs {

@@ -1,3 +1,4 @@
+mod busy;
 mod model;
 mod together;
 

@@ -1,14 +1,17 @@
 //! Takes from a repository the manifests that no tag leads to.
 //!
 //! A tag leads to its manifest, an index to its manifests, and a manifest to its referrers. A manifest that
-//! a client was told of lately counts as one with a tag.
+//! a client was told of lately counts as one with a tag. So does one that is written, or gets a tag, while the
+//! repository is read: it is read before anything else goes, and keeps what it leads to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
-use std::mem;
 use std::time::SystemTime;
 
-use super::repository::AT_ONCE;
+use parking_lot::MutexGuard;
+
+use super::graph::{ManifestGraph, Node};
+use super::repository::{AT_ONCE, MOST_WRITTEN};
 use super::would_go::WouldGo;
 use super::{Collection, GcError, mentions};
 use crate::oci::{Digest, Name, Tag};
@@ -16,25 +19,13 @@ use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::durable::UnsyncedDirectories;
 use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::locks::StripeChanges;
 use crate::store::fs::manifest::{self, ManifestEntry};
 use crate::store::fs::prune_watch::PruneWatch;
 use crate::store::fs::reference;
 use crate::store::fs::reliance::fingerprint;
 use crate::store::fs::told;
 use crate::store::maintenance::Run;
-
-/// How often a repository is read again because a manifest or a tag was written to it meanwhile.
-const ATTEMPTS: usize = 3;
-
-/// A manifest of a repository.
-struct Node {
-    digest: Digest,
-    /// The manifests of the repository that it mentions, each once.
-    children: Vec<Digest>,
-    subject: Option<Digest>,
-    /// Whether no tag points at it, and nobody was told of it lately.
-    is_candidate: bool,
-}
 
 /// The removal of the untagged manifests of one repository. A collection does it, and so does the retention.
 pub(in crate::store::fs) struct UntaggedRemoval<'u> {
@@ -57,13 +48,16 @@ pub struct StayingManifests {
     pub needed: u64,
 }
 
-/// What goes of a repository.
-#[derive(Default)]
-struct Choice {
-    /// Those to which nothing leads, in an order in which each one is gone before those that it leads to.
-    rounds: Vec<Vec<Digest>>,
+/// The manifests of a repository, as they were read.
+struct ReadManifests {
+    graph: ManifestGraph,
     staying: StayingManifests,
+    /// How many no tag points at, and nobody was told of lately.
+    candidates: u64,
 }
+
+/// What is removed under one hold of the lock.
+type Removed = Vec<(Digest, SystemTime)>;
 
 impl Collection<'_> {
     /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take.
@@ -97,8 +91,8 @@ impl Collection<'_> {
 
 impl UntaggedRemoval<'_> {
     /// Takes the manifests that nothing leads to. Tells `gone` of each, with the time at which a client was last
-    /// told of it; in a dry run that is all. Returns `None` if manifests and tags are written all the time, so
-    /// that it had to leave off.
+    /// told of it; in a dry run that is all. Returns `None` if very much is written meanwhile, so that it had to
+    /// leave off.
     ///
     /// `watch` watches the repository, whose lock was released since it does.
     pub(in crate::store::fs) fn run(
@@ -106,76 +100,130 @@ impl UntaggedRemoval<'_> {
         watch: &PruneWatch<'_>,
         gone: &mut dyn FnMut(&Digest, SystemTime),
     ) -> std::result::Result<Option<StayingManifests>, GcError> {
-        for _ in 0..ATTEMPTS {
-            let Choice { rounds, staying } = self.choose()?;
-            if self.is_dry {
-                for digest in rounds.iter().flatten() {
-                    let path = self.data.layout.manifest_entry(self.name, digest);
-                    if let Some(told) = if_there(&path, fs::metadata(&path))? {
-                        gone(digest, told.modified().unwrap_or(self.cutoff));
-                    }
+        let mut read = self.read()?;
+        let rounds = read.graph.rounds();
+        if self.is_dry {
+            for digest in rounds.iter().flatten() {
+                let path = self.data.layout.manifest_entry(self.name, digest);
+                if let Some(told) = if_there(&path, fs::metadata(&path))? {
+                    gone(digest, told.modified().unwrap_or(self.cutoff));
                 }
-                return Ok(Some(staying));
+                read.candidates -= 1;
             }
-            if self.remove_rounds(&rounds, watch, gone)? {
-                return Ok(Some(staying));
-            }
+        } else if !self.remove_rounds(&rounds, &mut read, watch, gone)? {
+            return Ok(None);
         }
-        Ok(None)
+        read.staying.needed = read.candidates;
+        Ok(Some(read.staying))
     }
 
-    /// Removes the manifests of each round. Returns false if something was written meanwhile, so that they
-    /// have to be chosen again.
+    /// Removes the manifests of each round, but for those that have to stay now. Returns false if too much is
+    /// written meanwhile.
     fn remove_rounds(
         &self,
         rounds: &[Vec<Digest>],
+        read: &mut ReadManifests,
         watch: &PruneWatch<'_>,
         gone: &mut dyn FnMut(&Digest, SystemTime),
     ) -> std::result::Result<bool, GcError> {
-        let Self { data, name, .. } = *self;
+        let mut met = HashSet::new();
         for round in rounds {
             let mut unsynced = UnsyncedDirectories::none();
-            let mut is_unchanged = true;
+            let mut has_met_all = true;
             for batch in round.chunks(AT_ONCE) {
-                data.root.check()?;
-                let mut lock = data.locks.repository(name);
-                is_unchanged = watch.written().is_some_and(|written| written.is_empty());
-                let mut removed = Vec::new();
-                for digest in batch.iter().take_while(|_| is_unchanged) {
-                    let path = data.layout.manifest_entry(name, digest);
-                    // A client may have been told of it since, or have deleted it.
-                    let found = if_there(&path, fs::metadata(&path))?;
-                    let found = found.filter(|found| told::is_before(found, self.cutoff));
-                    let Some(found) = found else {
-                        is_unchanged = false;
-                        break;
-                    };
-                    if let Some(entry) = ManifestEntry::read(&path)? {
-                        let changed =
-                            manifest::remove_entry(data, name, digest, Some(&entry), &mut lock)?;
-                        unsynced.add(changed);
-                        removed.push((digest, found.modified().unwrap_or(self.cutoff)));
-                    }
-                }
+                self.data.root.check()?;
+                let Some(mut lock) = self.lock(&mut read.graph, &mut met, watch)? else {
+                    has_met_all = false;
+                    break;
+                };
+                let removed = self.remove_batch(batch, read, &mut lock, &mut unsynced)?;
                 drop(lock);
                 for (digest, told) in removed {
-                    gone(digest, told);
-                }
-                if !is_unchanged {
-                    break;
+                    gone(&digest, told);
                 }
                 self.run.pause()?;
             }
             // Before the next round: an index that a crash brings back has its manifests.
-            unsynced.with(()).sync(data)?;
-            if !is_unchanged {
+            unsynced.with(()).sync(self.data)?;
+            if !has_met_all {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn choose(&self) -> std::result::Result<Choice, GcError> {
+    /// Takes the repository's lock, with all that was written to it in the graph. Returns `None` if that is
+    /// too much.
+    fn lock(
+        &self,
+        graph: &mut ManifestGraph,
+        met: &mut HashSet<Digest>,
+        watch: &PruneWatch<'_>,
+    ) -> std::result::Result<Option<MutexGuard<'_, StripeChanges>>, GcError> {
+        loop {
+            let lock = self.data.locks.repository(self.name);
+            let Some(written) = watch.written().filter(|_| met.len() < MOST_WRITTEN) else {
+                return Ok(None);
+            };
+            if written.iter().all(|digest| met.contains(digest)) {
+                return Ok(Some(lock));
+            }
+            drop(lock);
+            for digest in written {
+                if met.contains(&digest) {
+                    continue;
+                }
+                let mut is_met = graph.keep(&digest);
+                if !is_met {
+                    let mention = |mentioned| {
+                        graph.keep(&mentioned);
+                    };
+                    // One that is gone again may come back, and is read then.
+                    is_met =
+                        mentions::of_manifest(self.data, self.name, &digest, mention)?.is_some();
+                    self.run.pause()?;
+                }
+                if is_met {
+                    met.insert(digest);
+                }
+            }
+        }
+    }
+
+    fn remove_batch(
+        &self,
+        batch: &[Digest],
+        read: &mut ReadManifests,
+        lock: &mut StripeChanges,
+        unsynced: &mut UnsyncedDirectories,
+    ) -> std::result::Result<Removed, GcError> {
+        let Self { data, name, .. } = *self;
+        let mut removed = Vec::new();
+        for digest in batch {
+            if read.graph.keeps(digest) {
+                continue;
+            }
+            let path = data.layout.manifest_entry(name, digest);
+            let found = if_there(&path, fs::metadata(&path))?;
+            if let Some(found) = &found
+                && !told::is_before(found, self.cutoff)
+            {
+                // A client was told of it since.
+                read.graph.keep(digest);
+                read.staying.recent += 1;
+            } else if let Some(found) = found
+                && let Some(entry) = ManifestEntry::read(&path)?
+            {
+                let changed = manifest::remove_entry(data, name, digest, Some(&entry), lock)?;
+                unsynced.add(changed);
+                removed.push((digest.clone(), found.modified().unwrap_or(self.cutoff)));
+            }
+            read.candidates -= 1;
+        }
+        Ok(removed)
+    }
+
+    fn read(&self) -> std::result::Result<ReadManifests, GcError> {
         let Self { data, name, .. } = *self;
         let tagged = self.tagged()?;
         let mut found = Vec::new();
@@ -193,33 +241,35 @@ impl UntaggedRemoval<'_> {
             found.push((digest, is_old && !is_tagged));
             Ok(())
         })?;
-        if candidates == 0 {
-            let rounds = Vec::new();
-            return Ok(Choice { rounds, staying });
-        }
-        let here: HashSet<_> = found.iter().map(|(digest, _)| digest.clone()).collect();
         let mut nodes = Vec::new();
-        for (digest, is_candidate) in found {
-            let mut children = HashSet::new();
-            let mention = |mentioned| {
-                if here.contains(&mentioned) && mentioned != digest {
-                    children.insert(mentioned);
+        // Without candidates nothing goes, whatever leads to what.
+        if candidates > 0 {
+            let here: HashSet<_> = found.iter().map(|(digest, _)| digest.clone()).collect();
+            for (digest, is_candidate) in found {
+                let mut children = HashSet::new();
+                let mention = |mentioned| {
+                    if here.contains(&mentioned) && mentioned != digest {
+                        children.insert(mentioned);
+                    }
+                };
+                if let Some(entry) = mentions::of_manifest(data, name, &digest, mention)? {
+                    nodes.push(Node {
+                        subject: entry.subject,
+                        digest,
+                        children: children.into_iter().collect(),
+                        is_candidate,
+                    });
+                } else {
+                    candidates -= u64::from(is_candidate);
                 }
-            };
-            if let Some(entry) = mentions::of_manifest(data, name, &digest, mention)? {
-                nodes.push(Node {
-                    subject: entry.subject,
-                    digest,
-                    children: children.into_iter().collect(),
-                    is_candidate,
-                });
+                self.run.pause()?;
             }
-            self.run.pause()?;
         }
-        let rounds = in_rounds(&nodes);
-        let going: usize = rounds.iter().map(Vec::len).sum();
-        staying.needed = candidates - going as u64;
-        Ok(Choice { rounds, staying })
+        Ok(ReadManifests {
+            graph: ManifestGraph::new(nodes),
+            staying,
+            candidates,
+        })
     }
 
     fn tagged(&self) -> Result<HashSet<Digest>> {
@@ -233,159 +283,5 @@ impl UntaggedRemoval<'_> {
             Ok(())
         })?;
         Ok(tagged)
-    }
-}
-
-/// The manifests to which nothing leads, in an order in which each one is gone before those that it leads to.
-/// Takes time in proportion to the manifests and what they lead to.
-fn in_rounds(nodes: &[Node]) -> Vec<Vec<Digest>> {
-    let leads_to = leads_to(nodes);
-    let mut kept = vec![false; nodes.len()];
-    let is_kept = |&at: &usize| nodes.get(at).is_some_and(|node| !node.is_candidate);
-    let mut next: Vec<_> = (0..nodes.len()).filter(is_kept).collect();
-    while let Some(at) = next.pop() {
-        if !mem::replace(&mut kept[at], true) {
-            next.extend(&leads_to[at]);
-        }
-    }
-    let mut left: Vec<_> = (0..nodes.len()).filter(|&at| !kept[at]).collect();
-    // How many of those that are left lead to it.
-    let mut leading = vec![0_usize; nodes.len()];
-    for &to in left.iter().flat_map(|&from| &leads_to[from]) {
-        leading[to] += 1;
-    }
-    let mut rounds = Vec::new();
-    let mut now: Vec<_> = left
-        .iter()
-        .copied()
-        .filter(|&at| leading[at] == 0)
-        .collect();
-    while !now.is_empty() {
-        let mut later = Vec::new();
-        for &at in &now {
-            kept[at] = true;
-            for &to in &leads_to[at] {
-                leading[to] -= 1;
-                if leading[to] == 0 && !kept[to] {
-                    later.push(to);
-                }
-            }
-        }
-        rounds.push(digests(nodes, &now));
-        now = later;
-    }
-    // A referrer may mention its subject, too: then each leads to the other, and they go together.
-    left.retain(|&at| !kept[at]);
-    if !left.is_empty() {
-        rounds.push(digests(nodes, &left));
-    }
-    rounds
-}
-
-/// By number, the numbers of those that each manifest leads to: its manifests and its referrers.
-fn leads_to(nodes: &[Node]) -> Vec<Vec<usize>> {
-    let numbers: HashMap<_, _> = nodes
-        .iter()
-        .enumerate()
-        .map(|(at, node)| (&node.digest, at))
-        .collect();
-    let mut leads_to: Vec<Vec<usize>> = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let children = node.children.iter().filter_map(|child| numbers.get(child));
-        leads_to.push(children.copied().collect());
-    }
-    for (at, node) in nodes.iter().enumerate() {
-        if let Some(&subject) = node
-            .subject
-            .as_ref()
-            .and_then(|subject| numbers.get(subject))
-        {
-            leads_to[subject].push(at);
-        }
-    }
-    // It may be among several of them.
-    for numbers in &mut leads_to {
-        numbers.sort_unstable();
-        numbers.dedup();
-    }
-    leads_to
-}
-
-fn digests(nodes: &[Node], numbers: &[usize]) -> Vec<Digest> {
-    let of = |&at: &usize| nodes.get(at).map(|node| node.digest.clone());
-    numbers.iter().filter_map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::Algorithm;
-
-    fn digest(name: &str) -> Digest {
-        Digest::of(Algorithm::Sha256, name.as_bytes())
-    }
-
-    fn node(name: &str, children: &[&str], subject: Option<&str>, is_candidate: bool) -> Node {
-        Node {
-            digest: digest(name),
-            children: children.iter().map(|child| digest(child)).collect(),
-            subject: subject.map(digest),
-            is_candidate,
-        }
-    }
-
-    #[test]
-    fn what_a_kept_manifest_leads_to_is_kept_at_any_depth() {
-        let nodes = vec![
-            node("index", &["index 2"], None, false),
-            node("index 2", &["image"], None, true),
-            node("image", &[], None, true),
-            node("signature", &[], Some("image"), true),
-            node("of the signature", &["layers"], Some("signature"), true),
-            node("layers", &[], None, true),
-        ];
-        assert_eq!(in_rounds(&nodes), [[]; 0]);
-    }
-
-    #[test]
-    fn a_long_chain_goes_link_by_link() {
-        let names: Vec<_> = (0..5000).map(|n| n.to_string()).collect();
-        let link = |n: usize| {
-            let subject = n.checked_sub(1).map(|before| names[before].as_str());
-            node(&names[n], &[], subject, true)
-        };
-        let rounds = in_rounds(&(0..names.len()).map(link).collect::<Vec<_>>());
-        let in_order: Vec<_> = names.iter().map(|name| vec![digest(name)]).collect();
-        assert_eq!(rounds, in_order);
-    }
-
-    #[test]
-    fn what_goes_goes_after_what_leads_to_it() {
-        let nodes = vec![
-            node("image", &[], None, true),
-            node("index", &["image", "shared"], None, true),
-            node("signature", &[], Some("index"), true),
-            node("shared", &[], None, true),
-            node("tagged", &["shared"], None, false),
-            node("of nobody", &[], Some("deleted long ago"), true),
-        ];
-        let mut rounds = in_rounds(&nodes);
-        for round in &mut rounds {
-            round.sort();
-        }
-        let mut first = ["index", "of nobody"].map(digest);
-        let mut second = ["image", "signature"].map(digest);
-        first.sort();
-        second.sort();
-        assert_eq!(rounds, [first.to_vec(), second.to_vec()]);
-    }
-
-    #[test]
-    fn those_that_lead_to_each_other_go_together() {
-        let nodes = vec![
-            node("image", &[], None, true),
-            node("signature", &["image"], Some("image"), true),
-        ];
-        assert_eq!(in_rounds(&nodes).concat().len(), 2);
     }
 }
