@@ -250,6 +250,21 @@ impl JobReport {
         }
     }
 
+    /// The report of a job that cannot report any more.
+    pub(super) fn lost(job: &Job) -> Self {
+        match *job {
+            Job::Gc(GcSettings { dry_run, .. }) => Self::Gc {
+                dry_run,
+                report: GcReport::default(),
+            },
+            Job::Scrub(_) => Self::Scrub(ScrubReport::default()),
+            Job::Retention { dry_run, .. } => Self::Retention(RetentionReport {
+                dry_run,
+                ..RetentionReport::default()
+            }),
+        }
+    }
+
     /// Counts a run that ended.
     pub(super) fn count(&self, families: &MaintenanceFamilies, result: RunResult, seconds: f64) {
         match self {

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 pub use self::job::{Job, JobError, JobKind, JobOptions, JobReport, JobSettings};
 pub use self::schedule::Schedule;
-use crate::metrics::maintenance::MaintenanceFamilies;
+use crate::metrics::maintenance::{MaintenanceFamilies, RunResult};
 use crate::store::fs::FsStore;
 use crate::store::maintenance::{Pace, Progress, Run};
 
@@ -264,6 +264,7 @@ async fn perform(
     teller: watch::Sender<JobState>,
 ) {
     let began = Instant::now();
+    let lost = JobReport::lost(&job);
     let mut work = spawn_blocking({
         let run = Arc::clone(&run);
         move || {
@@ -301,11 +302,16 @@ async fn perform(
             end(&report, &ended)
         }
         // A panic, which is logged where it happens, or a runtime that shuts down.
-        Err(_) => JobEnd {
-            ok: false,
-            message: "the job failed: see the log".to_owned(),
-            report: serde_json::Value::Null,
-        },
+        Err(_) => {
+            if let Some(families) = &families {
+                lost.count(families, RunResult::Error, seconds);
+            }
+            JobEnd {
+                ok: false,
+                message: "the job failed: see the log".to_owned(),
+                report: serde_json::Value::Null,
+            }
+        }
     };
     let _ = teller.send(JobState::Ended(end));
     // The process may end next: those who follow are to hear of it first.

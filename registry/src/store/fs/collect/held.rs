@@ -34,22 +34,31 @@ impl Default for Fingerprints {
 }
 
 impl HeldContent {
-    /// Adds what a repository holds, without what would go.
-    pub(super) fn add(&mut self, data: &DataDirectory, name: &Name, gone: &WouldGo) -> Result<()> {
+    /// Adds what a repository holds, without what would go. Returns whether it holds anything.
+    pub(super) fn add(
+        &mut self,
+        data: &DataDirectory,
+        name: &Name,
+        gone: &WouldGo,
+    ) -> Result<bool> {
+        let mut holds = false;
         each_entry(&data.layout.blob_links(name), |file| {
             if let Some(digest) = digest_of(&file.file_name())
                 && !gone.blobs.contains(&fingerprint(&digest))
             {
                 self.blobs.add(&digest);
+                holds = true;
             }
             Ok(())
         })?;
         manifest::each(data, name, |digest, _| {
             if !gone.manifests.contains(&fingerprint(&digest)) {
                 self.manifests.add(&digest);
+                holds = true;
             }
             Ok(())
-        })
+        })?;
+        Ok(holds)
     }
 
     /// Whether a repository may hold content.

@@ -6,6 +6,7 @@
 //! | `untagged` | takes from it the manifests that no tag leads to, where that is asked for |
 //! | `graph` | which manifests of a repository lead to which |
 //! | `mentions` | what manifests mention, as far as they can be read and believed |
+//! | `leftovers` | removes what a crash has left of a repository |
 //! | `held` | which content is in any repository |
 //! | `content` | removes content that is in none |
 //! | `would_go` | what a dry run would take from a repository |
@@ -28,6 +29,7 @@ mod content;
 mod cursor;
 mod graph;
 mod held;
+mod leftovers;
 mod mentions;
 mod repository;
 #[cfg(test)]
@@ -64,7 +66,7 @@ pub struct GcSettings {
 /// What a collection did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
-    /// The repositories that it looked at.
+    /// The repositories that it looked at, and that held something.
     pub repositories: u64,
     /// The blobs that it took from a repository.
     pub links: u64,
@@ -193,13 +195,18 @@ impl Collection<'_> {
                 }
                 return Err(interrupted.into());
             }
-            let gone = if cursor.passes(&name) {
-                self.report.repositories += 1;
+            let is_passed = cursor.passes(&name);
+            let before = self.report.links + self.report.entries;
+            let gone = if is_passed {
                 self.repository(&name)?
             } else {
                 WouldGo::default()
             };
-            self.hold(&name, &gone)?;
+            let holds = self.hold(&name, &gone)?;
+            // A directory above repositories holds nothing, and is none.
+            if is_passed && (holds || self.report.links + self.report.entries > before) {
+                self.report.repositories += 1;
+            }
             self.run.advance(1);
             if !self.settings.dry_run {
                 cursor.done(self.data, name);
@@ -213,14 +220,12 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// Notes the content of a repository.
-    fn hold(&mut self, name: &Name, gone: &WouldGo) -> Result<(), GcError> {
+    /// Notes the content of a repository. Returns whether it has any.
+    fn hold(&mut self, name: &Name, gone: &WouldGo) -> Result<bool, GcError> {
         let held = self.held.add(self.data, name, gone);
-        let is_read = self
-            .skip_unreadable(Some(name), held.map_err(GcError::from))?
-            .is_some();
-        self.has_read_all &= is_read;
-        Ok(())
+        let holds = self.skip_unreadable(Some(name), held.map_err(GcError::from))?;
+        self.has_read_all &= holds.is_some();
+        Ok(holds.unwrap_or(true))
     }
 
     /// Goes on after what cannot be read or removed, and returns `None` then. A lost data directory and an

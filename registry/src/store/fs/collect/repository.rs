@@ -35,7 +35,10 @@ impl Collection<'_> {
     /// Takes from a repository what it does not need. Returns what a dry run would take.
     pub(super) fn repository(&mut self, name: &Name) -> std::result::Result<WouldGo, GcError> {
         let mut gone = WouldGo::default();
-        let pruned = self.prune(name, &mut gone);
+        let mut pruned = self.prune(name, &mut gone);
+        if pruned.is_ok() && !self.settings.dry_run {
+            pruned = self.leftovers(name);
+        }
         if self.skip_unreadable(Some(name), pruned)?.is_none() {
             // A repository without its directory looks empty.
             self.data.root.check()?;

@@ -162,6 +162,51 @@ async fn a_registry_from_which_all_was_deleted_is_as_small_as_a_new_one() {
 }
 
 #[tokio::test]
+async fn what_a_crash_has_left_of_a_repository_goes() {
+    let (store, directory) = new();
+    let before = tree(directory.path());
+    let subject = put(&store, "team/app", &manifest("{}"), &["1"]).await;
+    let kept = put(&store, "team/app", &referrer(&subject), &[]).await;
+    let with_one = tree(directory.path());
+    let repositories = directory.path().join("repositories");
+    let hyphened = |digest: &Digest| digest.as_str().replace(':', "-");
+    let of_subject = repositories
+        .join("team/app/_referrers")
+        .join(hyphened(&subject));
+    for n in 0..100 {
+        let absent = hyphened(&Digest::of(Algorithm::Sha256, &[n]));
+        fs::write(of_subject.join(&absent), "{}").unwrap();
+        let of_absent = repositories.join("team/app/_referrers").join(&absent);
+        fs::create_dir(&of_absent).unwrap();
+        fs::write(of_absent.join(&absent), "{}").unwrap();
+    }
+    fs::create_dir_all(repositories.join("team/gone/_tags")).unwrap();
+    fs::create_dir_all(repositories.join("other/gone")).unwrap();
+    // What the store did not make stays.
+    let foreign = of_subject.join("foreign");
+    fs::write(&foreign, "").unwrap();
+    let report = collect(&store, AT_ONCE);
+    assert_eq!((report.repositories, report.skipped), (1, 0));
+    fs::remove_file(&foreign).unwrap();
+    assert_eq!(tree(directory.path()), with_one);
+    assert!(has_manifest(&store, "team/app", &kept).await);
+
+    let deleted = store.tag_delete(&name("team/app"), &tag("1"), None);
+    deleted.await.unwrap();
+    // A damaged manifest does not say whose referrer it is: its descriptor stays until now.
+    let entry = repositories
+        .join("team/app/_manifests")
+        .join(hyphened(&kept));
+    fs::write(entry, "damaged").unwrap();
+    store
+        .manifest_delete(&name("team/app"), &kept)
+        .await
+        .unwrap();
+    collect(&store, UNTAGGED);
+    assert_eq!(tree(directory.path()), before);
+}
+
+#[tokio::test]
 async fn what_an_image_needs_stays_and_what_none_needs_goes() {
     let (store, directory) = new();
     let (needed, loose) = (
