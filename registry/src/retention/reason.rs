@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::settings::Keep;
-use crate::oci::Digest;
+use super::tags::TagSubject;
 use crate::store::fs::LastPull;
 
 /// Why no condition keeps a tag: what each of them looked at.
@@ -33,7 +33,7 @@ pub(super) fn of_tag(
 }
 
 /// Why the tag of a referrer goes.
-pub(super) fn of_referrer(subject: &Digest, pushed: SystemTime, now: SystemTime) -> String {
+pub(super) fn of_referrer(subject: &TagSubject, pushed: SystemTime, now: SystemTime) -> String {
     format!(
         "its subject {subject} is gone, pushed {} ago",
         age(pushed, now)
@@ -89,14 +89,22 @@ mod tests {
             of_tag(&keep, now + Duration::from_secs(1), pulled(false), now),
             "not among the newest 3, matches no pattern, pushed 0 s ago, not pulled for 2 days"
         );
-        let digest = Digest::of(Algorithm::Sha256, b"");
+        let subject = |algorithm| TagSubject {
+            algorithm,
+            hex: "ab".repeat(32),
+        };
         assert_eq!(
             of_manifest(ago(240), now),
             "no tag leads to it, not used for 10 days"
         );
         assert_eq!(
-            of_referrer(&digest, ago(240), now),
-            format!("its subject {digest} is gone, pushed 10 days ago")
+            of_referrer(&subject(Algorithm::Sha256), ago(240), now),
+            format!(
+                "its subject sha256:{} is gone, pushed 10 days ago",
+                "ab".repeat(32)
+            )
         );
+        let cut = of_referrer(&subject(Algorithm::Sha512), ago(240), now);
+        assert!(cut.contains("abab… is gone"), "{cut}");
     }
 }

@@ -15,7 +15,7 @@ pub struct RetentionReport {
     pub total: RetentionCounts,
     /// How many repositories were gone through.
     pub repositories: u64,
-    /// The repositories, the first [`RetentionReport::MOST`] of them.
+    /// The repositories, the first [`RetentionReport::MOST`] of them; those that lose something come first.
     pub page: Vec<RepositoryReport>,
     /// What was deleted, the first [`RetentionReport::MOST`] of it.
     pub deletions: Vec<RetentionDeletion>,
@@ -103,7 +103,11 @@ impl RetentionReport {
     pub(super) fn add(&mut self, repository: RepositoryReport) {
         self.repositories += 1;
         self.total.add(&repository.counts);
-        if self.page.len() < Self::MOST {
+        let losing = self.page.partition_point(RepositoryReport::loses);
+        if repository.loses() {
+            self.page.insert(losing, repository);
+            self.page.truncate(Self::MOST);
+        } else if self.page.len() < Self::MOST {
             self.page.push(repository);
         }
     }
@@ -113,6 +117,13 @@ impl RetentionReport {
         if self.deletions.len() < Self::MOST {
             self.deletions.push(deletion);
         }
+    }
+}
+
+impl RepositoryReport {
+    /// Whether anything of it is deleted.
+    fn loses(&self) -> bool {
+        self.counts.tags_deleted + self.counts.manifests_deleted > 0
     }
 }
 

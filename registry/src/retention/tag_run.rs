@@ -6,7 +6,7 @@ use super::context::{RetentionRun, failed, log_deletion};
 use super::reason;
 use super::report::{RetentionCounts, RetentionDeletion, RetentionReport};
 use super::settings::{Keep, RetentionRule};
-use super::tags::{KeptBecause, NewestTags, TagRules, subject_of};
+use super::tags::{KeptBecause, NewestTags, TagRules, TagSubject, subject_of};
 use crate::oci::{Digest, Name, Tag};
 use crate::store::fs::DatedTag;
 use crate::store::{Result, StoreError};
@@ -18,14 +18,14 @@ const TOGETHER: usize = 256;
 struct DoomedTag {
     found: DatedTag,
     /// The subject, if the tag stands for a referrer.
-    subject: Option<Digest>,
+    subject: Option<TagSubject>,
 }
 
 /// What is to be done with a tag.
 enum TagFate {
     Kept(KeptBecause),
     /// It goes; with the subject, if it stands for a referrer.
-    Doomed(Option<Digest>),
+    Doomed(Option<TagSubject>),
 }
 
 /// The rules for the tags of one repository.
@@ -119,10 +119,16 @@ impl TagRun<'_> {
 
     /// Whether the tag of a referrer stays: as long as its subject is there, and then as long as a referrer
     /// without a tag would.
-    fn keeps_referrer(&self, subject: &Digest, pushed: SystemTime) -> Result<bool> {
+    fn keeps_referrer(&self, subject: &TagSubject, pushed: SystemTime) -> Result<bool> {
         let untagged = self.rule.untagged;
         let is_recent = untagged.is_none_or(|time| self.rules.is_within(pushed, time));
-        Ok(is_recent || self.run.items.holds_manifest(self.name, subject)?)
+        Ok(is_recent || self.holds(subject)?)
+    }
+
+    fn holds(&self, subject: &TagSubject) -> Result<bool> {
+        let TagSubject { algorithm, hex } = subject;
+        let items = &self.run.items;
+        items.holds_manifest(self.name, *algorithm, hex)
     }
 
     /// Deletes tags that are as they were found.
@@ -167,11 +173,7 @@ impl TagRun<'_> {
     /// Whether a tag still goes: nobody has pulled it, or pushed its subject, since it was judged.
     fn is_doomed(&self, tag: &Tag, digest: &Digest) -> bool {
         if let Some(subject) = subject_of(tag)
-            && self
-                .run
-                .items
-                .holds_manifest(self.name, &subject)
-                .unwrap_or(true)
+            && self.holds(&subject).unwrap_or(true)
         {
             return false;
         }

@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::settings::Keep;
-use crate::oci::{Algorithm, Digest, Tag};
+use crate::oci::{Algorithm, Tag};
 use crate::store::fs::LastPull;
 
 /// What a tag is judged by.
@@ -110,16 +111,39 @@ impl<'a> TagRules<'a> {
     }
 }
 
+/// The subject of a referrer, as far as a tag can name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TagSubject {
+    pub(super) algorithm: Algorithm,
+    /// The first digits of its digest, at most [`SUBJECT_DIGITS`].
+    pub(super) hex: String,
+}
+
+/// A tag has room for so many digits of a digest, by the referrers tag schema of the OCI Distribution
+/// specification.
+const SUBJECT_DIGITS: usize = 64;
+
 /// The subject of a tag that stands for a referrer, as clients set them that do without the referrers API:
 /// `sha256-<hex>`, with `.sig`, `.att` or another ending that says what it is.
-pub(super) fn subject_of(tag: &Tag) -> Option<Digest> {
+pub(super) fn subject_of(tag: &Tag) -> Option<TagSubject> {
     let (algorithm, rest) = tag.as_str().split_once('-')?;
-    let length = Algorithm::parse(algorithm).ok()?.hex_length();
+    let algorithm = Algorithm::parse(algorithm).ok()?;
+    let length = algorithm.hex_length().min(SUBJECT_DIGITS);
     let (hex, ending) = rest.split_at_checked(length)?;
-    if !ending.is_empty() && !ending.starts_with('.') {
+    let is_hex = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_hex || !ending.is_empty() && !ending.starts_with('.') {
         return None;
     }
-    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+    let hex = hex.to_owned();
+    Some(TagSubject { algorithm, hex })
+}
+
+impl fmt::Display for TagSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { algorithm, hex } = self;
+        let is_whole = hex.len() == algorithm.hex_length();
+        write!(f, "{algorithm}:{hex}{}", if is_whole { "" } else { "…" })
+    }
 }
 
 #[cfg(test)]

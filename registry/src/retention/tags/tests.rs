@@ -4,6 +4,7 @@ use std::time::UNIX_EPOCH;
 use proptest::prelude::*;
 
 use super::*;
+use crate::oci::Digest;
 use crate::retention::Pattern;
 
 const NOW: u64 = 1_000_000;
@@ -89,10 +90,18 @@ fn a_tag_that_names_a_digest_is_that_of_a_referrer() {
     let digest = Digest::of(Algorithm::Sha256, b"x");
     let long = Digest::of(Algorithm::Sha512, b"x");
     let tag = |text: String| subject_of(&Tag::parse(&text).unwrap());
+    let subject = |digest: &Digest| TagSubject {
+        algorithm: digest.algorithm(),
+        hex: digest.hex()[..64].to_owned(),
+    };
     let hex = digest.hex();
     for ending in ["", ".sig", ".att", ".sbom", "."] {
-        assert_eq!(tag(format!("sha256-{hex}{ending}")), Some(digest.clone()));
+        assert_eq!(tag(format!("sha256-{hex}{ending}")), Some(subject(&digest)));
     }
+    // A tag has no room for all of it.
+    let cut = &long.hex()[..64];
+    assert_eq!(tag(format!("sha512-{cut}")), Some(subject(&long)));
+    assert_eq!(tag(format!("sha512-{cut}.sig")), Some(subject(&long)));
     assert_eq!(tag(format!("sha512-{}", &long.hex()[..121])), None);
     for other in [
         format!("sha256-{hex}x"),

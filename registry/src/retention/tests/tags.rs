@@ -201,6 +201,42 @@ async fn a_signature_s_tag_takes_no_place_and_goes_some_time_after_its_image() {
 }
 
 #[tokio::test]
+async fn the_tag_of_a_sha512_image_s_signature_names_a_part_of_its_digest() {
+    let fixture = Fixture::new();
+    let of = |digest: &Digest| format!("sha512-{}", &digest.hex()[..64]);
+    let long = |n| {
+        let mut image = image(n);
+        image.digest = Digest::of(Algorithm::Sha512, &image.bytes);
+        image
+    };
+    let signed = fixture.push(&long(1), &["1"], 9).await;
+    let gone = long(99).digest;
+    fixture.push(&image(2), &[&of(&signed)], 9).await;
+    fixture.push(&image(3), &[&of(&gone)], 9).await;
+    let report = fixture.run(&newest(1, Some(DAY * 3)));
+    assert_eq!(deleted(&report)[0], of(&gone));
+    assert_eq!(report.total.tags_deleted, 1);
+    assert_eq!(report.total.tags_kept.newest, 1);
+    assert_eq!(report.total.tags_kept.referrers, 1);
+}
+
+#[tokio::test]
+async fn repositories_that_lose_something_are_reported_first() {
+    let fixture = Fixture::new();
+    for repository in ["a", "b", "c", "d"] {
+        fixture.push_now(repository, &image(1), &["new"]).await;
+    }
+    for repository in ["b", "d"] {
+        fixture.push_to(repository, &image(2), &["old"], 9).await;
+    }
+    let report = fixture.run(&newest(1, None));
+    let mut names: Vec<_> = report.page.iter().map(|one| &*one.repository).collect();
+    names[..2].sort_unstable();
+    names[2..].sort_unstable();
+    assert_eq!(names, ["b", "d", "a", "c"]);
+}
+
+#[tokio::test]
 async fn what_is_damaged_stays_and_keeps_the_manifests() {
     let fixture = Fixture::new();
     fixture.push(&image(1), &["1"], 9).await;
