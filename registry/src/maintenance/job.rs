@@ -237,7 +237,8 @@ impl JobReport {
 
     /// Whether nothing is left for a person to do.
     pub fn is_sound(&self) -> bool {
-        let is_corrupt = matches!(self, Self::Scrub(report) if report.corrupt > 0);
+        let is_corrupt =
+            matches!(self, Self::Scrub(report) if report.corrupt > 0 || report.missing > 0);
         self.is_complete() && !is_corrupt
     }
 
@@ -331,6 +332,7 @@ impl JobReport {
                 bytes = report.bytes,
                 corrupt = report.corrupt,
                 quarantined = report.quarantined,
+                missing = report.missing,
                 unchecked = report.unchecked,
                 "scrub ended"
             ),

@@ -7,7 +7,7 @@ use service::quantity;
 use super::job::JobReport;
 use crate::oci::Name;
 use crate::retention::{RepositoryReport, RetentionDeletion, RetentionReport};
-use crate::store::fs::{CorruptContent, GcReport, ScrubReport};
+use crate::store::fs::{CorruptContent, GcReport, Holders, MissingContent, ScrubReport};
 
 impl fmt::Display for JobReport {
     /// In lines; the first is the summary.
@@ -92,12 +92,30 @@ fn scrub(f: &mut fmt::Formatter<'_>, report: &ScrubReport) -> fmt::Result {
     if more > 0 {
         writeln!(f, "and {more} more: see the log")?;
     }
+    if report.missing > 0 {
+        let missing = number(
+            report.missing,
+            "blob or manifest is missing",
+            "blobs and manifests are missing",
+        );
+        writeln!(f, "{missing} that a repository holds")?;
+    }
+    for one in &report.absent {
+        let MissingContent {
+            pool,
+            digest,
+            quarantined,
+            holders,
+        } = one;
+        let why = if *quarantined { "quarantined" } else { "gone" };
+        writeln!(f, "missing {pool}/{digest} {}: {why}", held_by(holders))?;
+    }
     if report.corrupt > report.quarantined {
         writeln!(
             f,
             "scrub --repair moves what is corrupt to the quarantine, and a push stores it again"
         )?;
-    } else if report.corrupt > 0 {
+    } else if report.corrupt + report.missing > 0 {
         writeln!(f, "a push of the same content stores it again")?;
     }
     if report.unchecked > 0 {
@@ -177,13 +195,17 @@ fn corrupt_line(one: &CorruptContent) -> String {
     } else {
         "corrupt"
     };
-    let names: Vec<_> = one.repositories.iter().map(Name::as_str).collect();
-    let held = match (names.as_slice(), one.more_repositories) {
+    let held = held_by(&one.holders);
+    format!("{state} {}/{} {held}: {}", one.pool, one.digest, one.reason)
+}
+
+fn held_by(holders: &Holders) -> String {
+    let names: Vec<_> = holders.repositories.iter().map(Name::as_str).collect();
+    match (names.as_slice(), holders.more_repositories) {
         ([], _) => "in no repository".to_owned(),
         (_, 0) => format!("in {}", names.join(", ")),
         (_, more) => format!("in {} and {more} more", names.join(", ")),
-    };
-    format!("{state} {}/{} {held}: {}", one.pool, one.digest, one.reason)
+    }
 }
 
 #[cfg(test)]
@@ -278,13 +300,29 @@ mod tests {
             digest: digest.clone(),
             reason: "its bytes have another digest".to_owned(),
             quarantined: false,
-            repositories: vec![Name::parse("a/b").unwrap()],
-            more_repositories: 3,
+            holders: Holders {
+                repositories: vec![Name::parse("a/b").unwrap()],
+                more_repositories: 3,
+            },
+        }];
+        report.missing = 2;
+        report.absent = vec![MissingContent {
+            pool: "manifests".to_owned(),
+            digest: digest.clone(),
+            quarantined: true,
+            holders: Holders::default(),
         }];
         let lines = text(&report);
         assert!(
             lines.contains(&format!(
                 "\ncorrupt blobs/{digest} in a/b and 3 more: its bytes have another digest\nand 1 more: see"
+            )),
+            "{lines}"
+        );
+        assert!(
+            lines.contains(&format!(
+                "\n2 blobs and manifests are missing that a repository holds\n\
+                 missing manifests/{digest} in no repository: quarantined\n"
             )),
             "{lines}"
         );

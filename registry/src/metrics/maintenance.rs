@@ -46,8 +46,8 @@ families! {
         pub gc_freed: Counter = "gc_freed_bytes_total",
         /// Scrubs; counted when they end. `error`: not all content could be read.
         pub scrub_runs: Counters<RunResult> = "scrub_runs_total",
-        /// Blobs and manifests that are not what their digests say; counted when the scrub that found
-        /// them ends.
+        /// Blobs and manifests that are missing, or are not what their digests say; counted when the scrub
+        /// that found them ends.
         pub scrub_corrupt: Counter = "scrub_corrupt_blobs_total",
         /// Time of the last scrub that checked all content, in seconds since 1970; absent until the first
         /// has since the start.

@@ -80,7 +80,7 @@ pub(crate) use pulls::file::tests::write_memory_since_1970;
 pub use pulls::times::{LastPull, PullTimes};
 pub use reader::BlobReader;
 pub use root::Presence;
-pub use scrub::{CorruptContent, ScrubError, ScrubReport, ScrubSettings};
+pub use scrub::{CorruptContent, Holders, MissingContent, ScrubError, ScrubReport, ScrubSettings};
 pub use space::Space;
 pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 

@@ -191,17 +191,14 @@ async fn what_a_crash_has_left_of_a_repository_goes() {
     assert_eq!(tree(directory.path()), with_one);
     assert!(has_manifest(&store, "team/app", &kept).await);
 
-    let deleted = store.tag_delete(&name("team/app"), &tag("1"), None);
-    deleted.await.unwrap();
+    let (app, tag) = (name("team/app"), tag("1"));
+    store.tag_delete(&app, &tag, None).await.unwrap();
     // A damaged manifest does not say whose referrer it is: its descriptor stays until now.
     let entry = repositories
         .join("team/app/_manifests")
         .join(hyphened(&kept));
     fs::write(entry, "damaged").unwrap();
-    store
-        .manifest_delete(&name("team/app"), &kept)
-        .await
-        .unwrap();
+    store.manifest_delete(&app, &kept).await.unwrap();
     collect(&store, UNTAGGED);
     assert_eq!(tree(directory.path()), before);
 }

@@ -13,7 +13,7 @@ use super::parts::parts;
 use super::report::{LISTED, ScrubReport};
 use crate::store::Result;
 
-/// The longest file that is read: a hundred corrupt items with ten repositories each fit.
+/// The longest file that is read: twice a hundred items with ten repositories each fit.
 const LONGEST: u64 = 1 << 20;
 
 /// How far a run is, and what it has found so far.
@@ -56,6 +56,7 @@ impl ScrubCursor {
         self.quarantine == quarantine
             && self.at.part <= parts().count()
             && self.report.found.len() <= LISTED
+            && self.report.absent.len() <= LISTED
     }
 }
 

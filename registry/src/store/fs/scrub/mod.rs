@@ -5,6 +5,8 @@
 //! pushed, and a push of the same content stores it again. Bytes that the disk cannot return are corrupt,
 //! too; what this user may not read is not.
 //!
+//! Then it looks for content that repositories hold and that is missing.
+//!
 //! The directories of content are visited by the first byte of the digest, so that each part of the way
 //! is about as long. Where a run is kept in a [`cursor`], from which the next run continues.
 //!
@@ -17,6 +19,7 @@ mod parts;
 mod pass;
 mod quarantine;
 mod report;
+mod repositories;
 mod shard_names;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,7 @@ use std::sync::Arc;
 
 use self::pacing::Pacing;
 use self::pass::Pass;
-pub use self::report::{CorruptContent, ScrubError, ScrubReport};
+pub use self::report::{CorruptContent, Holders, MissingContent, ScrubError, ScrubReport};
 use super::data_directory::DataDirectory;
 use crate::store::maintenance::Run;
 

@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 
 use service::log::causes;
 
-use super::super::count::RepositoryWalk;
 use super::super::data_directory::DataDirectory;
-use super::super::file::exists;
-use super::super::layout::{Pool, Shard};
+use super::super::layout::Shard;
 use super::cursor::{self, Position, ScrubCursor};
 use super::hashing::{Content, ReadFile, ScrubFinding, verify};
 use super::pacing::Pacing;
 use super::parts::parts;
 use super::quarantine::quarantine;
-use super::report::{CorruptContent, Corruption, ScrubError, ScrubReport};
+use super::report::{CorruptContent, Corruption, Holders, ScrubError, ScrubReport};
 use super::shard_names::ShardNames;
 use crate::store::maintenance::Run;
 
@@ -24,15 +22,12 @@ const KEPT_EVERY: Duration = Duration::from_secs(10);
 /// So many items in a row that the disk cannot return mean that the disk fails, and not the items.
 const FAILING: usize = 16;
 
-/// The most repositories that are named for one corrupt item.
-const REPOSITORIES: usize = 10;
-
 /// One way through all content.
 pub(super) struct Pass<'a> {
-    data: &'a Arc<DataDirectory>,
+    pub(super) data: &'a Arc<DataDirectory>,
     quarantine: bool,
-    pacing: Pacing<'a>,
-    cursor: ScrubCursor,
+    pub(super) pacing: Pacing<'a>,
+    pub(super) cursor: ScrubCursor,
     kept: Instant,
     /// Where everything before it is settled: nothing of it is in `unreadable`.
     settled: Position,
@@ -79,7 +74,7 @@ impl<'a> Pass<'a> {
             self.keep_cursor_sometimes();
         }
         self.settle_unreadable()?;
-        self.name_repositories(run)
+        self.repositories(run)
     }
 
     fn scrub_shard(&mut self, shard: Shard) -> Result<(), ScrubError> {
@@ -181,44 +176,8 @@ impl<'a> Pass<'a> {
             digest: content.digest.clone(),
             reason,
             quarantined,
-            repositories: Vec::new(),
-            more_repositories: 0,
+            holders: Holders::default(),
         });
-        Ok(())
-    }
-
-    /// Looks up which repositories hold what is corrupt. Nothing is looked up where nothing is.
-    fn name_repositories(&mut self, run: &Run) -> Result<(), ScrubError> {
-        let found = &mut self.cursor.report.found;
-        if found.is_empty() {
-            return Ok(());
-        }
-        for one in found.iter_mut() {
-            one.repositories.clear();
-            one.more_repositories = 0;
-        }
-        run.begin("repositories", None);
-        for name in RepositoryWalk::new(Arc::clone(self.data)) {
-            let name = name?;
-            for one in found.iter_mut() {
-                self.pacing.pause()?;
-                let layout = &self.data.layout;
-                let entry = if one.pool == Pool::Blobs.directory() {
-                    layout.blob_link(&name, &one.digest)
-                } else {
-                    layout.manifest_entry(&name, &one.digest)
-                };
-                if !exists(&entry)? {
-                    continue;
-                }
-                if one.repositories.len() < REPOSITORIES {
-                    one.repositories.push(name.clone());
-                } else {
-                    one.more_repositories += 1;
-                }
-            }
-            run.advance(1);
-        }
         Ok(())
     }
 

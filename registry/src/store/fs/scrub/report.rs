@@ -8,7 +8,10 @@ use crate::oci::{Digest, Name};
 use crate::store::StoreError;
 use crate::store::maintenance::Interrupted;
 
-/// The most corrupt items that a report lists. All of them are logged and counted.
+/// The most repositories that are named for one item.
+const REPOSITORIES: usize = 10;
+
+/// The most items of each sort that a report lists. All of them are logged and counted.
 pub(super) const LISTED: usize = 100;
 
 /// What a scrub found. Where it continued an interrupted run, the figures are those of both.
@@ -24,13 +27,20 @@ pub struct ScrubReport {
     pub corrupt: u64,
     /// Those of them that were moved to the quarantine.
     pub quarantined: u64,
+    /// Blobs and manifests that a repository holds and whose content is not there. It may have been moved to
+    /// the quarantine, by this run or an earlier one.
+    #[serde(default)]
+    pub missing: u64,
     /// Files and directories that could not be read, for a reason that says nothing about them.
     pub unchecked: u64,
     /// Files that the store has not made.
     pub foreign: u64,
     /// The first hundred of those that are corrupt.
     pub found: Vec<CorruptContent>,
-    /// Those that this run alone found.
+    /// The first hundred of those that are missing, without those that are in `found`.
+    #[serde(default)]
+    pub absent: Vec<MissingContent>,
+    /// Those that this run alone found to be corrupt, or missing and not in the quarantine.
     #[serde(skip)]
     pub corrupt_now: u64,
 }
@@ -46,7 +56,29 @@ pub struct CorruptContent {
     pub reason: String,
     /// Whether it was moved to the quarantine.
     pub quarantined: bool,
-    /// The first ten repositories that hold it.
+    /// Who holds it.
+    #[serde(flatten)]
+    pub holders: Holders,
+}
+
+/// A blob or a manifest that a repository holds and whose content is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingContent {
+    /// `blobs` or `manifests`.
+    pub pool: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Whether it is in the quarantine.
+    pub quarantined: bool,
+    /// Who holds it.
+    #[serde(flatten)]
+    pub holders: Holders,
+}
+
+/// The repositories that hold an item.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    /// The first ten.
     pub repositories: Vec<Name>,
     /// How many others there are.
     pub more_repositories: u64,
@@ -85,6 +117,17 @@ pub enum ScrubError {
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
+}
+
+impl Holders {
+    /// Adds one.
+    pub(super) fn add(&mut self, name: &Name) {
+        if self.repositories.len() < REPOSITORIES {
+            self.repositories.push(name.clone());
+        } else {
+            self.more_repositories += 1;
+        }
+    }
 }
 
 impl ScrubReport {

@@ -98,7 +98,7 @@ async fn corrupt_content_is_only_reported_unless_it_is_to_be_quarantined() {
     assert_eq!((report.corrupt, report.quarantined), (1, 0));
     let found = &report.found[0];
     assert_eq!((&*found.pool, &found.digest), ("blobs", &digest));
-    let mut holders = found.repositories.clone();
+    let mut holders = found.holders.repositories.clone();
     holders.sort();
     assert_eq!(holders, [name("a"), name("b/c")]);
     assert!(path.exists());
@@ -110,7 +110,54 @@ async fn corrupt_content_is_only_reported_unless_it_is_to_be_quarantined() {
         fs::read(directory.path().join(quarantined)).unwrap(),
         b"bontent"
     );
-    assert_eq!(scrub(&store, QUARANTINING), ScrubReport::default());
+    // Until it is pushed again.
+    let report = scrub(&store, QUARANTINING);
+    assert_eq!(
+        (report.corrupt, report.missing, report.corrupt_now),
+        (0, 1, 0)
+    );
+    assert!(report.absent[0].quarantined);
+}
+
+#[tokio::test]
+async fn content_that_is_missing_is_reported_until_it_is_pushed_again() {
+    let (store, directory) = new();
+    let blob = push(&store, "a", b"content").await;
+    for repository in ["b/c", "d"] {
+        let repository = name(repository);
+        store.blob_mount(&repository, None, &blob).await.unwrap();
+    }
+    let manifest = put(&store, "a", "{}", &["1"]).await;
+    fs::remove_file(content(directory.path(), "blobs", &blob)).unwrap();
+    fs::remove_file(content(directory.path(), "manifests", &manifest)).unwrap();
+    let report = scrub(&store, REPORTING);
+    assert_eq!((report.checked, report.corrupt, report.missing), (0, 0, 2));
+    assert_eq!(report.corrupt_now, 2);
+    let absent = |digest| report.absent.iter().find(|one| one.digest == digest);
+    let of_blob = absent(blob.clone()).unwrap();
+    assert_eq!((&*of_blob.pool, of_blob.quarantined), ("blobs", false));
+    let mut holders = of_blob.holders.repositories.clone();
+    holders.sort();
+    assert_eq!(holders, ["a", "b/c", "d"].map(name));
+    let of_manifest = absent(manifest.clone()).unwrap();
+    assert_eq!(of_manifest.holders.repositories, [name("a")]);
+
+    push(&store, "d", b"content").await;
+    put(&store, "a", "{}", &["1"]).await;
+    let report = scrub(&store, REPORTING);
+    assert_eq!((report.checked, report.missing), (2, 0));
+}
+
+#[tokio::test]
+async fn more_than_a_report_lists_is_counted() {
+    let (store, directory) = new();
+    for n in 0..150_u8 {
+        let digest = push(&store, "a", &[n]).await;
+        push(&store, "b", &[n]).await;
+        fs::remove_file(content(directory.path(), "blobs", &digest)).unwrap();
+    }
+    let report = scrub(&store, REPORTING);
+    assert_eq!((report.missing, report.absent.len()), (150, 100));
 }
 
 #[tokio::test]
@@ -167,7 +214,7 @@ async fn a_quarantined_manifest_is_forgotten_by_the_cache_and_repaired_by_a_push
     }
     flip(&content(directory.path(), "manifests", &digest));
     let report = scrub(&store, QUARANTINING);
-    assert_eq!(report.found[0].repositories, [name("a")]);
+    assert_eq!(report.found[0].holders.repositories, [name("a")]);
     for reference in &references {
         let error = store
             .manifest_read(&name("a"), reference)
