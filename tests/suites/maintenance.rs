@@ -16,6 +16,7 @@ use crate::scene::DEADLINE;
 
 mod collection;
 mod configured;
+mod full_disk;
 mod retention;
 mod scrub;
 

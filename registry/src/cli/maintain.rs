@@ -26,9 +26,20 @@ pub struct MaintainTask {
     pub(super) kind: JobKind,
     pub(super) options: JobOptions,
     pub(super) config: Box<RegistryConfig>,
+    /// Whether a file was given.
+    pub(super) has_config: bool,
     /// The socket that was given.
     pub(super) socket: Option<PathBuf>,
     pub(super) json: bool,
+}
+
+/// What a job did.
+struct MaintainDone {
+    report: JobReport,
+    /// Why it ended early, if it did.
+    early: Option<String>,
+    /// By which configuration, where that is not the one that was given.
+    by: Option<&'static str>,
 }
 
 /// Why nothing was done.
@@ -64,7 +75,7 @@ enum MaintainError {
 impl Task for MaintainTask {
     async fn perform(self) -> TaskEnd {
         match self.run().await {
-            Ok((report, early)) => self.end(&report, early),
+            Ok(done) => self.end(done),
             Err(error) => TaskEnd {
                 failure: Some(causes(&error)),
                 ..TaskEnd::default()
@@ -74,8 +85,7 @@ impl Task for MaintainTask {
 }
 
 impl MaintainTask {
-    /// Returns the report, and why the job ended early if it did.
-    async fn run(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+    async fn run(&self) -> Result<MaintainDone, MaintainError> {
         if let Some(socket) = &self.socket {
             return self.ask(socket).await;
         }
@@ -91,7 +101,7 @@ impl MaintainTask {
         }
     }
 
-    async fn ask_running(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+    async fn ask_running(&self) -> Result<MaintainDone, MaintainError> {
         let socket = &self.config.control.socket;
         let data = || self.config.storage.data.clone();
         let socket = socket
@@ -107,7 +117,7 @@ impl MaintainTask {
     }
 
     /// Has the running registry do it. It goes on if this process ends.
-    async fn ask(&self, socket: &Path) -> Result<(JobReport, Option<String>), MaintainError> {
+    async fn ask(&self, socket: &Path) -> Result<MaintainDone, MaintainError> {
         let JobOptions { dry_run, repair } = self.options;
         let call = ControlCall {
             socket: socket.to_owned(),
@@ -121,11 +131,16 @@ impl MaintainTask {
         let mut line = ProgressLine::new(self.kind.name());
         let (report, early) = call.follow(|now| line.show(now)).await?;
         let report = serde_json::from_value(report).map_err(MaintainError::Report)?;
-        Ok((report, early))
+        Ok(MaintainDone {
+            report,
+            early,
+            // A file that was changed since is not what it works by.
+            by: Some("by the configuration of the running registry, as it was at its start"),
+        })
     }
 
     /// Does it in this process, which takes the lock meanwhile.
-    async fn run_here(&self) -> Result<(JobReport, Option<String>), MaintainError> {
+    async fn run_here(&self) -> Result<MaintainDone, MaintainError> {
         let storage = &self.config.storage;
         let job = Job::offline(self.kind, &storage.jobs(), self.options);
         if job.changes() && storage.read_only {
@@ -157,15 +172,21 @@ impl MaintainTask {
             }
         };
         let (report, ended) = done.map_err(|_| MaintainError::Panic)??;
-        Ok((report, ended.err().map(|error| causes(&error))))
+        Ok(MaintainDone {
+            report,
+            early: ended.err().map(|error| causes(&error)),
+            by: (!self.has_config).then_some("by the defaults: --config FILE sets others"),
+        })
     }
 
-    fn end(&self, report: &JobReport, early: Option<String>) -> TaskEnd {
+    fn end(&self, done: MaintainDone) -> TaskEnd {
+        let MaintainDone { report, early, by } = done;
         let output = if self.json {
-            let json = serde_json::to_string_pretty(report).unwrap_or_default();
+            let json = serde_json::to_string_pretty(&report).unwrap_or_default();
             format!("{json}\n")
         } else {
-            report.to_string()
+            let by = by.map(|by| format!("{by}\n")).unwrap_or_default();
+            format!("{report}{by}")
         };
         TaskEnd {
             output,

@@ -89,13 +89,37 @@ impl ProgramTasks for RegistryTasks {
             env,
             flags: data.map(|data| Flag::new("--data", "data", data)).collect(),
         };
-        let (config, _) = RegistryConfig::load(sources)?;
+        let has_config = !sources.files.is_empty();
+        let (config, _) = RegistryConfig::load(sources).map_err(of_the_other_program)?;
         Ok(MaintainTask {
             kind,
             options: JobOptions { dry_run, repair },
             config: Box::new(config),
+            has_config,
             socket: target.socket,
             json: target.json,
         })
+    }
+}
+
+/// Says how to reach the registry of an all-in-one, if the file is its configuration.
+fn of_the_other_program(error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::Invalid {
+            place,
+            key,
+            mut message,
+        } if key == "registry" => {
+            message.push_str(
+                ". Is it the configuration of octoserve? Then give its control.socket as --socket, or its \
+                 registry.data as --data",
+            );
+            ConfigError::Invalid {
+                place,
+                key,
+                message,
+            }
+        }
+        error => error,
     }
 }

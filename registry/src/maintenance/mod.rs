@@ -293,24 +293,21 @@ async fn perform(
         }
     };
     let seconds = began.elapsed().as_secs_f64();
-    let end = match done {
-        Ok((report, ended)) => {
-            if let Some(families) = &families {
-                report.count(families, report.result(&ended), seconds);
-            }
-            report.log(&ended, seconds);
-            end(&report, &ended)
+    let end = if let Ok((report, ended)) = done {
+        if let Some(families) = &families {
+            report.count(families, report.result(&ended), seconds);
         }
+        report.log(&ended, seconds);
+        end(&report, &ended)
+    } else {
         // A panic, which is logged where it happens, or a runtime that shuts down.
-        Err(_) => {
-            if let Some(families) = &families {
-                lost.count(families, RunResult::Error, seconds);
-            }
-            JobEnd {
-                ok: false,
-                message: "the job failed: see the log".to_owned(),
-                report: serde_json::Value::Null,
-            }
+        if let Some(families) = &families {
+            lost.count(families, RunResult::Error, seconds);
+        }
+        JobEnd {
+            ok: false,
+            message: "the job failed: see the log".to_owned(),
+            report: serde_json::Value::Null,
         }
     };
     let _ = teller.send(JobState::Ended(end));
