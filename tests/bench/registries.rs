@@ -11,6 +11,9 @@ use crate::rounds::{ALL_IN_ONE, DIRECT, DOCKER, REGISTRY, small_load};
 use crate::table::{Table, ratio};
 use crate::{Options, load, many};
 
+/// What a push costs without the syncs.
+const RELAXED: &str = "octoserve-registry, durability: relaxed";
+
 /// Pulls of a manifest and of the blob, and pushes of a blob.
 pub(crate) async fn measure(
     options: &Options,
@@ -95,6 +98,7 @@ pub(crate) async fn images(options: &Options) -> Result<Table> {
     let directory = &options.bin_dir;
     let mut subjects = vec![
         Subject::ours(REGISTRY, Launch::registry(), directory).await?,
+        Subject::ours(RELAXED, relaxed(), directory).await?,
         Subject::ours(ALL_IN_ONE, Launch::all_in_one(), directory).await?,
         Subject::docker_registry(DOCKER).await?,
     ];
@@ -110,6 +114,7 @@ pub(crate) async fn images(options: &Options) -> Result<Table> {
         &[
             ratio(REGISTRY, DOCKER, "≥ 2"),
             ratio(ALL_IN_ONE, REGISTRY, ""),
+            ratio(RELAXED, REGISTRY, ""),
         ]
     };
     table
@@ -120,6 +125,10 @@ pub(crate) async fn images(options: &Options) -> Result<Table> {
         })
         .await?;
     Ok(table)
+}
+
+fn relaxed() -> Launch {
+    Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed")
 }
 
 /// The memory during many concurrent pushes.
@@ -152,8 +161,7 @@ pub(crate) async fn many_connections(options: &Options) -> Result<Table> {
 pub(crate) async fn tags(options: &Options) -> Result<Table> {
     let title = "Registries, a listing of very many tags";
     // The benchmark's tags need not survive a power failure.
-    let launch = Launch::registry().environment("OCTOSERVE_DURABILITY", "relaxed");
-    let mut subjects = vec![Subject::ours(REGISTRY, launch, &options.bin_dir).await?];
+    let mut subjects = vec![Subject::ours(REGISTRY, relaxed(), &options.bin_dir).await?];
     let subject = subjects.first().context("no registry")?;
     if options.measures(title) {
         many::tag(subject, options.tags).await?;
