@@ -57,7 +57,7 @@ struct ReadManifests {
 }
 
 /// What is removed under one hold of the lock.
-type Removed = Vec<(Digest, SystemTime)>;
+type RemovedManifests = Vec<(Digest, SystemTime)>;
 
 impl Collection<'_> {
     /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take.
@@ -196,7 +196,7 @@ impl UntaggedRemoval<'_> {
         read: &mut ReadManifests,
         lock: &mut StripeChanges,
         unsynced: &mut UnsyncedDirectories,
-    ) -> std::result::Result<Removed, GcError> {
+    ) -> std::result::Result<RemovedManifests, GcError> {
         let Self { data, name, .. } = *self;
         let mut removed = Vec::new();
         for digest in batch {
