@@ -3,7 +3,13 @@
 use std::collections::HashMap;
 use std::mem;
 
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
 use crate::oci::Digest;
+
+/// Manifests that go together, or not at all.
+pub(super) type Group = Vec<Digest>;
 
 /// A manifest of a repository.
 pub(super) struct Node {
@@ -21,6 +27,8 @@ pub(super) struct ManifestGraph {
     numbers: HashMap<Digest, usize>,
     /// By number, the numbers of those that each manifest leads to.
     leads_to: Vec<Vec<usize>>,
+    /// By number, the number of the subject.
+    subjects: Vec<Option<usize>>,
     /// The referrers of subjects that are not there. A subject may be pushed after its referrer.
     waiting: HashMap<Digest, Vec<usize>>,
     /// By number, whether a manifest is no candidate, or one that is none leads to it.
@@ -40,12 +48,16 @@ impl ManifestGraph {
             leads_to.push(children.copied().collect());
         }
         let mut waiting: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut subjects = vec![None; nodes.len()];
         for (at, node) in nodes.iter().enumerate() {
             let Some(subject) = &node.subject else {
                 continue;
             };
-            match numbers.get(subject) {
-                Some(&subject) => leads_to[subject].push(at),
+            match numbers.get(subject).copied() {
+                Some(subject) => {
+                    leads_to[subject].push(at);
+                    subjects[at] = Some(subject);
+                }
                 None => waiting.entry(subject.clone()).or_default().push(at),
             }
         }
@@ -59,6 +71,7 @@ impl ManifestGraph {
             digests: Vec::with_capacity(nodes.len()),
             numbers,
             leads_to,
+            subjects,
             waiting,
         };
         let mut kept = Vec::new();
@@ -96,40 +109,85 @@ impl ManifestGraph {
 
     /// The manifests that need not stay, in an order in which each one is gone before those that it leads to.
     /// Takes time in proportion to the manifests and what they lead to.
-    pub(super) fn rounds(&self) -> Vec<Vec<Digest>> {
-        let mut is_ordered = self.kept.clone();
-        let mut left: Vec<_> = (0..is_ordered.len())
-            .filter(|&at| !is_ordered[at])
-            .collect();
-        // How many of those that are left lead to it.
-        let mut leading = vec![0_usize; is_ordered.len()];
-        for &to in left.iter().flat_map(|&from| &self.leads_to[from]) {
-            leading[to] += 1;
+    ///
+    /// A referrer may mention its subject elsewhere, too: then each leads to the other, and they make a group.
+    /// A group of more than `most` is divided: then a referrer goes before a subject that it mentions.
+    pub(super) fn rounds(&self, most: usize) -> Vec<Vec<Group>> {
+        // The first round in which a manifest may go.
+        let mut earliest = vec![0; self.digests.len()];
+        let mut rounds: Vec<Vec<Group>> = Vec::new();
+        // It says them in the opposite order.
+        for component in self.components().into_iter().rev() {
+            let first = component.iter().map(|&at| earliest[at]).max();
+            let first = first.unwrap_or_default();
+            let groups = if component.len() <= most {
+                vec![vec![component.clone()]]
+            } else {
+                self.by_mentions(&component)
+            };
+            let next = first + groups.len();
+            for (groups, round) in groups.into_iter().zip(first..) {
+                if rounds.len() <= round {
+                    rounds.resize_with(round + 1, Vec::new);
+                }
+                rounds[round].extend(groups.iter().map(|group| self.digests(group)));
+            }
+            for &to in component.iter().flat_map(|&at| &self.leads_to[at]) {
+                earliest[to] = earliest[to].max(next);
+            }
         }
-        let mut rounds = Vec::new();
-        let mut now: Vec<_> = left
+        rounds
+    }
+
+    /// Those that need not stay, each with all that lead to it and to which it leads. Who leads to another one
+    /// comes later.
+    fn components(&self) -> Vec<Vec<usize>> {
+        let mut graph = DiGraph::<(), ()>::with_capacity(self.kept.len(), 0);
+        for _ in &self.kept {
+            graph.add_node(());
+        }
+        let goes = |at: &usize| !self.kept[*at];
+        for from in (0..self.kept.len()).filter(goes) {
+            for &to in self.leads_to[from].iter().filter(|to| goes(to)) {
+                graph.add_edge(NodeIndex::new(from), NodeIndex::new(to), ());
+            }
+        }
+        let components = kosaraju_scc(&graph).into_iter();
+        let components = components.map(|all| all.into_iter().map(NodeIndex::index).collect());
+        components
+            .filter(|all: &Vec<_>| all.iter().all(goes))
+            .collect()
+    }
+
+    /// Divides a component by what its manifests mention: in that they make no circle, since none can mention
+    /// a digest that depends on its own.
+    fn by_mentions(&self, component: &[usize]) -> Vec<Vec<Vec<usize>>> {
+        let mut mentioning: HashMap<_, usize> = component.iter().map(|&at| (at, 0)).collect();
+        let mentioned = |from: usize| {
+            let all = self.leads_to[from].iter().copied();
+            all.filter(move |&to| self.subjects[to] != Some(from))
+        };
+        for to in component.iter().flat_map(|&from| mentioned(from)) {
+            mentioning.entry(to).and_modify(|count| *count += 1);
+        }
+        let mut now: Vec<_> = component
             .iter()
             .copied()
-            .filter(|&at| leading[at] == 0)
+            .filter(|at| mentioning.get(at) == Some(&0))
             .collect();
+        let mut rounds = Vec::new();
         while !now.is_empty() {
             let mut later = Vec::new();
-            for &at in &now {
-                is_ordered[at] = true;
-                for &to in &self.leads_to[at] {
-                    leading[to] -= 1;
-                    if leading[to] == 0 && !is_ordered[to] {
+            for to in now.iter().flat_map(|&from| mentioned(from)) {
+                if let Some(count) = mentioning.get_mut(&to) {
+                    *count -= 1;
+                    if *count == 0 {
                         later.push(to);
                     }
                 }
             }
-            rounds.push(self.digests(&now));
+            rounds.push(now.into_iter().map(|at| vec![at]).collect());
             now = later;
-        }
-        // A referrer may mention its subject, too: then each leads to the other, and they go together.
-        left.retain(|&at| !is_ordered[at]);
-        if !left.is_empty() {
-            rounds.push(self.digests(&left));
         }
         rounds
     }
@@ -140,90 +198,4 @@ impl ManifestGraph {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::Algorithm;
-
-    fn digest(name: &str) -> Digest {
-        Digest::of(Algorithm::Sha256, name.as_bytes())
-    }
-
-    fn node(name: &str, children: &[&str], subject: Option<&str>, is_candidate: bool) -> Node {
-        Node {
-            digest: digest(name),
-            children: children.iter().map(|child| digest(child)).collect(),
-            subject: subject.map(digest),
-            is_candidate,
-        }
-    }
-
-    #[test]
-    fn what_a_kept_manifest_leads_to_is_kept_at_any_depth() {
-        let graph = ManifestGraph::new(vec![
-            node("index", &["index 2"], None, false),
-            node("index 2", &["image"], None, true),
-            node("image", &[], None, true),
-            node("signature", &[], Some("image"), true),
-            node("of the signature", &["layers"], Some("signature"), true),
-            node("layers", &[], None, true),
-        ]);
-        assert_eq!(graph.rounds(), [[]; 0]);
-        assert!(graph.keeps(&digest("layers")));
-    }
-
-    #[test]
-    fn a_long_chain_goes_link_by_link() {
-        let names: Vec<_> = (0..5000).map(|n| n.to_string()).collect();
-        let link = |n: usize| {
-            let subject = n.checked_sub(1).map(|before| names[before].as_str());
-            node(&names[n], &[], subject, true)
-        };
-        let graph = ManifestGraph::new((0..names.len()).map(link).collect());
-        let in_order: Vec<_> = names.iter().map(|name| vec![digest(name)]).collect();
-        assert_eq!(graph.rounds(), in_order);
-    }
-
-    #[test]
-    fn what_goes_goes_after_what_leads_to_it() {
-        let graph = ManifestGraph::new(vec![
-            node("image", &[], None, true),
-            node("index", &["image", "shared"], None, true),
-            node("signature", &[], Some("index"), true),
-            node("shared", &[], None, true),
-            node("tagged", &["shared"], None, false),
-            node("of nobody", &[], Some("deleted long ago"), true),
-        ]);
-        let mut rounds = graph.rounds();
-        for round in &mut rounds {
-            round.sort();
-        }
-        let mut first = ["index", "of nobody"].map(digest);
-        let mut second = ["image", "signature"].map(digest);
-        first.sort();
-        second.sort();
-        assert_eq!(rounds, [first.to_vec(), second.to_vec()]);
-    }
-
-    #[test]
-    fn those_that_lead_to_each_other_go_together() {
-        let graph = ManifestGraph::new(vec![
-            node("image", &[], None, true),
-            node("signature", &["image"], Some("image"), true),
-        ]);
-        assert_eq!(graph.rounds().concat().len(), 2);
-    }
-
-    #[test]
-    fn what_is_written_meanwhile_keeps_what_it_leads_to() {
-        let mut graph = ManifestGraph::new(vec![
-            node("index", &["image"], None, true),
-            node("image", &[], None, true),
-            node("signature", &[], Some("image"), true),
-            node("early signature", &[], Some("late image"), true),
-            node("other", &[], None, true),
-        ]);
-        assert!(graph.keep(&digest("index")));
-        assert!(!graph.keep(&digest("late image")));
-        assert_eq!(graph.rounds(), [[digest("other")]]);
-    }
-}
+mod tests;

@@ -1,13 +1,14 @@
 //! Which content is in any repository: 8 bytes for each.
 
+use super::GcError;
 use super::would_go::WouldGo;
 use crate::oci::{Digest, Name};
-use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
-use crate::store::fs::file::each_entry;
+use crate::store::fs::file::visit_entries;
 use crate::store::fs::layout::{Pool, Shard, digest_of};
 use crate::store::fs::manifest;
 use crate::store::fs::reliance::fingerprint;
+use crate::store::maintenance::Run;
 
 /// Content that a repository holds.
 #[derive(Default)]
@@ -40,23 +41,24 @@ impl HeldContent {
         data: &DataDirectory,
         name: &Name,
         gone: &WouldGo,
-    ) -> Result<bool> {
+        run: &Run,
+    ) -> Result<bool, GcError> {
         let mut holds = false;
-        each_entry(&data.layout.blob_links(name), |file| {
+        visit_entries::<GcError>(&data.layout.blob_links(name), |file| {
             if let Some(digest) = digest_of(&file.file_name())
                 && !gone.blobs.contains(&fingerprint(&digest))
             {
                 self.blobs.add(&digest);
                 holds = true;
             }
-            Ok(())
+            Ok(run.pause()?)
         })?;
         manifest::each(data, name, |digest, _| {
             if !gone.manifests.contains(&fingerprint(&digest)) {
                 self.manifests.add(&digest);
                 holds = true;
             }
-            Ok(())
+            Ok::<_, GcError>(run.pause()?)
         })?;
         Ok(holds)
     }

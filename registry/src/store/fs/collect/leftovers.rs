@@ -2,6 +2,7 @@
 //! referrers whose manifest is not there, and empty directories. Readers ignore both.
 
 use std::mem;
+use std::path::Path;
 
 use super::repository::AT_ONCE;
 use super::{Collection, GcError};
@@ -9,8 +10,9 @@ use crate::oci::{Digest, Name};
 use crate::store::Result;
 use crate::store::fs::changes::RepositoryCounts;
 use crate::store::fs::directories::remove_empty;
+use crate::store::fs::disk;
 use crate::store::fs::durable::{UnsyncedDirectories, remove_name};
-use crate::store::fs::file::{allocated_at, exists, has_entries, visit_entries};
+use crate::store::fs::file::{allocated_at, exists, if_there, visit_entries};
 use crate::store::fs::layout::digest_of;
 
 impl Collection<'_> {
@@ -23,7 +25,7 @@ impl Collection<'_> {
             {
                 self.referrers(name, &subject, &mut unsynced)?;
             }
-            Ok(())
+            Ok(self.run.pause()?)
         })?;
         let stop = layout.repositories();
         for directory in [
@@ -33,12 +35,24 @@ impl Collection<'_> {
             layout.manifest_entries(name),
             layout.repository(name),
         ] {
-            // Most are not empty, and an attempt to remove one costs more than a look.
-            if !has_entries(&directory)? {
-                remove_empty(self.data, &directory, &stop);
-            }
+            self.remove_if_empty(&directory, &stop, &mut unsynced)?;
         }
         Ok(unsynced.with(()).sync(self.data)?)
+    }
+
+    /// Most are not empty, or not there, and an attempt to remove one costs more than a look.
+    fn remove_if_empty(
+        &self,
+        directory: &Path,
+        stop: &Path,
+        unsynced: &mut UnsyncedDirectories,
+    ) -> Result<()> {
+        let entries = if_there(directory, disk::read_directory(directory))?;
+        if entries.is_some_and(|mut entries| entries.next().is_none()) {
+            remove_empty(self.data, directory, stop);
+            unsynced.add(UnsyncedDirectories::of(directory));
+        }
+        Ok(())
     }
 
     /// Removes the descriptors of a subject's referrers that are not there.
@@ -60,15 +74,12 @@ impl Collection<'_> {
             }
             if absent.len() == AT_ONCE {
                 self.descriptors(name, subject, mem::take(&mut absent), unsynced)?;
-                self.run.pause()?;
             }
-            Ok(())
+            Ok(self.run.pause()?)
         })?;
         self.descriptors(name, subject, absent, unsynced)?;
-        if !has_entries(&directory)? {
-            remove_empty(self.data, &directory, &layout.repository(name));
-        }
-        Ok(())
+        let stop = layout.repository(name);
+        Ok(self.remove_if_empty(&directory, &stop, unsynced)?)
     }
 
     fn descriptors(

@@ -222,8 +222,8 @@ impl Collection<'_> {
 
     /// Notes the content of a repository. Returns whether it has any.
     fn hold(&mut self, name: &Name, gone: &WouldGo) -> Result<bool, GcError> {
-        let held = self.held.add(self.data, name, gone);
-        let holds = self.skip_unreadable(Some(name), held.map_err(GcError::from))?;
+        let held = self.held.add(self.data, name, gone, self.run);
+        let holds = self.skip_unreadable(Some(name), held)?;
         self.has_read_all &= holds.is_some();
         Ok(holds.unwrap_or(true))
     }

@@ -10,7 +10,7 @@ use crate::oci::{Digest, Name};
 use crate::store::Result;
 use crate::store::fs::blob;
 use crate::store::fs::durable::UnsyncedDirectories;
-use crate::store::fs::file::{each_entry, if_there, visit_entries};
+use crate::store::fs::file::{if_there, visit_entries};
 use crate::store::fs::layout::digest_of;
 use crate::store::fs::prune_watch::PruneWatch;
 use crate::store::fs::reliance::fingerprint;
@@ -53,7 +53,11 @@ impl Collection<'_> {
         // A manifest whose write has begun before is in the directory once its lock is released.
         drop(data.locks.repository(name));
         if let Some(cutoff) = self.untagged_cutoff {
-            self.untagged(name, cutoff, &watch, gone)?;
+            let has_met_all = self.untagged(name, cutoff, &watch, gone)?;
+            if !has_met_all {
+                self.busy(name);
+                return Ok(());
+            }
         }
         // Most repositories have nothing to remove, and need not be read for it.
         let old = self.old_links(name)?;
@@ -61,10 +65,9 @@ impl Collection<'_> {
             return Ok(());
         }
         let mut unused = self.unused(name, old, gone)?;
-        // The deletion of a manifest that was not found may not be on disk yet. No crash may bring it back
-        // without its blobs.
-        let mut deletions = UnsyncedDirectories::none();
-        deletions.rely_on(data, data.layout.manifest_entries(name));
+        // The deletion of a manifest that was not found may not be on disk yet: that of a run that was killed,
+        // too. No crash may bring it back without its blobs.
+        let deletions = UnsyncedDirectories::of(&data.layout.manifest_entries(name));
         deletions.with(()).sync(data)?;
         let mut batch = Vec::new();
         let mut unsynced = UnsyncedDirectories::none();
@@ -95,15 +98,15 @@ impl Collection<'_> {
         );
     }
 
-    fn old_links(&self, name: &Name) -> Result<HashSet<u64>> {
+    fn old_links(&self, name: &Name) -> std::result::Result<HashSet<u64>, GcError> {
         let mut old = HashSet::new();
-        each_entry(&self.data.layout.blob_links(name), |file| {
+        visit_entries::<GcError>(&self.data.layout.blob_links(name), |file| {
             if let Some(digest) = digest_of(&file.file_name())
                 && self.is_old(name, &digest)?
             {
                 old.insert(fingerprint(&digest));
             }
-            Ok(())
+            Ok(self.run.pause()?)
         })?;
         Ok(old)
     }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use parking_lot::MutexGuard;
 
-use super::graph::{ManifestGraph, Node};
+use super::graph::{Group, ManifestGraph, Node};
 use super::repository::{AT_ONCE, MOST_WRITTEN};
 use super::would_go::WouldGo;
 use super::{Collection, GcError, mentions};
@@ -18,7 +18,7 @@ use crate::oci::{Digest, Name, Tag};
 use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::durable::UnsyncedDirectories;
-use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::file::{if_there, visit_entries};
 use crate::store::fs::locks::StripeChanges;
 use crate::store::fs::manifest::{self, ManifestEntry};
 use crate::store::fs::prune_watch::PruneWatch;
@@ -56,18 +56,19 @@ struct ReadManifests {
     candidates: u64,
 }
 
-/// What is removed under one hold of the lock.
+/// What was removed under one hold of the lock, and when a client was last told of it.
 type RemovedManifests = Vec<(Digest, SystemTime)>;
 
 impl Collection<'_> {
-    /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take.
+    /// Takes the manifests that nothing leads to, and adds to `gone` those that a dry run would take. Returns
+    /// false if too much is written meanwhile.
     pub(super) fn untagged(
         &mut self,
         name: &Name,
         cutoff: SystemTime,
         watch: &PruneWatch<'_>,
         gone: &mut WouldGo,
-    ) -> std::result::Result<(), GcError> {
+    ) -> std::result::Result<bool, GcError> {
         let removal = UntaggedRemoval {
             data: self.data,
             name,
@@ -82,10 +83,7 @@ impl Collection<'_> {
                 gone.manifests.insert(fingerprint(digest));
             }
         });
-        if removed?.is_none() {
-            self.busy(name);
-        }
-        Ok(())
+        Ok(removed?.is_some())
     }
 }
 
@@ -101,17 +99,26 @@ impl UntaggedRemoval<'_> {
         gone: &mut dyn FnMut(&Digest, SystemTime),
     ) -> std::result::Result<Option<StayingManifests>, GcError> {
         let mut read = self.read()?;
-        let rounds = read.graph.rounds();
+        let rounds = read.graph.rounds(AT_ONCE);
         if self.is_dry {
-            for digest in rounds.iter().flatten() {
+            for digest in rounds.iter().flatten().flatten() {
                 let path = self.data.layout.manifest_entry(self.name, digest);
                 if let Some(told) = if_there(&path, fs::metadata(&path))? {
                     gone(digest, told.modified().unwrap_or(self.cutoff));
                 }
                 read.candidates -= 1;
             }
-        } else if !self.remove_rounds(&rounds, &mut read, watch, gone)? {
-            return Ok(None);
+        } else {
+            if !rounds.is_empty() {
+                // An index that was not found may have been deleted by a run that was killed, and its deletion not
+                // be on disk. No crash may bring it back without its manifests.
+                let entries = self.data.layout.manifest_entries(self.name);
+                let deletions = UnsyncedDirectories::of(&entries);
+                deletions.with(()).sync(self.data)?;
+            }
+            if !self.remove_rounds(&rounds, &mut read, watch, gone)? {
+                return Ok(None);
+            }
         }
         read.staying.needed = read.candidates;
         Ok(Some(read.staying))
@@ -121,7 +128,7 @@ impl UntaggedRemoval<'_> {
     /// written meanwhile.
     fn remove_rounds(
         &self,
-        rounds: &[Vec<Digest>],
+        rounds: &[Vec<Group>],
         read: &mut ReadManifests,
         watch: &PruneWatch<'_>,
         gone: &mut dyn FnMut(&Digest, SystemTime),
@@ -129,18 +136,28 @@ impl UntaggedRemoval<'_> {
         let mut met = HashSet::new();
         for round in rounds {
             let mut unsynced = UnsyncedDirectories::none();
+            let mut groups = round.iter().peekable();
             let mut has_met_all = true;
-            for batch in round.chunks(AT_ONCE) {
+            while groups.peek().is_some() && has_met_all {
                 self.data.root.check()?;
                 let Some(mut lock) = self.lock(&mut read.graph, &mut met, watch)? else {
                     has_met_all = false;
-                    break;
+                    continue;
                 };
-                let removed = self.remove_batch(batch, read, &mut lock, &mut unsynced)?;
+                let mut removed = RemovedManifests::new();
+                let mut done = Ok(());
+                while removed.len() < AT_ONCE
+                    && done.is_ok()
+                    && let Some(group) = groups.next()
+                {
+                    done = self.remove_group(group, read, &mut lock, &mut unsynced, &mut removed);
+                }
                 drop(lock);
+                // What is gone is gone, even if something fails later.
                 for (digest, told) in removed {
                     gone(&digest, told);
                 }
+                done?;
                 self.run.pause()?;
             }
             // Before the next round: an index that a crash brings back has its manifests.
@@ -190,37 +207,43 @@ impl UntaggedRemoval<'_> {
         }
     }
 
-    fn remove_batch(
+    /// Removes the manifests of a group, unless one of them has to stay.
+    fn remove_group(
         &self,
-        batch: &[Digest],
+        group: &Group,
         read: &mut ReadManifests,
         lock: &mut StripeChanges,
         unsynced: &mut UnsyncedDirectories,
-    ) -> std::result::Result<RemovedManifests, GcError> {
+        removed: &mut RemovedManifests,
+    ) -> Result<()> {
         let Self { data, name, .. } = *self;
-        let mut removed = Vec::new();
-        for digest in batch {
+        let mut going = Vec::with_capacity(group.len());
+        for digest in group {
             if read.graph.keeps(digest) {
-                continue;
+                return Ok(());
             }
             let path = data.layout.manifest_entry(name, digest);
-            let found = if_there(&path, fs::metadata(&path))?;
-            if let Some(found) = &found
-                && !told::is_before(found, self.cutoff)
-            {
-                // A client was told of it since.
-                read.graph.keep(digest);
-                read.staying.recent += 1;
-            } else if let Some(found) = found
-                && let Some(entry) = ManifestEntry::read(&path)?
-            {
+            match if_there(&path, fs::metadata(&path))? {
+                Some(found) if !told::is_before(&found, self.cutoff) => {
+                    // A client was told of it since.
+                    read.graph.keep(digest);
+                    read.staying.recent += 1;
+                    read.candidates -= 1;
+                    return Ok(());
+                }
+                Some(found) => going.push((digest, path, found)),
+                None => read.candidates -= 1,
+            }
+        }
+        for (digest, path, found) in going {
+            if let Some(entry) = ManifestEntry::read(&path)? {
                 let changed = manifest::remove_entry(data, name, digest, Some(&entry), lock)?;
                 unsynced.add(changed);
                 removed.push((digest.clone(), found.modified().unwrap_or(self.cutoff)));
             }
             read.candidates -= 1;
         }
-        Ok(removed)
+        Ok(())
     }
 
     fn read(&self) -> std::result::Result<ReadManifests, GcError> {
@@ -239,7 +262,8 @@ impl UntaggedRemoval<'_> {
                 (false, true) => candidates += 1,
             }
             found.push((digest, is_old && !is_tagged));
-            Ok(())
+            self.run.pause()?;
+            Ok::<_, GcError>(())
         })?;
         let mut nodes = Vec::new();
         // Without candidates nothing goes, whatever leads to what.
@@ -272,15 +296,15 @@ impl UntaggedRemoval<'_> {
         })
     }
 
-    fn tagged(&self) -> Result<HashSet<Digest>> {
+    fn tagged(&self) -> std::result::Result<HashSet<Digest>, GcError> {
         let mut tagged = HashSet::new();
-        each_entry(&self.data.layout.tags(self.name), |file| {
+        visit_entries::<GcError>(&self.data.layout.tags(self.name), |file| {
             let file_name = file.file_name();
             if let Some(tag) = file_name.to_str().and_then(|tag| Tag::parse(tag).ok()) {
                 // A damaged tag is an error: nobody knows what it kept.
                 tagged.extend(reference::tag(self.data, self.name, &tag)?);
             }
-            Ok(())
+            Ok(self.run.pause()?)
         })?;
         Ok(tagged)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::oci::{Digest, Kind, MediaType, Name};
 use crate::store::fs::changes::RepositoryCounts;
 use crate::store::fs::data_directory::DataDirectory;
-use crate::store::fs::file::{each_entry, if_there};
+use crate::store::fs::file::{if_there, visit_entries};
 use crate::store::fs::layout::digest_of;
 use crate::store::fs::{blob, disk};
 use crate::store::{NewManifest, Result, StoreError};
@@ -66,12 +66,12 @@ impl ManifestEntry {
 }
 
 /// Calls `visit` with the digest and path of each manifest of a repository, in no order.
-pub(in crate::store::fs) fn each(
+pub(in crate::store::fs) fn each<E: From<StoreError>>(
     data: &DataDirectory,
     name: &Name,
-    mut visit: impl FnMut(Digest, &Path) -> Result<()>,
-) -> Result<()> {
-    each_entry(
+    mut visit: impl FnMut(Digest, &Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    visit_entries(
         &data.layout.manifest_entries(name),
         |file| match digest_of(&file.file_name()) {
             Some(digest) => visit(digest, &file.path()),

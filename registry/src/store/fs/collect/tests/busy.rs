@@ -73,3 +73,58 @@ async fn untagged_manifests_go_while_others_are_pushed() {
         assert!(!has_manifest(&store, "a", &digest).await);
     }
 }
+
+/// A referrer that mentions its subject elsewhere, too: each leads to the other.
+fn mentioning_referrer(subject: &Digest, n: usize) -> NewManifest {
+    let text = serde_json::json!({
+        "subject": {"digest": subject.as_str()},
+        "annotations": {"of": subject.as_str(), "n": n.to_string()},
+    });
+    let mut new = manifest(&text.to_string());
+    let descriptor = Descriptor::new(new.media_type.clone(), new.digest.clone(), 1);
+    new.subject = Some((subject.clone(), descriptor));
+    new
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_pushed_meanwhile_has_all_that_it_leads_to() {
+    for referrers in [1, IMAGES] {
+        let (store, _directory) = new();
+        let mut images = Vec::new();
+        for n in 0..IMAGES {
+            images.push(put(&store, "a", &manifest(&format!("[{n}]")), &[]).await);
+        }
+        let inner = index(&images.iter().collect::<Vec<_>>());
+        let inner = put(&store, "a", &inner, &[]).await;
+        for n in 0..referrers {
+            put(&store, "a", &mentioning_referrer(&inner, n), &[]).await;
+        }
+        let outer = index(&[&inner]);
+        let beside = store.clone();
+        let runtime = Handle::current();
+        let outcomes = spawn_blocking(move || {
+            let run = Run::new(Pace::Full);
+            let late = SystemTime::now() + Duration::from_hours(1);
+            let mut outcomes = Vec::new();
+            let mut write = |_: &Digest, _: SystemTime| {
+                let name = name("a");
+                let written = beside.manifest_write(&name, outer.clone(), &[], None);
+                outcomes.push(runtime.block_on(written).is_ok());
+            };
+            let items = beside.aged_items();
+            let staying = items.remove_untagged(&name("a"), late, false, &run, &mut write);
+            assert!(staying.unwrap().is_some());
+            outcomes
+        })
+        .await
+        .unwrap();
+
+        // A few referrers may be gone by then, if there are very many. What the index mentions is not.
+        let is_there = outcomes.contains(&true);
+        assert_eq!(has_manifest(&store, "a", &inner).await, is_there);
+        for image in &images {
+            assert_eq!(has_manifest(&store, "a", image).await, is_there);
+        }
+        assert_eq!(is_there, referrers == IMAGES);
+    }
+}
