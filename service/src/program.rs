@@ -256,7 +256,7 @@ fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
         all.extend(P::examinations(&config));
         let mut line = ProgressLine::new("doctor");
         doctor::examine(all, |subject, done, total| {
-            line.show_step(subject, done, total)
+            line.show_step(subject, done, total);
         })
         .await
     });
