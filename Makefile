@@ -10,12 +10,6 @@ PREFIX ?= /usr/local
 run: ## The all-in-one on 127.0.0.1:5000, its status page on port 5001, its data in ./data
 	@$(INSTALL) build
 	cargo build --profile try --package octoserve-proxy --bin octoserve
-	@printf '%s\n' '' 'Try:' \
-	  '  docker pull busybox && docker tag busybox 127.0.0.1:5000/team/app/web:1' \
-	  '  docker push 127.0.0.1:5000/team/app/web:1 && docker rmi 127.0.0.1:5000/team/app/web:1' \
-	  '  docker pull 127.0.0.1:5000/team/app/web:1' \
-	  "  curl -s 127.0.0.1:5000/metrics | grep 'octoserve_repository_operations_total{.*team/app/web'" \
-	  'Status page: http://127.0.0.1:5001/' ''
 	@exec target/try/octoserve --listen 127.0.0.1:5000 --metrics-listen 127.0.0.1:5001 --data ./data
 
 install: ## Both programs, built for release, into $(PREFIX)/bin

@@ -20,6 +20,7 @@ pub(crate) fn examinations(config: &ProxyConfig) -> Vec<Examination> {
         address: listen.address.clone(),
         tls: listen.tls.clone(),
         path: service::admin::LIVE,
+        other: None,
     });
     let metrics = config.metrics.iter().filter_map(|metrics| {
         Some(ExaminedListener {
@@ -27,6 +28,7 @@ pub(crate) fn examinations(config: &ProxyConfig) -> Vec<Examination> {
             address: metrics.endpoint.listen.clone()?,
             tls: metrics.endpoint.tls.clone(),
             path: service::admin::LIVE,
+            other: None,
         })
     });
     let mut all: Vec<_> = clients.chain(metrics).map(doctor::listener).collect();

@@ -23,13 +23,16 @@ pub fn examinations(config: &RegistryConfig) -> Vec<Examination> {
         address: address.clone(),
         tls: None,
         path: "/v2/",
+        // The registry alone has its probes on the metrics listener.
+        other: Some(("octoserve", service::admin::LIVE)),
     });
     let metrics = config.metrics.iter().filter_map(|metrics| {
         Some(ExaminedListener {
             key: "metrics.listen".to_owned(),
             address: metrics.listen.clone()?,
             tls: metrics.tls.clone(),
-            path: "/livez",
+            path: service::admin::LIVE,
+            other: None,
         })
     });
     let mut all: Vec<_> = clients.chain(metrics).map(doctor::listener).collect();

@@ -35,6 +35,18 @@ impl Greeting {
         self
     }
 
+    /// Adds the commands by which docker pushes an image to a registry and pulls it again, as `team/app/web`.
+    #[must_use]
+    pub fn round_trip(self, host: &str) -> Self {
+        let image = format!("{host}/team/app/web:1");
+        self.text(
+            "try",
+            &format!("docker pull busybox && docker tag busybox {image}"),
+        )
+        .text("", &format!("docker push {image} && docker rmi {image}"))
+        .text("", &format!("docker pull {image}"))
+    }
+
     /// The greeting of the program of this name and version.
     fn render(&self, name: &str, version: &str, style: TerminalStyle) -> String {
         let mut text = style.bold(&format!("{name} {version} is ready"));

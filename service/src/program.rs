@@ -18,6 +18,7 @@ use super::listen::{ActivationError, Inheritance, ListenAddr, inherited_from_sys
 use super::operate::Operate;
 use super::printable::printable;
 use super::program_config::Configuration;
+use super::progress_line::ProgressLine;
 use super::reload::{ReloadFamilies, Reloads};
 use super::shutdown::{Shutdown, Signals};
 use super::takeover::{Handover, ProcessIdentity};
@@ -253,7 +254,11 @@ fn diagnose<P: Program>(call: DoctorCall<P::Config>) -> ExitCode {
     let found = runtime.block_on(async {
         let mut all = vec![doctor::process(limits, config.control().clone())];
         all.extend(P::examinations(&config));
-        doctor::examine(all).await
+        let mut line = ProgressLine::new("doctor");
+        doctor::examine(all, |subject, done, total| {
+            line.show_step(subject, done, total);
+        })
+        .await
     });
     // A name that is still being resolved, or a disk that hangs, is not waited for.
     runtime.shutdown_background();

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! page       one scrape, bounded in bytes, samples and time
+//! scrapes    one after the other, no two within a second
 //! reading    the series of it that are shown
 //! history    the readings of the last seconds: rates and quantiles
 //! state      what is shown, in plain figures; what is wrong comes first
 //! view       the state as lines of text
-//! screen     the loop of a terminal: keys, ticks, signals, and the way back
+//! screen     the loop of a terminal: keys, pages, signals, and the way back
 //! ```
 //!
-//! All but `screen` and `page` are pure. Nothing that a server says reaches the terminal as it is: see
+//! All but `screen`, `scrapes` and `page` are pure. Nothing that a server says reaches the terminal as it is: see
 //! [`escaped`].
 
 mod escaped;
@@ -18,6 +19,7 @@ mod keys;
 mod page;
 mod problems;
 mod reading;
+mod scrapes;
 mod screen;
 mod state;
 mod table;

@@ -5,8 +5,9 @@
 //! runs a container; a daemon that does has a network namespace of its own. Images come from
 //! `docker import`, so no test needs a public registry.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,12 +19,15 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::process::Process;
+use crate::process::{Process, Signal};
 use crate::wire::Wire;
 use crate::{content, poll, tools};
 
 /// How long the daemon may take to respond and to exit.
 const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The address of `registry.example` (RFC 5737).
+pub const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A running docker daemon. Dropping it stops it and removes its directory.
 pub struct Docker {
@@ -61,6 +65,43 @@ impl Docker {
         let inside = format!("{} link set lo up && exec \"$@\"", ip.display());
         // The daemon chooses the storage driver: images of gigabytes need a fast one.
         Self::start(&["unshare", "--net", "sh", "-c", &inside, "sh"], &[]).await
+    }
+
+    /// A daemon in a network namespace of its own, and with a copy of /etc, in which `registry.example` is a
+    /// server elsewhere: its address is none of the loopback network, with which docker is less strict.
+    ///
+    /// # Errors
+    /// If docker is not installed, or the daemon does not start, for instance without root.
+    pub async fn elsewhere(etc: &Path) -> Result<Self> {
+        let copy = ["--archive", "/etc/.", &etc.display().to_string()];
+        tools::run("cp", &copy).await?;
+        std::fs::create_dir_all(etc.join("docker/certs.d"))?;
+        std::fs::write(etc.join("hosts"), format!("{ELSEWHERE} registry.example\n"))?;
+        let inside = format!(
+            "{ip} link set lo up && {ip} address add {ELSEWHERE}/32 dev lo && mount --bind '{}' /etc && exec \"$@\"",
+            etc.display(),
+            ip = tools::find("ip")?.display()
+        );
+        let wrapper = ["unshare", "--net", "--mount", "sh", "-c", &inside, "sh"];
+        Self::start(&wrapper, &["--storage-driver=vfs"]).await
+    }
+
+    /// The words by which a program runs in the daemon's network.
+    ///
+    /// # Errors
+    /// If nsenter is missing.
+    pub fn beside(&self) -> Result<Vec<OsString>> {
+        let network = format!("--net=/proc/{}/ns/net", self.process.id());
+        Ok(vec![tools::find("nsenter")?.into(), network.into()])
+    }
+
+    /// Gives the daemon another daemon.json, which it reads on a signal.
+    ///
+    /// # Errors
+    /// If it cannot be written, or the daemon is gone.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        std::fs::write(self.directory.path().join("daemon.json"), text)?;
+        self.process.signal(Signal::HUP)
     }
 
     /// Runs the client with these arguments against the daemon.

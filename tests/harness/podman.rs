@@ -39,6 +39,30 @@ impl Podman {
         Ok(())
     }
 
+    /// Has buildah build the image `name`, one layer of a file that depends on `seed`, push it, forget it, and
+    /// pull it again.
+    ///
+    /// # Errors
+    /// If buildah is missing or refuses.
+    pub async fn buildah(&self, name: &str, seed: u64) -> Result<()> {
+        let file = self.path("built");
+        std::fs::write(&file, content::bytes(seed, 65536))?;
+        let (root, run) = (self.path("buildah"), self.path("buildah-run"));
+        let own = ["--storage-driver=vfs", "--root", &root, "--runroot", &run];
+        let buildah =
+            async |words: &[&str]| tools::run("buildah", &[&own[..], words].concat()).await;
+        let container = buildah(&["from", "scratch"]).await?;
+        let container = container.trim();
+        buildah(&["copy", container, &file, "/"]).await?;
+        buildah(&["commit", "--rm", container, name]).await?;
+        let policy = self.path("policy.json");
+        let client = ["--tls-verify=false", "--signature-policy", &policy];
+        buildah(&[&["push"], &client[..], &[name]].concat()).await?;
+        buildah(&["rmi", "--force", name]).await?;
+        buildah(&[&["pull"], &client[..], &[name]].concat()).await?;
+        Ok(())
+    }
+
     /// Logs in at a registry.
     ///
     /// # Errors

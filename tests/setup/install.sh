@@ -43,7 +43,7 @@ for task in "$@"; do
         need promtool prometheus && need busybox busybox-static && need curl curl
         need docker-compose docker-compose && need debootstrap debootstrap && need ip iproute2
         need valgrind valgrind && need strace strace && need taskset util-linux
-        need podman podman && need containerd containerd && need ctr containerd
+        need podman podman && need buildah buildah && need containerd containerd && need ctr containerd
         need nginx nginx-light && need systemd-analyze systemd && need objdump binutils
         need chromium chromium && need chromedriver chromium-driver
         need tmux tmux

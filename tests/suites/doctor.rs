@@ -13,6 +13,7 @@ use harness::octoserve::{Launch, Program, Server};
 use harness::scripted::{Caller, Scripted};
 use harness::source::Source;
 use harness::tls_front::TlsFront;
+use harness::tmux::Tmux;
 use harness::token_server::TokenServer;
 use harness::tools;
 use serde_json::Value;
@@ -740,5 +741,71 @@ async fn the_report_for_a_person_is_as_the_documentation_shows() -> Result<()> {
     });
     let lines: Vec<_> = lines.collect();
     insta::assert_snapshot!(lines.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_terminal_shows_what_is_waited_for() -> Result<()> {
+    let silent = Scripted::start_beside(|mut caller: Caller| async move {
+        caller.head().await?;
+        caller.closed().await
+    })
+    .await?;
+    let program = Program::Octoserve.path()?;
+    let script = format!(
+        "{} doctor --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --upstream {}; \
+         echo \"ended with $?\"; exec cat",
+        program.display(),
+        silent.url()
+    );
+    for width in [100, 50] {
+        let screen = Tmux::start(width, 40, &script).await?;
+        let waits = |text: &str| text.contains("doctor upstream main, ") && text.contains("[==");
+        let shown = screen.until("the bar", waits).await?;
+        // One line, however narrow the terminal is; and no report yet.
+        assert_eq!(shown.trim_end().lines().count(), 1, "{shown}");
+        let ended = |text: &str| text.contains("ended with 1");
+        let shown = screen.until("the report", ended).await?;
+        ensure!(
+            shown.contains("1 failed") && !shown.contains("[=="),
+            "{shown}"
+        );
+        ensure!(shown.starts_with("process\n"), "{shown}");
+    }
+    Ok(())
+}
+
+/// The registry alone on a port that the all-in-one has: both respond to `/v2/` as a registry does.
+#[tokio::test]
+async fn the_other_program_is_told_from_ones_own() -> Result<()> {
+    let (all_in_one, registry) = (
+        Launch::all_in_one().start().await?,
+        Launch::registry().start().await?,
+    );
+    let directory = TempDir::new()?;
+    for (program, address, said) in [
+        (
+            Program::Registry,
+            all_in_one.address(),
+            "another program has it: octoserve",
+        ),
+        (
+            Program::Octoserve,
+            registry.address(),
+            "another program has it",
+        ),
+    ] {
+        let address = address.to_string();
+        let words = [
+            "--json",
+            "--listen",
+            &address,
+            "--metrics-listen",
+            "127.0.0.1:0",
+        ];
+        let report = Report::of(&run(program, directory.path(), None, &words).await?)?;
+        report.expect("listen[0]", "address", "fail", said)?;
+        assert_eq!(report.code, Some(1));
+    }
     Ok(())
 }

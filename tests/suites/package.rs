@@ -62,10 +62,10 @@ async fn later(package: &Path, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Both programs in the chroot with the installed configuration, as the package's user; systemd would make
-/// the directory of the sockets.
+/// the directories of the sockets. Commands reach each of them while it runs.
 const SERVES: &str = "
 for program in octoserve octoserve-registry; do
-    install -d -o octoserve -g octoserve /run/octoserve
+    install -d -o octoserve -g octoserve -m 700 /run/$program
     case $program in octoserve) file=octoserve.yaml ;; *) file=registry.yaml ;; esac
     setpriv --reuid=octoserve --regid=octoserve --init-groups $program --config /etc/octoserve/$file >/tmp/$program.out 2>&1 &
     tries=0
@@ -74,6 +74,15 @@ for program in octoserve octoserve-registry; do
         if [ $tries -gt 300 ]; then cat /tmp/$program.out /tmp/$program.health; exit 1; fi
         sleep 0.1
     done
+    $program ctl --config /etc/octoserve/$file status
+    case $program in
+    octoserve) octoserve-registry scrub --socket /run/octoserve/control.sock ;;
+    *)
+        for job in 'gc --dry-run' gc scrub retention; do
+            $program $job --config /etc/octoserve/registry.yaml
+        done
+        ;;
+    esac
     kill -TERM $!
     wait $!
     cat /tmp/$program.out
@@ -147,6 +156,10 @@ async fn the_debian_package_is_installed_upgraded_removed_and_purged() -> Result
     let served = chroot.run(SERVES).await?;
     ensure!(served.contains("listening on 127.0.0.1:5000"), "{served}");
     ensure!(served.contains("listening on 127.0.0.1:5010"), "{served}");
+    // Two collections, two scrubs and one retention, all in the running process: its log has their ends.
+    for (ended, times) in [("gc ended", 2), ("scrub ended", 2), ("retention ended", 1)] {
+        assert_eq!(served.matches(ended).count(), times, "{ended}: {served}");
+    }
 
     upgraded(&chroot).await?;
     gone(&chroot).await
@@ -260,7 +273,7 @@ async fn gone(chroot: &Chroot) -> Result<()> {
     chroot.run("getent passwd octoserve").await?;
 
     chroot
-        .run("dpkg --install /first.deb && rm -r /var/lib/octoserve* /run/octoserve && dpkg --purge octoserve")
+        .run("dpkg --install /first.deb && rm -r /var/lib/octoserve* /run/octoserve* && dpkg --purge octoserve")
         .await?;
     let user = chroot.attempt("getent passwd octoserve").await?;
     ensure!(!user.status.success(), "the user is still there");

@@ -27,6 +27,26 @@ async fn podman_works_with_the_registry_alone() -> Result<()> {
 }
 
 #[tokio::test]
+async fn buildah_pushes_what_it_builds_and_pulls_it() -> Result<()> {
+    let front = Front::embedded().await?;
+    Podman::new()?
+        .buildah(&front.image("team/built:1"), 36)
+        .await?;
+    let moved = Moved {
+        push: 1,
+        pull: 1,
+        blob_push: 2,
+        blob_pull: 2,
+        ..Moved::default()
+    };
+    moved.assert_in(&front, "team/built").await?;
+    let requests = metric("octoserve_client_requests_total").label("client", "containers");
+    let scrape = front.server.scrape().await?;
+    ensure!(scrape.sum(&requests) > Some(0.0), "{}", scrape.text());
+    Ok(())
+}
+
+#[tokio::test]
 async fn each_podman_image_counts_as_one_pull_or_push() -> Result<()> {
     let front = Front::embedded().await?;
     let podman = Podman::new()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use harness::docker::Docker;
 use harness::octoserve::{Launch, Program};
 use harness::process::{OutputStream, Signal};
 use harness::terminal::Terminal;
@@ -64,6 +65,36 @@ async fn a_start_at_a_terminal_says_what_listens_and_what_to_try() -> Result<()>
             let response = wire::exchange(host.parse().context(host.to_owned())?, "GET", &request);
             assert_eq!(response.await?.head.status, 200);
         }
+    }
+    Ok(())
+}
+
+/// What is typed as it is shown leads to the pull in the metrics.
+#[tokio::test]
+async fn what_to_try_works_as_it_is_shown() -> Result<()> {
+    let (directory, docker) = (TempDir::new()?, Docker::shared().await?);
+    let mut plain = command(Program::Octoserve, SERVE, &directory)?;
+    plain.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(plain, None)?;
+    let shown = terminal.wait_for("{.*team/app/web'").await?;
+    let (_, list) = shown.split_once("  try ").context("no list")?;
+    let list: Vec<_> = list.lines().map(str::trim).take(4).collect();
+    // The image is not downloaded: the test has one of this name.
+    let (pull, tag) = list[0].split_once(" && ").context("no download")?;
+    assert_eq!(pull, "docker pull busybox");
+    docker.image("busybox", None, 1650).await?;
+    let script = [&[tag], &list[1..]].concat().join("\n");
+    let host = format!("DOCKER_HOST={}", docker.host());
+    let config = format!(
+        "DOCKER_CONFIG={}",
+        directory.path().join("docker").display()
+    );
+    let printed = tools::run("env", &[&host, &config, "sh", "-euc", &script]).await?;
+    for operation in ["pull", "push"] {
+        let counted = |line: &str| {
+            line.contains(&format!("operation=\"{operation}\"")) && line.ends_with(" 1")
+        };
+        ensure!(printed.lines().any(counted), "{operation}: {printed}");
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! `top` in a real terminal, over a real program with traffic, and over pages that are none.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::authority::Authority;
@@ -75,6 +75,11 @@ fn figure(screen: &str, name: &str) -> Option<String> {
         line.get(at..)
     })?;
     line.split_whitespace().nth(2).map(str::to_owned)
+}
+
+/// When a page was asked for.
+fn seen(times: &Mutex<Vec<Instant>>) -> Vec<Instant> {
+    times.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 async fn operations(server: &Server) -> Result<f64> {
@@ -292,11 +297,15 @@ async fn a_page_that_cannot_be_read_is_said_to_be_so() -> Result<()> {
 #[tokio::test]
 async fn a_page_that_fails_for_a_while_is_shown_again() -> Result<()> {
     let is_broken = Arc::new(AtomicBool::new(false));
-    let count = Arc::new(AtomicUsize::new(0));
-    let (broken, counted) = (Arc::clone(&is_broken), Arc::clone(&count));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (broken, times) = (Arc::clone(&is_broken), Arc::clone(&asked));
     let page = Source::scripted(move |mut stream| {
         let is_broken = broken.load(Ordering::Relaxed);
-        let at = counted.fetch_add(1, Ordering::Relaxed);
+        let at = {
+            let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.push(Instant::now());
+            times.len()
+        };
         async move {
             let body = format!("octoserve_tags {at}\noctoserve_connections_active {at}\n");
             let (status, body) = if is_broken {
@@ -326,12 +335,21 @@ async fn a_page_that_fails_for_a_while_is_shown_again() -> Result<()> {
     screen
         .until("the end of it", |text| !text.contains("!!"))
         .await?;
-    // It has asked all the time, and never more than once a second: pages are as many as seconds.
-    let asked = count.load(Ordering::Relaxed);
+    // It asks all the time, and never more than once a second: however late a request came, the next one begins
+    // a second after the response to it.
+    let before = seen(&asked).len();
     poll::until("it goes on", Duration::from_secs(30), async || {
-        Ok((count.load(Ordering::Relaxed) > asked).then_some(()))
+        Ok((seen(&asked).len() > before + 1).then_some(()))
     })
     .await?;
+    let gaps: Vec<_> = seen(&asked)
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    ensure!(
+        gaps.iter().all(|gap| *gap >= Duration::from_secs(1)),
+        "{gaps:?}"
+    );
     screen.press("C-c").await?;
     given_back(&screen, "ended with 0").await
 }

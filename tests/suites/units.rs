@@ -150,6 +150,13 @@ async fn units_and_packaged_configurations_agree() -> Result<()> {
             service.contains(&format!("--config /etc/octoserve/{file}\n")),
             "{name}"
         );
+        // Where the control socket is: without it no command reaches the running program.
+        let control = printed["control"]["socket"].as_str();
+        assert_eq!(control, Some(&*format!("/run/{name}/control.sock")));
+        ensure!(
+            service.contains(&format!("\nRuntimeDirectory={name}\n")),
+            "{name}"
+        );
         let data = printed["data"]
             .as_str()
             .or(printed["registry"]["data"].as_str());

@@ -43,16 +43,18 @@ pub(super) fn greeting(
     let host = url(address, is_secured, "");
     let host = host.split_once("://").map_or(&*host, |(_, host)| host);
     greeting = if is_embedded {
-        let text = format!("docker tag busybox {host}/team/app && docker push {host}/team/app");
-        greeting.text("try", &text)
+        greeting.round_trip(host)
     } else {
         greeting.text("try", &format!("docker pull {host}/REPOSITORY:TAG"))
     };
-    match scraped {
-        // What a password or a certificate is needed for would take more words than there is room for.
-        Some(url) if url.starts_with("http://") => {
-            greeting.text("", &format!("curl -s {url} | grep octoserve_http"))
+    // What a password or a certificate is needed for would take more words than there is room for.
+    let is_open = metrics.is_some_and(|metrics| metrics.endpoint.auth.is_none());
+    match scraped.filter(|url| is_open && url.starts_with("http://")) {
+        Some(url) => {
+            let what = if is_embedded { "{.*team/app/web" } else { "" };
+            let family = "octoserve_repository_operations_total";
+            greeting.text("", &format!("curl -s {url} | grep '{family}{what}'"))
         }
-        _ => greeting,
+        None => greeting,
     }
 }

@@ -24,6 +24,9 @@ pub struct ExaminedListener {
     pub tls: Option<Tls>,
     /// A path to which a running process of ours responds 200.
     pub path: &'static str,
+    /// The other one of our programs, and a path to which it responds 200 and this one does not, where there is
+    /// one.
+    pub other: Option<(&'static str, &'static str)>,
 }
 
 /// Whether the address is free or a running process of ours has it, and its certificates are good.
@@ -85,11 +88,22 @@ async fn taken(listener: &ExaminedListener) -> Finding {
     let ListenAddr::Tcp(_) = &listener.address else {
         return Finding::ok("address", "a running process listens there");
     };
-    let probe = match &listener.tls {
-        None => Probe::of_listener(&listener.address, listener.path),
-        Some(tls) => Probe::of_secured_listener(&listener.address, tls, listener.path),
+    let probe = |path| match &listener.tls {
+        None => Probe::of_listener(&listener.address, path),
+        Some(tls) => Probe::of_secured_listener(&listener.address, tls, path),
     };
-    match probe.check_within(REQUEST).await {
+    let elsewhere = || {
+        let key = &listener.key;
+        format!("stop that one, or choose another address in {key}")
+    };
+    let found = probe(listener.path).check_within(REQUEST).await;
+    if let (Ok(()), Some((program, path))) = (&found, listener.other)
+        && probe(path).check_within(REQUEST).await.is_ok()
+    {
+        let message = format!("another program has it: {program}");
+        return Finding::fail("address", message, elsewhere());
+    }
+    match found {
         Ok(()) => Finding::ok("address", "a running octoserve serves it"),
         // With client certificates, as this one has none: its certificate was as we know it.
         Err(HealthError::Client(crate::net::ClientError::Tls(_)))
@@ -103,14 +117,7 @@ async fn taken(listener: &ExaminedListener) -> Finding {
                 "taken, by a server that asks for client certificates",
             )
         }
-        Err(_) => Finding::fail(
-            "address",
-            "another program has it",
-            format!(
-                "stop that one, or choose another address in {}",
-                listener.key
-            ),
-        ),
+        Err(_) => Finding::fail("address", "another program has it", elsewhere()),
     }
 }
 
@@ -152,6 +159,7 @@ mod tests {
             address: address.parse().unwrap(),
             tls: None,
             path: "/livez",
+            other: None,
         })
         .await
     }

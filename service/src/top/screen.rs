@@ -1,26 +1,22 @@
 //! The loop of a terminal: a scrape a second at most, keys at once, and the end of a signal.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ratatui::crossterm::event::Event;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::history::History;
 use super::keys::{KeyAction, action};
 use super::page::{self, PageError};
 use super::reading::Reading;
+use super::scrapes::{EVERY, Scrapes};
 use super::state::TopState;
 use super::target::TopTarget;
 use super::terminal::ScreenTerminal;
 use super::view::TopView;
 use crate::log::causes;
-
-/// The least time between two scrapes.
-const EVERY: Duration = Duration::from_secs(1);
 
 /// The widths of a screen that is printed.
 const WIDTHS: std::ops::RangeInclusive<u16> = 60..=250;
@@ -61,10 +57,10 @@ impl TopCall {
         let mut ends = Ends::new()?;
         let mut session = Session::new(&self);
         let began = Instant::now();
-        let mut ticks = interval(EVERY);
-        // A scrape that takes long is not followed by several at once.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut scrape: JoinSet<Result<Reading, PageError>> = JoinSet::new();
+        let mut scrapes = Scrapes::new(|| {
+            let request = self.target.request.clone();
+            async move { page::read(&request, began).await }
+        });
         loop {
             session.freshen();
             screen.terminal.draw(|frame| {
@@ -79,15 +75,9 @@ impl TopCall {
                         return Ok(());
                     }
                 }
-                Some(ended) = scrape.join_next() => {
+                page = scrapes.next(session.view.is_paused) => {
                     // A panic is one of ours, and no reason to end.
-                    session.add(ended.unwrap_or(Err(PageError::Foreign)));
-                }
-                _ = ticks.tick() => {
-                    if scrape.is_empty() && !session.view.is_paused {
-                        let request = self.target.request.clone();
-                        scrape.spawn(async move { page::read(&request, began).await });
-                    }
+                    session.add(page.unwrap_or(Err(PageError::Foreign)));
                 }
             }
         }

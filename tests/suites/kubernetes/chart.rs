@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::kubernetes;
+use harness::{kubernetes, tools};
+use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{examples, files, links};
 
@@ -106,6 +108,70 @@ async fn helm_adds_all_dashboards_and_rules_of_the_mixin() -> Result<()> {
     Ok(())
 }
 
+/// The addresses of the runbooks in the rules of these objects.
+fn runbooks(objects: &[Value]) -> Vec<&str> {
+    let rules = objects
+        .iter()
+        .filter(|object| object["kind"] == "PrometheusRule")
+        .flat_map(|object| links::list(&object["spec"]["groups"]))
+        .flat_map(|group| links::list(&group["rules"]));
+    let urls = rules.filter_map(|rule| rule["annotations"]["runbook_url"].as_str());
+    urls.collect()
+}
+
+#[tokio::test]
+async fn helm_puts_an_address_before_each_runbook() -> Result<()> {
+    let rule = "metrics.prometheusRule.enabled=true";
+    let plain = kubernetes::template(&chart(), &["--set", rule]).await?;
+    let prefix = "https://git.example/octoserve/";
+    let set = format!("{rule},metrics.prometheusRule.runbookUrlPrefix={prefix}");
+    let prefixed = kubernetes::template(&chart(), &["--set", &set]).await?;
+    let plain = runbooks(&plain);
+    ensure!(plain.len() >= 15, "{plain:?}");
+    let expected: Vec<_> = plain.iter().map(|url| format!("{prefix}{url}")).collect();
+    assert_eq!(runbooks(&prefixed), expected);
+    Ok(())
+}
+
+/// In the archive are copies of what the chart links to, and it renders to the same.
+#[tokio::test]
+async fn helm_packs_what_the_chart_links_to() -> Result<()> {
+    let (directory, chart) = (TempDir::new()?, chart());
+    let source = chart.to_str().context("a path of UTF-8")?;
+    let target = directory.path().to_str().context("a path of UTF-8")?;
+    kubernetes::helm(&["package", source, "--destination", target]).await?;
+    let [archive] = &files(directory.path())?[..] else {
+        bail!("not one archive");
+    };
+    let archive = archive.to_str().context("a path of UTF-8")?;
+    tools::run("tar", &["-xzf", archive, "-C", target]).await?;
+    let unpacked = directory.path().join("octoserve");
+    for link in ["rules", "alerts", "dashboards"] {
+        ensure!(
+            !std::fs::symlink_metadata(unpacked.join(link))?.is_symlink(),
+            "{link}"
+        );
+        for path in files(&examples().join("mixin").join(link))? {
+            let copy = unpacked
+                .join(link)
+                .join(path.file_name().context("a name")?);
+            assert_eq!(
+                std::fs::read(&copy)?,
+                std::fs::read(&path)?,
+                "{}",
+                copy.display()
+            );
+        }
+    }
+    let set = [
+        "--set",
+        "metrics.dashboards.enabled=true,metrics.prometheusRule.enabled=true",
+    ];
+    let packed = kubernetes::template(archive.as_ref(), &set).await?;
+    assert_eq!(packed, kubernetes::template(&chart, &set).await?);
+    Ok(())
+}
+
 #[tokio::test]
 async fn helm_refuses_wrong_values() -> Result<()> {
     for (set, said) in [
@@ -136,6 +202,10 @@ async fn helm_refuses_wrong_values() -> Result<()> {
             "/basicAuth/username",
         ),
         ("metrics.serviceMonitor.enable=true", "'enable' not allowed"),
+        (
+            "metrics.prometheusRule.runbookUrlPrefix=docs",
+            "/prometheusRule/runbookUrlPrefix",
+        ),
         (
             "podDisruptionBudget.maxUnavailable=most",
             "/podDisruptionBudget/maxUnavailable",
