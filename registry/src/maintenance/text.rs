@@ -110,6 +110,9 @@ fn scrub(f: &mut fmt::Formatter<'_>, report: &ScrubReport) -> fmt::Result {
         let why = if *quarantined { "quarantined" } else { "gone" };
         writeln!(f, "missing {pool}/{digest} {}: {why}", held_by(holders))?;
     }
+    if report.absent.len() >= ScrubReport::LISTED {
+        writeln!(f, "there may be more: see the log")?;
+    }
     if report.corrupt > report.quarantined {
         writeln!(
             f,

@@ -10,7 +10,7 @@ use super::super::disk;
 use super::super::durable::Draft;
 use super::super::layout::Layout;
 use super::parts::parts;
-use super::report::{LISTED, ScrubReport};
+use super::report::ScrubReport;
 use crate::store::Result;
 
 /// The longest file that is read: twice a hundred items with ten repositories each fit.
@@ -55,8 +55,8 @@ impl ScrubCursor {
     fn fits(&self, quarantine: bool) -> bool {
         self.quarantine == quarantine
             && self.at.part <= parts().count()
-            && self.report.found.len() <= LISTED
-            && self.report.absent.len() <= LISTED
+            && self.report.found.len() <= ScrubReport::LISTED
+            && self.report.absent.len() <= ScrubReport::LISTED
     }
 }
 

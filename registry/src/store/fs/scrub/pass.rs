@@ -74,6 +74,8 @@ impl<'a> Pass<'a> {
             self.keep_cursor_sometimes();
         }
         self.settle_unreadable()?;
+        // What follows may be interrupted. Then nothing of this is done again.
+        self.settled.clone_from(&self.cursor.at);
         self.repositories(run)
     }
 

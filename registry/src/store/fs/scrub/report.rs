@@ -11,9 +11,6 @@ use crate::store::maintenance::Interrupted;
 /// The most repositories that are named for one item.
 const REPOSITORIES: usize = 10;
 
-/// The most items of each sort that a report lists. All of them are logged and counted.
-pub(super) const LISTED: usize = 100;
-
 /// What a scrub found. Where it continued an interrupted run, the figures are those of both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubReport {
@@ -131,12 +128,15 @@ impl Holders {
 }
 
 impl ScrubReport {
+    /// The most items of each sort that a report lists. The others are counted.
+    pub const LISTED: usize = 100;
+
     /// Adds one that is corrupt.
     pub(super) fn add(&mut self, content: CorruptContent) {
         self.corrupt += 1;
         self.corrupt_now += 1;
         self.quarantined += u64::from(content.quarantined);
-        if self.found.len() < LISTED {
+        if self.found.len() < Self::LISTED {
             self.found.push(content);
         }
     }
