@@ -8,7 +8,7 @@ use super::report::{RetentionCounts, RetentionDeletion, RetentionReport};
 use super::settings::{Keep, RetentionRule};
 use super::tags::{KeptBecause, NewestTags, TagRules, TagSubject, subject_of};
 use crate::oci::{Digest, Name, Tag};
-use crate::store::fs::DatedTag;
+use crate::store::fs::{DatedTag, TaggedSubjects};
 use crate::store::{Result, StoreError};
 
 /// How many tags are removed, and synced, together.
@@ -35,6 +35,7 @@ struct TagRun<'a> {
     rule: &'a RetentionRule,
     keep: &'a Keep,
     rules: TagRules<'a>,
+    subjects: TaggedSubjects<'a>,
 }
 
 /// Deletes the tags of a repository that its rule does not keep.
@@ -58,6 +59,7 @@ pub(super) fn tags(
         rule,
         keep,
         rules,
+        subjects: run.items.subjects(name),
     };
     let mut doomed = Vec::new();
     run.items.each_tag(name, |found| {
@@ -122,13 +124,7 @@ impl TagRun<'_> {
     fn keeps_referrer(&self, subject: &TagSubject, pushed: SystemTime) -> Result<bool> {
         let untagged = self.rule.untagged;
         let is_recent = untagged.is_none_or(|time| self.rules.is_within(pushed, time));
-        Ok(is_recent || self.holds(subject)?)
-    }
-
-    fn holds(&self, subject: &TagSubject) -> Result<bool> {
-        let TagSubject { algorithm, hex } = subject;
-        let items = &self.run.items;
-        items.holds_manifest(self.name, *algorithm, hex)
+        Ok(is_recent || self.subjects.holds(subject.algorithm, &subject.hex)?)
     }
 
     /// Deletes tags that are as they were found.
@@ -172,8 +168,8 @@ impl TagRun<'_> {
 
     /// Whether a tag still goes: nobody has pulled it, or pushed its subject, since it was judged.
     fn is_doomed(&self, tag: &Tag, digest: &Digest) -> bool {
-        if let Some(subject) = subject_of(tag)
-            && self.holds(&subject).unwrap_or(true)
+        if let Some(TagSubject { algorithm, hex }) = subject_of(tag)
+            && self.subjects.holds_now(algorithm, &hex).unwrap_or(true)
         {
             return false;
         }

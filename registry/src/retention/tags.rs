@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::settings::Keep;
 use crate::oci::{Algorithm, Tag};
-use crate::store::fs::LastPull;
+use crate::store::fs::{LastPull, SUBJECT_DIGITS};
 
 /// What a tag is judged by.
 pub(super) struct TagRules<'a> {
@@ -118,10 +118,6 @@ pub(super) struct TagSubject {
     /// The first digits of its digest, at most [`SUBJECT_DIGITS`].
     pub(super) hex: String,
 }
-
-/// A tag has room for so many digits of a digest, by the referrers tag schema of the OCI Distribution
-/// specification.
-const SUBJECT_DIGITS: usize = 64;
 
 /// The subject of a tag that stands for a referrer, as clients set them that do without the referrers API:
 /// `sha256-<hex>`, with `.sig`, `.att` or another ending that says what it is.

@@ -7,9 +7,9 @@ use super::collect::GcError;
 use super::collect::untagged::{StayingManifests, UntaggedRemoval};
 use super::data_directory::DataDirectory;
 use super::dated_tags::{self, DatedTag};
-use super::file::exists;
-use super::{manifest, reference};
-use crate::oci::{Algorithm, Digest, Name, Tag};
+use super::reference;
+use super::tagged_subjects::TaggedSubjects;
+use crate::oci::{Digest, Name, Tag};
 use crate::store::Result;
 use crate::store::maintenance::Run;
 
@@ -33,17 +33,9 @@ impl AgedItems {
         reference::tag(&self.data, name, tag)
     }
 
-    /// Whether a repository holds a manifest whose digest has these first digits.
-    pub fn holds_manifest(&self, name: &Name, algorithm: Algorithm, hex: &str) -> Result<bool> {
-        if let Ok(digest) = Digest::parse(&format!("{algorithm}:{hex}")) {
-            return exists(&self.data.layout.manifest_entry(name, &digest));
-        }
-        let mut holds = false;
-        manifest::each(&self.data, name, |digest, _| {
-            holds |= digest.algorithm() == algorithm && digest.hex().starts_with(hex);
-            Ok(())
-        })?;
-        Ok(holds)
+    /// The manifests of a repository, as subjects that tags name.
+    pub fn subjects<'a>(&'a self, name: &'a Name) -> TaggedSubjects<'a> {
+        TaggedSubjects::new(&self.data, name)
     }
 
     /// Removes those of the tags that were not pushed since they were found, and for which `confirm` agrees

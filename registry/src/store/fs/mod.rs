@@ -48,6 +48,7 @@ mod root;
 mod scrub;
 mod space;
 mod tag;
+mod tagged_subjects;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -82,6 +83,7 @@ pub use reader::BlobReader;
 pub use root::Presence;
 pub use scrub::{CorruptContent, Holders, MissingContent, ScrubError, ScrubReport, ScrubSettings};
 pub use space::Space;
+pub use tagged_subjects::{SUBJECT_DIGITS, TaggedSubjects};
 pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 
 use self::blocking::unwind;
