@@ -175,7 +175,8 @@ impl MaintainTask {
         Ok(MaintainDone {
             report,
             early: ended.err().map(|error| causes(&error)),
-            by: (!self.has_config).then_some("by the defaults: --config FILE sets others"),
+            by: (!self.has_config)
+                .then_some("without a configuration file: --config FILE gives one"),
         })
     }
 
