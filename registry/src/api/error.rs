@@ -10,9 +10,10 @@ use super::memory_budget::Evicted;
 use super::precondition_error::PreconditionError;
 use super::request_body_error::RequestBodyError;
 use super::response::{self, ApiResponse, DOCKER_UPLOAD_UUID};
+use crate::metrics::http::UploadRefusal;
 use crate::metrics::label::CLIENT_CLOSED_REQUEST;
 use crate::oci::{
-    Digest, DigestError, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
+    Digest, DigestError, Endpoint, ErrorBody, ErrorCode, ManifestError, MediaTypeError, NameError,
     RangeError, ReferenceError, TagError, UnknownAlgorithm,
 };
 use crate::store::StoreError;
@@ -106,6 +107,24 @@ impl ApiError {
         match error {
             ReferenceError::Tag(error) => Self::Tag(error),
             ReferenceError::Digest(error) => Self::Digest(error),
+        }
+    }
+
+    /// Why it refuses an upload, if it does so for the state of the registry and not for what the client sent.
+    pub(super) fn upload_refusal(&self, endpoint: Endpoint) -> Option<UploadRefusal> {
+        if !matches!(endpoint, Endpoint::UploadStart | Endpoint::UploadSession) {
+            return None;
+        }
+        match self {
+            Self::ReadOnly { .. } => Some(UploadRefusal::ReadOnly),
+            Self::Store(StoreError::TooManySessions { .. }) => Some(UploadRefusal::Sessions),
+            Self::Store(StoreError::TooManyBytes { .. }) => Some(UploadRefusal::Bytes),
+            Self::Store(
+                StoreError::Reserved { .. }
+                | StoreError::ReservedFiles { .. }
+                | StoreError::NoSpace { .. },
+            ) => Some(UploadRefusal::Space),
+            _ => None,
         }
     }
 

@@ -159,9 +159,14 @@ impl<S: Store> Api<S> {
         let response = AssertUnwindSafe(self.dispatch(&request))
             .catch_unwind()
             .await;
-        let mut response = response
-            .unwrap_or(Err(ApiError::Panicked))
-            .unwrap_or_else(ApiError::into_response);
+        let response = response.unwrap_or(Err(ApiError::Panicked));
+        if let Some(metrics) = &self.recorders.metrics
+            && let Err(error) = &response
+            && let Some(reason) = error.upload_refusal(request.route.endpoint)
+        {
+            metrics.refused(reason);
+        }
+        let mut response = response.unwrap_or_else(ApiError::into_response);
         // An HTTP/1.1 connection with an unread body cannot carry another request, and the client learns
         // that it closes. HTTP/2 resets the one stream instead.
         if head.version < Version::HTTP_2 && !settle(&request).await {

@@ -7,7 +7,17 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::label::{CLIENT_CLOSED_REQUEST, LATENCY, Pair, Status};
-use service::metrics::{Counters, Histograms, families};
+use service::metrics::{Counters, Histograms, Label as _, MetricsRegistry, families, labels};
+
+labels! {
+    /// Why an upload was refused.
+    pub enum UploadRefusal: "reason" {
+        Sessions = "sessions",
+        Bytes = "bytes",
+        Space = "space",
+        ReadOnly = "read_only",
+    }
+}
 
 families! {
     /// The `registry_http_*` families.
@@ -18,6 +28,9 @@ families! {
         /// Time from a request's headers to the last byte of its response, in the registry itself;
         /// observed when the request ends.
         duration: Histograms<Pair> = "registry_http_request_duration_seconds" in LATENCY,
+        /// Requests of uploads that were refused for want of a session, of bytes or of space on disk, or because
+        /// the registry is read-only; counted when they are refused.
+        refused: Counters<UploadRefusal> = "registry_uploads_refused_total",
     }
 }
 
@@ -31,6 +44,21 @@ pub struct Recording {
 }
 
 impl Http {
+    /// Declares the families.
+    pub fn start(registry: &MetricsRegistry) -> Self {
+        let http = Self::declare(registry);
+        // The first increase must be seen.
+        for &reason in UploadRefusal::ALL {
+            http.refused.touch(reason);
+        }
+        http
+    }
+
+    /// Counts a request of an upload that was refused.
+    pub fn refused(&self, reason: UploadRefusal) {
+        self.refused.inc(reason);
+    }
+
     /// Starts to record a request.
     pub fn begin(self: &Arc<Self>, pair: Pair) -> Recording {
         Recording {

@@ -45,7 +45,7 @@ impl RegistryMetrics {
         labels: &BTreeMap<String, String>,
     ) -> Self {
         let registry = MetricsRegistry::labelled(PREFIX, labels);
-        let http = Arc::new(Http::declare(&registry));
+        let http = Arc::new(Http::start(&registry));
         let storage = Storage::register(&registry, backend);
         let stats = Stats::new(&registry);
         let maintenance = MaintenanceFamilies::start(&registry);

@@ -337,6 +337,8 @@ async fn a_read_only_registry_rejects_every_change() {
     }
     registry.get("/v2/_catalog").await.expect(200);
     assert_eq!(registry.files(), Vec::<std::path::PathBuf>::new());
+    let refused = r#"octoserve_registry_uploads_refused_total{reason="read_only"}"#;
+    assert_eq!(registry.sample(refused).await, Some(4.0));
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ async fn an_upload_gets_429_while_all_sessions_are_in_use() {
     }
     let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
     registry.ask("POST", &mount, &[], b"").await.expect(201);
+    let refused = r#"octoserve_registry_uploads_refused_total{reason="sessions"}"#;
+    assert_eq!(registry.sample(refused).await, Some(2.0));
     registry.get(&location).await.expect(204);
     client.send("56789").await;
     client.response().await.expect(202);
@@ -87,6 +89,12 @@ async fn uploads_over_the_byte_quota_are_rejected_until_sessions_end() {
     let sample = async |name: &str| registry.sample(&format!("octoserve_registry_{name}")).await;
     assert_eq!(sample("upload_sessions").await, Some(1.0));
     assert_eq!(sample("upload_bytes").await, Some(300.0));
+    let refused = async |reason: &str| {
+        let labels = format!("uploads_refused_total{{reason=\"{reason}\"}}");
+        sample(&labels).await
+    };
+    assert_eq!(refused("bytes").await, Some(2.0));
+    assert_eq!(refused("space").await, Some(0.0));
 }
 
 #[tokio::test]
@@ -111,6 +119,8 @@ async fn below_the_reserve_only_uploads_are_rejected() {
         let response = registry.ask("POST", target, &[], body).await;
         response.rejected(507, "UNAVAILABLE");
     }
+    let refused = r#"octoserve_registry_uploads_refused_total{reason="space"}"#;
+    assert_eq!(registry.sample(refused).await, Some(2.0));
     let manifest = image(&config, &layer, "");
     let layer = format!("/v2/a/blobs/{layer}");
     assert_eq!(registry.get(&layer).await.expect(200).body, b"layer");
