@@ -1,14 +1,13 @@
 //! Which content is in any repository: 8 bytes for each.
 
-use super::GcError;
 use super::would_go::WouldGo;
 use crate::oci::{Digest, Name};
+use crate::store::StoreError;
 use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::file::visit_entries;
 use crate::store::fs::layout::{Pool, Shard, digest_of};
 use crate::store::fs::manifest;
 use crate::store::fs::reliance::fingerprint;
-use crate::store::maintenance::Run;
 
 /// Content that a repository holds.
 #[derive(Default)]
@@ -35,30 +34,31 @@ impl Default for Fingerprints {
 }
 
 impl HeldContent {
-    /// Adds what a repository holds, without what would go. Returns whether it holds anything.
-    pub(super) fn add(
+    /// Adds what a repository holds, without what would go. Returns whether it holds anything. It pauses after
+    /// each item.
+    pub(super) fn add<E: From<StoreError>>(
         &mut self,
         data: &DataDirectory,
         name: &Name,
         gone: &WouldGo,
-        run: &Run,
-    ) -> Result<bool, GcError> {
+        pause: impl Fn() -> Result<(), E>,
+    ) -> Result<bool, E> {
         let mut holds = false;
-        visit_entries::<GcError>(&data.layout.blob_links(name), |file| {
+        visit_entries(&data.layout.blob_links(name), |file| {
             if let Some(digest) = digest_of(&file.file_name())
                 && !gone.blobs.contains(&fingerprint(&digest))
             {
                 self.blobs.add(&digest);
                 holds = true;
             }
-            Ok(run.pause()?)
+            pause()
         })?;
         manifest::each(data, name, |digest, _| {
             if !gone.manifests.contains(&fingerprint(&digest)) {
                 self.manifests.add(&digest);
                 holds = true;
             }
-            Ok::<_, GcError>(run.pause()?)
+            pause()
         })?;
         Ok(holds)
     }

@@ -222,7 +222,8 @@ impl Collection<'_> {
 
     /// Notes the content of a repository. Returns whether it has any.
     fn hold(&mut self, name: &Name, gone: &WouldGo) -> Result<bool, GcError> {
-        let held = self.held.add(self.data, name, gone, self.run);
+        let pause = || Ok::<_, GcError>(self.run.pause()?);
+        let held = self.held.add(self.data, name, gone, pause);
         let holds = self.skip_unreadable(Some(name), held)?;
         self.has_read_all &= holds.is_some();
         Ok(holds.unwrap_or(true))

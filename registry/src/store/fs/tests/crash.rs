@@ -306,6 +306,34 @@ async fn images(history: History, seed: u64) {
     }
 }
 
+#[tokio::test]
+async fn collections_take_an_index_before_its_manifests() {
+    prove(async |history| {
+        let a = name("a");
+        let manifest_of = |digest: &Digest| Item::Manifest(a.clone(), digest.clone());
+        for _ in 0..2 {
+            let layer = history.push(&a, &[b"layer"]).await.unwrap();
+            let image = with(&mentioning(&layer, 1), &[&layer], &[]);
+            let image = history.write(&a, image, &[]).await.unwrap();
+            let inner = with(&mentioning(&image, 2), &[], &[&image]);
+            let inner = history.write(&a, inner, &[]).await.unwrap();
+            let outer = with(&mentioning(&inner, 3), &[], &[&inner]);
+            let outer = history.write(&a, outer, &[&tag("1")]).await.unwrap();
+            history.keeps_children(&inner, &[&image]);
+            history.keeps_children(&outer, &[&inner]);
+            // It mentions its subject, too: each leads to the other.
+            let signature = referring(&mentioning(&inner, 4), &inner);
+            let signature = history.write(&a, signature, &[]).await.unwrap();
+            history.collect_untagged(Vec::new()).await.unwrap();
+            history.delete_tag(&a, &tag("1")).await.unwrap();
+            let mut takes = vec![blob_of(&a, &layer)];
+            takes.extend([&outer, &inner, &image, &signature].map(manifest_of));
+            history.collect_untagged(takes).await.unwrap();
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn collections_and_pushes_at_the_same_time_survive() {
     for seed in 20..20 + draws() {

@@ -101,6 +101,12 @@ async fn manifest(
             return Err(format!("it is there without its blob {needed}"));
         }
     }
+    for needed in promises.children.get(digest).into_iter().flatten() {
+        let reference = Reference::from(needed.clone());
+        if value.is_some() && store.manifest_read(name, &reference).await.is_err() {
+            return Err(format!("it is there without its manifest {needed}"));
+        }
+    }
     if let Some(subject) = promises.subjects.get(digest) {
         let listed = all_referrers(store, name.as_str(), subject, None, 1 << 20).await;
         let is_listed = listed.iter().any(|one| one.digest == *digest);

@@ -178,11 +178,29 @@ impl History {
         Ok(())
     }
 
+    /// Nobody deletes what an index mentions: it is not to be there without it.
+    pub(super) fn keeps_children(&self, index: &Digest, children: &[&Digest]) {
+        let children = children.iter().copied().cloned().collect();
+        self.promises
+            .lock()
+            .children
+            .insert(index.clone(), children);
+    }
+
     /// Collects garbage, which may take these blobs.
     pub(super) async fn collect(&self, takes: Vec<Item>) -> Result<()> {
+        self.collect_with(None, takes).await
+    }
+
+    /// Collects garbage and untagged manifests, which may take these items.
+    pub(super) async fn collect_untagged(&self, takes: Vec<Item>) -> Result<()> {
+        self.collect_with(Some(Duration::ZERO), takes).await
+    }
+
+    async fn collect_with(&self, untagged: Option<Duration>, takes: Vec<Item>) -> Result<()> {
         let settings = GcSettings {
             grace: Duration::ZERO,
-            untagged: None,
+            untagged,
             dry_run: false,
         };
         let store = self.store.clone();

@@ -46,6 +46,8 @@ pub(super) struct Promises {
     pub(super) subjects: BTreeMap<Digest, Digest>,
     /// The blobs of manifests, without which these must not be there.
     pub(super) blobs: BTreeMap<Digest, Vec<Digest>>,
+    /// The manifests of indexes, likewise; where no client deletes them.
+    pub(super) children: BTreeMap<Digest, Vec<Digest>>,
 }
 
 impl Promises {
