@@ -214,6 +214,11 @@ impl UnsyncedDirectories {
         }
     }
 
+    /// Whether nothing has to be synced.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.relied_on.is_empty()
+    }
+
     /// Adds the directories of another step.
     pub(super) fn add(&mut self, other: Self) {
         for directory in other.changed {

@@ -44,7 +44,7 @@ pub(in crate::store::fs) fn write(
 }
 
 /// Writes a manifest. Returns `None` if its content or its entry was removed in the middle, as by a
-/// collection.
+/// collection, or if what it refers to was, and was made again.
 fn attempt(
     data: &DataDirectory,
     name: &Name,
@@ -59,6 +59,8 @@ fn attempt(
     let before = data.locks.repository(name).removals;
     reference::check_condition(data, name, condition)?;
     check(data, name, new)?;
+    // And what was found is on disk before the entry has a name: no crash leaves a manifest without its blobs.
+    references(data, name, new).with(()).sync(data)?;
 
     // All bytes are on disk, aside, before the lock is taken and any name is visible.
     let layout = &data.layout;
@@ -99,12 +101,19 @@ fn attempt(
     reference::check_condition(data, name, condition)?;
     if lock.removals != before {
         check(data, name, new)?;
+        let made_again = references(data, name, new);
+        if !made_again.is_empty() {
+            if !is_last {
+                return Ok(None);
+            }
+            // The rare case in which others wait for the disk: it cannot be removed and made again meanwhile.
+            made_again.with(()).sync(data)?;
+        }
     }
     if blob::rely_on(data, Pool::Manifests, &new.digest)? != Some(size) {
         return Ok(None);
     }
     data.pruned.say(name, &new.digest);
-    rely_on_references(data, name, new, &mut unsynced);
     lock.changes += 1;
     // Equal bytes may come with another media type, which the cached entry does not have.
     data.manifests.forget_manifest(name, &new.digest);
@@ -164,20 +173,21 @@ fn attempt(
 
 /// What the manifest refers to may have been pushed by a request that has not synced it yet. This
 /// request found it, and its client counts on it.
-fn rely_on_references(
-    data: &DataDirectory,
-    name: &Name,
-    new: &NewManifest,
-    unsynced: &mut UnsyncedDirectories,
-) {
+fn references(data: &DataDirectory, name: &Name, new: &NewManifest) -> UnsyncedDirectories {
+    let mut unsynced = UnsyncedDirectories::none();
     for digest in &new.blobs {
         unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Blobs, digest)));
     }
     for digest in &new.children {
         unsynced.rely_on(data, data.layout.shard(Shard::of(Pool::Manifests, digest)));
     }
-    // The children's entries are in the directory of this manifest's own, which is synced anyway.
-    unsynced.rely_on(data, data.layout.blob_links(name));
+    if !new.blobs.is_empty() {
+        unsynced.rely_on(data, data.layout.blob_links(name));
+    }
+    if !new.children.is_empty() {
+        unsynced.rely_on(data, data.layout.manifest_entries(name));
+    }
+    unsynced
 }
 
 /// Fails unless the repository holds all blobs and manifests that it must hold.

@@ -1,3 +1,7 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::oci::Algorithm;
 
@@ -136,4 +140,72 @@ fn what_is_written_meanwhile_keeps_what_it_leads_to() {
     assert!(graph.keep(&digest("index")));
     assert!(!graph.keep(&digest("late image")));
     assert_eq!(rounds(&graph), [round(&[&["other"]])]);
+}
+
+/// The manifests of a repository: which of the earlier ones each mentions, and which one is its subject. A
+/// manifest can only refer to earlier ones, as their digests are in it.
+fn any_manifests() -> impl Strategy<Value = Vec<(Vec<usize>, Option<usize>)>> {
+    let references = (
+        prop::collection::vec(0..40_usize, 0..4),
+        prop::option::of(0..40_usize),
+    );
+    prop::collection::vec(references, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn each_manifest_goes_once_and_before_those_that_it_mentions(
+        manifests in any_manifests(),
+        kept in prop::collection::vec(0..200_usize, 0..3),
+        most in 1..6_usize,
+    ) {
+        let names: Vec<_> = (0..manifests.len()).map(|n| n.to_string()).collect();
+        let earlier = |n: usize, other: usize| other.checked_rem(n);
+        let mentions: Vec<Vec<usize>> = manifests
+            .iter()
+            .enumerate()
+            .map(|(n, (all, _))| all.iter().filter_map(|&other| earlier(n, other)).collect())
+            .collect();
+        let subjects: Vec<Option<usize>> = manifests
+            .iter()
+            .enumerate()
+            .map(|(n, (_, subject))| subject.and_then(|other| earlier(n, other)))
+            .collect();
+        let nodes = (0..manifests.len()).map(|n| {
+            let mut children: Vec<_> = mentions[n].iter().map(|&n| names[n].as_str()).collect();
+            children.sort_unstable();
+            children.dedup();
+            let subject = subjects[n].map(|n| names[n].as_str());
+            node(&names[n], &children, subject, !kept.contains(&n))
+        });
+        let graph = ManifestGraph::new(nodes.collect());
+        // By manifest, its round and its group.
+        let mut places = HashMap::new();
+        let rounds = graph.rounds(most);
+        for (at, round) in rounds.iter().enumerate() {
+            prop_assert!(!round.is_empty());
+            for (number, group) in round.iter().enumerate() {
+                prop_assert!(group.len() <= most);
+                for digest in group {
+                    prop_assert!(places.insert(digest.clone(), (at, number)).is_none());
+                }
+            }
+        }
+        for n in 0..manifests.len() {
+            let place = places.get(&digest(&names[n])).copied();
+            prop_assert_eq!(place.is_none(), graph.keeps(&digest(&names[n])));
+            let Some(place) = place else {
+                for &mentioned in &mentions[n] {
+                    prop_assert!(graph.keeps(&digest(&names[mentioned])));
+                }
+                continue;
+            };
+            prop_assert!(subjects[n].is_none_or(|subject| !graph.keeps(&digest(&names[subject]))));
+            for &mentioned in &mentions[n] {
+                if let Some(&other) = places.get(&digest(&names[mentioned])) {
+                    prop_assert!(other == place || other.0 > place.0, "{} {}", n, mentioned);
+                }
+            }
+        }
+    }
 }
