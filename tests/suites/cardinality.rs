@@ -186,7 +186,8 @@ const CLOSED: &[(&str, &str)] = &[
     ),
     (
         "reason",
-        "limit tls timeout connect reset dns protocol type_conflict duplicate malformed",
+        "limit tls timeout connect reset dns protocol type_conflict duplicate malformed sessions bytes \
+         space read_only",
     ),
     (
         "error_type",
