@@ -84,6 +84,8 @@ pub use root::Presence;
 pub use scrub::{CorruptContent, Holders, MissingContent, ScrubError, ScrubReport, ScrubSettings};
 pub use space::Space;
 pub use tagged_subjects::{SUBJECT_DIGITS, TaggedSubjects};
+#[cfg(test)]
+pub(crate) use tests::{refuser, scratch};
 pub use upload::sessions::{Expired, OpenUploads, UploadTotals};
 
 use self::blocking::unwind;

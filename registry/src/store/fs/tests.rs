@@ -6,6 +6,7 @@ mod lost;
 mod odd;
 mod referrers;
 mod refused;
+pub(crate) mod refuser;
 mod steps;
 mod together;
 
@@ -25,6 +26,16 @@ use crate::store::{Store, StoreError};
 
 fn open(directory: &Path) -> FsStore {
     FsStore::open(directory, Durability::Full, Arc::new(())).unwrap()
+}
+
+/// An empty directory in memory, where there is one.
+pub(crate) fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 fn new() -> (FsStore, TempDir) {

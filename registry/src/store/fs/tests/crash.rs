@@ -13,9 +13,6 @@ mod promises;
 mod recording;
 
 use std::collections::HashSet;
-use std::path::Path;
-
-use tempfile::TempDir;
 
 use self::history::{History, referring, with};
 use self::model::{Disk, Fate, Pending, Tree};
@@ -27,16 +24,6 @@ use super::*;
 fn draws() -> u64 {
     let asked = std::env::var("OCTOSERVE_CRASH_DRAWS").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(4)
-}
-
-/// An empty directory in memory, where there is one.
-pub(super) fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    }
 }
 
 /// Runs a history and tries each crash.

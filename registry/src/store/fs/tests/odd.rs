@@ -8,7 +8,6 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::time::timeout;
 
-use super::crash::scratch;
 use super::*;
 use crate::store::Result;
 

@@ -3,109 +3,18 @@
 //! when it is repeated.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rustix::io::Errno;
-
-use super::crash::scratch;
+use super::refuser::{FAILURES, Refuser};
 use super::*;
 use crate::oci::Descriptor;
-use crate::store::fs::disk::Step;
-use crate::store::fs::disk::observer::{Observation, Observer, observe};
 use crate::store::{ErrorKind, NewManifest, ReferrersQuery, Result, UploadId};
-
-/// Which steps are refused, from the chosen one on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extent {
-    /// That one alone.
-    One,
-    /// It and all that follow.
-    All,
-    /// It and all that follow and change anything.
-    Changes,
-}
-
-/// How a disk fails.
-const FAILURES: [(Errno, Extent, ErrorKind); 6] = [
-    (Errno::IO, Extent::One, ErrorKind::Io),
-    (Errno::IO, Extent::All, ErrorKind::Io),
-    (Errno::NOSPC, Extent::One, ErrorKind::NoSpace),
-    (Errno::NOSPC, Extent::Changes, ErrorKind::NoSpace),
-    (Errno::ACCESS, Extent::One, ErrorKind::Permission),
-    (Errno::ROFS, Extent::Changes, ErrorKind::Permission),
-];
-
-/// An observer that refuses steps.
-#[derive(Default)]
-struct Refuser(Mutex<Plan>);
-
-#[derive(Default)]
-struct Plan {
-    refusal: Option<(usize, Errno, Extent)>,
-    steps: Vec<String>,
-}
-
-impl Refuser {
-    /// Begins to count steps anew, and refuses some.
-    fn begin(&self, refusal: Option<(usize, Errno, Extent)>) {
-        *self.0.lock() = Plan {
-            refusal,
-            steps: Vec::new(),
-        };
-    }
-
-    /// The steps since the last call, after which none is refused.
-    fn end(&self) -> Vec<String> {
-        let mut plan = self.0.lock();
-        plan.refusal = None;
-        std::mem::take(&mut plan.steps)
-    }
-}
-
-fn is_change(step: &Step<'_>) -> bool {
-    !matches!(
-        step,
-        Step::Open(_) | Step::ReadDirectory(_) | Step::Metadata(_)
-    )
-}
-
-impl Observer for Refuser {
-    fn around(&self, step: &Step<'_>, call: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        let refused = {
-            let mut plan = self.0.lock();
-            let number = plan.steps.len();
-            plan.steps.push(format!("{step:?}"));
-            plan.refusal.filter(|(first, _, extent)| match extent {
-                Extent::One => number == *first,
-                Extent::All => number >= *first,
-                // A full disk still removes files.
-                Extent::Changes => number >= *first && is_change(step),
-            })
-        };
-        let Some((_, errno, _)) = refused else {
-            return call();
-        };
-        // A write that fails has written a part.
-        if let Step::Write(path, offset, bytes) = step
-            && let Ok(file) = fs::OpenOptions::new().write(true).open(path)
-        {
-            file.write_all_at(&bytes[..bytes.len() / 2], *offset)
-                .unwrap();
-        }
-        Err(errno.into())
-    }
-}
 
 /// A store with a little of everything.
 struct Fixture {
     store: FsStore,
-    refuser: Arc<Refuser>,
-    /// Held, so that it goes on.
-    observation: Observation,
+    refuser: Refuser,
     directory: TempDir,
     /// A session with the bytes "half".
     upload: UploadId,
@@ -133,12 +42,10 @@ impl Fixture {
             .upload_append(&name("a"), &upload, 0, bytes("half"))
             .await;
         appended.unwrap();
-        let refuser = Arc::new(Refuser::default());
-        let observation = observe(directory.path(), Arc::clone(&refuser) as Arc<dyn Observer>);
+        let refuser = Refuser::of(directory.path());
         Self {
             store,
             refuser,
-            observation,
             directory,
             upload,
             blob,
@@ -447,7 +354,6 @@ async fn restart(fixture: Fixture, after: &BTreeMap<String, String>, what: &str)
     let fixture = Fixture {
         store: open(directory.path()),
         refuser: fixture.refuser,
-        observation: fixture.observation,
         directory,
         upload: fixture.upload,
         blob: fixture.blob,
@@ -511,18 +417,15 @@ async fn a_start_on_a_failing_disk_fails_and_the_next_one_succeeds() {
         (directory, data)
     };
     for make in [&prepare as &dyn Fn() -> _, &new] {
-        let refuser = Arc::new(Refuser::default());
         let (directory, data): (TempDir, PathBuf) = make();
-        let observation = observe(directory.path(), Arc::clone(&refuser) as Arc<dyn Observer>);
+        let refuser = Refuser::of(directory.path());
         drop(open(&data));
         let steps = refuser.end();
-        drop(observation);
         assert!(steps.len() > 10, "{steps:?}");
         for (number, step) in steps.iter().enumerate() {
             for (errno, extent, _) in FAILURES {
                 let (directory, data) = make();
-                let observation =
-                    observe(directory.path(), Arc::clone(&refuser) as Arc<dyn Observer>);
+                let refuser = Refuser::of(directory.path());
                 refuser.begin(Some((number, errno, extent)));
                 // Some steps do not matter.
                 let opened = FsStore::open(&data, Durability::Full, Arc::new(()));
@@ -532,7 +435,7 @@ async fn a_start_on_a_failing_disk_fails_and_the_next_one_succeeds() {
                     assert!(is_named, "{errno:?} at {step}: {error}");
                 }
                 drop(opened);
-                drop(observation);
+                drop(refuser);
                 let store = open(&data);
                 push(&store, "a", b"x").await;
                 assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
