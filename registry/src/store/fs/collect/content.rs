@@ -102,6 +102,16 @@ impl Collection<'_> {
             return Ok(None);
         }
         let bytes = allocated(&found);
+        let mut removed = None;
+        if !self.settings.dry_run {
+            removed = remove_name(data, &path)?;
+            lock.changes += 1;
+            let change = ContentCounts {
+                items: -1,
+                allocated: -bytes,
+            };
+            data.changes.content(shard, &change);
+        }
         match shard.pool {
             Pool::Blobs => self.report.blobs += 1,
             Pool::Manifests => self.report.manifests += 1,
@@ -110,16 +120,6 @@ impl Collection<'_> {
         if found.nlink() == 1 {
             self.report.freed += u64::try_from(bytes).unwrap_or_default();
         }
-        if self.settings.dry_run {
-            return Ok(None);
-        }
-        let removed = remove_name(data, &path)?;
-        lock.changes += 1;
-        let change = ContentCounts {
-            items: -1,
-            allocated: -bytes,
-        };
-        data.changes.content(shard, &change);
         Ok(removed)
     }
 

@@ -1,6 +1,8 @@
 mod busy;
 mod model;
+mod refused;
 mod together;
+mod untagged_model;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;

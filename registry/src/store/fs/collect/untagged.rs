@@ -240,6 +240,7 @@ impl UntaggedRemoval<'_> {
                 let changed = manifest::remove_entry(data, name, digest, Some(&entry), lock)?;
                 unsynced.add(changed);
                 removed.push((digest.clone(), found.modified().unwrap_or(self.cutoff)));
+                unsynced.add(manifest::remove_referrer(data, name, digest, Some(&entry))?);
             }
             read.candidates -= 1;
         }

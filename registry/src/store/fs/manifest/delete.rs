@@ -55,6 +55,7 @@ pub(in crate::store::fs) fn delete(
             continue;
         }
         unsynced.add(remove_entry(data, name, digest, entry.as_ref(), &mut lock)?);
+        unsynced.add(remove_referrer(data, name, digest, entry.as_ref())?);
         let changes = TagChanges {
             deleted,
             damaged,
@@ -73,9 +74,7 @@ pub(in crate::store::fs) fn remove_entry(
     entry: Option<&ManifestEntry>,
     lock: &mut StripeChanges,
 ) -> Result<UnsyncedDirectories> {
-    let layout = &data.layout;
-    let path = layout.manifest_entry(name, digest);
-    let mut unsynced = UnsyncedDirectories::none();
+    let path = data.layout.manifest_entry(name, digest);
     lock.changes += 1;
     // A manifest that refers to this one may be in the middle of its write: it has to look again.
     lock.removals += 1;
@@ -84,19 +83,36 @@ pub(in crate::store::fs) fn remove_entry(
     if let Some(entry) = entry {
         change -= entry.counts(allocated_at(&path));
     }
-    if let Some(removed) = remove_name(data, &path)? {
-        unsynced.add(removed);
+    let removed = remove_name(data, &path)?;
+    if removed.is_some() {
+        data.changes.repository(name, &change);
     }
+    Ok(removed.unwrap_or_else(UnsyncedDirectories::none))
+}
+
+/// Takes what says that a manifest, which was just removed, is a referrer; and the directories that are empty
+/// now.
+pub(in crate::store::fs) fn remove_referrer(
+    data: &DataDirectory,
+    name: &Name,
+    digest: &Digest,
+    entry: Option<&ManifestEntry>,
+) -> Result<UnsyncedDirectories> {
+    let layout = &data.layout;
+    let mut unsynced = UnsyncedDirectories::none();
     if let Some(subject) = entry.and_then(|entry| entry.subject.as_ref()) {
         let referrer = layout.referrer(name, subject, digest);
-        change.allocated -= allocated_at(&referrer);
+        let change = RepositoryCounts {
+            allocated: -allocated_at(&referrer),
+            ..Default::default()
+        };
         if let Some(removed) = remove_name(data, &referrer)? {
             unsynced.add(removed);
+            data.changes.repository(name, &change);
         }
         let referrers = layout.referrers(name, subject);
         remove_empty(data, &referrers, &layout.repository(name));
     }
-    data.changes.repository(name, &change);
     remove_empty(data, &layout.tags(name), &layout.repository(name));
     remove_empty(data, &layout.manifest_entries(name), &layout.repositories());
     Ok(unsynced)

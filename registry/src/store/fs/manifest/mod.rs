@@ -11,7 +11,7 @@ mod entry;
 mod read;
 mod write;
 
-pub(super) use delete::{delete, remove_entry};
+pub(super) use delete::{delete, remove_entry, remove_referrer};
 pub(super) use entry::{ManifestEntry, each};
 pub(super) use read::read;
 pub(super) use write::{WriteProgress, write};

@@ -1,0 +1,436 @@
+//! The protocol by which untagged manifests go as a small model, explored in full, like that of blobs
+//! ([`model`](super::model)).
+//!
+//! One repository may hold an image, an index that mentions it, and a referrer of the image. One tag leads to
+//! the index or to the image. Clients push them, move and delete the tag, and ask for them, while collections
+//! run that remove what no tag leads to.
+
+use std::collections::HashSet;
+
+use self::Kind::{Collect, Head, Put, Untag};
+
+const IMAGE: usize = 0;
+const INDEX: usize = 1;
+const REFERRER: usize = 2;
+
+/// What each manifest leads to: an index to its image, and an image to its referrers.
+const LEADS_TO: [Option<usize>; 3] = [Some(REFERRER), Some(IMAGE), None];
+
+/// The order in which they go: before what they lead to.
+const ORDER: [usize; 3] = [INDEX, IMAGE, REFERRER];
+
+/// A rule of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// A collection that begins to watch waits for who holds the lock.
+    Pass,
+    /// It keeps the manifests that were written since, and what they lead to.
+    KeepWritten,
+    /// What a manifest leads to that stays is kept.
+    KeepReached,
+    /// What a client was told of is not removed: the time is read under the lock.
+    LookAtTime,
+    /// A manifest that loses its tag counts as told.
+    RenewUntagged,
+    /// Who leads to others goes first.
+    LeadersFirst,
+    /// An index looks for its image again if something was removed since it looked.
+    LookAgain,
+    /// Who points a tag at a manifest says so, also when its entry was said before.
+    SayTag,
+    /// It also looks whether the entry is still there.
+    LookBeforeTag,
+}
+
+const RULES: [Rule; 9] = [
+    Rule::Pass,
+    Rule::KeepWritten,
+    Rule::KeepReached,
+    Rule::LookAtTime,
+    Rule::RenewUntagged,
+    Rule::LeadersFirst,
+    Rule::LookAgain,
+    Rule::SayTag,
+    Rule::LookBeforeTag,
+];
+
+/// What all threads see.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+struct Disk {
+    is_locked: bool,
+    entries: [bool; 3],
+    tag: Option<usize>,
+    removals: u8,
+    is_watched: bool,
+    written: [bool; 3],
+    /// What clients count on: they were told of it, or it had a tag, within the grace.
+    promised: [bool; 3],
+    /// What the times of the files say of that.
+    told: [bool; 3],
+    /// The referrer was acknowledged, and a tag has led to its image ever since.
+    is_referrer_promised: bool,
+}
+
+/// A thread: what it is, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Thread {
+    kind: Kind,
+    at: u8,
+    attempts: u8,
+    removals: u8,
+    /// What a collection has met, and what of it has to stay.
+    met: [bool; 3],
+    kept: [bool; 3],
+    tag: Option<usize>,
+    /// The places in the order that are done.
+    done: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Pushes a manifest, with the tag or by its digest.
+    Put(usize, bool),
+    /// Deletes the tag.
+    Untag,
+    /// Asks for a manifest, and counts on it.
+    Head(usize),
+    Collect,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    disk: Disk,
+    threads: Vec<Thread>,
+}
+
+#[derive(Clone, Copy)]
+struct Model {
+    without: Option<Rule>,
+    /// Whether a collection keeps what a client was told of.
+    has_grace: bool,
+}
+
+const END: u8 = u8::MAX;
+
+impl Disk {
+    fn lock(&mut self, thread: &mut Thread) -> bool {
+        thread.at += 1;
+        !std::mem::replace(&mut self.is_locked, true)
+    }
+
+    /// All that an index needs is there.
+    fn is_complete(&self, manifest: usize) -> bool {
+        manifest != INDEX || self.entries[IMAGE]
+    }
+
+    fn say(&mut self, manifest: usize) {
+        self.written[manifest] |= self.is_watched;
+    }
+}
+
+impl Model {
+    fn has(self, rule: Rule) -> bool {
+        self.without != Some(rule)
+    }
+
+    /// What thread `me` does next; `None` if it waits for the lock, or has ended.
+    fn step(self, state: &State, me: usize) -> Option<State> {
+        let mut next = state.clone();
+        let (disk, thread) = (&mut next.disk, &mut next.threads[me]);
+        let goes_on = match thread.kind {
+            _ if thread.at == END => false,
+            Put(manifest, has_tag) => self.put(disk, thread, manifest, has_tag),
+            Untag => self.untag(disk, thread),
+            Head(manifest) => head(disk, thread, manifest),
+            Collect => self.collect(disk, thread),
+        };
+        goes_on.then_some(next)
+    }
+
+    fn put(self, disk: &mut Disk, thread: &mut Thread, manifest: usize, has_tag: bool) -> bool {
+        let mut to = thread.at + 1;
+        match thread.at {
+            0 => thread.removals = disk.removals,
+            1 if !disk.is_complete(manifest) => to = END,
+            1 => {}
+            2 | 5 => return disk.lock(thread),
+            3 => {
+                let looks = self.has(Rule::LookAgain) && disk.removals != thread.removals;
+                if looks && !disk.is_complete(manifest) {
+                    disk.is_locked = false;
+                    to = END;
+                } else {
+                    disk.say(manifest);
+                }
+            }
+            // The lock is free while the entry is synced.
+            4 => {
+                disk.entries[manifest] = true;
+                (disk.promised[manifest], disk.told[manifest]) = (true, true);
+                disk.is_referrer_promised |= manifest == REFERRER && disk.tag.is_some();
+                disk.is_locked = false;
+                to = if has_tag { 5 } else { END };
+            }
+            6 if self.has(Rule::LookBeforeTag) && !disk.entries[manifest] => {
+                disk.is_locked = false;
+                thread.attempts += 1;
+                to = if thread.attempts < 2 { 0 } else { END };
+            }
+            6 if self.has(Rule::SayTag) => disk.say(manifest),
+            6 => {}
+            _ => {
+                if let Some(old) = disk.tag.filter(|&old| old != manifest) {
+                    self.lose_tag(disk, old);
+                }
+                disk.tag = Some(manifest);
+                disk.is_locked = false;
+                to = END;
+            }
+        }
+        thread.at = to;
+        true
+    }
+
+    /// A manifest is kept for the grace from when its tag left.
+    fn lose_tag(self, disk: &mut Disk, manifest: usize) {
+        disk.promised[manifest] = true;
+        disk.told[manifest] |= self.has(Rule::RenewUntagged);
+    }
+
+    fn untag(self, disk: &mut Disk, thread: &mut Thread) -> bool {
+        if thread.at == 0 {
+            return disk.lock(thread);
+        }
+        if let Some(old) = disk.tag.take() {
+            self.lose_tag(disk, old);
+        }
+        disk.is_referrer_promised = false;
+        disk.is_locked = false;
+        thread.at = END;
+        true
+    }
+
+    fn collect(self, disk: &mut Disk, thread: &mut Thread) -> bool {
+        let mut to = thread.at + 1;
+        match thread.at {
+            0 => {
+                (disk.is_watched, disk.written) = (true, [false; 3]);
+                (thread.met, thread.kept, thread.done) = ([false; 3], [false; 3], 0);
+            }
+            1 if self.has(Rule::Pass) && disk.is_locked => return false,
+            1 => {}
+            2 => thread.tag = disk.tag,
+            // The directory of the entries, one after the other.
+            3..6 => {
+                let manifest = usize::from(thread.at - 3);
+                thread.met[manifest] = disk.entries[manifest];
+                if disk.entries[manifest]
+                    && (thread.tag == Some(manifest) || self.is_told(disk, manifest))
+                {
+                    thread.kept[manifest] = true;
+                }
+            }
+            // What they mention, as far as they are still there.
+            6 => {
+                let met = thread.met;
+                for manifest in ORDER {
+                    thread.met[manifest] &= disk.entries[manifest];
+                    if met[manifest] && thread.kept[manifest] {
+                        self.keep(thread, manifest);
+                    }
+                }
+            }
+            7 => return disk.lock(thread),
+            8 => {
+                if self.has(Rule::KeepWritten) {
+                    for manifest in ORDER {
+                        if disk.written[manifest] {
+                            self.keep(thread, manifest);
+                        }
+                    }
+                }
+                let order = if self.has(Rule::LeadersFirst) {
+                    ORDER
+                } else {
+                    [IMAGE, REFERRER, INDEX]
+                };
+                let manifest = order[thread.done];
+                if thread.met[manifest]
+                    && self.is_told(disk, manifest)
+                    && self.has(Rule::LookAtTime)
+                {
+                    self.keep(thread, manifest);
+                }
+                if thread.met[manifest] && !thread.kept[manifest] && disk.entries[manifest] {
+                    (disk.entries[manifest], disk.removals) = (false, disk.removals + 1);
+                }
+                thread.done += 1;
+                disk.is_locked = false;
+                to = if thread.done < ORDER.len() { 7 } else { 9 };
+            }
+            _ => {
+                disk.is_watched = false;
+                thread.attempts += 1;
+                to = if thread.attempts < 2 { 0 } else { END };
+            }
+        }
+        thread.at = to;
+        true
+    }
+
+    fn is_told(self, disk: &Disk, manifest: usize) -> bool {
+        self.has_grace && disk.told[manifest]
+    }
+
+    fn keep(self, thread: &mut Thread, manifest: usize) {
+        thread.kept[manifest] = true;
+        let mut at = manifest;
+        while self.has(Rule::KeepReached)
+            && let Some(to) = LEADS_TO[at]
+        {
+            thread.kept[to] = true;
+            at = to;
+        }
+    }
+
+    /// Visits all states. Returns how many there are, or one in which something is missing.
+    fn explore(self, start: Disk, kinds: &[Kind]) -> Result<usize, Box<State>> {
+        let threads = kinds.iter().map(|&kind| Thread {
+            kind,
+            at: 0,
+            attempts: 0,
+            removals: 0,
+            met: [false; 3],
+            kept: [false; 3],
+            tag: None,
+            done: 0,
+        });
+        let start = State {
+            disk: start,
+            threads: threads.collect(),
+        };
+        let mut seen = HashSet::from([start.clone()]);
+        let mut next = vec![start];
+        while let Some(state) = next.pop() {
+            if self.misses_something(&state.disk) {
+                return Err(Box::new(state));
+            }
+            let steps: Vec<_> = (0..state.threads.len())
+                .filter_map(|me| self.step(&state, me))
+                .collect();
+            let is_over = state.threads.iter().all(|thread| thread.at == END);
+            assert!(
+                !steps.is_empty() || is_over,
+                "they wait for each other: {state:?}"
+            );
+            for step in steps {
+                if seen.insert(step.clone()) {
+                    next.push(step);
+                }
+            }
+        }
+        Ok(seen.len())
+    }
+
+    fn misses_something(self, disk: &Disk) -> bool {
+        let is_cut = disk.entries[INDEX] && !disk.entries[IMAGE];
+        let leads_nowhere = disk.tag.is_some_and(|to| !disk.entries[to]);
+        let lost = (0..3).any(|manifest| disk.promised[manifest] && !disk.entries[manifest]);
+        is_cut
+            || leads_nowhere
+            || self.has_grace && lost
+            || disk.is_referrer_promised && !disk.entries[REFERRER]
+    }
+}
+
+fn head(disk: &mut Disk, thread: &mut Thread, manifest: usize) -> bool {
+    match thread.at {
+        0 if !disk.entries[manifest] => thread.at = END,
+        0 => thread.at = 1,
+        1 => return disk.lock(thread),
+        _ => {
+            disk.told[manifest] |= disk.entries[manifest];
+            disk.promised[manifest] |= disk.entries[manifest];
+            disk.is_locked = false;
+            thread.at = END;
+        }
+    }
+    true
+}
+
+/// The clients of one exploration, and what is there before.
+fn scenes() -> Vec<(Disk, Vec<Kind>)> {
+    let disk = |entries, tag| Disk {
+        entries,
+        tag,
+        is_referrer_promised: entries[REFERRER] && tag.is_some(),
+        ..Disk::default()
+    };
+    let all = [true; 3];
+    let pair = [true, true, false];
+    let none = disk([false; 3], None);
+    vec![
+        (
+            none.clone(),
+            vec![Put(IMAGE, false), Put(INDEX, true), Collect],
+        ),
+        (none, vec![Put(IMAGE, true), Put(REFERRER, false), Collect]),
+        (
+            disk(pair, Some(INDEX)),
+            vec![Untag, Put(INDEX, true), Collect],
+        ),
+        (
+            disk(pair, Some(INDEX)),
+            vec![Put(IMAGE, true), Head(INDEX), Collect],
+        ),
+        (
+            disk(pair, None),
+            vec![Put(IMAGE, true), Put(INDEX, false), Collect],
+        ),
+        (disk(pair, None), vec![Head(IMAGE), Head(INDEX), Collect]),
+        (
+            disk(all, Some(INDEX)),
+            vec![Put(IMAGE, true), Untag, Collect],
+        ),
+        (
+            disk(all, Some(IMAGE)),
+            vec![Put(INDEX, true), Put(REFERRER, false), Collect],
+        ),
+        (
+            disk(all, None),
+            vec![Put(INDEX, true), Put(REFERRER, false), Collect],
+        ),
+        (
+            disk([true, false, false], None),
+            vec![Put(INDEX, true), Untag, Collect],
+        ),
+        (
+            disk([true, false, true], None),
+            vec![Put(IMAGE, true), Put(REFERRER, false), Collect],
+        ),
+    ]
+}
+
+fn explore(without: Option<Rule>) -> Result<usize, Box<State>> {
+    let mut states = 0;
+    for has_grace in [false, true] {
+        for (disk, kinds) in scenes() {
+            let model = Model { without, has_grace };
+            states += model.explore(disk, &kinds)?;
+        }
+    }
+    Ok(states)
+}
+
+#[test]
+fn nothing_that_a_tag_leads_to_or_a_client_was_told_of_is_ever_missing() {
+    let states = explore(None).unwrap_or_else(|state| panic!("{state:#?}"));
+    assert!(states > 10_000, "{states}");
+}
+
+#[test]
+fn each_rule_is_needed() {
+    for rule in RULES {
+        explore(Some(rule)).expect_err(&format!("nothing goes wrong without {rule:?}"));
+    }
+}
