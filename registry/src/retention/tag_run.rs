@@ -138,16 +138,19 @@ impl TagRun<'_> {
             return Ok(());
         }
         let dry = self.run.dry_run;
-        let gone = if dry {
-            let digest = |one: &DoomedTag| self.run.items.tag_digest(self.name, &one.found.tag);
-            doomed.iter().map(digest).collect::<Result<_>>()?
+        let items = &self.run.items;
+        let mut gone = Vec::with_capacity(doomed.len());
+        let mut done = Ok(());
+        if dry {
+            for one in doomed {
+                gone.push(items.tag_digest(self.name, &one.found.tag)?);
+            }
         } else {
             let found: Vec<_> = doomed.iter().map(|one| one.found.clone()).collect();
-            let items = &self.run.items;
-            items.remove_tags(self.name, &found, &|tag, digest| {
-                self.is_doomed(tag, digest)
-            })?
-        };
+            let confirm = |tag: &Tag, digest: &Digest| self.is_doomed(tag, digest);
+            // What is gone is told, even if something failed then.
+            done = items.remove_tags(self.name, &found, &confirm, &mut gone);
+        }
         for (one, digest) in doomed.iter().zip(gone) {
             let Some(digest) = digest else {
                 counts.tags_kept.changed += 1;
@@ -163,7 +166,7 @@ impl TagRun<'_> {
             log_deletion(&deletion, dry);
             report.deleted(deletion);
         }
-        Ok(())
+        done
     }
 
     /// Whether a tag still goes: nobody has pulled it, or pushed its subject, since it was judged.

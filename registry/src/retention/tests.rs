@@ -1,6 +1,7 @@
 //! Runs on a store in a directory.
 
 mod manifests;
+mod refused;
 mod tags;
 mod together;
 

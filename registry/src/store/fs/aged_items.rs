@@ -39,15 +39,16 @@ impl AgedItems {
     }
 
     /// Removes those of the tags that were not pushed since they were found, and for which `confirm` agrees
-    /// while nobody can push them. Returns what each of them pointed at; `None` for a tag that stays. The
-    /// manifests stay, and count as used now.
+    /// while nobody can push them. Adds to `removed` what each of them pointed at, and `None` for a tag that
+    /// stays; also of those that come before a failure. The manifests stay, and count as used now.
     pub fn remove_tags(
         &self,
         name: &Name,
         tags: &[DatedTag],
         confirm: &dyn Fn(&Tag, &Digest) -> bool,
-    ) -> Result<Vec<Option<Digest>>> {
-        dated_tags::remove(&self.data, name, tags, confirm)
+        removed: &mut Vec<Option<Digest>>,
+    ) -> Result<()> {
+        dated_tags::remove(&self.data, name, tags, confirm, removed)
     }
 
     /// Removes the manifests of a repository that have no tag, to which nothing leads that stays, and that

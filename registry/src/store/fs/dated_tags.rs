@@ -78,15 +78,16 @@ pub(super) fn each(
 }
 
 /// Removes those of the tags that were not pushed since they were found, and for which `confirm` agrees under
-/// the lock. Returns what each of them pointed at; `None` for a tag that stays.
+/// the lock. Adds to `removed` what each of them pointed at, and `None` for a tag that stays; also of those that
+/// come before a failure.
 pub(super) fn remove(
     data: &DataDirectory,
     name: &Name,
     tags: &[DatedTag],
     confirm: &dyn Fn(&Tag, &Digest) -> bool,
-) -> Result<Vec<Option<Digest>>> {
+    removed: &mut Vec<Option<Digest>>,
+) -> Result<()> {
     data.root.check()?;
-    let mut removed = Vec::with_capacity(tags.len());
     let mut unsynced = UnsyncedDirectories::none();
     for tags in tags.chunks(AT_ONCE) {
         let mut lock = data.locks.repository(name);
@@ -95,7 +96,7 @@ pub(super) fn remove(
             if let Some(digest) = &digest {
                 lock.changes += 1;
                 // From now on it is kept for some time without a tag.
-                told::renew_now(&data.layout.manifest_entry(name, digest));
+                told::must_renew(&data.layout.manifest_entry(name, digest))?;
                 if let Some(changed) = tag::remove_one(data, name, &found.tag)? {
                     unsynced.add(changed);
                 }
@@ -104,7 +105,7 @@ pub(super) fn remove(
         }
         remove_empty(data, &data.layout.tags(name), &data.layout.repository(name));
     }
-    unsynced.with(removed).sync(data)
+    unsynced.with(()).sync(data)
 }
 
 /// What a tag points at, if it was not pushed since it was found. The caller holds the lock.

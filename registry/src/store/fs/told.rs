@@ -9,9 +9,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
+use service::log::causes;
+
 use super::data_directory::DataDirectory;
 use super::disk::touch;
 use crate::oci::Name;
+use crate::store::{Result, StoreError};
 
 /// Writes the time of an item anew before a client is told of it, if that is due. Returns false if the item
 /// went meanwhile: then the client must not be told.
@@ -35,11 +38,17 @@ pub(super) fn renew(data: &DataDirectory, path: &Path) {
 
 /// Writes the time of an item anew whose lock the caller holds, and which may not be there.
 pub(super) fn renew_now(path: &Path) {
-    if let Err(error) = touch(path)
-        && error.kind() != ErrorKind::NotFound
-    {
+    if let Err(error) = must_renew(path) {
         // As on a file system that has become read-only: then nothing is removed from it either.
-        tracing::debug!(path = %path.display(), %error, "a time was not written");
+        tracing::debug!(error = causes(&error), "a time was not written");
+    }
+}
+
+/// The same for who is about to remove what keeps the item, and must not if the time cannot be written.
+pub(super) fn must_renew(path: &Path) -> Result<()> {
+    match touch(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path, error)),
+        _ => Ok(()),
     }
 }
 
