@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{OutputStream, Process};
+use crate::process::{OutputStream, Process, wait_for_exit};
 use crate::{poll, tools};
 
 /// How long one command to the browser, or a change of a page, may take.
@@ -21,11 +22,38 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// A browser with one tab. Dropping it ends it.
 pub struct Browser {
     // Fields are dropped in this order: the browser must end before its directory is removed. It ends
-    // with the driver, because the two are connected by a pipe.
+    // soon after the driver, because the two are connected by a pipe.
     _driver: Process,
     http: reqwest::Client,
     session: String,
-    _directory: TempDir,
+    _directory: BrowserDirectory,
+}
+
+/// The directory of a browser. It is removed once no process of the browser is left that could write to it.
+struct BrowserDirectory(TempDir);
+
+impl Drop for BrowserDirectory {
+    fn drop(&mut self) {
+        for process in naming(self.0.path()) {
+            // Of one that does not end, or that has ended just now, no more is expected.
+            wait_for_exit(process, Duration::from_secs(5)).ok();
+        }
+    }
+}
+
+/// The processes that have a path in their command lines.
+fn naming(path: &Path) -> Vec<Pid> {
+    let path = path.to_string_lossy();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let naming = processes.filter(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&*path)
+    });
+    let number = |process: std::fs::DirEntry| process.file_name().to_str()?.parse().ok();
+    naming
+        .filter_map(number)
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 impl Browser {
@@ -35,8 +63,9 @@ impl Browser {
     /// # Errors
     /// If Chromium or its driver is missing or does not start.
     pub async fn start() -> Result<Browser> {
-        let directory = TempDir::with_prefix("octoserve-browser-")?;
-        let (driver, port) = start_driver(directory.path()).await?;
+        let directory = BrowserDirectory(TempDir::with_prefix("octoserve-browser-")?);
+        let directory_path = directory.0.path();
+        let (driver, port) = start_driver(directory_path).await?;
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(DEADLINE)
@@ -54,7 +83,7 @@ impl Browser {
             "--window-size=1280,1000",
             format!(
                 "--user-data-dir={}",
-                directory.path().join("profile").display()
+                directory_path.join("profile").display()
             ),
         ]);
         let capabilities = json!({"capabilities": {"alwaysMatch": {

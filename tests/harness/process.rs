@@ -278,12 +278,20 @@ impl Process {
     /// Sends SIGTERM and waits for the exit, without an asynchronous runtime.
     fn end_gracefully(&self) -> Result<()> {
         let pid = self.pid()?;
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         rustix::process::kill_process(pid, Signal::TERM)?;
-        let timeout = Timespec::try_from(self.grace)?;
-        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout))?;
-        Ok(())
+        wait_for_exit(pid, self.grace)
     }
+}
+
+/// Waits until any process of this machine has ended, or for this time, without an asynchronous runtime.
+///
+/// # Errors
+/// If it is gone already.
+pub(crate) fn wait_for_exit(pid: Pid, at_most: Duration) -> Result<()> {
+    let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let timeout = Timespec::try_from(at_most)?;
+    rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout))?;
+    Ok(())
 }
 
 impl Drop for Process {
