@@ -10,6 +10,8 @@ use crate::content;
 
 /// The media type of the manifests that [`Client::push_image`] makes.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The type of an image index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Every kind of manifest: what `GET` accepts, as all clients do.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \

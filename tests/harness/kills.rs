@@ -1,9 +1,10 @@
 //! A registry that is killed (SIGKILL) again and again while clients push, mount, move tags and delete, and
 //! while it collects garbage all the time. After each kill it must have all that it acknowledged.
 //!
-//! Each client has repositories of its own, and writes down what each tag must lead to. Where a kill left
-//! a request without a response, the tag may lead to either; what it leads to must be whole. The layers are
-//! few, so that all clients push, mount and delete the same content.
+//! Each client has repositories of its own, and writes down what each tag must lead to: an image, or an index
+//! of one; some have a referrer. Where a kill left a request without a response, the tag may lead to either;
+//! what it leads to must be whole. The layers are few, so that all clients push, mount and delete the same
+//! content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,11 +16,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, MANIFEST, descriptor};
+use crate::client::{Client, INDEX, MANIFEST, descriptor};
 use crate::content;
 use crate::maintenance;
 use crate::octoserve::{Launch, Server};
@@ -30,7 +31,8 @@ const CLIENTS: u64 = 4;
 const LAYERS: u64 = 6;
 /// How many tags each of their repositories has at most.
 const TAGS: u64 = 4;
-/// The type of a layer.
+/// The types of what an image mentions.
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Manifests without a tag go at once, and nothing is kept for a time: only what is acknowledged is safe.
@@ -45,8 +47,10 @@ pub struct KillReport {
     pub acknowledged: u64,
     /// The collections that ended.
     pub collections: u64,
-    /// The tags that were checked after the kills, with all their blobs.
+    /// The tags that were checked after the kills, with all that they lead to.
     pub checked: u64,
+    /// The referrers that were checked after the kills.
+    pub referrers: u64,
 }
 
 /// What a tag may lead to: one digest, or one of several, or nothing.
@@ -58,6 +62,8 @@ struct Pusher {
     dice: StdRng,
     /// By repository and tag.
     tags: BTreeMap<(String, String), Expected>,
+    /// The subjects, by repository and digest, whose referrer was acknowledged and that had a tag ever since.
+    subjects: BTreeSet<(String, String)>,
 }
 
 /// What the registry said.
@@ -110,8 +116,10 @@ pub async fn rounds(kills: u64, seed: u64, built: Option<&Path>) -> Result<KillR
         let client = Client::new(&server.url(""))?;
         for pusher in &mut pushers {
             let checked = pusher.check(&client).await;
-            report.checked +=
+            let (checked, referrers) =
                 checked.with_context(|| format!("seed {seed}, after kill {round} at {lasts:?}"))?;
+            report.checked += checked;
+            report.referrers += referrers;
         }
         report.kills += 1;
     }
@@ -149,6 +157,7 @@ impl Pusher {
             number,
             dice: StdRng::seed_from_u64(seed ^ (number << 32) ^ 1),
             tags: BTreeMap::new(),
+            subjects: BTreeSet::new(),
         }
     }
 
@@ -164,11 +173,13 @@ impl Pusher {
                 },
                 _ => (None, delete(client, &repository, &tag).await),
             };
-            let expected = self.tags.entry((repository, tag)).or_insert_with(nothing);
+            let expected = self.tags.entry((repository.clone(), tag));
+            let expected = expected.or_insert_with(|| Expected::from([None]));
             match answer {
                 Answer::Done => {
-                    *expected = Expected::from([to]);
+                    *expected = Expected::from([to.clone()]);
                     counts.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.forget_untagged_subjects();
                 }
                 Answer::Refused => {}
                 Answer::None => {
@@ -176,16 +187,51 @@ impl Pusher {
                     return;
                 }
             }
+            if let (Answer::Done, Some(subject)) = (answer, to)
+                && self.dice.random_bool(0.3)
+            {
+                match refer(client, &repository, &subject).await {
+                    Answer::Done => drop(self.subjects.insert((repository, subject))),
+                    Answer::Refused => {}
+                    Answer::None => return,
+                }
+            }
         }
     }
 
-    /// Pushes an image, some of whose layers are mounted from wherever they are.
+    /// Those whose last tag is gone may be collected with their referrers, and come back without.
+    fn forget_untagged_subjects(&mut self) {
+        let tags = &self.tags;
+        self.subjects.retain(|(repository, subject)| {
+            let only = Expected::from([Some(subject.clone())]);
+            tags.iter()
+                .any(|((at, _), expected)| at == repository && *expected == only)
+        });
+    }
+
+    /// Pushes an image, or an index of one.
     async fn push(
         &mut self,
         client: &Client,
         repository: &str,
         tag: &str,
     ) -> Result<(String, Answer), Gone> {
+        let image = self.push_blobs(client, repository).await?;
+        if self.dice.random_bool(0.7) {
+            return Ok(put(client, repository, tag, MANIFEST, image).await);
+        }
+        let child = descriptor(MANIFEST, image.as_bytes());
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [child]});
+        let digest = content::digest(image.as_bytes());
+        match put(client, repository, &digest, MANIFEST, image).await.1 {
+            Answer::Done => Ok(put(client, repository, tag, INDEX, index.to_string()).await),
+            Answer::Refused => Ok((digest, Answer::Refused)),
+            Answer::None => Err(Gone),
+        }
+    }
+
+    /// Pushes the blobs of an image, some of which are mounted from wherever they are. Returns its manifest.
+    async fn push_blobs(&mut self, client: &Client, repository: &str) -> Result<String, Gone> {
         let mut layers = Vec::new();
         for _ in 0..2 {
             let bytes = content::bytes(self.dice.random_range(0..LAYERS), 20_000);
@@ -213,44 +259,60 @@ impl Pusher {
             .push_blob(repository, config.as_bytes())
             .await
             .map_err(|_| Gone)?;
-        let config = descriptor(
-            "application/vnd.oci.image.config.v1+json",
-            config.as_bytes(),
-        );
+        let config = descriptor(CONFIG, config.as_bytes());
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
         });
-        let manifest = manifest.to_string();
-        let digest = content::digest(manifest.as_bytes());
-        let path = format!("/v2/{repository}/manifests/{tag}");
-        let sent = client.send(Method::PUT, &path, &[("Content-Type", MANIFEST)], manifest);
-        Ok((digest, answer(sent.await, StatusCode::CREATED)))
+        Ok(manifest.to_string())
     }
 
     /// Checks that each tag leads to what it may lead to, and that this is whole. Returns how many lead to
-    /// anything.
-    async fn check(&mut self, client: &Client) -> Result<u64> {
+    /// anything, and how many referrers there must be and are.
+    async fn check(&mut self, client: &Client) -> Result<(u64, u64)> {
         let mut checked = 0;
         for ((repository, tag), expected) in &mut self.tags {
             let path = format!("/v2/{repository}/manifests/{tag}");
             let response = client.get(&path).await?;
-            let found = match response.status() {
-                StatusCode::OK => Some(content::digest(&response.bytes().await?)),
+            let bytes = match response.status() {
+                StatusCode::OK => Some(response.bytes().await?),
                 StatusCode::NOT_FOUND => None,
                 status => bail!("GET {path}: {status}"),
             };
+            let found = bytes.as_ref().map(|bytes| content::digest(bytes));
             ensure!(
                 expected.contains(&found),
                 "{path}: {found:?}, not of {expected:?}"
             );
-            if found.is_some() {
-                client.pull_image(repository, tag).await.context(path)?;
+            if let Some(bytes) = bytes {
+                is_whole(client, repository, tag, &bytes)
+                    .await
+                    .context(path)?;
                 checked += 1;
             }
             *expected = Expected::from([found]);
         }
-        Ok(checked)
+        self.forget_untagged_subjects();
+        for (repository, subject) in &self.subjects {
+            let digest = content::digest(referrer(subject).as_bytes());
+            let path = format!("/v2/{repository}/referrers/{subject}");
+            let listed: Value = serde_json::from_slice(&client.read(&path).await?)?;
+            ensure!(
+                listed["manifests"][0]["digest"] == digest,
+                "{path}: {listed}"
+            );
+            client
+                .read(&format!("/v2/{repository}/manifests/{digest}"))
+                .await?;
+        }
+        Ok((checked, self.subjects.len() as u64))
     }
+}
+
+/// Checks that all is there that an image mentions, or an index of one.
+async fn is_whole(client: &Client, repository: &str, tag: &str, bytes: &[u8]) -> Result<()> {
+    let manifest: Value = serde_json::from_slice(bytes)?;
+    let reference = manifest["manifests"][0]["digest"].as_str().unwrap_or(tag);
+    client.pull_image(repository, reference).await.map(drop)
 }
 
 /// The registry is gone, in the middle of something that changes no tag.
@@ -264,14 +326,47 @@ async fn delete(client: &Client, repository: &str, tag: &str) -> Answer {
     )
 }
 
+/// Puts a manifest. Returns its digest.
+async fn put(
+    client: &Client,
+    repository: &str,
+    reference: &str,
+    media_type: &str,
+    manifest: String,
+) -> (String, Answer) {
+    let digest = content::digest(manifest.as_bytes());
+    let path = format!("/v2/{repository}/manifests/{reference}");
+    let headers = [("Content-Type", media_type)];
+    let sent = client.send(Method::PUT, &path, &headers, manifest);
+    (digest, answer(sent.await, StatusCode::CREATED))
+}
+
+/// Pushes the referrer of a subject.
+async fn refer(client: &Client, repository: &str, subject: &str) -> Answer {
+    // The content of an empty configuration.
+    if client.push_blob(repository, b"{}").await.is_err() {
+        return Answer::None;
+    }
+    let manifest = referrer(subject);
+    let digest = content::digest(manifest.as_bytes());
+    put(client, repository, &digest, MANIFEST, manifest).await.1
+}
+
+/// The referrer of a subject, which it only mentions.
+fn referrer(subject: &str) -> String {
+    let empty = descriptor("application/vnd.oci.empty.v1+json", b"{}");
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example",
+        "config": empty, "layers": [empty],
+        "subject": {"mediaType": MANIFEST, "digest": subject, "size": 1},
+    });
+    manifest.to_string()
+}
+
 fn answer(sent: Result<reqwest::Response>, done: StatusCode) -> Answer {
     match sent.map(|response| response.status()) {
         Ok(status) if status == done => Answer::Done,
         Ok(status) if status.is_client_error() => Answer::Refused,
         _ => Answer::None,
     }
-}
-
-fn nothing() -> Expected {
-    Expected::from([None])
 }

@@ -2,15 +2,13 @@
 //! requests a client needs for them. Also pushes content that is not a plain image.
 
 use anyhow::Result;
-use harness::client::{MANIFEST, descriptor};
+use harness::client::{INDEX, MANIFEST, descriptor};
 use harness::scrape::metric;
 use harness::{content, tools};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::Front;
-
-pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The operations of a repository so far.
 #[derive(Clone, Copy, Default)]

@@ -10,10 +10,9 @@ use serde_json::json;
 
 use super::line::{BookedLine, Leave, LineKind, LineRequest, LineResponse};
 use super::progress::{Mishap, Progress};
-use crate::client::{MANIFEST, descriptor};
+use crate::client::{INDEX, MANIFEST, descriptor};
 use crate::content;
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCTETS: &str = "application/octet-stream";
 /// The digest of a blob that does not exist.
 const MISSING: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";

@@ -2,7 +2,7 @@
 //! (the referrers tag schema of the OCI specification), and the proxy counts what they do.
 
 use anyhow::{Context, Result, ensure};
-use harness::client::{self, Client, MANIFEST};
+use harness::client::{self, Client, INDEX, MANIFEST};
 use harness::foreign::ForeignRegistry;
 use harness::octoserve::Launch;
 use harness::oras;
@@ -10,8 +10,6 @@ use harness::scrape::{Metric, metric};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Attaches a file to an image: pushes an artifact whose subject is the image, with oras-py, and
 /// maintains the fallback tag as the specification asks of clients, with what oras-py has for it.

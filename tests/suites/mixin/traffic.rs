@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use harness::certificate::Certificate;
-use harness::client::{Client, MANIFEST, descriptor};
+use harness::client::{Client, INDEX, MANIFEST, descriptor};
 use harness::content;
 use harness::foreign::ForeignRegistry;
 use harness::octoserve::{Launch, Server};
@@ -23,8 +23,6 @@ const HARBOR: &str = include_str!("harbor.txt");
 
 /// The sources that the proxy merges, beside the registry that is embedded in the other process.
 pub(super) const SOURCES: [&str; 3] = ["distribution", "harbor", "zot"];
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Larger than all socket buffers on its way.
 const LARGE: u64 = 12 << 20;
