@@ -12,12 +12,15 @@ use tokio::sync::Mutex;
 
 use super::check::Check;
 
+/// The whole suite takes longer than this grace, and no clause does.
+const COLLECTION: &str = "{schedule: 1s, grace: 20s, untagged: 20s}";
+
 /// A way in which clients reach a registry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
     /// The registry's API over a store in memory, in the test's process.
     Memory,
-    /// The registry alone, which collects garbage all the time.
+    /// The registry alone. All registries of ours but that in memory collect garbage all the time.
     Registry,
     /// The proxy with the embedded registry.
     Embedded,
@@ -95,7 +98,10 @@ impl Subject {
                 parts.memory.insert(memory).address()
             }
             Self::Registry => parts.add(collecting()).await?,
-            Self::Embedded => parts.add(Launch::all_in_one()).await?,
+            Self::Embedded => {
+                let text = format!("registry: {{gc: {COLLECTION}}}\n");
+                parts.add(Launch::all_in_one().configuration(&text)).await?
+            }
             Self::Remote => {
                 let registry = parts.add(collecting()).await?;
                 let upstream = format!("http://{registry}");
@@ -122,9 +128,9 @@ impl Subject {
     }
 }
 
-/// A registry that collects garbage every second: no clause may notice.
+/// A registry that collects every second what clauses have left some time ago: no clause may notice.
 fn collecting() -> Launch {
-    Launch::registry().configuration("gc: {schedule: 1s, untagged: 1h}\n")
+    Launch::registry().configuration(&format!("gc: {COLLECTION}\n"))
 }
 
 impl Parts {
