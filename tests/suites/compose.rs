@@ -37,6 +37,7 @@ async fn images_pushed_to_the_compose_services_are_kept_and_counted() -> Result<
     docker.run(&["pull", IMAGE]).await?;
     assert_eq!(docker.id(IMAGE).await?, id);
     prometheus_sees(&compose).await?;
+    operators_reach_the_programs(&compose).await?;
     // Clients that push and pull cannot read the metrics.
     let exposition = wire::request("GET", "/metrics", &[], b"");
     let response = compose.exchange(PROXY, "GET", &exposition).await?;
@@ -127,6 +128,23 @@ async fn prometheus_sees(compose: &Compose) -> Result<()> {
             Ok((found.len() == 1).then_some(()))
         })
         .await?;
+    }
+    Ok(())
+}
+
+/// Each program in its container, over the control socket.
+async fn operators_reach_the_programs(compose: &Compose) -> Result<()> {
+    for (words, says) in [
+        ("registry octoserve-registry gc --dry-run", "would remove 0"),
+        (
+            "registry octoserve-registry ctl status",
+            "octoserve-registry",
+        ),
+        ("proxy octoserve ctl status", "octoserve"),
+    ] {
+        let words: Vec<_> = ["exec", "-T"].into_iter().chain(words.split(' ')).collect();
+        let said = compose.run(&words).await?;
+        ensure!(said.starts_with(says), "{words:?}: {said}");
     }
     Ok(())
 }
