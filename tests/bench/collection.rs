@@ -1,30 +1,20 @@
 //! What a garbage collection of very many repositories costs: memory, and the pulls beside it.
-//!
-//! The benchmark writes the tree directly, according to `docs/storage.md`. All manifests differ, and each
-//! repository has a layer of its own; one in a hundred has a blob that nothing needs.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use harness::client::{MANIFEST, descriptor};
-use harness::content;
+use harness::images::{self, IMAGES};
 use harness::maintenance;
 use harness::octoserve::{Launch, Server};
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::load::Sample;
 use crate::table::{Compare, Ratio, Table, compare, load_average};
 use crate::{Options, many, say};
 
-/// The manifests of each repository.
-const MANIFESTS: u64 = 10;
-/// Of so many repositories one has a blob that nothing needs.
-const GARBAGE: u64 = 100;
 /// How long pulls are measured without a collection.
 const SECONDS: u64 = 20;
 
@@ -39,7 +29,7 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
     let mut table = Table::new(
         "Registries, pulls during a garbage collection",
         format!(
-            "{repositories} repositories of {MANIFESTS} manifests each, written directly, {} pulls of a \
+            "{repositories} repositories of {IMAGES} manifests each, written directly, {} pulls of a \
              manifest per second meanwhile; memory is that of the whole process (goal < 60 MB)",
             many::PACE
         ),
@@ -53,11 +43,11 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
     table.rounds = Some(1);
     let before = load_average()?;
     say(&format!(
-        "writing {repositories} repositories with {MANIFESTS} manifests each"
+        "writing {repositories} repositories with {IMAGES} manifests each"
     ));
     let directory = TempDir::with_prefix("octoserve-bench-")?;
     let data = directory.path().join("data");
-    write(&data, repositories)?;
+    images::write(&data, repositories)?;
     let socket = directory.path().join("control.sock");
     let text = format!(
         "gc: {{grace: 0s}}\ncontrol: {{socket: {}}}\nlogging: {{access: false}}\n",
@@ -66,8 +56,11 @@ pub(crate) async fn measure(options: &Options, tables: &mut Vec<Table>) -> Resul
     let launch = Launch::registry().configuration(&text).data(&data);
     let mut server = launch.built(&options.bin_dir).start().await?;
     // The statistics count everything first, which is measured elsewhere.
+    say("counting them");
     counted(&server).await?;
+    say("pulls without a collection");
     let alone = pulls(&mut server, SECONDS).await?;
+    say("pulls during a collection");
     let is_done = Arc::new(AtomicBool::new(false));
     let collecting = tokio::spawn(collect(socket, Arc::clone(&is_done)));
     let mut beside: Option<Sample> = None;
@@ -123,76 +116,4 @@ async fn pulls(server: &mut Server, seconds: u64) -> Result<Sample> {
         p99: at(99),
         resident: server.process().memory()?.resident as f64 / 1e6,
     })
-}
-
-/// Writes the tree, with one thread per processor.
-fn write(root: &Path, count: u64) -> Result<()> {
-    let config = b"{}".to_vec();
-    place(root, "blobs", &config)?;
-    let one = |number: u64| -> Result<()> {
-        let repository = root.join(format!("repositories/team-{}/app-{number}", number % 100));
-        for directory in ["_blobs", "_manifests", "_tags"] {
-            fs::create_dir_all(repository.join(directory))?;
-        }
-        let layer = content::bytes(number, 64);
-        place(root, "blobs", &layer)?;
-        let mut blobs = vec![config.clone(), layer.clone()];
-        if number.is_multiple_of(GARBAGE) {
-            let garbage = content::bytes(number, 65);
-            place(root, "blobs", &garbage)?;
-            blobs.push(garbage);
-        }
-        for blob in blobs {
-            fs::write(
-                repository.join("_blobs").join(file_name(&blob)),
-                format!("{}\n", blob.len()),
-            )?;
-        }
-        for version in 0..MANIFESTS {
-            let manifest = json!({
-                "schemaVersion": 2, "mediaType": MANIFEST,
-                "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-                "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-                "annotations": {"version": version.to_string()},
-            });
-            let manifest = manifest.to_string();
-            place(root, "manifests", manifest.as_bytes())?;
-            let entry = json!({"mediaType": MANIFEST, "kind": "image", "size": manifest.len()});
-            let name = file_name(manifest.as_bytes());
-            fs::write(
-                repository.join("_manifests").join(name),
-                format!("{entry}\n"),
-            )?;
-            let tag = content::digest(manifest.as_bytes()) + "\n";
-            fs::write(repository.join("_tags").join(format!("v{version}")), tag)?;
-        }
-        Ok(())
-    };
-    let workers = std::thread::available_parallelism()?.get();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers)
-            .map(|first| {
-                let one = &one;
-                scope.spawn(move || (first as u64..count).step_by(workers).try_for_each(one))
-            })
-            .collect();
-        let mut written = workers.into_iter().map(|worker| {
-            let joined = worker.join().ok().context("a writer panicked");
-            joined.flatten()
-        });
-        written.try_for_each(|written| written)
-    })
-}
-
-/// Writes content where the store keeps it.
-fn place(root: &Path, pool: &str, bytes: &[u8]) -> Result<()> {
-    let digest = content::digest(bytes);
-    let hex = digest.trim_start_matches("sha256:");
-    let directory = root.join(pool).join("sha256").join(&hex[..2]);
-    fs::create_dir_all(&directory)?;
-    Ok(fs::write(directory.join(hex), bytes)?)
-}
-
-fn file_name(bytes: &[u8]) -> String {
-    content::digest(bytes).replace(':', "-")
 }

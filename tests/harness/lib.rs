@@ -56,6 +56,7 @@ pub mod foreign;
 pub mod frames;
 pub mod h2;
 pub mod hostile;
+pub mod images;
 pub mod kills;
 pub mod kubernetes;
 pub mod maintenance;

@@ -1,10 +1,16 @@
 //! Collections: what no manifest needs goes, once the grace is over.
 
 use anyhow::{Result, ensure};
+use harness::octoserve::{Launch, Program, Server};
 use harness::scrape::metric;
+use harness::terminal::Terminal;
+use harness::{images, poll};
 use http::StatusCode;
+use rustix::process::Signal;
+use tempfile::TempDir;
 
-use super::{beside, call, client, content, left_behind, registry, report, said};
+use super::{CONTROL, SLOW, beside, call, client, content, left_behind, registry, report, said};
+use crate::scene::DEADLINE;
 
 #[tokio::test]
 async fn a_dry_run_tells_what_would_go_and_a_run_removes_it() -> Result<()> {
@@ -52,5 +58,51 @@ async fn what_was_just_pushed_stays_for_the_grace() -> Result<()> {
         "{text}"
     );
     ensure!(content(directory.path(), &digest)?.exists());
+    Ok(())
+}
+
+/// So many repositories are read for a second or more.
+const MANY: u64 = 1000;
+
+/// A registry with so many repositories that a collection can be met.
+async fn large() -> Result<(Server, TempDir)> {
+    let directory = TempDir::new()?;
+    images::write(directory.path(), MANY)?;
+    let configuration = format!("{CONTROL}{SLOW}gc: {{grace: 0s}}\n");
+    let launch = Launch::registry().configuration(&configuration);
+    Ok((launch.data(directory.path()).start().await?, directory))
+}
+
+#[tokio::test]
+async fn a_second_collection_says_that_one_runs() -> Result<()> {
+    let (server, _directory) = large().await?;
+    // Each reads everything, also when nothing is left to remove.
+    let refused = poll::until("one of two is refused", DEADLINE, async || {
+        let (one, two) = tokio::try_join!(beside(&server, "gc"), beside(&server, "gc"))?;
+        let both = [said(&one), said(&two)];
+        Ok(both.into_iter().find(|(code, ..)| *code != Some(0)))
+    });
+    let (code, text, errors) = refused.await?;
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+    ensure!(
+        errors.starts_with("octoserve-registry: a gc is running, since "),
+        "{errors}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_terminal_shows_how_far_a_job_is() -> Result<()> {
+    let (server, _directory) = large().await?;
+    // Nobody knows how many repositories there are until all were met.
+    for (job, shown) in [("gc", "gc repositories "), ("scrub", "scrub content [")] {
+        let mut command = std::process::Command::new(Program::Registry.path()?.canonicalize()?);
+        command.args([job, "--socket", "control.sock"]);
+        command.current_dir(server.working_directory());
+        let mut terminal = Terminal::start(command, None)?;
+        terminal.wait_for(&format!("\r\u{1b}[K{shown}")).await?;
+        terminal.signal(Signal::INT)?;
+        terminal.exited().await?;
+    }
     Ok(())
 }

@@ -152,7 +152,6 @@ impl Model {
         match thread.at {
             0 => thread.removals = disk.removals,
             1 if !disk.is_complete(manifest) => to = END,
-            1 => {}
             2 | 5 => return disk.lock(thread),
             3 => {
                 let looks = self.has(Rule::LookAgain) && disk.removals != thread.removals;
@@ -177,7 +176,7 @@ impl Model {
                 to = if thread.attempts < 2 { 0 } else { END };
             }
             6 if self.has(Rule::SayTag) => disk.say(manifest),
-            6 => {}
+            1 | 6 => {}
             _ => {
                 if let Some(old) = disk.tag.filter(|&old| old != manifest) {
                     self.lose_tag(disk, old);
