@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::retention::RetentionSettings;
+use crate::store::fs::refuser::Refuser;
 use crate::store::fs::{Durability, OpenError};
 use crate::store::suite::push;
 
@@ -107,6 +108,24 @@ async fn corrupt_content_is_counted_and_is_no_error() {
     assert!(!report.is_sound());
     assert!(fixture.has("octoserve_scrub_corrupt_blobs_total 1"));
     assert!(fixture.has("octoserve_scrub_runs_total{result=\"ok\"} 1"));
+}
+
+#[tokio::test]
+async fn a_job_that_panics_is_counted_and_the_next_one_runs() {
+    let fixture = fixture(settings()).await;
+    for job in JobKind::ALL.map(JobKind::name) {
+        let disk = Refuser::of(fixture.directory.path());
+        disk.panic();
+        let end = ended(fixture.start(job).unwrap()).await;
+        assert!(
+            !end.ok && end.message == "the job failed: see the log",
+            "{end:?}"
+        );
+        assert!(fixture.has(&format!("octoserve_{job}_runs_total{{result=\"error\"}} 1")));
+        drop(disk);
+        assert!(ended(fixture.start(job).unwrap()).await.ok);
+        assert!(fixture.has(&format!("octoserve_{job}_runs_total{{result=\"ok\"}} 1")));
+    }
 }
 
 #[tokio::test]

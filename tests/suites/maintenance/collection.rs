@@ -57,6 +57,7 @@ async fn what_was_just_pushed_stays_for_the_grace() -> Result<()> {
         text.starts_with("removed 0 blobs and 0 manifests"),
         "{text}"
     );
+    ensure!(text.contains("without a configuration file"), "{text}");
     ensure!(content(directory.path(), &digest)?.exists());
     Ok(())
 }

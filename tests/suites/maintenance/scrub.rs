@@ -165,8 +165,8 @@ async fn a_directory_that_nobody_serves_is_scrubbed_at_once() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_interrupt_ends_a_scrub_of_a_free_directory_in_order() -> Result<()> {
+/// A directory that nobody serves, and a scrub of it that has begun and takes long.
+async fn long_scrub() -> Result<(tempfile::TempDir, tokio::process::Child)> {
     let (directory, _) = left_behind().await?;
     // Large and sparse: some seconds to read.
     let name = format!("00{:062x}", 1);
@@ -179,15 +179,35 @@ async fn an_interrupt_ends_a_scrub_of_a_free_directory_in_order() -> Result<()> 
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     let mut child = command.kill_on_drop(true).spawn()?;
-    let id = child.id().context("it has ended")?;
-    let mut errors = child.stderr.take().context("no stderr")?;
+    let errors = child.stderr.as_mut().context("no stderr")?;
     let mut phase = [0; 14];
-    tokio::io::AsyncReadExt::read_exact(&mut errors, &mut phase).await?;
+    tokio::io::AsyncReadExt::read_exact(errors, &mut phase).await?;
     assert_eq!(&phase, b"scrub: content");
+    Ok((directory, child))
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_a_scrub_of_a_free_directory_in_order() -> Result<()> {
+    let (directory, child) = long_scrub().await?;
+    let id = child.id().context("it has ended")?;
     tools::run("kill", &["-INT".to_owned(), id.to_string()]).await?;
     let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await??;
     assert_eq!(output.status.code(), Some(1));
     ensure!(directory.path().join("maintenance/scrub").exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_that_another_command_works_on_is_told_from_one_that_is_served() -> Result<()> {
+    let (directory, _scrub) = long_scrub().await?;
+    std::fs::write(directory.path().join("octoserve.yaml"), CONTROL)?;
+    let words = "gc --config octoserve.yaml --data .";
+    let (code, _, errors) = said(&call(directory.path(), words).await?);
+    assert_eq!(code, Some(1));
+    ensure!(
+        errors.contains("another maintenance command runs"),
+        "{errors}"
+    );
     Ok(())
 }
 

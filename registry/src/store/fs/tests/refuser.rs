@@ -42,6 +42,7 @@ pub(crate) struct Refuser {
 
 #[derive(Default)]
 struct Plan {
+    panics: bool,
     refusal: Option<(usize, Errno, Extent)>,
     steps: Vec<String>,
 }
@@ -61,8 +62,13 @@ impl Refuser {
     pub(crate) fn begin(&self, refusal: Option<(usize, Errno, Extent)>) {
         *self.plan.lock() = Plan {
             refusal,
-            steps: Vec::new(),
+            ..Plan::default()
         };
+    }
+
+    /// From now on each step panics.
+    pub(crate) fn panic(&self) {
+        self.plan.lock().panics = true;
     }
 
     /// The steps since the last call, after which none is refused.
@@ -86,6 +92,7 @@ impl Observer for PlannedRefusals {
     fn around(&self, step: &Step<'_>, call: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let refused = {
             let mut plan = self.0.lock();
+            assert!(!plan.panics, "a step panics");
             let number = plan.steps.len();
             plan.steps.push(format!("{step:?}"));
             plan.refusal.filter(|(first, _, extent)| match extent {

@@ -181,3 +181,20 @@ async fn a_collection_on_a_failing_disk_breaks_nothing_and_the_next_one_does_the
         }
     }
 }
+
+#[tokio::test]
+async fn deletions_of_before_are_on_disk_before_a_manifest_or_a_blob_goes() {
+    let fixture = Fixture::new().await;
+    let refuser = Refuser::of(fixture.directory.path());
+    collect(&fixture.store, UNTAGGED);
+    let steps = refuser.end();
+    let first = |kind: &str, path: &str| {
+        let of_kind = |step: &String| step.starts_with(kind) && step.contains(path);
+        let found = steps.iter().position(of_kind);
+        found.unwrap_or_else(|| panic!("no {kind} of {path}: {steps:#?}"))
+    };
+    let synced = first("SyncDirectory", "/some/_manifests\"");
+    assert!(synced < first("RemoveFile", "/some/_manifests/"));
+    assert!(first("SyncDirectory", "/kept/_manifests\"") < first("RemoveFile", "/kept/_blobs/"));
+    assert!(first("SyncFileSystem", "") < first("RemoveFile", "/blobs/sha256/"));
+}
