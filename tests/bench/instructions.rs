@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use harness::client::MANIFEST;
-use harness::cost::{self, Counts, INSTRUCTIONS, Meter, Tool};
+use harness::cost::{self, Counts, INSTRUCTIONS, Meter, REMEMBERING, Tool};
 use harness::octoserve::Launch;
 
 use crate::load::Sample;
 use crate::peers::Subject;
 use crate::pulled::Pulled;
 use crate::rounds::{ALL_IN_ONE, DIRECT, HAPROXY, OURS, REGISTRY, UNMEASURED};
-use crate::table::{Table, ratio};
+use crate::table::{Compare, Table, compare, ratio};
 use crate::{Options, say};
+
+/// What the registry spends on remembering when the manifest was pulled.
+const REMEMBERED: &str = "of octoserve-registry: remembering the pull";
 
 /// Warm-up requests, and counted requests.
 const FEW: u32 = 300;
@@ -38,6 +41,7 @@ pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> 
             ratio(OURS, HAPROXY, ""),
             ratio(OURS, UNMEASURED, ""),
             ratio(ALL_IN_ONE, REGISTRY, ""),
+            compare(REMEMBERED, REGISTRY, Compare::Percentage, "< 1"),
         ]
     };
     if !options.measures(title) {
@@ -67,14 +71,18 @@ pub(crate) async fn table(options: &Options, content: &Pulled) -> Result<Table> 
         };
         let few = run(&start, FEW).await?;
         let many = run(&start, FEW + MORE).await?;
-        let instructions = cost::each(&few.0, &many.0, MORE)?[INSTRUCTIONS];
-        let sample = Sample {
+        let costs = cost::each(&few.0, &many.0, MORE)?;
+        let sample = |instructions: f64| Sample {
             value: instructions,
             processor: instructions / 1e3,
             p99: None,
             resident: many.1,
         };
-        table.rows.push((name, vec![sample]));
+        table.rows.push((name, vec![sample(costs[INSTRUCTIONS])]));
+        if name == REGISTRY {
+            let part = sample(costs[REMEMBERING]);
+            table.rows.push((REMEMBERED, vec![part]));
+        }
     }
     Ok(table)
 }

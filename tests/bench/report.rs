@@ -167,6 +167,7 @@ fn table(page: &mut String, table: &Table) {
                     Compare::Quotient => "÷",
                     Compare::Difference => "−",
                     Compare::DifferenceAt99 => "(p99) −",
+                    Compare::Percentage => "in percent of",
                 },
                 ratio.to,
                 ratio.goal

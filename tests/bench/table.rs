@@ -47,6 +47,8 @@ pub(crate) enum Compare {
     Difference,
     /// The 99th percentile of the one minus that of the other.
     DifferenceAt99,
+    /// The main figure of the one as a part of that of the other, in percent.
+    Percentage,
 }
 
 impl Compare {
@@ -55,6 +57,7 @@ impl Compare {
         match self {
             Self::Quotient => of.value / to.value,
             Self::Difference => of.value - to.value,
+            Self::Percentage => 100.0 * of.value / to.value,
             Self::DifferenceAt99 => of.p99.unwrap_or_default() - to.p99.unwrap_or_default(),
         }
     }

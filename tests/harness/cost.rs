@@ -35,10 +35,15 @@ const ALLOCATING: &[&str] = &[
     "mi_aligned_alloc",
 ];
 
+/// The function that remembers a pull, without the hash at the end.
+const REMEMBERS: &str = "registry::store::fs::pulls::times::PullTimes::record";
+
 /// The name of callgrind's instruction count.
 pub const INSTRUCTIONS: &str = "instructions";
 /// The name of the count of allocations, by callgrind.
 pub const ALLOCATIONS: &str = "allocations";
+/// The name of the count of the instructions that remember when something was pulled, by callgrind.
+pub const REMEMBERING: &str = "instructions that remember a pull";
 /// The name of the count of all system calls, by strace, which also counts each call by its own
 /// name.
 pub const SYSTEM_CALLS: &str = "total";
@@ -167,10 +172,15 @@ fn a_processor() -> Result<String> {
 /// number.
 fn callgrind(text: &str) -> Option<Counts> {
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
-    let (mut instructions, mut allocations) = (None, 0);
+    let (mut instructions, mut allocations, mut remembering) = (None, 0, 0);
     let mut called = "";
+    // The line after a call has the cost of it, with all that it calls in turn.
+    let mut is_cost_of_call = false;
     for line in text.lines() {
-        if let Some(total) = line
+        if std::mem::take(&mut is_cost_of_call) && called.starts_with(REMEMBERS) {
+            let cost = line.split(' ').nth(1).unwrap_or_default();
+            remembering += cost.parse::<u64>().ok()?;
+        } else if let Some(total) = line
             .strip_prefix("totals:")
             .or_else(|| line.strip_prefix("summary:"))
         {
@@ -186,9 +196,11 @@ fn callgrind(text: &str) -> Option<Counts> {
             if line.starts_with('c') {
                 called = names.get(number).copied().unwrap_or_default();
             }
-        } else if let Some(calls) = line.strip_prefix("calls=")
-            && ALLOCATING.contains(&called)
-        {
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            is_cost_of_call = true;
+            if !ALLOCATING.contains(&called) {
+                continue;
+            }
             let calls = calls.split(' ').next().unwrap_or_default();
             allocations += calls.parse::<u64>().ok()?;
         }
@@ -196,6 +208,7 @@ fn callgrind(text: &str) -> Option<Counts> {
     Some(BTreeMap::from([
         (INSTRUCTIONS.to_owned(), instructions?),
         (ALLOCATIONS.to_owned(), allocations),
+        (REMEMBERING.to_owned(), remembering),
     ]))
 }
 
@@ -219,10 +232,12 @@ mod tests {
     fn the_output_of_callgrind_is_parsed() {
         let text = "events: Ir\nfn=(1) main\n10 5\ncfn=(2) malloc\ncalls=3 20\n10 90\n\
                     cfn=(3) other\ncalls=9 1\n10 1\nfn=(2)\n20 90\nfn=(4) more\ncfn=(2)\n\
-                    calls=4 20\n1 2\n\ntotals: 187\n";
+                    calls=4 20\n1 2\ncfn=(5) registry::store::fs::pulls::times::PullTimes::record::h0\n\
+                    calls=2 9\n+3 40\n+1 2\n\ntotals: 187\n";
         let counts = callgrind(text).unwrap();
         assert_eq!(counts[INSTRUCTIONS], 187);
         assert_eq!(counts[ALLOCATIONS], 7);
+        assert_eq!(counts[REMEMBERING], 40);
         assert_eq!(
             callgrind("fn=(1) main\n"),
             None,

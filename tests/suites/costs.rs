@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::client::{Client, MANIFEST};
-use harness::cost::{self, ALLOCATIONS, Costs, Counts, INSTRUCTIONS, Meter, SYSTEM_CALLS, Tool};
+use harness::cost::{
+    self, ALLOCATIONS, Costs, Counts, INSTRUCTIONS, Meter, REMEMBERING, SYSTEM_CALLS, Tool,
+};
 use harness::octoserve::{Launch, Server};
 use harness::poll;
 
@@ -131,6 +133,21 @@ async fn a_request_to_the_embedded_registry_stays_within_its_bounds() -> Result<
         system_calls: Some(3.3),
     };
     keeps_to(bounds, || Launch::all_in_one().data(&data)).await
+}
+
+#[tokio::test]
+async fn remembering_a_pull_is_less_than_a_hundredth_of_it() -> Result<()> {
+    let mut registry = registry_with_an_image().await?;
+    let data = registry.data().to_owned();
+    registry.terminate(TIMEOUT).await?;
+    let launch = || Launch::registry().data(&data);
+    let costs = count(&launch, Tool::Callgrind).await?;
+    let (pull, remembering) = (costs[INSTRUCTIONS], costs[REMEMBERING]);
+    ensure!(
+        remembering > 0.0 && remembering < pull / 100.0,
+        "{remembering} of {pull} instructions"
+    );
+    Ok(())
 }
 
 #[tokio::test]
