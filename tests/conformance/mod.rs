@@ -47,6 +47,8 @@ mod subject;
 
 /// Chunked uploads: order, ranges, status, cancellation (end-4c, end-5, end-6, end-13, end-14).
 mod chunks;
+/// The garbage collections that run beside all clauses.
+mod collections;
 /// Conditional requests and ranges (RFC 9110, sections 13 and 14), which the specification points to.
 mod conditions;
 /// Deletion of tags, manifests and blobs (end-9, end-10).

@@ -12,7 +12,8 @@ use tokio::sync::Mutex;
 
 use super::check::Check;
 
-/// The whole suite takes longer than this grace, and no clause does.
+/// No clause takes as long as this grace between a push and what relies on it, and those in `collections` wait for
+/// the end of it.
 const COLLECTION: &str = "{schedule: 1s, grace: 20s, untagged: 20s}";
 
 /// A way in which clients reach a registry.
