@@ -53,13 +53,19 @@ enum MaintainError {
         .0.display()
     )]
     NoSocket(PathBuf),
-    #[error("{} is in use, but not by a registry that can be reached: another maintenance command runs", .data.display())]
+    #[error(
+        "{} is in use, and its registry cannot be reached. Either another maintenance command runs; or the \
+         registry was started without this control.socket: restart it, or pass --socket with the one that it has",
+        .data.display()
+    )]
     NoRegistryListens {
         data: PathBuf,
         source: ControlCallError,
     },
-    #[error("{} is read-only by its configuration: only a dry run is possible", .0.display())]
-    ReadOnly(PathBuf),
+    #[error("{} is read-only by its configuration: {}", .0.display(), .1.without_changes())]
+    ReadOnly(PathBuf, JobKind),
+    #[error("the {} goes on in the registry, and is followed no more", .0.name())]
+    Left(JobKind),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -128,8 +134,16 @@ impl MaintainTask {
             },
             json: false,
         };
+        let Signals {
+            shutdown,
+            trigger: _trigger,
+            ..
+        } = shutdown::signals().map_err(MaintainError::Signals)?;
         let mut line = ProgressLine::new(self.kind.name());
-        let (report, early) = call.follow(|now| line.show(now)).await?;
+        let (report, early) = tokio::select! {
+            done = call.follow(|now| line.show(now)) => done?,
+            () = shutdown.recv() => return Err(MaintainError::Left(self.kind)),
+        };
         let report = serde_json::from_value(report).map_err(MaintainError::Report)?;
         Ok(MaintainDone {
             report,
@@ -144,7 +158,7 @@ impl MaintainTask {
         let storage = &self.config.storage;
         let job = Job::offline(self.kind, &storage.jobs(), self.options);
         if job.changes() && storage.read_only {
-            return Err(MaintainError::ReadOnly(storage.data.clone()));
+            return Err(MaintainError::ReadOnly(storage.data.clone(), self.kind));
         }
         let Signals {
             shutdown,

@@ -124,14 +124,6 @@ impl RetentionFields {
 impl RetentionRuleFields {
     fn check(&self, checker: &Checker<'_>) -> Result<(), ConfigError> {
         patterns(checker, "repositories", &self.repositories)?;
-        let is_outside = |pattern: &Pattern| {
-            let text = pattern.as_str();
-            text.starts_with('/') || text.ends_with('/')
-        };
-        if let Some(number) = self.repositories.iter().position(is_outside) {
-            let message = "no repository matches it: no name begins or ends with a slash";
-            return Err(checker.error(&format!("repositories[{number}]"), message));
-        }
         let is_of_names =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
         only(checker, "repositories", &self.repositories, is_of_names)?;
@@ -400,7 +392,17 @@ retention:
             (
                 "[prod]",
                 "[team/]",
-                "11: retention.rules[1].repositories[0]: no repository matches it",
+                "11: retention.rules[1].repositories[0]: a pattern cannot have the component \"\"",
+            ),
+            (
+                "['team/**', 'cache/*']",
+                "[**]",
+                "4: did not find expected alphabetic or numeric character: a value that begins with `*`",
+            ),
+            (
+                "['v*', latest]",
+                "['!latest']",
+                "7: retention.rules[0].keep.tags[0]: nothing matches it: no name has '!'",
             ),
             (
                 "[prod]",

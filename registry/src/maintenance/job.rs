@@ -41,6 +41,14 @@ impl JobKind {
         }
     }
 
+    /// What can be done where nothing may be changed.
+    pub(crate) const fn without_changes(self) -> &'static str {
+        match self {
+            Self::Gc | Self::Retention => "only a dry run is possible (--dry-run)",
+            Self::Scrub => "a scrub can only report (without --repair)",
+        }
+    }
+
     /// The kind of this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)

@@ -80,21 +80,28 @@ pub enum StartError {
     #[error("there is no job `{0}`")]
     Unknown(String),
     /// One of this kind runs.
-    #[error("a {name} is running, since {since} ago: it is at {progress}")]
+    #[error("a {name} has been running for {since}{}", in_brackets(progress))]
     Running {
         /// Its name.
         name: &'static str,
         /// For how long.
         since: config::Duration,
-        /// How far it is.
-        progress: String,
+        /// How far it is; without a phase it has just begun.
+        progress: JobProgress,
     },
     /// It would change something.
-    #[error("the registry is read-only: {0} can only be a dry run")]
-    ReadOnly(&'static str),
+    #[error("the registry is read-only: {}", .0.without_changes())]
+    ReadOnly(JobKind),
     /// The registry ends.
     #[error("the registry is shutting down")]
     Ending,
+}
+
+fn in_brackets(progress: &JobProgress) -> String {
+    if progress.phase.is_empty() {
+        return String::new();
+    }
+    format!(" ({progress})")
 }
 
 impl Maintenance {
@@ -133,7 +140,7 @@ impl Maintenance {
     ) -> Result<JobWatch, StartError> {
         let job = Job::online(kind, &self.0.settings, options);
         if job.changes() && self.0.settings.read_only {
-            return Err(StartError::ReadOnly(kind.name()));
+            return Err(StartError::ReadOnly(kind));
         }
         let mut state = self.0.state.lock();
         let store = state.store.clone().ok_or(StartError::Ending)?;
@@ -145,7 +152,7 @@ impl Maintenance {
                 return Err(StartError::Running {
                     name: kind.name(),
                     since: config::Duration::from_secs(job.since.elapsed().as_secs()),
-                    progress: progress.to_string(),
+                    progress: progress.clone(),
                 });
             }
         }

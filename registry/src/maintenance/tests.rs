@@ -143,7 +143,7 @@ async fn one_of_a_kind_runs_at_a_time_and_the_end_of_the_registry_stops_it() {
     let scrub = fixture.start("scrub").unwrap();
     let refused = fixture.start("scrub").unwrap_err().to_string();
     assert!(
-        refused.starts_with("a scrub is running, since 0s ago: "),
+        refused.starts_with("a scrub has been running for "),
         "{refused}"
     );
     // Another kind is another matter.
@@ -237,7 +237,21 @@ async fn a_read_only_registry_is_only_looked_at() {
         ..settings()
     };
     let fixture = fixture(read_only).await;
-    assert_eq!(fixture.start("gc").unwrap_err(), StartError::ReadOnly("gc"));
+    for kind in [JobKind::Gc, JobKind::Retention] {
+        let refused = fixture.start(kind.name()).unwrap_err();
+        assert_eq!(refused, StartError::ReadOnly(kind));
+        assert!(refused.to_string().ends_with("(--dry-run)"), "{refused}");
+    }
+    let repair = JobRequest {
+        job: "scrub".to_owned(),
+        dry_run: false,
+        repair: true,
+    };
+    let refused = fixture.maintenance.request(&repair).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("(without --repair)"),
+        "{refused}"
+    );
     assert!(ended(fixture.start("scrub").unwrap()).await.ok);
     let dry = JobRequest {
         job: "gc".to_owned(),

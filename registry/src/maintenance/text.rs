@@ -7,7 +7,8 @@ use service::quantity;
 use super::job::JobReport;
 use crate::oci::Name;
 use crate::retention::{RepositoryReport, RetentionDeletion, RetentionReport};
-use crate::store::fs::{CorruptContent, GcReport, Holders, MissingContent, ScrubReport};
+use crate::store::fs::{CorruptContent, GcReport, Holders, MissingContent, ScrubReport, TakenItem};
+use crate::store::maintenance::LeftItem;
 
 impl fmt::Display for JobReport {
     /// In lines; the first is the summary.
@@ -43,13 +44,29 @@ fn gc(f: &mut fmt::Formatter<'_>, dry_run: bool, report: &GcReport) -> fmt::Resu
     let repositories = number(report.repositories, "repository", "repositories");
     let entries = number(report.entries, "manifest", "manifests");
     let links = number(report.links, "blob", "blobs");
-    let taken = if dry_run { "would be" } else { "were" };
-    writeln!(f, "of {repositories}, {entries} and {links} {taken} taken")?;
-    if report.skipped > 0 {
-        let skipped = number(report.skipped, "directory", "directories");
+    let taken = if dry_run { "would take" } else { "took" };
+    writeln!(
+        f,
+        "looked at {repositories}, and {taken} {entries} and {links} from them"
+    )?;
+    for one in &report.taken {
+        let TakenItem {
+            repository,
+            pool,
+            digest,
+        } = one;
+        writeln!(f, "takes {pool}/{digest} from {repository}")?;
+    }
+    let all = report.entries + report.links;
+    match all.saturating_sub(report.taken.len() as u64) {
+        0 => {}
+        more => writeln!(f, "and {more} more")?,
+    }
+    left_as_it_is(f, &report.left, report.skipped)?;
+    if report.keeps_content {
         writeln!(
             f,
-            "{skipped} could not be read, and what they may need was kept: see the log"
+            "all content was kept, since not all repositories could be read"
         )?;
     }
     if report.busy > 0 {
@@ -150,11 +167,18 @@ fn retention(f: &mut fmt::Formatter<'_>, report: &RetentionReport) -> fmt::Resul
     }
     let deleted = total.tags_deleted + total.manifests_deleted;
     left_out(f, deleted, report.deletions.len())?;
-    if report.failures > 0 {
-        let failures = number(report.failures, "time", "times");
-        writeln!(f, "{failures} something was left as it is: see the log")?;
+    left_as_it_is(f, &report.left, report.failures)
+}
+
+/// What could not be read or changed, and stays as it is.
+fn left_as_it_is(f: &mut fmt::Formatter<'_>, left: &[LeftItem], all: u64) -> fmt::Result {
+    for LeftItem { repository, reason } in left {
+        match repository {
+            Some(repository) => writeln!(f, "leaves {repository} as it is: {reason}")?,
+            None => writeln!(f, "leaves something as it is: {reason}")?,
+        }
     }
-    Ok(())
+    left_out(f, all, left.len())
 }
 
 /// Says how many more there are than were told.
@@ -226,7 +250,17 @@ mod tests {
             blobs: 2,
             manifests: 1,
             freed: 3 << 20,
-            skipped: 1,
+            skipped: 2,
+            left: vec![LeftItem {
+                repository: Some("team/app".to_owned()),
+                reason: "a tag is damaged".to_owned(),
+            }],
+            keeps_content: true,
+            taken: vec![TakenItem {
+                repository: "team/app".to_owned(),
+                pool: "blobs".to_owned(),
+                digest: Digest::of(Algorithm::Sha256, b""),
+            }],
             busy: 2,
         };
         let text = |dry_run| {
@@ -236,8 +270,12 @@ mod tests {
         assert_eq!(
             text(false),
             "removed 2 blobs and 1 manifest, and freed 3 MiB\n\
-             of 3 repositories, 1 manifest and 2 blobs were taken\n\
-             1 directory could not be read, and what they may need was kept: see the log\n\
+             looked at 3 repositories, and took 1 manifest and 2 blobs from them\n\
+             takes blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 from team/app\n\
+             and 2 more\n\
+             leaves team/app as it is: a tag is damaged\n\
+             and 1 more: see the log\n\
+             all content was kept, since not all repositories could be read\n\
              2 repositories changed all the time: left for the next collection\n"
         );
         assert!(text(true).starts_with("would remove 2 blobs and 1 manifest, and free 3 MiB;"));
@@ -249,6 +287,10 @@ mod tests {
             dry_run: true,
             repositories: 2,
             failures: 1,
+            left: vec![LeftItem {
+                repository: Some("b".to_owned()),
+                reason: "it cannot be read".to_owned(),
+            }],
             ..RetentionReport::default()
         };
         report.total.tags_deleted = 2;
@@ -280,7 +322,7 @@ mod tests {
              b (no rule) keeps nothing\n\
              deletes team/app:1 at sha256:00: pushed 9 days ago\n\
              and 1 more: see the log\n\
-             1 time something was left as it is: see the log\n"
+             leaves b as it is: it cannot be read\n"
         );
     }
 

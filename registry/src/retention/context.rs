@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use service::log::causes;
-
 use super::report::{RetentionDeletion, RetentionReport};
 use super::settings::RetentionSettings;
 use crate::oci::Name;
 use crate::store::fs::{AgedItems, PullTimes};
-use crate::store::maintenance::Run;
+use crate::store::maintenance::{LeftItem, Run};
 use crate::store::{Result, StoreError};
 
 /// What a run works with.
@@ -39,13 +37,10 @@ pub(super) fn failed(
     if matches!(error, StoreError::Interrupted | StoreError::Lost { .. }) {
         return Err(error);
     }
-    report.failures += 1;
-    let repository = repository.map(Name::as_str);
-    tracing::warn!(
-        repository,
-        error = causes(&error),
-        "retention leaves something as it is"
-    );
+    let left = LeftItem::failed(repository, &error);
+    let (repository, error) = (left.repository.as_deref(), left.reason.as_str());
+    tracing::warn!(repository, error, "retention leaves something as it is");
+    report.leave(left);
     Ok(())
 }
 

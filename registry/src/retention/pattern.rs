@@ -27,6 +27,12 @@ pub enum PatternError {
     /// It has more than [`Pattern::MAX_LENGTH`] bytes.
     #[error("a pattern must not be longer than {max} bytes", max = Pattern::MAX_LENGTH)]
     TooLong,
+    /// A component is empty, `.` or `..`, or has `**` beside other text.
+    #[error("a pattern cannot have the component {0:?}: no name does, and `**` stands alone")]
+    Component(String),
+    /// `!`, `^` or `,` where it stands for itself, which no name has.
+    #[error("nothing matches it: no name has {0:?}, which means something only {where_}", where_ = meaning(*.0))]
+    Literal(char),
     /// Its syntax is wrong.
     #[error("not a pattern: {0}")]
     Syntax(String),
@@ -44,10 +50,19 @@ impl Pattern {
         if text.len() > Self::MAX_LENGTH {
             return Err(PatternError::TooLong);
         }
+        let components = text.split('/');
+        let wrong =
+            |one: &&str| ["", ".", ".."].contains(one) || one.contains("**") && *one != "**";
+        if let Some(component) = components.clone().find(wrong) {
+            return Err(PatternError::Component(component.to_owned()));
+        }
         let syntax = |error: globset::Error| PatternError::Syntax(error.kind().to_string());
         let glob = GlobBuilder::new(text).literal_separator(true).build();
         let mut set = GlobSetBuilder::new();
         set.add(glob.map_err(syntax)?);
+        if let Some(literal) = literal(text) {
+            return Err(PatternError::Literal(literal));
+        }
         Ok(Self {
             text: text.into(),
             set: Arc::new(set.build().map_err(syntax)?),
@@ -62,6 +77,39 @@ impl Pattern {
     /// Whether a name matches.
     pub fn matches(&self, name: &str) -> bool {
         self.set.is_match(name)
+    }
+}
+
+/// The first `!`, `^` or `,` of a pattern that stands for itself.
+fn literal(text: &str) -> Option<char> {
+    let (mut in_class, mut braces, mut before) = (false, 0_usize, None);
+    for c in text.chars() {
+        match c {
+            _ if before == Some('\\') => {
+                before = None;
+                if matches!(c, '!' | '^' | ',') {
+                    return Some(c);
+                }
+                continue;
+            }
+            '[' if !in_class => in_class = true,
+            ']' if in_class => in_class = false,
+            '!' | '^' if !(in_class && before == Some('[')) => return Some(c),
+            ',' if in_class || braces == 0 => return Some(c),
+            '{' if !in_class => braces += 1,
+            '}' if !in_class => braces = braces.saturating_sub(1),
+            _ => {}
+        }
+        before = Some(c);
+    }
+    None
+}
+
+/// Where a character of a pattern means something.
+fn meaning(c: char) -> &'static str {
+    match c {
+        ',' => "between `{` and `}`",
+        _ => "after `[`",
     }
 }
 
@@ -167,6 +215,22 @@ mod tests {
             ("a}", "not a pattern: unopened alternate group; missing '{'"),
             ("a\\", "not a pattern: dangling '\\'"),
             ("[z-a]", "not a pattern: invalid range; 'z' > 'a'"),
+            ("team**", "a pattern cannot have the component \"team**\""),
+            ("a/***", "a pattern cannot have the component \"***\""),
+            ("a//b", "a pattern cannot have the component \"\""),
+            ("a/../b", "a pattern cannot have the component \"..\""),
+            ("a/", "a pattern cannot have the component \"\""),
+            (
+                "!latest",
+                "nothing matches it: no name has '!', which means something only after `[`",
+            ),
+            ("[a!]", "nothing matches it: no name has '!'"),
+            ("a^", "nothing matches it: no name has '^'"),
+            ("\\!a", "nothing matches it: no name has '!'"),
+            (
+                "a,b",
+                "nothing matches it: no name has ',', which means something only between `{`",
+            ),
         ] {
             let error = Pattern::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
@@ -184,7 +248,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_matches_itself(name in "[a-z0-9][a-z0-9._/-]{0,30}") {
+        fn a_name_matches_itself(name in "[a-z0-9][a-z0-9._-]{0,9}(/[a-z0-9][a-z0-9._-]{0,9}){0,3}") {
             prop_assert!(Pattern::parse(&name).unwrap().matches(&name));
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::tags::KeptBecause;
+use crate::store::maintenance::LeftItem;
 
 /// What one run did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +20,11 @@ pub struct RetentionReport {
     pub page: Vec<RepositoryReport>,
     /// What was deleted, the first [`RetentionReport::MOST`] of it.
     pub deletions: Vec<RetentionDeletion>,
-    /// Repositories that were left as they are, or partly, because something of them cannot be read or
-    /// removed. The log says what.
+    /// How often something was left as it is, because it could not be read or removed.
     pub failures: u64,
+    /// What that was, the first [`LeftItem::MOST`] of it.
+    #[serde(default)]
+    pub left: Vec<LeftItem>,
 }
 
 /// What was found in one repository.
@@ -109,6 +112,14 @@ impl RetentionReport {
             self.page.truncate(Self::MOST);
         } else if self.page.len() < Self::MOST {
             self.page.push(repository);
+        }
+    }
+
+    /// Counts something that stays as it is.
+    pub(super) fn leave(&mut self, left: LeftItem) {
+        self.failures += 1;
+        if self.left.len() < LeftItem::MOST {
+            self.left.push(left);
         }
     }
 
@@ -207,13 +218,18 @@ impl fmt::Display for RetentionCounts {
             (tags.referrers, "of referrers"),
             (tags.changed, "changed"),
             (tags.no_rule, "without a rule"),
-            (manifests.tagged, "tagged manifests"),
-            (manifests.needed, "needed manifests"),
-            (manifests.recent, "recent manifests"),
+            (manifests.tagged, "tagged manifest"),
+            (manifests.needed, "needed manifest"),
+            (manifests.recent, "recent manifest"),
         ];
         let mut separator = "";
         for (count, reason) in kept.into_iter().filter(|(count, _)| *count > 0) {
-            write!(f, "{separator}{count} {reason}")?;
+            let plural = if count > 1 && reason.ends_with("manifest") {
+                "s"
+            } else {
+                ""
+            };
+            write!(f, "{separator}{count} {reason}{plural}")?;
             separator = ", ";
         }
         if separator.is_empty() {

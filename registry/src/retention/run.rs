@@ -11,7 +11,7 @@ use super::settings::RetentionSettings;
 use super::tag_run;
 use crate::oci::Name;
 use crate::store::fs::{FsStore, GcError, StayingManifests};
-use crate::store::maintenance::{Interrupted, Run};
+use crate::store::maintenance::{Interrupted, LeftItem, Run};
 use crate::store::{Result, StoreError};
 
 /// Why a run ended early. What its report says is done all the same.
@@ -146,12 +146,10 @@ impl RetentionRun<'_> {
                 Ok(())
             }
             Ok(None) => {
-                report.failures += 1;
+                let reason = "it is written to all the time";
                 let repository = name.as_str();
-                tracing::warn!(
-                    repository,
-                    "retention leaves off: it is written to all the time"
-                );
+                tracing::warn!(repository, reason, "retention leaves off");
+                report.leave(LeftItem::because(Some(name), reason));
                 Ok(())
             }
             Err(GcError::Store(error)) => Err(error),

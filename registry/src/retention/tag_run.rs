@@ -17,6 +17,8 @@ const TOGETHER: usize = 256;
 /// A tag that nothing keeps.
 struct DoomedTag {
     found: DatedTag,
+    /// What it pointed at when it was judged.
+    digest: Digest,
     /// The subject, if the tag stands for a referrer.
     subject: Option<TagSubject>,
 }
@@ -64,12 +66,20 @@ pub(super) fn tags(
     let mut doomed = Vec::new();
     run.items.each_tag(name, |found| {
         run.pause()?;
-        match tags.judge(&found) {
-            Ok(TagFate::Kept(because)) => *counts.tags_kept.of(because) += 1,
-            Ok(TagFate::Doomed(subject)) => doomed.push(DoomedTag { found, subject }),
+        let judged = tags.digest(&found).and_then(|digest| {
+            let fate = tags.judge(&found, &digest)?;
+            Ok((fate, digest))
+        });
+        match judged {
+            Ok((TagFate::Kept(because), _)) => *counts.tags_kept.of(because) += 1,
+            Ok((TagFate::Doomed(subject), digest)) => doomed.push(DoomedTag {
+                found,
+                digest,
+                subject,
+            }),
             // It went meanwhile.
             Err(StoreError::ManifestUnknown) => {}
-            // Nobody can tell what it pointed at, nor when that was pulled: it stays.
+            // Nobody can tell what it points at, nor when that was pulled: it stays.
             Err(error @ StoreError::Corrupt { .. }) => failed(Some(name), error, report)?,
             Err(error) => return Err(error),
         }
@@ -88,9 +98,14 @@ fn newest(run: &RetentionRun<'_>, name: &Name, keep: &Keep) -> Result<Option<Sys
     };
     let mut newest = NewestTags::new(most);
     run.items.each_tag(name, |found| {
-        // A signature takes no image's place.
-        if subject_of(&found.tag).is_none() {
-            newest.offer(found.version.pushed());
+        let pushed = found.version.pushed();
+        // A signature takes no image's place, and neither does a damaged tag, which nobody can pull.
+        if subject_of(&found.tag).is_none() && newest.would_take(pushed) {
+            match run.items.tag_digest(name, &found.tag) {
+                Ok(Some(_)) => newest.offer(pushed),
+                Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         run.pause()
     })?;
@@ -98,17 +113,18 @@ fn newest(run: &RetentionRun<'_>, name: &Name, keep: &Keep) -> Result<Option<Sys
 }
 
 impl TagRun<'_> {
-    fn judge(&self, found: &DatedTag) -> Result<TagFate> {
+    /// What a tag points at. One that is kept is read, too: what is damaged is reported in any case.
+    fn digest(&self, found: &DatedTag) -> Result<Digest> {
+        let digest = self.run.items.tag_digest(self.name, &found.tag)?;
+        digest.ok_or(StoreError::ManifestUnknown)
+    }
+
+    fn judge(&self, found: &DatedTag, digest: &Digest) -> Result<TagFate> {
         let pushed = found.version.pushed();
         let subject = subject_of(&found.tag);
-        let last_pull = || {
-            let digest = self.run.items.tag_digest(self.name, &found.tag)?;
-            let digest = digest.ok_or(StoreError::ManifestUnknown)?;
-            Ok(self.run.pulls.last(self.name, &found.tag, &digest))
-        };
-        let kept = self
-            .rules
-            .judge(&found.tag, subject.is_none(), pushed, last_pull)?;
+        let last_pull = || self.run.pulls.last(self.name, &found.tag, digest);
+        let is_counted = subject.is_none();
+        let kept = self.rules.judge(&found.tag, is_counted, pushed, last_pull);
         Ok(match (kept, subject) {
             (Some(because), _) => TagFate::Kept(because),
             (None, None) => TagFate::Doomed(None),
@@ -142,9 +158,7 @@ impl TagRun<'_> {
         let mut gone = Vec::with_capacity(doomed.len());
         let mut done = Ok(());
         if dry {
-            for one in doomed {
-                gone.push(items.tag_digest(self.name, &one.found.tag)?);
-            }
+            gone.extend(doomed.iter().map(|one| Some(one.digest.clone())));
         } else {
             let found: Vec<_> = doomed.iter().map(|one| one.found.clone()).collect();
             let confirm = |tag: &Tag, digest: &Digest| self.is_doomed(tag, digest);

@@ -53,6 +53,12 @@ impl NewestTags {
         }
     }
 
+    /// Whether a tag that was pushed then would be among them, so far.
+    pub(super) fn would_take(&self, pushed: SystemTime) -> bool {
+        let oldest = self.times.peek();
+        self.times.len() < self.most || oldest.is_some_and(|Reverse(oldest)| pushed > *oldest)
+    }
+
     pub(super) fn offer(&mut self, pushed: SystemTime) {
         self.times.push(Reverse(pushed));
         if self.times.len() > self.most {
@@ -74,38 +80,35 @@ impl<'a> TagRules<'a> {
 
     /// Why a tag is kept that was last pushed then; `None` if nothing keeps it. `last_pull` is asked only if the
     /// verdict depends on it. Only a tag that `is_counted` can be one of the newest.
-    pub(super) fn judge<E>(
+    pub(super) fn judge(
         &self,
         tag: &Tag,
         is_counted: bool,
         pushed: SystemTime,
-        last_pull: impl FnOnce() -> Result<LastPull, E>,
-    ) -> Result<Option<KeptBecause>, E> {
+        last_pull: impl FnOnce() -> LastPull,
+    ) -> Option<KeptBecause> {
         if is_counted && self.newest.is_some_and(|newest| pushed >= newest) {
-            return Ok(Some(KeptBecause::Newest));
+            return Some(KeptBecause::Newest);
         }
         let tags = &self.keep.tags;
         if tags.iter().any(|pattern| pattern.matches(tag.as_str())) {
-            return Ok(Some(KeptBecause::Matches));
+            return Some(KeptBecause::Matches);
         }
         let pushed_within = self.keep.pushed_within.unwrap_or_default();
         if self.is_within(pushed, pushed_within.max(SETTLED)) {
-            return Ok(Some(KeptBecause::Pushed));
+            return Some(KeptBecause::Pushed);
         }
-        let Some(pulled_within) = self.keep.pulled_within else {
-            return Ok(None);
-        };
-        let last = last_pull()?;
-        Ok(self
-            .is_within(last.at, pulled_within)
+        let pulled_within = self.keep.pulled_within?;
+        let last = last_pull();
+        self.is_within(last.at, pulled_within)
             .then_some(if last.is_known {
                 KeptBecause::Pulled
             } else {
                 KeptBecause::PullsUnknown
-            }))
+            })
     }
 
-    /// Whether a time is no longer ago than this. A time in the future, after a clock was set back, is not.
+    /// Whether a time is at most so long ago. A time in the future, as after a clock was set back, counts as now.
     pub(super) fn is_within(&self, time: SystemTime, within: Duration) -> bool {
         self.now.duration_since(time).is_ok_and(|age| age <= within) || time > self.now
     }

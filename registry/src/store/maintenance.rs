@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+use service::log::causes;
+
+use crate::oci::Name;
+use crate::store::StoreError;
 
 /// A pause is not worth a system call before so much time was worked.
 const WORTH_A_SLEEP: Duration = Duration::from_millis(2);
@@ -34,6 +39,34 @@ pub struct Progress {
     pub done: u64,
     /// How many there are; `None` where nobody knows.
     pub total: Option<u64>,
+}
+
+/// Something that a job left as it is because it could not be read or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftItem {
+    /// The repository, where it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+impl LeftItem {
+    /// How many of them a report names at most. The log has all.
+    pub const MOST: usize = 100;
+
+    /// One that is left because of an error.
+    pub fn failed(repository: Option<&Name>, error: &StoreError) -> Self {
+        Self::because(repository, causes(error))
+    }
+
+    /// One that is left for a reason.
+    pub fn because(repository: Option<&Name>, reason: impl Into<String>) -> Self {
+        Self {
+            repository: repository.map(|name| name.as_str().to_owned()),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// One run of a job. The job and those who watch it share it.

@@ -92,6 +92,9 @@ fn did_you_mean(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
+/// What the parser says of a `*` or `&` without a name, as in a pattern without quotes.
+const ALIAS: &str = "did not find expected alphabetic or numeric character";
+
 /// A file that is no YAML mapping.
 pub(super) struct SyntaxError {
     line: usize,
@@ -120,11 +123,13 @@ impl From<serde_yaml::Error> for SyntaxError {
         let line = error.location().map_or(1, |location| location.line());
         let message = printable(&error.to_string().replace(['\n', '\r'], " "));
         // The message already begins with the line.
-        let message = message
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let hint = if message.contains(ALIAS) {
+            ": a value that begins with `*` or `&` has to be in quotes"
+        } else {
+            ""
+        };
+        let message = format!("{message}{hint}");
         Self { line, message }
     }
 }

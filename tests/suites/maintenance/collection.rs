@@ -86,7 +86,7 @@ async fn a_second_collection_says_that_one_runs() -> Result<()> {
     let (code, text, errors) = refused.await?;
     assert_eq!((code, text.as_str()), (Some(1), ""));
     ensure!(
-        errors.starts_with("octoserve-registry: a gc is running, since "),
+        errors.starts_with("octoserve-registry: a gc has been running for "),
         "{errors}"
     );
     Ok(())

@@ -83,13 +83,16 @@ async fn a_second_scrub_is_refused_and_the_first_survives_its_client() -> Result
     let (code, _, refused) = said(&beside(&server, "scrub").await?);
     assert_eq!(code, Some(1), "{refused}");
     ensure!(
-        refused.starts_with("octoserve-registry: a scrub is running, since "),
+        refused.starts_with("octoserve-registry: a scrub has been running for "),
         "{refused}"
     );
     first.abort();
     let _ = first.await;
     let (code, _, errors) = said(&beside(&server, "scrub").await?);
-    ensure!(code == Some(1) && errors.contains("is running"), "{errors}");
+    ensure!(
+        code == Some(1) && errors.contains("has been running"),
+        "{errors}"
+    );
     // The end of the registry stops it.
     let status = server.terminate(DEADLINE).await?;
     ensure!(status.success(), "{status}");
@@ -205,7 +208,7 @@ async fn a_directory_that_another_command_works_on_is_told_from_one_that_is_serv
     let (code, _, errors) = said(&call(directory.path(), words).await?);
     assert_eq!(code, Some(1));
     ensure!(
-        errors.contains("another maintenance command runs"),
+        errors.contains("Either another maintenance command runs"),
         "{errors}"
     );
     Ok(())

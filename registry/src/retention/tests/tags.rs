@@ -257,6 +257,37 @@ async fn what_is_damaged_stays_and_keeps_the_manifests() {
 }
 
 #[tokio::test]
+async fn a_damaged_tag_takes_no_place_and_a_dry_run_says_the_same() {
+    let fixture = Fixture::new();
+    for (n, tag) in ["1", "2", "3", "broken"].into_iter().enumerate() {
+        let days = 9 - u32::try_from(n).unwrap();
+        fixture.push(&image(n), &[tag], days).await;
+    }
+    let path = fixture.directory.path().join("repositories/a/_tags/broken");
+    fs::write(path, "").unwrap();
+    fixture.age("a/_tags/broken", 1);
+    let rules = newest(1, None);
+    let dry = fixture.run(&RetentionSettings {
+        dry_run: true,
+        ..rules.clone()
+    });
+    let done = fixture.run(&rules);
+    assert_eq!(deleted(&dry), ["1", "2"]);
+    assert_eq!((dry.failures, dry.left.len()), (1, 1));
+    assert!(
+        dry.left[0].reason.contains("_tags/broken"),
+        "{:?}",
+        dry.left
+    );
+    let dry = RetentionReport {
+        dry_run: false,
+        ..dry
+    };
+    assert_eq!(done, dry);
+    assert_eq!(fixture.tags("a").await, ["3", "broken"]);
+}
+
+#[tokio::test]
 async fn a_run_that_is_stopped_says_so_and_what_it_did() {
     let fixture = Fixture::new();
     fixture.push(&image(1), &["1"], 9).await;

@@ -69,7 +69,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use aged_items::AgedItems;
 pub use changes::{Changes, ContentCounts, RepositoryCounts};
 pub use collect::untagged::StayingManifests;
-pub use collect::{GcError, GcReport, GcSettings};
+pub use collect::{GcError, GcReport, GcSettings, TakenItem};
 pub use count::RepositoryWalk;
 pub use dated_tags::{DatedTag, TagVersion};
 pub use inspect::{DirectoryState, inspect, space};

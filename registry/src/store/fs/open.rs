@@ -25,7 +25,11 @@ const LOCK_MODE: u32 = 0o600;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another registry, or a command, is using it.
-    #[error("{} is in use by another registry; stop that one, or choose another directory", path.display())]
+    #[error(
+        "{} is in use by another registry, or by a maintenance command such as gc: stop that one or wait for \
+         its end, or choose another directory",
+        path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -45,7 +49,7 @@ pub enum OpenError {
         found: String,
     },
     /// It cannot be made or written.
-    #[error("{} cannot be used", path.display())]
+    #[error("{} cannot be used{}", path.display(), as_the_owner(source))]
     Io {
         /// The file or directory concerned.
         path: PathBuf,
@@ -55,6 +59,16 @@ pub enum OpenError {
     /// What it holds cannot be read.
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
+}
+
+/// What to do where the system refuses.
+fn as_the_owner(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " by this user: run it as the one that the registry runs as"
+        }
+        _ => "",
+    }
 }
 
 /// Makes the directory and locks it, for as long as the returned value lives.

@@ -14,6 +14,7 @@ use crate::store::fs::file::{allocated, if_there, visit_entries};
 use crate::store::fs::layout::{Pool, Shard};
 use crate::store::fs::options::Durability;
 use crate::store::fs::reliance::RelianceWatch;
+use crate::store::maintenance::LeftItem;
 use crate::store::{Result, StoreError};
 
 impl Collection<'_> {
@@ -31,10 +32,9 @@ impl Collection<'_> {
             self.run.advance(1);
         }
         if watch.has_lost_track() {
-            tracing::warn!(
-                "too much was pushed during the collection: the next one removes the rest"
-            );
-            self.report.skipped += 1;
+            let reason = "too much was pushed meanwhile: the next collection removes the rest";
+            tracing::warn!("{reason}");
+            self.report.leave(LeftItem::because(None, reason));
         }
         Ok(())
     }

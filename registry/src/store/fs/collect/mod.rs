@@ -40,17 +40,16 @@ mod would_go;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-use service::log::causes;
-
 use self::cursor::CollectionCursor;
 use self::held::HeldContent;
 use self::would_go::WouldGo;
 use super::count::RepositoryWalk;
 use super::data_directory::DataDirectory;
-use crate::oci::Name;
+use super::layout::Pool;
+use crate::oci::{Digest, Name};
 use crate::store::StoreError;
-use crate::store::maintenance::{Interrupted, Run};
+use crate::store::maintenance::{Interrupted, LeftItem, Run};
+use serde::{Deserialize, Serialize};
 
 /// What a collection may remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +77,59 @@ pub struct GcReport {
     pub manifests: u64,
     /// What that frees on disk, in bytes.
     pub freed: u64,
-    /// The repositories and directories that it left as they are, because something could not be read.
+    /// How often it left something as it is, because it could not be read or removed.
     pub skipped: u64,
+    /// What that was, the first [`LeftItem::MOST`] of it.
+    #[serde(default)]
+    pub left: Vec<LeftItem>,
+    /// Whether all content stays, because nobody knows whether a repository needs it.
+    #[serde(default)]
+    pub keeps_content: bool,
+    /// What it took from repositories, the first [`GcReport::MOST`] of it.
+    #[serde(default)]
+    pub taken: Vec<TakenItem>,
     /// The repositories that it left to the next collection, because they were written to all the time.
     #[serde(default)]
     pub busy: u64,
+}
+
+/// A blob or a manifest that a collection took from a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenItem {
+    /// The repository.
+    pub repository: String,
+    /// The directory of its content: `blobs` or `manifests`.
+    pub pool: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl GcReport {
+    /// How much of what was taken a report names at most. The rest is only counted.
+    pub const MOST: usize = 1000;
+
+    /// Counts something that was taken from a repository.
+    fn take(&mut self, repository: &Name, pool: Pool, digest: &Digest) {
+        match pool {
+            Pool::Blobs => self.links += 1,
+            Pool::Manifests => self.entries += 1,
+        }
+        if self.taken.len() < Self::MOST {
+            self.taken.push(TakenItem {
+                repository: repository.as_str().to_owned(),
+                pool: pool.directory().to_owned(),
+                digest: digest.clone(),
+            });
+        }
+    }
+
+    /// Counts something that stays as it is.
+    fn leave(&mut self, left: LeftItem) {
+        self.skipped += 1;
+        if self.left.len() < LeftItem::MOST {
+            self.left.push(left);
+        }
+    }
 }
 
 /// Why a collection ended early. What its report says is done all the same.
@@ -149,6 +196,7 @@ pub(super) fn collect(
     collection.repositories()?;
     if !collection.has_read_all {
         tracing::warn!("no content is removed, since not all repositories can be read");
+        collection.report.keeps_content = true;
         return Ok(());
     }
     collection.content(&watch)
@@ -162,19 +210,30 @@ impl Collection<'_> {
         if self.settings.dry_run {
             cursor = CollectionCursor::start();
         }
-        self.walk(&mut cursor)?;
+        self.walk_or_stop(&mut cursor)?;
         if cursor.is_before_its_place() {
             // The repository at which the last one stopped is gone.
             cursor = CollectionCursor::start();
             // What that walk has noted is before anything was removed.
             self.held = HeldContent::default();
-            self.walk(&mut cursor)?;
+            self.walk_or_stop(&mut cursor)?;
         }
         if !self.settings.dry_run {
             CollectionCursor::remove(self.data);
         }
         // Before content goes, removals are on disk that were not of this collection, too.
         Ok(self.data.root.check()?)
+    }
+
+    /// Goes through the repositories. The next collection goes on where this one is stopped.
+    fn walk_or_stop(&mut self, cursor: &mut CollectionCursor) -> Result<(), GcError> {
+        let walked = self.walk(cursor);
+        if let Err(GcError::Interrupted(_)) = &walked
+            && !self.settings.dry_run
+        {
+            cursor.write(self.data);
+        }
+        walked
     }
 
     fn walk(&mut self, cursor: &mut CollectionCursor) -> Result<(), GcError> {
@@ -189,12 +248,7 @@ impl Collection<'_> {
                     continue;
                 }
             };
-            if let Err(interrupted) = self.run.pause() {
-                if !self.settings.dry_run {
-                    cursor.write(self.data);
-                }
-                return Err(interrupted.into());
-            }
+            self.run.pause()?;
             let is_passed = cursor.passes(&name);
             let before = self.report.links + self.report.entries;
             let gone = if is_passed {
@@ -213,8 +267,9 @@ impl Collection<'_> {
             }
         }
         if walk.has_met_links() {
-            tracing::warn!("a symbolic link among the repositories: what it leads to is not known");
-            self.report.skipped += 1;
+            let reason = "a symbolic link among the repositories: what it leads to is not known";
+            tracing::warn!("{reason}");
+            self.report.leave(LeftItem::because(None, reason));
             self.has_read_all = false;
         }
         Ok(())
@@ -247,9 +302,9 @@ impl Collection<'_> {
 
     /// Notes that something stays as it is because it cannot be read.
     fn skip(&mut self, name: Option<&Name>, error: &StoreError) {
-        self.report.skipped += 1;
-        let repository = name.map(Name::as_str);
-        let error = causes(error);
+        let left = LeftItem::failed(name, error);
+        let (repository, error) = (left.repository.as_deref(), left.reason.as_str());
         tracing::warn!(repository, error, "left as it is by the collection");
+        self.report.leave(left);
     }
 }

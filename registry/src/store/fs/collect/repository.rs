@@ -11,7 +11,7 @@ use crate::store::Result;
 use crate::store::fs::blob;
 use crate::store::fs::durable::UnsyncedDirectories;
 use crate::store::fs::file::{if_there, visit_entries};
-use crate::store::fs::layout::digest_of;
+use crate::store::fs::layout::{Pool, digest_of};
 use crate::store::fs::prune_watch::PruneWatch;
 use crate::store::fs::reliance::fingerprint;
 use crate::store::fs::told;
@@ -195,10 +195,10 @@ impl Collection<'_> {
             }
             if self.settings.dry_run {
                 gone.blobs.insert(fingerprint(&digest));
-                self.report.links += 1;
+                self.report.take(name, Pool::Blobs, &digest);
             } else if let Some(removed) = blob::remove_link(data, name, &digest, &mut lock)? {
                 unsynced.add(removed);
-                self.report.links += 1;
+                self.report.take(name, Pool::Blobs, &digest);
             }
         }
         Ok(())

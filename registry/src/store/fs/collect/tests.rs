@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::{Algorithm, Descriptor, Digest, Reference, Tag};
+use crate::store::fs::refuser::Refuser;
 use crate::store::fs::{Durability, FsStore, StoreOptions};
 use crate::store::maintenance::Pace;
 use crate::store::suite::{manifest, push};
@@ -488,4 +489,35 @@ async fn an_interrupted_collection_goes_on_where_it_ended() {
     assert!(matches!(stopped, Err(GcError::Interrupted(_))));
     assert_eq!(report.links, 0);
     assert_eq!(collect(&store, AT_ONCE).blobs, 10);
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_within_a_repository_goes_on_at_the_same() {
+    for step in ["ReadDirectory", "RemoveFile"] {
+        let (store, directory) = new();
+        for n in 0..20 {
+            push(&store, &format!("r{n}"), &[n]).await;
+        }
+        let order: Vec<_> = store.walk_repositories().map(Result::unwrap).collect();
+        let disk = Refuser::of(directory.path());
+        let run = Arc::new(Run::new(Pace::Full));
+        let stopped = Arc::clone(&run);
+        let path = directory
+            .path()
+            .join(format!("repositories/{}/_blobs", order[9]));
+        let step = format!("{step}(\"{}", path.display());
+        disk.at(&step, move || stopped.stop());
+        let mut report = GcReport::default();
+        let ended = store.collect(AT_ONCE, &run, &mut report);
+        assert!(matches!(ended, Err(GcError::Interrupted(_))), "{ended:?}");
+        let before = report.links;
+        assert!(before == 9 || before == 10, "{step}: {report:?}");
+        let kept = fs::read_to_string(directory.path().join("maintenance/gc")).unwrap();
+        let last = usize::try_from(before).unwrap() - 1;
+        assert_eq!(kept, format!("{}\n", order[last]));
+        drop(disk);
+        let report = collect(&store, AT_ONCE);
+        assert_eq!(report.repositories, 20 - before, "{step}");
+        assert_eq!((report.links, report.blobs), (20 - before, 20));
+    }
 }

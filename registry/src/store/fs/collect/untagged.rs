@@ -19,6 +19,7 @@ use crate::store::Result;
 use crate::store::fs::data_directory::DataDirectory;
 use crate::store::fs::durable::UnsyncedDirectories;
 use crate::store::fs::file::{if_there, visit_entries};
+use crate::store::fs::layout::Pool;
 use crate::store::fs::locks::StripeChanges;
 use crate::store::fs::manifest::{self, ManifestEntry};
 use crate::store::fs::prune_watch::PruneWatch;
@@ -78,9 +79,12 @@ impl Collection<'_> {
         };
         let report = &mut *self.report;
         let removed = removal.run(watch, &mut |digest, _| {
-            report.entries += 1;
+            report.take(name, Pool::Manifests, digest);
             if removal.is_dry {
                 gone.manifests.insert(fingerprint(digest));
+            } else {
+                let repository = name.as_str();
+                tracing::info!(repository, %digest, "removed an untagged manifest");
             }
         });
         Ok(removed?.is_some())
@@ -146,9 +150,10 @@ impl UntaggedRemoval<'_> {
                 };
                 let mut removed = RemovedManifests::new();
                 let mut done = Ok(());
-                while removed.len() < AT_ONCE
-                    && done.is_ok()
-                    && let Some(group) = groups.next()
+                while done.is_ok()
+                    && let Some(group) = groups.next_if(|group| {
+                        removed.is_empty() || removed.len() + group.len() <= AT_ONCE
+                    })
                 {
                     done = self.remove_group(group, read, &mut lock, &mut unsynced, &mut removed);
                 }
@@ -232,7 +237,11 @@ impl UntaggedRemoval<'_> {
                     return Ok(());
                 }
                 Some(found) => going.push((digest, path, found)),
-                None => read.candidates -= 1,
+                None => {
+                    // Who has deleted it may not have synced that yet.
+                    unsynced.add(UnsyncedDirectories::of(&data.layout.manifest_entries(name)));
+                    read.candidates -= 1;
+                }
             }
         }
         for (digest, path, found) in going {

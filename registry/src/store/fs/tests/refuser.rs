@@ -22,6 +22,8 @@ pub(crate) enum Extent {
     All,
     /// It and all that follow and change anything.
     Changes,
+    /// It and all that follow and write or make anything: a full disk still removes files.
+    Writes,
 }
 
 /// How a disk fails.
@@ -29,7 +31,7 @@ pub(crate) const FAILURES: [(Errno, Extent, ErrorKind); 6] = [
     (Errno::IO, Extent::One, ErrorKind::Io),
     (Errno::IO, Extent::All, ErrorKind::Io),
     (Errno::NOSPC, Extent::One, ErrorKind::NoSpace),
-    (Errno::NOSPC, Extent::Changes, ErrorKind::NoSpace),
+    (Errno::NOSPC, Extent::Writes, ErrorKind::NoSpace),
     (Errno::ACCESS, Extent::One, ErrorKind::Permission),
     (Errno::ROFS, Extent::Changes, ErrorKind::Permission),
 ];
@@ -44,8 +46,12 @@ pub(crate) struct Refuser {
 struct Plan {
     panics: bool,
     refusal: Option<(usize, Errno, Extent)>,
+    then: Option<Then>,
     steps: Vec<String>,
 }
+
+/// What is done at each step whose text contains this.
+type Then = (String, Arc<dyn Fn() + Send + Sync>);
 
 impl Refuser {
     /// Begins to count the steps below a directory.
@@ -66,6 +72,11 @@ impl Refuser {
         };
     }
 
+    /// Does something at each step whose text contains this.
+    pub(crate) fn at(&self, text: &str, then: impl Fn() + Send + Sync + 'static) {
+        self.plan.lock().then = Some((text.to_owned(), Arc::new(then)));
+    }
+
     /// From now on each step panics.
     pub(crate) fn panic(&self) {
         self.plan.lock().panics = true;
@@ -77,6 +88,13 @@ impl Refuser {
         plan.refusal = None;
         std::mem::take(&mut plan.steps)
     }
+}
+
+fn is_removal(step: &Step<'_>) -> bool {
+    matches!(
+        step,
+        Step::RemoveFile(_) | Step::RemoveDirectory(_) | Step::RemoveTree(_)
+    )
 }
 
 struct PlannedRefusals(Arc<Mutex<Plan>>);
@@ -93,12 +111,15 @@ impl Observer for PlannedRefusals {
         let refused = {
             let mut plan = self.0.lock();
             assert!(!plan.panics, "a step panics");
-            let number = plan.steps.len();
-            plan.steps.push(format!("{step:?}"));
+            let (number, text) = (plan.steps.len(), format!("{step:?}"));
+            if let Some((_, then)) = plan.then.as_ref().filter(|(at, _)| text.contains(at)) {
+                then();
+            }
+            plan.steps.push(text);
             plan.refusal.filter(|(first, _, extent)| match extent {
                 Extent::One => number == *first,
                 Extent::All => number >= *first,
-                // A full disk still removes files.
+                Extent::Writes => number >= *first && is_change(step) && !is_removal(step),
                 Extent::Changes => number >= *first && is_change(step),
             })
         };

@@ -198,3 +198,27 @@ async fn deletions_of_before_are_on_disk_before_a_manifest_or_a_blob_goes() {
     assert!(first("SyncDirectory", "/kept/_manifests\"") < first("RemoveFile", "/kept/_blobs/"));
     assert!(first("SyncFileSystem", "") < first("RemoveFile", "/blobs/sha256/"));
 }
+
+#[tokio::test]
+async fn an_index_that_a_client_deletes_meanwhile_is_on_disk_before_its_image_goes() {
+    let fixture = Fixture::new().await;
+    let entries = fixture
+        .directory
+        .path()
+        .join("repositories/some/_manifests");
+    let entry = |place: usize| {
+        let digest = fixture.manifests[place].digest.as_str();
+        entries.join(digest.replace(':', "-"))
+    };
+    let (image, index) = (entry(3), entry(4));
+    let refuser = Refuser::of(fixture.directory.path());
+    let sync = format!("SyncDirectory(\"{}\")", entries.display());
+    // A deletion that is not synced yet, after the collection has read the index.
+    refuser.at(&sync, move || drop(fs::remove_file(&index)));
+    collect(&fixture.store, UNTAGGED);
+    let steps = refuser.end();
+    let removed = format!("RemoveFile(\"{}\")", image.display());
+    let removed = steps.iter().position(|step| *step == removed).unwrap();
+    let syncs = steps[..removed].iter().filter(|step| **step == sync);
+    assert!(syncs.count() >= 2, "{steps:#?}");
+}

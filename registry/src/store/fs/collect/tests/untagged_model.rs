@@ -2,12 +2,12 @@
 //! ([`model`](super::model)).
 //!
 //! One repository may hold an image, an index that mentions it, and a referrer of the image. One tag leads to
-//! the index or to the image. Clients push them, move and delete the tag, and ask for them, while collections
-//! run that remove what no tag leads to.
+//! the index or to the image. Clients push and delete them, move and delete the tag, and ask for them, while a
+//! collection, and a retention beside it, remove what no tag leads to.
 
 use std::collections::HashSet;
 
-use self::Kind::{Collect, Head, Put, Untag};
+use self::Kind::{Collect, Delete, Head, Put, Untag};
 
 const IMAGE: usize = 0;
 const INDEX: usize = 1;
@@ -61,8 +61,8 @@ struct Disk {
     entries: [bool; 3],
     tag: Option<usize>,
     removals: u8,
-    is_watched: bool,
-    written: [bool; 3],
+    /// What was written since each of the collections watches; `None` while it does not.
+    watches: [Option<[bool; 3]>; 2],
     /// What clients count on: they were told of it, or it had a tag, within the grace.
     promised: [bool; 3],
     /// What the times of the files say of that.
@@ -92,9 +92,12 @@ enum Kind {
     Put(usize, bool),
     /// Deletes the tag.
     Untag,
+    /// Deletes a manifest, and the tag if it leads there.
+    Delete(usize),
     /// Asks for a manifest, and counts on it.
     Head(usize),
-    Collect,
+    /// One of two collections.
+    Collect(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +127,9 @@ impl Disk {
     }
 
     fn say(&mut self, manifest: usize) {
-        self.written[manifest] |= self.is_watched;
+        for written in self.watches.iter_mut().flatten() {
+            written[manifest] = true;
+        }
     }
 }
 
@@ -141,8 +146,9 @@ impl Model {
             _ if thread.at == END => false,
             Put(manifest, has_tag) => self.put(disk, thread, manifest, has_tag),
             Untag => self.untag(disk, thread),
+            Delete(manifest) => delete(disk, thread, manifest),
             Head(manifest) => head(disk, thread, manifest),
-            Collect => self.collect(disk, thread),
+            Collect(which) => self.collect(disk, thread, which),
         };
         goes_on.then_some(next)
     }
@@ -209,11 +215,11 @@ impl Model {
         true
     }
 
-    fn collect(self, disk: &mut Disk, thread: &mut Thread) -> bool {
+    fn collect(self, disk: &mut Disk, thread: &mut Thread, which: usize) -> bool {
         let mut to = thread.at + 1;
         match thread.at {
             0 => {
-                (disk.is_watched, disk.written) = (true, [false; 3]);
+                disk.watches[which] = Some([false; 3]);
                 (thread.met, thread.kept, thread.done) = ([false; 3], [false; 3], 0);
             }
             1 if self.has(Rule::Pass) && disk.is_locked => return false,
@@ -231,10 +237,9 @@ impl Model {
             }
             // What they mention, as far as they are still there.
             6 => {
-                let met = thread.met;
                 for manifest in ORDER {
                     thread.met[manifest] &= disk.entries[manifest];
-                    if met[manifest] && thread.kept[manifest] {
+                    if thread.met[manifest] && thread.kept[manifest] {
                         self.keep(thread, manifest);
                     }
                 }
@@ -243,7 +248,9 @@ impl Model {
             8 => {
                 if self.has(Rule::KeepWritten) {
                     for manifest in ORDER {
-                        if disk.written[manifest] {
+                        let is_written = disk.watches[which].is_some_and(|all| all[manifest]);
+                        // Of one that is gone nobody knows what it mentions.
+                        if is_written && (thread.met[manifest] || disk.entries[manifest]) {
                             self.keep(thread, manifest);
                         }
                     }
@@ -268,7 +275,7 @@ impl Model {
                 to = if thread.done < ORDER.len() { 7 } else { 9 };
             }
             _ => {
-                disk.is_watched = false;
+                disk.watches[which] = None;
                 thread.attempts += 1;
                 to = if thread.attempts < 2 { 0 } else { END };
             }
@@ -342,6 +349,26 @@ impl Model {
     }
 }
 
+fn delete(disk: &mut Disk, thread: &mut Thread, manifest: usize) -> bool {
+    match thread.at {
+        0 => return disk.lock(thread),
+        1 => {
+            if disk.tag == Some(manifest) {
+                (disk.tag, disk.is_referrer_promised) = (None, false);
+            }
+            thread.at = 2;
+        }
+        _ => {
+            disk.promised[manifest] = false;
+            disk.is_referrer_promised &= manifest != REFERRER;
+            (disk.entries[manifest], disk.removals) = (false, disk.removals + 1);
+            disk.is_locked = false;
+            thread.at = END;
+        }
+    }
+    true
+}
+
 fn head(disk: &mut Disk, thread: &mut Thread, manifest: usize) -> bool {
     match thread.at {
         0 if !disk.entries[manifest] => thread.at = END,
@@ -368,46 +395,40 @@ fn scenes() -> Vec<(Disk, Vec<Kind>)> {
     let all = [true; 3];
     let pair = [true, true, false];
     let none = disk([false; 3], None);
-    vec![
+    let alone = disk([true, false, false], None);
+    let clients = [
+        (none.clone(), [Put(IMAGE, false), Put(INDEX, true)]),
+        (none, [Put(IMAGE, true), Put(REFERRER, false)]),
+        (disk(pair, Some(INDEX)), [Untag, Put(INDEX, true)]),
+        (disk(pair, Some(INDEX)), [Delete(INDEX), Put(INDEX, true)]),
+        (disk(pair, Some(INDEX)), [Put(IMAGE, true), Head(INDEX)]),
+        (disk(pair, None), [Put(IMAGE, true), Put(INDEX, false)]),
+        (disk(pair, None), [Delete(INDEX), Put(INDEX, true)]),
+        (disk(pair, None), [Head(IMAGE), Head(INDEX)]),
+        (disk(all, Some(INDEX)), [Put(IMAGE, true), Untag]),
         (
-            none.clone(),
-            vec![Put(IMAGE, false), Put(INDEX, true), Collect],
-        ),
-        (none, vec![Put(IMAGE, true), Put(REFERRER, false), Collect]),
-        (
-            disk(pair, Some(INDEX)),
-            vec![Untag, Put(INDEX, true), Collect],
-        ),
-        (
-            disk(pair, Some(INDEX)),
-            vec![Put(IMAGE, true), Head(INDEX), Collect],
-        ),
-        (
-            disk(pair, None),
-            vec![Put(IMAGE, true), Put(INDEX, false), Collect],
-        ),
-        (disk(pair, None), vec![Head(IMAGE), Head(INDEX), Collect]),
-        (
-            disk(all, Some(INDEX)),
-            vec![Put(IMAGE, true), Untag, Collect],
+            disk(all, Some(IMAGE)),
+            [Put(INDEX, true), Put(REFERRER, false)],
         ),
         (
             disk(all, Some(IMAGE)),
-            vec![Put(INDEX, true), Put(REFERRER, false), Collect],
+            [Delete(REFERRER), Put(REFERRER, false)],
         ),
-        (
-            disk(all, None),
-            vec![Put(INDEX, true), Put(REFERRER, false), Collect],
-        ),
-        (
-            disk([true, false, false], None),
-            vec![Put(INDEX, true), Untag, Collect],
-        ),
+        (disk(all, None), [Put(INDEX, true), Put(REFERRER, false)]),
+        (alone, [Put(INDEX, true), Untag]),
         (
             disk([true, false, true], None),
-            vec![Put(IMAGE, true), Put(REFERRER, false), Collect],
+            [Put(IMAGE, true), Put(REFERRER, false)],
         ),
-    ]
+    ];
+    let mut scenes = Vec::new();
+    for (disk, [one, two]) in clients {
+        scenes.push((disk.clone(), vec![one, two, Collect(0)]));
+        for client in [one, two] {
+            scenes.push((disk.clone(), vec![client, Collect(0), Collect(1)]));
+        }
+    }
+    scenes
 }
 
 fn explore(without: Option<Rule>) -> Result<usize, Box<State>> {
