@@ -40,7 +40,7 @@ impl AgedItems {
 
     /// Removes those of the tags that were not pushed since they were found, and for which `confirm` agrees
     /// while nobody can push them. Adds to `removed` what each of them pointed at, and `None` for a tag that
-    /// stays; also of those that come before a failure. The manifests stay, and count as used now.
+    /// stays. The manifests stay, and count as used now. If it fails, `removed` has the tags before the failure.
     pub fn remove_tags(
         &self,
         name: &Name,

@@ -78,8 +78,8 @@ pub(super) fn each(
 }
 
 /// Removes those of the tags that were not pushed since they were found, and for which `confirm` agrees under
-/// the lock. Adds to `removed` what each of them pointed at, and `None` for a tag that stays; also of those that
-/// come before a failure.
+/// the lock. Adds to `removed` what each of them pointed at, and `None` for a tag that stays. If it fails,
+/// `removed` has the tags before the failure.
 pub(super) fn remove(
     data: &DataDirectory,
     name: &Name,

@@ -1,9 +1,9 @@
 //! Locks under which the names of a repository, or of a shard of content, are changed one at a time.
 //!
-//! A lock is held for as long as names are read and changed: for some system calls, and never
-//! while anything is synced. The bytes of files are synced before it is taken, and directories after
-//! it is released ([`durable`](super::durable) has types for that order). Nor are upload sessions
-//! evicted under a lock: an operation that finds the disk full releases it first.
+//! A lock is held for as long as names are read and changed: for some system calls. The bytes of files are
+//! synced before it is taken, and directories after it is released ([`durable`](super::durable) has types for
+//! that order); only a conditional write, and one that was undone again and again, sync a directory under it.
+//! No upload session is evicted under a lock: an operation that finds the disk full releases it first.
 //!
 //! The locks are striped: several repositories share one, which costs a little waiting, and bounds the
 //! memory however many repositories there are.

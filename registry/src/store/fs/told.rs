@@ -44,7 +44,7 @@ pub(super) fn renew_now(path: &Path) {
     }
 }
 
-/// The same for who is about to remove what keeps the item, and must not if the time cannot be written.
+/// The same, and fails if the time cannot be written. For those who then remove the tag that keeps an item.
 pub(super) fn must_renew(path: &Path) -> Result<()> {
     match touch(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path, error)),
