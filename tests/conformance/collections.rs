@@ -12,7 +12,7 @@ clauses!(@at embedded Embedded: what_nothing_needs_is_collected);
 clauses!(@at remote Remote: what_nothing_needs_is_collected);
 
 /// More than the grace, what is added to it, and a collection.
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(5);
 
 /// A blob that no manifest names goes once the grace is over. While this waits, other clauses run.
 async fn what_nothing_needs_is_collected(at: &Check) -> Result<()> {

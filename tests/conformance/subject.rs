@@ -14,14 +14,14 @@ use super::check::Check;
 
 /// No clause takes as long as this grace between a push and what relies on it, and those in `collections` wait for
 /// the end of it.
-const COLLECTION: &str = "{schedule: 1s, grace: 20s, untagged: 20s}";
+const COLLECTION: &str = "{schedule: 1s, grace: 1m, untagged: 1m}";
 
 /// A way in which clients reach a registry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
     /// The registry's API over a store in memory, in the test's process.
     Memory,
-    /// The registry alone. All registries of ours but that in memory collect garbage all the time.
+    /// The registry alone. Except for the one in memory, all our registries collect garbage all the time.
     Registry,
     /// The proxy with the embedded registry.
     Embedded,

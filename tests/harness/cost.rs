@@ -177,7 +177,7 @@ fn callgrind(text: &str) -> Option<Counts> {
     // The line after a call has the cost of it, with all that it calls in turn.
     let mut is_cost_of_call = false;
     for line in text.lines() {
-        if std::mem::take(&mut is_cost_of_call) && called.starts_with(REMEMBERS) {
+        if std::mem::take(&mut is_cost_of_call) && remembers(called) {
             let cost = line.split(' ').nth(1).unwrap_or_default();
             remembering += cost.parse::<u64>().ok()?;
         } else if let Some(total) = line
@@ -210,6 +210,11 @@ fn callgrind(text: &str) -> Option<Counts> {
         (ALLOCATIONS.to_owned(), allocations),
         (REMEMBERING.to_owned(), remembering),
     ]))
+}
+
+fn remembers(function: &str) -> bool {
+    let rest = function.strip_prefix(REMEMBERS);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::h"))
 }
 
 /// Parses strace's output: a table that ends with the sum.

@@ -283,7 +283,7 @@ impl Process {
     }
 }
 
-/// Waits until any process of this machine has ended, or for this time, without an asynchronous runtime.
+/// Waits until a process, which need not be a child, has ended, or for this time. Needs no asynchronous runtime.
 ///
 /// # Errors
 /// If it is gone already.

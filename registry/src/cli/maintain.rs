@@ -1,11 +1,14 @@
 //! Does a maintenance job: in the running registry, or here if none runs.
 
+use std::cell::Cell;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use service::cli::{Task, TaskEnd};
 use service::control::{ControlCall, ControlCallError, ControlCommand};
+use service::job::JobProgress;
 use service::log::causes;
 use service::progress_line::ProgressLine;
 use service::shutdown::{self, Signals};
@@ -64,10 +67,14 @@ enum MaintainError {
     },
     #[error("{} is read-only by its configuration: {}", .0.display(), .1.without_changes())]
     ReadOnly(PathBuf, JobKind),
-    #[error("the {} goes on in the registry, and is followed no more", .0.name())]
+    #[error("the {} continues in the registry; this command no longer follows it", .0.name())]
     Left(JobKind),
+    #[error("interrupted before the registry answered")]
+    Unanswered,
+    #[error("this user cannot do it: run the command as the user of the registry")]
+    OtherUser(#[source] OpenError),
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(OpenError),
     #[error(transparent)]
     Control(#[from] ControlCallError),
     #[error("the registry's report cannot be read: is it another version?")]
@@ -76,6 +83,17 @@ enum MaintainError {
     Signals(#[source] std::io::Error),
     #[error("the job failed")]
     Panic,
+}
+
+impl From<OpenError> for MaintainError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { ref source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Self::OtherUser(error)
+            }
+            error => Self::Open(error),
+        }
+    }
 }
 
 impl Task for MaintainTask {
@@ -137,13 +155,27 @@ impl MaintainTask {
         let Signals {
             shutdown,
             trigger: _trigger,
-            ..
+            mut hangup,
         } = shutdown::signals().map_err(MaintainError::Signals)?;
         let mut line = ProgressLine::new(self.kind.name());
-        let (report, early) = tokio::select! {
-            done = call.follow(|now| line.show(now)) => done?,
-            () = shutdown.recv() => return Err(MaintainError::Left(self.kind)),
+        let is_answered = Cell::new(false);
+        let progress = |now: &JobProgress| {
+            is_answered.set(true);
+            line.show(now);
         };
+        let done = tokio::select! {
+            done = call.follow(progress) => Some(done?),
+            () = shutdown.recv() => None,
+            // The terminal is gone.
+            _ = hangup.recv() => None,
+        };
+        let (report, early) = done.ok_or_else(|| {
+            if is_answered.get() {
+                MaintainError::Left(self.kind)
+            } else {
+                MaintainError::Unanswered
+            }
+        })?;
         let report = serde_json::from_value(report).map_err(MaintainError::Report)?;
         Ok(MaintainDone {
             report,

@@ -392,7 +392,7 @@ retention:
             (
                 "[prod]",
                 "[team/]",
-                "11: retention.rules[1].repositories[0]: a pattern cannot have the component \"\"",
+                "11: retention.rules[1].repositories[0]: no name has the component \"\"",
             ),
             (
                 "['team/**', 'cache/*']",
@@ -401,8 +401,13 @@ retention:
             ),
             (
                 "['v*', latest]",
+                "[*-rc]",
+                "7: unknown anchor: a value that begins with `*` or `&` has to be in quotes",
+            ),
+            (
+                "['v*', latest]",
                 "['!latest']",
-                "7: retention.rules[0].keep.tags[0]: nothing matches it: no name has '!'",
+                "7: retention.rules[0].keep.tags[0]: no name has '!'",
             ),
             (
                 "[prod]",

@@ -47,7 +47,7 @@ fn gc(f: &mut fmt::Formatter<'_>, dry_run: bool, report: &GcReport) -> fmt::Resu
     let taken = if dry_run { "would take" } else { "took" };
     writeln!(
         f,
-        "looked at {repositories}, and {taken} {entries} and {links} from them"
+        "examined {repositories}, and {taken} {entries} and {links} from them"
     )?;
     for one in &report.taken {
         let TakenItem {
@@ -57,10 +57,10 @@ fn gc(f: &mut fmt::Formatter<'_>, dry_run: bool, report: &GcReport) -> fmt::Resu
         } = one;
         writeln!(f, "takes {pool}/{digest} from {repository}")?;
     }
-    let all = report.entries + report.links;
-    match all.saturating_sub(report.taken.len() as u64) {
-        0 => {}
-        more => writeln!(f, "and {more} more")?,
+    let more = (report.entries + report.links).saturating_sub(report.taken.len() as u64);
+    // An older registry names none.
+    if more > 0 && !report.taken.is_empty() {
+        writeln!(f, "and {more} more")?;
     }
     left_as_it_is(f, &report.left, report.skipped)?;
     if report.keeps_content {
@@ -178,6 +178,11 @@ fn left_as_it_is(f: &mut fmt::Formatter<'_>, left: &[LeftItem], all: u64) -> fmt
             None => writeln!(f, "leaves something as it is: {reason}")?,
         }
     }
+    if left.is_empty() && all > 0 {
+        // Of an older registry.
+        let items = number(all, "item was", "items were");
+        return writeln!(f, "{items} left as before: see the log");
+    }
     left_out(f, all, left.len())
 }
 
@@ -270,7 +275,7 @@ mod tests {
         assert_eq!(
             text(false),
             "removed 2 blobs and 1 manifest, and freed 3 MiB\n\
-             looked at 3 repositories, and took 1 manifest and 2 blobs from them\n\
+             examined 3 repositories, and took 1 manifest and 2 blobs from them\n\
              takes blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 from team/app\n\
              and 2 more\n\
              leaves team/app as it is: a tag is damaged\n\
@@ -279,6 +284,19 @@ mod tests {
              2 repositories changed all the time: left for the next collection\n"
         );
         assert!(text(true).starts_with("would remove 2 blobs and 1 manifest, and free 3 MiB;"));
+    }
+
+    #[test]
+    fn the_report_of_an_older_registry_is_told_in_figures_alone() {
+        let report = r#"{"job": "gc", "dry_run": false, "repositories": 1, "links": 4, "entries": 1,
+            "blobs": 4, "manifests": 1, "freed": 0, "skipped": 2}"#;
+        let report: JobReport = serde_json::from_str(report).unwrap();
+        assert_eq!(
+            report.to_string(),
+            "removed 4 blobs and 1 manifest, and freed 0 B\n\
+             examined 1 repository, and took 1 manifest and 4 blobs from them\n\
+             2 items were left as before: see the log\n"
+        );
     }
 
     #[test]

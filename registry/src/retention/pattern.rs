@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A glob pattern: `*` is any text without a slash, `**` any number of components, `?` one character, and
-/// `{a,b}` one of two. It matches whole names. Clones are cheap.
+/// A glob pattern: `*` is any text without a slash, `**` any number of whole components, `?` one character,
+/// `[a-z]` one of these, `[!a-z]` one that is none of these, and `{a,b}` one of two. It matches whole names.
+/// Clones are cheap.
 #[derive(Clone)]
 pub struct Pattern {
     text: Arc<str>,
@@ -27,11 +28,14 @@ pub enum PatternError {
     /// It has more than [`Pattern::MAX_LENGTH`] bytes.
     #[error("a pattern must not be longer than {max} bytes", max = Pattern::MAX_LENGTH)]
     TooLong,
-    /// A component is empty, `.` or `..`, or has `**` beside other text.
-    #[error("a pattern cannot have the component {0:?}: no name does, and `**` stands alone")]
+    /// A component is empty, `.` or `..`.
+    #[error("no name has the component {0:?}")]
     Component(String),
-    /// `!`, `^` or `,` where it stands for itself, which no name has.
-    #[error("nothing matches it: no name has {0:?}, which means something only {where_}", where_ = meaning(*.0))]
+    /// `**` is beside other text.
+    #[error("`**` must be a whole component, and is not in {0:?}")]
+    Stars(String),
+    /// `!`, `^` or `,` stands for itself.
+    #[error("no name has {0:?}: it means something only {where_}", where_ = meaning(*.0))]
     Literal(char),
     /// Its syntax is wrong.
     #[error("not a pattern: {0}")]
@@ -50,19 +54,11 @@ impl Pattern {
         if text.len() > Self::MAX_LENGTH {
             return Err(PatternError::TooLong);
         }
-        let components = text.split('/');
-        let wrong =
-            |one: &&str| ["", ".", ".."].contains(one) || one.contains("**") && *one != "**";
-        if let Some(component) = components.clone().find(wrong) {
-            return Err(PatternError::Component(component.to_owned()));
-        }
         let syntax = |error: globset::Error| PatternError::Syntax(error.kind().to_string());
         let glob = GlobBuilder::new(text).literal_separator(true).build();
         let mut set = GlobSetBuilder::new();
         set.add(glob.map_err(syntax)?);
-        if let Some(literal) = literal(text) {
-            return Err(PatternError::Literal(literal));
-        }
+        check_meaning(text)?;
         Ok(Self {
             text: text.into(),
             set: Arc::new(set.build().map_err(syntax)?),
@@ -80,36 +76,67 @@ impl Pattern {
     }
 }
 
-/// The first `!`, `^` or `,` of a pattern that stands for itself.
-fn literal(text: &str) -> Option<char> {
-    let (mut in_class, mut braces, mut before) = (false, 0_usize, None);
-    for c in text.chars() {
-        match c {
-            _ if before == Some('\\') => {
-                before = None;
-                if matches!(c, '!' | '^' | ',') {
-                    return Some(c);
-                }
-                continue;
+/// Refuses what globs allow and no name can match, or what means less than it seems to.
+fn check_meaning(text: &str) -> Result<(), PatternError> {
+    let is_no_component = |one: &&str| matches!(*one, "" | "." | "..");
+    if !text.contains('{')
+        && let Some(component) = text.split('/').find(is_no_component)
+    {
+        return Err(PatternError::Component(component.to_owned()));
+    }
+    let (mut braces, mut component) = (0_u32, String::new());
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        let literal = match c {
+            // The character after it stands for itself.
+            '\\' => characters.next(),
+            '[' => {
+                skip_class(&mut characters);
+                None
             }
-            '[' if !in_class => in_class = true,
-            ']' if in_class => in_class = false,
-            '!' | '^' if !(in_class && before == Some('[')) => return Some(c),
-            ',' if in_class || braces == 0 => return Some(c),
-            '{' if !in_class => braces += 1,
-            '}' if !in_class => braces = braces.saturating_sub(1),
+            ',' if braces > 0 => None,
+            c => Some(c).filter(|_| "!^,".contains(c)),
+        };
+        if let Some(c) = literal.filter(|c| "!^,".contains(*c)) {
+            return Err(PatternError::Literal(c));
+        }
+        match c {
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
             _ => {}
         }
-        before = Some(c);
+        if "/{,}".contains(c) {
+            check_stars(&component)?;
+            component.clear();
+        } else {
+            component.push(c);
+        }
     }
-    None
+    check_stars(&component)
+}
+
+/// Skips the rest of a class. A `]` that comes first is one of its characters.
+fn skip_class(characters: &mut std::str::Chars<'_>) {
+    let rest = characters.as_str();
+    let begin = rest.strip_prefix(['!', '^']).unwrap_or(rest);
+    let end = begin.char_indices().skip(1).find(|(_, c)| *c == ']');
+    if let Some((end, _)) = end {
+        *characters = begin[end + 1..].chars();
+    }
+}
+
+fn check_stars(component: &str) -> Result<(), PatternError> {
+    if component.contains("**") && component != "**" {
+        return Err(PatternError::Stars(component.to_owned()));
+    }
+    Ok(())
 }
 
 /// Where a character of a pattern means something.
 fn meaning(c: char) -> &'static str {
     match c {
         ',' => "between `{` and `}`",
-        _ => "after `[`",
+        _ => "at the start of `[...]`",
     }
 }
 
@@ -191,6 +218,14 @@ mod tests {
             ("{main,release-*}", &["main", "release-1"], &["mains"]),
             ("[0-9]*", &["1", "1.2.3"], &["v1"]),
             ("[!v]*", &["1", "latest"], &["v1"]),
+            ("[a,b]", &["a", "b"], &["c", "ab"]),
+            ("[]!a]x", &["ax"], &["bx"]),
+            (
+                "{team/**,cache/**}",
+                &["team/a/b", "cache/x"],
+                &["team", "other/a"],
+            ),
+            ("{**/app,b}", &["app", "a/b/app", "b"], &["c"]),
             ("*.*", &["1.2", "a.b.c"], &["latest"]),
             ("*.sig", &["sha256-00.sig"], &["sig", ".sign"]),
             ("latest", &["latest"], &["latest2", "Latest"]),
@@ -215,22 +250,33 @@ mod tests {
             ("a}", "not a pattern: unopened alternate group; missing '{'"),
             ("a\\", "not a pattern: dangling '\\'"),
             ("[z-a]", "not a pattern: invalid range; 'z' > 'a'"),
-            ("team**", "a pattern cannot have the component \"team**\""),
-            ("a/***", "a pattern cannot have the component \"***\""),
-            ("a//b", "a pattern cannot have the component \"\""),
-            ("a/../b", "a pattern cannot have the component \"..\""),
-            ("a/", "a pattern cannot have the component \"\""),
+            (
+                "team**",
+                "`**` must be a whole component, and is not in \"team**\"",
+            ),
+            (
+                "a/***",
+                "`**` must be a whole component, and is not in \"***\"",
+            ),
+            (
+                "{a/b**,c}",
+                "`**` must be a whole component, and is not in \"b**\"",
+            ),
+            ("a//b", "no name has the component \"\""),
+            ("a/../b", "no name has the component \"..\""),
+            ("a/", "no name has the component \"\""),
             (
                 "!latest",
-                "nothing matches it: no name has '!', which means something only after `[`",
+                "no name has '!': it means something only at the start of `[...]`",
             ),
-            ("[a!]", "nothing matches it: no name has '!'"),
-            ("a^", "nothing matches it: no name has '^'"),
-            ("\\!a", "nothing matches it: no name has '!'"),
+            ("a^", "no name has '^'"),
+            ("\\!a", "no name has '!'"),
+            ("{!a,b}", "no name has '!'"),
             (
                 "a,b",
-                "nothing matches it: no name has ',', which means something only between `{`",
+                "no name has ',': it means something only between `{` and `}`",
             ),
+            ("[0-9],[a]", "no name has ','"),
         ] {
             let error = Pattern::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");

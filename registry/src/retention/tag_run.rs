@@ -113,7 +113,7 @@ fn newest(run: &RetentionRun<'_>, name: &Name, keep: &Keep) -> Result<Option<Sys
 }
 
 impl TagRun<'_> {
-    /// What a tag points at. One that is kept is read, too: what is damaged is reported in any case.
+    /// What a tag points at. Tags that are kept are read, too, so that a damaged one is always reported.
     fn digest(&self, found: &DatedTag) -> Result<Digest> {
         let digest = self.run.items.tag_digest(self.name, &found.tag)?;
         digest.ok_or(StoreError::ManifestUnknown)

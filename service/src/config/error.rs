@@ -92,8 +92,11 @@ fn did_you_mean(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
-/// What the parser says of a `*` or `&` without a name, as in a pattern without quotes.
-const ALIAS: &str = "did not find expected alphabetic or numeric character";
+/// What the parser says of a `*` with or without a name, as in a pattern without quotes.
+const ALIASES: [&str; 2] = [
+    "did not find expected alphabetic or numeric character",
+    "unknown anchor",
+];
 
 /// A file that is no YAML mapping.
 pub(super) struct SyntaxError {
@@ -124,7 +127,7 @@ impl From<serde_yaml::Error> for SyntaxError {
         let message = printable(&error.to_string().replace(['\n', '\r'], " "));
         // The message already begins with the line.
         let message = message.split(" at line ").next().unwrap_or_default();
-        let hint = if message.contains(ALIAS) {
+        let hint = if ALIASES.iter().any(|said| message.contains(said)) {
             ": a value that begins with `*` or `&` has to be in quotes"
         } else {
             ""

@@ -95,15 +95,31 @@ async fn a_second_collection_says_that_one_runs() -> Result<()> {
 #[tokio::test]
 async fn a_terminal_shows_how_far_a_job_is() -> Result<()> {
     let (server, _directory) = large().await?;
-    // Nobody knows how many repositories there are until all were met.
-    for (job, shown) in [("gc", "gc repositories "), ("scrub", "scrub content [")] {
+    let start = |job: &str| {
         let mut command = std::process::Command::new(Program::Registry.path()?.canonicalize()?);
         command.args([job, "--socket", "control.sock"]);
         command.current_dir(server.working_directory());
-        let mut terminal = Terminal::start(command, None)?;
-        terminal.wait_for(&format!("\r\u{1b}[K{shown}")).await?;
-        terminal.signal(Signal::INT)?;
-        terminal.exited().await?;
-    }
+        Terminal::start(command, None)
+    };
+    // On a fast disk one may be over before it shows anything. How many repositories there are is not known
+    // until all were met.
+    poll::until("a collection shows how far it is", DEADLINE, async || {
+        let mut terminal = start("gc")?;
+        ensure!(terminal.exited().await?.success());
+        let shown = terminal.shown()?;
+        Ok(shown.contains("\r\u{1b}[Kgc repositories ").then_some(()))
+    })
+    .await?;
+    let mut terminal = start("scrub")?;
+    terminal.wait_for("\r\u{1b}[Kscrub content [").await?;
+    terminal.signal(Signal::INT)?;
+    let says = "the scrub continues in the registry; this command no longer follows it";
+    terminal.wait_for(says).await?;
+    assert_eq!(terminal.exited().await?.code(), Some(1));
+    let (code, _, errors) = said(&beside(&server, "scrub").await?);
+    ensure!(
+        code == Some(1) && errors.contains("has been running"),
+        "{errors}"
+    );
     Ok(())
 }

@@ -89,6 +89,20 @@ pub(super) fn remove(
 ) -> Result<()> {
     data.root.check()?;
     let mut unsynced = UnsyncedDirectories::none();
+    let done = remove_all(data, name, tags, confirm, removed, &mut unsynced);
+    // What went before a failure is reported, and is not to come back.
+    let synced = unsynced.with(()).sync(data);
+    done.and(synced)
+}
+
+fn remove_all(
+    data: &DataDirectory,
+    name: &Name,
+    tags: &[DatedTag],
+    confirm: &dyn Fn(&Tag, &Digest) -> bool,
+    removed: &mut Vec<Option<Digest>>,
+    unsynced: &mut UnsyncedDirectories,
+) -> Result<()> {
     for tags in tags.chunks(AT_ONCE) {
         let mut lock = data.locks.repository(name);
         for found in tags {
@@ -105,7 +119,7 @@ pub(super) fn remove(
         }
         remove_empty(data, &data.layout.tags(name), &data.layout.repository(name));
     }
-    unsynced.with(()).sync(data)
+    Ok(())
 }
 
 /// What a tag points at, if it was not pushed since it was found. The caller holds the lock.

@@ -49,7 +49,7 @@ pub enum OpenError {
         found: String,
     },
     /// It cannot be made or written.
-    #[error("{} cannot be used{}", path.display(), as_the_owner(source))]
+    #[error("{} cannot be used", path.display())]
     Io {
         /// The file or directory concerned.
         path: PathBuf,
@@ -59,16 +59,6 @@ pub enum OpenError {
     /// What it holds cannot be read.
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
-}
-
-/// What to do where the system refuses.
-fn as_the_owner(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            " by this user: run it as the one that the registry runs as"
-        }
-        _ => "",
-    }
 }
 
 /// Makes the directory and locks it, for as long as the returned value lives.

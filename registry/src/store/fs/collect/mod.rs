@@ -40,6 +40,8 @@ mod would_go;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use self::cursor::CollectionCursor;
 use self::held::HeldContent;
 use self::would_go::WouldGo;
@@ -49,7 +51,6 @@ use super::layout::Pool;
 use crate::oci::{Digest, Name};
 use crate::store::StoreError;
 use crate::store::maintenance::{Interrupted, LeftItem, Run};
-use serde::{Deserialize, Serialize};
 
 /// What a collection may remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,10 @@ impl GcReport {
 
     /// Counts something that stays as it is.
     fn leave(&mut self, left: LeftItem) {
+        // A repository that cannot be read is met twice: for what goes, and for what it holds.
+        if self.left.last() == Some(&left) {
+            return;
+        }
         self.skipped += 1;
         if self.left.len() < LeftItem::MOST {
             self.left.push(left);

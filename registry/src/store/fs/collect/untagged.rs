@@ -114,10 +114,11 @@ impl UntaggedRemoval<'_> {
             }
         } else {
             if !rounds.is_empty() {
-                // An index that was not found may have been deleted by a run that was killed, and its deletion not
-                // be on disk. No crash may bring it back without its manifests.
-                let entries = self.data.layout.manifest_entries(self.name);
-                let deletions = UnsyncedDirectories::of(&entries);
+                // An index or a tag that was not found may have been deleted by a run that was killed, and its
+                // deletion not be on disk. No crash may bring it back without what it leads to.
+                let layout = &self.data.layout;
+                let mut deletions = UnsyncedDirectories::of(&layout.manifest_entries(self.name));
+                deletions.add(UnsyncedDirectories::of(&layout.tags(self.name)));
                 deletions.with(()).sync(self.data)?;
             }
             if !self.remove_rounds(&rounds, &mut read, watch, gone)? {
@@ -149,12 +150,12 @@ impl UntaggedRemoval<'_> {
                     continue;
                 };
                 let mut removed = RemovedManifests::new();
-                let mut done = Ok(());
+                let (mut done, mut examined) = (Ok(()), 0);
                 while done.is_ok()
-                    && let Some(group) = groups.next_if(|group| {
-                        removed.is_empty() || removed.len() + group.len() <= AT_ONCE
-                    })
+                    && let Some(group) =
+                        groups.next_if(|group| examined == 0 || examined + group.len() <= AT_ONCE)
                 {
+                    examined += group.len();
                     done = self.remove_group(group, read, &mut lock, &mut unsynced, &mut removed);
                 }
                 drop(lock);
@@ -238,7 +239,7 @@ impl UntaggedRemoval<'_> {
                 }
                 Some(found) => going.push((digest, path, found)),
                 None => {
-                    // Who has deleted it may not have synced that yet.
+                    // The client that deleted it may not have synced that yet.
                     unsynced.add(UnsyncedDirectories::of(&data.layout.manifest_entries(name)));
                     read.candidates -= 1;
                 }

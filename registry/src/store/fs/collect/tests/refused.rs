@@ -195,6 +195,8 @@ async fn deletions_of_before_are_on_disk_before_a_manifest_or_a_blob_goes() {
     };
     let synced = first("SyncDirectory", "/some/_manifests\"");
     assert!(synced < first("RemoveFile", "/some/_manifests/"));
+    let synced = first("SyncDirectory", "/some/_tags\"");
+    assert!(synced < first("RemoveFile", "/some/_manifests/"));
     assert!(first("SyncDirectory", "/kept/_manifests\"") < first("RemoveFile", "/kept/_blobs/"));
     assert!(first("SyncFileSystem", "") < first("RemoveFile", "/blobs/sha256/"));
 }

@@ -22,7 +22,7 @@ const ORDER: [usize; 3] = [INDEX, IMAGE, REFERRER];
 /// A rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// A collection that begins to watch waits for who holds the lock.
+    /// A collection that begins to watch waits until the lock is free.
     Pass,
     /// It keeps the manifests that were written since, and what they lead to.
     KeepWritten,
@@ -32,11 +32,11 @@ enum Rule {
     LookAtTime,
     /// A manifest that loses its tag counts as told.
     RenewUntagged,
-    /// Who leads to others goes first.
+    /// Manifests that lead to others go first.
     LeadersFirst,
     /// An index looks for its image again if something was removed since it looked.
     LookAgain,
-    /// Who points a tag at a manifest says so, also when its entry was said before.
+    /// A write that points a tag at a manifest says so, also when it has said the entry before.
     SayTag,
     /// It also looks whether the entry is still there.
     LookBeforeTag,
