@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::client::{MANIFEST, descriptor};
 use harness::content;
+use harness::images;
 use harness::octoserve::{Launch, Server};
 use harness::poll;
 use harness::scrape::metric;
@@ -224,18 +225,5 @@ fn write(root: &Path, count: u64) -> Result<()> {
         }
         Ok(())
     };
-    let workers = std::thread::available_parallelism()?.get();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers)
-            .map(|first| {
-                let one = &one;
-                scope.spawn(move || (first as u64..count).step_by(workers).try_for_each(one))
-            })
-            .collect();
-        let mut written = workers.into_iter().map(|worker| {
-            let joined = worker.join().ok().context("a writer panicked");
-            joined.flatten()
-        });
-        written.try_for_each(|written| written)
-    })
+    images::in_parallel(count, one)
 }

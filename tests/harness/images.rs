@@ -64,6 +64,14 @@ pub fn write(root: &Path, count: u64) -> Result<()> {
         }
         Ok(())
     };
+    in_parallel(count, one)
+}
+
+/// Does something for each number below `count`, with one thread per processor.
+///
+/// # Errors
+/// The first of them.
+pub fn in_parallel(count: u64, one: impl Fn(u64) -> Result<()> + Sync) -> Result<()> {
     let workers = std::thread::available_parallelism()?.get();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers)
@@ -72,11 +80,11 @@ pub fn write(root: &Path, count: u64) -> Result<()> {
                 scope.spawn(move || (first as u64..count).step_by(workers).try_for_each(one))
             })
             .collect();
-        let mut written = workers.into_iter().map(|worker| {
-            let joined = worker.join().ok().context("a writer panicked");
+        let mut done = workers.into_iter().map(|worker| {
+            let joined = worker.join().ok().context("a worker panicked");
             joined.flatten()
         });
-        written.try_for_each(|written| written)
+        done.try_for_each(|done| done)
     })
 }
 

@@ -138,9 +138,9 @@ async fn operators_reach_the_programs(compose: &Compose) -> Result<()> {
         ("registry octoserve-registry gc --dry-run", "would remove 0"),
         (
             "registry octoserve-registry ctl status",
-            "octoserve-registry",
+            "program      octoserve-registry ",
         ),
-        ("proxy octoserve ctl status", "octoserve"),
+        ("proxy octoserve ctl status", "program      octoserve "),
     ] {
         let words: Vec<_> = ["exec", "-T"].into_iter().chain(words.split(' ')).collect();
         let said = compose.run(&words).await?;

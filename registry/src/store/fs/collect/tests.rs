@@ -1,4 +1,5 @@
 mod busy;
+mod exploration;
 mod model;
 mod refused;
 mod together;

@@ -7,9 +7,8 @@
 
 #![expect(clippy::struct_excessive_bools, reason = "a model: each fact is a bit")]
 
-use std::collections::HashSet;
-
 use self::Kind::{Collect, Delete, Head, Mount, Push};
+use super::exploration::{self, ModelState};
 
 /// A rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +95,16 @@ enum Kind {
 struct State {
     disk: Disk,
     threads: Vec<Thread>,
+}
+
+impl ModelState for State {
+    fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    fn is_over(&self) -> bool {
+        self.threads.iter().all(|thread| thread.at == END)
+    }
 }
 
 /// One exploration.
@@ -296,27 +305,11 @@ impl Model {
             disk: start,
             threads: threads.collect(),
         };
-        let mut seen = HashSet::from([start.clone()]);
-        let mut next = vec![start];
-        while let Some(state) = next.pop() {
-            if self.misses_something(&state.disk) {
-                return Err(Box::new(state));
-            }
-            let steps: Vec<_> = (0..state.threads.len())
-                .filter_map(|me| self.step(&state, me))
-                .collect();
-            let is_over = state.threads.iter().all(|thread| thread.at == END);
-            assert!(
-                !steps.is_empty() || is_over,
-                "they wait for each other: {state:?}"
-            );
-            for step in steps {
-                if seen.insert(step.clone()) {
-                    next.push(step);
-                }
-            }
-        }
-        Ok(seen.len())
+        exploration::explore(
+            start,
+            |state, me| self.step(state, me),
+            |state| self.misses_something(&state.disk),
+        )
     }
 
     fn misses_something(self, disk: &Disk) -> bool {

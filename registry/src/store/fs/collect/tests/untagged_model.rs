@@ -5,9 +5,8 @@
 //! the index or to the image. Clients push and delete them, move and delete the tag, and ask for them, while a
 //! collection, and a retention beside it, remove what no tag leads to.
 
-use std::collections::HashSet;
-
 use self::Kind::{Collect, Delete, Head, Put, Untag};
+use super::exploration::{self, ModelState};
 
 const IMAGE: usize = 0;
 const INDEX: usize = 1;
@@ -106,6 +105,17 @@ struct State {
     threads: Vec<Thread>,
 }
 
+impl ModelState for State {
+    fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    fn is_over(&self) -> bool {
+        self.threads.iter().all(|thread| thread.at == END)
+    }
+}
+
+/// One exploration.
 #[derive(Clone, Copy)]
 struct Model {
     without: Option<Rule>,
@@ -315,27 +325,11 @@ impl Model {
             disk: start,
             threads: threads.collect(),
         };
-        let mut seen = HashSet::from([start.clone()]);
-        let mut next = vec![start];
-        while let Some(state) = next.pop() {
-            if self.misses_something(&state.disk) {
-                return Err(Box::new(state));
-            }
-            let steps: Vec<_> = (0..state.threads.len())
-                .filter_map(|me| self.step(&state, me))
-                .collect();
-            let is_over = state.threads.iter().all(|thread| thread.at == END);
-            assert!(
-                !steps.is_empty() || is_over,
-                "they wait for each other: {state:?}"
-            );
-            for step in steps {
-                if seen.insert(step.clone()) {
-                    next.push(step);
-                }
-            }
-        }
-        Ok(seen.len())
+        exploration::explore(
+            start,
+            |state, me| self.step(state, me),
+            |state| self.misses_something(&state.disk),
+        )
     }
 
     fn misses_something(self, disk: &Disk) -> bool {
