@@ -166,3 +166,21 @@ fn pulls_that_are_recorded_at_the_same_time_are_all_remembered() {
         assert_eq!(times.find(of_tag(&times, &n.to_string())), (latest, true));
     }
 }
+
+#[test]
+fn a_minute_is_that_of_the_clock() {
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    for (seconds, minute) in [(0, 0), (59, 0), (60, 1), (119, 1), (120, 2)] {
+        assert_eq!(Minute::of(at(seconds)), Minute(minute));
+    }
+    assert_eq!((Minute(7).begin(), Minute(7).end()), (at(420), at(480)));
+    // A clock from before 1970, and one that is beyond all minutes.
+    assert_eq!(Minute::of(UNIX_EPOCH - Duration::from_secs(1)), Minute(0));
+    assert_eq!(Minute::of(at(1 << 40)), Minute(u32::MAX));
+    for _ in 0..1000 {
+        let before = Minute::of(SystemTime::now());
+        let (now, again) = (Minute::now(), Minute::now());
+        let after = Minute::of(SystemTime::now());
+        assert!(before <= now && now <= again && again <= after);
+    }
+}
